@@ -1,0 +1,13 @@
+"""Robust training and robust means for scikit-learn and PyTorch users."""
+
+from skbgmd.block import BlockGeometricMedianResult, block_geometric_median
+from skbgmd.median import GeometricMedianResult, geometric_median
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockGeometricMedianResult",
+    "GeometricMedianResult",
+    "block_geometric_median",
+    "geometric_median",
+]

@@ -1,0 +1,128 @@
+"""A proof of accuracy for a geometric median: an upper bound on its excess objective.
+
+The dual of ``min_y sum_i a_i ||x_i - y||`` asks for vectors ``u_i`` with ``||u_i|| <= a_i`` that add up to
+zero; each such choice gives the lower bound ``sum_i <u_i, x_i - y>`` on the optimum, whatever ``y`` is. At an
+optimum ``u_i = a_i (x_i - y) / d_i`` is such a choice. Near an optimum these vectors add up to a small
+``r``; two repairs make them feasible.
+
+1. Rows that lie at ``y`` ("at") may take any ``u`` in their ball: they cancel what they can of the rest.
+2. The rows of a set ``N`` are shrunk by ``1 - theta`` and each gets its share of what is still missing:
+   ``u'_i = (1 - theta) u_i - (a_i / A_N) (r - theta R_N)``, ``R_N = sum_N u_i``. This is feasible as soon as
+   ``||r - theta R_N|| <= theta A_N``, and it costs ``theta sum_N <u_i, z_i> + <r - theta R_N, zbar_N>``.
+
+With ``N`` = all rows this is the classical bound. With ``N`` = the near rows the bound does not grow with the
+distance of an outlier: it says how good the median is at the scale of the inliers, not at the scale of a row
+that sits 1e160 away and makes every point a 1e-100-accurate median.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Excess(NamedTuple):
+    """What is proved of a point ``y``.
+
+    Attributes
+    ----------
+    absolute : float
+        Upper bound on ``g(y) - min g``.
+    near_objective : float
+        Part of ``g(y)`` that the near rows hold: the scale at which ``absolute`` has to be small.
+    """
+
+    absolute: float
+    near_objective: float
+
+
+def excess_bound(
+    products: NDArray[np.float64],
+    *,
+    weight_all: float,
+    objective: float,
+    weight_near: float,
+    near_objective: float,
+    weight_at: float = 0.0,
+    at_objective: float = 0.0,
+    slack: float = 0.0,
+) -> Excess:
+    """Bound the excess objective of a point from inner products of four sums over rows.
+
+    Parameters
+    ----------
+    products : ndarray of shape (4, 4)
+        Inner products of ``R = sum_{i not at} u_i``, ``R_near`` (the same sum over near rows), ``sum a_i z_i``
+        over all rows and over near rows, in this order; ``z_i = x_i - y``.
+    weight_all, weight_near, weight_at : float
+        Sums of the row weights ``a_i`` over all rows, the near rows, and the rows that lie at ``y`` (which
+        count as near).
+    objective, near_objective, at_objective : float
+        Sums of ``a_i d_i`` over the same rows; ``at_objective`` is zero unless "at" only means "too near to tell".
+    slack : float, default=0.0
+        Bound on the error of ``R`` that the rounding of the distances causes.
+
+    Returns
+    -------
+    Excess
+    """
+    size = math.sqrt(max(products[0, 0], 0.0))
+    # Rows at y cancel the share t of R, so r = (1 - t) R.
+    t = 1.0 if size <= weight_at else weight_at / size
+    missing = (1.0 - t) * size + slack
+    rest_all = _repair(missing, missing, weight_all, objective, _dot(products, 0, 2, 1.0 - t, slack) / weight_all)
+    near_sum = _norm_of_difference(products, 1, 0, t) + slack  # ||R_N||, rows at y included
+    along = (1.0 - t) * float(products[0, 1] - t * products[0, 0]) - slack * near_sum  # <r, R_N>
+    theta = _smallest_share(missing, along, near_sum, weight_near)
+    rest_near = math.inf
+    if theta < 1.0:
+        shift = (1.0 - t) * products[0, 3] - theta * (products[1, 3] - t * products[0, 3])
+        shift += slack * math.sqrt(max(products[3, 3], 0.0))
+        rest_near = theta * near_objective + shift / weight_near
+    candidates = [bound for bound in (rest_all, rest_near) if math.isfinite(bound)]
+    best = max(min(candidates), 0.0) if candidates else math.inf
+    return Excess(best + 2.0 * at_objective, near_objective)
+
+
+def relative_gap(excess: float, objective: float) -> float:
+    """Upper bound on ``(g - g*) / g*`` from ``g`` and an upper bound on ``g - g*``.
+
+    Examples
+    --------
+    >>> relative_gap(1.0, 11.0)
+    0.1
+    """
+    if excess <= 0.0:
+        return 0.0
+    lower = objective - excess
+    return excess / lower if lower > 0.0 else math.inf
+
+
+def _repair(missing: float, near_sum: float, weight: float, objective: float, shift: float) -> float:
+    # N = all rows: ||r - theta r|| = theta A gives theta = ||r|| / (A + ||r||).
+    theta = missing / (weight + near_sum)
+    return theta * objective + (1.0 - theta) * shift
+
+
+def _dot(products: NDArray[np.float64], i: int, j: int, factor: float, slack: float) -> float:
+    return float(factor * products[i, j] + slack * math.sqrt(max(products[j, j], 0.0)))
+
+
+def _norm_of_difference(products: NDArray[np.float64], i: int, j: int, t: float) -> float:
+    return math.sqrt(max(float(products[i, i] - 2.0 * t * products[i, j] + t * t * products[j, j]), 0.0))
+
+
+def _smallest_share(missing: float, along: float, near_sum: float, weight: float) -> float:
+    """Smallest theta with ||r - theta R_N|| <= theta A_N; inf where there is none."""
+    if missing == 0.0:
+        return 0.0
+    # missing^2 - 2 theta along + theta^2 near_sum^2 = theta^2 weight^2
+    lead = weight * weight - near_sum * near_sum
+    if not lead > 0.0:
+        return math.inf
+    root = math.sqrt(along * along + lead * missing * missing)
+    # The form without cancellation for either sign of `along`.
+    return missing * missing / (root + along) if along > 0.0 else (root - along) / lead

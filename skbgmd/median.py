@@ -1,0 +1,341 @@
+"""The geometric median, with a proof of its accuracy."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.exceptions import ConvergenceWarning
+
+from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite
+from skbgmd.certificate import relative_gap
+from skbgmd.rows import DenseRows, FloatArray, Gram
+from skbgmd.solver import Solution, as_float_array, minimize
+from skbgmd.spaces import GramSpace, PointSpace
+
+#: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
+SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
+
+
+@dataclass(frozen=True)
+class GeometricMedianResult:
+    """A geometric median and what is known about it.
+
+    Attributes
+    ----------
+    median : array or tensor of shape (d,)
+        The point; the caller's kind of array, dtype and device.
+    weights : array or tensor of shape (n,)
+        Non-negative, adding up to one; ``weights @ X`` is the median, to rounding.
+    objective : float
+        ``g = sum_i a_i ||x_i - median||``.
+    gap : float
+        Proved upper bound on the relative excess ``(g - g*) / g*``.
+    n_iter : int
+        Steps taken.
+    converged : bool
+        Whether ``gap <= tol``.
+    """
+
+    median: Any
+    weights: Any
+    objective: float
+    gap: float
+    n_iter: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The answer of either path, before it is put in the caller's terms."""
+
+    weights: FloatArray
+    #: None: weights @ rows.
+    median: torch.Tensor | None
+    objective: float
+    excess: float
+    n_iter: int
+
+    @property
+    def gap(self) -> float:
+        return relative_gap(self.excess, self.objective)
+
+
+def geometric_median(
+    X: ArrayLike | torch.Tensor,
+    *,
+    sample_weight: ArrayLike | torch.Tensor | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 1000,
+    return_result: bool = False,
+) -> Any:
+    r"""Point with the smallest sum of distances to the rows of a matrix.
+
+    .. math:: \operatorname*{argmin}_y g(y), \qquad g(y) = \sum_i a_i \lVert x_i - y \rVert_2
+
+    It stays bounded as long as rows of less than half the weight are moved, however far: its breakdown point
+    is 1/2.
+
+    Parameters
+    ----------
+    X : array-like or tensor of shape (n, d)
+        The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers are computed in
+        float64, half precision in float32. Gradients are not followed.
+    sample_weight : array-like or tensor of shape (n,), default=None
+        Non-negative weights :math:`a_i`; an integer weight counts as so many equal rows. None: all one.
+    tol : float, default=1e-6
+        Proved relative accuracy: the answer satisfies :math:`g \le (1 + tol) \, g^*`. Where rows are far out,
+        iteration goes on until the same holds of the distances to the near rows.
+    max_iter : int, default=1000
+        Largest number of steps.
+    return_result : bool, default=False
+        Return a :class:`GeometricMedianResult` instead of the median alone.
+
+    Returns
+    -------
+    median : array or tensor of shape (d,)
+        A NumPy array, or a tensor on the input's device; of the input's floating dtype, float64 for integers.
+        Or a :class:`GeometricMedianResult`.
+
+    Raises
+    ------
+    TypeError
+        Complex, object, text or sparse data; parameters of a wrong type.
+    ValueError
+        NaN or inf, a wrong shape, no rows; weights that are negative, all zero or of a wrong length; tol <= 0.
+
+    Warns
+    -----
+    sklearn.exceptions.ConvergenceWarning
+        The accuracy could not be proved within ``max_iter`` steps and the dtype's precision; the best point is
+        returned.
+
+    See Also
+    --------
+    block_geometric_median : The same on a block of the columns.
+
+    Notes
+    -----
+    Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With at most as many
+    rows as columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d.
+    The proof is a duality gap. See the guide's page on the mathematics.
+
+    References
+    ----------
+    .. [1] Y. Vardi and C.-H. Zhang (2000). The multivariate L1-median and associated data depth. PNAS 97(4).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbgmd import geometric_median
+    >>> X = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1e9, 1e9]])
+    >>> geometric_median(X).round(3)
+    array([1., 1.])
+    >>> result = geometric_median(X[:4], return_result=True)
+    >>> result.median, result.gap <= 1e-6
+    (array([0.5, 0.5]), True)
+    """
+    matrix, caller = as_matrix(X)
+    weights = as_weights(sample_weight, len(matrix))
+    tol = check_number(tol, "tol")
+    max_iter = check_integer(max_iter, "max_iter")
+    rows = DenseRows(matrix, weights)
+    solved = solve(rows, tol=tol, max_iter=max_iter)
+    warn_if_not_proved(solved.gap, tol, solved.n_iter, stacklevel=3)
+    median = solved.median if solved.median is not None else rows.combine(solved.weights)
+    if not return_result:
+        return caller.give(median)
+    # In float32 the proof needs fewer digits of the objective than its reader may want.
+    scale = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
+    return GeometricMedianResult(
+        median=caller.give(median),
+        weights=caller.give(torch.as_tensor(solved.weights, device=matrix.device)),
+        objective=scale * float(weights @ rows.distances(median.double())),
+        gap=solved.gap,
+        n_iter=solved.n_iter,
+        converged=solved.gap <= tol,
+    )
+
+
+def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int) -> Solution:
+    """Weights of the geometric median of rows that are known by their Gram matrix.
+
+    Parameters
+    ----------
+    gram : Gram
+        Inner products of the rows, all of them finite.
+    weights : ndarray of shape (n,)
+        Non-negative row weights, not all zero.
+    tol, max_iter
+        As in :func:`geometric_median`; accuracy at the scale of the near rows.
+
+    Returns
+    -------
+    Solution
+    """
+    space = GramSpace(gram.products, weights, gram.rounding)
+    # One Huber step from the centre: far rows count by their direction alone.
+    norms = space.norms
+    typical = np.median(norms[weights > 0.0])
+    start = weights * np.minimum(1.0, typical / np.where(norms > 0.0, norms, 1.0))
+    total = start.sum()
+    return minimize(space, space.vector(start / total if total > 0.0 else start), tol=tol, max_iter=max_iter)
+
+
+def takes_gram_path(n: int, d: int) -> bool:
+    """Whether to work in the Gram matrix of the rows rather than in R^d.
+
+    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five Newton steps costs n d^2, or some
+    ten passes of n d. Measured (``benchmarks/results``), the two meet close to n = d.
+    """
+    return n <= d
+
+
+def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = False) -> Solved:
+    """Geometric median of dense rows on whichever path is cheaper; rows of weight zero are left out.
+
+    With ``weights_only`` the proof is of the weights: what rounding their combination would cost is left open.
+
+    Raises
+    ------
+    ValueError
+        A row that isn't finite.
+    """
+    used = np.flatnonzero(rows.weights)
+    part = rows if len(used) == rows.n_rows else rows.subset(used)
+    if part.n_columns == 1:
+        solved = _solve_column(part)
+    elif takes_gram_path(part.n_rows, part.n_columns):
+        solved = _solve_gram(part, tol, max_iter, weights_only)
+    else:
+        solved = _solve_points(part, tol, max_iter)
+    if part is rows:
+        return solved
+    weights = np.zeros(rows.n_rows)
+    weights[used] = solved.weights
+    return Solved(weights, solved.median, solved.objective, solved.excess, solved.n_iter)
+
+
+def warn_if_not_proved(gap: float, tol: float, n_iter: int, *, stacklevel: int) -> None:
+    """Warn that a geometric median is less accurate than asked for."""
+    if not gap <= tol:
+        warnings.warn(
+            f"The geometric median is proved to a relative accuracy of {gap:.2g} after {n_iter} steps, not to "
+            f"tol={tol:g}. Raise max_iter or tol, or use a wider dtype.",
+            ConvergenceWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) -> Solved:
+    """In the Gram matrix: about a likely centre first; about the solution and in float64 where the proof wants it."""
+    center, n_iter = rows.central_row(), 0
+    for dtype in (rows.product_dtype, torch.float64, torch.float64):
+        gram = rows.gram_about(center, dtype)
+        if not gram.finite.all():
+            raise not_finite("X", rows.columns(slice(None)))
+        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max(1, max_iter - n_iter))
+        n_iter += solution.n_iter
+        iterate = solution.iterate
+        if solution.converged and weights_only:
+            return Solved(solution.weights, None, iterate.objective, iterate.excess.absolute, n_iter)
+        if solution.converged and gram.unit == 1.0:
+            median = rows.combine(solution.weights)
+            # Each of the products and sums that make up the median is rounded.
+            spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
+            moved = 4.0 * _rounding(median.dtype) * (float(torch.linalg.vector_norm(median)) + spread)
+            if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
+                return solved
+        exact = rows.combine(solution.weights, torch.float64)
+        if n_iter >= max_iter or (solution.converged and dtype == torch.float64):
+            break
+        center = exact
+    near = iterate.excess.absolute + iterate.excess.near_objective * (gram.bending + gram.rounding)
+    return _measured(rows, solution, exact, gram.unit, near, n_iter)
+
+
+def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
+    """In R^d, from the median of a subsample where there are many rows."""
+    matrix, weights = rows.columns(slice(None)), rows.weights
+    if not bool(torch.isfinite(matrix).all()):
+        raise not_finite("X", matrix)
+    on_cpu = matrix.device.type == "cpu" and matrix.dtype in (torch.float32, torch.float64)
+    xp = np if on_cpu else torch
+    points: Any = matrix.numpy() if on_cpu else matrix
+    row_weights: Any = weights if on_cpu else torch.as_tensor(weights, device=matrix.device)
+    step = -(-len(points) // SUBSAMPLE_ROWS) if len(points) > SUBSAMPLE_ABOVE else 1
+    some: Any = points[::step]
+    origin: Any = np.median(some, axis=0).astype(np.float64) if on_cpu else some.double().quantile(0.5, dim=0)
+    start, n_iter = 0.0 * origin, 0
+    if step > 1 and weights[::step].any():
+        first = minimize(
+            PointSpace(some, row_weights[::step], origin, xp), start, tol=max(tol, 1e-3), max_iter=max_iter
+        )
+        start, n_iter = first.position, first.n_iter
+    space = PointSpace(points, row_weights, origin, xp)
+    solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
+    n_iter += solution.n_iter
+    iterate, exact = solution.iterate, torch.as_tensor(origin + solution.position)
+    median = exact.to(rows.work_dtype)
+    moved = _rounding(median.dtype) * float(torch.linalg.vector_norm(median))
+    if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
+        return solved
+    return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)
+
+
+def _solve_column(rows: DenseRows) -> Solved:
+    """On a line the geometric median is the weighted median."""
+    column = rows.columns(slice(None))[:, 0].to(rows.work_dtype)
+    if not bool(torch.isfinite(column).all()):
+        raise not_finite("X", column[:, None])
+    values = column.cpu().numpy()
+    order = np.argsort(values, kind="stable")
+    mass = np.cumsum(rows.weights[order])
+    half = 0.5 * mass[-1]
+    low = order[np.searchsorted(mass, half * (1.0 - 1e-15))]
+    high = order[np.searchsorted(mass, half * (1.0 + 1e-15), side="right")]
+    weights = np.zeros(rows.n_rows)
+    weights[low] += 0.5
+    weights[high] += 0.5
+    objective = float(rows.weights @ np.abs(values - 0.5 * (values[low] + values[high]), dtype=np.float64))
+    return Solved(weights, None, objective, 0.0, 0)
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2.0
+
+
+def _rounded(solution: Solution, median: torch.Tensor, moved: float, tol: float, n_iter: int) -> Solved | None:
+    """The answer with what rounding the median by at most ``moved`` can cost; None where that is too much.
+
+    ``||z - e|| <= ||z|| - <z, e> / ||z|| + ||e||^2 / (2 ||z||)``, summed over the rows; rows at the point add
+    ``||e||``. Twice that, for the step from the iterate to the median.
+    """
+    iterate = solution.iterate
+    cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_pull * moved)
+    if cost > 0.1 * tol * iterate.excess.near_objective:
+        return None
+    return Solved(as_float_array(solution.weights), median, iterate.objective, iterate.excess.absolute + cost, n_iter)
+
+
+def _measured(
+    rows: DenseRows, solution: Solution, exact: torch.Tensor, unit: float, excess: float, n_iter: int
+) -> Solved:
+    """Settle what rounding the median costs by measuring the distances to the rounded point, in float64.
+
+    A point moved by rounding is worse by second order only, which a bound from the size of the move can't tell.
+    """
+    median = exact.to(rows.work_dtype)
+    objective = float(rows.weights @ rows.distances(median.double()))
+    if unit != 1.0:
+        moved = float(torch.linalg.vector_norm(median.double() - exact)) + _rounding(torch.float64) * float(
+            torch.linalg.vector_norm(exact)
+        )
+        total = unit * excess + float(rows.weights.sum()) * moved
+    else:
+        total = max(objective - solution.iterate.objective, 0.0) + excess + 2.0**-50 * objective
+    return Solved(as_float_array(solution.weights), median, objective, total, n_iter)

@@ -1,0 +1,229 @@
+"""Minimise a weighted sum of distances: safeguarded Newton steps, in R^d or in the span of the rows.
+
+Plain Weiszfeld steps are sublinear when the optimum is a data point and slow between two far clusters. A Newton
+step costs a few times as much and converges quadratically; where it isn't safe, an exact search along it, the
+Vardi-Zhang step off a data point, or the Weiszfeld step takes over: each of them lowers the objective, so
+the sequence converges whatever the data are.
+
+The loop knows nothing of where the points live. A *space* holds the points and answers a few questions:
+
+- :class:`skbgmd.spaces.PointSpace`: few columns; a position is a vector of R^d;
+- :class:`skbgmd.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever asked of
+  the rows is their Gram matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skbgmd.certificate import Excess
+
+#: A vector of the space: its kind is the space's own affair; the loop adds and scales it.
+Vector = Any
+#: One number a row, in the space's kind of array.
+PerRow = Any
+
+
+@dataclass
+class Iterate:
+    """A position and what the loop needs to know there; ``z_i = x_i - y`` and ``d_i = ||z_i||``."""
+
+    position: Vector
+    #: d_i; zero where the row can't be told from the position.
+    distances: PerRow
+    #: a_i / d_i; zero for the rows at the position.
+    pull: PerRow
+    #: Sum of ``pull``.
+    total_pull: float
+    #: Sum of pull_i z_i, and its norm.
+    residual: Vector
+    residual_norm: float
+    #: Mask of the rows at the position, and their summed weight.
+    at: PerRow
+    weight_at: float
+    objective: float
+    excess: Excess
+
+    @property
+    def is_vertex_optimum(self) -> bool:
+        """Whether the rows at the position outweigh the pull of all the others."""
+        return self.weight_at > 0.0 and self.residual_norm <= self.weight_at
+
+
+class Space(Protocol):
+    """What the loop asks of the points."""
+
+    #: Sum of the row weights.
+    weight: float
+
+    def distances(self, position: Vector) -> PerRow: ...
+    def at(self, position: Vector, radius: float) -> Iterate: ...
+    def row(self, index: int) -> Vector: ...
+    def newton_direction(self, point: Iterate) -> Vector: ...
+    def project(self, point: Iterate, direction: Vector) -> tuple[PerRow, float]: ...
+    def decrease(self, point: Iterate, along: PerRow, square: float, step: float) -> tuple[float, float]: ...
+    def nearest(self, point: Iterate) -> tuple[int, float]: ...
+    def inner(self, left: Vector, right: Vector) -> float: ...
+
+
+@dataclass
+class Solution:
+    """Where the loop stopped: the Vardi-Zhang map of the best iterate, and that iterate with its proof."""
+
+    position: Vector
+    #: Weights of the rows, adding up to one, whose weighted mean ``position`` is.
+    weights: PerRow
+    iterate: Iterate
+    n_iter: int
+    #: The excess is within the tolerance at the scale of the near rows.
+    converged: bool
+
+
+def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solution:
+    """Minimise the sum of weighted distances to the points of ``space``.
+
+    Parameters
+    ----------
+    space : Space
+        The points.
+    start : vector of the space
+        First position; wants to be among the majority of the rows, need not be good.
+    tol : float
+        Stop once the excess is proved to be at most ``tol`` times the objective of the near rows.
+    max_iter : int
+        Largest number of steps.
+
+    Returns
+    -------
+    Solution
+        Its position's objective is at most that of the iterate (a Vardi-Zhang step never raises it), so the
+        iterate's proof holds for it.
+    """
+    point = space.at(start, near_radius(space.distances(start)))
+    rejected: set[int] = set()
+    best, n_iter, stalled = point, 0, 0
+    # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
+    while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
+        n_iter += 1
+        point = _step(space, point, rejected)
+        if point.is_vertex_optimum or _improves(point, best):
+            best, stalled = point, 0
+        else:
+            stalled += 1
+    position = best.position + _vardi_zhang_step(best)
+    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol))
+
+
+def near_radius(distances: PerRow) -> float:
+    """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
+
+    Any radius gives a valid proof (:mod:`skbgmd.certificate`), so a thousand rows are enough to choose it.
+    """
+    sample = as_float_array(distances[:: max(1, len(distances) // 1024)])
+    positive = sample[sample > 0.0]
+    return 10.0 * float(np.median(positive)) if positive.size else 0.0
+
+
+def vardi_zhang_weights(point: Iterate) -> PerRow:
+    """Weights of the rows in the Vardi-Zhang step from a point; they add up to one.
+
+    Off the data this is Weiszfeld's ``w_i = (a_i / d_i) / sum_j (a_j / d_j)``. On a data point that holds
+    the weight ``A`` against a pull of norm ``||R||``, the share ``min(1, A / ||R||)`` stays there.
+    """
+    if point.weight_at == 0.0:
+        return point.pull / point.total_pull
+    # The rows at the point share their part by their own weights.
+    at = point.at / point.weight_at
+    if point.is_vertex_optimum or point.total_pull == 0.0:
+        return at
+    stay = point.weight_at / point.residual_norm
+    return stay * at + (1.0 - stay) / point.total_pull * point.pull
+
+
+def _is_close(point: Iterate, tol: float) -> bool:
+    return point.excess.absolute <= tol * point.excess.near_objective
+
+
+def _improves(point: Iterate, best: Iterate) -> bool:
+    # Not merely lower: at the floor of rounding the bound jitters for ever.
+    return point.excess.absolute < 0.9 * best.excess.absolute or not np.isfinite(best.excess.absolute)
+
+
+def _step(space: Space, point: Iterate, rejected: set[int]) -> Iterate:
+    radius = near_radius(point.distances)
+    if point.weight_at > 0.0:
+        # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
+        return space.at(point.position + _search(space, point, _vardi_zhang_step(point)), radius)
+    direction = space.newton_direction(point)
+    vertex = _vertex_passed(space, point, direction, rejected)
+    if vertex is not None:
+        candidate = space.at(space.row(vertex), radius)
+        rejected.add(vertex)
+        if candidate.is_vertex_optimum or _is_lower(space, point, candidate):
+            return candidate
+    return space.at(point.position + _search(space, point, direction), radius)
+
+
+def _vardi_zhang_step(point: Iterate) -> Vector:
+    """Vardi & Zhang (2000): the pull of the others less what the rows here can hold, as one Weiszfeld step."""
+    if point.is_vertex_optimum or point.total_pull == 0.0:
+        return 0.0 * point.residual
+    share = 1.0 - point.weight_at / point.residual_norm if point.weight_at > 0.0 else 1.0
+    return (share / point.total_pull) * point.residual
+
+
+def _vertex_passed(space: Space, point: Iterate, direction: Vector, rejected: set[int]) -> int | None:
+    """The nearest row, where a step is long enough to reach it: then it may be the optimum itself."""
+    index, distance = space.nearest(point)
+    if index in rejected or distance**2 > space.inner(direction, direction):
+        return None
+    return index
+
+
+def _is_lower(space: Space, point: Iterate, candidate: Iterate) -> bool:
+    along, square = space.project(point, candidate.position - point.position)
+    change, _ = space.decrease(point, along, square, 1.0)
+    return change < 0.0
+
+
+def _search(space: Space, point: Iterate, direction: Vector) -> Vector:
+    """Scale a direction so that it lowers the objective; where that can't be, take the Vardi-Zhang step."""
+    fallback = _vardi_zhang_step(point)
+    for candidate in (direction, fallback):
+        along, square = space.project(point, candidate)
+        _, slope = space.decrease(point, along, square, 0.0) if np.isfinite(square) else (0.0, 0.0)
+        step = _line_search(space, point, along, square, slope) if slope < 0.0 else 0.0
+        if step > 0.0:
+            return step * candidate
+    return fallback
+
+
+def _line_search(space: Space, point: Iterate, along: PerRow, square: float, slope: float) -> float:
+    """A step that cuts the slope to a third without raising the convex objective; 1 is tried first."""
+    low, high, step = 0.0, np.inf, 1.0
+    low_slope, high_slope = slope, np.inf
+    rounding = 1e-15 * space.weight * square**0.5
+    for _ in range(60):
+        change, here = space.decrease(point, along, square, step)
+        if abs(here) <= abs(slope) / 3.0 and change <= rounding * step:
+            return step
+        if here > 0.0 or change > rounding * step:
+            high, high_slope = step, here
+        else:
+            low, low_slope = step, here
+        if not np.isfinite(high):
+            step *= 4.0
+            continue
+        # The secant's zero of the slope, kept well inside the bracket.
+        secant = low + (high - low) * (-low_slope) / max(high_slope - low_slope, 1e-300)
+        step = min(max(secant, low + 0.1 * (high - low)), high - 0.1 * (high - low))
+    return low
+
+
+def as_float_array(values: Any) -> NDArray[np.float64]:
+    """A float64 NumPy copy or view of an array or tensor."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)

@@ -1,0 +1,366 @@
+"""The two homes of a geometric median's points: R^d (few columns) and the span of the rows (few rows)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skbgmd.certificate import excess_bound
+from skbgmd.solver import Iterate, as_float_array
+
+FloatArray = NDArray[np.float64]
+
+#: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
+DENSE_LIMIT = 256
+#: Rows up to which NumPy multiplies Gram matrices, in one thread.
+SMALL = 64
+#: Elements of a block of points that is worked on at once (8 MB in float64).
+BLOCK_ELEMENTS = 1 << 20
+#: Elements up to which the float64 blocks are kept between passes rather than converted anew.
+KEEP_ELEMENTS = 1 << 23
+
+
+class _Space:
+    """What both spaces share: everything that is one number a row."""
+
+    xp: Any
+    weights: Any
+    weight: float
+
+    def decrease(self, point: Iterate, along: Any, square: float, step: float) -> tuple[float, float]:
+        """Change of the objective, and its slope, ``step`` directions away from a point.
+
+        ``d_i(t)^2 - d_i^2 = t^2 ||p||^2 - 2 t <z_i, p>`` divided by ``d_i(t) + d_i`` has no cancellation, so a
+        row at 1e160 doesn't drown what happens among rows of order one.
+        """
+        xp, d = self.xp, point.distances
+        length = math.sqrt(square)
+        safe = xp.where(d > 0.0, d, 1.0)
+        # Component of the direction towards the row, and the rest of it.
+        toward = along / safe
+        across = xp.sqrt((square - toward * toward).clip(0.0, None))
+        moved = xp.hypot(d - step * toward, step * across)
+        gap = moved + d
+        ratio = d / xp.where(gap > 0.0, gap, 1.0)
+        at = d == 0.0
+        # (t^2 p^2 - 2 t <z, p>) / (d(t) + d), with <z, p> = toward d.
+        change = xp.where(
+            at, step * length, step * (step * square / xp.where(gap > 0.0, gap, 1.0) - 2.0 * toward * ratio)
+        )
+        here = xp.where(moved > 0.0, moved, 1.0)
+        slope = xp.where(at, length, xp.where(moved > 0.0, step * square / here - toward * (d / here), 0.0))
+        return float((self.weights * change).sum()), float((self.weights * slope).sum())
+
+    def nearest(self, point: Iterate) -> tuple[int, float]:
+        """Index and distance of the row nearest to a point, zero weights aside."""
+        distances = self.xp.where(self.weights > 0.0, point.distances, math.inf)
+        index = int(distances.argmin())
+        return index, float(distances[index])
+
+    def _assemble(
+        self,
+        position: Any,
+        distances: Any,
+        at: Any,
+        at_distances: Any,
+        near: Any,
+        residual: Any,
+        products: FloatArray,
+        slack: float,
+    ) -> Iterate:
+        """Pack an iterate with its proof; ``products`` as in :func:`~skbgmd.certificate.excess_bound`."""
+        xp, a = self.xp, self.weights
+        terms = a * distances
+        objective = float(terms.sum())
+        near_objective = float(xp.where(near, terms, 0.0).sum())
+        weight_at = float(xp.where(at, a, 0.0).sum())
+        pull = self._pull(distances, at)
+        excess = excess_bound(
+            products,
+            weight_all=self.weight,
+            objective=objective,
+            weight_near=float(xp.where(near, a, 0.0).sum()),
+            near_objective=near_objective,
+            weight_at=weight_at,
+            at_objective=float((a * at_distances).sum()),
+            slack=slack,
+        )
+        return Iterate(
+            position=position,
+            distances=distances,
+            pull=pull,
+            total_pull=float(pull.sum()),
+            residual=residual,
+            residual_norm=math.sqrt(max(float(products[0, 0]), 0.0)),
+            at=xp.where(at, a, 0.0),
+            weight_at=weight_at,
+            objective=objective,
+            excess=excess,
+        )
+
+    def _pull(self, distances: Any, at: Any) -> Any:
+        xp = self.xp
+        return xp.where(at, 0.0, self.weights / xp.where(at, 1.0, distances))
+
+
+class PointSpace(_Space):
+    """Points of R^d, few columns: a position is a float64 vector (d,), relative to ``origin``.
+
+    Parameters
+    ----------
+    points : ndarray or tensor of shape (n, d)
+        Any real floating dtype; worked on in float64, a block of rows at a time.
+    weights : ndarray or tensor of shape (n,)
+        Non-negative float64 weights, not all zero.
+    origin : ndarray or tensor of shape (d,)
+        A point among the data, in float64. With a large common offset the differences to it keep all their digits,
+        where positions counted from zero would not.
+    xp : module, default=numpy
+        ``numpy``, or ``torch`` for points on another device. The code is one and the same.
+    """
+
+    def __init__(self, points: Any, weights: Any, origin: Any, xp: Any = np) -> None:
+        self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
+        self.weight = float(weights.sum())
+        self.n, self.d = points.shape
+        self._rows = max(1, BLOCK_ELEMENTS // max(1, self.d))
+        self._kept = list(self._convert()) if self.n * self.d <= KEEP_ELEMENTS else None
+
+    def _convert(self) -> Iterator[tuple[slice, Any]]:
+        # Columns first: with d = 2 or 3 every operation then runs over long contiguous lines.
+        for start in range(0, self.n, self._rows):
+            part = slice(start, min(start + self._rows, self.n))
+            block = self.points[part].T
+            if self.xp is np:
+                yield part, np.subtract(block, self.origin[:, None], dtype=np.float64, order="C")
+            else:
+                yield part, (block.to(self.xp.float64) - self.origin[:, None]).contiguous()
+
+    def _blocks(self) -> Iterator[tuple[slice, Any]]:
+        return iter(self._kept) if self._kept is not None else self._convert()
+
+    def _empty(self) -> Any:
+        return self.xp.empty_like(self.weights)
+
+    def row(self, index: int) -> Any:
+        """One point as a position."""
+        # Subtracted in the same order and dtype as in a block, so that the row's own distance comes out as zero.
+        if self.xp is np:
+            return np.subtract(self.points[index], self.origin, dtype=np.float64)
+        return self.points[index].to(self.xp.float64) - self.origin
+
+    def distances(self, position: Any) -> Any:
+        """Distances of all points to a position."""
+        result = self._empty()
+        for part, block in self._blocks():
+            result[part] = _column_norms(block - position[:, None], self.xp)
+        return result
+
+    def at(self, position: Any, radius: float) -> Iterate:
+        """Evaluate a position: one pass over the points."""
+        xp = self.xp
+        distances, at, near = self._empty(), self.weights == 0.0, self.weights == 0.0
+        sums: Any = 0.0
+        # The rounding of the position itself: nearer than this, a row can't be told from it.
+        tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
+        for part, block in self._blocks():
+            z = block - position[:, None]
+            d = _column_norms(z, xp)
+            here, close = d <= tiny, d <= radius
+            distances[part], at[part], near[part] = d, here, close
+            a = self.weights[part]
+            pull = xp.where(here, 0.0, a / xp.where(here, 1.0, d))
+            sums = sums + z @ xp.stack([pull, xp.where(close, pull, 0.0), a, xp.where(close, a, 0.0)], 1)
+        at_distances = xp.where(at, distances, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            products = as_float_array(sums.T @ sums)
+        return self._assemble(
+            position,
+            xp.where(at, 0.0, distances),
+            at,
+            at_distances,
+            near | at,
+            sums[:, 0],
+            products,
+            2.0**-50 * self.weight,
+        )
+
+    def inner(self, left: Any, right: Any) -> float:
+        return float((left * right).sum())
+
+    def project(self, point: Iterate, direction: Any) -> tuple[Any, float]:
+        """``<z_i, p>`` for every row, and ``||p||^2``."""
+        along = self._empty()
+        for part, block in self._blocks():
+            along[part] = direction @ (block - point.position[:, None])
+        return along, self.inner(direction, direction)
+
+    def newton_direction(self, point: Iterate) -> Any:
+        if self.d > DENSE_LIMIT:
+            return conjugate_gradients(self, point)
+        xp = self.xp
+        hessian = point.total_pull * xp.eye(
+            self.d, **({} if xp is np else {"dtype": xp.float64, "device": self.weights.device})
+        )
+        for part, unit in self._units(point):
+            hessian = hessian - (unit * point.pull[part]) @ unit.T
+        return _solve(hessian, point.residual, xp)
+
+    def hessian_times(self, point: Iterate, vector: Any) -> Any:
+        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i`` towards the rows."""
+        result = point.total_pull * vector
+        for part, unit in self._units(point):
+            result = result - unit @ (point.pull[part] * (vector @ unit))
+        return result
+
+    def _units(self, point: Iterate) -> Iterator[tuple[slice, Any]]:
+        safe = self.xp.where(point.distances > 0.0, point.distances, 1.0)
+        for part, block in self._blocks():
+            yield part, (block - point.position[:, None]) / safe[part]
+
+
+class GramSpace(_Space):
+    """Combinations of the rows of a matrix, through their Gram matrix alone; always NumPy on the CPU.
+
+    A vector ``sum_i q_i (x_i - c)`` is the stack ``(q, K q)`` of shape (2, n), with ``K`` the Gram matrix of
+    ``x_i - c``: sums and multiples act on both lines, an inner product is ``q @ (K q')``, and every
+    product with ``K`` happens once.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        ``<x_i - c, x_j - c>`` in float64, for any point ``c``.
+    weights : ndarray of shape (n,)
+        Non-negative float64 weights, not all zero.
+    rounding : float, default=2**-50
+        Relative error of the entries: ``|error of K_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
+    """
+
+    xp = np
+
+    def __init__(self, products: FloatArray, weights: FloatArray, rounding: float = 2.0**-50) -> None:
+        self.products, self.weights, self.rounding = products, weights, rounding
+        self.weight = float(weights.sum())
+        self.n = len(weights)
+        self.squares = np.diagonal(products).copy()
+        self.norms = np.sqrt(self.squares)
+
+    def vector(self, coefficients: FloatArray) -> FloatArray:
+        """The vector with these coefficients."""
+        return np.stack([coefficients, self._times(coefficients)])
+
+    def _times(self, coefficients: FloatArray) -> FloatArray:
+        """``coefficients @ products``."""
+        if self.n <= SMALL:
+            return coefficients @ self.products
+        # Large products go to torch, as all others do: two libraries' idle threads would fight over the cores.
+        result: FloatArray = (torch.from_numpy(coefficients) @ torch.from_numpy(self.products)).numpy()
+        return result
+
+    def row(self, index: int) -> FloatArray:
+        coefficients = np.zeros(self.n)
+        coefficients[index] = 1.0
+        return np.stack([coefficients, self.products[index]])
+
+    def distances(self, position: FloatArray) -> FloatArray:
+        return np.sqrt(np.maximum(self._squared_distances(position), 0.0))
+
+    def _squared_distances(self, position: FloatArray) -> FloatArray:
+        result: FloatArray = self.squares - 2.0 * position[1] + position[0] @ position[1]
+        return result
+
+    def at(self, position: FloatArray, radius: float) -> Iterate:
+        """Evaluate a position: one product of four vectors with the Gram matrix."""
+        a, w = self.weights, position[0]
+        squared = self._squared_distances(position)
+        # Rounding of squared distances: independent errors of the entries, mostly of the row's own square.
+        doubt = self.rounding * (self.norms + math.sqrt(float((w * w) @ self.squares))) ** 2
+        at = squared <= 2.0 * doubt
+        distances = np.where(at, 0.0, np.sqrt(np.maximum(squared, 0.0)))
+        at_distances = np.where(at, np.sqrt(np.maximum(squared, 0.0) + doubt), 0.0)
+        near = at | (distances <= radius)
+        pull = self._pull(distances, at)
+        sums = np.stack([pull, np.where(near, pull, 0.0), a, np.where(near, a, 0.0)])
+        sums -= sums.sum(axis=1, keepdims=True) * w
+        images = self._times(sums)
+        # R is off by the sum of a_i times the relative error of d_i.
+        slack = float((a * np.where(at, 0.0, doubt / np.where(at, 1.0, 2.0 * squared))).sum())
+        residual = np.stack([sums[0], images[0]])
+        return self._assemble(position, distances, at, at_distances, near, residual, images @ sums.T, slack)
+
+    def inner(self, left: FloatArray, right: FloatArray) -> float:
+        return float(left[0] @ right[1])
+
+    def project(self, point: Iterate, direction: FloatArray) -> tuple[FloatArray, float]:
+        along: FloatArray = direction[1] - point.position[0] @ direction[1]
+        return along, max(self.inner(direction, direction), 0.0)
+
+    def newton_direction(self, point: Iterate) -> FloatArray:
+        if self.n > DENSE_LIMIT:
+            direction: FloatArray = conjugate_gradients(self, point)
+            return direction
+        w, image = point.position
+        centred = self.products - image - image[:, None] + w @ image
+        # (V I - Z^T S Z) Z^T q = Z^T pull has the solution of (V I - S Z Z^T) q = pull.
+        system = point.total_pull * np.eye(self.n) - self._curvature(point)[:, None] * centred
+        if self.n <= SMALL:
+            q = _solve(system, point.pull, np)
+        else:
+            q = _solve(torch.from_numpy(system), torch.from_numpy(point.pull), torch).numpy()
+        return self.vector(q - q.sum() * w)
+
+    def hessian_times(self, point: Iterate, vector: FloatArray) -> FloatArray:
+        w = point.position[0]
+        share = self._curvature(point) * (vector[1] - w @ vector[1])
+        return point.total_pull * vector - self.vector(share - share.sum() * w)
+
+    def _curvature(self, point: Iterate) -> FloatArray:
+        safe = np.where(point.distances > 0.0, point.distances, 1.0)
+        curvature: FloatArray = point.pull / safe / safe
+        return curvature
+
+
+def conjugate_gradients(space: PointSpace | GramSpace, point: Iterate, *, tol: float = 0.03, max_iter: int = 60) -> Any:
+    """Solve the Newton system ``H p = R`` to a relative residual; inexact steps keep the outer loop linear and fast."""
+    residual = point.residual
+    solution = residual * 0.0
+    direction = residual
+    square = space.inner(residual, residual)
+    target = tol * tol * square
+    for _ in range(max_iter):
+        if not square > target:
+            break
+        image = space.hessian_times(point, direction)
+        curvature = space.inner(direction, image)
+        if not curvature > 0.0:
+            break
+        step = square / curvature
+        solution = solution + step * direction
+        residual = residual - step * image
+        previous, square = square, space.inner(residual, residual)
+        direction = residual + (square / previous) * direction
+    return solution
+
+
+def _solve(matrix: Any, right: Any, xp: Any) -> Any:
+    try:
+        return xp.linalg.solve(matrix, right)
+    except (np.linalg.LinAlgError, RuntimeError):
+        # Singular only on collinear data, where the residual is the way to the optimum.
+        return right * math.nan
+
+
+def _column_norms(z: Any, xp: Any) -> Any:
+    """Norms of columns that neither overflow nor underflow."""
+    with np.errstate(over="ignore", under="ignore"):
+        squares = (z * z).sum(0)
+    if bool(((squares > 1e-280) & (squares < 1e300)).all()):
+        return xp.sqrt(squares)
+    scale = abs(z).max(0) if xp is np else abs(z).amax(0)
+    safe = xp.where(scale > 0.0, scale, 1.0)
+    return scale * xp.sqrt(((z / safe) ** 2).sum(0))
