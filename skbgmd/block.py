@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
+from skbgmd.gram import FloatArray
 from skbgmd.median import solve, warn_if_not_proved
-from skbgmd.rows import Columns, DenseRows, FloatArray, Rows
+from skbgmd.rows import Columns, DenseRows, Rows
 
 SELECTIONS = ("top", "sample", "uniform")
 COMPLEMENTS = ("weighted", "zero", "memory")
@@ -177,7 +178,7 @@ def block_geometric_median(
     )
     inside = rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
-    warn_if_not_proved(solved.gap, tol, solved.n_iter, stacklevel=3)
+    warn_if_not_proved(solved.gap, tol, solved.n_iter)
     step, after = block_step(
         rows, inside, block, solved.weights, complement=complement, memory_rule=memory_rule, memory=before
     )
@@ -211,9 +212,9 @@ def select_block(
     d = rows.n_columns
     k = max(1, math.ceil(beta * d))
     if k == d:
-        return Columns(torch.arange(d, device=_device(rows)), 1, d)
+        return Columns(torch.arange(d, device=rows.device), 1, d)
     if selection == "uniform":
-        scores = torch.ones(d, dtype=torch.float64, device=_device(rows))
+        scores = torch.ones(d, dtype=torch.float64, device=rows.device)
     else:
         scale = clip_factors(rows.norms(), rows.weights) if clip else np.ones(rows.n_rows)
         scores = rows.column_scores(scale * (rows.weights > 0.0), memory)
@@ -280,10 +281,6 @@ def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
     else:
         seed = int(np.random.default_rng(random_state).integers(0, 2**63))
     return torch.Generator(device=device).manual_seed(seed)
-
-
-def _device(rows: Rows) -> torch.device:
-    return rows.columns(slice(0, 1)).device
 
 
 def _others(block: Columns) -> Columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite
 from skbgmd.certificate import relative_gap
-from skbgmd.rows import DenseRows, FloatArray, Gram
+from skbgmd.gram import FloatArray, Gram
+from skbgmd.rows import DenseRows, Rows
 from skbgmd.solver import Solution, as_float_array, minimize
 from skbgmd.spaces import GramSpace, PointSpace
 
@@ -132,10 +133,10 @@ def geometric_median(
     --------
     >>> import numpy as np
     >>> from skbgmd import geometric_median
-    >>> X = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1e9, 1e9]])
+    >>> X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0], [1.0, 3.0], [1e9, 5e8]])
     >>> geometric_median(X).round(3)
     array([1., 1.])
-    >>> result = geometric_median(X[:4], return_result=True)
+    >>> result = geometric_median([[0, 0], [1, 0], [0, 1], [1, 1]], return_result=True)
     >>> result.median, result.gap <= 1e-6
     (array([0.5, 0.5]), True)
     """
@@ -145,7 +146,7 @@ def geometric_median(
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
     solved = solve(rows, tol=tol, max_iter=max_iter)
-    warn_if_not_proved(solved.gap, tol, solved.n_iter, stacklevel=3)
+    warn_if_not_proved(solved.gap, tol, solved.n_iter)
     median = solved.median if solved.median is not None else rows.combine(solved.weights)
     if not return_result:
         return caller.give(median)
@@ -161,7 +162,7 @@ def geometric_median(
     )
 
 
-def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int) -> Solution:
+def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_centre: bool = False) -> Solution:
     """Weights of the geometric median of rows that are known by their Gram matrix.
 
     Parameters
@@ -172,18 +173,55 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int) 
         Non-negative row weights, not all zero.
     tol, max_iter
         As in :func:`geometric_median`; accuracy at the scale of the near rows.
+    at_centre : bool, default=False
+        Start at the point that the inner products are about, a solution of fewer digits.
 
     Returns
     -------
     Solution
     """
     space = GramSpace(gram.products, weights, gram.rounding)
-    # One Huber step from the centre: far rows count by their direction alone.
-    norms = space.norms
-    typical = np.median(norms[weights > 0.0])
-    start = weights * np.minimum(1.0, typical / np.where(norms > 0.0, norms, 1.0))
-    total = start.sum()
-    return minimize(space, space.vector(start / total if total > 0.0 else start), tol=tol, max_iter=max_iter)
+    start = np.zeros(space.n)
+    if not at_centre:
+        # One Huber step from the centre: far rows count by their direction alone.
+        typical = float(np.median(space.norms))
+        far = space.norms > typical
+        start = weights.copy()
+        start[far] *= typical / space.norms[far]
+        start /= start.sum()
+    solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
+    return replace(solution, weights=gram.restore(solution.weights))
+
+
+def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
+    """Weights of the geometric median of rows, by Gram matrices alone.
+
+    About a likely centre first; about the solution, where the proof wants more digits.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows, all of them finite, and their weights.
+    tol, max_iter
+        As in :func:`gram_weights`.
+
+    Returns
+    -------
+    solution : Solution
+    gram : Gram
+        The Gram matrix it was found in.
+    n_iter : int
+        Steps taken in all.
+    """
+    gram, n_iter = rows.gram(), 0
+    for attempt in range(3):
+        left = max(1, max_iter - n_iter)
+        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=left, at_centre=attempt > 0)
+        n_iter += solution.n_iter
+        if solution.converged or n_iter >= max_iter or attempt == 2:
+            break
+        gram = rows.gram(about=_place(solution))
+    return solution, gram, n_iter
 
 
 def takes_gram_path(n: int, d: int) -> bool:
@@ -220,47 +258,44 @@ def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = Fa
     return Solved(weights, solved.median, solved.objective, solved.excess, solved.n_iter)
 
 
-def warn_if_not_proved(gap: float, tol: float, n_iter: int, *, stacklevel: int) -> None:
-    """Warn that a geometric median is less accurate than asked for."""
+def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
+    """Warn the caller's caller that a geometric median is less accurate than asked for."""
     if not gap <= tol:
         warnings.warn(
             f"The geometric median is proved to a relative accuracy of {gap:.2g} after {n_iter} steps, not to "
             f"tol={tol:g}. Raise max_iter or tol, or use a wider dtype.",
             ConvergenceWarning,
-            stacklevel=stacklevel + 1,
+            stacklevel=3,
         )
 
 
 def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) -> Solved:
-    """In the Gram matrix: about a likely centre first; about the solution and in float64 where the proof wants it."""
-    center, n_iter = rows.central_row(), 0
-    for dtype in (rows.product_dtype, torch.float64, torch.float64):
-        gram = rows.gram_about(center, dtype)
-        if not gram.finite.all():
-            raise not_finite("X", rows.columns(slice(None)))
-        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max(1, max_iter - n_iter))
-        n_iter += solution.n_iter
-        iterate = solution.iterate
-        if solution.converged and weights_only:
-            return Solved(solution.weights, None, iterate.objective, iterate.excess.absolute, n_iter)
-        if solution.converged and gram.unit == 1.0:
-            median = rows.combine(solution.weights)
-            # Each of the products and sums that make up the median is rounded.
-            spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
-            moved = 4.0 * _rounding(median.dtype) * (float(torch.linalg.vector_norm(median)) + spread)
-            if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
-                return solved
-        exact = rows.combine(solution.weights, torch.float64)
-        if n_iter >= max_iter or (solution.converged and dtype == torch.float64):
-            break
-        center = exact
-    near = iterate.excess.absolute + iterate.excess.near_objective * (gram.bending + gram.rounding)
-    return _measured(rows, solution, exact, gram.unit, near, n_iter)
+    """In the Gram matrix of the rows."""
+    if not rows.gram().finite.all():
+        raise not_finite("X", rows.whole())
+    solution, gram, n_iter = row_weights(rows, tol=tol, max_iter=max_iter)
+    iterate = solution.iterate
+    if weights_only:
+        return Solved(solution.weights, None, iterate.objective, iterate.excess.absolute, n_iter)
+    if solution.converged and gram.unit == 1.0:
+        median = rows.combine(_place(solution))
+        # Each of the products and sums that make up the median is rounded; a row comes out as it is.
+        spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
+        moved = 4.0 * _rounding(median.dtype) * (float(torch.linalg.vector_norm(median)) + spread)
+        moved = moved if solution.vertex is None else 0.0
+        if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
+            return solved
+    if gram.rounding > 2.0**-40:
+        gram = rows.gram(about=_place(solution))
+        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter, at_centre=True)
+        iterate, n_iter = solution.iterate, n_iter + solution.n_iter
+    excess = iterate.excess.absolute + iterate.excess.near_objective * (gram.bending + gram.rounding)
+    return _measured(rows, solution, rows.combine(_place(solution), torch.float64), gram.unit, excess, n_iter)
 
 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
-    matrix, weights = rows.columns(slice(None)), rows.weights
+    matrix, weights = rows.whole(), rows.weights
     if not bool(torch.isfinite(matrix).all()):
         raise not_finite("X", matrix)
     on_cpu = matrix.device.type == "cpu" and matrix.dtype in (torch.float32, torch.float64)
@@ -280,8 +315,10 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
     n_iter += solution.n_iter
     iterate, exact = solution.iterate, torch.as_tensor(origin + solution.position)
+    if solution.vertex is not None:
+        exact = matrix[solution.vertex].double()
     median = exact.to(rows.work_dtype)
-    moved = _rounding(median.dtype) * float(torch.linalg.vector_norm(median))
+    moved = _rounding(median.dtype) * float(torch.linalg.vector_norm(median)) if solution.vertex is None else 0.0
     if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
         return solved
     return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)
@@ -289,7 +326,7 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
 
 def _solve_column(rows: DenseRows) -> Solved:
     """On a line the geometric median is the weighted median."""
-    column = rows.columns(slice(None))[:, 0].to(rows.work_dtype)
+    column = rows.whole()[:, 0].to(rows.work_dtype)
     if not bool(torch.isfinite(column).all()):
         raise not_finite("X", column[:, None])
     values = column.cpu().numpy()
@@ -303,6 +340,15 @@ def _solve_column(rows: DenseRows) -> Solved:
     weights[high] += 0.5
     objective = float(rows.weights @ np.abs(values - 0.5 * (values[low] + values[high]), dtype=np.float64))
     return Solved(weights, None, objective, 0.0, 0)
+
+
+def _place(solution: Solution) -> FloatArray:
+    """Weights that give the solution's position to the last digit: at a row, all weight on that row."""
+    if solution.vertex is None:
+        return as_float_array(solution.weights)
+    weights = np.zeros(len(solution.weights))
+    weights[solution.vertex] = 1.0
+    return weights
 
 
 def _rounding(dtype: torch.dtype) -> float:

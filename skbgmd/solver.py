@@ -81,6 +81,8 @@ class Solution:
     n_iter: int
     #: The excess is within the tolerance at the scale of the near rows.
     converged: bool
+    #: Where the position is a row, or can't be told from it: the heaviest such row.
+    vertex: int | None = None
 
 
 def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solution:
@@ -115,7 +117,8 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
         else:
             stalled += 1
     position = best.position + _vardi_zhang_step(best)
-    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol))
+    vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
+    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol), vertex)
 
 
 def near_radius(distances: PerRow) -> float:

@@ -247,7 +247,7 @@ class GramSpace(_Space):
         self.products, self.weights, self.rounding = products, weights, rounding
         self.weight = float(weights.sum())
         self.n = len(weights)
-        self.squares = np.diagonal(products).copy()
+        self.squares = np.maximum(np.diagonal(products), 0.0)
         self.norms = np.sqrt(self.squares)
 
     def vector(self, coefficients: FloatArray) -> FloatArray:

@@ -1,0 +1,78 @@
+"""Aggregators: rules that turn b vectors, some of them corrupt, into one.
+
+Each is a small class of hyperparameters, called as ``aggregate, state = aggregator(rows, state)``.
+"""
+
+from __future__ import annotations
+
+from skbgmd.aggregators.base import Aggregate, Aggregator, RowWeighting
+from skbgmd.aggregators.coordinatewise import Coordinatewise, CoordinatewiseMedian, TrimmedMean
+from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
+from skbgmd.aggregators.mixing import Bucketing, Mixing, MixingState, NearestNeighborMixing
+from skbgmd.aggregators.selecting import Krum, Mean, NormFilter, SpectralFilter
+from skbgmd.arrays import check_choice
+
+#: Aggregators by name.
+AGGREGATORS: dict[str, type[Aggregator]] = {
+    "mean": Mean,
+    "coordinate_median": CoordinatewiseMedian,
+    "trimmed_mean": TrimmedMean,
+    "norm_filter": NormFilter,
+    "krum": Krum,
+    "spectral_filter": SpectralFilter,
+    "huber_mean": HuberMean,
+    "geometric_median": GeometricMedian,
+    "block_geometric_median": BlockGeometricMedian,
+}
+
+
+def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
+    """Look up an aggregator.
+
+    Parameters
+    ----------
+    aggregator : str or Aggregator
+        A key of :data:`AGGREGATORS`, for that aggregator with its default hyperparameters; or an aggregator, which
+        is returned as it is.
+
+    Returns
+    -------
+    Aggregator
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+
+    Examples
+    --------
+    >>> get_aggregator("krum")
+    Krum()
+    """
+    if isinstance(aggregator, Aggregator):
+        return aggregator
+    return AGGREGATORS[check_choice(aggregator, "aggregator", tuple(AGGREGATORS))]()
+
+
+__all__ = [
+    "AGGREGATORS",
+    "Aggregate",
+    "Aggregator",
+    "BlockGeometricMedian",
+    "BlockState",
+    "Bucketing",
+    "Coordinatewise",
+    "CoordinatewiseMedian",
+    "GeometricMedian",
+    "HuberMean",
+    "Krum",
+    "Mean",
+    "Mixing",
+    "MixingState",
+    "NearestNeighborMixing",
+    "NormFilter",
+    "RowWeighting",
+    "SpectralFilter",
+    "TrimmedMean",
+    "get_aggregator",
+]

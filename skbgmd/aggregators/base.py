@@ -1,0 +1,133 @@
+"""What every aggregator is: hyperparameters, and a call that turns rows into one vector."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from skbgmd.arrays import check_number
+from skbgmd.gram import BoolArray, FloatArray
+from skbgmd.rows import Rows
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What an aggregator made of the rows.
+
+    Attributes
+    ----------
+    vector : tensor of shape (d,)
+        The aggregate, on the rows' device.
+    weights : ndarray of shape (n,), or None
+        Weight of each row, non-negative and adding up to one; None where the columns were reduced one by one.
+    block : tensor of shape (k,), int64, or None
+        The columns that were looked at, where not all were.
+    """
+
+    vector: torch.Tensor
+    weights: FloatArray | None = None
+    block: torch.Tensor | None = None
+
+
+class Aggregator(BaseEstimator, ABC):
+    """Turns rows into one vector.
+
+    An aggregator holds hyperparameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work);
+    a call changes nothing in it. What has to last from one call to the next goes in and comes out as ``state``.
+    """
+
+    @abstractmethod
+    def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
+        """Aggregate rows.
+
+        Parameters
+        ----------
+        rows : Rows
+            The rows and their weights. Rows that hold NaN or inf get weight zero.
+        state : object, default=None
+            What the last call returned; None to begin with.
+
+        Returns
+        -------
+        aggregate : Aggregate
+        state : object
+            To be handed in with the next call.
+
+        Raises
+        ------
+        ValueError
+            A hyperparameter out of its range, or half of the rows or more not finite.
+        """
+
+
+class RowWeighting(Aggregator):
+    """An aggregator that is a weighted mean of the rows; without state."""
+
+    def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
+        weights = self.weights(rows)
+        return Aggregate(rows.combine(weights), weights), None
+
+    def weights(self, rows: Rows) -> FloatArray:
+        """Weights of the rows, non-negative and adding up to one; float64 (n,)."""
+        self._validate()
+        return on_usable(rows, self._finite(rows), self._weigh)
+
+    def _finite(self, rows: Rows) -> BoolArray:
+        """Which rows are finite; of what is asked of the rows anyway."""
+        return rows.gram().finite
+
+    def _validate(self) -> None:
+        """Check the hyperparameters."""
+
+    @abstractmethod
+    def _weigh(self, rows: Rows) -> FloatArray:
+        """Weights of rows that are all finite and of positive weight."""
+
+
+def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
+    """Indices of the rows that are finite and of positive weight.
+
+    Raises
+    ------
+    ValueError
+        Half of the weight or more is on rows that aren't finite: nothing can be told from the rest.
+    """
+    total = float(rows.weights.sum())
+    usable = finite & (rows.weights > 0.0)
+    if not float(rows.weights[usable].sum()) > 0.5 * total:
+        raise ValueError(
+            f"More than half of the rows' weight must be on finite rows; found {int((~finite).sum())} of "
+            f"{rows.n_rows} rows that hold NaN or inf."
+        )
+    return np.flatnonzero(usable)
+
+
+def on_usable(rows: Rows, finite: BoolArray, weigh: Any) -> FloatArray:
+    """Apply a rule for weights to the usable rows; the others get zero."""
+    usable = usable_rows(rows, finite)
+    if len(usable) == rows.n_rows:
+        result: FloatArray = weigh(rows)
+        return result
+    weights = np.zeros(rows.n_rows)
+    weights[usable] = weigh(rows.subset(usable))
+    return weights
+
+
+def check_fraction(value: Any) -> float:
+    """An assumed share of corrupt rows, in [0, 0.5)."""
+    fraction = check_number(value, "fraction", above=-1e-300, at_most=0.5)
+    if fraction == 0.5:
+        raise ValueError("fraction must be less than 0.5: half of the rows or more can't be told from the others.")
+    return fraction
+
+
+def corrupt_count(fraction: float, n: int) -> int:
+    """How many of n rows to reckon with as corrupt: the fraction rounded up, and always less than half."""
+    return min(math.ceil(fraction * n - 1e-9), (n - 1) // 2)

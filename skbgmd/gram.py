@@ -1,0 +1,78 @@
+"""The Gram matrix of some rows: all that a row-weighting rule needs to know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Gram:
+    """Inner products of the rows about some point, in float64 on the CPU.
+
+    Only what doesn't depend on that point means anything: differences and distances.
+
+    Attributes
+    ----------
+    products : ndarray of shape (n, n)
+        ``<x_i - c, x_j - c>``; zero for rows that are not finite.
+    finite : ndarray of shape (n,), bool
+        Rows that hold neither NaN nor inf.
+    rounding : float
+        ``|error of products_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
+    unit : float
+        Length that counts as one: other than 1 where the squares of the rows have no number.
+    drawn : ndarray of shape (n,), or None
+        Factors at most one by which far rows were drawn nearer for the same reason.
+    """
+
+    products: FloatArray
+    finite: BoolArray
+    rounding: float = 2.0**-50
+    unit: float = 1.0
+    drawn: FloatArray | None = None
+
+    @property
+    def bending(self) -> float:
+        """Bound on the change of direction to a row, seen from a typical distance, by drawing rows nearer."""
+        return 0.0 if self.drawn is None else 4.0 / float(np.sqrt(np.diagonal(self.products).max()))
+
+    def restore(self, weights: FloatArray) -> FloatArray:
+        """Weights of the rows as they are, from weights of the rows as drawn nearer."""
+        if self.drawn is None:
+            return weights
+        restored: FloatArray = weights * self.drawn
+        return restored / restored.sum()
+
+    def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
+        """The Gram matrix of some of the rows."""
+        drawn = None if self.drawn is None else self.drawn[index]
+        return replace(self, products=self.products[index][:, index], finite=self.finite[index], drawn=drawn)
+
+    def mixed(self, mixing: FloatArray) -> Gram:
+        """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
+        products = mixing @ self.products @ mixing.T
+        # Means are shorter than what they are means of, whose rounding they keep.
+        before = (mixing @ np.sqrt(np.diagonal(self.products))) ** 2
+        after = np.diagonal(products)
+        growth = np.median(before[after > 0.0] / after[after > 0.0]) if (after > 0.0).any() else 1.0
+        return replace(
+            self,
+            products=products,
+            finite=np.ones(len(mixing), dtype=bool),
+            rounding=self.rounding * float(growth),
+            # A mean with a row that was drawn nearer is drawn nearer by about as much.
+            drawn=None if self.drawn is None else 1.0 / (mixing @ (1.0 / self.drawn)),
+        )
+
+    def squared_distances(self) -> FloatArray:
+        """Squared distances between all pairs of rows."""
+        squares = np.diagonal(self.products)
+        result: FloatArray = np.maximum(squares[:, None] + squares - 2.0 * self.products, 0.0)
+        np.fill_diagonal(result, 0.0)
+        return result

@@ -1,0 +1,261 @@
+"""What a matrix that is seen a chunk of columns at a time can answer; never more than a chunk is copied."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from skbgmd.arrays import empty
+from skbgmd.gram import BoolArray, FloatArray, Gram
+
+#: Elements of a chunk of columns: 8 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
+CHUNK_ELEMENTS = 1 << 21
+#: A chunk is never narrower than this: shorter lines starve the memory bus and the matrix product.
+MIN_CHUNK_COLUMNS = 2048
+#: Elements up to which a float32 matrix is multiplied in float64.
+SMALL_ELEMENTS = 1 << 20
+#: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
+STRIPE_ROWS = 256
+#: Columns and rows looked at to choose a centre.
+SAMPLE_COLUMNS, SAMPLE_CANDIDATES, SAMPLE_ROWS = 256, 64, 256
+
+
+class StreamedRows(ABC):
+    """Kernels of rows that come in chunks of columns.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n,)
+        Non-negative row weights, float64.
+    n_rows, n_columns : int
+    dtype : torch.dtype
+        Dtype of the chunks.
+    device : torch.device
+    """
+
+    weights: FloatArray
+    n_rows: int
+    n_columns: int
+    dtype: torch.dtype
+    device: torch.device
+    _gram: Gram | None = None
+    _norms: FloatArray | None = None
+
+    @abstractmethod
+    def chunk(self, part: slice) -> torch.Tensor:
+        """Adjacent columns of all rows, (n, m)."""
+
+    @abstractmethod
+    def columns(self, index: torch.Tensor) -> torch.Tensor:
+        """Some columns of all rows, (n, k)."""
+
+    @abstractmethod
+    def row(self, index: int) -> torch.Tensor:
+        """One row, (d,)."""
+
+    @abstractmethod
+    def subset(self, index: NDArray[np.intp]) -> StreamedRows:
+        """Some of the rows."""
+
+    def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """All columns, a chunk at a time."""
+        width = max(MIN_CHUNK_COLUMNS, CHUNK_ELEMENTS // max(1, self.n_rows))
+        for start in range(0, self.n_columns, width):
+            part = slice(start, min(start + width, self.n_columns))
+            yield part, self.chunk(part)
+
+    @property
+    def work_dtype(self) -> torch.dtype:
+        """float64 for float64, else float32."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """The dtype to multiply in: float32 for a large float32 matrix, else float64.
+
+        In a small matrix float64 costs little; nor is float32 enough where the user has traded the digits of its
+        products for speed.
+        """
+        small = self.n_rows * self.n_columns <= SMALL_ELEMENTS
+        lossy = torch.get_float32_matmul_precision() != "highest"
+        return torch.float64 if small or lossy else self.work_dtype
+
+    @property
+    def finite(self) -> BoolArray:
+        """Rows that hold neither NaN nor inf."""
+        return self._gram.finite if self._gram is not None else ~np.isnan(self.norms())
+
+    def norms(self) -> FloatArray:
+        if self._norms is None:
+            self._norms = self.distances(None)
+        return self._norms
+
+    def distances(self, center: torch.Tensor | None) -> FloatArray:
+        """Distances of the rows to a point (d,), or their norms; NaN for rows that are not finite.
+
+        Differences are taken and squared in the wider of the two dtypes, and added up in float64.
+        """
+        squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        for part, chunk in self.column_chunks():
+            squares += torch.linalg.vector_norm(self._difference(chunk, center, part), dim=1).double().square_()
+        norms = _to_numpy(squares.sqrt_())
+        # Squares that overflow or underflow, or a row that isn't finite.
+        odd = np.flatnonzero(~((norms > (1e-16 if self.work_dtype == torch.float32 else 1e-140)) & (norms < np.inf)))
+        if odd.size:
+            norms[odd] = self.subset(odd)._careful_distances(center)
+        return norms
+
+    def _careful_distances(self, center: torch.Tensor | None) -> FloatArray:
+        largest = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        for part, chunk in self.column_chunks():
+            largest = torch.maximum(largest, self._difference(chunk, center, part).abs().amax(dim=1).double())
+        scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+        squares = torch.zeros_like(largest)
+        for part, chunk in self.column_chunks():
+            squares += (self._difference(chunk, center, part) / scale[:, None]).square_().sum(dim=1)
+        norms = _to_numpy(squares.sqrt_() * scale)
+        norms[~_to_numpy(torch.isfinite(largest)).astype(bool)] = np.nan
+        return norms
+
+    def _difference(self, chunk: torch.Tensor, center: torch.Tensor | None, part: slice) -> torch.Tensor:
+        return chunk.to(self.work_dtype) if center is None else chunk - center[part]
+
+    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
+        used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
+        if 0 < len(used) < self.n_rows:
+            # NaN times zero is NaN: rows without weight must not be touched.
+            return self.subset(used).combine(weights[..., used], dtype)
+        dtype = dtype or self.work_dtype
+        factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
+        result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
+        for part, chunk in self.column_chunks():
+            result[..., part] = factors @ chunk.to(dtype)
+        return result
+
+    def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        used = np.flatnonzero(scale)
+        if len(used) < self.n_rows:
+            return self.subset(used).column_scores(scale[used], shift)
+        dtype, device = self.work_dtype, self.device
+        result = empty((self.n_columns,), dtype, device)
+        # Squares in the order "square, then scale" cost a pass less, but those of a huge entry have no number.
+        huge = 1e18 if dtype == torch.float32 else 1e150
+        scaled_first = shift is not None or float(np.nanmax(self.norms())) > huge
+        factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
+        per_row = self.weights if scaled_first else self.weights * scale * scale
+        weights = torch.as_tensor(per_row, dtype=dtype, device=device)
+        buffer: torch.Tensor | None = None
+        for part, chunk in self.column_chunks():
+            buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+            chunk = chunk.to(dtype)  # half precision would be squared as such
+            squares = buffer[:, : chunk.shape[1]]
+            if scaled_first:
+                torch.mul(chunk, factors, out=squares)
+                if shift is not None:
+                    squares += shift[part]
+                squares.square_()
+            else:
+                torch.mul(chunk, chunk, out=squares)
+            torch.mv(squares.T, weights, out=result[part])
+        return result
+
+    def gram(self, about: FloatArray | None = None) -> Gram:
+        """Inner products about ``about @ rows``, then in float64; by default about a row among the majority."""
+        if about is not None:
+            return self.gram_about(self.combine(about, torch.float64), torch.float64)
+        if self._gram is None:
+            self._gram = self.gram_about(self.row(self._central_index()), self.product_dtype)
+        return self._gram
+
+    def gram_about(self, center: torch.Tensor, dtype: torch.dtype) -> Gram:
+        """Gram matrix of ``rows - center``, multiplied in ``dtype``.
+
+        Chunks are multiplied in ``dtype`` and added up in float64. Rows beyond the range of the dtype's squares are
+        drawn nearer along their direction first, and all rows brought to order one: it changes no direction by more
+        than the rounding does.
+        """
+        rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)
+        products = self._products(center, dtype, None)
+        squares = np.diagonal(products)
+        finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(squares).all() else self.finite
+        unit, drawn = 1.0, None
+        if _out_of_range(squares[finite], dtype):
+            reach = 1e8 if dtype == torch.float32 else 1e12
+            unit, drawn = _draw_in(self.distances(center.double()), reach)
+            products = self._products(center, dtype, drawn / unit)
+            drawn = None if np.all(drawn == 1.0) else drawn
+        if not finite.all():
+            products[~finite], products[:, ~finite] = 0.0, 0.0
+        return Gram(products, finite, rounding, unit, drawn)
+
+    def _products(self, center: torch.Tensor, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
+        n, device = self.n_rows, self.device
+        total = empty((n, n), torch.float64, device)
+        center = center.to(torch.promote_types(center.dtype, dtype))
+        factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
+        stripe = empty((min(n, STRIPE_ROWS) * n,), dtype, device)
+        buffer: torch.Tensor | None = None
+        for part, chunk in self.column_chunks():
+            buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+            z = buffer[:, : chunk.shape[1]]
+            if factors is None:
+                torch.sub(chunk, center[part], out=z)
+            else:
+                z.copy_((chunk.double() - center[part]) * factors)
+            for start in range(0, n, STRIPE_ROWS):
+                stop = min(start + STRIPE_ROWS, n)
+                product = stripe[: (stop - start) * stop].view(stop - start, stop)
+                torch.mm(z[start:stop], z[:stop].T, out=product)
+                if part.start == 0:
+                    total[start:stop, :stop] = product
+                else:
+                    total[start:stop, :stop] += product
+        result: FloatArray = total.cpu().numpy()
+        for start in range(STRIPE_ROWS, n, STRIPE_ROWS):
+            result[:start, start : start + STRIPE_ROWS] = result[start : start + STRIPE_ROWS, :start].T
+        return result
+
+    def _central_index(self) -> int:
+        """Index of a row that lies among the majority, as far as a sample of the columns tells.
+
+        The centre decides the accuracy, never the result: about a far centre, differences of rows cancel.
+        """
+        columns = torch.arange(0, self.n_columns, -(-self.n_columns // SAMPLE_COLUMNS), device=self.device)
+        rows = np.arange(0, self.n_rows, -(-self.n_rows // SAMPLE_ROWS))
+        sample = _to_numpy(self.subset(rows).columns(columns).double())
+        finite = np.flatnonzero(np.isfinite(sample).all(axis=1))
+        if not len(finite):
+            return 0
+        candidates = finite[:: -(-len(finite) // SAMPLE_CANDIDATES)]
+        # Scaled, so that no square overflows.
+        sample = sample / max(np.abs(sample[finite]).max(), 1e-300)
+        distances = cdist(sample[candidates], sample[finite])
+        return int(rows[candidates[np.median(distances, axis=1).argmin()]])
+
+
+def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
+    return values.cpu().numpy().astype(np.float64, copy=False)
+
+
+def _out_of_range(squares: FloatArray, dtype: torch.dtype) -> bool:
+    """Whether squared norms overflowed, or most of them came so near underflow that their digits are gone."""
+    if not np.isfinite(squares).all():
+        return True
+    positive = squares[squares > 0.0]
+    smallest = 1e-30 if dtype == torch.float32 else 1e-280
+    return not positive.size or float(np.median(positive)) < smallest
+
+
+def _draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
+    """A typical norm, and factors that draw rows beyond ``reach`` times as far in to there."""
+    positive = norms[(norms > 0.0) & np.isfinite(norms)]
+    if not positive.size:
+        return 1.0, np.ones_like(norms)
+    typical = float(np.median(positive))
+    return typical, 1.0 / np.maximum(1.0, np.nan_to_num(norms / typical, nan=1.0) / reach)

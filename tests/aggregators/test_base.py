@@ -1,0 +1,212 @@
+"""What all aggregators have in common."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from conftest import ZOO
+from sklearn.base import clone
+
+from skbgmd.aggregators import (
+    AGGREGATORS,
+    Aggregator,
+    BlockGeometricMedian,
+    Bucketing,
+    CoordinatewiseMedian,
+    GeometricMedian,
+    Mean,
+    NearestNeighborMixing,
+    get_aggregator,
+)
+from skbgmd.aggregators.base import check_fraction, corrupt_count, usable_rows
+from skbgmd.rows import DenseRows
+
+EVERY = {name: kind() for name, kind in AGGREGATORS.items()} | {
+    "sampled block": BlockGeometricMedian(selection="sample", complement="memory", random_state=0),
+    "nearest neighbours": NearestNeighborMixing(),
+    "nearest neighbours, mean": NearestNeighborMixing(Mean()),
+    "nearest neighbours, median": NearestNeighborMixing(CoordinatewiseMedian()),
+    "nearest neighbours, block": NearestNeighborMixing(BlockGeometricMedian(beta=0.5)),
+    "buckets": Bucketing(random_state=0),
+    "buckets of buckets": Bucketing(Bucketing(GeometricMedian(), random_state=1), random_state=0),
+}
+# Rules that hold their own against 30 % of rows anywhere.
+ROBUST = [name for name in EVERY if name not in ("mean", "nearest neighbours, mean") and "bucket" not in name]
+
+
+@pytest.fixture(params=list(EVERY))
+def aggregator(request):
+    return EVERY[request.param]
+
+
+def dense(X, weights=None):
+    return DenseRows(torch.from_numpy(np.ascontiguousarray(X)), weights)
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_every_hard_matrix(aggregator, name):
+    X = ZOO[name]
+    before = X.copy()
+    aggregate, _ = aggregator(dense(X))
+    assert aggregate.vector.shape == (X.shape[1],)
+    assert torch.isfinite(aggregate.vector).all()
+    np.testing.assert_array_equal(X, before)
+    if aggregate.weights is not None:
+        assert (aggregate.weights >= 0).all()
+        assert aggregate.weights.sum() == pytest.approx(1.0)
+
+
+def test_equal_rows_give_that_row(aggregator):
+    x = np.linspace(-1, 1, 20)
+    state, total = None, np.zeros(20)
+    aggregator = clone(aggregator)
+    for _ in range(40):
+        aggregate, state = aggregator(dense(np.tile(x, (7, 1))), state)
+        total += aggregate.vector.numpy() / 40
+    # With a memory it comes out bit by bit.
+    np.testing.assert_allclose(total, x, atol=0.3 if "memory" in aggregator.get_params().values() else 1e-12)
+
+
+def test_one_row(aggregator):
+    x = np.array([[1.0, -2.0, 3.0]])
+    vector = aggregator(dense(x))[0].vector.numpy()
+    moved = vector != 0
+    np.testing.assert_allclose(vector[moved], x[0, moved], rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_get_weight_zero(aggregator, bad, rng):
+    X = rng.normal(size=(9, 30))
+    X[[1, 4], [0, 29]] = bad
+    good = np.delete(X, [1, 4], axis=0)
+    for dtype in (np.float64, np.float32):
+        aggregate, _ = aggregator(dense(X.astype(dtype)))
+        assert torch.isfinite(aggregate.vector).all()
+        if aggregate.weights is not None:
+            assert aggregate.weights[[1, 4]].sum() == 0.0
+        if not isinstance(aggregator, Bucketing):
+            expected = aggregator(dense(good.astype(dtype)))[0].vector
+            np.testing.assert_allclose(aggregate.vector, expected, atol=1e-5)
+
+
+def test_half_of_the_rows_not_finite_is_an_error(aggregator):
+    X = np.ones((6, 4))
+    X[:3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"More than half .* found 3 of 6 rows that hold NaN or inf"):
+        aggregator(dense(X))
+
+
+def test_rows_of_weight_zero_do_not_count(aggregator, rng):
+    X = rng.normal(size=(8, 12))
+    X[3], X[6] = 1e9, np.nan
+    weights = np.ones(8)
+    weights[[3, 6]] = 0.0
+    aggregate, _ = aggregator(dense(X, weights))
+    if not isinstance(aggregator, Bucketing):
+        expected = aggregator(dense(np.delete(X, [3, 6], axis=0)))[0].vector
+        np.testing.assert_allclose(aggregate.vector, expected, atol=1e-9)
+    assert aggregate.vector.norm() < 100
+
+
+@pytest.mark.parametrize("name", ROBUST)
+def test_thirty_percent_of_outliers(name, rng):
+    X = rng.normal(size=(20, 50)) * 0.1 + 1.0
+    X[:6] = X[:6] * -100.0
+    state, total = None, torch.zeros(50, dtype=torch.float64)
+    for _ in range(30):
+        aggregate, state = EVERY[name](dense(X), state)
+        total += aggregate.vector / 30
+    # A block with memory keeps a part back; and a decoy in norm is still a unit vector to a geometric median.
+    assert (total - 1.0).norm() < 0.75 * torch.ones(50).norm()
+
+
+def test_permutation_of_rows(aggregator, rng):
+    if isinstance(aggregator, Bucketing) or "sample" in aggregator.get_params().values():
+        pytest.skip("draws at random")
+    X, order = rng.normal(size=(9, 25)), rng.permutation(9)
+    np.testing.assert_allclose(aggregator(dense(X))[0].vector, aggregator(dense(X[order]))[0].vector, atol=1e-9)
+
+
+def test_scale_of_rows(aggregator, rng):
+    X = rng.normal(size=(9, 25))
+    once = aggregator(dense(X))[0].vector
+    np.testing.assert_allclose(aggregator(dense(1e6 * X))[0].vector, 1e6 * once, rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_clone_and_repr(aggregator):
+    twin = clone(aggregator)
+    assert set(twin.get_params(deep=False)) == set(type(aggregator)._get_param_names())
+    assert repr(twin) == repr(aggregator)
+    for name, value in aggregator.get_params(deep=False).items():
+        twin.set_params(**{name: value})
+
+
+def test_a_call_changes_nothing_in_the_aggregator_or_its_state(aggregator, rng):
+    X = rng.normal(size=(8, 30))
+    before = repr(aggregator.get_params())
+    _, state = aggregator(dense(X))
+    first, _ = aggregator(dense(X), state)
+    again, _ = aggregator(dense(X), state)
+    assert torch.equal(first.vector, again.vector)
+    assert repr(aggregator.get_params()) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_dtypes(aggregator, dtype):
+    X = torch.randn(8, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    vector = aggregator(DenseRows(X))[0].vector
+    assert vector.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_cuda(aggregator, cuda):
+    X = torch.randn(8, 4000, generator=torch.Generator().manual_seed(0))
+    if "sample" in aggregator.get_params().values():
+        pytest.skip("another device draws other numbers")
+    vector = aggregator(DenseRows(X.to(cuda)))[0].vector
+    assert vector.device.type == "cuda"
+    assert torch.allclose(vector.cpu(), aggregator(DenseRows(X))[0].vector, atol=1e-4)
+
+
+def test_lookup():
+    for name, kind in AGGREGATORS.items():
+        assert type(get_aggregator(name)) is kind
+    mine = GeometricMedian(tol=1e-3)
+    assert get_aggregator(mine) is mine
+    with pytest.raises(ValueError, match=r"aggregator must be one of 'mean', .*; found 'median'"):
+        get_aggregator("median")
+
+
+def test_there_is_a_test_for_every_aggregator():
+    def concrete(kind):
+        return [
+            c for sub in kind.__subclasses__() for c in ([sub] if not inspect.isabstract(sub) else []) + concrete(sub)
+        ]
+
+    library = {kind for kind in concrete(Aggregator) if kind.__module__.startswith("skbgmd")}
+    assert library == {type(a) for a in EVERY.values()}
+
+
+def test_usable_rows():
+    rows = DenseRows(torch.ones(4, 2), np.array([1.0, 0.0, 2.0, 1.0]))
+    np.testing.assert_array_equal(usable_rows(rows, np.array([True, True, True, False])), [0, 2])
+    with pytest.raises(ValueError, match="More than half"):
+        usable_rows(rows, np.array([True, True, False, True]))
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n", "count"), [(0.0, 10, 0), (0.2, 10, 2), (0.21, 10, 3), (0.4, 32, 13), (0.49, 3, 1)]
+)
+def test_corrupt_count(fraction, n, count):
+    assert corrupt_count(fraction, n) == count
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(0.5, ValueError), (-0.1, ValueError), (0.7, ValueError), ("a", TypeError)]
+)
+def test_fraction_is_checked(value, kind):
+    with pytest.raises(kind, match="fraction must be"):
+        check_fraction(value)
+    assert check_fraction(0) == 0.0

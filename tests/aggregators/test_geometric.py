@@ -1,0 +1,130 @@
+"""Huber mean, geometric median and block geometric median as aggregators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skbgmd import block_geometric_median, geometric_median, streaming
+from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
+from skbgmd.aggregators.geometric import step_seed
+from skbgmd.rows import DenseRows, MixedRows
+
+
+def dense(X, weights=None):
+    return DenseRows(torch.from_numpy(X), weights)
+
+
+@pytest.mark.parametrize("shape", [(9, 40), (40, 5)])
+def test_geometric_median_is_the_functions(shape, rng):
+    X, a = rng.normal(size=shape), rng.random(shape[0])
+    X[: shape[0] // 3] += 5.0
+    aggregate, state = GeometricMedian(tol=1e-10)(dense(X, a))
+    np.testing.assert_allclose(aggregate.vector, geometric_median(X, sample_weight=a, tol=1e-10), atol=1e-7)
+    assert state is None
+
+
+def test_geometric_median_finds_a_centre_that_a_sample_of_columns_hides(rng, monkeypatch):
+    """A row like the others on every sampled column, and far out elsewhere, is a centre that costs all digits."""
+    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    X = rng.normal(size=(12, 3000)).astype(np.float32)
+    rows = dense(X)
+    decoy = X.copy()
+    decoy[0] = np.median(X, axis=0)
+    step = -(-3000 // streaming.SAMPLE_COLUMNS)
+    decoy[0, 1::step] = 1e7
+    rows = dense(decoy)
+    assert rows._central_index() == 0
+    expected = geometric_median(decoy.astype(np.float64), tol=1e-10)
+    vector = GeometricMedian()(rows)[0].vector
+    assert np.linalg.norm(vector.double().numpy() - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_huber_mean_satisfies_its_equation(rng):
+    X = rng.normal(size=(15, 4))
+    X[:4] += 8.0
+    w = HuberMean(c=1.0, tol=1e-12, max_iter=1000).weights(dense(X))
+    y = w @ X
+    center = geometric_median(X, tol=1e-10)
+    limit = np.sort(np.linalg.norm(X - center, axis=1))[7]
+    d = np.linalg.norm(X - y, axis=1)
+    expected = np.minimum(1.0, limit / d)
+    np.testing.assert_allclose(w, expected / expected.sum(), atol=1e-4)
+
+
+def test_huber_mean_lies_between_mean_and_geometric_median(rng):
+    X = rng.normal(size=(15, 4))
+    np.testing.assert_allclose(HuberMean(c=1e6)(dense(X))[0].vector, X.mean(axis=0), atol=1e-9)
+    small = HuberMean(c=1e-6, max_iter=3000, tol=1e-12)(dense(X))[0].vector
+    np.testing.assert_allclose(small, geometric_median(X), atol=1e-3)
+
+
+def test_huber_mean_of_a_majority_of_equal_rows(rng):
+    X = np.vstack([np.ones((6, 3)), rng.normal(size=(4, 3)) * 100])
+    np.testing.assert_allclose(HuberMean()(dense(X))[0].vector, np.ones(3), atol=1e-9)
+
+
+def test_huber_mean_survives_a_row_at_1e160(rng):
+    X = rng.normal(size=(7, 12))
+    X[2] *= 1e160
+    assert HuberMean()(dense(X))[0].vector.norm() < 10
+
+
+@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+@pytest.mark.parametrize("memory_rule", ["weighted", "mean"])
+def test_block_is_the_functions_step_after_step(complement, memory_rule, rng):
+    parameters = {"beta": 0.2, "complement": complement, "memory_rule": memory_rule, "run_length": 2}
+    aggregator, state, memory = BlockGeometricMedian(**parameters), None, None
+    for _ in range(4):
+        X = rng.normal(size=(8, 50))
+        aggregate, state = aggregator(dense(X), state)
+        result = block_geometric_median(X, memory=memory, return_result=True, **parameters)
+        np.testing.assert_allclose(aggregate.vector, result.median, atol=1e-6)
+        np.testing.assert_array_equal(aggregate.block, result.block)
+        np.testing.assert_allclose(aggregate.weights, result.weights, atol=1e-6)
+        memory = result.memory
+    assert state.step == 4
+
+
+def test_block_draws_afresh_each_step_and_again_from_the_same_state(rng):
+    X = rng.normal(size=(6, 200))
+    aggregator = BlockGeometricMedian(selection="sample", random_state=5)
+    first, state = aggregator(dense(X))
+    second, _ = aggregator(dense(X), state)
+    assert not torch.equal(first.block, second.block)
+    again, _ = aggregator(dense(X), BlockState(None, 1))
+    assert torch.equal(second.block, again.block)
+
+
+def test_block_runs_on_mixed_rows(rng):
+    X, mixing = rng.normal(size=(8, 60)), rng.dirichlet(np.ones(8), size=5)
+    mixed = MixedRows(dense(X), mixing, np.ones(5))
+    left = BlockGeometricMedian(run_length=3)(mixed)[0]
+    right = BlockGeometricMedian(run_length=3)(dense(mixing @ X))[0]
+    np.testing.assert_allclose(left.vector, right.vector, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "message"),
+    [
+        (GeometricMedian(tol=0.0), "tol must be greater than 0"),
+        (GeometricMedian(max_iter=0), "max_iter must be at least 1"),
+        (HuberMean(c=-1.0), "c must be greater than 0"),
+        (BlockGeometricMedian(beta=2.0), "beta must be"),
+        (BlockGeometricMedian(selection="best"), "selection must be one of"),
+        (BlockGeometricMedian(complement="none"), "complement must be one of"),
+        (BlockGeometricMedian(memory_rule="none"), "memory_rule must be one of"),
+        (BlockGeometricMedian(run_length=0), "run_length must be at least 1"),
+        (BlockGeometricMedian(selection="uniform", random_state=-1), "random_state must be at least 0"),
+    ],
+)
+def test_parameters_are_checked(aggregator, message):
+    with pytest.raises(ValueError, match=message):
+        aggregator(DenseRows(torch.eye(3)))
+
+
+def test_step_seed():
+    assert step_seed(None, 3) is None
+    assert step_seed(1, 2).integers(1 << 30) == step_seed(1, 2).integers(1 << 30)
+    assert step_seed(1, 2).integers(1 << 30) != step_seed(1, 3).integers(1 << 30)

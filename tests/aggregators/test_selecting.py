@@ -1,0 +1,84 @@
+"""Mean, norm filter, Krum and spectral filter against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skbgmd.aggregators import Krum, Mean, NormFilter, SpectralFilter
+from skbgmd.aggregators.selecting import spectral_weights
+from skbgmd.rows import DenseRows
+
+
+def dense(X, weights=None):
+    return DenseRows(torch.from_numpy(X), weights)
+
+
+def test_mean(rng):
+    X, a = rng.normal(size=(6, 10)), rng.random(6)
+    np.testing.assert_allclose(Mean()(dense(X, a))[0].vector, a @ X / a.sum())
+    np.testing.assert_allclose(Mean().weights(dense(X)), np.full(6, 1 / 6))
+
+
+def test_mean_of_finite_rows_whose_sum_overflows():
+    X = torch.tensor([[3e38, 0.0], [3e38, 0.0], [0.0, 1.0]])
+    assert torch.isfinite(Mean()(DenseRows(X))[0].vector).all()
+
+
+def test_norm_filter_drops_the_largest_norms(rng):
+    X = rng.normal(size=(10, 4))
+    X[3] *= 100
+    X[7] *= 50
+    weights = NormFilter(fraction=0.2).weights(dense(X))
+    np.testing.assert_allclose(weights, np.where(np.isin(np.arange(10), [3, 7]), 0, 1 / 8))
+
+
+@pytest.mark.parametrize("n_selected", [1, 3, 100])
+def test_krum_by_its_definition(n_selected, rng):
+    X, f = rng.normal(size=(11, 6)), 3
+    scores = []
+    for i in range(11):
+        distances = np.sort(((X - X[i]) ** 2).sum(axis=1))[1:]
+        scores.append(distances[: 11 - f - 2].sum())
+    best = np.argsort(scores)[: min(n_selected, 11 - f)]
+    aggregate, _ = Krum(fraction=f / 11, n_selected=n_selected)(dense(X))
+    np.testing.assert_allclose(aggregate.vector, X[best].mean(axis=0))
+
+
+def test_krum_with_very_few_rows(rng):
+    for n in (1, 2, 3):
+        assert Krum().weights(dense(rng.normal(size=(n, 4)))).sum() == pytest.approx(1.0)
+
+
+def test_krum_parameters():
+    rows = DenseRows(torch.eye(3))
+    with pytest.raises(ValueError, match="n_selected must be at least 1; found 0"):
+        Krum(n_selected=0)(rows)
+    with pytest.raises(ValueError, match="fraction must be"):
+        Krum(fraction=0.5)(rows)
+
+
+def test_spectral_filter_removes_a_far_cluster(rng):
+    X = rng.normal(size=(50, 8))
+    X[:8] += 20.0
+    weights = SpectralFilter(fraction=0.2).weights(dense(X))
+    assert weights[:8].sum() < 1e-3
+    assert np.abs(weights @ X).max() < 0.6
+
+
+def test_spectral_weights_by_a_plain_transcription(rng):
+    X, fraction = rng.normal(size=(14, 5)), 0.3
+    X[:3] *= 4
+    kept = np.ones(14)
+    while kept.sum() > (1 - fraction) * 14:
+        p = kept / kept.sum()
+        z = X - p @ X
+        top = np.linalg.eigh(z.T @ (p[:, None] * z))[1][:, -1]
+        tau = (z @ top) ** 2
+        kept = kept * (1 - tau / tau[kept > 0].max())
+    np.testing.assert_allclose(spectral_weights(X @ X.T, np.ones(14), fraction), kept / kept.sum(), atol=1e-9)
+
+
+def test_spectral_weights_of_equal_rows():
+    np.testing.assert_allclose(spectral_weights(np.zeros((4, 4)), np.ones(4), 0.4), 0.25)

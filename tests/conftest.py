@@ -1,0 +1,104 @@
+"""Seeds and a zoo of hard matrices that every rule has to get through."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20211)
+
+
+def vertex(multiplicity: float, n: int = 24, d: int = 3, seed: int = 0) -> np.ndarray:
+    """Unit vectors whose sum has a norm of multiplicity - 1/2, and that many rows at the origin: a vertex optimum."""
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=(n, d))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    for _ in range(200):
+        pull = u.sum(axis=0)
+        u -= 0.1 * (pull - pull / np.linalg.norm(pull) * (multiplicity - 0.5)) / n * 10
+        u /= np.linalg.norm(u, axis=1, keepdims=True)
+    return np.vstack([u, np.zeros((int(multiplicity), d))])
+
+
+def zoo() -> dict[str, np.ndarray]:
+    """Named matrices (float64), both with few rows and with few columns."""
+    rng = np.random.default_rng(7)
+    few_rows, few_columns = rng.normal(size=(15, 40)), rng.normal(size=(60, 3))
+    matrices = {"few rows": few_rows, "few columns": few_columns}
+    for size in (1e6, 1e20):
+        for name, X in (("few rows", few_rows), ("few columns", few_columns)):
+            far = X.copy()
+            far[: int(0.4 * len(X))] *= size
+            matrices[f"{name}, outliers {size:g}"] = far
+            shifted = X.copy()
+            shifted[: int(0.4 * len(X))] += size
+            matrices[f"{name}, shifted outliers {size:g}"] = shifted
+    clusters = rng.normal(size=(101, 4)) * 1e-3
+    clusters[:49] += 5.0
+    wide = rng.normal(size=(51, 80)) * 1e-3
+    wide[:25] += 5.0
+    line = rng.normal(size=(11, 1)) * rng.normal(size=7) + 3.0
+    matrices |= {
+        "clusters": clusters,
+        "clusters, few rows": wide,
+        "identical": np.ones((5, 3)) * 0.1,
+        "one row": few_rows[:1],
+        "two rows": few_rows[:2],
+        "one column": few_columns[:31, :1],
+        "one column, even": few_columns[:30, :1],
+        "collinear": line,
+        "collinear, even": line[:10],
+        "collinear, many rows": np.repeat(line, 3, axis=0)[:, :2],
+        "majority of duplicates": np.vstack([np.repeat(few_rows[:1], 9, axis=0), few_rows[1:8]]),
+        "duplicates": np.repeat(few_columns[:9], 3, axis=0),
+        "vertex": vertex(3),
+        "vertex, few rows": np.hstack([vertex(3), np.zeros((27, 30))]),
+        "offset": few_rows + 1e8,
+        "offset, few columns": few_columns + 1e8,
+        "tiny": few_rows * 1e-12,
+        "large": few_columns * 1e12,
+        "square": rng.normal(size=(12, 12)),
+        "symmetric": np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.0, 0.0]]),
+        # The mean of these rows is a row that isn't the optimum: plain Weiszfeld stops there.
+        "mean on a row": np.array([[-3.0, 0.0], [1.0, 1.0], [1.0, -1.0], [1.0, 0.0], [0.0, 0.0]]),
+    }
+    return matrices
+
+
+ZOO = zoo()
+
+
+@pytest.fixture(params=list(ZOO))
+def hard_matrix(request):
+    return ZOO[request.param]
+
+
+@pytest.fixture
+def cuda():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    return torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def _global_randomness_is_left_alone():
+    """Nothing may touch the global state of NumPy's or torch's generators."""
+    before = np.random.get_state(legacy=True)[1].copy(), torch.get_rng_state()
+    yield
+    assert np.array_equal(before[0], np.random.get_state(legacy=True)[1]), "NumPy's global generator was used"
+    assert torch.equal(before[1], torch.get_rng_state()), "torch's global generator was used"
+
+
+os.environ.setdefault("MPLBACKEND", "Agg")

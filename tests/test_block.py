@@ -1,0 +1,330 @@
+"""Block selection, complement, memory, and what an adversary can do to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skbgmd import block_geometric_median, geometric_median
+from skbgmd.block import block_step, clip_factors, outside_clip, select_block
+from skbgmd.rows import DenseRows
+
+PAPER = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
+
+
+def gradients(rng, n=20, d=400, noise=0.3):
+    """Rows around a sparse direction, as gradients are."""
+    direction = np.where(rng.random(d) < 0.1, 1.0, 0.05)
+    return direction + noise * rng.normal(size=(n, d)), direction
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The step
+
+
+@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+def test_beta_one_is_the_geometric_median(hard_matrix, complement):
+    block = block_geometric_median(hard_matrix, beta=1.0, complement=complement, return_result=True)
+    full = geometric_median(hard_matrix, return_result=True)
+    np.testing.assert_allclose(block.weights, full.weights, atol=1e-12)
+    np.testing.assert_allclose(block.median, full.median, rtol=1e-6, atol=1e-7 * np.abs(full.median).max())
+    assert len(block.block) == hard_matrix.shape[1]
+
+
+@pytest.mark.parametrize(("beta", "k"), [(1e-9, 1), (0.1, 1), (0.101, 2), (0.5, 5), (1.0, 10)])
+def test_number_of_columns(beta, k, rng):
+    result = block_geometric_median(rng.normal(size=(6, 10)), beta=beta, return_result=True)
+    assert len(result.block) == k
+
+
+def test_block_gets_the_geometric_median_of_its_columns(rng):
+    X, _ = gradients(rng)
+    result = block_geometric_median(X, return_result=True)
+    np.testing.assert_allclose(result.median[result.block], geometric_median(X[:, result.block]), atol=1e-7)
+    scores = (np.minimum(1, np.median(np.linalg.norm(X, axis=1)) / np.linalg.norm(X, axis=1))[:, None] * X) ** 2
+    np.testing.assert_array_equal(result.block, np.sort(np.argsort(scores.sum(axis=0))[-40:]))
+
+
+def test_complements(rng):
+    X, _ = gradients(rng)
+    others = np.ones(400, dtype=bool)
+    results = {c: block_geometric_median(X, complement=c, return_result=True) for c in ("weighted", "zero", "memory")}
+    block, w = results["zero"].block, results["zero"].weights
+    others[block] = False
+    outside = np.linalg.norm(X[:, others], axis=1)
+    clip = np.minimum(1.0, np.median(outside) / outside)
+    expected = (w * clip) @ X[:, others]
+    assert (results["zero"].median[others] == 0).all()
+    assert (results["memory"].median[others] == 0).all()
+    np.testing.assert_allclose(results["weighted"].median[others], expected, atol=1e-12)
+    np.testing.assert_allclose(results["memory"].memory[others], expected, atol=1e-12)
+    assert (results["memory"].memory[block] == 0).all()
+    assert results["weighted"].memory is None
+    for result in results.values():
+        np.testing.assert_allclose(result.median[block], w @ X[:, block], atol=1e-12)
+
+
+def test_algorithm_1_of_the_paper_line_by_line(rng):
+    """Four steps against a transcription of Algorithm 1 that shares only the geometric median with the library."""
+    memory, mine, gamma = np.zeros(60), None, 0.3
+    for step in range(4):
+        G = gamma * rng.normal(size=(8, 60)) + 0.1
+        result = block_geometric_median(G, beta=0.2, memory=mine, random_state=step, return_result=True, **PAPER)
+        augmented = G + memory
+        delta = np.zeros_like(augmented)
+        delta[:, result.block] = augmented[:, result.block]
+        memory = (augmented - delta).mean(axis=0)
+        np.testing.assert_allclose(result.median, geometric_median(delta, tol=1e-9), atol=1e-6)
+        np.testing.assert_allclose(result.memory, memory, atol=1e-12)
+        mine = result.memory
+
+
+def test_memory_loses_nothing(rng):
+    """With equal rows the steps add up to what went in, less what is still kept: error feedback."""
+    g = rng.normal(size=50)
+    for rule in ("weighted", "mean"):
+        total, memory = np.zeros(50), None
+        for _ in range(30):
+            result = block_geometric_median(
+                np.tile(g, (5, 1)), complement="memory", memory_rule=rule, memory=memory, return_result=True
+            )
+            total, memory = total + result.median, result.memory
+        np.testing.assert_allclose(total + memory, 30 * g, atol=1e-10)
+        assert np.linalg.norm(memory) < 30 * np.linalg.norm(g) / 2
+
+
+def test_memory_decides_the_block_too():
+    X = np.zeros((3, 10))
+    X[:, 0] = 1.0
+    memory = np.zeros(10)
+    memory[7] = 5.0
+    result = block_geometric_median(X, complement="memory", memory=memory, return_result=True)
+    np.testing.assert_array_equal(result.block, [7])
+    np.testing.assert_allclose(result.median[7], 5.0)
+    np.testing.assert_allclose(result.memory[0], 1.0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Selection
+
+
+def residual_share(X, index):
+    kept = np.zeros(X.shape[1], dtype=bool)
+    kept[index] = True
+    return (X[:, ~kept] ** 2).sum() / (X**2).sum()
+
+
+@pytest.mark.parametrize("selection", ["top", "sample", "uniform"])
+@pytest.mark.parametrize("beta", [0.05, 0.25, 0.6])
+def test_lemma_1(selection, beta, rng):
+    """E ||C_k(G) - G||^2 <= (1 - k/d) ||G||^2: with equality for uniform draws, less for scores that differ."""
+    X, _ = gradients(rng, n=6, d=80)
+    X *= rng.exponential(size=80)
+    rows = DenseRows(torch.from_numpy(X))
+    shares = []
+    for draw in range(400 if selection != "top" else 1):
+        generator = torch.Generator().manual_seed(draw)
+        block = select_block(rows, beta, selection=selection, clip=False, generator=generator)
+        shares.append(residual_share(X, block.indices.numpy()))
+    bound = 1 - np.ceil(beta * 80) / 80
+    error = 3 * np.std(shares) / np.sqrt(len(shares))
+    if selection == "uniform":
+        assert np.mean(shares) == pytest.approx(bound, abs=error)
+    else:
+        assert np.mean(shares) + error < bound
+
+
+def test_first_draw_has_probabilities_proportional_to_squared_column_norms():
+    X = np.sqrt(np.array([[1.0, 2.0, 3.0, 4.0]]))
+    rows = DenseRows(torch.from_numpy(X))
+    generator = torch.Generator().manual_seed(0)
+    draws = [
+        int(select_block(rows, 0.25, selection="sample", clip=False, generator=generator).indices) for _ in range(4000)
+    ]
+    np.testing.assert_allclose(np.bincount(draws) / 4000, [0.1, 0.2, 0.3, 0.4], atol=0.03)
+
+
+def test_columns_of_zeros_are_drawn_last():
+    X = np.zeros((3, 10))
+    X[:, [2, 5]] = 1.0
+    block = block_geometric_median(X, beta=0.2, selection="sample", random_state=0, return_result=True).block
+    np.testing.assert_array_equal(block, [2, 5])
+    assert len(block_geometric_median(X, beta=0.5, selection="sample", random_state=0, return_result=True).block) == 5
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 60), st.integers(1, 9), st.floats(0.01, 1.0))
+def test_runs(d, length, beta):
+    X = np.random.default_rng(d).normal(size=(4, d))
+    result = block_geometric_median(X, beta=beta, run_length=length, return_result=True)
+    k = max(1, int(np.ceil(beta * d)))
+    assert min(k, d) - length < len(result.block) <= k + length - 1
+    if k < d:
+        starts = np.unique(result.block // length)
+        whole = np.concatenate([np.arange(s * length, min((s + 1) * length, d)) for s in starts])
+        np.testing.assert_array_equal(result.block, whole)
+    np.testing.assert_allclose(result.median[result.block], geometric_median(X[:, result.block]), atol=1e-5)
+
+
+def test_ties_give_exactly_k_columns():
+    assert len(block_geometric_median(np.ones((3, 100)), beta=0.37, return_result=True).block) == 37
+
+
+@pytest.mark.parametrize("selection", ["sample", "uniform"])
+def test_randomness_comes_from_random_state(selection, rng):
+    X = rng.normal(size=(5, 200))
+
+    def block(seed):
+        return block_geometric_median(X, selection=selection, random_state=seed, return_result=True).block
+
+    np.testing.assert_array_equal(block(3), block(3))
+    assert not np.array_equal(block(3), block(4))
+    assert not np.array_equal(block(None), block(None))
+    np.testing.assert_array_equal(block(np.random.RandomState(1)), block(np.random.RandomState(1)))
+    generator = np.random.default_rng(0)
+    assert not np.array_equal(block(generator), block(generator))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Adversaries
+
+
+def test_fixed_huge_block_does_not_own_the_clipped_scores(rng):
+    X, direction = gradients(rng, noise=0.1)
+    X[:8, -40:] = 1e6
+    naive = block_geometric_median(X, clip_scores=False, return_result=True)
+    clipped = block_geometric_median(X, return_result=True)
+    np.testing.assert_array_equal(naive.block, np.arange(360, 400))
+    important = direction[:-40] == 1.0
+    assert np.isin(np.flatnonzero(important), clipped.block).mean() > 0.4
+    assert np.linalg.norm(clipped.median - direction) < np.linalg.norm(direction)
+
+
+@pytest.mark.parametrize("complement", ["weighted", "memory"])
+@pytest.mark.parametrize("clip_scores", [True, False])
+def test_decoys_that_own_the_block_cannot_carry_the_others_off(complement, clip_scores, rng):
+    """Some corrupt rows park huge values on the block; the others look honest there and send -1000 g elsewhere."""
+    X, _ = gradients(rng)
+    X[0, :40] = 1e9
+    X[1:8, 40:] *= -1000.0
+    result = block_geometric_median(X, complement=complement, clip_scores=clip_scores, return_result=True)
+    honest = np.linalg.norm(X[8:], axis=1).max()
+    assert np.linalg.norm(result.median) <= 2.5 * honest
+    if complement == "memory":
+        assert np.linalg.norm(result.memory) <= honest
+
+
+def test_the_papers_memory_is_carried_off_and_ours_is_not(rng):
+    X, _ = gradients(rng)
+    X[:8] *= -100.0
+    honest = np.linalg.norm(X[8:], axis=1).max()
+    paper = block_geometric_median(X, complement="memory", memory_rule="mean", return_result=True)
+    ours = block_geometric_median(X, complement="memory", return_result=True)
+    assert np.linalg.norm(paper.memory) > 5 * honest
+    assert np.linalg.norm(ours.memory) <= honest
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 12.0), st.sampled_from([1, 4]))
+def test_breakdown_point_off_the_block(seed, power, run_length):
+    """Whatever less than half of the rows hold, what comes out off the block is bounded by an honest row."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(9, 40))
+    X[:4] = rng.normal(size=(4, 40)) * 10.0 ** (power * rng.random((4, 40)))
+    result = block_geometric_median(X, run_length=run_length, return_result=True)
+    others = np.ones(40, dtype=bool)
+    others[result.block] = False
+    bound = np.linalg.norm(X[4:][:, others], axis=1).max()
+    assert np.linalg.norm(result.median[others]) <= bound * (1 + 1e-9)
+
+
+def test_clip_factors_bound_by_the_median_norm():
+    norms = np.array([0.0, 1.0, 2.0, 1e300, 4.0])
+    np.testing.assert_allclose(clip_factors(norms, np.ones(5)) * norms, [0.0, 1.0, 2.0, 2.0, 2.0])
+    np.testing.assert_allclose(clip_factors(norms, np.array([1, 1, 0, 0, 1]))[4], 0.25)
+
+
+def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
+    X = rng.normal(size=(5, 50))
+    X[0, :5] = 1e9
+    rows = DenseRows(torch.from_numpy(X))
+    block = select_block(rows, 0.1, clip=False)
+    factors = outside_clip(rows, rows.block(block), block)
+    norms = np.linalg.norm(X[:, 5:], axis=1)
+    np.testing.assert_allclose(factors, np.minimum(1.0, np.median(norms) / norms), rtol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The caller's terms
+
+
+def test_weights_count_as_repeated_rows(rng):
+    X, counts = rng.normal(size=(6, 40)), np.array([1, 2, 1, 3, 1, 2])
+    once = block_geometric_median(X, sample_weight=counts, clip_scores=False, complement="zero", tol=1e-12)
+    twice = block_geometric_median(np.repeat(X, counts, axis=0), clip_scores=False, complement="zero", tol=1e-12)
+    np.testing.assert_allclose(once, twice, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_tensors(dtype):
+    X = torch.randn(6, 90, generator=torch.Generator().manual_seed(0)).to(dtype)
+    result = block_geometric_median(X, complement="memory", return_result=True)
+    assert result.median.dtype == result.memory.dtype == result.weights.dtype == dtype
+    assert result.block.dtype == torch.int64
+    again = block_geometric_median(X, complement="memory", memory=result.memory)
+    assert again.shape == (90,)
+
+
+def test_the_input_is_left_alone(rng):
+    X = rng.normal(size=(6, 50)).astype(np.float32)
+    before = X.copy()
+    memory = rng.normal(size=50).astype(np.float32)
+    kept = memory.copy()
+    block_geometric_median(X, complement="memory", memory=memory)
+    block_geometric_median(X)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(memory, kept)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "message"),
+    [
+        ({"beta": 0.0}, ValueError, "beta must be greater than 0 and at most 1; found 0.0"),
+        ({"beta": 1.1}, ValueError, "beta must be"),
+        ({"selection": "best"}, ValueError, "selection must be one of 'top', 'sample', 'uniform'; found 'best'"),
+        ({"complement": None}, ValueError, "complement must be one of"),
+        ({"memory_rule": "median"}, ValueError, "memory_rule must be one of 'weighted', 'mean'"),
+        ({"run_length": 0}, ValueError, "run_length must be at least 1"),
+        ({"memory": np.zeros(5)}, ValueError, "only used with complement"),
+        ({"memory": np.zeros(4), "complement": "memory"}, ValueError, r"shape \(5,\); found shape \(4,\)"),
+        ({"memory": np.full(5, np.nan), "complement": "memory"}, ValueError, "memory must be real and finite"),
+        ({"tol": -1.0}, ValueError, "tol must be"),
+        ({"random_state": "x", "selection": "sample"}, TypeError, "SeedSequence|random_state"),
+    ],
+)
+def test_bad_parameters(parameters, kind, message):
+    with pytest.raises(kind, match=message):
+        block_geometric_median(np.eye(5), **parameters)
+
+
+def test_not_finite():
+    with pytest.raises(ValueError, match="found NaN at row 1, column 2"):
+        block_geometric_median([[1.0, 2.0, 3.0], [1.0, 2.0, np.nan], [0.0, 0.0, 0.0]])
+
+
+def test_step_of_a_whole_block_has_empty_memory():
+    rows = DenseRows(torch.eye(3, dtype=torch.float64))
+    block = select_block(rows, 1.0)
+    step, memory = block_step(rows, rows.block(block), block, np.full(3, 1 / 3), complement="memory")
+    assert torch.allclose(step, torch.full((3,), 1 / 3, dtype=torch.float64))
+    assert not memory.any()
+
+
+def test_cuda(cuda):
+    X = torch.randn(8, 5000, generator=torch.Generator().manual_seed(0))
+    y = block_geometric_median(X.to(cuda), run_length=4)
+    assert y.device.type == "cuda"
+    assert torch.allclose(y.cpu(), block_geometric_median(X, run_length=4), atol=1e-5)

@@ -1,0 +1,41 @@
+"""Gram matrices and what is derived from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial.distance import cdist
+
+from skbgmd.gram import Gram
+from skbgmd.rows import DenseRows
+
+
+def gram_of(X):
+    return Gram(X @ X.T, np.ones(len(X), dtype=bool))
+
+
+def test_squared_distances(rng):
+    X = rng.normal(size=(6, 4))
+    np.testing.assert_allclose(gram_of(X).squared_distances(), cdist(X, X) ** 2, atol=1e-12)
+
+
+def test_subset_and_mixture_are_those_of_the_rows(rng):
+    X = rng.normal(size=(6, 4))
+    index = np.array([4, 1, 2])
+    np.testing.assert_allclose(gram_of(X).subset(index).products, gram_of(X[index]).products)
+    mixing = rng.dirichlet(np.ones(6), size=3)
+    np.testing.assert_allclose(gram_of(X).mixed(mixing).products, gram_of(mixing @ X).products)
+
+
+def test_weights_are_restored_for_rows_drawn_nearer(rng):
+    X = rng.normal(size=(5, 3))
+    X[0] *= 1e200
+    gram = DenseRows(torch.from_numpy(X)).gram()
+    assert gram.drawn is not None
+    assert gram.bending < 1e-11
+    restored = gram.restore(np.full(5, 0.2))
+    assert np.isclose(restored.sum(), 1.0)
+    assert restored[0] < 1e-180
+    plain = gram_of(X[1:])
+    assert plain.bending == 0.0
+    np.testing.assert_array_equal(plain.restore(np.full(4, 0.25)), np.full(4, 0.25))

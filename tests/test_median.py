@@ -1,0 +1,401 @@
+"""The geometric median: right everywhere, proved, in the caller's terms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ZOO
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import conic, extended, many_digits, objective
+from sklearn.exceptions import ConvergenceWarning
+
+from skbgmd import geometric_median
+from skbgmd.median import takes_gram_path
+
+#: Rounding of the oracle's objective.
+ORACLE = 1e-18
+
+
+def excess(X, median, weights=None):
+    """True relative excess objective, in extended precision."""
+    best = extended(X, weights, hint=median)[1]
+    found = objective(X, median, weights)
+    # Identical rows have an objective of zero: then relative to their size.
+    return float((found - best) / best) if best > 0 else float(found) / max(float(np.abs(X).max()), 1e-300)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Against exact solutions
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_optimal_and_proved_on_every_hard_matrix(hard_matrix, dtype):
+    X = hard_matrix.astype(dtype)
+    result = geometric_median(X, return_result=True)
+    true = excess(X, result.median)
+    assert true <= 1e-9
+    assert true <= result.gap + ORACLE
+    assert result.converged
+    assert result.gap <= 1e-6
+    assert result.objective == pytest.approx(float(objective(X, result.median)), rel=1e-12)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-9, 1e-12])
+def test_tolerance_is_kept(hard_matrix, tol):
+    result = geometric_median(hard_matrix, tol=tol, return_result=True)
+    assert excess(hard_matrix, result.median) <= result.gap + ORACLE <= tol + ORACLE
+
+
+@pytest.mark.parametrize(
+    "name", ["few columns", "clusters", "vertex", "duplicates", "collinear", "symmetric", "square"]
+)
+def test_agrees_with_a_conic_solver(name):
+    X = ZOO[name]
+    assert geometric_median(X, tol=1e-10, return_result=True).objective == pytest.approx(conic(X), rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(15, 4), (7, 20)])
+@pytest.mark.parametrize("size", [1e6, 1e20, 1e160])
+def test_inliers_are_exact_among_far_rows(shape, size, rng):
+    X = rng.normal(size=shape)
+    X[: int(0.4 * len(X))] *= size
+    expected = many_digits(X)
+    np.testing.assert_allclose(geometric_median(X), expected, atol=2e-6)
+    np.testing.assert_allclose(geometric_median(X, tol=1e-10), expected, atol=2e-10)
+
+
+def cases():
+    """Matrices with ties, duplicates, collinear rows, outliers, offsets, weights and either dtype."""
+    return st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 2**32 - 1),
+            "n": st.integers(1, 14),
+            "d": st.integers(1, 16),
+            "kind": st.sampled_from(
+                [
+                    "normal",
+                    "grid",
+                    "collinear",
+                    "clusters",
+                    "duplicates",
+                    "outliers",
+                    "offset",
+                    "near a vertex",
+                    "scales",
+                ]
+            ),
+            "weighted": st.booleans(),
+            "dtype": st.sampled_from([np.float64, np.float32]),
+        }
+    )
+
+
+def make(seed, n, d, kind, weighted, dtype):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d))
+    if kind == "grid":
+        X = rng.integers(-2, 3, size=(n, d)).astype(float)
+    elif kind == "collinear":
+        # Small integers: collinear in float32 too, to the last digit.
+        X = (rng.integers(-50, 50, size=(n, 1)) * rng.integers(-3, 4, size=d)).astype(float)
+    elif kind == "clusters":
+        X = 10.0 ** rng.uniform(-6, 0) * X + (rng.random((n, 1)) < 0.49) * rng.normal(size=d) * 10
+    elif kind == "duplicates":
+        X = X[rng.integers(0, max(1, n // 2), size=n)]
+    elif kind == "outliers":
+        X[rng.random(n) < 0.4] *= 10.0 ** rng.uniform(1, 15)
+    elif kind == "offset":
+        X += 10.0 ** rng.uniform(0, 6 if dtype == np.float64 else 2)
+    elif kind == "near a vertex":
+        X[: n // 3] = X[0] + 10.0 ** rng.uniform(-8, -1) * rng.normal(size=(n // 3, d)) if n >= 3 else X[: n // 3]
+    elif kind == "scales":
+        X *= 10.0 ** rng.uniform(-12, 12)
+    weights = rng.choice([0.0, 0.5, 1.0, 2.0, 7.3], size=n) if weighted else None
+    if weighted and not weights.any():
+        weights[0] = 1.0
+    return X.astype(dtype), weights
+
+
+@settings(max_examples=2500)
+@given(cases())
+def test_gap_is_never_below_the_true_excess(case):
+    X, weights = make(**case)
+    result = geometric_median(X, sample_weight=weights, return_result=True)
+    assert excess(X, result.median, weights) <= result.gap + ORACLE <= 1e-6 + ORACLE
+    if case["dtype"] == np.float64:
+        result = geometric_median(X, sample_weight=weights, tol=1e-9, return_result=True)
+        assert excess(X, result.median, weights) <= result.gap + ORACLE <= 1e-9 + ORACLE
+
+
+@settings(max_examples=300)
+@given(cases(), st.sampled_from([1, 2, 3]))
+def test_gap_is_true_when_stopped_early(case, max_iter):
+    import warnings
+
+    X, weights = make(**case)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        result = geometric_median(X, sample_weight=weights, tol=1e-15, max_iter=max_iter, return_result=True)
+    assert excess(X, result.median, weights) <= result.gap + ORACLE
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Equivariance
+
+
+@settings(max_examples=100)
+@given(cases())
+def test_equivariance(case):
+    case["dtype"] = np.float64
+    X, weights = make(**case)
+    rng = np.random.default_rng(case["seed"])
+    rotation = np.linalg.qr(rng.normal(size=(X.shape[1], X.shape[1])))[0]
+    shift = rng.normal(size=X.shape[1]) * np.abs(X).max()
+    order = rng.permutation(len(X))
+    for scale in (1e-12, 1.0, 1e12):
+        for moved, back in (
+            (X * scale, lambda y, s=scale: y / s),
+            ((X @ rotation) * scale, lambda y, s=scale: (y / s) @ rotation.T),
+            (X + shift, lambda y: y - shift),
+        ):
+            y = back(geometric_median(moved, sample_weight=weights, tol=1e-10))
+            # Where the optimum isn't unique the points may differ; their objective may not.
+            assert excess(X, y, weights) <= 1e-9
+    permuted = geometric_median(X[order], sample_weight=None if weights is None else weights[order], tol=1e-10)
+    assert excess(X, permuted, weights) <= 1e-9
+
+
+@pytest.mark.parametrize("shape", [(30, 4), (9, 50)])
+def test_shift_and_scale_move_the_median_along(shape, rng):
+    X = rng.normal(size=shape)
+    y = geometric_median(X, tol=1e-12)
+    np.testing.assert_allclose(geometric_median(X + 5.0, tol=1e-12), y + 5.0, rtol=1e-8)
+    np.testing.assert_allclose(geometric_median(-3.0 * X, tol=1e-12), -3.0 * y, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (6, 30)])
+def test_integer_weights_are_repeated_rows(shape, rng):
+    X, counts = rng.normal(size=shape), rng.integers(0, 4, size=shape[0])
+    weighted = geometric_median(X, sample_weight=counts, tol=1e-12, return_result=True)
+    repeated = geometric_median(np.repeat(X, counts, axis=0), tol=1e-12, return_result=True)
+    np.testing.assert_allclose(weighted.median, repeated.median, atol=1e-7)
+    assert weighted.objective == pytest.approx(repeated.objective, rel=1e-11)
+    assert weighted.weights[counts == 0].sum() == 0.0
+
+
+def test_breakdown_point_is_a_half(rng):
+    X = rng.normal(size=(21, 5))
+    bound = 2 * np.linalg.norm(X, axis=1).max() * 11 / (11 - 10)
+    X[:10] = 1e12
+    assert np.linalg.norm(geometric_median(X)) <= bound
+    X[10] = 1e12
+    assert np.linalg.norm(geometric_median(X)) > 1e11
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The result
+
+
+def test_weights_make_the_median(hard_matrix):
+    result = geometric_median(hard_matrix, return_result=True)
+    assert (result.weights >= 0).all()
+    assert result.weights.sum() == pytest.approx(1.0)
+    scale = np.abs(hard_matrix[result.weights > 0]).max()
+    np.testing.assert_allclose(result.weights @ hard_matrix, result.median, atol=1e-7 * scale)
+
+
+def test_not_converged_warns_and_returns_the_best_point(rng):
+    X = rng.normal(size=(40, 3))
+    with pytest.warns(ConvergenceWarning, match="proved to a relative accuracy"):
+        result = geometric_median(X, tol=1e-14, max_iter=1, return_result=True)
+    assert not result.converged
+    assert result.n_iter <= 2
+    assert excess(X, result.median) <= result.gap < 1.0
+
+
+def test_warning_points_at_the_caller(rng):
+    with pytest.warns(ConvergenceWarning) as record:
+        geometric_median(rng.normal(size=(40, 3)), tol=1e-16, max_iter=1)
+    assert record[0].filename == __file__
+
+
+def test_a_large_float32_matrix_is_proved_too():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(24, 60_000, generator=generator)
+    X[:7] += 3.0
+    single = geometric_median(X, return_result=True)
+    double = geometric_median(X.double(), tol=1e-12, return_result=True)
+    assert single.converged
+    distances = (X.double() - single.median.double()).norm(dim=1)
+    true = float(distances.sum() / double.objective - 1.0)
+    assert -1e-12 <= true <= min(single.gap, 1e-9)
+
+
+@pytest.mark.parametrize("offset", [10.0, 1e4])
+def test_large_float32_matrix_with_a_common_offset(offset):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(24, 60_000, generator=generator) + offset
+    result = geometric_median(X, return_result=True)
+    best = geometric_median(X.double(), tol=1e-12, return_result=True)
+    true = float((X.double() - result.median.double()).norm(dim=1).sum() / best.objective - 1.0)
+    # At 1e4 the median's own float32 rounding is all that is left.
+    assert true <= result.gap <= 1e-6
+
+
+def test_many_rows_start_from_a_subsample(rng):
+    X = rng.normal(size=(20_000, 3))
+    X[:6000] += 50.0
+    result = geometric_median(X, return_result=True)
+    assert result.converged
+    assert result.objective == pytest.approx(
+        geometric_median(X[::-1], tol=1e-11, return_result=True).objective, rel=1e-9
+    )
+
+
+def test_conjugate_gradients_take_over_beyond_the_dense_limit(rng):
+    for shape in ((700, 300), (300, 2000)):
+        X = rng.normal(size=shape)
+        X[: shape[0] // 3] += 4.0
+        assert geometric_median(X, tol=1e-9, return_result=True).gap <= 1e-9
+
+
+def test_paths_agree(rng, monkeypatch):
+    X = rng.normal(size=(30, 10))
+    X[:9] += 6.0
+    assert not takes_gram_path(30, 10)
+    points = geometric_median(X, tol=1e-12)
+    monkeypatch.setattr("skbgmd.median.takes_gram_path", lambda n, d: True)
+    np.testing.assert_allclose(geometric_median(X, tol=1e-12), points, atol=1e-9)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The caller's terms
+
+
+def test_kinds_of_input(rng):
+    X = rng.normal(size=(9, 3))
+    y = geometric_median(X)
+    assert isinstance(y, np.ndarray)
+    assert y.dtype == np.float64
+    assert y.shape == (3,)
+    np.testing.assert_array_equal(geometric_median(X.tolist()), y)
+    np.testing.assert_array_equal(geometric_median(pd.DataFrame(X)), y)
+    np.testing.assert_allclose(geometric_median(torch.from_numpy(X)).numpy(), y)
+    np.testing.assert_array_equal(geometric_median(np.asfortranarray(X)), y)
+    np.testing.assert_allclose(geometric_median(X[::-1]), y, atol=1e-6)
+    np.testing.assert_array_equal(geometric_median(X.astype(">f8")), y)
+
+
+@pytest.mark.parametrize("shape", [(9, 3), (3, 9)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_tensors_keep_dtype(shape, dtype):
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    y = geometric_median(X)
+    assert y.dtype == dtype
+    expected = geometric_median(X.double())
+    assert torch.allclose(y.double(), expected, atol=10 * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble])
+def test_arrays_keep_dtype(dtype, rng):
+    assert geometric_median(rng.normal(size=(7, 2)).astype(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint16, bool])
+def test_integers_are_promoted(dtype):
+    X = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [1, 1]]).astype(dtype)
+    assert geometric_median(X).dtype == np.float64
+    assert geometric_median(torch.tensor([[0, 0], [2, 0], [1, 5]])).dtype == torch.float64
+
+
+def test_gradients_are_not_followed():
+    X = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert not geometric_median(X).requires_grad
+
+
+def test_the_input_is_left_alone(hard_matrix):
+    before = hard_matrix.copy()
+    hard_matrix.flags.writeable = False
+    try:
+        geometric_median(hard_matrix)
+    finally:
+        hard_matrix.flags.writeable = True
+    np.testing.assert_array_equal(hard_matrix, before)
+
+
+def test_result_is_deterministic(hard_matrix):
+    np.testing.assert_array_equal(geometric_median(hard_matrix), geometric_median(hard_matrix))
+
+
+@pytest.mark.parametrize(
+    ("X", "kind", "message"),
+    [
+        ([[1.0, np.nan]], ValueError, "X must be finite; found NaN at row 0, column 1"),
+        ([[1.0, 2.0], [3.0, np.inf], [1.0, 1.0]], ValueError, "found inf at row 1, column 1"),
+        ([[1.0], [np.nan]], ValueError, "found NaN at row 1, column 0"),
+        ([1.0, 2.0], ValueError, r"two dimensions.*shape \(2,\)"),
+        (np.zeros((2, 2, 2)), ValueError, r"two dimensions.*shape \(2, 2, 2\)"),
+        (np.zeros((0, 3)), ValueError, r"at least one row.*shape \(0, 3\)"),
+        (np.zeros((3, 0)), ValueError, "at least one row and one column"),
+        ([[1.0, 2.0], [3.0]], ValueError, "rectangular"),
+        (np.zeros((2, 2), dtype=complex), TypeError, "real numbers; found dtype complex128"),
+        (np.array([["a", "b"]], dtype=object), TypeError, "found dtype object"),
+        ([["a", "b"]], TypeError, "real numbers"),
+        (torch.zeros(2, 2, dtype=torch.complex64), TypeError, "complex64"),
+        (torch.zeros(2), ValueError, "two dimensions"),
+        (torch.eye(2).to_sparse(), TypeError, "dense tensor"),
+    ],
+)
+def test_bad_data(X, kind, message):
+    with pytest.raises(kind, match=message):
+        geometric_median(X)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "message"),
+    [
+        ({"sample_weight": [1.0, -1.0, 1.0]}, ValueError, "sample_weight must not be negative; found -1"),
+        ({"sample_weight": [0.0, 0.0, 0.0]}, ValueError, "positive entry"),
+        ({"sample_weight": [1.0, 1.0]}, ValueError, r"shape \(3,\).*found shape \(2,\)"),
+        ({"sample_weight": [1.0, np.nan, 1.0]}, ValueError, "finite; found nan"),
+        ({"sample_weight": ["a", "b", "c"]}, TypeError, "real numbers"),
+        ({"tol": 0.0}, ValueError, "tol must be greater than 0 and finite; found 0.0"),
+        ({"tol": float("nan")}, ValueError, "tol must be greater"),
+        ({"tol": "small"}, TypeError, "tol must be a number; found 'small'"),
+        ({"max_iter": 0}, ValueError, "max_iter must be at least 1; found 0"),
+        ({"max_iter": 1.5}, TypeError, "max_iter must be an integer"),
+    ],
+)
+def test_bad_parameters(parameters, kind, message):
+    with pytest.raises(kind, match=message):
+        geometric_median(np.eye(3), **parameters)
+
+
+@pytest.mark.parametrize("shape", [(12, 3), (3, 12), (24, 60_000)])
+def test_cuda(shape, cuda):
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    y = geometric_median(X.to(cuda))
+    assert y.device.type == "cuda"
+    assert torch.allclose(y.cpu(), geometric_median(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (40, 300)])
+def test_points_on_another_device_run_the_same_code(shape, rng):
+    """The torch namespace of the R^d path, which a GPU takes, checked on the CPU."""
+    from skbgmd.solver import minimize
+    from skbgmd.spaces import PointSpace
+
+    X = rng.normal(size=shape)
+    tensor = torch.from_numpy(X)
+    origin = np.median(X, axis=0)
+    found = [
+        minimize(PointSpace(points, weights, center, xp), 0.0 * center, tol=1e-11, max_iter=50)
+        for points, weights, center, xp in (
+            (X, np.ones(40), origin, np),
+            (tensor, torch.ones(40, dtype=torch.float64), torch.from_numpy(origin), torch),
+        )
+    ]
+    np.testing.assert_allclose(found[0].position, found[1].position.numpy(), atol=1e-9)

@@ -1,0 +1,101 @@
+"""Blocks of columns, dense rows and mixed rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skbgmd.rows import Columns, DenseRows, MixedRows, Rows
+
+
+@pytest.fixture
+def matrix():
+    return torch.randn(6, 103, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("runs", "length", "expected"),
+    [
+        ([0, 7], 1, [0, 7]),
+        ([0, 2], 4, [0, 1, 2, 3, 8, 9, 10, 11]),
+        ([1, 25], 4, [4, 5, 6, 7, 100, 101, 102]),
+        ([0], 200, list(range(103))),
+    ],
+)
+def test_columns(runs, length, expected, matrix):
+    columns = Columns(torch.tensor(runs), length, 103)
+    assert columns.indices.tolist() == expected
+    assert len(columns) == len(expected)
+    assert torch.equal(columns.of(matrix), matrix[:, expected])
+
+
+def kinds(matrix):
+    """Every home of rows, beside the matrix that it stands for."""
+    dense = DenseRows(matrix)
+    index = torch.arange(0, 103, 2)
+    picked = np.array([5, 0, 3])
+    mixing = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
+    return {
+        "dense": (dense, matrix),
+        "some rows": (dense.subset(picked), matrix[picked]),
+        "some columns": (DenseRows(matrix, None, index), matrix[:, index]),
+        "some of both": (
+            DenseRows(matrix, None, index).subset(picked).subset(np.array([2, 0])),
+            matrix[[3, 5]][:, index],
+        ),
+        "small block": (dense.block(Columns(torch.tensor([0, 9]), 4, 103)), matrix[:, [0, 1, 2, 3, 36, 37, 38, 39]]),
+        "large block": (dense.block(Columns(torch.arange(60), 1, 103)), matrix[:, :60]),
+        "mixed": (MixedRows(dense, mixing, np.ones(4)), torch.from_numpy(mixing) @ matrix),
+        "mixed, some": (
+            MixedRows(dense, mixing, np.ones(4)).subset(np.array([1, 3])),
+            (torch.from_numpy(mixing) @ matrix)[[1, 3]],
+        ),
+        "mixed block": (
+            MixedRows(dense, mixing, np.ones(4)).block(Columns(torch.tensor([4, 50]), 1, 103)),
+            (torch.from_numpy(mixing) @ matrix)[:, [4, 50]],
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", list(kinds(torch.zeros(6, 103, dtype=torch.float64))))
+def test_every_home_gives_the_same_answers(kind, matrix):
+    rows, X = kinds(matrix)[kind]
+    assert isinstance(rows, Rows)
+    n, d = X.shape
+    assert (rows.n_rows, rows.n_columns) == (n, d)
+    w = np.random.default_rng(1).dirichlet(np.ones(n))
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    np.testing.assert_allclose(rows.combine(w), w @ X.numpy(), **close)
+    np.testing.assert_allclose(rows.norms(), np.linalg.norm(X, axis=1), **close)
+    np.testing.assert_allclose(rows.column_scores(w), ((w[:, None] * X.numpy()) ** 2).sum(axis=0), **close)
+    index = torch.tensor([d - 1, 0])
+    np.testing.assert_allclose(rows.columns(index), X[:, index], **close)
+    np.testing.assert_allclose(rows.row(1), X[1], **close)
+    np.testing.assert_allclose(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), X, **close)
+    distances = ((X[:, None] - X) ** 2).sum(dim=2)
+    np.testing.assert_allclose(rows.gram().squared_distances(), distances, atol=1e-9)
+    np.testing.assert_allclose(rows.gram(about=w).squared_distances(), distances, atol=1e-9)
+    assert rows.finite.all()
+
+
+def test_nothing_is_copied(matrix):
+    rows = DenseRows(matrix)
+    assert rows.whole().data_ptr() == matrix.data_ptr()
+    assert next(rows.column_chunks())[1].data_ptr() == matrix.data_ptr()
+
+
+def test_zero_weight_rows_are_never_read(matrix):
+    matrix[2] = torch.nan
+    rows = DenseRows(matrix)
+    w = np.array([0.5, 0.5, 0, 0, 0, 0])
+    assert torch.isfinite(rows.combine(w)).all()
+    assert torch.isfinite(rows.combine(np.stack([w, w]))).all()
+
+
+def test_a_subset_keeps_what_is_known(matrix):
+    rows = DenseRows(matrix)
+    gram, norms = rows.gram(), rows.norms()
+    some = rows.subset(np.array([4, 1]))
+    np.testing.assert_array_equal(some.gram().products, gram.products[[4, 1]][:, [4, 1]])
+    np.testing.assert_array_equal(some.norms(), norms[[4, 1]])

@@ -1,0 +1,94 @@
+"""The minimisation loop and its safeguards."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import ZOO, vertex
+from oracle import objective
+
+from skbgmd.solver import _line_search, minimize, near_radius, vardi_zhang_weights
+from skbgmd.spaces import PointSpace
+
+
+def space_of(X, weights=None):
+    return PointSpace(X, np.ones(len(X)) if weights is None else weights, np.zeros(X.shape[1]))
+
+
+def test_few_steps_where_weiszfeld_takes_thousands():
+    """51 % against 49 %, far apart; and an optimum on a row that Weiszfeld approaches sublinearly."""
+    for X in (ZOO["clusters"], vertex(3)):
+        X = X + 0.0
+        solution = minimize(space_of(X), X[-1] + 0.3, tol=1e-9, max_iter=100)
+        assert solution.converged
+        assert solution.n_iter <= 15
+        y = X[-1] + 0.3
+        for _ in range(1000):
+            d = np.maximum(np.linalg.norm(X - y, axis=1), 1e-300)
+            y = (X / d[:, None]).sum(axis=0) / (1 / d).sum()
+        assert objective(X, y) >= objective(X, solution.position) * (1 - 1e-12)
+
+
+def test_every_step_lowers_the_objective(hard_matrix):
+    X = hard_matrix
+    start = X.mean(axis=0)
+    values = [float(objective(X, minimize(space_of(X), start, tol=1e-12, max_iter=k).position)) for k in range(1, 12)]
+    for before, after in pairwise(values):
+        assert after <= before * (1 + 1e-12)
+
+
+def test_leaves_a_row_that_is_not_the_optimum():
+    X = ZOO["mean on a row"]
+    solution = minimize(space_of(X), X[4], tol=1e-10, max_iter=100)
+    assert solution.converged
+    assert solution.vertex is None
+    assert objective(X, solution.position) < objective(X, X[4])
+    assert objective(X, solution.position) < objective(X, X.mean(axis=0))
+
+
+def test_stops_on_an_optimal_row():
+    X = vertex(3)
+    solution = minimize(space_of(X), X[-1], tol=1e-15, max_iter=100)
+    assert solution.n_iter == 0
+    assert solution.vertex is not None
+    np.testing.assert_array_equal(X[solution.vertex], X[-1])
+    np.testing.assert_allclose(solution.weights[-3:], 1 / 3)
+
+
+def test_weights_are_those_of_the_vardi_zhang_step(rng):
+    X = rng.normal(size=(8, 3))
+    space = space_of(X)
+    for position in (X.mean(axis=0), X[2]):
+        w = vardi_zhang_weights(space.at(position, np.inf))
+        d = np.linalg.norm(X - position, axis=1)
+        pull = np.where(d > 0, 1 / np.where(d > 0, d, 1), 0)
+        stay = 0.0
+        if (d == 0).any():
+            stay = min(1.0, 1.0 / np.linalg.norm(pull @ (X - position)))
+        expected = stay * (d == 0) + (1 - stay) * pull / pull.sum()
+        np.testing.assert_allclose(w, expected)
+
+
+def test_gives_up_at_the_floor_of_rounding(rng):
+    X = rng.normal(size=(30, 3))
+    solution = minimize(space_of(X), X[0], tol=1e-300, max_iter=1000)
+    assert solution.n_iter < 60
+    assert solution.iterate.excess.absolute < 1e-11
+
+
+def test_near_radius_ignores_zeros_and_far_rows():
+    assert near_radius(np.array([0.0, 0.0, 1.0, 2.0, 3.0, 1e300])) == pytest.approx(25.0)
+    assert near_radius(np.zeros(3)) == 0.0
+
+
+def test_line_search_finds_a_far_minimum(rng):
+    X = np.vstack([rng.normal(size=(9, 2)), [[100.0, 0.0]]])
+    space = space_of(X)
+    point = space.at(np.array([-1e4, 0.0]), np.inf)
+    direction = np.array([1.0, 0.0])
+    along, square = space.project(point, direction)
+    _, slope = space.decrease(point, along, square, 0.0)
+    step = _line_search(space, point, along, square, slope)
+    assert 0.9e4 < step < 1.1e4
