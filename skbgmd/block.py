@@ -93,7 +93,7 @@ def block_geometric_median(
         How the kept part is averaged over the rows. "mean": plainly, as in Algorithm 1 of [1]_; one corrupt row can
         then send it anywhere. "weighted": with the block's weights, each row clipped as below.
     clip_scores : bool, default=True
-        Score the columns after clipping each row to the median row norm, :math:`c_i = \min(1, M / \lVert x_i
+        Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
         all of their score and decides which block is looked at, for ever.
     run_length : int, default=1
@@ -191,7 +191,7 @@ def block_geometric_median(
         memory=None if after is None else caller.give(after),
         gap=solved.gap,
         n_iter=solved.n_iter,
-        converged=solved.gap <= tol,
+        converged=bool(solved.gap <= tol),
     )
 
 
@@ -257,8 +257,14 @@ def block_step(
 
 
 def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
-    """Factors that scale each row to at most the median norm of the rows of positive weight."""
-    limit = float(np.median(norms[weights > 0.0]))
+    """Factors that scale each row to at most the weighted median norm.
+
+    The lower one, where two are in the middle: rows of less than half of the weight then can't raise it above the
+    norm of every other row.
+    """
+    order = np.argsort(norms)
+    mass = np.cumsum(weights[order])
+    limit = float(norms[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])
     return np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
 
 

@@ -75,7 +75,7 @@ def excess_bound(
     missing = (1.0 - t) * size + slack
     rest_all = _repair(missing, missing, weight_all, objective, _dot(products, 0, 2, 1.0 - t, slack) / weight_all)
     near_sum = _norm_of_difference(products, 1, 0, t) + slack  # ||R_N||, rows at y included
-    along = (1.0 - t) * float(products[0, 1] - t * products[0, 0]) - slack * near_sum  # <r, R_N>
+    along = (1.0 - t) * float(products[0, 1] - t * products[0, 0]) - slack * (near_sum + missing)  # <r, R_N>
     theta = _smallest_share(missing, along, near_sum, weight_near)
     rest_near = math.inf
     if theta < 1.0:
@@ -98,7 +98,7 @@ def relative_gap(excess: float, objective: float) -> float:
     if excess <= 0.0:
         return 0.0
     lower = objective - excess
-    return excess / lower if lower > 0.0 else math.inf
+    return float(excess / lower) if lower > 0.0 else math.inf
 
 
 def _repair(missing: float, near_sum: float, weight: float, objective: float, shift: float) -> float:

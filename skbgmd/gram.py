@@ -47,7 +47,8 @@ class Gram:
         if self.drawn is None:
             return weights
         restored: FloatArray = weights * self.drawn
-        return restored / restored.sum()
+        restored /= restored.sum()
+        return restored
 
     def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
         """The Gram matrix of some of the rows."""

@@ -20,6 +20,8 @@ from skbgmd.spaces import GramSpace, PointSpace
 
 #: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
 SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
+#: Rows whose coordinate-wise median is the origin in R^d.
+ORIGIN_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def geometric_median(
         objective=scale * float(weights @ rows.distances(median.double())),
         gap=solved.gap,
         n_iter=solved.n_iter,
-        converged=solved.gap <= tol,
+        converged=bool(solved.gap <= tol),
     )
 
 
@@ -296,15 +298,19 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    if not bool(torch.isfinite(matrix).all()):
-        raise not_finite("X", matrix)
     on_cpu = matrix.device.type == "cpu" and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
     row_weights: Any = weights if on_cpu else torch.as_tensor(weights, device=matrix.device)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(points.sum())
+    # A sum that is finite has finite terms; only another needs a look at each number.
+    if not (np.isfinite(total) or bool(xp.isfinite(points).all())):
+        raise not_finite("X", matrix)
+    few: Any = points[:: -(-len(points) // ORIGIN_ROWS)]
+    origin: Any = np.median(few, axis=0).astype(np.float64) if on_cpu else few.double().quantile(0.5, dim=0)
     step = -(-len(points) // SUBSAMPLE_ROWS) if len(points) > SUBSAMPLE_ABOVE else 1
     some: Any = points[::step]
-    origin: Any = np.median(some, axis=0).astype(np.float64) if on_cpu else some.double().quantile(0.5, dim=0)
     start, n_iter = 0.0 * origin, 0
     if step > 1 and weights[::step].any():
         first = minimize(

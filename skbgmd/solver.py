@@ -128,7 +128,8 @@ def near_radius(distances: PerRow) -> float:
     """
     sample = as_float_array(distances[:: max(1, len(distances) // 1024)])
     positive = sample[sample > 0.0]
-    return 10.0 * float(np.median(positive)) if positive.size else 0.0
+    middle = positive.size // 2
+    return 10.0 * float(np.partition(positive, middle)[middle]) if positive.size else 0.0
 
 
 def vardi_zhang_weights(point: Iterate) -> PerRow:
@@ -198,7 +199,8 @@ def _search(space: Space, point: Iterate, direction: Vector) -> Vector:
     fallback = _vardi_zhang_step(point)
     for candidate in (direction, fallback):
         along, square = space.project(point, candidate)
-        _, slope = space.decrease(point, along, square, 0.0) if np.isfinite(square) else (0.0, 0.0)
+        slope = space.inner(point.residual, candidate) if np.isfinite(square) else 0.0
+        slope = point.weight_at * square**0.5 - slope
         step = _line_search(space, point, along, square, slope) if slope < 0.0 else 0.0
         if step > 0.0:
             return step * candidate

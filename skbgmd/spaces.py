@@ -38,23 +38,18 @@ class _Space:
         ``d_i(t)^2 - d_i^2 = t^2 ||p||^2 - 2 t <z_i, p>`` divided by ``d_i(t) + d_i`` has no cancellation, so a
         row at 1e160 doesn't drown what happens among rows of order one.
         """
-        xp, d = self.xp, point.distances
-        length = math.sqrt(square)
-        safe = xp.where(d > 0.0, d, 1.0)
-        # Component of the direction towards the row, and the rest of it.
-        toward = along / safe
-        across = xp.sqrt((square - toward * toward).clip(0.0, None))
-        moved = xp.hypot(d - step * toward, step * across)
-        gap = moved + d
-        ratio = d / xp.where(gap > 0.0, gap, 1.0)
-        at = d == 0.0
-        # (t^2 p^2 - 2 t <z, p>) / (d(t) + d), with <z, p> = toward d.
-        change = xp.where(
-            at, step * length, step * (step * square / xp.where(gap > 0.0, gap, 1.0) - 2.0 * toward * ratio)
-        )
-        here = xp.where(moved > 0.0, moved, 1.0)
-        slope = xp.where(at, length, xp.where(moved > 0.0, step * square / here - toward * (d / here), 0.0))
-        return float((self.weights * change).sum()), float((self.weights * slope).sum())
+        xp, length = self.xp, math.sqrt(square)
+        at = point.distances == 0.0
+        d = xp.where(at, 1.0, point.distances)
+        # In units of the distance, for no square of it has to be a number.
+        towards, whole = along / d, length / d
+        moved = d * xp.sqrt((1.0 + step * whole * (step * whole) - 2.0 * step * (towards / d)).clip(0.0, None))
+        change = (step * square - 2.0 * along) * step / (moved + d)
+        slope = (step * square - along) / xp.where(moved > 0.0, moved, d)
+        a = xp.where(at, 0.0, self.weights)
+        # Rows at the point: their distance is that of the step.
+        kink = point.weight_at * length
+        return float((a * change).sum()) + step * kink, float((a * slope).sum()) + kink
 
     def nearest(self, point: Iterate) -> tuple[int, float]:
         """Index and distance of the row nearest to a point, zero weights aside."""
@@ -175,17 +170,17 @@ class PointSpace(_Space):
             distances[part], at[part], near[part] = d, here, close
             a = self.weights[part]
             pull = xp.where(here, 0.0, a / xp.where(here, 1.0, d))
-            sums = sums + z @ xp.stack([pull, xp.where(close, pull, 0.0), a, xp.where(close, a, 0.0)], 1)
+            sums = sums + xp.stack([pull, xp.where(close, pull, 0.0), a, xp.where(close, a, 0.0)]) @ z.T
         at_distances = xp.where(at, distances, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            products = as_float_array(sums.T @ sums)
+            products = as_float_array(sums @ sums.T)
         return self._assemble(
             position,
             xp.where(at, 0.0, distances),
             at,
             at_distances,
             near | at,
-            sums[:, 0],
+            sums[0],
             products,
             2.0**-50 * self.weight,
         )

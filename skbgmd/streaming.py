@@ -176,9 +176,9 @@ class StreamedRows(ABC):
     def gram_about(self, center: torch.Tensor, dtype: torch.dtype) -> Gram:
         """Gram matrix of ``rows - center``, multiplied in ``dtype``.
 
-        Chunks are multiplied in ``dtype`` and added up in float64. Rows beyond the range of the dtype's squares are
-        drawn nearer along their direction first, and all rows brought to order one: it changes no direction by more
-        than the rounding does.
+        Chunks are multiplied in ``dtype`` and added up in float64. Where rows are beyond the range of the dtype's
+        squares, all are brought to order one, and those farther than 1e8 (float32) or 1e12 typical distances are drawn
+        in to there: from within a typical distance of the centre their direction changes by that little.
         """
         rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)
         products = self._products(center, dtype, None)

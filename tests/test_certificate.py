@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import extended, objective
 
+from oracle import extended, objective
 from skbgmd.certificate import excess_bound, relative_gap
 
 

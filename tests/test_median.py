@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ZOO
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import conic, extended, many_digits, objective
 from sklearn.exceptions import ConvergenceWarning
 
+from conftest import ZOO
+from oracle import conic, extended, many_digits, objective
 from skbgmd import geometric_median
 from skbgmd.median import takes_gram_path
 

@@ -7,9 +7,9 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from conftest import ZOO
 from sklearn.base import clone
 
+from conftest import ZOO
 from skbgmd.aggregators import (
     AGGREGATORS,
     Aggregator,
