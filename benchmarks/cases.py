@@ -65,7 +65,7 @@ def _vertex(X: torch.Tensor) -> torch.Tensor:
 
 def median_cases(quick: bool) -> list[Case]:
     """The comparison with peers."""
-    shapes = SHAPES[:2] + [(10, 2000, "float32")] if quick else SHAPES
+    shapes = [*SHAPES[:2], (10, 2000, "float32")] if quick else SHAPES
     return [Case(n, d, dtype, kind) for n, d, dtype in shapes for kind in KINDS]
 
 

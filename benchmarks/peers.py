@@ -21,7 +21,7 @@ from sklearn.linear_model._theil_sen import _spatial_median
 Solver = Callable[[Any, int], Any]
 
 #: Seconds after which a peer isn't asked for more.
-LIMIT = 20.0
+LIMIT = 5.0
 #: Efforts: the tolerance is 10 ** -effort, and so many iterations are allowed.
 EFFORTS = range(2, 15)
 

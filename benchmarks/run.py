@@ -41,7 +41,7 @@ def against_peers(case: Case, seed: int, repeats: int) -> Iterator[Row]:
         if effort is not None:
             calls[name] = lambda name=name, effort=effort: PEERS[name](X, effort)
     slowest = max((seconds for effort, _, seconds in found.values() if effort is not None), default=0.0)
-    times = in_turns(calls, 3 if slowest > 1.0 else repeats)
+    times = in_turns(calls, 1 if slowest > 1.0 else repeats)
     for name in ["skbgmd", *PEERS]:
         reached = name in times
         yield {

@@ -73,10 +73,13 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     array = np.asarray(array, dtype=work.newbyteorder("="))
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
+    caller = Caller(dtype.newbyteorder("="))
+    if array.flags.writeable:
+        return torch.from_numpy(array), caller
     with warnings.catch_warnings():
         # A read-only array is fine: nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array), Caller(dtype.newbyteorder("="))
+        return torch.from_numpy(array), caller
 
 
 def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]:

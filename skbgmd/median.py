@@ -172,7 +172,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     gram : Gram
         Inner products of the rows, all of them finite.
     weights : ndarray of shape (n,)
-        Non-negative row weights, not all zero.
+        Positive row weights.
     tol, max_iter
         As in :func:`geometric_median`; accuracy at the scale of the near rows.
     at_centre : bool, default=False
@@ -308,7 +308,11 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     if not (np.isfinite(total) or bool(xp.isfinite(points).all())):
         raise not_finite("X", matrix)
     few: Any = points[:: -(-len(points) // ORIGIN_ROWS)]
-    origin: Any = np.median(few, axis=0).astype(np.float64) if on_cpu else few.double().quantile(0.5, dim=0)
+    middle = len(few) // 2
+    if on_cpu:
+        origin: Any = np.partition(few, middle, axis=0)[middle].astype(np.float64)
+    else:
+        origin = few.double().sort(dim=0).values[middle]
     step = -(-len(points) // SUBSAMPLE_ROWS) if len(points) > SUBSAMPLE_ABOVE else 1
     some: Any = points[::step]
     start, n_iter = 0.0 * origin, 0

@@ -60,8 +60,7 @@ class Space(Protocol):
     #: Sum of the row weights.
     weight: float
 
-    def distances(self, position: Vector) -> PerRow: ...
-    def at(self, position: Vector, radius: float) -> Iterate: ...
+    def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
     def row(self, index: int) -> Vector: ...
     def newton_direction(self, point: Iterate) -> Vector: ...
     def project(self, point: Iterate, direction: Vector) -> tuple[PerRow, float]: ...
@@ -105,7 +104,16 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
         Its position's objective is at most that of the iterate (a Vardi-Zhang step never raises it), so the
         iterate's proof holds for it.
     """
-    point = space.at(start, near_radius(space.distances(start)))
+    # Squares of far rows may overflow: what needs them is careful, and a bound that is lost isn't used.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        best, n_iter = _descend(space, start, tol, max_iter)
+    position = best.position + _vardi_zhang_step(best)
+    vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
+    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol), vertex)
+
+
+def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[Iterate, int]:
+    point = space.at(start)
     rejected: set[int] = set()
     best, n_iter, stalled = point, 0, 0
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
@@ -116,9 +124,7 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
             best, stalled = point, 0
         else:
             stalled += 1
-    position = best.position + _vardi_zhang_step(best)
-    vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
-    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol), vertex)
+    return best, n_iter
 
 
 def near_radius(distances: PerRow) -> float:
@@ -126,8 +132,9 @@ def near_radius(distances: PerRow) -> float:
 
     Any radius gives a valid proof (:mod:`skbgmd.certificate`), so a thousand rows are enough to choose it.
     """
-    sample = as_float_array(distances[:: max(1, len(distances) // 1024)])
-    positive = sample[sample > 0.0]
+    positive = as_float_array(distances[:: max(1, len(distances) // 1024)])
+    if not positive.min() > 0.0:
+        positive = positive[positive > 0.0]
     middle = positive.size // 2
     return 10.0 * float(np.partition(positive, middle)[middle]) if positive.size else 0.0
 
@@ -158,18 +165,17 @@ def _improves(point: Iterate, best: Iterate) -> bool:
 
 
 def _step(space: Space, point: Iterate, rejected: set[int]) -> Iterate:
-    radius = near_radius(point.distances)
     if point.weight_at > 0.0:
         # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
-        return space.at(point.position + _search(space, point, _vardi_zhang_step(point)), radius)
+        return space.at(point.position + _search(space, point, _vardi_zhang_step(point)))
     direction = space.newton_direction(point)
     vertex = _vertex_passed(space, point, direction, rejected)
     if vertex is not None:
-        candidate = space.at(space.row(vertex), radius)
+        candidate = space.at(space.row(vertex))
         rejected.add(vertex)
         if candidate.is_vertex_optimum or _is_lower(space, point, candidate):
             return candidate
-    return space.at(point.position + _search(space, point, direction), radius)
+    return space.at(point.position + _search(space, point, direction))
 
 
 def _vardi_zhang_step(point: Iterate) -> Vector:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd.certificate import excess_bound
-from skbgmd.solver import Iterate, as_float_array
+from skbgmd.solver import Iterate, as_float_array, near_radius
 
 FloatArray = NDArray[np.float64]
 
@@ -39,50 +39,70 @@ class _Space:
         row at 1e160 doesn't drown what happens among rows of order one.
         """
         xp, length = self.xp, math.sqrt(square)
-        at = point.distances == 0.0
-        d = xp.where(at, 1.0, point.distances)
+        a, d = self.weights, point.distances
+        if point.weight_at > 0.0:
+            # Rows at the point count by themselves, below: their distance is that of the step.
+            a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
         # In units of the distance, for no square of it has to be a number.
-        towards, whole = along / d, length / d
-        moved = d * xp.sqrt((1.0 + step * whole * (step * whole) - 2.0 * step * (towards / d)).clip(0.0, None))
-        change = (step * square - 2.0 * along) * step / (moved + d)
-        slope = (step * square - along) / xp.where(moved > 0.0, moved, d)
-        a = xp.where(at, 0.0, self.weights)
-        # Rows at the point: their distance is that of the step.
+        whole = (step * length) / d
+        moved = d * xp.sqrt((1.0 + whole * whole - (2.0 * step) * (along / d / d)).clip(0.0, None))
+        top = step * square - along
+        change = (top - along) / (moved + d)
+        slope = top / (moved if float(moved.min()) > 0.0 else xp.where(moved > 0.0, moved, d))
         kink = point.weight_at * length
-        return float((a * change).sum()) + step * kink, float((a * slope).sum()) + kink
+        return step * (float(a @ change) + kink), float(a @ slope) + kink
 
     def nearest(self, point: Iterate) -> tuple[int, float]:
-        """Index and distance of the row nearest to a point, zero weights aside."""
-        distances = self.xp.where(self.weights > 0.0, point.distances, math.inf)
-        index = int(distances.argmin())
-        return index, float(distances[index])
+        """Index and distance of the row nearest to a point."""
+        index = int(point.distances.argmin())
+        return index, float(point.distances[index])
+
+    def _pull_of(self, weights: Any, distances: Any, at: Any) -> Any:
+        """a_i / d_i, zero for the rows of the mask ``at``; None: there are none."""
+        if at is None:
+            return weights / distances
+        return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
+
+    def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
+        """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; near None: all rows are."""
+        if near is None:
+            return self.xp.stack([pull, weights])
+        where = self.xp.where
+        return self.xp.stack([pull, where(near, pull, 0.0), weights, where(near, weights, 0.0)])
 
     def _assemble(
         self,
         position: Any,
         distances: Any,
         at: Any,
-        at_distances: Any,
         near: Any,
         residual: Any,
         products: FloatArray,
+        *,
+        doubtful: Any,
         slack: float,
     ) -> Iterate:
-        """Pack an iterate with its proof; ``products`` as in :func:`~skbgmd.certificate.excess_bound`."""
+        """Pack an iterate with its proof.
+
+        ``at`` and ``near`` are masks of rows, or None for no row and for all rows; ``doubtful`` are the largest
+        distances that rows of the first may have.
+        """
         xp, a = self.xp, self.weights
-        terms = a * distances
-        objective = float(terms.sum())
-        near_objective = float(xp.where(near, terms, 0.0).sum())
-        weight_at = float(xp.where(at, a, 0.0).sum())
-        pull = self._pull(distances, at)
+        distances = distances if at is None else xp.where(at, 0.0, distances)
+        at_weights = 0.0 * a if at is None else xp.where(at, a, 0.0)
+        weight_at = 0.0 if at is None else float(at_weights.sum())
+        pull = self._pull_of(a, distances, at)
+        objective = float(a @ distances)
+        near_weights = a if near is None else xp.where(near, a, 0.0)
+        near_objective = objective if near is None else float(near_weights @ distances)
         excess = excess_bound(
             products,
             weight_all=self.weight,
             objective=objective,
-            weight_near=float(xp.where(near, a, 0.0).sum()),
+            weight_near=self.weight if near is None else float(near_weights.sum()),
             near_objective=near_objective,
             weight_at=weight_at,
-            at_objective=float((a * at_distances).sum()),
+            at_objective=0.0 if at is None else float(at_weights @ doubtful),
             slack=slack,
         )
         return Iterate(
@@ -92,15 +112,15 @@ class _Space:
             total_pull=float(pull.sum()),
             residual=residual,
             residual_norm=math.sqrt(max(float(products[0, 0]), 0.0)),
-            at=xp.where(at, a, 0.0),
+            at=at_weights,
             weight_at=weight_at,
             objective=objective,
             excess=excess,
         )
 
-    def _pull(self, distances: Any, at: Any) -> Any:
-        xp = self.xp
-        return xp.where(at, 0.0, self.weights / xp.where(at, 1.0, distances))
+
+#: Where the four sums are found among two, if all rows are near.
+_ALL_NEAR = [0, 0, 1, 1]
 
 
 class PointSpace(_Space):
@@ -111,7 +131,7 @@ class PointSpace(_Space):
     points : ndarray or tensor of shape (n, d)
         Any real floating dtype; worked on in float64, a block of rows at a time.
     weights : ndarray or tensor of shape (n,)
-        Non-negative float64 weights, not all zero.
+        Positive float64 weights.
     origin : ndarray or tensor of shape (d,)
         A point among the data, in float64. With a large common offset the differences to it keep all their digits,
         where positions counted from zero would not.
@@ -156,34 +176,32 @@ class PointSpace(_Space):
             result[part] = _column_norms(block - position[:, None], self.xp)
         return result
 
-    def at(self, position: Any, radius: float) -> Iterate:
-        """Evaluate a position: one pass over the points."""
+    def at(self, position: Any, radius: float | None = None) -> Iterate:
+        """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
         xp = self.xp
-        distances, at, near = self._empty(), self.weights == 0.0, self.weights == 0.0
+        distances, at, near = self._empty(), None, None
         sums: Any = 0.0
         # The rounding of the position itself: nearer than this, a row can't be told from it.
         tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
         for part, block in self._blocks():
             z = block - position[:, None]
-            d = _column_norms(z, xp)
-            here, close = d <= tiny, d <= radius
-            distances[part], at[part], near[part] = d, here, close
-            a = self.weights[part]
-            pull = xp.where(here, 0.0, a / xp.where(here, 1.0, d))
-            sums = sums + xp.stack([pull, xp.where(close, pull, 0.0), a, xp.where(close, a, 0.0)]) @ z.T
-        at_distances = xp.where(at, distances, 0.0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            products = as_float_array(sums @ sums.T)
-        return self._assemble(
-            position,
-            xp.where(at, 0.0, distances),
-            at,
-            at_distances,
-            near | at,
-            sums[0],
-            products,
-            2.0**-50 * self.weight,
-        )
+            d = distances[part] = _column_norms(z, xp)
+            radius = near_radius(d) if radius is None else radius
+            a, here, close = self.weights[part], None, None
+            if not tiny < float(d.min()):
+                here = d <= tiny
+                at = self.weights < 0.0 if at is None else at
+                at[part] = here
+            if not float(d.max()) <= radius:
+                close = d <= max(radius, tiny)
+                near = self.weights > 0.0 if near is None else near
+                near[part] = close
+            pull = self._pull_of(a, d, here)
+            some = self._sum_weights(a, pull, close) @ z.T
+            sums = sums + (some[_ALL_NEAR] if close is None else some)
+        products = as_float_array(sums @ sums.T)
+        slack = 2.0**-50 * self.weight
+        return self._assemble(position, distances, at, near, sums[0], products, doubtful=distances, slack=slack)
 
     def inner(self, left: Any, right: Any) -> float:
         return float((left * right).sum())
@@ -214,7 +232,8 @@ class PointSpace(_Space):
         return result
 
     def _units(self, point: Iterate) -> Iterator[tuple[slice, Any]]:
-        safe = self.xp.where(point.distances > 0.0, point.distances, 1.0)
+        d = point.distances
+        safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
         for part, block in self._blocks():
             yield part, (block - point.position[:, None]) / safe[part]
 
@@ -231,7 +250,7 @@ class GramSpace(_Space):
     products : ndarray of shape (n, n)
         ``<x_i - c, x_j - c>`` in float64, for any point ``c``.
     weights : ndarray of shape (n,)
-        Non-negative float64 weights, not all zero.
+        Positive float64 weights.
     rounding : float, default=2**-50
         Relative error of the entries: ``|error of K_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
     """
@@ -269,24 +288,30 @@ class GramSpace(_Space):
         result: FloatArray = self.squares - 2.0 * position[1] + position[0] @ position[1]
         return result
 
-    def at(self, position: FloatArray, radius: float) -> Iterate:
+    def at(self, position: FloatArray, radius: float | None = None) -> Iterate:
         """Evaluate a position: one product of four vectors with the Gram matrix."""
         a, w = self.weights, position[0]
         squared = self._squared_distances(position)
         # Rounding of squared distances: independent errors of the entries, mostly of the row's own square.
         doubt = self.rounding * (self.norms + math.sqrt(float((w * w) @ self.squares))) ** 2
-        at = squared <= 2.0 * doubt
-        distances = np.where(at, 0.0, np.sqrt(np.maximum(squared, 0.0)))
-        at_distances = np.where(at, np.sqrt(np.maximum(squared, 0.0) + doubt), 0.0)
-        near = at | (distances <= radius)
-        pull = self._pull(distances, at)
-        sums = np.stack([pull, np.where(near, pull, 0.0), a, np.where(near, a, 0.0)])
+        here = squared <= 2.0 * doubt
+        at = here if here.any() else None
+        distances = np.sqrt(np.maximum(squared, 0.0))
+        radius = near_radius(distances) if radius is None else radius
+        near = None if distances.max() <= radius else here | (distances <= radius)
+        pull = self._pull_of(a, distances, at)
+        sums = self._sum_weights(a, pull, near)
         sums -= sums.sum(axis=1, keepdims=True) * w
         images = self._times(sums)
-        # R is off by the sum of a_i times the relative error of d_i.
-        slack = float((a * np.where(at, 0.0, doubt / np.where(at, 1.0, 2.0 * squared))).sum())
         residual = np.stack([sums[0], images[0]])
-        return self._assemble(position, distances, at, at_distances, near, residual, images @ sums.T, slack)
+        products = images @ sums.T
+        if near is None:
+            products = products[np.ix_(_ALL_NEAR, _ALL_NEAR)]
+        # R is off by the sum of a_i times the relative error of d_i.
+        relative = doubt / np.where(here, np.inf, 2.0 * squared)
+        doubtful = distances if at is None else np.sqrt(np.maximum(squared, 0.0) + doubt)
+        slack = float(a @ relative)
+        return self._assemble(position, distances, at, near, residual, products, doubtful=doubtful, slack=slack)
 
     def inner(self, left: FloatArray, right: FloatArray) -> float:
         return float(left[0] @ right[1])
@@ -352,9 +377,8 @@ def _solve(matrix: Any, right: Any, xp: Any) -> Any:
 
 def _column_norms(z: Any, xp: Any) -> Any:
     """Norms of columns that neither overflow nor underflow."""
-    with np.errstate(over="ignore", under="ignore"):
-        squares = (z * z).sum(0)
-    if bool(((squares > 1e-280) & (squares < 1e300)).all()):
+    squares = (z * z).sum(0)
+    if float(squares.min()) > 1e-280 and float(squares.max()) < 1e300:
         return xp.sqrt(squares)
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
     safe = xp.where(scale > 0.0, scale, 1.0)
