@@ -69,6 +69,12 @@ def median_cases(quick: bool) -> list[Case]:
     return [Case(n, d, dtype, kind) for n, d, dtype in shapes for kind in KINDS]
 
 
+def path_cases(quick: bool) -> list[Case]:
+    """Where the two ways to a geometric median meet."""
+    columns = [10, 50] if quick else [10, 100, 400, 1000]
+    return [Case(int(n * d), d, "float64", "outliers") for d in columns for n in (0.5, 1, 1.5, 2, 4)]
+
+
 def gradient_cases(quick: bool) -> list[Case]:
     """Aggregators and block steps."""
     shapes = [(32, 20_000), (64, 9_000)] if quick else GRADIENTS

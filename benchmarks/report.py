@@ -13,6 +13,7 @@ RESULTS = Path(__file__).parent / "results"
 CONSTANT = ["machine", "threads", "python", "numpy", "scipy", "scikit-learn", "torch", "geom-median", "skbgmd", "seed"]
 TITLES = {
     "median": "Geometric median at equal proved accuracy (1e-6)",
+    "paths": "Gram matrix against R^d",
     "aggregators": "Time of aggregators and block steps",
     "memory": "Peak memory beyond the matrix",
 }
@@ -25,11 +26,14 @@ def markdown(family: str, frame: pd.DataFrame) -> str:
     lines = [f"# {TITLES[family]}", "", f"{header}. Medians of {frame['repeats'].iloc[0]} interleaved rounds.", ""]
     lines.append("| " + " | ".join(shown.columns) + " |")
     lines.append("|" + "---|" * len(shown.columns))
-    lines += [
-        "| " + " | ".join("" if pd.isna(v) else f"{v:g}" if isinstance(v, float) else str(v) for v in row) + " |"
-        for row in shown.itertuples(index=False)
-    ]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in shown.itertuples(index=False)]
     return "\n".join(lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:g}"
+    return str(value)
 
 
 def median_figure(frame: pd.DataFrame) -> Figure:
@@ -46,6 +50,25 @@ def median_figure(frame: pd.DataFrame) -> Figure:
     axes.set_xlabel("milliseconds (log scale); no bar: accuracy not reached")
     axes.set_title(TITLES["median"])
     axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def paths_figure(frame: pd.DataFrame) -> Figure:
+    """Time in the Gram matrix over the time in R^d, against rows per column."""
+    gram = frame[frame["call"] == "Gram matrix"]
+    shape = gram["case"].str.extract(r"(\d+)x(\d+)").astype(int)
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for columns, rows in shape.groupby(1).groups.items():
+        axes.plot(shape.loc[rows, 0] / columns, gram.loc[rows, "of the other"], "o-", label=f"{columns} columns")
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("rows per column")
+    axes.set_ylabel("time in the Gram matrix / time in R^d")
+    axes.set_title(TITLES["paths"])
+    axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
@@ -79,6 +102,8 @@ def main() -> None:
         (folder / f"{family}.md").write_text(markdown(family, frame))
         if family == "median":
             figure = median_figure(frame)
+        elif family == "paths":
+            figure = paths_figure(frame)
         elif family == "aggregators":
             figure = bar_figure(family, frame, "column sums", "in column sums")
         else:

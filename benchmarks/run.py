@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest import mock
 
 import torch
-from cases import RUN_LENGTHS, Case, gradient_cases, median_cases
+from cases import RUN_LENGTHS, Case, gradient_cases, median_cases, path_cases
 from measure import environment, in_turns, peak_extra_memory, proved_gap, ratio
 from peers import PEERS, least_effort
 from tqdm import tqdm
 
+import skbgmd.median
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import (
     AGGREGATORS,
@@ -53,6 +55,29 @@ def against_peers(case: Case, seed: int, repeats: int) -> Iterator[Row]:
             "speedup": round(ratio(times[name], times["skbgmd"]), 2) if reached else "",
             "remark": "" if reached else f"not reached in {found[name][2]:.1f} s",
         }
+
+
+def paths(case: Case, seed: int, repeats: int) -> Iterator[Row]:
+    """Time of the two ways to a geometric median, in the Gram matrix of the rows and in R^d."""
+    X = case.matrix(seed)
+    calls = {
+        "Gram matrix": lambda: _on_path(X, gram=True),
+        "R^d": lambda: _on_path(X, gram=False),
+    }
+    times = in_turns(calls, repeats)
+    for name, other in zip(calls, reversed(calls), strict=True):
+        yield {
+            "case": case.name,
+            "call": name,
+            "milliseconds": round(1e3 * median(times[name]), 3),
+            "of the other": round(ratio(times[name], times[other]), 3),
+            "taken": "yes" if skbgmd.median.takes_gram_path(case.n, case.d) == (name == "Gram matrix") else "",
+        }
+
+
+def _on_path(X: Any, *, gram: bool) -> None:
+    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=gram):
+        geometric_median(X)
 
 
 def aggregators(case: Case, seed: int, repeats: int) -> Iterator[Row]:
@@ -101,6 +126,7 @@ def memory(case: Case, seed: int, repeats: int) -> Iterator[Row]:
 
 FAMILIES = {
     "median": (against_peers, median_cases),
+    "paths": (paths, path_cases),
     "aggregators": (aggregators, gradient_cases),
     "memory": (memory, gradient_cases),
 }

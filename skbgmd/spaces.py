@@ -45,7 +45,8 @@ class _Space:
             a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
         # In units of the distance, for no square of it has to be a number.
         whole = (step * length) / d
-        moved = d * xp.sqrt((1.0 + whole * whole - (2.0 * step) * (along / d / d)).clip(0.0, None))
+        # (Negative by rounding only.)
+        moved = d * xp.sqrt(abs(1.0 + whole * whole - (2.0 * step) * (along / d / d)))
         top = step * square - along
         change = (top - along) / (moved + d)
         slope = top / (moved if float(moved.min()) > 0.0 else xp.where(moved > 0.0, moved, d))
@@ -65,10 +66,11 @@ class _Space:
 
     def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
         """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; near None: all rows are."""
+        stack = np.array if self.xp is np else self.xp.stack  # np.stack takes longer to check than this to copy
         if near is None:
-            return self.xp.stack([pull, weights])
+            return stack([pull, weights])
         where = self.xp.where
-        return self.xp.stack([pull, where(near, pull, 0.0), weights, where(near, weights, 0.0)])
+        return stack([pull, where(near, pull, 0.0), weights, where(near, weights, 0.0)])
 
     def _assemble(
         self,
@@ -173,7 +175,7 @@ class PointSpace(_Space):
         """Distances of all points to a position."""
         result = self._empty()
         for part, block in self._blocks():
-            result[part] = _column_norms(block - position[:, None], self.xp)
+            result[part] = _column_norms(block - position[:, None], self.xp)[0]
         return result
 
     def at(self, position: Any, radius: float | None = None) -> Iterate:
@@ -185,14 +187,15 @@ class PointSpace(_Space):
         tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
         for part, block in self._blocks():
             z = block - position[:, None]
-            d = distances[part] = _column_norms(z, xp)
+            d, nearest, farthest = _column_norms(z, xp)
+            distances[part] = d
             radius = near_radius(d) if radius is None else radius
             a, here, close = self.weights[part], None, None
-            if not tiny < float(d.min()):
+            if not tiny < nearest:
                 here = d <= tiny
                 at = self.weights < 0.0 if at is None else at
                 at[part] = here
-            if not float(d.max()) <= radius:
+            if not farthest <= radius:
                 close = d <= max(radius, tiny)
                 near = self.weights > 0.0 if near is None else near
                 near[part] = close
@@ -204,7 +207,7 @@ class PointSpace(_Space):
         return self._assemble(position, distances, at, near, sums[0], products, doubtful=distances, slack=slack)
 
     def inner(self, left: Any, right: Any) -> float:
-        return float((left * right).sum())
+        return float(left @ right)
 
     def project(self, point: Iterate, direction: Any) -> tuple[Any, float]:
         """``<z_i, p>`` for every row, and ``||p||^2``."""
@@ -375,11 +378,12 @@ def _solve(matrix: Any, right: Any, xp: Any) -> Any:
         return right * math.nan
 
 
-def _column_norms(z: Any, xp: Any) -> Any:
-    """Norms of columns that neither overflow nor underflow."""
+def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
+    """Norms of columns, the smallest and the largest of them; squares may overflow or underflow."""
     squares = (z * z).sum(0)
-    if float(squares.min()) > 1e-280 and float(squares.max()) < 1e300:
-        return xp.sqrt(squares)
+    low, high = float(squares.min()), float(squares.max())
+    if low > 1e-280 and high < 1e300:
+        return xp.sqrt(squares), math.sqrt(low), math.sqrt(high)
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
-    safe = xp.where(scale > 0.0, scale, 1.0)
-    return scale * xp.sqrt(((z / safe) ** 2).sum(0))
+    norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
+    return norms, float(norms.min()), float(norms.max())
