@@ -13,8 +13,10 @@ from scipy.spatial.distance import cdist
 from skbgmd.arrays import empty
 from skbgmd.gram import BoolArray, FloatArray, Gram
 
-#: Elements of a chunk of columns: 8 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
-CHUNK_ELEMENTS = 1 << 21
+#: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
+CHUNK_ELEMENTS = 1 << 20
+#: A chunk is at most this share of a matrix that is large enough for it to matter.
+CHUNK_SHARE = 16
 #: A chunk is never narrower than this: shorter lines starve the memory bus and the matrix product.
 MIN_CHUNK_COLUMNS = 2048
 #: Elements up to which a float32 matrix is multiplied in float64.
@@ -64,7 +66,8 @@ class StreamedRows(ABC):
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All columns, a chunk at a time."""
-        width = max(MIN_CHUNK_COLUMNS, CHUNK_ELEMENTS // max(1, self.n_rows))
+        elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * self.n_columns // CHUNK_SHARE))
+        width = max(MIN_CHUNK_COLUMNS, elements // max(1, self.n_rows))
         for start in range(0, self.n_columns, width):
             part = slice(start, min(start + width, self.n_columns))
             yield part, self.chunk(part)
