@@ -1,80 +1,114 @@
-"""Other solvers of the geometric median, each as ``solve(X, effort)`` with more accuracy for more effort.
+"""Other solvers of the geometric median, each as ``solve(steps)`` for a given matrix.
 
-A peer stops by a rule of its own, the length of a step or the change of the objective. To compare at equal proved
-accuracy its effort is raised until an independent certificate proves the accuracy, and that call is timed.
+A peer stops by a rule of its own: the length of a step, the change of the objective, a number of steps. To compare at
+equal proved accuracy these rules are switched off but for the number of steps, and the least number is looked for
+whose answer an independent certificate proves. No rule of its own could stop a peer any better.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from geom_median.numpy import compute_geometric_median as geom_median_numpy
 from geom_median.torch import compute_geometric_median as geom_median_torch
-from measure import proved_gap
+from measure import proved_gap, seconds
 from sklearn.linear_model._theil_sen import _spatial_median
 
-Solver = Callable[[Any, int], Any]
+Solve = Callable[[int], Any]
 
-#: Seconds after which a peer isn't asked for more.
-LIMIT = 5.0
-#: Efforts: the tolerance is 10 ** -effort, and so many iterations are allowed.
-EFFORTS = range(2, 15)
-
-
-def _iterations(effort: int) -> int:
-    return 10 ** min(2 + effort // 2, 5)
+#: Steps beyond which a peer isn't asked for more, and how closely the least number is found.
+MOST_STEPS, CLOSENESS = 1_000_000, 1.1
+#: What geom-median keeps distances above, and a change of the objective that never stops it.
+FLOOR, NEVER = 1e-12, -1.0
 
 
-def weiszfeld(X: Any, effort: int) -> Any:
-    """Weiszfeld's iteration as the textbook has it, from the mean; distances kept off zero."""
-    xp = torch if isinstance(X, torch.Tensor) else np
-    y = X.mean(0)
-    for _ in range(_iterations(effort)):
-        z = X - y
-        d = xp.sqrt((z * z).sum(1)).clip(1e-30, None)
-        w = 1.0 / d
-        new = (w @ X) / w.sum()
-        moved = float(((new - y) ** 2).sum()) ** 0.5
-        y = new
-        if moved <= 10.0**-effort * float(d.mean()):
+@dataclass(frozen=True)
+class Found:
+    """The least steps that reach the accuracy (None: not within the limit), the best gap proved, and seconds.
+
+    The seconds are those of the last call that counted: the one that reached it, or the longest that didn't.
+    """
+
+    steps: int | None
+    gap: float
+    seconds: float
+
+
+def peers(X: Any) -> dict[str, Solve]:
+    """Every peer, for a NumPy array or a tensor on the CPU; no conversion copies."""
+    array, tensor = np.asarray(X), torch.as_tensor(X)
+    # geom-median loops over the rows in Python: a thousand of them tell which of its two versions is the faster one.
+    by_array = partial(_geom_median, geom_median_numpy, array[:1000], 1)
+    by_tensor = partial(_geom_median, geom_median_torch, tensor[:1000], 1)
+    tensor_wins = min(seconds(by_tensor) for _ in range(2)) < min(seconds(by_array) for _ in range(2))
+    chosen = (geom_median_torch, tensor) if tensor_wins else (geom_median_numpy, array)
+    return {
+        "geom-median": partial(_geom_median, *chosen),
+        "scikit-learn": partial(_theil_sen, array),
+        "Weiszfeld": partial(_weiszfeld, X),
+    }
+
+
+def least_steps(solve: Solve, X: Any, tol: float, limit: float) -> Found:
+    """Double the steps until ``tol`` is proved or a call would take longer than ``limit`` seconds; then bisect."""
+    solve(1)  # not counted: whatever is loaded or allocated once
+    failed, steps, best = 0, 1, math.inf
+    while True:
+        gap, took = _attempt(solve, X, steps)
+        best = min(best, gap)
+        if gap <= tol:
             break
+        more = min(2 * steps, int(steps * limit / took), MOST_STEPS)
+        if more < steps * CLOSENESS:
+            return Found(None, best, took)
+        failed, steps = steps, more
+    found = Found(steps, gap, took)
+    while steps - failed > 1 and steps > CLOSENESS * failed:
+        middle = math.isqrt(max(failed, 1) * steps)
+        if middle in (failed, steps):
+            break
+        gap, took = _attempt(solve, X, middle)
+        if gap <= tol:
+            steps, found = middle, Found(middle, gap, took)
+        else:
+            failed = middle
+    return found
+
+
+def _attempt(solve: Solve, X: Any, steps: int) -> tuple[float, float]:
+    """The gap proved of the answer after so many steps, and the seconds that the call took."""
+    start = time.perf_counter()
+    y = solve(steps)
+    took = time.perf_counter() - start
+    return proved_gap(X, y), took
+
+
+def _weiszfeld(X: Any, steps: int) -> Any:
+    """Weiszfeld's iteration as the textbook has it, from the mean; distances are kept off zero."""
+    y = X.mean(0)
+    for _ in range(steps):
+        z = X - y
+        d = torch.linalg.vector_norm(z, dim=1) if isinstance(X, torch.Tensor) else np.sqrt(np.einsum("ij,ij->i", z, z))
+        w = 1.0 / d.clip(1e-30, None)
+        y = (w @ X) / w.sum()
     return y
 
 
-def geom_median(X: Any, effort: int) -> Any:
-    """PyPI's geom-median: smoothed Weiszfeld iterations."""
-    eps, ftol, maxiter = 10.0 ** -min(effort, 12), 10.0 ** -(effort + 2), _iterations(effort)
-    if isinstance(X, torch.Tensor):
-        return geom_median_torch(list(X), eps=eps, ftol=ftol, maxiter=maxiter).median
-    return geom_median_numpy(list(X), eps=eps, ftol=ftol, maxiter=maxiter).median
+def _geom_median(compute: Callable[..., Any], X: Any, steps: int) -> Any:
+    """PyPI's geom-median: smoothed Weiszfeld iterations, in NumPy or torch."""
+    return compute(X, eps=FLOOR, ftol=NEVER, maxiter=steps).median
 
 
-def theil_sen(X: Any, effort: int) -> Any:
+def _theil_sen(X: Any, steps: int) -> Any:
     """scikit-learn's spatial median inside Theil-Sen regression: Weiszfeld after Vardi and Zhang."""
-    X = X.numpy() if isinstance(X, torch.Tensor) else X
-    return _spatial_median(X, max_iter=_iterations(effort), tol=10.0**-effort)[1]
-
-
-PEERS: dict[str, Solver] = {"geom-median": geom_median, "scikit-learn": theil_sen, "Weiszfeld": weiszfeld}
-
-
-def least_effort(solver: Solver, X: Any, tol: float) -> tuple[int | None, float, float]:
-    """The least effort whose answer is proved to ``tol`` (None: not within the limit), the gap and the seconds."""
-    best = float("inf")
-    for effort in EFFORTS:
-        start = time.perf_counter()
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            y = solver(X, effort)
-        seconds = time.perf_counter() - start
-        best = min(best, proved_gap(X, y))
-        if best <= tol:
-            return effort, best, seconds
-        if seconds > LIMIT:
-            break
-    return None, best, seconds
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # it warns that it took all its steps, which is what it was asked for
+        return _spatial_median(X, max_iter=steps, tol=0.0)[1]

@@ -1,4 +1,4 @@
-"""Tables and figures from the CSV files: ``python benchmarks/report.py``."""
+"""Tables and figures from the CSV files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from measure import PACKAGES
 
-RESULTS = Path(__file__).parent / "results"
-#: Columns that are the same in every row: said once, above the table.
-CONSTANT = ["machine", "threads", "python", "numpy", "scipy", "scikit-learn", "torch", "geom-median", "skbgmd", "seed"]
+RESULTS = Path(__file__).resolve().parent / "results"
+#: Columns that are said above the table where they are the same in every row.
+AROUND = ["machine", "cores", "threads", "python", *PACKAGES, "seed", "repeats"]
 TITLES = {
     "median": "Geometric median at equal proved accuracy (1e-6)",
     "paths": "Gram matrix against R^d",
@@ -21,28 +22,24 @@ TITLES = {
 
 def markdown(family: str, frame: pd.DataFrame) -> str:
     """A table with the machine and the versions above it."""
-    shown = frame.drop(columns=[c for c in [*CONSTANT, "repeats"] if c in frame])
-    header = ", ".join(f"{name} {frame[name].iloc[0]}" for name in CONSTANT if name in frame)
-    lines = [f"# {TITLES[family]}", "", f"{header}. Medians of {frame['repeats'].iloc[0]} interleaved rounds.", ""]
+    same = [name for name in AROUND if frame[name].nunique(dropna=False) == 1]
+    shown = frame.drop(columns=same)
+    lines = [f"# {TITLES[family]}", "", ", ".join(f"{name} {frame[name].iloc[0]}" for name in same) + ".", ""]
     lines.append("| " + " | ".join(shown.columns) + " |")
     lines.append("|" + "---|" * len(shown.columns))
     lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in shown.itertuples(index=False)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if pd.isna(value) else f"{value:g}"
-    return str(value)
-
-
 def median_figure(frame: pd.DataFrame) -> Figure:
     """Times of all solvers, a group of bars a case; a peer that doesn't get there has none."""
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    axes = figure.subplots()
     cases, solvers = list(dict.fromkeys(frame["case"])), list(dict.fromkeys(frame["solver"]))
+    figure = Figure(figsize=(11, 2 + 0.4 * len(cases)), layout="constrained")
+    axes = figure.subplots()
     for offset, solver in enumerate(solvers):
-        times = frame[frame["solver"] == solver].set_index("case")["milliseconds"].reindex(cases)
+        # Of a case measured twice the last row counts.
+        rows = frame[frame["solver"] == solver].drop_duplicates("case", keep="last")
+        times = rows.set_index("case")["milliseconds"].reindex(cases)
         axes.barh([i + 0.2 * offset for i in range(len(cases))], times, height=0.2, label=solver)
     axes.set_yticks([i + 0.3 for i in range(len(cases))], cases)
     axes.invert_yaxis()
@@ -76,11 +73,11 @@ def paths_figure(frame: pd.DataFrame) -> Figure:
 def bar_figure(family: str, frame: pd.DataFrame, column: str, label: str) -> Figure:
     """One panel of bars a matrix."""
     groups = list(frame.groupby("case", sort=False))
-    figure = Figure(figsize=(10, 1.5 + 0.28 * len(frame)), layout="constrained")
+    figure = Figure(figsize=(10, 1.5 + 0.35 * len(frame)), layout="constrained")
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(rows) for _, rows in groups])[:, 0]
     for axes, (case, rows) in zip(panels, groups, strict=True):
-        bars = axes.barh(rows["call"], rows[column])
-        axes.bar_label(bars, fmt="%.3g", padding=3)
+        bars = axes.barh(rows["call"], rows[column].fillna(0.0))
+        axes.bar_label(bars, labels=[_cell(value) for value in rows[column]], padding=3)
         axes.margins(x=0.12)
         axes.invert_yaxis()
         axes.set_title(case, fontsize="medium")
@@ -89,26 +86,35 @@ def bar_figure(family: str, frame: pd.DataFrame, column: str, label: str) -> Fig
     return figure
 
 
+def figure_of(family: str, frame: pd.DataFrame) -> Figure:
+    if family == "median":
+        return median_figure(frame)
+    if family == "paths":
+        return paths_figure(frame)
+    if family == "aggregators":
+        return bar_figure(family, frame, "column sums", "in column sums")
+    return bar_figure(family, frame, "share", "share of the matrix")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files (default: %(default)s)")
     folder = parser.parse_args().results
     for family in TITLES:
         path = folder / f"{family}.csv"
-        if not path.exists():
-            print(f"{path} doesn't exist: run benchmarks/run.py --family {family} first.")
+        frame = pd.read_csv(path) if path.exists() else pd.DataFrame()
+        if frame.empty:
+            print(f"No rows in {path}: run benchmarks/run.py --family {family} first.")
             continue
-        frame = pd.read_csv(path)
-        (folder / f"{family}.md").write_text(markdown(family, frame))
-        if family == "median":
-            figure = median_figure(frame)
-        elif family == "paths":
-            figure = paths_figure(frame)
-        elif family == "aggregators":
-            figure = bar_figure(family, frame, "column sums", "in column sums")
-        else:
-            figure = bar_figure(family, frame, "share", "share of the matrix")
-        figure.savefig(folder / f"{family}.png", dpi=120)
+        (folder / f"{family}.md").write_text(markdown(family, frame), encoding="utf-8")
+        figure_of(family, frame).savefig(folder / f"{family}.png", dpi=120)
+        print(folder / f"{family}.md")
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

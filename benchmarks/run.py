@@ -1,161 +1,72 @@
-"""Run the benchmarks: ``python benchmarks/run.py --help``. One CSV row as soon as it is measured."""
+"""Run the benchmarks; each case's rows are written to a CSV file as soon as they are measured."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
-from statistics import median
-from typing import Any
-from unittest import mock
 
 import torch
-from cases import RUN_LENGTHS, Case, gradient_cases, median_cases, path_cases
-from measure import environment, in_turns, peak_extra_memory, proved_gap, ratio
-from peers import PEERS, least_effort
+from families import FAMILIES, Options
+from measure import environment
 from tqdm import tqdm
 
-import skbgmd.median
-from skbgmd import block_geometric_median, geometric_median
-from skbgmd.aggregators import (
-    AGGREGATORS,
-    BlockGeometricMedian,
-    Bucketing,
-    GeometricMedian,
-    NearestNeighborMixing,
-    get_aggregator,
-)
-from skbgmd.rows import DenseRows
-
-RESULTS = Path(__file__).parent / "results"
-TOL = 1e-6
-Row = dict[str, Any]
+RESULTS = Path(__file__).resolve().parent / "results"
+QUICK_RESULTS = Path(tempfile.gettempdir()) / "skbgmd-benchmarks"
 
 
-def against_peers(case: Case, seed: int, repeats: int) -> Iterator[Row]:
-    """Time of every solver at equal proved accuracy; ``speedup`` is the peer's time over ours."""
-    X = case.matrix(seed)
-    found = {name: least_effort(solver, X, TOL) for name, solver in PEERS.items()}
-    result = geometric_median(X, return_result=True)
-    calls = {"skbgmd": lambda: geometric_median(X)}
-    for name, (effort, _, _) in found.items():
-        if effort is not None:
-            calls[name] = lambda name=name, effort=effort: PEERS[name](X, effort)
-    slowest = max((seconds for effort, _, seconds in found.values() if effort is not None), default=0.0)
-    times = in_turns(calls, 1 if slowest > 1.0 else repeats)
-    for name in ["skbgmd", *PEERS]:
-        reached = name in times
-        yield {
-            "case": case.name,
-            "solver": name,
-            "milliseconds": round(1e3 * median(times[name]), 4) if reached else "",
-            "proved gap": f"{proved_gap(X, result.median) if name == 'skbgmd' else found[name][1]:.1e}",
-            "own gap": f"{result.gap:.1e}" if name == "skbgmd" else "",
-            "speedup": round(ratio(times[name], times["skbgmd"]), 2) if reached else "",
-            "remark": "" if reached else f"not reached in {found[name][2]:.1f} s",
-        }
+def finished(path: Path, columns: list[str], seed: int) -> set[str]:
+    """Names of the cases that a CSV file holds for a seed."""
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != columns:
+            raise SystemExit(f"{path} has other columns than this version writes: run without --resume.")
+        return {row["case"] for row in reader if row["seed"] == str(seed)}
 
 
-def paths(case: Case, seed: int, repeats: int) -> Iterator[Row]:
-    """Time of the two ways to a geometric median, in the Gram matrix of the rows and in R^d."""
-    X = case.matrix(seed)
-    calls = {
-        "Gram matrix": lambda: _on_path(X, gram=True),
-        "R^d": lambda: _on_path(X, gram=False),
-    }
-    times = in_turns(calls, repeats)
-    for name, other in zip(calls, reversed(calls), strict=True):
-        yield {
-            "case": case.name,
-            "call": name,
-            "milliseconds": round(1e3 * median(times[name]), 3),
-            "of the other": round(ratio(times[name], times[other]), 3),
-            "taken": "yes" if skbgmd.median.takes_gram_path(case.n, case.d) == (name == "Gram matrix") else "",
-        }
-
-
-def _on_path(X: Any, *, gram: bool) -> None:
-    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=gram):
-        geometric_median(X)
-
-
-def aggregators(case: Case, seed: int, repeats: int) -> Iterator[Row]:
-    """Time of every aggregator and block step, in sums over the columns' entries (one pass over the matrix)."""
-    X = case.matrix(seed)
-    calls: dict[str, Any] = {"column sum": lambda: X.sum(0), "geometric_median()": lambda: geometric_median(X)}
-    for length in RUN_LENGTHS:
-        calls[f"block_geometric_median(run_length={length})"] = lambda length=length: block_geometric_median(
-            X, run_length=length
-        )
-    if case.n == 32:
-        rules: dict[str, Any] = {name: get_aggregator(name) for name in AGGREGATORS}
-        rules["nearest neighbours + geometric_median"] = NearestNeighborMixing(GeometricMedian())
-        rules["nearest neighbours + block_geometric_median"] = NearestNeighborMixing(BlockGeometricMedian())
-        rules["buckets + geometric_median"] = Bucketing(GeometricMedian(), random_state=seed)
-        # Rows remember their Gram matrix: fresh ones for each call.
-        calls |= {name: lambda rule=rule: rule(DenseRows(X)) for name, rule in rules.items()}
-    times = in_turns(calls, repeats)
-    for name in calls:
-        yield {
-            "case": case.name,
-            "call": name,
-            "milliseconds": round(1e3 * median(times[name]), 2),
-            "column sums": round(ratio(times[name], times["column sum"]), 2),
-            "of the full median": round(ratio(times[name], times["geometric_median()"]), 3),
-        }
-
-
-def memory(case: Case, seed: int, repeats: int) -> Iterator[Row]:
-    """Peak memory that a call adds, as a share of the matrix."""
-    calls = {"geometric_median()": "geometric_median(X)"}
-    calls |= {f"block_geometric_median(run_length={k})": f"block_geometric_median(X, run_length={k})" for k in (1, 16)}
-    for name, code in calls.items():
-        snippet = (
-            "from skbgmd import geometric_median, block_geometric_median\n"
-            f"X = torch.randn({case.n}, {case.d}, generator=torch.Generator().manual_seed({seed}))\n"
-            f"call = lambda X: {code}"
-        )
-        measured = [peak_extra_memory(snippet) for _ in range(min(repeats, 3))]
-        if None in measured:
-            yield {"case": case.name, "call": name, "remark": "skipped: this system tells no peak memory"}
-            continue
-        extra, size = median(m[0] for m in measured), measured[0][1]
-        yield {"case": case.name, "call": name, "extra MB": round(extra / 1e6, 1), "share": round(extra / size, 3)}
-
-
-FAMILIES = {
-    "median": (against_peers, median_cases),
-    "paths": (paths, path_cases),
-    "aggregators": (aggregators, gradient_cases),
-    "memory": (memory, gradient_cases),
-}
+def run_family(name: str, path: Path, options: Options, *, only: str, quick: bool, resume: bool) -> None:
+    family, around = FAMILIES[name], environment()
+    columns = [*family.columns, "seed", *around]
+    done = finished(path, columns, options.seed) if resume else set()
+    cases = [case for case in family.cases(quick) if only in case.name and case.name not in done]
+    append = resume and path.exists()
+    with path.open("a" if append else "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if not append:
+            writer.writeheader()
+        for case in (progress := tqdm(cases, desc=name)):
+            progress.set_postfix_str(case.name)
+            for row in family.measure(case, options):
+                writer.writerow({**row, "seed": options.seed, **around})
+                file.flush()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--family", choices=FAMILIES, action="append", help="default: all")
-    parser.add_argument("--case", default="", help="only cases whose name holds this")
+    parser.add_argument("--family", choices=FAMILIES, action="append", help="may be repeated (default: all)")
+    parser.add_argument("--case", default="", metavar="SUBSTRING", help="only cases whose name holds this")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the data (default: %(default)s)")
+    parser.add_argument("--limit", type=float, help="seconds a peer's call may take (default: 5; with --quick 0.5)")
     parser.add_argument("--quick", action="store_true", help="small matrices, to see that all of it runs")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the CSV files (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="keep the rows there are, measure what is missing")
+    parser.add_argument("--output", type=Path, help=f"folder of the CSV files (default: {RESULTS.name}/ beside this "
+                        "file; with --quick one for temporary files, so that no results are lost)")  # fmt: skip
     arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1; found {arguments.repeats}.")
+    limit = arguments.limit if arguments.limit is not None else 0.5 if arguments.quick else 5.0
+    folder = arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
     torch.set_grad_enabled(False)
-    for family in arguments.family or FAMILIES:
-        measure, list_cases = FAMILIES[family]
-        cases = [case for case in list_cases(arguments.quick) if arguments.case in case.name]
-        with (arguments.output / f"{family}.csv").open("w", newline="") as file:
-            writer = None
-            for case in tqdm(cases, desc=family):
-                for row in measure(case, arguments.seed, arguments.repeats):
-                    row |= {"seed": arguments.seed, "repeats": arguments.repeats, **environment()}
-                    if writer is None:
-                        writer = csv.DictWriter(file, list(row))
-                        writer.writeheader()
-                    writer.writerow(row)
-                    file.flush()
+    options = Options(arguments.seed, arguments.repeats, limit)
+    for name in arguments.family or FAMILIES:
+        path = folder / f"{name}.csv"
+        run_family(name, path, options, only=arguments.case, quick=arguments.quick, resume=arguments.resume)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -246,6 +246,8 @@ def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = Fa
         A row that isn't finite.
     """
     used = np.flatnonzero(rows.weights)
+    if len(used) < rows.n_rows and not rows.finite.all():
+        raise not_finite("X", rows.whole())
     part = rows if len(used) == rows.n_rows else rows.subset(used)
     if part.n_columns == 1:
         solved = _solve_column(part)
@@ -324,11 +326,12 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     space = PointSpace(points, row_weights, origin, xp)
     solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
     n_iter += solution.n_iter
-    iterate, exact = solution.iterate, torch.as_tensor(origin + solution.position)
+    iterate, exact, moved = solution.iterate, torch.as_tensor(origin + solution.position), 0.0
     if solution.vertex is not None:
         exact = matrix[solution.vertex].double()
     median = exact.to(rows.work_dtype)
-    moved = _rounding(median.dtype) * float(torch.linalg.vector_norm(median)) if solution.vertex is None else 0.0
+    if solution.vertex is None:
+        moved = _rounding(median.dtype) * float(exact @ exact) ** 0.5
     if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
         return solved
     return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)

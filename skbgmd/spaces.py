@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from skbgmd.solver import Iterate, as_float_array, near_radius
 FloatArray = NDArray[np.float64]
 
 #: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
-DENSE_LIMIT = 256
+DENSE_LIMIT = 64
 #: Rows up to which NumPy multiplies Gram matrices, in one thread.
 SMALL = 64
 #: Elements of a block of points that is worked on at once (8 MB in float64).
@@ -147,6 +147,7 @@ class PointSpace(_Space):
         self.n, self.d = points.shape
         self._rows = max(1, BLOCK_ELEMENTS // max(1, self.d))
         self._kept = list(self._convert()) if self.n * self.d <= KEEP_ELEMENTS else None
+        self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
 
     def _convert(self) -> Iterator[tuple[slice, Any]]:
         # Columns first: with d = 2 or 3 every operation then runs over long contiguous lines.
@@ -158,8 +159,13 @@ class PointSpace(_Space):
             else:
                 yield part, (block.to(self.xp.float64) - self.origin[:, None]).contiguous()
 
-    def _blocks(self) -> Iterator[tuple[slice, Any]]:
-        return iter(self._kept) if self._kept is not None else self._convert()
+    def _differences(self, position: Any) -> Iterable[tuple[slice, Any]]:
+        """Blocks of ``x_i - y``; kept for the last position, if the blocks are kept at all."""
+        if self._kept is None:
+            return ((part, block - position[:, None]) for part, block in self._convert())
+        if self._last is None or self._last[0] is not position:
+            self._last = position, [(part, block - position[:, None]) for part, block in self._kept]
+        return self._last[1]
 
     def _empty(self) -> Any:
         return self.xp.empty_like(self.weights)
@@ -174,8 +180,8 @@ class PointSpace(_Space):
     def distances(self, position: Any) -> Any:
         """Distances of all points to a position."""
         result = self._empty()
-        for part, block in self._blocks():
-            result[part] = _column_norms(block - position[:, None], self.xp)[0]
+        for part, z in self._differences(position):
+            result[part] = _column_norms(z, self.xp)[0]
         return result
 
     def at(self, position: Any, radius: float | None = None) -> Iterate:
@@ -185,8 +191,7 @@ class PointSpace(_Space):
         sums: Any = 0.0
         # The rounding of the position itself: nearer than this, a row can't be told from it.
         tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
-        for part, block in self._blocks():
-            z = block - position[:, None]
+        for part, z in self._differences(position):
             d, nearest, farthest = _column_norms(z, xp)
             distances[part] = d
             radius = near_radius(d) if radius is None else radius
@@ -212,33 +217,33 @@ class PointSpace(_Space):
     def project(self, point: Iterate, direction: Any) -> tuple[Any, float]:
         """``<z_i, p>`` for every row, and ``||p||^2``."""
         along = self._empty()
-        for part, block in self._blocks():
-            along[part] = direction @ (block - point.position[:, None])
+        for part, z in self._differences(point.position):
+            along[part] = direction @ z
         return along, self.inner(direction, direction)
 
     def newton_direction(self, point: Iterate) -> Any:
+        units = list(self._units(point)) if self._kept is not None else None
         if self.d > DENSE_LIMIT:
-            return conjugate_gradients(self, point)
+            return conjugate_gradients(lambda v: self.hessian_times(point, v, units), self.inner, point.residual)
         xp = self.xp
-        hessian = point.total_pull * xp.eye(
-            self.d, **({} if xp is np else {"dtype": xp.float64, "device": self.weights.device})
-        )
-        for part, unit in self._units(point):
+        kind = {} if xp is np else {"dtype": xp.float64, "device": self.weights.device}
+        hessian = point.total_pull * xp.eye(self.d, **kind)
+        for part, unit in units or self._units(point):
             hessian = hessian - (unit * point.pull[part]) @ unit.T
         return _solve(hessian, point.residual, xp)
 
-    def hessian_times(self, point: Iterate, vector: Any) -> Any:
+    def hessian_times(self, point: Iterate, vector: Any, units: list[tuple[slice, Any]] | None = None) -> Any:
         """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i`` towards the rows."""
         result = point.total_pull * vector
-        for part, unit in self._units(point):
+        for part, unit in units or self._units(point):
             result = result - unit @ (point.pull[part] * (vector @ unit))
         return result
 
     def _units(self, point: Iterate) -> Iterator[tuple[slice, Any]]:
         d = point.distances
         safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
-        for part, block in self._blocks():
-            yield part, (block - point.position[:, None]) / safe[part]
+        for part, z in self._differences(point.position):
+            yield part, z / safe[part]
 
 
 class GramSpace(_Space):
@@ -325,7 +330,9 @@ class GramSpace(_Space):
 
     def newton_direction(self, point: Iterate) -> FloatArray:
         if self.n > DENSE_LIMIT:
-            direction: FloatArray = conjugate_gradients(self, point)
+            direction: FloatArray = conjugate_gradients(
+                lambda v: self.hessian_times(point, v), self.inner, point.residual
+            )
             return direction
         w, image = point.position
         centred = self.products - image - image[:, None] + w @ image
@@ -348,24 +355,42 @@ class GramSpace(_Space):
         return curvature
 
 
-def conjugate_gradients(space: PointSpace | GramSpace, point: Iterate, *, tol: float = 0.03, max_iter: int = 60) -> Any:
-    """Solve the Newton system ``H p = R`` to a relative residual; inexact steps keep the outer loop linear and fast."""
-    residual = point.residual
+def conjugate_gradients(
+    times: Callable[[Any], Any],
+    inner: Callable[[Any, Any], float],
+    right: Any,
+    *,
+    tol: float = 0.03,
+    max_iter: int = 60,
+) -> Any:
+    """Solve ``H p = right`` to a relative residual; inexact Newton steps keep the outer loop linear and fast.
+
+    Parameters
+    ----------
+    times : callable
+        ``H`` times a vector; ``H`` symmetric and positive.
+    inner : callable
+        Inner product of two vectors.
+    right : vector of a space
+    tol, max_iter
+        Relative residual to stop at; largest number of products.
+    """
+    residual = right
     solution = residual * 0.0
     direction = residual
-    square = space.inner(residual, residual)
+    square = inner(residual, residual)
     target = tol * tol * square
     for _ in range(max_iter):
         if not square > target:
             break
-        image = space.hessian_times(point, direction)
-        curvature = space.inner(direction, image)
+        image = times(direction)
+        curvature = inner(direction, image)
         if not curvature > 0.0:
             break
         step = square / curvature
         solution = solution + step * direction
         residual = residual - step * image
-        previous, square = square, space.inner(residual, residual)
+        previous, square = square, inner(residual, residual)
         direction = residual + (square / previous) * direction
     return solution
 

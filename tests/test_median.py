@@ -354,6 +354,13 @@ def test_bad_data(X, kind, message):
         geometric_median(X)
 
 
+def test_a_row_of_weight_zero_has_to_be_finite_too():
+    X = np.ones((4, 2))
+    X[2, 1] = np.nan
+    with pytest.raises(ValueError, match="found NaN at row 2, column 1"):
+        geometric_median(X, sample_weight=[0, 1, 0, 1])
+
+
 @pytest.mark.parametrize(
     ("parameters", "kind", "message"),
     [
