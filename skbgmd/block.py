@@ -179,9 +179,9 @@ def block_geometric_median(
     inside = rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
-    step, after = block_step(
-        rows, inside, block, solved.weights, complement=complement, memory_rule=memory_rule, memory=before
-    )
+    part = BlockPart(block, solved.weights, inside.combine(solved.weights), inside.norms())
+    del inside  # a copy of the block: not to be held beside the step
+    step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
     if not return_result:
         return caller.give(step)
     return BlockGeometricMedianResult(
@@ -225,30 +225,50 @@ def select_block(
     return Columns(_largest(scores, min(len(scores), -(-k // run_length))), run_length, d)
 
 
+@dataclass(frozen=True)
+class BlockPart:
+    """What the block says: all that the step on the other columns needs of it.
+
+    Attributes
+    ----------
+    columns : Columns
+        The block.
+    weights : ndarray of shape (n,)
+        Weights of the rows.
+    median : tensor of shape (k,)
+        The block's columns combined with the weights.
+    norms : ndarray of shape (n,)
+        Norms of the rows on the block.
+    """
+
+    columns: Columns
+    weights: FloatArray
+    median: torch.Tensor
+    norms: FloatArray
+
+
 def block_step(
     rows: Rows,
-    inside: Rows,
-    block: Columns,
-    weights: FloatArray,
+    part: BlockPart,
     *,
     complement: str = "weighted",
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The step (d,) and the new memory (d,), or None, from the weights of the block.
+    """The step (d,) and the new memory (d,), or None, from what the block says.
 
-    ``inside`` is ``rows.block(block)``; the other parameters are those of :func:`block_geometric_median`.
+    The other parameters are those of :func:`block_geometric_median`.
     """
-    on_block, index = inside.combine(weights), block.indices
+    on_block, index = part.median, part.columns.indices
     if memory is not None:
-        on_block += memory[index]
-    if complement == "zero" or len(block) == rows.n_columns:
+        on_block = on_block + memory[index]
+    if complement == "zero" or len(part.columns) == rows.n_columns:
         step = on_block.new_zeros(rows.n_columns).index_copy_(0, index, on_block)
         return step, torch.zeros_like(step) if complement == "memory" else None
     if complement == "memory" and memory_rule == "mean":
         rest = rows.combine(rows.weights / rows.weights.sum())
     else:
-        rest = rows.combine(weights * outside_clip(rows, inside, block))
+        rest = rows.combine(part.weights * outside_clip(rows, part))
     if complement == "weighted":
         return rest.index_copy_(0, index, on_block), None
     if memory is not None:
@@ -268,15 +288,15 @@ def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     return np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
 
 
-def outside_clip(rows: Rows, inside: Rows, block: Columns) -> FloatArray:
+def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     """Factors that scale each row's part outside a block to at most the median norm of these parts."""
     whole = rows.norms()
-    share = inside.norms() / np.where(whole > 0.0, whole, 1.0)
+    share = part.norms / np.where(whole > 0.0, whole, 1.0)
     outside = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
     # Where nearly all of a row lies in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
-        outside[lost] = rows.subset(lost).block(_others(block)).norms()
+        outside[lost] = rows.subset(lost).block(_others(part.columns)).norms()
     return clip_factors(outside, rows.weights)
 
 

@@ -123,8 +123,8 @@ def geometric_median(
 
     Notes
     -----
-    Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With at most as many
-    rows as columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d.
+    Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With few rows of
+    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d.
     The proof is a duality gap. See the guide's page on the mathematics.
 
     References
@@ -229,10 +229,11 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
 def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 
-    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five Newton steps costs n d^2, or some
-    ten passes of n d. Measured (``benchmarks/results``), the two meet close to n = d.
+    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five Newton steps costs some ten passes of
+    n d. Measured (``benchmarks/results/paths.md``), R^d is ahead at every number of rows up to 400 columns, where
+    calls are what takes time; at 1000 columns the Gram matrix is ahead at 500 rows, R^d from 1000 rows on.
     """
-    return n <= d
+    return d > 512 and 2 * n <= d
 
 
 def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = False) -> Solved:
@@ -323,12 +324,19 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
             PointSpace(some, row_weights[::step], origin, xp), start, tol=max(tol, 1e-3), max_iter=max_iter
         )
         start, n_iter = first.position, first.n_iter
-    space = PointSpace(points, row_weights, origin, xp)
-    solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
-    n_iter += solution.n_iter
-    iterate, exact, moved = solution.iterate, torch.as_tensor(origin + solution.position), 0.0
-    if solution.vertex is not None:
-        exact = matrix[solution.vertex].double()
+    for _ in range(3):
+        left = max(1, max_iter - n_iter)
+        solution = minimize(PointSpace(points, row_weights, origin, xp), start, tol=tol, max_iter=left)
+        n_iter += solution.n_iter
+        exact: Any = origin + solution.position
+        if solution.vertex is not None:
+            exact = matrix[solution.vertex].double()
+            exact = exact.numpy() if on_cpu else exact
+        if solution.converged or n_iter >= max_iter:
+            break
+        # The origin was too far off for the digits that the proof wants.
+        origin, start = exact, 0.0 * exact
+    iterate, exact, moved = solution.iterate, torch.as_tensor(exact), 0.0
     median = exact.to(rows.work_dtype)
     if solution.vertex is None:
         moved = _rounding(median.dtype) * float(exact @ exact) ** 0.5

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd import block_geometric_median, geometric_median
-from skbgmd.block import block_step, clip_factors, outside_clip, select_block
+from skbgmd.block import BlockPart, block_step, clip_factors, outside_clip, select_block
 from skbgmd.rows import DenseRows
 
 PAPER = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
@@ -263,7 +263,8 @@ def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
     X[0, :5] = 1e9
     rows = DenseRows(torch.from_numpy(X))
     block = select_block(rows, 0.1, clip=False)
-    factors = outside_clip(rows, rows.block(block), block)
+    inside = rows.block(block)
+    factors = outside_clip(rows, BlockPart(block, np.ones(5), inside.combine(np.ones(5)), inside.norms()))
     norms = np.linalg.norm(X[:, 5:], axis=1)
     np.testing.assert_allclose(factors, np.minimum(1.0, np.median(norms) / norms), rtol=1e-9)
 
@@ -329,7 +330,10 @@ def test_not_finite():
 def test_step_of_a_whole_block_has_empty_memory():
     rows = DenseRows(torch.eye(3, dtype=torch.float64))
     block = select_block(rows, 1.0)
-    step, memory = block_step(rows, rows.block(block), block, np.full(3, 1 / 3), complement="memory")
+    weights = np.full(3, 1 / 3)
+    inside = rows.block(block)
+    part = BlockPart(block, weights, inside.combine(weights), inside.norms())
+    step, memory = block_step(rows, part, complement="memory")
     assert torch.allclose(step, torch.full((3,), 1 / 3, dtype=torch.float64))
     assert not memory.any()
 

@@ -10,7 +10,7 @@ import torch
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, RowWeighting, usable_rows
 from skbgmd.arrays import check_choice, check_integer, check_number
-from skbgmd.block import COMPLEMENTS, MEMORY_RULES, SELECTIONS, block_step, select_block, torch_generator
+from skbgmd.block import COMPLEMENTS, MEMORY_RULES, SELECTIONS, BlockPart, block_step, select_block, torch_generator
 from skbgmd.gram import FloatArray, Gram
 from skbgmd.median import row_weights
 from skbgmd.rows import Rows
@@ -193,11 +193,11 @@ class BlockGeometricMedian(Aggregator):
         )
         inside = some.block(block)
         solution, _, _ = row_weights(inside, tol=self.tol, max_iter=self.max_iter)
+        part = BlockPart(block, solution.weights, inside.combine(solution.weights), inside.norms())
+        del inside  # a copy of the block: not to be held beside the step
         vector, memory = block_step(
             some,
-            inside,
-            block,
-            solution.weights,
+            part,
             complement=self.complement,
             memory_rule=self.memory_rule,
             memory=state.memory,
