@@ -230,8 +230,8 @@ def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 
     The Gram matrix costs n^2 d multiplications, once; in R^d each of some five Newton steps costs some ten passes of
-    n d. Measured (``benchmarks/results/paths.md``), R^d is ahead at every number of rows up to 400 columns, where
-    calls are what takes time; at 1000 columns the Gram matrix is ahead at 500 rows, R^d from 1000 rows on.
+    n d. Measured (``benchmarks/results/paths.md``), R^d is ahead or level at every number of rows up to 400 columns,
+    where calls are what takes time; at 1000 columns the two are level at 500 rows, and R^d is ahead from 1000 rows on.
     """
     return d > 512 and 2 * n <= d
 
