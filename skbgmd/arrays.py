@@ -134,7 +134,7 @@ def as_weights(
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Uninitialised memory for numbers that are about to be written.
 
-    On a CPU it is NumPy's, which asks for huge pages: first touching 30 MB then takes 5 ms rather than 30.
+    On a CPU it is NumPy's, which asks for huge pages: first touching it then costs less.
     """
     if device.type == "cpu" and dtype in (torch.float32, torch.float64):
         return torch.from_numpy(np.empty(shape, dtype=np.float32 if dtype == torch.float32 else np.float64))

@@ -97,8 +97,8 @@ def block_geometric_median(
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
         all of their score and decides which block is looked at, for ever.
     run_length : int, default=1
-        Select runs of so many adjacent columns by their summed score. 1 is the paper's rule; 16 makes
-        gathering the block several times faster. The block then holds whole runs, k or a few more columns.
+        Select runs of so many adjacent columns by their summed score. 1 is the paper's rule; longer
+        runs make gathering the block cheaper. The block then holds whole runs, k or a few more columns.
     sample_weight : array-like or tensor of shape (n,), default=None
         Non-negative weights :math:`a_i` of the rows.
     tol, max_iter

@@ -177,13 +177,6 @@ class PointSpace(_Space):
             return np.subtract(self.points[index], self.origin, dtype=np.float64)
         return self.points[index].to(self.xp.float64) - self.origin
 
-    def distances(self, position: Any) -> Any:
-        """Distances of all points to a position."""
-        result = self._empty()
-        for part, z in self._differences(position):
-            result[part] = _column_norms(z, self.xp)[0]
-        return result
-
     def at(self, position: Any, radius: float | None = None) -> Iterate:
         """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
         xp = self.xp
