@@ -179,8 +179,7 @@ def block_geometric_median(
     inside = rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
-    part = BlockPart(block, solved.weights, inside.combine(solved.weights), inside.norms())
-    del inside  # a copy of the block: not to be held beside the step
+    part = BlockPart(block, solved.weights, inside.norms())
     step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
     if not return_result:
         return caller.give(step)
@@ -227,7 +226,7 @@ def select_block(
 
 @dataclass(frozen=True)
 class BlockPart:
-    """What the block says: all that the step on the other columns needs of it.
+    """What the block says: all that the step needs of it.
 
     Attributes
     ----------
@@ -235,15 +234,12 @@ class BlockPart:
         The block.
     weights : ndarray of shape (n,)
         Weights of the rows.
-    median : tensor of shape (k,)
-        The block's columns combined with the weights.
     norms : ndarray of shape (n,)
         Norms of the rows on the block.
     """
 
     columns: Columns
     weights: FloatArray
-    median: torch.Tensor
     norms: FloatArray
 
 
@@ -259,17 +255,21 @@ def block_step(
 
     The other parameters are those of :func:`block_geometric_median`.
     """
-    on_block, index = part.median, part.columns.indices
-    if memory is not None:
-        on_block = on_block + memory[index]
-    if complement == "zero" or len(part.columns) == rows.n_columns:
-        step = on_block.new_zeros(rows.n_columns).index_copy_(0, index, on_block)
-        return step, torch.zeros_like(step) if complement == "memory" else None
-    if complement == "memory" and memory_rule == "mean":
-        rest = rows.combine(rows.weights / rows.weights.sum())
+    index = part.columns.indices
+    if complement == "zero" or len(index) == rows.n_columns:
+        on_block = rows.block(part.columns).combine(part.weights)
+        rest = on_block.new_zeros(rows.n_columns)
     else:
-        rest = rows.combine(part.weights * outside_clip(rows, part))
-    if complement == "weighted":
+        if complement == "memory" and memory_rule == "mean":
+            outside = rows.weights / rows.weights.sum()
+        else:
+            outside = part.weights * outside_clip(rows, part)
+        # One pass for both: reading the rows is what costs.
+        everywhere, rest = rows.combine(np.stack([part.weights, outside])).unbind()
+        on_block = everywhere[index]
+    if memory is not None:
+        on_block += memory[index]
+    if complement != "memory":
         return rest.index_copy_(0, index, on_block), None
     if memory is not None:
         rest += memory

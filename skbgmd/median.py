@@ -21,7 +21,7 @@ from skbgmd.spaces import GramSpace, PointSpace
 #: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
 SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
 #: Rows whose coordinate-wise median is the origin in R^d.
-ORIGIN_ROWS = 512
+ORIGIN_ROWS = 128
 
 
 @dataclass(frozen=True)

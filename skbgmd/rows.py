@@ -19,9 +19,6 @@ from skbgmd.arrays import empty
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import StreamedRows
 
-#: A block of columns is copied if it is at most this share of the matrix, else gathered a chunk at a time.
-COPIED_SHARE = 0.125
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -58,12 +55,6 @@ class Columns:
     def _ends_early(self) -> bool:
         """Whether the last run is the matrix's last, shorter one."""
         return self.length > 1 and (int(self.runs[-1]) + 1) * self.length > self.total
-
-    def of(self, matrix: torch.Tensor) -> torch.Tensor:
-        """These columns of a matrix (n, total), (n, k)."""
-        # With its memory at hand, gather is several times faster than index_select on a CPU.
-        chosen = empty((len(matrix), len(self)), matrix.dtype, matrix.device)
-        return torch.gather(matrix, 1, self.indices.expand(len(matrix), -1), out=chosen)
 
 
 @runtime_checkable
@@ -153,10 +144,19 @@ class DenseRows(StreamedRows):
         self.n_columns = matrix.shape[1] if index is None else len(index)
         self.weights = np.ones(self.n_rows) if weights is None else weights
         self.dtype, self.device = matrix.dtype, matrix.device
+        self.gathers = index is not None
+        self._buffer: torch.Tensor | None = None
         self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
 
     def chunk(self, part: slice) -> torch.Tensor:
-        chunk = self.matrix[:, part] if self.index is None else self.matrix.index_select(1, self.index[part])
+        if self.index is None:
+            chunk = self.matrix[:, part]
+        else:
+            index = self.index[part]
+            # Memory that was written before costs less to write again.
+            if self._buffer is None or self._buffer.numel() < len(self.matrix) * len(index):
+                self._buffer = empty((len(self.matrix) * len(index),), self.dtype, self.device)
+            chunk = _gather(self.matrix, index, self._buffer)
         return chunk if self._pick is None else chunk.index_select(0, self._pick)
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:
@@ -169,12 +169,9 @@ class DenseRows(StreamedRows):
 
     def whole(self) -> torch.Tensor:
         """All rows and columns: the matrix itself, or a copy where only some of it is used."""
-        return self.chunk(slice(0, self.n_columns))
+        return self.matrix if self.index is None and self._pick is None else self.chunk(slice(0, self.n_columns)).clone()
 
     def block(self, columns: Columns) -> DenseRows:
-        plain = self.index is None and self._pick is None
-        if plain and len(columns) <= COPIED_SHARE * self.n_columns:
-            return DenseRows(columns.of(self.matrix), self.weights)
         index = columns.indices if self.index is None else self.index[columns.indices]
         return DenseRows(self.matrix, self.weights, index, self.picked)
 
@@ -195,6 +192,13 @@ class DenseRows(StreamedRows):
         if factors.ndim == 1:
             return torch.mv(self.matrix.T, factors, out=result)
         return torch.mm(factors, self.matrix, out=result)
+
+
+def _gather(matrix: torch.Tensor, index: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """Some columns of a matrix, (n, k), written to some memory of at least that many elements."""
+    # With its memory at hand, gather is several times faster than index_select on a CPU.
+    chosen = memory[: len(matrix) * len(index)].view(len(matrix), len(index))
+    return torch.gather(matrix, 1, index.expand(len(matrix), -1), out=chosen)
 
 
 class MixedRows(StreamedRows):

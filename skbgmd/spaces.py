@@ -148,6 +148,10 @@ class PointSpace(_Space):
         self._rows = max(1, BLOCK_ELEMENTS // max(1, self.d))
         self._kept = list(self._convert()) if self.n * self.d <= KEEP_ELEMENTS else None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
+        if self.d <= DENSE_LIMIT:
+            self._identity = xp.diag(xp.ones_like(origin))
+        # Memory that was written before costs less to write again.
+        self._memory = [xp.empty_like(block) for _, block in self._kept or ()]
 
     def _convert(self) -> Iterator[tuple[slice, Any]]:
         # Columns first: with d = 2 or 3 every operation then runs over long contiguous lines.
@@ -160,11 +164,16 @@ class PointSpace(_Space):
                 yield part, (block.to(self.xp.float64) - self.origin[:, None]).contiguous()
 
     def _differences(self, position: Any) -> Iterable[tuple[slice, Any]]:
-        """Blocks of ``x_i - y``; kept for the last position, if the blocks are kept at all."""
+        """Blocks of ``x_i - y``, good until another position is asked for."""
         if self._kept is None:
             return ((part, block - position[:, None]) for part, block in self._convert())
         if self._last is None or self._last[0] is not position:
-            self._last = position, [(part, block - position[:, None]) for part, block in self._kept]
+            minus = self.xp.subtract
+            column = position[:, None]
+            self._last = (
+                position,
+                [(part, minus(block, column, out=z)) for (part, block), z in zip(self._kept, self._memory, strict=True)],
+            )
         return self._last[1]
 
     def _empty(self) -> Any:
@@ -215,28 +224,27 @@ class PointSpace(_Space):
         return along, self.inner(direction, direction)
 
     def newton_direction(self, point: Iterate) -> Any:
-        units = list(self._units(point)) if self._kept is not None else None
         if self.d > DENSE_LIMIT:
-            return conjugate_gradients(lambda v: self.hessian_times(point, v, units), self.inner, point.residual)
-        xp = self.xp
-        kind = {} if xp is np else {"dtype": xp.float64, "device": self.weights.device}
-        hessian = point.total_pull * xp.eye(self.d, **kind)
-        for part, unit in units or self._units(point):
-            hessian = hessian - (unit * point.pull[part]) @ unit.T
-        return _solve(hessian, point.residual, xp)
+            return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
+        hessian = point.total_pull * self._identity
+        for z, pull, d in self._terms(point):
+            scaled = z * (self.xp.sqrt(pull) / d)
+            hessian = hessian - scaled @ scaled.T
+        return _solve(hessian, point.residual, self.xp)
 
-    def hessian_times(self, point: Iterate, vector: Any, units: list[tuple[slice, Any]] | None = None) -> Any:
-        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i`` towards the rows."""
+    def hessian_times(self, point: Iterate, vector: Any) -> Any:
+        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
         result = point.total_pull * vector
-        for part, unit in units or self._units(point):
-            result = result - unit @ (point.pull[part] * (vector @ unit))
+        for z, pull, d in self._terms(point):
+            result = result - z @ (vector @ z / d * pull / d)
         return result
 
-    def _units(self, point: Iterate) -> Iterator[tuple[slice, Any]]:
+    def _terms(self, point: Iterate) -> Iterator[tuple[Any, Any, Any]]:
+        """Blocks of differences, with their pulls and distances (one for the rows at the point, without pull)."""
         d = point.distances
         safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
         for part, z in self._differences(point.position):
-            yield part, z / safe[part]
+            yield z, point.pull[part], safe[part]
 
 
 class GramSpace(_Space):
@@ -398,7 +406,7 @@ def _solve(matrix: Any, right: Any, xp: Any) -> Any:
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
     """Norms of columns, the smallest and the largest of them; squares may overflow or underflow."""
-    squares = (z * z).sum(0)
+    squares = xp.einsum("ij,ij->j", z, z)
     low, high = float(squares.min()), float(squares.max())
     if low > 1e-280 and high < 1e300:
         return xp.sqrt(squares), math.sqrt(low), math.sqrt(high)

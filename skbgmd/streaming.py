@@ -18,7 +18,7 @@ CHUNK_ELEMENTS = 1 << 20
 #: A chunk is at most this share of a matrix that is large enough for it to matter.
 CHUNK_SHARE = 16
 #: A chunk is never narrower than this: shorter lines starve the memory bus and the matrix product.
-MIN_CHUNK_COLUMNS = 2048
+MIN_CHUNK_COLUMNS = 1024
 #: Elements up to which a float32 matrix is multiplied in float64.
 SMALL_ELEMENTS = 1 << 20
 #: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
@@ -45,12 +45,14 @@ class StreamedRows(ABC):
     n_columns: int
     dtype: torch.dtype
     device: torch.device
+    #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
+    gathers: bool = False
     _gram: Gram | None = None
     _norms: FloatArray | None = None
 
     @abstractmethod
     def chunk(self, part: slice) -> torch.Tensor:
-        """Adjacent columns of all rows, (n, m)."""
+        """Adjacent columns of all rows, (n, m); good until the next chunk is asked for."""
 
     @abstractmethod
     def columns(self, index: torch.Tensor) -> torch.Tensor:
@@ -65,7 +67,7 @@ class StreamedRows(ABC):
         """Some of the rows."""
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All columns, a chunk at a time."""
+        """All columns, a chunk at a time; each is good until the next."""
         elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * self.n_columns // CHUNK_SHARE))
         width = max(MIN_CHUNK_COLUMNS, elements // max(1, self.n_rows))
         for start in range(0, self.n_columns, width):
@@ -105,7 +107,15 @@ class StreamedRows(ABC):
         """
         squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
-            squares += torch.linalg.vector_norm(self._difference(chunk, center, part), dim=1).double().square_()
+            squares += self._squared_norms(self._difference(chunk, center, part))
+        return self._checked(squares, center)
+
+    def _squared_norms(self, chunk: torch.Tensor) -> torch.Tensor:
+        norms: torch.Tensor = torch.linalg.vector_norm(chunk, dim=1)
+        return norms.double().square_()
+
+    def _checked(self, squares: torch.Tensor, center: torch.Tensor | None) -> FloatArray:
+        """Square roots of squared distances to a point; those that overflowed or underflowed are taken anew."""
         norms = _to_numpy(squares.sqrt_())
         # Squares that overflow or underflow, or a row that isn't finite.
         odd = np.flatnonzero(~((norms > (1e-16 if self.work_dtype == torch.float32 else 1e-140)) & (norms < np.inf)))
@@ -199,6 +209,7 @@ class StreamedRows(ABC):
 
     def _products(self, center: torch.Tensor, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
+        squares = torch.zeros(n, dtype=torch.float64, device=device) if self.gathers and self._norms is None else None
         total = empty((n, n), torch.float64, device)
         center = center.to(torch.promote_types(center.dtype, dtype))
         factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
@@ -207,6 +218,8 @@ class StreamedRows(ABC):
         for part, chunk in self.column_chunks():
             buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
             z = buffer[:, : chunk.shape[1]]
+            if squares is not None:
+                squares += self._squared_norms(chunk.to(self.work_dtype))
             if factors is None:
                 torch.sub(chunk, center[part], out=z)
             else:
@@ -219,6 +232,8 @@ class StreamedRows(ABC):
                     total[start:stop, :stop] = product
                 else:
                     total[start:stop, :stop] += product
+        if squares is not None:
+            self._norms = self._checked(squares, None)
         result: FloatArray = total.cpu().numpy()
         for start in range(STRIPE_ROWS, n, STRIPE_ROWS):
             result[:start, start : start + STRIPE_ROWS] = result[start : start + STRIPE_ROWS, :start].T

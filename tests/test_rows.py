@@ -27,7 +27,6 @@ def test_columns(runs, length, expected, matrix):
     columns = Columns(torch.tensor(runs), length, 103)
     assert columns.indices.tolist() == expected
     assert len(columns) == len(expected)
-    assert torch.equal(columns.of(matrix), matrix[:, expected])
 
 
 def kinds(matrix):
@@ -72,7 +71,7 @@ def test_every_home_gives_the_same_answers(kind, matrix):
     index = torch.tensor([d - 1, 0])
     np.testing.assert_allclose(rows.columns(index), X[:, index], **close)
     np.testing.assert_allclose(rows.row(1), X[1], **close)
-    np.testing.assert_allclose(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), X, **close)
+    np.testing.assert_allclose(torch.cat([chunk.clone() for _, chunk in rows.column_chunks()], dim=1), X, **close)
     distances = ((X[:, None] - X) ** 2).sum(dim=2)
     np.testing.assert_allclose(rows.gram().squared_distances(), distances, atol=1e-9)
     np.testing.assert_allclose(rows.gram(about=w).squared_distances(), distances, atol=1e-9)

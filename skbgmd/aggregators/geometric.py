@@ -193,8 +193,7 @@ class BlockGeometricMedian(Aggregator):
         )
         inside = some.block(block)
         solution, _, _ = row_weights(inside, tol=self.tol, max_iter=self.max_iter)
-        part = BlockPart(block, solution.weights, inside.combine(solution.weights), inside.norms())
-        del inside  # a copy of the block: not to be held beside the step
+        part = BlockPart(block, solution.weights, inside.norms())
         vector, memory = block_step(
             some,
             part,
