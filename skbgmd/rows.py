@@ -121,6 +121,8 @@ class DenseRows(StreamedRows):
         Use these columns only; they are gathered a chunk at a time.
     picked : ndarray of shape (m,), default=None
         Use these rows only.
+    norms : ndarray of shape (n,), default=None
+        Norms of the rows, where they are known.
 
     Examples
     --------
@@ -138,6 +140,8 @@ class DenseRows(StreamedRows):
         weights: FloatArray | None = None,
         index: torch.Tensor | None = None,
         picked: NDArray[np.intp] | None = None,
+        *,
+        norms: FloatArray | None = None,
     ) -> None:
         self.matrix, self.index, self.picked = matrix, index, picked
         self.n_rows = len(matrix) if picked is None else len(picked)
@@ -146,6 +150,7 @@ class DenseRows(StreamedRows):
         self.dtype, self.device = matrix.dtype, matrix.device
         self.gathers = index is not None
         self._buffer: torch.Tensor | None = None
+        self._norms = norms
         self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
 
     def chunk(self, part: slice) -> torch.Tensor:
@@ -169,7 +174,9 @@ class DenseRows(StreamedRows):
 
     def whole(self) -> torch.Tensor:
         """All rows and columns: the matrix itself, or a copy where only some of it is used."""
-        return self.matrix if self.index is None and self._pick is None else self.chunk(slice(0, self.n_columns)).clone()
+        if self.index is None and self._pick is None:
+            return self.matrix
+        return self.chunk(slice(0, self.n_columns)).clone()
 
     def block(self, columns: Columns) -> DenseRows:
         index = columns.indices if self.index is None else self.index[columns.indices]

@@ -168,12 +168,9 @@ class PointSpace(_Space):
         if self._kept is None:
             return ((part, block - position[:, None]) for part, block in self._convert())
         if self._last is None or self._last[0] is not position:
-            minus = self.xp.subtract
-            column = position[:, None]
-            self._last = (
-                position,
-                [(part, minus(block, column, out=z)) for (part, block), z in zip(self._kept, self._memory, strict=True)],
-            )
+            minus, column = self.xp.subtract, position[:, None]
+            pairs = zip(self._kept, self._memory, strict=True)
+            self._last = position, [(part, minus(block, column, out=z)) for (part, block), z in pairs]
         return self._last[1]
 
     def _empty(self) -> Any:
