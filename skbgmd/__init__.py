@@ -2,12 +2,16 @@
 
 from skbgmd.block import BlockGeometricMedianResult, block_geometric_median
 from skbgmd.median import GeometricMedianResult, geometric_median
+from skbgmd.net import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BlockGeometricMedianResult",
     "GeometricMedianResult",
+    "RobustNeuralNet",
+    "RobustNeuralNetClassifier",
+    "RobustNeuralNetRegressor",
     "block_geometric_median",
     "geometric_median",
 ]

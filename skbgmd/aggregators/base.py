@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,11 +29,53 @@ class Aggregate:
         Weight of each row, non-negative and adding up to one; None where the columns were reduced one by one.
     block : tensor of shape (k,), int64, or None
         The columns that were looked at, where not all were.
+    mass : float, or None
+        Share of the rows' summed squares, each row clipped as for the scores, that lies in the block.
     """
 
     vector: torch.Tensor
     weights: FloatArray | None = None
     block: torch.Tensor | None = None
+    mass: float | None = None
+
+
+class AggregatorState:
+    """What an aggregator carries from one call to the next: to be subclassed by frozen dataclasses.
+
+    Their fields are tensors, numbers, text, None, or other states. Then a state can be saved and loaded
+    as plain containers of these, which ``torch.load`` reads without executing anything.
+    """
+
+    _kinds: ClassVar[dict[str, type[AggregatorState]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        AggregatorState._kinds[f"{cls.__module__}.{cls.__qualname__}"] = cls
+
+
+def pack_state(state: Any) -> Any:
+    """A state as plain containers; what isn't an :class:`AggregatorState` is left as it is."""
+    if not isinstance(state, AggregatorState):
+        return state
+    kind = f"{type(state).__module__}.{type(state).__qualname__}"
+    values = {field.name: pack_state(getattr(state, field.name)) for field in fields(state)}  # type: ignore[arg-type]
+    return {"kind": kind, "values": values}
+
+
+def unpack_state(packed: Any) -> Any:
+    """The state that :func:`pack_state` was given.
+
+    Raises
+    ------
+    ValueError
+        A kind of state that nothing imported defines.
+    """
+    if not (isinstance(packed, dict) and set(packed) == {"kind", "values"}):
+        return packed
+    kinds = AggregatorState._kinds
+    if packed["kind"] not in kinds:
+        raise ValueError(f"The kind of an aggregator's state must be known; found {packed['kind']!r}.")
+    return kinds[packed["kind"]](**{name: unpack_state(value) for name, value in packed["values"].items()})
 
 
 class Aggregator(BaseEstimator, ABC):

@@ -8,9 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, RowWeighting, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
 from skbgmd.arrays import check_choice, check_integer, check_number
-from skbgmd.block import COMPLEMENTS, MEMORY_RULES, SELECTIONS, BlockPart, block_step, select_block, torch_generator
+from skbgmd.block import (
+    COMPLEMENTS,
+    MEMORY_RULES,
+    SELECTIONS,
+    BlockPart,
+    block_step,
+    clip_factors,
+    select_block,
+    torch_generator,
+)
 from skbgmd.gram import FloatArray, Gram
 from skbgmd.median import row_weights
 from skbgmd.rows import Rows
@@ -118,7 +127,7 @@ def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
 
 
 @dataclass(frozen=True)
-class BlockState:
+class BlockState(AggregatorState):
     """What :class:`BlockGeometricMedian` carries from one call to the next.
 
     Attributes
@@ -203,7 +212,15 @@ class BlockGeometricMedian(Aggregator):
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = solution.weights
-        return Aggregate(vector, weights, block.indices), BlockState(memory, state.step + 1)
+        return Aggregate(vector, weights, block.indices, self._mass(some, part)), BlockState(memory, state.step + 1)
+
+    def _mass(self, rows: Rows, part: BlockPart) -> float:
+        scale = clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
+        whole, inside = scale * rows.norms(), scale * part.norms
+        unit = float(whole.max())  # so that no square overflows
+        if unit == 0.0:
+            return 1.0
+        return min(1.0, float(rows.weights @ (inside / unit) ** 2 / (rows.weights @ (whole / unit) ** 2)))
 
     def _validate(self) -> None:
         check_number(self.beta, "beta", at_most=1.0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, corrupt_count, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_fraction, corrupt_count, usable_rows
 from skbgmd.aggregators.geometric import GeometricMedian, step_seed
 from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
@@ -16,7 +16,7 @@ from skbgmd.rows import MixedRows, Rows
 
 
 @dataclass(frozen=True)
-class MixingState:
+class MixingState(AggregatorState):
     """What a mixing carries from one call to the next: the number of calls, and the inner aggregator's state."""
 
     step: int = 0
@@ -39,7 +39,7 @@ class Mixing(Aggregator):
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
             spread[usable] = aggregate.weights @ mixing
-            aggregate = Aggregate(aggregate.vector, spread, aggregate.block)
+            aggregate = replace(aggregate, weights=spread)
         return aggregate, MixingState(state.step + 1, after)
 
     def _validate(self) -> None:

@@ -1,0 +1,254 @@
+"""Batches of data that lies in memory, taken by indexing whole tensors rather than collated sample by sample."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.dataset import Dataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
+
+
+class Batch(tuple[Any, Any]):
+    """A pair ``(X, y)``, as skorch wants it, that knows where its samples come from.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (n,), int64
+        Where the samples are in the dataset.
+    weight : tensor of shape (n,), or None
+        Weights of the samples.
+    slices : list of slice, or None
+        Which of the samples make up a row of the gradient matrix; None: it is the net's choice.
+    """
+
+    positions: NDArray[np.int64]
+    weight: torch.Tensor | None
+    slices: list[slice] | None
+
+    def __new__(
+        cls,
+        X: Any,
+        y: Any,
+        positions: NDArray[np.int64],
+        weight: torch.Tensor | None = None,
+        slices: list[slice] | None = None,
+    ) -> Batch:
+        batch = super().__new__(cls, (X, y))
+        batch.positions, batch.weight, batch.slices = positions, weight, slices
+        return batch
+
+
+class ArrayLoader(DataLoader[Any]):
+    """A ``DataLoader`` that takes batches of arrays and tensors by one indexing call each.
+
+    Whatever else it is given (another dataset, a ``collate_fn``, a ``batch_sampler``) it hands on to ``DataLoader``.
+    The order of the samples is that of a ``DataLoader`` in the same state of the random number generators.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A skorch dataset or a subset of one; its ``X`` and ``y`` may be arrays, tensors, or dicts and lists of them.
+        Attributes ``sample_weight`` (n,) and ``clients`` (n,) of it come with the batches.
+    batch_size : int, default=1
+        Samples in a batch; from each client, where there are clients.
+    shuffle : bool, default=False
+        Draw a new order in each epoch.
+    even : bool, default=False
+        Make the batches as equal in size as can be rather than leave a small one for the end.
+    generator : torch.Generator, default=None
+        Source of randomness.
+    **kwargs
+        Other parameters of ``DataLoader``.
+
+    Examples
+    --------
+    >>> loader = ArrayLoader(Dataset(np.arange(10.0)[:, None], np.arange(10)), batch_size=4)
+    >>> [tuple(X.shape) for X, y in loader]
+    [(4, 1), (4, 1), (2, 1)]
+    >>> loader = ArrayLoader(Dataset(np.zeros((10, 1)), np.zeros(10)), batch_size=4, even=True)
+    >>> [len(batch.positions) for batch in loader]
+    [4, 3, 3]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        *,
+        even: bool = False,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        whole = None if {"collate_fn", "batch_sampler", "sampler"} & set(kwargs) else _whole(dataset)
+        if whole is None:
+            super().__init__(
+                dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, generator=generator, **kwargs
+            )
+            return
+        order: Sampler[int] = RandomSampler(whole, generator=generator) if shuffle else SequentialSampler(whole)
+        sampler: Any
+        if whole.clients is not None:
+            sampler = ClientSampler(whole.clients, batch_size, shuffle=shuffle, generator=generator)
+        elif even:
+            sampler = EvenBatchSampler(order, len(whole), batch_size)
+        else:
+            sampler = BatchSampler(order, batch_size, drop_last)
+        super().__init__(whole, batch_size=None, sampler=sampler, collate_fn=_as_it_is, generator=generator, **kwargs)
+
+
+class EvenBatchSampler(Sampler[list[int]]):
+    """Batches of sizes that differ by one at most, of at most ``batch_size`` samples, but for one batch more.
+
+    Parameters
+    ----------
+    order : Sampler
+        Indices in the order to take them.
+    n : int
+        How many there are.
+    batch_size : int
+        The number of batches is ``n / batch_size``, rounded to the nearest, one at least.
+    """
+
+    def __init__(self, order: Sampler[int], n: int, batch_size: int) -> None:
+        self.order, self.n = order, n
+        self.n_batches = max(1, round(n / batch_size))
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = list(self.order)
+        for part in even_slices(self.n, self.n_batches):
+            yield indices[part]
+
+
+class ClientSampler(Sampler[list[int]]):
+    """Batches of so many samples from every client, one client after the other.
+
+    An epoch is as long as the largest client needs; a client with fewer samples begins anew.
+
+    Parameters
+    ----------
+    clients : ndarray of shape (n,)
+        Whose sample it is.
+    batch_size : int
+        Samples from each client; from a client that has fewer, all of them.
+    shuffle : bool
+        Draw a new order of each client's samples whenever it begins.
+    generator : torch.Generator, default=None
+        Source of randomness.
+    """
+
+    def __init__(
+        self, clients: NDArray[Any], batch_size: int, *, shuffle: bool, generator: torch.Generator | None = None
+    ) -> None:
+        _, codes = np.unique(clients, return_inverse=True)
+        self.members = [np.flatnonzero(codes == client) for client in range(int(codes.max()) + 1)]
+        self.batch_size, self.shuffle, self.generator = batch_size, shuffle, generator
+
+    def __len__(self) -> int:
+        return math.ceil(max(len(members) for members in self.members) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        streams = [self._stream(members) for members in self.members]
+        for _ in range(len(self)):
+            yield [int(index) for stream in streams for index in next(stream)]
+
+    def _stream(self, members: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+        size = min(self.batch_size, len(members))
+        left = members[:0]
+        while True:
+            if len(left) < size:
+                order = torch.randperm(len(members), generator=self.generator).numpy() if self.shuffle else slice(None)
+                left = np.concatenate([left, members[order]])
+            yield left[:size]
+            left = left[size:]
+
+
+def even_slices(n: int, parts: int) -> list[slice]:
+    """Cut ``range(n)`` into so many slices whose lengths differ by one at most; the longer ones come first."""
+    length, longer = divmod(n, parts)
+    stops = np.cumsum([length + (part < longer) for part in range(parts)]).tolist()
+    return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+
+
+class _Whole(torch.utils.data.Dataset[Batch]):
+    """A dataset that is asked for many samples at once."""
+
+    def __init__(self, X: Any, y: Any, index: NDArray[np.int64] | None, n: int, weight: Any, clients: Any) -> None:
+        self.X, self.y, self.index, self.n = X, y, index, n
+        self.weight = None if weight is None else torch.as_tensor(weight)
+        self.clients = clients if clients is None or index is None else clients[index]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, chosen: Any) -> Batch:
+        positions = np.asarray(chosen, dtype=np.int64)
+        index = positions if self.index is None else self.index[positions]
+        at = torch.from_numpy(index)
+        y = torch.zeros(len(index)) if self.y is None else _take(self.y, at)
+        weight = None if self.weight is None else self.weight[at]
+        slices = None if self.clients is None else _runs(self.clients[positions])
+        return Batch(_take(self.X, at), y, index, weight, slices)
+
+
+def _whole(dataset: Any) -> _Whole | None:
+    """The dataset for whole batches; None where it doesn't hold arrays, or does something of its own with them."""
+    index = None
+    while isinstance(dataset, Subset):
+        inner = np.asarray(dataset.indices, dtype=np.int64)
+        index = inner if index is None else inner[index]
+        dataset = dataset.dataset
+    if not isinstance(dataset, Dataset) or type(dataset).transform is not Dataset.transform:
+        return None
+    X, y = _as_tensors(dataset.X), None if dataset.y is None else _as_tensors(dataset.y)
+    if X is None or (y is None and dataset.y is not None):
+        return None
+    n = len(dataset) if index is None else len(index)
+    return _Whole(X, y, index, n, getattr(dataset, "sample_weight", None), getattr(dataset, "clients", None))
+
+
+def _as_tensors(data: Any) -> Any:
+    """Arrays as tensors, without a copy; None for anything that isn't made of numeric arrays and tensors."""
+    if isinstance(data, torch.Tensor):
+        return None if data.is_sparse else data
+    if isinstance(data, np.ndarray):
+        return torch.from_numpy(data) if data.dtype.kind in "fiub" and data.flags.writeable else _copied(data)
+    if isinstance(data, Mapping):
+        parts = {key: _as_tensors(value) for key, value in data.items()}
+        return None if any(part is None for part in parts.values()) else parts
+    if isinstance(data, (list, tuple)) and data and not np.isscalar(data[0]):
+        values = [_as_tensors(value) for value in data]
+        return None if any(value is None for value in values) else type(data)(values)
+    return None
+
+
+def _copied(data: NDArray[Any]) -> torch.Tensor | None:
+    # Torch warns of arrays that can't be written to, though nothing here would.
+    return torch.from_numpy(data.copy()) if data.dtype.kind in "fiub" else None
+
+
+def _take(data: Any, index: torch.Tensor) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _take(value, index) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return type(data)(_take(value, index) for value in data)
+    return data[index.to(data.device)]
+
+
+def _runs(values: NDArray[Any]) -> list[slice]:
+    """Slices of adjacent equal values."""
+    stops = [*(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]
+    return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,91 @@
+"""The gradient matrix of a training step: a row for each group of samples, and back to the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+
+from skbgmd.arrays import empty
+
+#: Something that computes the loss of some samples.
+Loss = Callable[[], torch.Tensor]
+
+
+class GradientMatrix:
+    """Memory for the gradients of groups of samples, one row each; used again in each step.
+
+    Parameters
+    ----------
+    parameters : sequence of tensors
+        What the loss is differentiated by.
+
+    Attributes
+    ----------
+    n_columns : int
+        Numbers in a row: the elements of the parameters, in their order.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.sizes = [parameter.numel() for parameter in self.parameters]
+        self.n_columns = sum(self.sizes)
+        wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
+        self.dtype = torch.float64 if wide else torch.float32
+        self.device = self.parameters[0].device
+        self._memory: torch.Tensor | None = None
+
+    def fits(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether it was made for these very parameters."""
+        same = len(parameters) == len(self.parameters)
+        return same and all(a is b for a, b in zip(parameters, self.parameters, strict=True))
+
+    def rows(self, n: int) -> torch.Tensor:
+        """The first n rows, as they were left."""
+        if self._memory is None or len(self._memory) < n:
+            self._memory = empty((n, self.n_columns), self.dtype, self.device)
+        return self._memory[:n]
+
+    def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
+        """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
+            if gradient is None:
+                part.zero_()
+            else:
+                part.copy_(gradient.to_dense().reshape(-1) if gradient.is_sparse else gradient.reshape(-1))
+
+    def displace(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
+        """Take plain gradient steps on one loss after the other; write the way back, divided by ``lr``, to a row.
+
+        The parameters are put back to where they were. One step of any length writes the gradient.
+
+        Returns
+        -------
+        list of tensors
+            The losses.
+        """
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        seen = []
+        for compute in losses:
+            loss = compute()
+            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            with torch.no_grad():
+                for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                    if gradient is not None:
+                        parameter.sub_(gradient, alpha=lr)
+            seen.append(loss)
+        with torch.no_grad():
+            for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
+                part.copy_(((start - parameter) / lr).reshape(-1))
+                parameter.copy_(start)
+        return seen
+
+    def add_to_gradients(self, vector: torch.Tensor) -> None:
+        """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards."""
+        for parameter, part in zip(self.parameters, torch.split(vector, self.sizes), strict=True):
+            gradient = part.view(parameter.shape).to(parameter.dtype)
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.add_(gradient)

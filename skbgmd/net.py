@@ -1,0 +1,376 @@
+"""skorch nets whose training step aggregates the gradients of groups of samples robustly.
+
+Only the step is replaced: callbacks, history, schedulers, gradient clipping, closures of optimizers, accumulation of
+gradients, validation, saving and loading are skorch's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch.dataset import get_len, unpack_data
+from skorch.utils import multi_indexing
+
+from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.arrays import check_integer
+from skbgmd.batches import ArrayLoader, even_slices
+from skbgmd.microbatch import GradientMatrix
+from skbgmd.rows import DenseRows
+
+_PARAMETERS = """
+    Parameters
+    ----------
+    module : torch module (class or instance)
+        As in skorch.
+    aggregator : str or Aggregator, default="block_geometric_median"
+        What makes one gradient of the groups' gradients: a key of :data:`skbgmd.aggregators.AGGREGATORS`, or an
+        aggregator.
+    group_size : int or None, default=8
+        Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
+        be, of sizes as equal as can be. None: the whole batch is one group, which is plain training.
+    local_steps : int, default=1
+        Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
+        row is then the way it went, divided by the learning rate.
+    gradient_corruption : GradientCorruption, default=None
+        Corrupts rows before they are aggregated, to see what a rule withstands.
+    random_state : int, RandomState or None, default=None
+        Seed of what the gradient corruption draws.
+    **kwargs
+        Parameters of the skorch net.
+"""
+
+
+class StatefulAggregator:
+    """An aggregator with its state, saved and loaded like a module: ``net.save_params(f_aggregator=...)``.
+
+    A state counts once a batch, however often an optimizer evaluates the batch: the first evaluation's is kept.
+    """
+
+    def __init__(self, aggregator: Aggregator, seed: int) -> None:
+        self.aggregator, self.seed = aggregator, seed
+        self.state: Any = None
+        self.n_batches = 0
+        self._after: tuple[Any] | None = None
+
+    def __call__(self, rows: DenseRows) -> Aggregate:
+        aggregate, after = self.aggregator(rows, self.state)
+        if self._after is None:
+            self._after = (after,)
+        return aggregate
+
+    def random_state(self) -> np.random.RandomState:
+        """A generator for the present batch: each evaluation of it draws the same."""
+        return np.random.RandomState(np.random.SeedSequence([self.seed, self.n_batches]).generate_state(4))
+
+    def commit(self) -> None:
+        """The batch is over: what its first evaluation left is the state."""
+        if self._after is not None:
+            (self.state,) = self._after
+            self._after = None
+            self.n_batches += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs, as plain containers and tensors."""
+        return {"state": pack_state(self.state), "n_batches": self.n_batches, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        state = unpack_state(state_dict["state"])
+        self.state, self.n_batches, self.seed = state, state_dict["n_batches"], state_dict["seed"]
+        self._after = None
+
+
+class _RobustTraining(NeuralNet):
+    """The robust training step, for any of skorch's nets."""
+
+    cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
+
+    def __init__(
+        self,
+        module: Any,
+        *args: Any,
+        aggregator: str | Aggregator = "block_geometric_median",
+        group_size: int | None = 8,
+        local_steps: int = 1,
+        gradient_corruption: Any = None,
+        random_state: Any = None,
+        iterator_train: Any = ArrayLoader,
+        iterator_valid: Any = ArrayLoader,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, *args, iterator_train=iterator_train, iterator_valid=iterator_valid, **kwargs)
+        self.aggregator = aggregator
+        self.group_size = group_size
+        self.local_steps = local_steps
+        self.gradient_corruption = gradient_corruption
+        self.random_state = random_state
+
+    # ---- life cycle -------------------------------------------------------------------------------------------------
+
+    def initialize(self) -> Any:
+        self._checked_parameters()
+        super().initialize()
+        self._initialize_aggregator()
+        self._gradients_: GradientMatrix | None = None
+        self._trust_: NDArray[np.float64] | None = None
+        return self
+
+    def _initialize_aggregator(self) -> None:
+        # A copy: changing the parameter in the middle of a training must be noticed.
+        aggregator = copy.deepcopy(get_aggregator(self.aggregator))
+        given = self.random_state
+        drawn = given if isinstance(given, np.random.RandomState) else np.random.RandomState(given)
+        self.aggregator_ = StatefulAggregator(aggregator, int(drawn.randint(0, 2**31 - 1)))
+
+    def _checked_parameters(self) -> tuple[Aggregator, int | None, int]:
+        aggregator = get_aggregator(self.aggregator)
+        group_size = None if self.group_size is None else check_integer(self.group_size, "group_size")
+        corruption = self.gradient_corruption
+        if corruption is not None and not callable(getattr(corruption, "apply_", None)):
+            raise TypeError(
+                f"gradient_corruption must be None or have a method apply_(gradients, random_state); "
+                f"found {corruption!r}."
+            )
+        return aggregator, group_size, check_integer(self.local_steps, "local_steps")
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        super().on_train_begin(net, X=X, y=y, **kwargs)
+        aggregator, _, _ = self._checked_parameters()
+        if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
+            aggregator
+        ) is not type(self.aggregator_.aggregator):
+            self._initialize_aggregator()
+        self._trust_ = None
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        super().on_epoch_begin(net, **kwargs)
+        self._records_: list[dict[str, float]] = []
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        super().on_batch_end(net, batch=batch, training=training, **kwargs)
+        if training:
+            self.aggregator_.commit()
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        for name in sorted({name for record in self._records_ for name in record}):
+            values = [record[name] for record in self._records_ if name in record]
+            self.history.record(name, sum(values) if name == "aggregation_time" else sum(values) / len(values))
+        super().on_epoch_end(net, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The matrix is memory to work in, not a part of the net.
+        return {key: value for key, value in super().__getstate__().items() if key != "_gradients_"}
+
+    # ---- the step ---------------------------------------------------------------------------------------------------
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Add the aggregate of the groups' gradients to the parameters' ``grad``.
+
+        Returns
+        -------
+        step : dict
+            ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
+        """
+        _, group_size, local_steps = self._checked_parameters()
+        slices = _slices(batch, group_size)
+        weight = getattr(batch, "weight", None)
+        if len(slices) == 1 and weight is None and local_steps == 1:
+            self._remember_trust(batch, slices, np.ones(1))
+            step: dict[str, Any] = super().train_step_single(batch, **fit_params)
+            return step
+        self._set_training(True)
+        if any(part.stop - part.start < 2 * local_steps for part in slices):
+            _refuse_batch_norm(self.module_)
+        gradients = self._gradient_matrix()
+        matrix = gradients.rows(len(slices))
+        weights, norms = np.empty(len(slices)), np.empty(len(slices))
+        losses: list[torch.Tensor] = []
+        predictions: list[Any] = []
+        for number, part in enumerate(slices):
+            w = None if weight is None else weight[part]
+            weights[number] = part.stop - part.start if w is None else float(w.sum())
+            compute = [
+                partial(self._group_loss, batch, piece, weight, predictions, fit_params)
+                for piece in _pieces(part, local_steps)
+            ]
+            if local_steps == 1:
+                seen = [compute[0]()]
+                gradients.differentiate(seen[0], matrix[number])
+            else:
+                seen = gradients.displace(compute, self._learning_rate(), matrix[number])
+            # While the row is still in the cache.
+            norms[number] = float(torch.linalg.vector_norm(matrix[number]))
+            losses.append(torch.stack(seen).mean())
+        aggregate = self._aggregate(matrix, weights, norms)
+        factor = float(weights.sum()) if self._sums_losses() else 1.0
+        gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
+        if aggregate.weights is not None:
+            self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
+        shares = torch.as_tensor(weights / weights.sum(), dtype=losses[0].dtype, device=losses[0].device)
+        return {"loss": factor * (torch.stack(losses) @ shares), "y_pred": _concatenate(predictions)}
+
+    def _group_loss(
+        self, batch: Any, part: slice, weight: torch.Tensor | None, predictions: list[Any], fit_params: dict[str, Any]
+    ) -> torch.Tensor:
+        """Mean loss of some samples of a batch; what was predicted is appended to ``predictions``."""
+        X, y = unpack_data(batch)
+        Xi, yi = multi_indexing(X, part), multi_indexing(y, part)
+        predicted = self.infer(Xi, **fit_params)
+        predictions.append(predicted)
+        if weight is None:
+            loss: torch.Tensor = self.get_loss(predicted, yi, X=Xi, training=True)
+            return loss / (part.stop - part.start) if self._sums_losses() else loss
+        with _reduction(self.criterion_, "none"):
+            losses = self.get_loss(predicted, yi, X=Xi, training=True)
+        w = weight[part].to(device=losses.device, dtype=losses.dtype)
+        each = losses.reshape(len(w), -1).mean(dim=1)
+        mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
+        return mean
+
+    def _aggregate(self, matrix: torch.Tensor, weights: NDArray[np.float64], norms: NDArray[np.float64]) -> Aggregate:
+        if self.gradient_corruption is not None:
+            corrupt = self.gradient_corruption.apply_(matrix, self.aggregator_.random_state())
+            for number in corrupt.tolist():
+                norms[number] = float(torch.linalg.vector_norm(matrix[number]))
+        start = time.perf_counter()
+        # A norm that overflowed or is lost in rounding is for the rows to find out.
+        known = norms if np.all((norms > 1e-16) & (norms < np.inf)) else None
+        aggregate = self.aggregator_(DenseRows(matrix, weights / weights.max(), norms=known))
+        self._record(aggregate, weights, time.perf_counter() - start)
+        return aggregate
+
+    def _record(self, aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> None:
+        record = {"aggregation_time": seconds}
+        if aggregate.weights is not None:
+            least = np.argsort(aggregate.weights / np.maximum(weights, 1e-300))[: len(weights) // 2]
+            record["distrusted_weight"] = float(aggregate.weights[least].sum())
+        if aggregate.mass is not None:
+            record["selected_mass"] = aggregate.mass
+        # Outside an epoch, in a training step made by hand, there is no one to tell.
+        if hasattr(self, "_records_"):
+            self._records_.append(record)
+
+    def _remember_trust(self, batch: Any, slices: list[slice], trust: NDArray[np.float64]) -> None:
+        positions = getattr(batch, "positions", None)
+        if positions is None:
+            return
+        size = int(positions.max()) + 1
+        if self._trust_ is None or self._trust_.shape[1] < size:
+            old, self._trust_ = self._trust_, np.zeros((2, 2 * size))
+            if old is not None:
+                self._trust_[:, : old.shape[1]] = old
+        of_sample = np.repeat(trust, [part.stop - part.start for part in slices])
+        np.add.at(self._trust_[0], positions, of_sample)
+        np.add.at(self._trust_[1], positions, 1.0)
+
+    def sample_trust(self, n: int) -> NDArray[np.float64]:
+        """Mean weight of each of the first n samples of the last training's dataset, one as in a plain mean.
+
+        NaN where nothing is known: the sample was never trained on, or the aggregator doesn't weigh rows.
+        """
+        sums = np.zeros((2, n))
+        if self._trust_ is not None:
+            width = min(n, self._trust_.shape[1])
+            sums[:, :width] = self._trust_[:, :width]
+        trust: NDArray[np.float64] = np.where(sums[1] > 0.0, sums[0] / np.maximum(sums[1], 1.0), np.nan)
+        return trust
+
+    def _gradient_matrix(self) -> GradientMatrix:
+        parameters = [parameter for _, parameter in self.get_all_learnable_params() if parameter.requires_grad]
+        held = getattr(self, "_gradients_", None)
+        if held is None or not held.fits(parameters):
+            self._gradients_ = held = GradientMatrix(parameters)
+        return held
+
+    def _learning_rate(self) -> float:
+        return float(self.optimizer_.param_groups[0]["lr"])
+
+    def _sums_losses(self) -> bool:
+        return getattr(self.criterion_, "reduction", "mean") == "sum"
+
+
+class RobustNeuralNet(_RobustTraining):  # noqa: D101
+    __doc__ = f"""skorch's ``NeuralNet`` with a robust training step.
+{_PARAMETERS}"""
+
+
+class RobustNeuralNetClassifier(_RobustTraining, NeuralNetClassifier):  # noqa: D101
+    __doc__ = f"""skorch's ``NeuralNetClassifier`` with a robust training step.
+{_PARAMETERS}
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from skbgmd import RobustNeuralNetClassifier
+    >>> X = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    >>> y = (X[:, 0] > 0).astype(np.int64)
+    >>> module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softmax(dim=-1))
+    >>> net = RobustNeuralNetClassifier(module, lr=0.5, verbose=0).fit(X, y)
+    >>> bool(net.score(X, y) > 0.9)
+    True
+    """
+
+
+class RobustNeuralNetRegressor(_RobustTraining, NeuralNetRegressor):  # noqa: D101
+    __doc__ = f"""skorch's ``NeuralNetRegressor`` with a robust training step.
+{_PARAMETERS}"""
+
+
+def _slices(batch: Any, group_size: int | None) -> list[slice]:
+    given: list[slice] | None = getattr(batch, "slices", None)
+    if given is not None:
+        return given
+    n = get_len(unpack_data(batch)[0])
+    return even_slices(n, 1 if group_size is None else -(-n // group_size))
+
+
+def _pieces(part: slice, parts: int) -> list[slice]:
+    n = part.stop - part.start
+    return [slice(part.start + piece.start, part.start + piece.stop) for piece in even_slices(n, min(parts, n))]
+
+
+def _refuse_batch_norm(module: torch.nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.training:
+            raise ValueError(
+                f"Groups must have at least two samples to pass through batch normalization; found a group of one and "
+                f"the layer {name!r}. Raise group_size, or use torch.nn.GroupNorm or LayerNorm."
+            )
+
+
+def _concatenate(predictions: list[Any]) -> Any:
+    if isinstance(predictions[0], tuple):
+        return tuple(torch.cat(parts) for parts in zip(*predictions, strict=True))
+    return torch.cat(predictions)
+
+
+@contextmanager
+def _reduction(criterion: Any, reduction: str) -> Any:
+    """Let a criterion reduce its losses otherwise."""
+    before = getattr(criterion, "reduction", None)
+    if before is None:
+        raise ValueError(
+            f"The criterion must have an attribute `reduction` for samples to be weighted; found {criterion!r}."
+        )
+    criterion.reduction = reduction
+    try:
+        yield
+    finally:
+        criterion.reduction = before
+
+
+__all__ = [
+    "RobustNeuralNet",
+    "RobustNeuralNetClassifier",
+    "RobustNeuralNetRegressor",
+    "StatefulAggregator",
+]

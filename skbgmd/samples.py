@@ -1,0 +1,116 @@
+"""Training samples with their weights and clients, between an estimator's arrays and a net's batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from skorch.dataset import Dataset
+
+
+class SampleDataset(Dataset):  # type: ignore[misc]
+    """A skorch dataset whose samples have weights and clients; :class:`skbgmd.batches.ArrayLoader` hands them on."""
+
+    def __init__(self, X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -> None:
+        super().__init__(X, y)
+        self.sample_weight, self.clients = sample_weight, clients
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples to train on.
+
+    Attributes
+    ----------
+    X : ndarray of shape (m, ...)
+    y : ndarray of shape (m,) or (m, n_outputs)
+    weight : ndarray of shape (m,), or None
+        Positive float64 weights; None: all one.
+    clients : ndarray of shape (m,), or None
+    source : ndarray of shape (n,), int64
+        For each sample that was given, its place among these; -1: it has no weight.
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weight: NDArray[np.float64] | None
+    clients: NDArray[Any] | None
+    source: NDArray[np.int64]
+
+    @property
+    def dataset(self) -> SampleDataset:
+        return SampleDataset(self.X, self.y, self.weight, self.clients)
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One number a sample here, as one number a sample that was given; zero where that has no weight."""
+        return np.where(self.source >= 0, values[self.source], 0.0)
+
+
+def prepare(
+    X: NDArray[Any],
+    y: NDArray[Any],
+    weight: NDArray[np.float64] | None,
+    clients: NDArray[Any] | None,
+    *,
+    merge: bool,
+) -> Samples:
+    """Leave out samples without weight, and merge equal ones, adding up their weights.
+
+    Merged, a sample of weight two is the same training as the sample twice. What equals what takes a sort of whole
+    samples, so it is meant for few of them; afterwards they are in an order that doesn't depend on the given one.
+    """
+    n = len(X)
+    kept = np.arange(n) if weight is None else np.flatnonzero(weight > 0.0)
+    source = np.full(n, -1, dtype=np.int64)
+    source[kept] = np.arange(len(kept))
+    X, y = X[kept], y[kept]
+    weight = None if weight is None else weight[kept]
+    clients = None if clients is None else clients[kept]
+    if merge:
+        keys = [X.reshape(len(X), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
+        if clients is not None:
+            keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
+        _, first, inverse = np.unique(np.hstack(keys), axis=0, return_index=True, return_inverse=True)
+        inverse = inverse.ravel()
+        total = np.bincount(inverse, weights=weight, minlength=len(first))
+        source[kept] = inverse
+        X, y = X[first], y[first]
+        clients = None if clients is None else clients[first]
+        weight = None if np.all(total == total[0]) else total
+    return Samples(X, y, weight, clients, source)
+
+
+def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64] | None:
+    """Sample weights as float64, or None.
+
+    Raises
+    ------
+    ValueError
+        Of a wrong shape, negative, not finite, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    weight: NDArray[np.float64] = check_array(
+        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.ndim == 0:
+        weight = np.full(len(X), float(weight))
+    if weight.shape != (len(X),):
+        raise ValueError(f"sample_weight must have shape ({len(X)},); found shape {weight.shape}.")
+    if (weight < 0.0).any():
+        raise ValueError(f"sample_weight must not be negative; found {weight.min():g}.")
+    if not weight.any():
+        raise ValueError("sample_weight must have a positive entry; found only zeros.")
+    return weight
+
+
+def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
+    """Client ids, one a sample, or None."""
+    if groups is None:
+        return None
+    clients: NDArray[Any] = column_or_1d(groups)
+    check_consistent_length(X, clients)
+    return clients
