@@ -6,11 +6,12 @@ from unittest import SkipTest
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from skbgmd.corruption import GaussianNoise, ImpulseNoise
+from skbgmd.corruption import CorruptedLabels, GaussianNoise, ImpulseNoise, LabelCorruption
 
-ESTIMATORS = [GaussianNoise(), ImpulseNoise()]
+ESTIMATORS = [GaussianNoise(), ImpulseNoise(), CorruptedLabels(LogisticRegression()), LabelCorruption()]
 CHECKS = [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)]
 
 
