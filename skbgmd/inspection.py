@@ -124,7 +124,7 @@ def robustness_curve(
     >>> fractions, train_scores, test_scores = robustness_curve(
     ...     GaussianNB(), X, y, corruption=corruption, fractions=[0.0, 0.4], random_state=0)
     >>> test_scores.mean(axis=1).round(2)
-    array([0.95, 0.8 ])
+    array([0.95, 0.88])
     """
     shares = _fractions(fractions)
     if isinstance(corruption, str):

@@ -36,20 +36,19 @@ def corrupt_labels(
 ) -> tuple[NDArray[Any], BoolArray]:
     r"""Give some of the labels another class.
 
-    :math:`\lfloor \psi n \rfloor` labels are drawn at random, and every drawn label changes:
+    :math:`\lfloor \psi m \rfloor` of the m labels in question are drawn at random, and every drawn label changes:
 
-    - ``"uniform"``: to any of the other classes, at even odds (symmetric label noise).
-    - ``"pair"``: to the class that follows in sorted order, after the last the first (pair flip).
-    - ``"backdoor"``: to ``target``, whatever it was. Only labels other than ``target`` are drawn; if there are fewer
-      than :math:`\lfloor \psi n \rfloor`, all of them are. This is the label corruption of Acharya et al. (2022),
-      except that there a drawn sample of the target class counts although it stays as it is.
+    - ``"uniform"``: any label, to any of the other classes at even odds (symmetric label noise).
+    - ``"pair"``: any label, to the class that follows in sorted order, after the last the first (pair flip).
+    - ``"backdoor"``: any label other than ``target``, to ``target``. Acharya et al. (2022) draw from all labels; those
+      drawn that are ``target`` already stay, so that the expected number of changes is the same.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Labels of any type that can be sorted: integers, booleans, strings.
     fraction : float
-        Share ψ of all labels to corrupt, in [0, 1].
+        Share ψ of the labels in question to corrupt, in [0, 1].
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
         What becomes of a label.
     classes : array-like of shape (n_classes,), default=None
@@ -80,7 +79,7 @@ def corrupt_labels(
     >>> y_corrupt, corrupted = corrupt_labels(
     ...     ["bag", "coat", "bag", "shirt"], fraction=0.5, kind="backdoor", target="bag", random_state=0)
     >>> y_corrupt.tolist(), corrupted
-    (['bag', 'bag', 'bag', 'bag'], array([False,  True, False,  True]))
+    (['bag', 'coat', 'bag', 'bag'], array([False, False, False,  True]))
     """
     share = check_share(fraction, "fraction")
     check_choice(kind, "kind", KINDS)
@@ -94,7 +93,7 @@ def corrupt_labels(
         return result, corrupted
     rng = random_source(random_state)
     eligible = np.flatnonzero(codes != goal) if goal is not None else np.arange(n)
-    rows = draw_rows(eligible, corrupt_total(share, n), rng)
+    rows = draw_rows(eligible, corrupt_total(share, len(eligible)), rng)
     if goal is not None:
         new = np.full(len(rows), goal)
     else:
@@ -160,7 +159,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     estimator : classifier
         What to train. It is cloned.
     fraction : float, default=0.0
-        Share ψ of the labels to corrupt, in [0, 1].
+        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
         What becomes of a label; see :func:`corrupt_labels`.
     target : label, default=None
@@ -178,7 +177,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The estimator's classes.
     n_features_in_ : int
         The estimator's number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         The estimator's names of features, where it has them.
 
     Examples
@@ -189,7 +188,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> X, y = load_iris(return_X_y=True)
     >>> model = CorruptedLabels(GaussianNB(), fraction=0.4, kind="backdoor", target=2, random_state=0).fit(X, y)
     >>> int(model.corrupted_.sum()), round(model.score(X, y), 2), round(GaussianNB().fit(X, y).score(X, y), 2)
-    (60, 0.87, 0.96)
+    (40, 0.92, 0.96)
     """
 
     def __init__(
@@ -399,7 +398,7 @@ class LabelCorruption(BaseEstimator):
     Parameters
     ----------
     fraction : float, default=0.0
-        Share ψ of the labels to corrupt, in [0, 1].
+        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
         What becomes of a label; see :func:`corrupt_labels`.
     target : label, default=None
@@ -413,7 +412,7 @@ class LabelCorruption(BaseEstimator):
         Which labels the last ``fit_resample`` changed; after ``fit``, none.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where all of them are strings.
 
     Examples
