@@ -193,7 +193,7 @@ class GaussianNoise(FeatureCorruption):
         Which rows the last ``fit_transform`` corrupted; after ``fit``, none.
     n_features_in_ : int
         Number of features; of images (n, channels, height, width), of channels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where all of them are strings.
 
     Examples
@@ -246,7 +246,7 @@ class ImpulseNoise(FeatureCorruption):
         Values of pepper and salt for each feature.
     n_features_in_ : int
         Number of features; of images (n, channels, height, width), of channels.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where all of them are strings.
 
     Examples
