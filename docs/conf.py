@@ -35,6 +35,8 @@ html_title = f"skbgmd {release}"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# scikit-learn makes these and refers to its own pages in them.
+autodoc_default_options = {"exclude-members": "set_fit_request, set_partial_fit_request, set_score_request"}
 # Members are listed by the templates.
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False

@@ -1,0 +1,70 @@
+"""What all corruptions have in common: a fraction of the rows, drawn at random."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+Indices = NDArray[np.intp]
+
+
+def check_share(value: Any, name: str) -> float:
+    """A number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; found {value!r}.")
+    share = float(value)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{name} must be at least 0 and at most 1; found {value!r}.")
+    return share
+
+
+def warn_hopeless(fraction: float, stacklevel: int) -> None:
+    """Warn where no rule could tell the corrupt rows from the honest ones; ``stacklevel`` counts from here."""
+    if fraction >= 0.5:
+        warnings.warn(
+            f"No rule withstands fraction={fraction:g}: with half of the rows or more corrupt, the breakdown point of "
+            "1/2 is reached.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def random_source(random_state: Any) -> np.random.RandomState:
+    """A source of random numbers that is never the global one.
+
+    Parameters
+    ----------
+    random_state : int, RandomState, Generator or None
+        A seed; a source, which is used up as it is drawn from; None: a new source, seeded afresh.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if random_state is None:
+        # scikit-learn's None is the global source: a corruption must not change what others draw from it.
+        return np.random.RandomState()
+    if isinstance(random_state, np.random.Generator):
+        return np.random.RandomState(random_state.bit_generator)
+    source: np.random.RandomState = check_random_state(random_state)
+    return source
+
+
+def corrupt_total(fraction: float, n: int) -> int:
+    r"""How many of n rows are corrupt, :math:`\lfloor \psi n \rfloor`."""
+    # 0.29 * 100 is a little less than 29.
+    return int(fraction * n + 1e-9)
+
+
+def draw_rows(eligible: Indices, count: int, rng: np.random.RandomState) -> Indices:
+    """Draw ``count`` of the eligible rows, in ascending order.
+
+    Fewer rows drawn from an equal source are among those that are drawn when there are more.
+    """
+    return np.sort(rng.permutation(eligible)[:count])

@@ -1,0 +1,290 @@
+"""Corrupt features: transformers that spoil training rows and leave everything else alone."""
+
+from __future__ import annotations
+
+from abc import ABCMeta, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skbgmd.arrays import check_number
+from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, random_source, warn_hopeless
+
+
+def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:
+    r"""Rows with independent noise added to every entry: :math:`x + \sigma z`, :math:`z \sim N(0, 1)`.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, ...)
+        Of a floating dtype, which is that of the result.
+    std : float
+        Standard deviation σ, in units of the features.
+    rng : RandomState
+        Source of the noise.
+    """
+    noisy: NDArray[Any] = (rows + std * rng.standard_normal(rows.shape)).astype(rows.dtype, copy=False)
+    return noisy
+
+
+def salt_and_pepper(
+    rows: NDArray[Any], amount: float, low: ArrayLike, high: ArrayLike, rng: np.random.RandomState
+) -> NDArray[Any]:
+    """Rows of which each entry is replaced with probability ``amount``, by its lowest or highest value at even odds.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, ...)
+        Of a floating dtype, which is that of the result.
+    amount : float
+        Probability, in [0, 1].
+    low, high : array-like
+        Lowest and highest value; they broadcast to a row.
+    rng : RandomState
+        Source of the draws.
+    """
+    draw = rng.random_sample(rows.shape)
+    noisy = np.where(draw < 0.5 * amount, np.asarray(low, rows.dtype), rows)
+    return np.where((draw >= 0.5 * amount) & (draw < amount), np.asarray(high, rows.dtype), noisy)
+
+
+class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+    """A transformer that corrupts training rows; inherit from it and write ``_corrupt``.
+
+    ``fit_transform`` corrupts, ``transform`` is the identity. So a pipeline trains on corrupt rows and predicts on
+    clean ones.
+    """
+
+    fraction: float
+    random_state: Any
+
+    def fit(self, X: ArrayLike, y: Any = None) -> FeatureCorruption:
+        """Learn the shape and the range of the features; corrupts nothing.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features, ...)
+            Clean training rows, finite.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter of the wrong kind or out of its range; X that is empty, sparse or not finite.
+        """
+        self._learn(X)
+        return self
+
+    def fit_transform(self, X: ArrayLike, y: Any = None) -> NDArray[Any]:
+        r"""Corrupt :math:`\lfloor \psi n \rfloor` rows of X, drawn at random.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features, ...)
+            Clean training rows, finite.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        X_corrupt : ndarray of the shape of X
+            A copy, float32 for float32 and float64 for all others. ``corrupted_`` says which rows were corrupted;
+            the others are as they were, bit by bit.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for ``fit``.
+        """
+        result = self._learn(X).copy()
+        # One level is scikit-learn's, which wraps the method for set_output.
+        warn_hopeless(float(self.fraction), stacklevel=4)
+        rng = random_source(self.random_state)
+        n = len(result)
+        rows = draw_rows(np.arange(n), corrupt_total(float(self.fraction), n), rng)
+        if len(rows):
+            result[rows] = self._corrupt(result[rows], rng)
+            self.corrupted_[rows] = True
+        return result
+
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
+        """Return X as it is, once it is found to be of the shape that was fitted.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features, ...)
+            Rows, finite.
+
+        Returns
+        -------
+        X : ndarray of the same shape
+            Not a copy where X is a float32 or float64 array already.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit`` or ``fit_transform``.
+        ValueError
+            X that is empty, sparse, not finite or of another shape of rows.
+        """
+        check_is_fitted(self)
+        array = self._validated(X, reset=False)
+        if array.shape[1:] != self._row_shape:
+            raise ValueError(f"X must have rows of shape {self._row_shape}, as in fit; found {array.shape[1:]}.")
+        return array
+
+    def _learn(self, X: ArrayLike) -> NDArray[Any]:
+        check_share(self.fraction, "fraction")
+        self._check_parameters()
+        array = self._validated(X, reset=True)
+        self._row_shape = array.shape[1:]
+        self._learn_range(array)
+        self.corrupted_ = np.zeros(len(array), dtype=bool)
+        return array
+
+    def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        array: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True)
+        return array
+
+    def _learn_range(self, X: NDArray[Any]) -> None:
+        """Learn of the clean rows what ``_corrupt`` needs."""
+
+    @abstractmethod
+    def _check_parameters(self) -> None:
+        """Check the parameters other than ``fraction``."""
+
+    @abstractmethod
+    def _corrupt(self, rows: NDArray[Any], rng: np.random.RandomState) -> NDArray[Any]:
+        """Corrupt copies of the rows that were drawn."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class GaussianNoise(FeatureCorruption):
+    r"""Add Gaussian noise to every feature of some training rows.
+
+    A corrupt row becomes :math:`x + \sigma z` with :math:`z \sim N(0, I)`: the additive feature corruption of
+    Acharya et al. (2022), after Hendrycks & Dietterich (2018), where :math:`\sigma^2 = 100`.
+
+    Parameters
+    ----------
+    fraction : float, default=0.0
+        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. From 0.5 on there is a
+        warning.
+    std : float, default=10.0
+        Standard deviation σ, in units of the features.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows and the noise. None: another one each time, never NumPy's global one.
+
+    Attributes
+    ----------
+    corrupted_ : ndarray of shape (n_samples,), bool
+        Which rows the last ``fit_transform`` corrupted; after ``fit``, none.
+    n_features_in_ : int
+        Number of features; of images (n, channels, height, width), of channels.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where all of them are strings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbgmd.corruption import GaussianNoise
+    >>> noise = GaussianNoise(fraction=0.4, random_state=0)
+    >>> X = np.zeros((5, 3))
+    >>> bool(np.abs(noise.fit_transform(X)).max() > 3), noise.corrupted_
+    (True, array([ True, False,  True, False, False]))
+    >>> float(np.abs(noise.transform(X)).max())
+    0.0
+    """
+
+    def __init__(self, fraction: float = 0.0, std: float = 10.0, random_state: Any = None) -> None:
+        self.fraction, self.std, self.random_state = fraction, std, random_state
+
+    def _check_parameters(self) -> None:
+        check_number(self.std, "std")
+
+    def _corrupt(self, rows: NDArray[Any], rng: np.random.RandomState) -> NDArray[Any]:
+        return add_gaussian_noise(rows, self.std, rng)
+
+
+class ImpulseNoise(FeatureCorruption):
+    r"""Salt and pepper: set most features of some training rows to their lowest or highest value.
+
+    Each feature of a corrupt row is replaced with probability ``amount``, by the minimum or the maximum of the data
+    at even odds. The impulse corruption of Acharya et al. (2022), after Hendrycks & Dietterich (2018), sets 90 % of
+    the pixels to 0 or 1: ``amount=0.9, value_range=(0, 1)``.
+
+    Parameters
+    ----------
+    fraction : float, default=0.0
+        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. From 0.5 on there is a
+        warning.
+    amount : float, default=0.9
+        Probability that a feature of a corrupt row is replaced, in [0, 1].
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows and the draws. None: another one each time, never NumPy's global one.
+    value_range : pair of floats or None, default=None
+        Lowest and highest value, the same for all features. None: each feature's own minimum and maximum, learned
+        in ``fit``. Give it for images: a pixel that is black in all of them would stay black.
+
+    Attributes
+    ----------
+    corrupted_ : ndarray of shape (n_samples,), bool
+        Which rows the last ``fit_transform`` corrupted; after ``fit``, none.
+    data_min_, data_max_ : ndarray of shape (n_features, ...)
+        Values of pepper and salt for each feature.
+    n_features_in_ : int
+        Number of features; of images (n, channels, height, width), of channels.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where all of them are strings.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbgmd.corruption import ImpulseNoise
+    >>> X = np.full((4, 6), 0.5)
+    >>> noise = ImpulseNoise(fraction=0.25, amount=1.0, value_range=(0, 1), random_state=3)
+    >>> noise.fit_transform(X)[noise.corrupted_]
+    array([[1., 0., 1., 0., 0., 0.]])
+    """
+
+    def __init__(
+        self,
+        fraction: float = 0.0,
+        amount: float = 0.9,
+        random_state: Any = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
+        self.fraction, self.amount, self.random_state = fraction, amount, random_state
+        self.value_range = value_range
+
+    def _check_parameters(self) -> None:
+        check_share(self.amount, "amount")
+        if self.value_range is None:
+            return
+        limits = np.asarray(self.value_range, dtype=np.float64)
+        if limits.shape != (2,) or not np.isfinite(limits).all() or limits[0] > limits[1]:
+            raise ValueError(
+                f"value_range must be None or two finite numbers in ascending order; found {self.value_range!r}."
+            )
+
+    def _learn_range(self, X: NDArray[Any]) -> None:
+        if self.value_range is None:
+            self.data_min_, self.data_max_ = X.min(axis=0), X.max(axis=0)
+        else:
+            low, high = self.value_range
+            self.data_min_, self.data_max_ = np.full(X.shape[1:], low, X.dtype), np.full(X.shape[1:], high, X.dtype)
+
+    def _corrupt(self, rows: NDArray[Any], rng: np.random.RandomState) -> NDArray[Any]:
+        return salt_and_pepper(rows, self.amount, self.data_min_, self.data_max_, rng)

@@ -1,0 +1,45 @@
+"""scikit-learn's own checks of estimators: all of them, none skipped, none expected to fail."""
+
+from __future__ import annotations
+
+from unittest import SkipTest
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from skbgmd.corruption import CorruptedLabels, GaussianNoise, ImpulseNoise, LabelCorruption
+
+ESTIMATORS = [GaussianNoise(), ImpulseNoise(), CorruptedLabels(LogisticRegression()), LabelCorruption()]
+CHECKS = [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)]
+
+
+@pytest.fixture(autouse=True)
+def _global_randomness_is_left_alone():
+    """Some of the checks draw from NumPy's global generator themselves."""
+    before = np.random.get_state()
+    yield
+    np.random.set_state(before)
+
+
+def check_name(check):
+    arguments = ",".join(f"{key}={value}" for key, value in getattr(check, "keywords", {}).items())
+    return getattr(check, "func", check).__name__ + (f"({arguments})" if arguments else "")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "check"), CHECKS, ids=[f"{type(estimator).__name__}-{check_name(c)}" for estimator, c in CHECKS]
+)
+def test_estimator_checks(estimator, check):
+    try:
+        check(estimator)
+    except SkipTest as skipped:
+        pytest.fail(f"The check was skipped: {skipped}")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda estimator: type(estimator).__name__)
+def test_the_checks_are_there(estimator):
+    names = {check_name(check).partition("(")[0] for other, check in CHECKS if type(other) is type(estimator)}
+    assert len(names) >= 30
+    assert {"check_array_api_input", "check_fit2d_1sample", "check_estimators_pickle"} <= names
