@@ -113,7 +113,7 @@ _PARAMETERS = """
 """
 
 
-class _BlockGMD(BaseEstimator):  # type: ignore[misc]
+class _BlockGMD(BaseEstimator):
     """What both estimators share."""
 
     _net_class: Any
@@ -202,21 +202,11 @@ class _BlockGMD(BaseEstimator):  # type: ignore[misc]
             "allow_nd": self.module is not None,
             "reset": reset,
         }
-        if y is None and not reset:
-            return self._cast(validate_data(self, X, **settings))
+        if y is None:
+            return _cast(validate_data(self, X, **settings), self.module_)
         X, y = validate_data(self, X, y, multi_output=isinstance(self, RegressorMixin), **settings)
-        return self._cast(X), y
-
-    def _cast(self, X: NDArray[Any]) -> NDArray[Any]:
-        """X in the dtype of the network's parameters; integers stay for a network that embeds them."""
-        if self.module is None:
-            return X
-        network = self.module_ if hasattr(self, "net_") else getattr(self.module, "module", self.module)
-        if X.dtype.kind in "iub" and _embeds(network):
-            return X
-        parameters = list(network.parameters()) if isinstance(network, torch.nn.Module) else []
-        wide = any(parameter.dtype == torch.float64 for parameter in parameters)
-        return X.astype(np.float64 if wide else np.float32, copy=False)
+        network = getattr(self.module, "module", self.module) if reset else self.module_
+        return X if network is None else _cast(X, network), y
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -343,6 +333,7 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
     True
     """
 
+    classes_: NDArray[Any]
     _net_class = RobustNeuralNetClassifier
     _default_criterion = torch.nn.CrossEntropyLoss
 
@@ -503,12 +494,8 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable labels, (n_samples,)."""
-        chosen: NDArray[Any] = (
-            self.classes_[self.predict_proba(X).argmax(axis=1)]
-            if hasattr(self, "classes_")
-            else (self.predict_proba(X))
-        )
-        return chosen
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
 
 
 class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
@@ -532,6 +519,9 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
     True
     """
 
+    _center: NDArray[np.float64]
+    _scale: NDArray[np.float64]
+    _one_column: bool
     _net_class = RobustNeuralNetRegressor
     _default_criterion = torch.nn.MSELoss
 
@@ -670,6 +660,15 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
 
 def _is_routed(name: str) -> bool:
     return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
+
+
+def _cast(X: NDArray[Any], network: Any) -> NDArray[Any]:
+    """X in the dtype of a network's parameters; integers stay for one that embeds them. A class is of float32."""
+    if X.dtype.kind in "iub" and _embeds(network):
+        return X
+    parameters = network.parameters() if isinstance(network, torch.nn.Module) else []
+    wide = any(parameter.dtype == torch.float64 for parameter in parameters)
+    return X.astype(np.float64 if wide else np.float32, copy=False)
 
 
 def _embeds(network: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -38,6 +39,6 @@ class MLP(torch.nn.Sequential):
     ) -> None:
         sizes = [n_features, *hidden_layer_sizes]
         layers: list[torch.nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             layers += [torch.nn.Linear(before, after, dtype=dtype), torch.nn.ReLU()]
         super().__init__(*layers, torch.nn.Linear(sizes[-1], n_outputs, dtype=dtype))

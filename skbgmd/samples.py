@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from skorch.dataset import Dataset
 
 
-class SampleDataset(Dataset):  # type: ignore[misc]
+class SampleDataset(Dataset):
     """A skorch dataset whose samples have weights and clients; :class:`skbgmd.batches.ArrayLoader` hands them on."""
 
     def __init__(self, X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -> None:
@@ -75,7 +75,7 @@ def prepare(
             keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
         _, first, inverse = np.unique(np.hstack(keys), axis=0, return_index=True, return_inverse=True)
         inverse = inverse.ravel()
-        total = np.bincount(inverse, weights=weight, minlength=len(first))
+        total = np.bincount(inverse, weights=weight, minlength=len(first)).astype(np.float64)
         source[kept] = inverse
         X, y = X[first], y[first]
         clients = None if clients is None else clients[first]

@@ -153,6 +153,8 @@ class StreamedRows(ABC):
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         used = np.flatnonzero(scale)
+        if not len(used):
+            return torch.zeros(self.n_columns, dtype=self.work_dtype, device=self.device)
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
         dtype, device = self.work_dtype, self.device

@@ -14,7 +14,7 @@ from skbgmd.net import _RobustTraining
 
 
 @cache
-def robust_class(base: type[NeuralNet]) -> type[NeuralNet]:
+def robust_class(base: Any) -> Any:
     """A subclass of a skorch net's class with the robust training step; the class itself if it has that already."""
     if issubclass(base, _RobustTraining):
         return base
@@ -41,9 +41,10 @@ def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
 
 def _reduce(net: Any) -> Any:
     # A class made here can't be looked up by its name.
-    return _rebuild, (type(net).__mro__[2],), net.__getstate__()
+    base: Any = type(net).__mro__[2]
+    return _rebuild, (base,), net.__getstate__()
 
 
-def _rebuild(base: type[NeuralNet]) -> NeuralNet:
+def _rebuild(base: Any) -> Any:
     made = robust_class(base)
     return made.__new__(made)
