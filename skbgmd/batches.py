@@ -75,7 +75,7 @@ class ArrayLoader(DataLoader[Any]):
     [(4, 1), (4, 1), (2, 1)]
     >>> loader = ArrayLoader(Dataset(np.zeros((10, 1)), np.zeros(10)), batch_size=4, even=True)
     >>> [len(batch.positions) for batch in loader]
-    [4, 3, 3]
+    [5, 5]
     """
 
     def __init__(

@@ -7,6 +7,7 @@ gradients, validation, saving and loading are skorch's own.
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -114,6 +115,18 @@ class _RobustTraining(NeuralNet):
         self.local_steps = local_steps
         self.gradient_corruption = gradient_corruption
         self.random_state = random_state
+
+    def set_params(self, **kwargs: Any) -> Any:
+        """Set parameters by name; ``aggregator__x`` and ``gradient_corruption__x`` are those of these objects."""
+        nested = {name for name in kwargs if re.match(r"(aggregator|gradient_corruption)__", name)}
+        super().set_params(**{name: value for name, value in kwargs.items() if name not in nested})
+        for name in sorted(nested):
+            head, _, tail = name.partition("__")
+            part = get_aggregator(self.aggregator) if head == "aggregator" else self.gradient_corruption
+            if not hasattr(part, "set_params"):
+                raise ValueError(f"{head} must have parameters for {name!r} to be set; found {part!r}.")
+            setattr(self, head, part.set_params(**{tail: kwargs[name]}))
+        return self
 
     # ---- life cycle -------------------------------------------------------------------------------------------------
 

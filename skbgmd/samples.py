@@ -93,11 +93,10 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     """
     if sample_weight is None:
         return None
+    given = np.full(len(X), sample_weight) if np.ndim(sample_weight) == 0 else sample_weight
     weight: NDArray[np.float64] = check_array(
-        sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
+        given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
     )
-    if weight.ndim == 0:
-        weight = np.full(len(X), float(weight))
     if weight.shape != (len(X),):
         raise ValueError(f"sample_weight must have shape ({len(X)},); found shape {weight.shape}.")
     if (weight < 0.0).any():

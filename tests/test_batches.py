@@ -1,0 +1,134 @@
+"""Batches by index, against a DataLoader that collates sample by sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.dataset import Dataset
+from torch.utils.data import DataLoader, Subset
+
+from skbgmd.batches import ArrayLoader, Batch, ClientSampler, even_slices
+from skbgmd.samples import SampleDataset
+
+
+@pytest.fixture(autouse=True)
+def _torch_is_seeded():
+    """Loaders and layers draw from torch's global generator, as they do without this library."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def dataset(rng):
+    return Dataset(rng.normal(size=(23, 3)).astype(np.float32), rng.integers(0, 3, size=23))
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": True}, {"drop_last": True, "shuffle": True}])
+@pytest.mark.parametrize("part", ["whole", "subset", "subset of a subset"])
+def test_the_batches_of_a_data_loader(dataset, settings, part):
+    if part != "whole":
+        dataset = Subset(dataset, [5, 3, 1, 20, 7, 8, 9])
+    if part == "subset of a subset":
+        dataset = Subset(dataset, [6, 0, 2])
+    collected = []
+    for loader in (ArrayLoader, DataLoader):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            batches = list(loader(dataset, batch_size=4, **settings))
+            batches += list(loader(dataset, batch_size=4, **settings))
+        collected.append(batches)
+    ours, theirs = collected
+    assert all(isinstance(batch, Batch) for batch in ours)
+    assert len(ours) == len(theirs)
+    for (X, y), (X_expected, y_expected) in zip(ours, theirs, strict=True):
+        assert torch.equal(X, X_expected)
+        assert X.dtype == X_expected.dtype
+        assert torch.equal(y, y_expected)
+
+
+def test_positions_are_those_in_the_whole_dataset(dataset):
+    chosen = [5, 3, 1, 20, 7]
+    positions = np.concatenate([batch.positions for batch in ArrayLoader(Subset(dataset, chosen), batch_size=2)])
+    assert positions.tolist() == chosen
+
+
+def test_dicts_and_lists_of_arrays(rng):
+    X = {"a": rng.normal(size=(5, 2)), "b": [rng.normal(size=(5, 1)), torch.arange(5)]}
+    batch = next(iter(ArrayLoader(Dataset(X, np.arange(5)), batch_size=3)))
+    np.testing.assert_array_equal(batch[0]["a"], X["a"][:3])
+    assert torch.equal(batch[0]["b"][1], torch.arange(3))
+
+
+class Doubled(Dataset):
+    def transform(self, X, y):
+        return super().transform(2 * X, y)
+
+
+@pytest.mark.parametrize("kind", ["data frame", "own transform", "own collation"])
+def test_what_is_no_plain_array_is_left_to_the_data_loader(kind, rng):
+    X, y = rng.normal(size=(6, 2)), np.arange(6)
+    settings = {"collate_fn": lambda samples: "collated"} if kind == "own collation" else {}
+    dataset = Doubled(X, y) if kind == "own transform" else Dataset(pd.DataFrame(X) if kind == "data frame" else X, y)
+    if kind == "data frame":
+        settings = {"collate_fn": lambda samples: samples}
+    batch = next(iter(ArrayLoader(dataset, batch_size=3, **settings)))
+    assert not isinstance(batch, Batch)
+    if kind == "own transform":
+        np.testing.assert_allclose(batch[0], 2 * X[:3])
+    if kind == "own collation":
+        assert batch == "collated"
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(10, 4, [5, 5]), (5, 8, [5]), (100, 32, [34, 33, 33])])
+def test_even_batches(n, size, expected):
+    loader = ArrayLoader(Dataset(np.zeros((n, 1)), np.zeros(n)), batch_size=size, even=True)
+    sizes = [len(batch.positions) for batch in loader]
+    assert sizes == expected
+    assert len(loader) == len(expected)
+
+
+def test_even_slices_cover_everything_in_order():
+    for n in range(1, 30):
+        for parts in range(1, n + 1):
+            slices = even_slices(n, parts)
+            assert [i for part in slices for i in range(n)[part]] == list(range(n))
+            lengths = [part.stop - part.start for part in slices]
+            assert max(lengths) - min(lengths) <= 1
+            assert lengths == sorted(lengths, reverse=True)
+
+
+def test_stratified_groups_have_equal_shares_of_the_classes(rng):
+    y = np.repeat([0, 1], [112, 16])
+    dataset = SampleDataset(np.zeros((128, 1)), y)
+    loader = ArrayLoader(dataset, batch_size=64, shuffle=True, stratify=8, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for X, classes in loader:
+        rare = int(classes.sum())
+        of_group = [int(classes[part].sum()) for part in even_slices(len(X), 8)]
+        assert max(of_group) - min(of_group) <= 1
+        assert sum(of_group) == rare
+    for batch in loader:
+        seen += batch.positions.tolist()
+    assert sorted(seen) == list(range(128))
+
+
+def test_each_client_has_its_slice_in_each_batch():
+    clients = np.repeat(["b", "a", "c"], [20, 3, 11])
+    dataset = SampleDataset(np.zeros((34, 1)), np.zeros(34), np.arange(34.0), clients)
+    loader = ArrayLoader(dataset, batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(0))
+    batches = list(loader)
+    assert len(batches) == 4  # what the largest client needs
+    for batch in batches:
+        assert [len(set(clients[batch.positions[part]])) for part in batch.slices] == [1, 1, 1]
+        assert [part.stop - part.start for part in batch.slices] == [3, 5, 5]
+        np.testing.assert_array_equal(batch.weight, batch.positions)
+    of_largest = np.concatenate([batch.positions[batch.slices[1]] for batch in batches])
+    assert sorted(of_largest) == list(range(20))
+
+
+def test_a_client_begins_anew_when_it_is_through():
+    sampler = ClientSampler(np.repeat([0, 1], [6, 4]), 3, shuffle=False)
+    assert list(sampler) == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 6, 7]]

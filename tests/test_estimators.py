@@ -1,0 +1,362 @@
+"""The estimators, as users of scikit-learn meet them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochScoring
+from skorch.dataset import ValidSplit
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.aggregators import AGGREGATORS, Krum
+from skbgmd.corruption import BitFlip, GaussianNoise
+
+
+@pytest.fixture
+def forked():
+    """For tests that make modules themselves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.normal(size=(160, 4))
+    return X, np.where(X[:, 0] - X[:, 1] > 0, "yes", "no")
+
+
+@pytest.fixture
+def line(rng):
+    X = rng.normal(size=(200, 3))
+    return X, X @ [1.0, -2.0, 0.5] + 3.0
+
+
+def quick(**settings):
+    return BlockGMDClassifier(**{"max_epochs": 10, "hidden_layer_sizes": (8,), "random_state": 0, **settings})
+
+
+def states(estimator):
+    return {name: value.clone() for name, value in estimator.module_.state_dict().items()}
+
+
+def test_fit_and_predict(data):
+    X, y = data
+    model = quick(max_epochs=40, lr=0.03).fit(X, y)
+    assert model.classes_.tolist() == ["no", "yes"]
+    assert set(model.predict(X)) <= {"no", "yes"}
+    assert model.score(X, y) > 0.93
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X))
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.history_) == 40
+    assert model.sample_trust_.shape == (160,)
+    assert "selected_mass" in model.history_[-1]
+    assert "BlockGMDClassifier" in model._repr_html_()
+
+
+@pytest.mark.parametrize("random_state", [0, None, "instance"])
+def test_randomness(data, random_state):
+    X, y = data
+    results, before = [], (np.random.get_state()[1].copy(), torch.random.get_rng_state())
+    for _ in range(2):
+        given = np.random.RandomState(3) if random_state == "instance" else random_state
+        model = quick(random_state=given, gradient_corruption=BitFlip(0.3), selection="sample").fit(X, y)
+        results.append(model.predict_proba(X))
+    assert np.array_equal(*results) == (random_state is not None)
+    np.testing.assert_array_equal(before[0], np.random.get_state()[1])
+    assert torch.equal(before[1], torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_in_a_pipeline(data, n_jobs):
+    X, y = data
+    pipe = make_pipeline(StandardScaler(), GaussianNoise(0.2, random_state=0), quick(max_epochs=3))
+    grid = {"blockgmdclassifier__beta": [0.2, 1.0], "blockgmdclassifier__lr": [1e-6, 0.02]}
+    search = GridSearchCV(pipe, grid, cv=2, n_jobs=n_jobs).fit(X, y)
+    assert search.best_params_["blockgmdclassifier__lr"] == 0.02
+    scores = search.cv_results_["mean_test_score"].tolist()
+    seen = test_grid_search_in_a_pipeline.__dict__.setdefault("scores", scores)
+    assert scores == seen  # of the other number of jobs
+
+
+def test_pickle_and_clone(data):
+    X, y = data
+    model = quick(optimizer__weight_decay=0.1, aggregator=Krum()).fit(X, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    copied = clone(model)
+    assert copied.get_params()["optimizer__weight_decay"] == 0.1
+    assert copied.aggregator is not model.aggregator
+    assert not hasattr(copied, "net_")
+
+
+def test_routed_parameters(data):
+    X, y = data
+    model = quick(optimizer=torch.optim.SGD, optimizer__momentum=0.9, iterator_train__drop_last=False)
+    model.set_params(optimizer__momentum=0.8, module__hidden_layer_sizes=(3,)).fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["momentum"] == 0.8
+    assert model.module_[0].out_features == 3
+    search = GridSearchCV(quick(max_epochs=2), {"optimizer__weight_decay": [0.0, 1e3]}, cv=2).fit(X, y)
+    assert search.best_params_["optimizer__weight_decay"] == 0.0
+    scoring = EpochScoring("accuracy", name="seen", lower_is_better=False)
+    shown = quick(callbacks=[("mine", scoring)], callbacks__mine__name="other", train_split=ValidSplit(4)).fit(X, y)
+    assert "other" in shown.history_[-1]
+    assert np.isnan(shown.sample_trust_).sum() == 40
+    with pytest.raises(TypeError, match="unexpected keyword argument 'bet'"):
+        BlockGMDClassifier(bet=0.2)
+    with pytest.raises(ValueError, match="Invalid parameter 'bet'"):
+        quick().set_params(bet=0.2)
+
+
+class Fails(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) >= 2 and getattr(Fails, "armed", False):
+            raise RuntimeError("in the middle")
+
+
+@pytest.mark.parametrize("method", ["fit", "warm", "partial_fit"])
+def test_a_failed_fit_leaves_everything_as_it_was(data, method):
+    X, y = data
+    model = quick(callbacks=[Fails()], warm_start=method == "warm").fit(X, y)
+    before, attributes = model.predict_proba(X), {**vars(model)}
+    Fails.armed = True
+    try:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            (model.partial_fit if method == "partial_fit" else model.fit)(X[:, ::-1].copy(), y)
+    finally:
+        Fails.armed = False
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert {**vars(model)} == attributes
+    with pytest.raises(ValueError, match="beta must be"):
+        model.set_params(beta=2.0).fit(X[:, :2], y)
+    assert model.n_features_in_ == 4
+
+
+def test_warm_start_and_partial_fit(data):
+    X, y = data
+    model = quick(warm_start=True, max_epochs=3).fit(X, y)
+    first = states(model)
+    model.fit(X, y)
+    assert model.n_iter_ == 6
+    assert not torch.equal(states(model)["0.weight"], first["0.weight"])
+    with pytest.raises(ValueError, match="classes of the last fit"):
+        model.fit(X, np.where(y == "yes", "maybe", y))
+    parts = quick()
+    with pytest.raises(ValueError, match="classes must be given in the first call"):
+        parts.partial_fit(X, y)
+    for _ in range(5):
+        parts.partial_fit(X[:50], y[:50], classes=["yes", "no", "other"])
+    assert parts.n_iter_ == 5
+    assert parts.predict_proba(X).shape == (160, 3)
+    with pytest.raises(ValueError, match="y must have labels among classes; found"):
+        parts.partial_fit(X, np.full(160, "new"))
+    with pytest.raises(ValueError, match="balanced"):
+        quick(class_weight="balanced").partial_fit(X, y, classes=["no", "yes"])
+
+
+def test_class_weights(rng):
+    X = rng.normal(size=(300, 2))
+    y = (X[:, 0] + rng.normal(size=300) > 1.5).astype(int)
+    plain, balanced, given = (
+        quick(class_weight=weight, max_epochs=30).fit(X, y).predict(X).mean()
+        for weight in (None, "balanced", {0: 1.0, 1: 20.0})
+    )
+    assert plain < balanced < given
+
+
+def test_integer_weights_are_repetitions(data):
+    X, y = data[0][:60], data[1][:60]
+    weight = np.random.default_rng(1).integers(0, 3, size=60)
+    weighted = quick().fit(X, y, sample_weight=weight)
+    repeated = quick().fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-9)
+    assert (weighted.sample_trust_[weight == 0] == 0.0).all()
+    assert (weighted.sample_trust_[weight > 0] > 0.0).all()
+
+
+def test_images_and_modules(rng, forked):
+    X = rng.normal(size=(60, 1, 6, 6)).astype(np.float32)
+    y = (X.mean(axis=(1, 2, 3)) > 0).astype(int)
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(32, 2))
+    before = copy.deepcopy(module.state_dict())
+    model = quick(module=module, batch_size=32, max_epochs=30).fit(X, y)
+    assert model.score(X, y) > 0.8
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    np.testing.assert_allclose(model.predict_proba(torch.from_numpy(X)), model.predict_proba(X))
+    with pytest.raises(ValueError, match="dim 4"):
+        quick().fit(X, y)
+
+
+class Words(torch.nn.Module):
+    def __init__(self, n_words=5):
+        super().__init__()
+        self.table, self.last = torch.nn.Embedding(n_words, 3), torch.nn.Linear(3, 2)
+
+    def forward(self, X):
+        return self.last(self.table(X).mean(dim=1))
+
+
+def test_integers_for_an_embedding(rng, forked):
+    X = rng.integers(0, 9, size=(100, 4))
+    y = (X.sum(axis=1) > 16).astype(int)
+    model = quick(module=Words(9), max_epochs=40, lr=0.05).fit(X, y)
+    assert model.score(X, y) > 0.8
+
+
+def test_a_class_of_modules(data):
+    X, y = data
+
+    class Net(torch.nn.Sequential):
+        def __init__(self, width=3):
+            super().__init__(torch.nn.Linear(4, width), torch.nn.Linear(width, 2))
+
+    assert quick(module=Net, module__width=7).fit(X, y).module_[0].out_features == 7
+
+
+def test_a_skorch_net_is_wrapped(data, forked):
+    X, y = data
+    module = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Softmax(dim=-1))
+    net = NeuralNetClassifier(module, lr=0.5, batch_size=33, max_epochs=7, train_split=None, verbose=0)
+    model = BlockGMDClassifier(net, random_state=0, aggregator="krum").fit(X, y)
+    assert (model.net_.lr, model.net_.batch_size, model.n_iter_) == (0.5, 33, 7)
+    assert isinstance(model.net_, NeuralNetClassifier)
+    assert not net.initialized_
+    assert model.set_params(module__max_epochs=2).fit(X, y).n_iter_ == 2
+    pickle.loads(pickle.dumps(model)).predict(X)
+    with pytest.raises(ValueError, match="unfitted skorch net"):
+        BlockGMDClassifier(net.initialize()).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"aggregator": name} for name in AGGREGATORS),
+        {"memory": "weighted"},
+        {"memory": "mean"},
+        {"mixing": "nearest"},
+    ],
+    ids=str,
+)
+def test_every_rule_trains(data, settings):
+    assert quick(max_epochs=60, group_size=8, lr=0.02, **settings).fit(*data).score(*data) > 0.85
+
+
+@pytest.mark.parametrize("name", ["features", "labels"])
+def test_trust_tells_bad_samples(data, name, rng):
+    X, y = data
+    bad = np.arange(160) % 4 == 0
+    if name == "features":
+        X = X.copy()
+        X[bad] = 30.0 * rng.normal(size=X[bad].shape)
+    else:
+        y = np.where(bad, np.where(y == "yes", "no", "yes"), y)
+    model = quick(group_size=1, max_epochs=60).fit(X, y)
+    assert model.sample_trust_[bad].mean() < 0.8 * model.sample_trust_[~bad].mean()
+
+
+def test_clients(rng):
+    X = rng.normal(size=(200, 3))
+    y = (X[:, 0] > 0).astype(int)
+    clients = np.arange(200) % 10
+    wrong = clients >= 7
+    flipped = np.where(wrong, 1 - y, y)
+    model = quick(batch_size=20, max_epochs=80, local_steps=2).fit(X, flipped, groups=clients)
+    assert model.score(X, y) > 0.9
+    assert model.sample_trust_[wrong].max() < model.sample_trust_[~wrong].min()
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(X, y, groups=clients[:10])
+
+
+def test_data_frames(data):
+    X, y = data
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = quick().fit(frame, pd.Series(y))
+    assert model.feature_names_in_.tolist() == list("abcd")
+    np.testing.assert_array_equal(model.predict(frame), quick().fit(X, y).predict(X))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_of_the_data(data, dtype):
+    model = quick().fit(data[0].astype(dtype), data[1])
+    assert model.predict_proba(data[0]).dtype == dtype
+    assert next(model.module_.parameters()).dtype == (torch.float32 if dtype == np.float32 else torch.float64)
+
+
+def test_regression(line):
+    X, y = line
+    for scale in (1e-9, 1.0, 1e9):
+        model = BlockGMDRegressor(max_epochs=60, random_state=0, lr=0.02).fit(X, scale * y)
+        assert model.score(X, scale * y) > 0.95
+    both = BlockGMDRegressor(max_epochs=60, random_state=0, lr=0.02).fit(X, np.column_stack([y, -1e3 * y]))
+    assert both.predict(X).shape == (200, 2)
+    assert both.score(X, np.column_stack([y, -1e3 * y])) > 0.95
+    one = BlockGMDRegressor(max_epochs=2, random_state=0).fit(X, y[:, None])
+    assert one.predict(X).shape == (200, 1)
+    constant = BlockGMDRegressor(max_epochs=200, random_state=0).fit(X, np.full(200, 7.0))
+    np.testing.assert_allclose(constant.predict(X), 7.0, atol=0.5)
+    parts = BlockGMDRegressor(random_state=0).partial_fit(X, y)
+    with pytest.raises(ValueError, match="y must have 1 columns, as before; found 2"):
+        parts.partial_fit(X, np.column_stack([y, y]))
+
+
+def test_gross_outliers_in_regression(line):
+    X, y = line
+    wrong = np.arange(200) % 10 < 3
+    spoilt = np.where(wrong, 1e4, y)
+    robust = BlockGMDRegressor(group_size=1, max_epochs=40, lr=0.03, random_state=0).fit(X, spoilt)
+    plain = BlockGMDRegressor(group_size=None, max_epochs=40, lr=0.03, random_state=0).fit(X, spoilt)
+    assert robust.score(X, y) > 0.8
+    assert plain.score(X, y) < 0.0
+    assert robust.sample_trust_[wrong].max() < robust.sample_trust_[~wrong].mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"beta": 0.0}, ValueError, "beta must be greater than 0"),
+        ({"beta": "all"}, TypeError, "beta must be a number"),
+        ({"selection": "best"}, ValueError, "selection must be one of"),
+        ({"memory": "short"}, ValueError, "memory must be one of"),
+        ({"mixing": "far"}, ValueError, "mixing must be one of"),
+        ({"aggregator": "best"}, ValueError, "aggregator must be one of"),
+        ({"module": 3}, TypeError, "module must be a Module"),
+        ({"max_epochs": 0}, ValueError, "max_epochs must be at least 1"),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
+        ({"group_size": 0}, ValueError, "group_size must be at least 1"),
+        ({"local_steps": 0}, ValueError, "local_steps must be at least 1"),
+        ({"lr": -1.0}, ValueError, "lr must be greater than 0"),
+        ({"hidden_layer_sizes": 5}, TypeError, "hidden_layer_sizes must be a sequence of integers; found 5"),
+        ({"hidden_layer_sizes": (0,)}, ValueError, "hidden_layer_sizes must be at least 1"),
+        ({"gradient_corruption": "flip"}, TypeError, "gradient_corruption must be None"),
+    ],
+)
+def test_bad_parameters(data, settings, error, match):
+    with pytest.raises(error, match=match):
+        quick(**settings).fit(*data)
+
+
+def test_real_data_clean_and_corrupt():
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    assert BlockGMDClassifier(random_state=0).fit(X, y).score(X, y) > 0.95
+    X, y = load_digits(return_X_y=True)
+    corrupt = BlockGMDClassifier(gradient_corruption=BitFlip(0.4), max_epochs=5, mixing="nearest", random_state=0)
+    assert corrupt.fit(X[:1200] / 16, y[:1200]).score(X[1200:] / 16, y[1200:]) > 0.8
+    plain = clone(corrupt).set_params(aggregator="mean", mixing=None).fit(X[:1200] / 16, y[:1200])
+    assert plain.score(X[1200:] / 16, y[1200:]) < 0.4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device(data):
+    assert quick(device="cuda", max_epochs=40).fit(*data).score(*data) > 0.9
