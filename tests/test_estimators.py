@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring
-from skorch.dataset import ValidSplit
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EpochScoring
+from skorch.dataset import ValidSplit
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import AGGREGATORS, Krum
@@ -252,15 +252,10 @@ def test_every_rule_trains(data, settings):
     assert quick(max_epochs=60, group_size=8, lr=0.02, **settings).fit(*data).score(*data) > 0.85
 
 
-@pytest.mark.parametrize("name", ["features", "labels"])
-def test_trust_tells_bad_samples(data, name, rng):
+def test_trust_tells_wrong_labels(data):
     X, y = data
     bad = np.arange(160) % 4 == 0
-    if name == "features":
-        X = X.copy()
-        X[bad] = 30.0 * rng.normal(size=X[bad].shape)
-    else:
-        y = np.where(bad, np.where(y == "yes", "no", "yes"), y)
+    y = np.where(bad, np.where(y == "yes", "no", "yes"), y)
     model = quick(group_size=1, max_epochs=60).fit(X, y)
     assert model.sample_trust_[bad].mean() < 0.8 * model.sample_trust_[~bad].mean()
 

@@ -9,11 +9,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import SliceDataset
-from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
 
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing
