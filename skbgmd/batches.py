@@ -60,6 +60,9 @@ class ArrayLoader(DataLoader[Any]):
         Draw a new order in each epoch.
     even : bool, default=False
         Make the batches as equal in size as can be rather than leave a small one for the end.
+    stratify : int or None, default=None
+        Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
+        groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes.
     generator : torch.Generator, default=None
         Source of randomness.
     **kwargs
@@ -82,6 +85,7 @@ class ArrayLoader(DataLoader[Any]):
         shuffle: bool = False,
         *,
         even: bool = False,
+        stratify: int | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
         **kwargs: Any,
@@ -100,6 +104,8 @@ class ArrayLoader(DataLoader[Any]):
             sampler = EvenBatchSampler(order, len(whole), batch_size)
         else:
             sampler = BatchSampler(order, batch_size, drop_last)
+        if stratify is not None and whole.clients is None:
+            sampler = StratifiedGroups(sampler, whole.classes(), stratify)
         super().__init__(whole, batch_size=None, sampler=sampler, collate_fn=_as_it_is, generator=generator, **kwargs)
 
 
@@ -127,6 +133,37 @@ class EvenBatchSampler(Sampler[list[int]]):
         indices = list(self.order)
         for part in even_slices(self.n, self.n_batches):
             yield indices[part]
+
+
+class StratifiedGroups(Sampler[list[int]]):
+    """The batches of a sampler, reordered so that groups of adjacent samples have equal shares of the classes.
+
+    A median of groups overrules groups that are unlike the most: with a rare class in some groups only, it would be
+    the rare class that is overruled.
+
+    Parameters
+    ----------
+    batches : Sampler
+        Indices of each batch.
+    classes : ndarray of shape (n,)
+        Class of each sample.
+    group_size : int
+        Samples in a group, at most.
+    """
+
+    def __init__(self, batches: Sampler[list[int]], classes: NDArray[Any], group_size: int) -> None:
+        self.batches, self.classes, self.group_size = batches, classes, group_size
+
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            indices = np.asarray(batch)
+            # Stable: within a class the order stays the drawn one.
+            by_class = indices[np.argsort(self.classes[indices], kind="stable")]
+            groups = -(-len(indices) // self.group_size)
+            yield np.concatenate([by_class[group::groups] for group in range(groups)]).tolist()
 
 
 class ClientSampler(Sampler[list[int]]):
@@ -189,6 +226,11 @@ class _Whole(torch.utils.data.Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.n
+
+    def classes(self) -> NDArray[Any]:
+        """The class of each sample."""
+        y = np.asarray(self.y)
+        return y if self.index is None else y[self.index]
 
     def __getitem__(self, chosen: Any) -> Batch:
         positions = np.asarray(chosen, dtype=np.int64)

@@ -270,6 +270,7 @@ class _BlockGMD(BaseEstimator):
             "verbose": self.verbose,
             "iterator_train__shuffle": self.shuffle,
             "iterator_train__even": True,
+            "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
             "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
         }
         return self._net_class(module, **{**settings, **robust, **routed})

@@ -71,6 +71,12 @@ class Gram:
             drawn=None if self.drawn is None else 1.0 / (mixing @ (1.0 / self.drawn)),
         )
 
+    @property
+    def cancels(self) -> bool:
+        """Whether most rows are much nearer to each other than to the point that the products are about."""
+        distances = np.median(self.squared_distances(), axis=1)
+        return bool(np.median(distances) < 0.25 * np.median(np.diagonal(self.products)))
+
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
         squares = np.diagonal(self.products)

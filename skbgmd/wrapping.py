@@ -36,7 +36,9 @@ def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
         # The default collates sample by sample and doesn't say which samples these are.
         if params.get(name) is DataLoader:
             params[name] = ArrayLoader
-    return robust_class(type(net))(**{**params, **robust})
+    base: Any = type(net)
+    robust_net: NeuralNet = robust_class(base)(**{**params, **robust})
+    return robust_net
 
 
 def _reduce(net: Any) -> Any:
