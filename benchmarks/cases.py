@@ -26,6 +26,17 @@ QUICK_GRADIENTS = [(32, 20_000), (64, 9_000)]
 RUN_LENGTHS = [1, 16, 64]
 
 
+#: Training steps: network, rows x samples in each.
+STEPS = ["LeNet, 32x64", "MLP, 8x16"]
+
+
+@dataclass(frozen=True)
+class NamedCase:
+    """A case that its name says all of."""
+
+    name: str
+
+
 @dataclass(frozen=True)
 class Case:
     """One matrix.

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
-from cases import RUN_LENGTHS, Case, gradient_cases, median_cases, path_cases
+from cases import RUN_LENGTHS, STEPS, Case, NamedCase, gradient_cases, median_cases, path_cases
 from measure import in_turns, peak_extra_memory, proved_gap, ratio
 
 import skbgmd.median
@@ -38,8 +38,8 @@ class Family:
     """Columns of the CSV file, the cases (quick or not), and what measures one of them."""
 
     columns: tuple[str, ...]
-    cases: Callable[[bool], list[Case]]
-    measure: Callable[[Case, Options], list[Row]]
+    cases: Callable[[bool], list[Any]]
+    measure: Callable[[Any, Options], list[Row]]
 
 
 def against_peers(case: Case, options: Options) -> list[Row]:
@@ -185,6 +185,43 @@ def _milliseconds(times: list[float]) -> float:
     return float(f"{1e3 * median(times):.4g}")
 
 
+def steps(case: str, options: Options) -> list[Row]:
+    """Time of a training step by rule, relative to the mean of the same micro-batches."""
+    from training import relative, step_times  # the other families need not import skorch
+
+    name, rows, group_size = case.split(", ")[0], *map(int, case.split(", ")[1].split("x"))
+    times = step_times(name, rows, group_size, options.repeats, options.seed)
+    ratios = relative(times, "mean")
+    return [
+        {
+            "case": case,
+            "rule": rule,
+            "milliseconds": _milliseconds(times[rule]),
+            "of the mean": ratios[rule],
+            "repeats": options.repeats,
+        }
+        for rule in times
+    ]
+
+
+def fits(case: str, options: Options) -> list[Row]:
+    """Time of a whole fit on digits against scikit-learn's perceptron."""
+    from training import fit_times, relative
+
+    times = fit_times(options.repeats, options.seed)
+    ratios = relative(times, "MLPClassifier")
+    return [
+        {
+            "case": case,
+            "estimator": name,
+            "milliseconds": _milliseconds(times[name]),
+            "of MLPClassifier": ratios[name],
+            "repeats": options.repeats,
+        }
+        for name in times
+    ]
+
+
 FAMILIES = {
     "median": Family(
         (
@@ -205,6 +242,16 @@ FAMILIES = {
     "paths": Family(("case", "call", "milliseconds", "of the other", "taken", "repeats"), path_cases, paths),
     "aggregators": Family(
         ("case", "call", "milliseconds", "column sums", "of the full median", "repeats"), gradient_cases, aggregators
+    ),
+    "steps": Family(
+        ("case", "rule", "milliseconds", "of the mean", "repeats"),
+        lambda quick: [NamedCase(name) for name in (STEPS[1:] if quick else STEPS)],
+        lambda case, options: steps(case.name, options),
+    ),
+    "fits": Family(
+        ("case", "estimator", "milliseconds", "of MLPClassifier", "repeats"),
+        lambda quick: [NamedCase("digits, 10 epochs, batches of 128")],
+        lambda case, options: fits(case.name, options),
     ),
     "memory": Family(("case", "call", "extra MB", "share", "remark", "repeats"), gradient_cases, memory),
 }

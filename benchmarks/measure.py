@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "geom-median", "skbgmd")
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "geom-median", "skbgmd")
 
 
 def environment() -> dict[str, Any]:

@@ -17,12 +17,16 @@ TITLES = {
     "paths": "Gram matrix against R^d",
     "aggregators": "Time of aggregators and block steps",
     "memory": "Peak memory beyond the matrix",
+    "steps": "Time of a training step",
+    "fits": "Time of a fit against scikit-learn's perceptron",
+    "lenet": "LeNet on Fashion-MNIST, 32 rows of 64 samples a step",
+    "defaults": "Which rule and group size: scores on clean test data",
 }
 
 
 def markdown(family: str, frame: pd.DataFrame) -> str:
     """A table with the machine and the versions above it."""
-    same = [name for name in AROUND if frame[name].nunique(dropna=False) == 1]
+    same = [name for name in AROUND if name in frame and frame[name].nunique(dropna=False) == 1]
     shown = frame.drop(columns=same)
     lines = [f"# {TITLES[family]}", "", ", ".join(f"{name} {frame[name].iloc[0]}" for name in same) + ".", ""]
     lines.append("| " + " | ".join(shown.columns) + " |")
@@ -93,7 +97,27 @@ def figure_of(family: str, frame: pd.DataFrame) -> Figure:
         return paths_figure(frame)
     if family == "aggregators":
         return bar_figure(family, frame, "column sums", "in column sums")
+    if family == "steps":
+        return bar_figure(family, frame.rename(columns={"rule": "call"}), "of the mean", "of the mean's step")
+    if family == "fits":
+        return bar_figure(family, frame.rename(columns={"estimator": "call"}), "of MLPClassifier", "of MLPClassifier")
+    if family == "lenet":
+        return bar_figure(
+            family, frame.rename(columns={"rule": "call", "corruption": "case"}), "accuracy", "test accuracy in %"
+        )
     return bar_figure(family, frame, "share", "share of the matrix")
+
+
+def defaults_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean scores over the seeds in %, a line a rule; how many seeds that were is in the last column.
+
+    Balanced accuracy, or R^2 for regression.
+    """
+    score = 100.0 * frame["balanced"].fillna(frame["score"])
+    frame = frame.assign(score=score, column=frame["data"] + ", " + frame["corruption"])
+    table = frame.pivot_table(index="rule", columns="column", values="score", sort=False).round(1)
+    seeds = frame.groupby("rule", sort=False)["seed"].nunique()
+    return table.assign(seeds=seeds).reset_index()
 
 
 def main() -> None:
@@ -105,6 +129,13 @@ def main() -> None:
         frame = pd.read_csv(path) if path.exists() else pd.DataFrame()
         if frame.empty:
             print(f"No rows in {path}: run benchmarks/run.py --family {family} first.")
+            continue
+        if family == "defaults":
+            around = {name: [frame[name].iloc[0]] * len(frame) for name in AROUND if name in frame and name != "seed"}
+            table = defaults_table(frame)
+            frame = table.assign(**{name: values[: len(table)] for name, values in around.items()})
+            (folder / f"{family}.md").write_text(markdown(family, frame), encoding="utf-8")
+            print(folder / f"{family}.md")
             continue
         (folder / f"{family}.md").write_text(markdown(family, frame), encoding="utf-8")
         figure_of(family, frame).savefig(folder / f"{family}.png", dpi=120)

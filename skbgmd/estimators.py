@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 from skorch import NeuralNet
 
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import SELECTIONS
 from skbgmd.mlp import MLP
@@ -49,9 +49,9 @@ _PARAMETERS = """
         Learning rate.
     max_epochs : int, default=100
         Passes over the data.
-    batch_size : int, default=128
+    batch_size : int, default=256
         Samples of a step; with ``groups``, samples from each client.
-    group_size : int or None, default=8
+    group_size : int or None, default=32
         Samples whose mean gradient is a row of the matrix that is aggregated. Smaller groups leave more rows clean
         when single samples are corrupt; larger ones cost less and keep minorities. None: plain training.
     beta : float, default=0.1
@@ -61,8 +61,9 @@ _PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    mixing : {{"nearest"}} or None, default=None
-        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length.
+    mixing : {{"nearest"}} or None, default="nearest"
+        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
+        and takes most of the median's bias away. Ignored with ``aggregator="mean"``, which needs no company.
     aggregator : str or Aggregator, default="block_geometric_median"
         The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection`` and
         ``memory`` are those of "block_geometric_median".
@@ -168,7 +169,9 @@ class _BlockGMD(BaseEstimator):
                 memory_rule=self.memory or "weighted",
                 random_state=seed,
             )
-        return aggregator if self.mixing is None else NearestNeighborMixing(aggregator)
+        if self.mixing is None or isinstance(aggregator, Mean):
+            return aggregator
+        return NearestNeighborMixing(aggregator)
 
     def _check_parameters(self) -> None:
         self._checked_aggregator(0)
@@ -194,19 +197,19 @@ class _BlockGMD(BaseEstimator):
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
-    def _validated(self, X: Any, y: Any = None, *, reset: bool) -> Any:
-        X = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
-        y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
-        settings: dict[str, Any] = {
-            "dtype": (np.float64, np.float32) if self.module is None else "numeric",
-            "allow_nd": self.module is not None,
-            "reset": reset,
-        }
-        if y is None:
-            return _cast(validate_data(self, X, **settings), self.module_)
-        X, y = validate_data(self, X, y, multi_output=isinstance(self, RegressorMixin), **settings)
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Data to train on, checked, and X in the dtype of the network."""
+        multi_output = isinstance(self, RegressorMixin)
+        X, y = validate_data(
+            self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
+        )
         network = getattr(self.module, "module", self.module) if reset else self.module_
         return X if network is None else _cast(X, network), y
+
+    def _kind_of_data(self) -> dict[str, Any]:
+        if self.module is None:
+            return {"dtype": (np.float64, np.float32)}
+        return {"dtype": "numeric", "allow_nd": True}
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -290,7 +293,7 @@ class _BlockGMD(BaseEstimator):
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        X = _cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
         # A loader draws a seed from the global generator, whether it needs one or not.
         with torch.random.fork_rng(devices=[]):
             result: NDArray[Any] = getattr(self.net_, method)(X)
@@ -347,12 +350,12 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
         optimizer: Any = torch.optim.Adam,
         lr: float = 0.005,
         max_epochs: int = 100,
-        batch_size: int = 128,
-        group_size: int | None = 8,
+        batch_size: int = 256,
+        group_size: int | None = 32,
         beta: float = 0.1,
         selection: str = "top",
         memory: str | None = None,
-        mixing: str | None = None,
+        mixing: str | None = "nearest",
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,
         gradient_corruption: Any = None,
@@ -495,7 +498,8 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable labels, (n_samples,)."""
-        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
 
@@ -504,7 +508,7 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
 
     As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
     median absolute deviation, and predictions are scaled back.
-{_PARAMETERS.format(criterion="None: the mean squared error, of the scaled targets.", class_weight="", classes="")}
+{_PARAMETERS.format(criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
     See Also
     --------
     BlockGMDClassifier : The same for classification.
@@ -524,7 +528,7 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
     _scale: NDArray[np.float64]
     _one_column: bool
     _net_class = RobustNeuralNetRegressor
-    _default_criterion = torch.nn.MSELoss
+    _default_criterion = torch.nn.SmoothL1Loss
 
     def __init__(
         self,
@@ -535,12 +539,12 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
         optimizer: Any = torch.optim.Adam,
         lr: float = 0.005,
         max_epochs: int = 100,
-        batch_size: int = 128,
-        group_size: int | None = 8,
+        batch_size: int = 256,
+        group_size: int | None = 32,
         beta: float = 0.1,
         selection: str = "top",
         memory: str | None = None,
-        mixing: str | None = None,
+        mixing: str | None = "nearest",
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,
         gradient_corruption: Any = None,
@@ -661,6 +665,10 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
 
 def _is_routed(name: str) -> bool:
     return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
+
+
+def _as_numpy(X: Any) -> Any:
+    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
 
 
 def _cast(X: NDArray[Any], network: Any) -> NDArray[Any]:

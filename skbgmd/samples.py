@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     """
     if sample_weight is None:
         return None
-    given = np.full(len(X), sample_weight) if np.ndim(sample_weight) == 0 else sample_weight
+    given = np.full(len(X), float(sample_weight)) if isinstance(sample_weight, Real) else sample_weight
     weight: NDArray[np.float64] = check_array(
         given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
     )

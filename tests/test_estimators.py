@@ -44,7 +44,9 @@ def line(rng):
 
 
 def quick(**settings):
-    return BlockGMDClassifier(**{"max_epochs": 10, "hidden_layer_sizes": (8,), "random_state": 0, **settings})
+    return BlockGMDClassifier(
+        **{"max_epochs": 10, "hidden_layer_sizes": (8,), "group_size": 8, "mixing": None, "random_state": 0, **settings}
+    )
 
 
 def states(estimator):
