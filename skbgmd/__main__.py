@@ -1,185 +1,138 @@
-"""The demonstration: ``python -m skbgmd`` prints a table of robust means on corrupt data and draws a picture."""
+"""The demonstration: ``python -m skbgmd`` trains on corrupt data, prints a table and draws a picture."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backend_bases import FigureCanvasBase
-from matplotlib.figure import Figure
+import torch
+from tqdm import tqdm
 
-from skbgmd import __version__, block_geometric_median, geometric_median
-from skbgmd.gram import FloatArray
+from skbgmd import __version__
+from skbgmd.demonstration import (
+    CLEAN,
+    KINDS,
+    METHODS,
+    TRAININGS,
+    Data,
+    Outcome,
+    Training,
+    cases,
+    digits,
+    fashion_mnist,
+    run,
+    subset,
+)
 
-#: Shares of the rows that are corrupt.
-FRACTIONS = (0.0, 0.2, 0.4)
-CLOUD_ROWS, GRADIENT_ROWS, GRADIENT_COLUMNS = 200, 50, 10_000
-#: Where the corrupt points of the cloud are; the clean ones are around zero, with standard deviation 1.
-OUTLIERS_AT = (9.0, 5.0)
-MEAN, COORDINATE_MEDIAN, MEDIAN, BLOCK = "mean", "coord. median", "geom. median", "block g. m."
-#: Colour, marker and its size for each estimate in the picture; the larger ones lie below.
-LOOKS = {MEAN: ("#d55e00", "o", 14.0), COORDINATE_MEDIAN: ("#e69f00", "s", 9.0), MEDIAN: ("#0072b2", "*", 12.0)}
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class Case:
-    """Data with a known centre and what the estimators made of it.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n, d)
-        The data, corrupt rows first.
-    n_corrupt : int
-        Number of corrupt rows.
-    centre : ndarray of shape (d,)
-        What the estimators should find.
-    estimates : dict of str to ndarray of shape (d,)
-        Estimates by name.
-    gap : float
-        Proved bound on the relative excess objective of the geometric median.
-    """
-
-    rows: FloatArray
-    n_corrupt: int
-    centre: FloatArray
-    estimates: dict[str, FloatArray]
-    gap: float
-
-    def errors(self) -> dict[str, float]:
-        """Distance of each estimate to the true centre."""
-        return {name: float(np.linalg.norm(estimate - self.centre)) for name, estimate in self.estimates.items()}
+#: Colour, marker, its size and line of each rule in the picture: Okabe and Ito's colours, told apart by all.
+LOOKS = {
+    "SGD": ("#d55e00", "o", 7.0, "-"),
+    "coordinate median": ("#009e73", "s", 6.5, ":"),
+    "geometric median": ("#56b4e9", "D", 7.5, "-"),
+    "BGMD": ("#0b4f7d", "^", 6.0, "--"),
+    "BGMD, mixed": ("#cc79a7", "v", 7.0, "-"),
+}
+NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
 
-def contaminated_cloud(fraction: float, rng: np.random.Generator) -> Case:
-    """A cloud of points around zero in the plane, some of them replaced by a far cluster.
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A line for each kind and level of corruption, a column for each rule, and a line of times.
 
     Parameters
     ----------
-    fraction : float
-        Share of the points to replace.
-    rng : Generator
-        Source of the points.
-
-    Returns
-    -------
-    Case
-    """
-    rows = rng.normal(size=(CLOUD_ROWS, 2))
-    n_corrupt = int(fraction * CLOUD_ROWS)
-    rows[:n_corrupt] = np.array(OUTLIERS_AT) + 0.6 * rng.normal(size=(n_corrupt, 2))
-    return _estimate(rows, n_corrupt, np.zeros(2))
-
-
-def flipped_gradients(fraction: float, rng: np.random.Generator) -> Case:
-    """Rows like the gradients of one network, some of them multiplied by -100.
-
-    The true gradient has length 1, so that errors are relative to it. Like a network's, it has few large entries and
-    many small ones; the noise of a column is proportional to its entry.
-
-    Parameters
-    ----------
-    fraction : float
-        Share of the rows to corrupt.
-    rng : Generator
-        Source of the rows.
-
-    Returns
-    -------
-    Case
-    """
-    gradient = rng.lognormal(sigma=1.5, size=GRADIENT_COLUMNS) * rng.choice([-1.0, 1.0], size=GRADIENT_COLUMNS)
-    gradient /= np.linalg.norm(gradient)
-    rows = gradient * (1.0 + rng.normal(size=(GRADIENT_ROWS, GRADIENT_COLUMNS)))
-    n_corrupt = int(fraction * GRADIENT_ROWS)
-    rows[:n_corrupt] *= -100.0
-    case = _estimate(rows, n_corrupt, gradient)
-    case.estimates[BLOCK] = block_geometric_median(rows, beta=0.1)
-    return case
-
-
-def _estimate(rows: FloatArray, n_corrupt: int, centre: FloatArray) -> Case:
-    result = geometric_median(rows, return_result=True)
-    estimates: dict[str, FloatArray] = {
-        MEAN: rows.mean(axis=0),
-        COORDINATE_MEDIAN: np.median(rows, axis=0),
-        MEDIAN: result.median,
-    }
-    return Case(rows, n_corrupt, centre, estimates, result.gap)
-
-
-def table(cases: Sequence[Case]) -> str:
-    """A line for each case: its corrupt share, the error of each estimate, the proved gap.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-        Cases that hold the same estimates.
+    outcomes : sequence of Outcome
+        For each corruption, all rules.
 
     Returns
     -------
     str
         Lines without a newline at the end.
     """
-    names = list(cases[0].estimates)
-    lines = ["  corrupt" + "".join(f"{name:>16}" for name in [*names, "proved gap"])]
-    for case in cases:
-        share = f"{case.n_corrupt / len(case.rows):.0%}"
-        numbers = "".join(f"{error:16.3f}" for error in case.errors().values())
-        lines.append(f"{share:>9}{numbers}{case.gap:16.1e}")
-    return "\n".join(lines)
+    methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
+    lines = [f"{'corrupt':<19}" + "".join(f"{method:>19}" for method in methods)]
+    for kind, fraction in dict.fromkeys((outcome.kind, outcome.fraction) for outcome in outcomes):
+        name = kind if kind == CLEAN else f"{fraction:.0%} of the {kind}".replace("%", " %")
+        cells = [_cell(_only(outcomes, kind, fraction, method)) for method in methods]
+        lines.append(f"{name:<23}" + cells[0].rjust(15) + "".join(cell.rjust(19) for cell in cells[1:]))
+    seconds = [
+        [outcome.seconds for outcome in outcomes if outcome.method == method and not outcome.diverged]
+        for method in methods
+    ]
+    cells = [f"{np.mean(times):.1f} s" if times else "" for times in seconds]
+    return "\n".join([*lines, f"{'one training':<19}" + "".join(cell.rjust(19) for cell in cells)])
 
 
-def draw(cases: Sequence[Case]) -> Figure:
-    """Draw clouds side by side with the estimates of their centre.
+def _only(outcomes: Sequence[Outcome], kind: str, fraction: float, method: str) -> Outcome:
+    (found,) = (
+        outcome for outcome in outcomes if (outcome.kind, outcome.fraction, outcome.method) == (kind, fraction, method)
+    )
+    return found
+
+
+def _cell(outcome: Outcome) -> str:
+    return "diverged" if outcome.diverged else f"{100 * outcome.accuracy:.1f}"
+
+
+def draw(outcomes: Sequence[Outcome]) -> Figure:
+    """Draw accuracy against the corrupt share, side by side for each kind of corruption.
 
     Parameters
     ----------
-    cases : sequence of Case
-        Cases in the plane.
+    outcomes : sequence of Outcome
+        For each corruption, all rules; those on clean data belong to every kind.
 
     Returns
     -------
     Figure
     """
-    figure = Figure(figsize=(11.0, 3.9), layout="constrained")
-    panels = figure.subplots(1, len(cases), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, case in zip(panels, cases, strict=True):
-        _draw_case(panel, case)
-    handles, labels = panels[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=10)
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    kinds = [kind for kind in dict.fromkeys(outcome.kind for outcome in outcomes) if kind != CLEAN]
+    figure = Figure(figsize=(11.0, 4.8))
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.25, wspace=0.1)
+    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
+    for panel, kind in zip(panels, kinds, strict=True):
+        _draw_kind(panel, kind, [outcome for outcome in outcomes if outcome.kind in (kind, CLEAN)])
+    panels[0].set_ylabel("accuracy on clean test data, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    if any(outcome.diverged for outcome in outcomes):
+        handles.append(Line2D([], [], marker="x", color="#444444", linestyle="none", markeredgewidth=1.8))
+        labels.append("diverged")
+    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=10)
     return figure
 
 
-def _draw_case(panel: Axes, case: Case) -> None:
-    share = case.n_corrupt / len(case.rows)
-    panel.set_title(f"{share:.0%} of the points corrupt" if share else "clean data", fontsize=11)
-    clean, corrupt = case.rows[case.n_corrupt :], case.rows[: case.n_corrupt]
-    panel.scatter(clean[:, 0], clean[:, 1], s=11, color="#7f8fa6", alpha=0.55, linewidths=0, label="clean")
-    panel.scatter(
-        corrupt[:, 0], corrupt[:, 1], s=16, color="#555555", alpha=0.7, marker="x", linewidths=0.8, label="corrupt"
-    )
-    panel.plot(*case.centre, "+", color="black", markersize=17, markeredgewidth=1.6, label="true centre", zorder=3)
-    for name, (colour, marker, size) in LOOKS.items():
-        panel.plot(
-            *case.estimates[name],
-            marker,
-            color=colour,
-            markersize=size,
-            markeredgecolor="white",
-            markeredgewidth=0.8,
-            linestyle="none",
-            label=name.replace("coord.", "coordinate-wise").replace("geom.", "geometric"),
-            zorder=4,
-        )
-    panel.set_aspect("equal")
-    panel.grid(color="#e5e5e5", linewidth=0.6)
+def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
+    for method, (colour, marker, size, line) in LOOKS.items():
+        own = [outcome for outcome in outcomes if outcome.method == method]
+        shares = np.array([100 * outcome.fraction for outcome in own])
+        # A network that diverged gets nothing right but by accident.
+        heights = np.array([0.0 if outcome.diverged else 100 * outcome.accuracy for outcome in own])
+        lost = np.array([outcome.diverged for outcome in own])
+        panel.plot(shares, heights, color=colour, linestyle=line, linewidth=1.8, zorder=2)
+        style: dict[str, Any] = {"color": colour, "linestyle": "none", "clip_on": False, "zorder": 3}
+        panel.plot(shares[lost], heights[lost], marker="x", markersize=9, markeredgewidth=2.2, **style)
+        panel.plot(shares[~lost], heights[~lost], marker=marker, markersize=size, markeredgecolor="white", **style)
+        # For the legend only: line and marker together.
+        panel.plot([], [], color=colour, linestyle=line, marker=marker, markersize=size, label=method)
+    panel.set_title(f"corrupt {kind}", fontsize=12)
+    panel.set_xlabel(f"corrupt {kind}, %")
+    panel.set_xticks(sorted({100 * outcome.fraction for outcome in outcomes}))
+    panel.set_ylim(0, 100)
+    panel.grid(axis="y", color="#e3e3e3", linewidth=0.7)
     panel.set_axisbelow(True)
-    panel.tick_params(labelsize=8, length=0)
-    panel.spines[:].set_visible(False)
+    panel.tick_params(length=0)
+    panel.spines[["top", "right", "left"]].set_visible(False)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -193,32 +146,75 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     Returns
     -------
     Namespace
-        With ``output`` and ``seed``.
+        With ``data``, ``folder``, ``samples``, ``epochs``, ``output`` and ``seed``.
     """
     parser = argparse.ArgumentParser(
         prog="python -m skbgmd",
-        description="Show what robust means do on corrupt data: print how far they are from the truth, for a cloud "
-        "in the plane and for rows like gradients, and draw the cloud. Needs no data, no network and a few seconds.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=_description(),
     )
+    parser.add_argument(
+        "--data", choices=tuple(TRAININGS), default="digits", help="what to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        metavar="DIR",
+        help="where the idx files of Fashion-MNIST are (default: where Debian's package dataset-fashion-mnist puts "
+        "them)",
+    )
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="train on N samples, drawn at random (default: all there are)"
+    )
+    epochs = ", ".join(f"{training.epochs} for {name}" for name, training in TRAININGS.items())
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {epochs})")
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("contaminated_cloud.png"),
+        default=Path("robust_training.png"),
         metavar="FILE",
         help="where to save the picture; the ending says the format (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random data, 0 or more (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of all that is random (default: %(default)s)"
+    )
     parser.add_argument("--version", action="version", version=f"skbgmd {__version__}")
     arguments = parser.parse_args(argv)
-    output: Path = arguments.output
+    for name, least in (("samples", 20), ("epochs", 1), ("seed", 0)):
+        value = getattr(arguments, name)
+        if value is not None and value < least:
+            parser.error(f"argument --{name}: must be {least} or more; found {value}.")
+    if arguments.folder is not None and arguments.data != "fashion-mnist":
+        parser.error(f"argument --folder: must come with --data fashion-mnist; found --data {arguments.data}.")
+    _check_output(parser, arguments.output)
+    return arguments
+
+
+def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
+    # Before the training rather than after it.
+    from matplotlib.backend_bases import FigureCanvasBase
+
     if not output.parent.is_dir():
         parser.error(f"argument --output: the folder must exist; found no folder {str(output.parent)!r}.")
     formats = FigureCanvasBase.get_supported_filetypes()
     if output.suffix[1:].lower() not in formats:
         parser.error(f"argument --output: the file must end in one of {', '.join(formats)}; found {str(output)!r}.")
-    if arguments.seed < 0:
-        parser.error(f"argument --seed: must be 0 or more; found {arguments.seed}.")
-    return arguments
+
+
+def _description() -> str:
+    kinds = "\n".join(f"  {kind + ':':<11}{meaning}" for kind, meaning in KINDS.items())
+    return f"""\
+Train a network by five rules on data of which a part is corrupt, test it on clean data, print a table of
+accuracies and draw them. The rules combine the gradients of a batch's groups of samples to one: their mean
+(plain SGD), the coordinate-wise median, the geometric median, BGMD, the geometric median on a block of
+coordinates, and BGMD after each gradient was mixed with those nearest to it. All else is the same for all of them.
+Nothing, 20 % and 40 % of these are corrupt:
+
+{kinds}
+
+With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, about a minute.
+With --data fashion-mnist, LeNet learns Fashion-MNIST; an epoch on all of it takes many hours without a GPU, so try
+--samples 2000 first."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -230,15 +226,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         Command-line arguments; None: the process's own.
     """
     arguments = parse_arguments(argv)
-    # The same draws for every share: only the corruption differs from line to line.
-    clouds = [contaminated_cloud(fraction, np.random.default_rng(arguments.seed)) for fraction in FRACTIONS]
-    gradients = [flipped_gradients(fraction, np.random.default_rng(arguments.seed)) for fraction in FRACTIONS]
-    print(f"Points in the plane, {CLOUD_ROWS} rows; corrupt ones form a far cluster.")
-    print(f"Distance to the true centre (the points' standard deviation is 1):\n{table(clouds)}\n")
-    print(f"Like gradients, {GRADIENT_ROWS} rows of {GRADIENT_COLUMNS:,} columns; corrupt ones are multiplied by -100.")
-    print(f"Distance to the true gradient, relative to its length:\n{table(gradients)}\n")
-    draw(clouds).savefig(arguments.output, dpi=150)
-    print(f"Picture saved to {arguments.output}")
+    try:
+        data = digits(arguments.seed) if arguments.data == "digits" else fashion_mnist(arguments.folder)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"python -m skbgmd: error: {error}") from error
+    if arguments.samples is not None:
+        data = subset(data, arguments.samples, arguments.seed)
+    training = TRAININGS[arguments.data]
+    if arguments.data == "digits":
+        # A second thread has nothing to do in so small a network but wait, and on a busy machine to be waited for.
+        torch.set_num_threads(1)
+    if arguments.epochs is not None:
+        training = dataclasses.replace(training, epochs=arguments.epochs)
+    print(_announcement(arguments.data, data, training), flush=True)
+    start = time.perf_counter()
+    outcomes = _watched(data, training, arguments.seed)
+    print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
+    draw(outcomes).savefig(arguments.output, dpi=150)
+    print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
+
+
+def _announcement(name: str, data: Data, training: Training) -> str:
+    kinds = "\n".join(f"  {kind + ':':<11}{meaning}" for kind, meaning in KINDS.items())
+    return (
+        f"Training {NETWORKS[name]} on {len(data.X_train):,} samples of {name}, testing on {len(data.X_test):,}.\n"
+        f"Plain gradient steps: epochs {training.epochs}, learning rate {training.lr:g}, batches of "
+        f"{training.batch_size} samples in groups of {training.group_size}.\n"
+        f"The rules differ in nothing but how they combine the groups' gradients. Corrupt are\n{kinds}"
+    )
+
+
+def _watched(data: Data, training: Training, seed: int) -> list[Outcome]:
+    n_samples = len(cases()) * len(METHODS) * training.epochs * len(data.X_train)
+    with tqdm(total=n_samples, unit=" samples", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
+        return list(run(data, training, seed=seed, progress=bar.update))
 
 
 if __name__ == "__main__":

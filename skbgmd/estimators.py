@@ -96,7 +96,7 @@ _PARAMETERS = """
     ----------
     {classes}n_features_in_ : int
         Features seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
     net_ : NeuralNet
         The trained skorch net.

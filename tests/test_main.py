@@ -1,83 +1,85 @@
-"""The demonstration: its picture, its table, its errors."""
+"""The command: its table, its picture, its errors."""
 
-import re
+from __future__ import annotations
+
+import math
 import subprocess
 import sys
 
 import matplotlib.image
-import numpy as np
 import pytest
+import torch
 
-from skbgmd.__main__ import BLOCK, COORDINATE_MEDIAN, MEAN, MEDIAN, contaminated_cloud, flipped_gradients, main
+from skbgmd.__main__ import draw, main, table
+from skbgmd.demonstration import CLEAN, METHODS, Outcome, cases
 
-
-def numbers_of(text):
-    """The table's lines of numbers, by the first word of the paragraph they are in."""
-    tables = {}
-    for paragraph in text.split("\n\n"):
-        lines = [line.split() for line in paragraph.splitlines() if line.lstrip()[:1].isdigit()]
-        if lines:
-            tables[paragraph.split()[0]] = np.array([[float(word.rstrip("%")) for word in line] for line in lines])
-    return tables
+OUTCOMES = [
+    Outcome(kind, fraction, method, math.nan if (method, fraction) == ("SGD", 0.4) else 0.1 * place, 2.0)
+    for place, (kind, fraction) in enumerate(cases())
+    for method in METHODS
+]
 
 
-def test_prints_the_table_and_draws_the_picture(tmp_path, capsys):
-    output = tmp_path / "cloud.png"
-    main(["--output", str(output)])
+@pytest.fixture(autouse=True)
+def _threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
-    image = matplotlib.image.imread(output)
-    assert image.shape[0] > 300
-    assert image.shape[1] > 2 * image.shape[0]
-    assert image.std() > 0.05
 
+def test_trains_prints_and_draws(tmp_path, capsys):
+    output = tmp_path / "picture.png"
+    main(["--output", str(output), "--samples", "100", "--epochs", "1"])
     printed = capsys.readouterr().out
     assert str(output) in printed
-    tables = numbers_of(printed)
-    for name, columns in (("Points", 5), ("Like", 6)):
-        numbers = tables[name]
-        assert numbers.shape == (3, columns)
-        assert numbers[:, 0].tolist() == [0, 20, 40]
-        mean, median, gap = numbers[:, 1], numbers[:, 3], numbers[:, -1]
-        assert (median[1:] < 0.5 * mean[1:]).all()
-        assert (gap <= 1e-6).all()
+    for kind, fraction in cases():
+        assert (kind if kind == CLEAN else f"{100 * fraction:.0f} % of the {kind}") in printed
+    image = matplotlib.image.imread(output)
+    assert image.shape[1] > 1.5 * image.shape[0] > 600
+    assert image.std() > 0.05
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_robust_means_stay_near_at_40_percent(seed):
-    errors = contaminated_cloud(0.4, np.random.default_rng(seed)).errors()
-    assert errors[MEDIAN] < 2.0 < 3.0 < errors[MEAN]
-    errors = flipped_gradients(0.4, np.random.default_rng(seed)).errors()
-    assert max(errors[COORDINATE_MEDIAN], errors[MEDIAN], errors[BLOCK]) < 1.0 < 30.0 < errors[MEAN]
+def test_the_table():
+    lines = table(OUTCOMES).splitlines()
+    assert len(lines) == len(cases()) + 2
+    assert all(method in lines[0] for method in METHODS)
+    assert lines[1].split() == ["nothing", *["0.0"] * len(METHODS)]
+    assert lines[3].split("diverged")[0].strip() == "40 % of the gradients"
+    assert lines[-1].count("2.0 s") == len(METHODS)
+    assert len({len(line) for line in lines}) == 1
 
 
-def test_the_seed_decides(tmp_path, capsys):
-    printed = []
-    for seed in ("3", "3", "4"):
-        main(["--output", str(tmp_path / "cloud.png"), "--seed", seed])
-        printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1] != printed[2]
+def test_the_picture_has_a_panel_for_each_kind():
+    figure = draw(OUTCOMES)
+    assert [panel.get_title() for panel in figure.axes] == ["corrupt gradients", "corrupt features", "corrupt labels"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*METHODS, "diverged"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "match"),
     [
-        (["--output", "missing/cloud.png"], "folder must exist; found no folder .*missing"),
-        (["--output", "cloud.txt"], "must end in one of .*png.*; found .*cloud.txt"),
-        (["--output", "cloud"], "must end in one of"),
-        (["--seed", "-1"], "0 or more; found -1"),
-        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--epochs", "0"], "--epochs: must be 1 or more; found 0"),
+        (["--samples", "3"], "--samples: must be 20 or more; found 3"),
+        (["--folder", "."], "--folder: must come with --data fashion-mnist"),
+        (["--output", "none/picture.png"], "the folder must exist"),
+        (["--output", "picture.doc"], "the file must end in one of"),
+        (["--data", "cifar"], "invalid choice"),
     ],
 )
-def test_wrong_arguments_are_named(tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as error:
+def test_errors_come_before_the_training(arguments, match, capsys):
+    with pytest.raises(SystemExit) as left:
         main(arguments)
-    assert error.value.code == 2
-    assert re.search(message, capsys.readouterr().err.replace("\n", " "))
-    assert not list(tmp_path.iterdir())
+    assert left.value.code == 2
+    assert match in capsys.readouterr().err
 
 
-def test_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "skbgmd", "--help"], capture_output=True, text=True, check=True)
-    assert "--output" in done.stdout
-    assert "--seed" in done.stdout
+def test_missing_data_is_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*dataset-fashion-mnist"):
+        main(["--data", "fashion-mnist", "--folder", str(tmp_path), "--output", str(tmp_path / "p.png")])
+
+
+def test_help_explains_the_command():
+    shown = subprocess.run([sys.executable, "-m", "skbgmd", "--help"], capture_output=True, text=True, check=True)
+    for word in ("gradients", "coordinate", "--data", "fashion-mnist", "minute"):
+        assert word in shown.stdout
