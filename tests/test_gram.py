@@ -39,3 +39,10 @@ def test_weights_are_restored_for_rows_drawn_nearer(rng):
     plain = gram_of(X[1:])
     assert plain.bending == 0.0
     np.testing.assert_array_equal(plain.restore(np.full(4, 0.25)), np.full(4, 0.25))
+
+
+def test_cancellation_is_noticed(rng):
+    X = rng.normal(size=(6, 40))
+    assert not gram_of(X).cancels
+    assert gram_of(X + 10.0).cancels
+    assert not gram_of(X - X[0]).cancels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from skbgmd.aggregators import (
     NearestNeighborMixing,
     get_aggregator,
 )
-from skbgmd.aggregators.base import check_fraction, corrupt_count, usable_rows
+from skbgmd.aggregators.base import check_fraction, corrupt_count, pack_state, unpack_state, usable_rows
 from skbgmd.rows import DenseRows
 
 EVERY = {name: kind() for name, kind in AGGREGATORS.items()} | {
@@ -210,3 +211,21 @@ def test_fraction_is_checked(value, kind):
     with pytest.raises(kind, match="fraction must be"):
         check_fraction(value)
     assert check_fraction(0) == 0.0
+
+
+def test_states_are_saved_as_plain_containers(rng):
+    rows = DenseRows(torch.from_numpy(rng.normal(size=(6, 20))))
+    aggregator = NearestNeighborMixing(BlockGeometricMedian(complement="memory"))
+    _, state = aggregator(rows)
+    file = io.BytesIO()
+    torch.save(pack_state(state), file)
+    file.seek(0)
+    again = unpack_state(torch.load(file, weights_only=True))
+    assert type(again) is type(state)
+    assert (again.step, again.inner.step) == (1, 1)
+    assert torch.equal(again.inner.memory, state.inner.memory)
+    assert torch.equal(aggregator(rows, again)[0].vector, aggregator(rows, state)[0].vector)
+    assert unpack_state(pack_state(None)) is None
+    assert unpack_state(pack_state({"own": 3})) == {"own": 3}
+    with pytest.raises(ValueError, match=r"must be known; found 'elsewhere.State'"):
+        unpack_state({"kind": "elsewhere.State", "values": {}})

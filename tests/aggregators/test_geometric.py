@@ -128,3 +128,19 @@ def test_step_seed():
     assert step_seed(None, 3) is None
     assert step_seed(1, 2).integers(1 << 30) == step_seed(1, 2).integers(1 << 30)
     assert step_seed(1, 2).integers(1 << 30) != step_seed(1, 3).integers(1 << 30)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_mass_of_the_block(clip, rng):
+    X = rng.normal(size=(9, 50)) * rng.uniform(0.1, 3.0, size=50)
+    X[0] *= 1e3
+    aggregate, _ = BlockGeometricMedian(beta=0.2, clip_scores=clip)(DenseRows(torch.from_numpy(X)))
+    norms = np.linalg.norm(X, axis=1)
+    scaled = X * np.minimum(1.0, np.median(norms) / norms)[:, None] if clip else X
+    expected = (scaled[:, aggregate.block.numpy()] ** 2).sum() / (scaled**2).sum()
+    np.testing.assert_allclose(aggregate.mass, expected)
+    assert BlockGeometricMedian(clip_scores=clip)(DenseRows(torch.zeros(3, 4)))[0].mass == 1.0
+    far = X.copy()
+    far[0] *= 1e150
+    if clip:  # the square of the far row's norm has no number
+        assert 0.0 < BlockGeometricMedian(beta=0.2)(DenseRows(torch.from_numpy(far)))[0].mass <= 1.0

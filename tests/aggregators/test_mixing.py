@@ -15,7 +15,7 @@ from skbgmd.aggregators import (
     MixingState,
     NearestNeighborMixing,
 )
-from skbgmd.rows import DenseRows
+from skbgmd.rows import DenseRows, MixedRows
 
 
 def dense(X, weights=None):
@@ -80,3 +80,17 @@ def test_nested_parameters_can_be_set():
 def test_parameters_are_checked(aggregator, kind, message):
     with pytest.raises(kind, match=message):
         aggregator(DenseRows(torch.eye(3)))
+
+
+def test_float32_digits_of_means_of_many_columns(rng):
+    """Means lie near each other: their differences must not drown in the rounding of the rows' products."""
+    X = rng.normal(size=(32, 40_000)).astype(np.float32)
+    X[:12] *= -100.0
+    found, _ = NearestNeighborMixing(GeometricMedian())(DenseRows(torch.from_numpy(X)))
+    expected, _ = NearestNeighborMixing(GeometricMedian())(DenseRows(torch.from_numpy(X.astype(np.float64))))
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
+    mixed = MixedRows(DenseRows(torch.from_numpy(X)), np.full((3, 32), 1 / 32) + 0.01 * np.eye(3, 32), np.ones(3))
+    exact = torch.from_numpy(mixed.mixing @ X.astype(np.float64))
+    np.testing.assert_allclose(
+        mixed.gram().squared_distances()[0, 1], float((exact[0] - exact[1]).square().sum()), rtol=1e-5
+    )
