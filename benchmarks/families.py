@@ -250,7 +250,7 @@ FAMILIES = {
     ),
     "fits": Family(
         ("case", "estimator", "milliseconds", "of MLPClassifier", "repeats"),
-        lambda quick: [NamedCase("digits, 10 epochs, batches of 128")],
+        lambda quick: [NamedCase("digits, 10 epochs, batches of 256")],
         lambda case, options: fits(case.name, options),
     ),
     "memory": Family(("case", "call", "extra MB", "share", "remark", "repeats"), gradient_cases, memory),

@@ -47,7 +47,7 @@ def fit_times(repeats: int, seed: int) -> dict[str, list[float]]:
     X, y = load_digits(return_X_y=True)
     X = (X / 16.0).astype(np.float32)
     epochs = 10
-    theirs = MLPClassifier(batch_size=128, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, random_state=seed)
+    theirs = MLPClassifier(batch_size=256, max_iter=epochs, tol=0.0, n_iter_no_change=epochs + 1, random_state=seed)
     estimators = {
         "MLPClassifier": theirs,
         "BlockGMDClassifier": BlockGMDClassifier(max_epochs=epochs, random_state=seed),
