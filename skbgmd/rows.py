@@ -250,6 +250,29 @@ class MixedRows(StreamedRows):
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.rows.combine(weights @ self.mixing)
 
+    def norms(self) -> FloatArray:
+        if self._norms is None:
+            squares = self._mixed_squares()
+            self._norms = super().norms() if squares is None else np.sqrt(squares)
+        return self._norms
+
+    def _mixed_squares(self) -> FloatArray | None:
+        """Squared norms from the rows' Gram matrix and norms, without a pass; None where digits cancel.
+
+        The Gram matrix is about some centre ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
+        Means of ``|x_i|^2`` less the spread, ``sum_j m_j |x_j - m x|^2``, need neither ``c`` nor ``s``.
+        """
+        gram, norms = self.rows.gram(), self.rows.norms()
+        if gram.unit != 1.0 or gram.drawn is not None:
+            return None
+        first = self.mixing @ norms**2
+        spread = self.mixing @ np.diagonal(gram.products) - np.einsum(
+            "ij,ij->i", self.mixing @ gram.products, self.mixing
+        )
+        squares = first - spread
+        enough = np.isfinite(first) & (squares > max(1e-3, 1e4 * gram.rounding) * first)
+        return squares if enough.all() else None
+
     def gram(self, about: FloatArray | None = None) -> Gram:
         # The mixed rows' Gram matrix is M K M^T: no pass over the columns.
         if about is not None:
