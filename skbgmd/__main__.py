@@ -213,8 +213,8 @@ Nothing, 20 % and 40 % of these are corrupt:
 {kinds}
 
 With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, about a minute.
-With --data fashion-mnist, LeNet learns Fashion-MNIST; an epoch on all of it takes many hours without a GPU, so try
---samples 2000 first."""
+With --data fashion-mnist, LeNet learns Fashion-MNIST; an epoch on all of it takes hours without a GPU, one of
+--samples 2000 minutes, which is too few to learn much."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -114,8 +114,8 @@ class Outcome:
         return math.isnan(self.accuracy)
 
 
-# Learning rates are those at which plain SGD does best on clean data, in cross-validation on digits and on 5,000
-# held-out training images of Fashion-MNIST; no robust rule was looked at.
+# Learning rates were chosen for plain SGD on clean data; no robust rule was looked at. On digits it is the best in
+# cross-validation. An epoch of Fashion-MNIST gives the same accuracy on 5,000 held-out training images from 0.1 to 0.6.
 TRAININGS = {"digits": Training(None, lr=1.0, epochs=8), "fashion-mnist": Training(LeNet, lr=0.1, epochs=1)}
 
 
@@ -244,7 +244,7 @@ def run(
         Shares that are corrupt; clean data come on top.
     seed : int, default=0
         Seed of all that is random.
-    progress : callable, default=None
+    progress : callable
         Called with numbers of samples that were gone through; in all
         ``len(cases(fractions)) * len(METHODS) * epochs * n_train``.
 
