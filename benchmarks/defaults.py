@@ -50,6 +50,9 @@ RULES: dict[str, dict[str, Any]] = {
     **{f"nearest + block, groups of {size}": {"group_size": size, "mixing": "nearest"} for size in (8, 16, 32)},
     "Huber c=1, groups of 8": {"group_size": 8, "aggregator": HuberMean(c=1.0)},
     "Huber c=3, groups of 8": {"group_size": 8, "aggregator": HuberMean(c=3.0)},
+    # Two that are known to lose: how much is what small groups, and classes as they come, cost.
+    "block, groups of 1": {"group_size": 1},
+    "block, groups of 4, classes as they come": {"group_size": 4, "iterator_train__stratify": None},
     "plain, batches of 256": {"aggregator": "mean", "group_size": None, "batch_size": 256},
     DEFAULTS: {},
 }

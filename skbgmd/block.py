@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
 from skbgmd.gram import FloatArray
-from skbgmd.median import solve, warn_if_not_proved
+from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
+from skbgmd.randomness import torch_generator
 from skbgmd.rows import Columns, DenseRows, Rows
 
 SELECTIONS = ("top", "sample", "uniform")
@@ -279,12 +280,9 @@ def block_step(
 def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     """Factors that scale each row to at most the weighted median norm.
 
-    The lower one, where two are in the middle: rows of less than half of the weight then can't raise it above the
-    norm of every other row.
+    It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
     """
-    order = np.argsort(norms)
-    mass = np.cumsum(weights[order])
-    limit = float(norms[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])
+    limit = lower_weighted_median(norms, weights)
     return np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
 
 
@@ -298,15 +296,6 @@ def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     if lost.size:
         outside[lost] = rows.subset(lost).block(_others(part.columns)).norms()
     return clip_factors(outside, rows.weights)
-
-
-def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
-    """A torch generator from a seed or a NumPy generator; None: seeded afresh, never from the global state."""
-    if isinstance(random_state, np.random.RandomState):
-        seed = int(random_state.randint(0, 2**31))
-    else:
-        seed = int(np.random.default_rng(random_state).integers(0, 2**63))
-    return torch.Generator(device=device).manual_seed(seed)
 
 
 def _others(block: Columns) -> Columns:

@@ -15,14 +15,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import SELECTIONS
+from skbgmd.median import lower_weighted_median
 from skbgmd.mlp import MLP
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.randomness import random_source
 from skbgmd.samples import Samples, check_clients, check_weights, prepare
 from skbgmd.wrapping import wrapped
 
@@ -216,7 +218,7 @@ class _BlockGMD(BaseEstimator):
     def _train(self, net: NeuralNet | None, samples: Samples, n_outputs: int, epochs: int | None) -> NeuralNet:
         """Train a net, or a copy of one that is to go on; nothing of the estimator is changed."""
         if net is None:
-            seed = int(_random_state(self.random_state).randint(0, 2**31 - 1))
+            seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
             with _seeded(seed, self.device):
                 net = self._new_net(samples, n_outputs, seed)
                 return self._run(net, samples, epochs)
@@ -686,11 +688,6 @@ def _embeds(network: Any) -> bool:
     return False
 
 
-def _random_state(random_state: Any) -> np.random.RandomState:
-    # None means a fresh seed here, never NumPy's global generator.
-    return np.random.RandomState() if random_state is None else check_random_state(random_state)
-
-
 @contextmanager
 def _seeded(seed: int, device: Any) -> Any:
     """Torch's generators seeded for a while, and then as they were."""
@@ -708,15 +705,8 @@ def _location_and_scale(
     Where more than half of a column is one value, its standard deviation is taken; where all is, one.
     """
     weight = np.ones(len(y)) if weight is None else weight
-    center = np.array([_weighted_median(column, weight) for column in y.T])
-    scale = 1.4826 * np.array([_weighted_median(column, weight) for column in np.abs(y - center).T])
+    center = np.array([lower_weighted_median(column, weight) for column in y.T])
+    scale = 1.4826 * np.array([lower_weighted_median(column, weight) for column in np.abs(y - center).T])
     spread = np.sqrt(np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight))
     scale = np.where(scale > 0.0, scale, spread)
     return center, np.where(scale > 0.0, scale, 1.0)
-
-
-def _weighted_median(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    """The lower weighted median."""
-    order = np.argsort(values, kind="stable")
-    mass = np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1])]])

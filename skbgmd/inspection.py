@@ -20,9 +20,10 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.parallel import Parallel, delayed
 
 from skbgmd.arrays import check_choice
-from skbgmd.corruption.base import check_share, random_source
+from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
 from skbgmd.gram import FloatArray
+from skbgmd.randomness import random_source
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -263,6 +263,26 @@ def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = Fa
     return Solved(weights, solved.median, solved.objective, solved.excess, solved.n_iter)
 
 
+def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
+    """The smallest value that, with those below it, holds half of the weight.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    weights : ndarray of shape (n,)
+        Non-negative, one of them positive.
+
+    Examples
+    --------
+    >>> lower_weighted_median(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4))
+    2.0
+    """
+    order = np.argsort(values, kind="stable")
+    mass = np.cumsum(weights[order])
+    # Sums of equal weights may differ in their last digits.
+    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])
+
+
 def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
     """Warn the caller's caller that a geometric median is less accurate than asked for."""
     if not gap <= tol:

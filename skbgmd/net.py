@@ -26,6 +26,7 @@ from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.arrays import check_integer
 from skbgmd.batches import ArrayLoader, even_slices
 from skbgmd.microbatch import GradientMatrix
+from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
 
 _PARAMETERS = """
@@ -141,9 +142,8 @@ class _RobustTraining(NeuralNet):
     def _initialize_aggregator(self) -> None:
         # A copy: changing the parameter in the middle of a training must be noticed.
         aggregator = copy.deepcopy(get_aggregator(self.aggregator))
-        given = self.random_state
-        drawn = given if isinstance(given, np.random.RandomState) else np.random.RandomState(given)
-        self.aggregator_ = StatefulAggregator(aggregator, int(drawn.randint(0, 2**31 - 1)))
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        self.aggregator_ = StatefulAggregator(aggregator, seed)
 
     def _checked_parameters(self) -> tuple[Aggregator, int | None, int]:
         aggregator = get_aggregator(self.aggregator)

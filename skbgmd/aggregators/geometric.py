@@ -18,10 +18,10 @@ from skbgmd.block import (
     block_step,
     clip_factors,
     select_block,
-    torch_generator,
 )
 from skbgmd.gram import FloatArray, Gram
-from skbgmd.median import row_weights
+from skbgmd.median import lower_weighted_median, row_weights
+from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
 
@@ -106,7 +106,7 @@ def huber_weights(
     space = GramSpace(gram.products, weights, gram.rounding)
     current = start
     distances = space.distances(space.vector(current))
-    limit = c * _weighted_median(distances, weights)
+    limit = c * lower_weighted_median(distances, weights)
     for _ in range(max_iter):
         # With a limit of zero most rows coincide: they are the estimate.
         factor = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
@@ -118,12 +118,6 @@ def huber_weights(
             break
         distances = space.distances(space.vector(current))
     return gram.restore(current)
-
-
-def _weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    order = np.argsort(values)
-    mass = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1])]])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 Indices = NDArray[np.intp]
 
@@ -32,28 +31,6 @@ def warn_hopeless(fraction: float, stacklevel: int) -> None:
             UserWarning,
             stacklevel=stacklevel,
         )
-
-
-def random_source(random_state: Any) -> np.random.RandomState:
-    """A source of random numbers that is never the global one.
-
-    Parameters
-    ----------
-    random_state : int, RandomState, Generator or None
-        A seed; a source, which is used up as it is drawn from; None: a new source, seeded afresh.
-
-    Raises
-    ------
-    ValueError
-        For anything else.
-    """
-    if random_state is None:
-        # scikit-learn's None is the global source: a corruption must not change what others draw from it.
-        return np.random.RandomState()
-    if isinstance(random_state, np.random.Generator):
-        return np.random.RandomState(random_state.bit_generator)
-    source: np.random.RandomState = check_random_state(random_state)
-    return source
 
 
 def corrupt_total(fraction: float, n: int) -> int:

@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbgmd.arrays import check_number
-from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, random_source, warn_hopeless
+from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, warn_hopeless
+from skbgmd.randomness import random_source
 
 
 def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:

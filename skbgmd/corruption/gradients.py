@@ -11,15 +11,14 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skbgmd.arrays import check_choice, check_integer, check_number
-from skbgmd.block import torch_generator
 from skbgmd.corruption.base import (
     Indices,
     check_share,
     corrupt_total,
     draw_rows,
-    random_source,
     warn_hopeless,
 )
+from skbgmd.randomness import random_source, torch_generator
 
 #: Columns that are brought to double precision at a time.
 CHUNK = 8192

@@ -17,8 +17,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbgmd.arrays import check_choice
-from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, random_source
+from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
 from skbgmd.gram import BoolArray
+from skbgmd.randomness import random_source
 
 KINDS = ("uniform", "pair", "backdoor")
 
