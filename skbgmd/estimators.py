@@ -2,313 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.preprocessing import LabelEncoder
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
-from skorch import NeuralNet
 
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
-from skbgmd.arrays import check_choice, check_integer, check_number
-from skbgmd.block import SELECTIONS
+from skbgmd.aggregators import Aggregator
+from skbgmd.base import PARAMETERS, BlockGMDBase, restored_on_error
 from skbgmd.median import lower_weighted_median
-from skbgmd.mlp import MLP
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
-from skbgmd.randomness import random_source
-from skbgmd.samples import Samples, check_clients, check_weights, prepare
-from skbgmd.wrapping import wrapped
-
-#: Samples that are predicted at once.
-PREDICTED_AT_ONCE = 1024
-#: What parameters may be handed on to.
-ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
-
-_PARAMETERS = """
-    Parameters
-    ----------
-    module : Module class, Module, skorch net, or None, default=None
-        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images and
-        sequences, X of more than two dimensions. An unfitted skorch net keeps its own settings; only its training step
-        is replaced, and of the parameters below ``group_size`` to ``gradient_corruption``, ``warm_start`` and
-        ``random_state`` apply.
-    hidden_layer_sizes : sequence of int, default=(100,)
-        Hidden layers of the perceptron.
-    criterion : loss class, default=None
-        {criterion}
-    optimizer : Optimizer class, default=torch.optim.Adam
-        What takes the steps.
-    lr : float, default=0.005
-        Learning rate.
-    max_epochs : int, default=100
-        Passes over the data.
-    batch_size : int, default=256
-        Samples of a step; with ``groups``, samples from each client.
-    group_size : int or None, default=32
-        Samples whose mean gradient is a row of the matrix that is aggregated. Smaller groups leave more rows clean
-        when single samples are corrupt; larger ones cost less and keep minorities. None: plain training.
-    beta : float, default=0.1
-        Share of the coordinates that the geometric median looks at.
-    selection : {{"top", "sample", "uniform"}}, default="top"
-        How they are chosen, see :func:`skbgmd.block_geometric_median`.
-    memory : {{"weighted", "mean"}} or None, default=None
-        None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
-        block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    mixing : {{"nearest"}} or None, default="nearest"
-        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
-        and takes most of the median's bias away. Ignored with ``aggregator="mean"``, which needs no company.
-    aggregator : str or Aggregator, default="block_geometric_median"
-        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection`` and
-        ``memory`` are those of "block_geometric_median".
-    local_steps : int, default=1
-        Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
-    gradient_corruption : GradientCorruption, default=None
-        Corrupts gradients in training, to see what a rule withstands.
-    {class_weight}train_split : callable or None, default=None
-        As in skorch: what holds out data for validation.
-    callbacks : list of callbacks, default=None
-        As in skorch.
-    warm_start : bool, default=False
-        Go on from the last ``fit`` rather than begin anew.
-    shuffle : bool, default=True
-        Draw a new order of the samples in each epoch.
-    device : str, default="cpu"
-        Where to train, as in torch.
-    compile : bool, default=False
-        Whether to compile the module.
-    random_state : int, RandomState or None, default=None
-        Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
-        Global generators are left as they were.
-    verbose : int, default=0
-        Whether to print a line for each epoch.
-    **module__kwargs
-        Parameters for parts: ``module__x``, ``criterion__x``, ``optimizer__x``, ``iterator_train__x``,
-        ``iterator_valid__x``, ``callbacks__x``.
-
-    Attributes
-    ----------
-    {classes}n_features_in_ : int
-        Features seen in ``fit``.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where X has any.
-    net_ : NeuralNet
-        The trained skorch net.
-    module_ : Module
-        The trained network.
-    history_ : skorch.history.History
-        Losses and times of each epoch; ``aggregation_time`` in seconds, ``distrusted_weight``, the weight on the half
-        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block.
-    n_iter_ : int
-        Epochs trained.
-    loss_curve_ : list of float
-        Training loss of each epoch.
-    sample_trust_ : ndarray of shape (n_samples,)
-        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; NaN where there is none.
-"""
+from skbgmd.samples import check_weights
 
 
-class _BlockGMD(BaseEstimator):
-    """What both estimators share."""
-
-    _net_class: Any
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = self.module is not None
-        return tags
-
-    # ---- parameters -------------------------------------------------------------------------------------------------
-
-    def _take_routed(self, routed: dict[str, Any]) -> None:
-        for name, value in routed.items():
-            if not _is_routed(name):
-                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}.")
-            setattr(self, name, value)
-
-    def _routed(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if _is_routed(name)}
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name, those that are handed on included."""
-        return {**super().get_params(deep=deep), **self._routed()}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; ``module__x`` and the like are handed on."""
-        own = {}
-        for name, value in params.items():
-            # A net or another estimator as the module takes its parameters itself.
-            nested = name.split("__")[0] == "module" and hasattr(self.module, "set_params")
-            if _is_routed(name) and not nested:
-                setattr(self, name, value)
-            else:
-                own[name] = value
-        super().set_params(**own)
-        return self
-
-    def _checked_aggregator(self, seed: int) -> Aggregator:
-        """The aggregator that the parameters describe."""
-        check_number(self.beta, "beta", at_most=1.0)
-        check_choice(self.selection, "selection", SELECTIONS)
-        if self.memory is not None:
-            check_choice(self.memory, "memory", ("weighted", "mean"))
-        if self.mixing is not None:
-            check_choice(self.mixing, "mixing", ("nearest",))
-        aggregator = get_aggregator(self.aggregator)
-        if self.aggregator == "block_geometric_median":
-            aggregator = BlockGeometricMedian(
-                beta=self.beta,
-                selection=self.selection,
-                complement="weighted" if self.memory is None else "memory",
-                memory_rule=self.memory or "weighted",
-                random_state=seed,
-            )
-        if self.mixing is None or isinstance(aggregator, Mean):
-            return aggregator
-        return NearestNeighborMixing(aggregator)
-
-    def _check_parameters(self) -> None:
-        self._checked_aggregator(0)
-        if isinstance(self.module, NeuralNet):
-            if getattr(self.module, "initialized_", False):
-                raise ValueError("module must be an unfitted skorch net; found one that is initialized.")
-            return
-        is_module = isinstance(self.module, torch.nn.Module) or callable(self.module)
-        if not (self.module is None or is_module):
-            raise TypeError(
-                f"module must be a Module, a class of modules, a skorch net or None; found {self.module!r}."
-            )
-        for name in ("max_epochs", "batch_size", "local_steps"):
-            check_integer(getattr(self, name), name)
-        if self.group_size is not None:
-            check_integer(self.group_size, "group_size")
-        check_number(self.lr, "lr")
-        sizes = self.hidden_layer_sizes
-        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-            raise TypeError(f"hidden_layer_sizes must be a sequence of integers; found {sizes!r}.")
-        for size in sizes:
-            check_integer(size, "hidden_layer_sizes")
-
-    # ---- data -------------------------------------------------------------------------------------------------------
-
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Data to train on, checked, and X in the dtype of the network."""
-        multi_output = isinstance(self, RegressorMixin)
-        X, y = validate_data(
-            self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
-        )
-        network = getattr(self.module, "module", self.module) if reset else self.module_
-        return X if network is None else _cast(X, network), y
-
-    def _kind_of_data(self) -> dict[str, Any]:
-        if self.module is None:
-            return {"dtype": (np.float64, np.float32)}
-        return {"dtype": "numeric", "allow_nd": True}
-
-    # ---- training ---------------------------------------------------------------------------------------------------
-
-    def _train(self, net: NeuralNet | None, samples: Samples, n_outputs: int, epochs: int | None) -> NeuralNet:
-        """Train a net, or a copy of one that is to go on; nothing of the estimator is changed."""
-        if net is None:
-            seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-            with _seeded(seed, self.device):
-                net = self._new_net(samples, n_outputs, seed)
-                return self._run(net, samples, epochs)
-        net = copy.deepcopy(net)
-        with _seeded(np.random.SeedSequence([self._seed(net), len(net.history)]).generate_state(1)[0], self.device):
-            return self._run(net, samples, epochs)
-
-    @staticmethod
-    def _seed(net: NeuralNet) -> int:
-        return int(net.aggregator_.seed)
-
-    @staticmethod
-    def _run(net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
-        if not net.initialized_:
-            net.initialize()
-        if epochs is not None:
-            net.set_params(max_epochs=epochs)
-        return net.partial_fit(samples.dataset, samples.y)
-
-    def _new_net(self, samples: Samples, n_outputs: int, seed: int) -> NeuralNet:
-        robust = {
-            "aggregator": self._checked_aggregator(seed),
-            "group_size": self.group_size,
-            "local_steps": self.local_steps,
-            "gradient_corruption": self.gradient_corruption,
-            "random_state": seed,
-            "warm_start": self.warm_start,
-        }
-        if isinstance(self.module, NeuralNet):
-            return wrapped(self.module, **robust)
-        module, routed = self.module, self._routed()
-        if module is None:
-            module = MLP
-            dtype = torch.float64 if samples.X.dtype == np.float64 else torch.float32
-            perceptron = {
-                "n_features": samples.X.shape[1],
-                "n_outputs": n_outputs,
-                "hidden_layer_sizes": tuple(self.hidden_layer_sizes),
-                "dtype": dtype,
-            }
-            routed = {**{f"module__{name}": value for name, value in perceptron.items()}, **routed}
-        elif isinstance(module, torch.nn.Module):
-            module = copy.deepcopy(module)
-        settings = {
-            "criterion": self.criterion or self._default_criterion,
-            "optimizer": self.optimizer,
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "train_split": self.train_split,
-            "callbacks": self.callbacks,
-            "device": self.device,
-            "compile": self.compile,
-            "verbose": self.verbose,
-            "iterator_train__shuffle": self.shuffle,
-            "iterator_train__even": True,
-            "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
-            "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
-        }
-        return self._net_class(module, **{**settings, **robust, **routed})
-
-    def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
-        batch = self.module.batch_size if isinstance(self.module, NeuralNet) else self.batch_size
-        return prepare(X, y, weight, check_clients(groups, X), merge=0 < len(X) <= batch)
-
-    def _keep(self, net: NeuralNet, samples: Samples) -> Self:
-        self.net_ = net
-        self.module_ = net.module_
-        self.history_ = net.history
-        self.n_iter_ = len(net.history)
-        self.loss_curve_ = [float(epoch["train_loss"]) for epoch in net.history]
-        self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
-        return self
-
-    def _forward(self, X: Any, method: str) -> NDArray[Any]:
-        check_is_fitted(self)
-        X = _cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
-        # A loader draws a seed from the global generator, whether it needs one or not.
-        with torch.random.fork_rng(devices=[]):
-            result: NDArray[Any] = getattr(self.net_, method)(X)
-        return result
-
-
-class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
+class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     __doc__ = f"""A classifier trained by block coordinate geometric median descent.
 
     Each step splits its batch into groups, takes their gradients as the rows of a matrix, and follows a robust mean of
     them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
 {
-        _PARAMETERS.format(
+        PARAMETERS.format(
             criterion="None: cross-entropy, for networks that give logits.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
@@ -372,31 +89,33 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
         verbose: int = 0,
         **module__kwargs: Any,
     ) -> None:
-        self.module = module
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.criterion = criterion
-        self.optimizer = optimizer
-        self.lr = lr
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.group_size = group_size
-        self.beta = beta
-        self.selection = selection
-        self.memory = memory
-        self.mixing = mixing
-        self.aggregator = aggregator
-        self.local_steps = local_steps
-        self.gradient_corruption = gradient_corruption
+        super().__init__(
+            module,
+            hidden_layer_sizes=hidden_layer_sizes,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            group_size=group_size,
+            beta=beta,
+            selection=selection,
+            memory=memory,
+            mixing=mixing,
+            aggregator=aggregator,
+            local_steps=local_steps,
+            gradient_corruption=gradient_corruption,
+            train_split=train_split,
+            callbacks=callbacks,
+            warm_start=warm_start,
+            shuffle=shuffle,
+            device=device,
+            compile=compile,
+            random_state=random_state,
+            verbose=verbose,
+            **module__kwargs,
+        )
         self.class_weight = class_weight
-        self.train_split = train_split
-        self.callbacks = callbacks
-        self.warm_start = warm_start
-        self.shuffle = shuffle
-        self.device = device
-        self.compile = compile
-        self.random_state = random_state
-        self.verbose = verbose
-        self._take_routed(module__kwargs)
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -419,20 +138,15 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
         self
         """
         self._check_parameters()
-        going_on = self.warm_start and hasattr(self, "net_")
-        X, y = self._validated(X, y, reset=not going_on)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        if going_on and not np.array_equal(encoder.classes_, self.classes_):
-            raise ValueError(f"y must have the classes of the last fit to go on from it; found {encoder.classes_}.")
-        weight = check_weights(sample_weight, X)
-        if self.class_weight is not None:
-            of_class = compute_sample_weight(self.class_weight, y)
-            weight = of_class if weight is None else weight * of_class
-        samples = self._samples(X, encoder.transform(y), weight, groups)
-        net = self._train(self.net_ if going_on else None, samples, len(encoder.classes_), None)
-        self.classes_ = encoder.classes_
-        return self._keep(net, samples)
+        with restored_on_error(self):
+            going_on = self.warm_start and hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not going_on)
+            check_classification_targets(y)
+            classes = np.unique(y)
+            if going_on and not np.array_equal(classes, self.classes_):
+                raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
+            weight = self._weights(sample_weight, X, y)
+            return self._fit(X, y, weight, groups, classes, going_on=going_on, epochs=None)
 
     def partial_fit(
         self,
@@ -456,26 +170,46 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
         self
         """
         self._check_parameters()
-        first = not hasattr(self, "net_")
-        X, y = self._validated(X, y, reset=first)
-        check_classification_targets(y)
-        if first and classes is None:
-            raise ValueError("classes must be given in the first call of partial_fit; found None.")
-        known = np.unique(np.asarray(classes)) if first else self.classes_
-        if not first and classes is not None and not np.array_equal(np.unique(np.asarray(classes)), known):
-            raise ValueError(f"classes must be those of the first call of partial_fit, {known}; found {classes}.")
-        unknown = np.setdiff1d(y, known)
-        if len(unknown):
-            raise ValueError(f"y must have labels among classes; found {unknown}.")
+        if self.class_weight == "balanced":
+            raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
+        with restored_on_error(self):
+            going_on = hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not going_on)
+            check_classification_targets(y)
+            known = self._known_classes(classes, going_on)
+            unknown = np.setdiff1d(y, known)
+            if len(unknown):
+                raise ValueError(f"y must have labels among classes; found {unknown}.")
+            weight = self._weights(sample_weight, X, y)
+            return self._fit(X, y, weight, groups, known, going_on=going_on, epochs=1)
+
+    def _known_classes(self, classes: Any, going_on: bool) -> NDArray[Any]:
+        """The classes that ``partial_fit`` is to tell apart."""
+        if classes is None:
+            if not going_on:
+                raise ValueError("classes must be given in the first call of partial_fit; found None.")
+            return self.classes_
+        given = np.unique(np.asarray(classes))
+        if going_on and not np.array_equal(given, self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
+            )
+        return given
+
+    def _weights(self, sample_weight: Any, X: Any, y: Any) -> NDArray[np.float64] | None:
+        """Weights of the samples, those of their classes included."""
         weight = check_weights(sample_weight, X)
-        if self.class_weight is not None:
-            if self.class_weight == "balanced":
-                raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
-            of_class = compute_sample_weight(self.class_weight, y)
-            weight = of_class if weight is None else weight * of_class
-        samples = self._samples(X, np.searchsorted(known, y), weight, groups)
-        net = self._train(None if first else self.net_, samples, len(known), 1)
-        self.classes_ = known
+        if self.class_weight is None:
+            return weight
+        of_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
+        return of_class if weight is None else weight * of_class
+
+    def _fit(
+        self, X: Any, y: Any, weight: Any, groups: Any, classes: NDArray[Any], *, going_on: bool, epochs: int | None
+    ) -> Self:
+        samples = self._samples(X, np.searchsorted(classes, y), weight, groups)
+        net = self._train(self.net_ if going_on else None, samples, len(classes), epochs)
+        self.classes_ = classes
         return self._keep(net, samples)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -505,12 +239,12 @@ class BlockGMDClassifier(ClassifierMixin, _BlockGMD):  # noqa: D101
         return labels
 
 
-class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
+class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     __doc__ = f"""A regressor trained by block coordinate geometric median descent.
 
     As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
     median absolute deviation, and predictions are scaled back.
-{_PARAMETERS.format(criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
+{PARAMETERS.format(criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
     See Also
     --------
     BlockGMDClassifier : The same for classification.
@@ -531,59 +265,6 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
     _one_column: bool
     _net_class = RobustNeuralNetRegressor
     _default_criterion = torch.nn.SmoothL1Loss
-
-    def __init__(
-        self,
-        module: Any = None,
-        *,
-        hidden_layer_sizes: Sequence[int] = (100,),
-        criterion: Any = None,
-        optimizer: Any = torch.optim.Adam,
-        lr: float = 0.005,
-        max_epochs: int = 100,
-        batch_size: int = 256,
-        group_size: int | None = 32,
-        beta: float = 0.1,
-        selection: str = "top",
-        memory: str | None = None,
-        mixing: str | None = "nearest",
-        aggregator: str | Aggregator = "block_geometric_median",
-        local_steps: int = 1,
-        gradient_corruption: Any = None,
-        train_split: Any = None,
-        callbacks: Any = None,
-        warm_start: bool = False,
-        shuffle: bool = True,
-        device: str = "cpu",
-        compile: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-        **module__kwargs: Any,
-    ) -> None:
-        self.module = module
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.criterion = criterion
-        self.optimizer = optimizer
-        self.lr = lr
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.group_size = group_size
-        self.beta = beta
-        self.selection = selection
-        self.memory = memory
-        self.mixing = mixing
-        self.aggregator = aggregator
-        self.local_steps = local_steps
-        self.gradient_corruption = gradient_corruption
-        self.train_split = train_split
-        self.callbacks = callbacks
-        self.warm_start = warm_start
-        self.shuffle = shuffle
-        self.device = device
-        self.compile = compile
-        self.random_state = random_state
-        self.verbose = verbose
-        self._take_routed(module__kwargs)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -612,7 +293,9 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
         self
         """
         self._check_parameters()
-        return self._fit(X, y, sample_weight, groups, going_on=self.warm_start and hasattr(self, "net_"), epochs=None)
+        with restored_on_error(self):
+            going_on = self.warm_start and hasattr(self, "net_")
+            return self._fit(X, y, sample_weight, groups, going_on=going_on, epochs=None)
 
     def partial_fit(
         self,
@@ -633,7 +316,8 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
         self
         """
         self._check_parameters()
-        return self._fit(X, y, sample_weight, groups, going_on=hasattr(self, "net_"), epochs=1)
+        with restored_on_error(self):
+            return self._fit(X, y, sample_weight, groups, going_on=hasattr(self, "net_"), epochs=1)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, going_on: bool, epochs: int | None) -> Self:
         X, y = self._validated(X, y, reset=not going_on)
@@ -663,38 +347,6 @@ class BlockGMDRegressor(RegressorMixin, _BlockGMD):  # noqa: D101
         scaled = self._forward(X, "predict")
         targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
         return targets[:, 0] if self._one_column else targets
-
-
-def _is_routed(name: str) -> bool:
-    return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
-
-
-def _as_numpy(X: Any) -> Any:
-    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
-
-
-def _cast(X: NDArray[Any], network: Any) -> NDArray[Any]:
-    """X in the dtype of a network's parameters; integers stay for one that embeds them. A class is of float32."""
-    if X.dtype.kind in "iub" and _embeds(network):
-        return X
-    parameters = network.parameters() if isinstance(network, torch.nn.Module) else []
-    wide = any(parameter.dtype == torch.float64 for parameter in parameters)
-    return X.astype(np.float64 if wide else np.float32, copy=False)
-
-
-def _embeds(network: Any) -> bool:
-    if isinstance(network, torch.nn.Module):
-        return any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
-    return False
-
-
-@contextmanager
-def _seeded(seed: int, device: Any) -> Any:
-    """Torch's generators seeded for a while, and then as they were."""
-    devices = range(torch.cuda.device_count()) if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(seed))
-        yield
 
 
 def _location_and_scale(

@@ -145,6 +145,19 @@ def test_a_failed_fit_leaves_everything_as_it_was(data, method):
     assert model.n_features_in_ == 4
 
 
+@pytest.mark.parametrize("estimator", [BlockGMDClassifier, BlockGMDRegressor])
+def test_a_failed_fit_on_other_features_leaves_their_number_and_names(rng, estimator):
+    X = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "c"])
+    y = np.arange(40) % 2
+    model = estimator(max_epochs=2, random_state=0).fit(X, y)
+    other = X[["a", "b"]].rename(columns={"a": "u", "b": "v"})
+    with pytest.raises(ValueError, match="sample_weight must not be negative"):
+        model.fit(other, y, sample_weight=np.full(40, -1.0))
+    assert model.n_features_in_ == 3
+    assert list(model.feature_names_in_) == ["a", "b", "c"]
+    model.predict(X)
+
+
 def test_warm_start_and_partial_fit(data):
     X, y = data
     model = quick(warm_start=True, max_epochs=3).fit(X, y)
