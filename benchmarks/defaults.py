@@ -42,6 +42,8 @@ COMMON = {"batch_size": 128, "mixing": None}
 SQUARED = {"criterion": torch.nn.MSELoss}
 #: What the comparison made the default, as it is in the estimators.
 DEFAULTS = "default: nearest + block, groups of 32, batches of 256"
+#: Plain training to compare it with.
+PEER = "plain, batches of 256"
 #: A rule by name: parameters of the estimator.
 RULES: dict[str, dict[str, Any]] = {
     "plain": {"aggregator": "mean", "group_size": None},
@@ -53,7 +55,7 @@ RULES: dict[str, dict[str, Any]] = {
     # Two that are known to lose: how much is what small groups, and classes as they come, cost.
     "block, groups of 1": {"group_size": 1},
     "block, groups of 4, classes as they come": {"group_size": 4, "iterator_train__stratify": None},
-    "plain, batches of 256": {"aggregator": "mean", "group_size": None, "batch_size": 256},
+    PEER: {"aggregator": "mean", "group_size": None, "batch_size": 256},
     DEFAULTS: {},
 }
 #: Rules for regression alone: with a loss that grows linearly.
@@ -66,7 +68,7 @@ REGRESSION_RULES: dict[str, dict[str, Any]] = {
 #: After one seed of all rules the others are run with these.
 FINALISTS = (
     "plain",
-    "plain, batches of 256",
+    PEER,
     DEFAULTS,
     "block, groups of 16",
     "block, groups of 32",
@@ -89,14 +91,18 @@ DATA = {
 REGRESSION = ("diabetes", "Friedman 1")
 
 
-def trainings(seeds: int) -> Iterator[tuple[str, str, str, int]]:
-    """One seed of everything, then the finalists with the other seeds."""
+def trainings(seeds: int, clean_seeds: int) -> Iterator[tuple[str, str, str, int]]:
+    """One seed of everything, the finalists with the other seeds, then the default and its plain peer on clean data."""
     for seed in range(seeds):
         for data in DATA:
             rules = RULES | REGRESSION_RULES if data in REGRESSION else RULES
             for corruption in ("none", "features", "outliers in y" if data in REGRESSION else "labels"):
                 for rule in rules if seed == 0 else [rule for rule in rules if rule in FINALISTS]:
                     yield data, corruption, rule, seed
+    for seed in range(seeds, clean_seeds):
+        for data in DATA:
+            for rule in (PEER, DEFAULTS):
+                yield data, "none", rule, seed
 
 
 def train(data: str, corruption: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
@@ -131,6 +137,12 @@ def train(data: str, corruption: str, rule: str, seed: int, epochs: int) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--clean-seeds",
+        type=int,
+        default=20,
+        help="of the default and plain training on clean data",
+    )
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--resume", action="store_true", help="keep the rows there are, measure what is missing")
@@ -139,7 +151,7 @@ def main() -> None:
     if arguments.resume and arguments.output.exists():
         with arguments.output.open(newline="") as file:
             done = {(row["data"], row["corruption"], row["rule"], int(row["seed"])) for row in csv.DictReader(file)}
-    todo = [training for training in trainings(arguments.seeds) if training not in done]
+    todo = [training for training in trainings(arguments.seeds, arguments.clean_seeds) if training not in done]
     with arguments.output.open("a" if done else "w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *around])
         if not done:

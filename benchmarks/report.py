@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
+from defaults import DEFAULTS, PEER
 from matplotlib.figure import Figure
 from measure import PACKAGES
 
@@ -29,9 +30,12 @@ def markdown(family: str, frame: pd.DataFrame) -> str:
     same = [name for name in AROUND if name in frame and frame[name].nunique(dropna=False) == 1]
     shown = frame.drop(columns=same)
     lines = [f"# {TITLES[family]}", "", ", ".join(f"{name} {frame[name].iloc[0]}" for name in same) + ".", ""]
-    lines.append("| " + " | ".join(shown.columns) + " |")
-    lines.append("|" + "---|" * len(shown.columns))
-    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in shown.itertuples(index=False)]
+    return "\n".join(lines) + f"\n{_table(shown)}"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in frame.itertuples(index=False)]
     return "\n".join(lines) + "\n"
 
 
@@ -111,13 +115,30 @@ def figure_of(family: str, frame: pd.DataFrame) -> Figure:
 def defaults_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean scores over the seeds in %, a line a rule; how many seeds that were is in the last column.
 
-    Balanced accuracy, or R^2 for regression.
+    Balanced accuracy, or R^2 for regression. Seeds that only clean data was trained with are left out.
     """
-    score = 100.0 * frame["balanced"].fillna(frame["score"])
-    frame = frame.assign(score=score, column=frame["data"] + ", " + frame["corruption"])
+    frame = frame.assign(score=_score(frame), column=frame["data"] + ", " + frame["corruption"])
+    frame = frame[frame["seed"] <= frame.loc[frame["corruption"] != "none", "seed"].max()]
     table = frame.pivot_table(index="rule", columns="column", values="score", sort=False).round(1)
     seeds = frame.groupby("rule", sort=False)["seed"].nunique()
     return table.assign(seeds=seeds).reset_index()
+
+
+def clean_cost(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the default costs on clean data: its score less that of plain training with the same seed, in points."""
+    clean = frame[frame["corruption"] == "none"].assign(score=_score)
+    scores = clean.pivot_table(index=["data", "seed"], columns="rule", values="score", sort=False)[[PEER, DEFAULTS]]
+    scores = scores.dropna()
+    difference = (scores[DEFAULTS] - scores[PEER]).groupby("data", sort=False)
+    table = scores.groupby("data", sort=False).mean().round(2)
+    table["difference"] = difference.mean().round(2)
+    table["standard error"] = difference.sem().round(2)
+    table["seeds"] = difference.size()
+    return table.reset_index()
+
+
+def _score(frame: pd.DataFrame) -> pd.Series:
+    return 100.0 * frame["balanced"].fillna(frame["score"])
 
 
 def main() -> None:
@@ -132,9 +153,10 @@ def main() -> None:
             continue
         if family == "defaults":
             around = {name: [frame[name].iloc[0]] * len(frame) for name in AROUND if name in frame and name != "seed"}
-            table = defaults_table(frame)
+            table, clean = defaults_table(frame), clean_cost(frame)
             frame = table.assign(**{name: values[: len(table)] for name, values in around.items()})
-            (folder / f"{family}.md").write_text(markdown(family, frame), encoding="utf-8")
+            text = f"{markdown(family, frame)}\n## The default on clean data\n\n{_table(clean)}"
+            (folder / f"{family}.md").write_text(text, encoding="utf-8")
             print(folder / f"{family}.md")
             continue
         (folder / f"{family}.md").write_text(markdown(family, frame), encoding="utf-8")

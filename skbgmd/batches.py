@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
+
+
+class SizedSampler(Protocol):
+    """A sampler that knows how many batches it gives."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[int]]: ...
 
 
 class Batch(tuple[Any, Any]):
@@ -110,7 +118,7 @@ class ArrayLoader(DataLoader[Any]):
 
 
 class EvenBatchSampler(Sampler[list[int]]):
-    """Batches of sizes that differ by one at most, of at most ``batch_size`` samples, but for one batch more.
+    """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
 
     Parameters
     ----------
@@ -119,7 +127,8 @@ class EvenBatchSampler(Sampler[list[int]]):
     n : int
         How many there are.
     batch_size : int
-        The number of batches is ``n / batch_size``, rounded to the nearest, one at least.
+        The number of batches is ``n / batch_size``, rounded to the nearest, one at least; a batch holds up to half as
+        many samples again.
     """
 
     def __init__(self, order: Sampler[int], n: int, batch_size: int) -> None:
@@ -143,7 +152,7 @@ class StratifiedGroups(Sampler[list[int]]):
 
     Parameters
     ----------
-    batches : Sampler
+    batches : sampler of batches
         Indices of each batch.
     classes : ndarray of shape (n,)
         Class of each sample.
@@ -151,11 +160,11 @@ class StratifiedGroups(Sampler[list[int]]):
         Samples in a group, at most.
     """
 
-    def __init__(self, batches: Sampler[list[int]], classes: NDArray[Any], group_size: int) -> None:
+    def __init__(self, batches: SizedSampler, classes: NDArray[Any], group_size: int) -> None:
         self.batches, self.classes, self.group_size = batches, classes, group_size
 
     def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in self.batches:
@@ -269,7 +278,8 @@ def _as_tensors(data: Any) -> Any:
         return None if any(part is None for part in parts.values()) else parts
     if isinstance(data, (list, tuple)) and data and not np.isscalar(data[0]):
         values = [_as_tensors(value) for value in data]
-        return None if any(value is None for value in values) else type(data)(values)
+        # A list, as collating makes of any sequence.
+        return None if any(value is None for value in values) else values
     return None
 
 
@@ -281,8 +291,8 @@ def _copied(data: NDArray[Any]) -> torch.Tensor | None:
 def _take(data: Any, index: torch.Tensor) -> Any:
     if isinstance(data, Mapping):
         return {key: _take(value, index) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return type(data)(_take(value, index) for value in data)
+    if isinstance(data, list):
+        return [_take(value, index) for value in data]
     return data[index.to(data.device)]
 
 

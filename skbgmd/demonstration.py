@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
+from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise, GradientCorruption, corrupt_labels
 from skbgmd.datasets import load_fashion_mnist
 from skbgmd.estimators import BlockGMDClassifier
@@ -312,10 +313,7 @@ def train(
     )
     try:
         model.fit(X, y)
-    except ValueError as error:
-        # An aggregator's refusal where gradients overflow in half of the groups or more.
-        if "NaN or inf" not in str(error):
-            raise
+    except NonFiniteRowsError:
         progress(training.epochs * len(X) - counter.samples)
         return None
     finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.module_.parameters())

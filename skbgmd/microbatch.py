@@ -67,18 +67,20 @@ class GradientMatrix:
         """
         before = [parameter.detach().clone() for parameter in self.parameters]
         seen = []
-        for compute in losses:
-            loss = compute()
-            gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        try:
+            for compute in losses:
+                loss = compute()
+                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                with torch.no_grad():
+                    for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                        if gradient is not None:
+                            parameter.sub_(gradient, alpha=lr)
+                seen.append(loss)
+        finally:
             with torch.no_grad():
-                for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                    if gradient is not None:
-                        parameter.sub_(gradient, alpha=lr)
-            seen.append(loss)
-        with torch.no_grad():
-            for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
-                part.copy_(((start - parameter) / lr).reshape(-1))
-                parameter.copy_(start)
+                for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
+                    part.copy_(((start - parameter) / lr).reshape(-1))
+                    parameter.copy_(start)
         return seen
 
     def add_to_gradients(self, vector: torch.Tensor) -> None:

@@ -132,7 +132,7 @@ class _RobustTraining(NeuralNet):
     # ---- life cycle -------------------------------------------------------------------------------------------------
 
     def initialize(self) -> Any:
-        self._checked_parameters()
+        self._check_parameters()
         super().initialize()
         self._initialize_aggregator()
         self._gradients_: GradientMatrix | None = None
@@ -145,20 +145,21 @@ class _RobustTraining(NeuralNet):
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         self.aggregator_ = StatefulAggregator(aggregator, seed)
 
-    def _checked_parameters(self) -> tuple[Aggregator, int | None, int]:
-        aggregator = get_aggregator(self.aggregator)
-        group_size = None if self.group_size is None else check_integer(self.group_size, "group_size")
+    def _check_parameters(self) -> None:
+        if self.group_size is not None:
+            check_integer(self.group_size, "group_size")
+        check_integer(self.local_steps, "local_steps")
         corruption = self.gradient_corruption
         if corruption is not None and not callable(getattr(corruption, "apply_", None)):
             raise TypeError(
                 f"gradient_corruption must be None or have a method apply_(gradients, random_state); "
                 f"found {corruption!r}."
             )
-        return aggregator, group_size, check_integer(self.local_steps, "local_steps")
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         super().on_train_begin(net, X=X, y=y, **kwargs)
-        aggregator, _, _ = self._checked_parameters()
+        self._check_parameters()
+        aggregator = get_aggregator(self.aggregator)
         if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
             aggregator
         ) is not type(self.aggregator_.aggregator):
@@ -194,43 +195,49 @@ class _RobustTraining(NeuralNet):
         step : dict
             ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
         """
-        _, group_size, local_steps = self._checked_parameters()
-        slices = _slices(batch, group_size)
+        slices = _slices(batch, self.group_size)
         weight = getattr(batch, "weight", None)
-        if len(slices) == 1 and weight is None and local_steps == 1:
+        if len(slices) == 1 and weight is None and self.local_steps == 1:
             self._remember_trust(batch, slices, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             return step
         self._set_training(True)
-        if any(part.stop - part.start < 2 * local_steps for part in slices):
+        if any(part.stop - part.start < 2 * self.local_steps for part in slices):
             _refuse_batch_norm(self.module_)
         gradients = self._gradient_matrix()
         matrix = gradients.rows(len(slices))
-        weights, norms = np.empty(len(slices)), np.empty(len(slices))
-        losses: list[torch.Tensor] = []
-        predictions: list[Any] = []
-        for number, part in enumerate(slices):
-            w = None if weight is None else weight[part]
-            weights[number] = part.stop - part.start if w is None else float(w.sum())
-            compute = [
-                partial(self._group_loss, batch, piece, weight, predictions, fit_params)
-                for piece in _pieces(part, local_steps)
-            ]
-            if local_steps == 1:
-                seen = [compute[0]()]
-                gradients.differentiate(seen[0], matrix[number])
-            else:
-                seen = gradients.displace(compute, self._learning_rate(), matrix[number])
-            # While the row is still in the cache.
-            norms[number] = float(torch.linalg.vector_norm(matrix[number]))
-            losses.append(torch.stack(seen).mean())
+        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, fit_params)
+        weights = _group_weights(slices, weight)
         aggregate = self._aggregate(matrix, weights, norms)
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
-        shares = torch.as_tensor(weights / weights.sum(), dtype=losses[0].dtype, device=losses[0].device)
-        return {"loss": factor * (torch.stack(losses) @ shares), "y_pred": _concatenate(predictions)}
+        shares = torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
+        return {"loss": factor * (losses @ shares), "y_pred": _concatenate(predictions)}
+
+    def _fill(
+        self, gradients: GradientMatrix, matrix: torch.Tensor, batch: Any, slices: list[slice], fit_params: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
+        """Write the groups' gradients to the rows of a matrix; mean losses, norms of the rows, and predictions."""
+        weight = getattr(batch, "weight", None)
+        norms = torch.empty(len(slices), dtype=matrix.dtype, device=matrix.device)
+        losses: list[torch.Tensor] = []
+        predictions: list[Any] = []
+        for number, part in enumerate(slices):
+            compute = [
+                partial(self._group_loss, batch, piece, weight, predictions, fit_params)
+                for piece in _pieces(part, self.local_steps)
+            ]
+            if self.local_steps == 1:
+                seen = [compute[0]()]
+                gradients.differentiate(seen[0], matrix[number])
+            else:
+                seen = gradients.displace(compute, self._learning_rate(), matrix[number])
+            # While the row is still in the cache; fetched later, so that no group waits for another.
+            torch.linalg.vector_norm(matrix[number], out=norms[number])
+            losses.append(torch.stack(seen).mean())
+        return torch.stack(losses), norms, predictions
 
     def _group_loss(
         self, batch: Any, part: slice, weight: torch.Tensor | None, predictions: list[Any], fit_params: dict[str, Any]
@@ -250,14 +257,15 @@ class _RobustTraining(NeuralNet):
         mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
         return mean
 
-    def _aggregate(self, matrix: torch.Tensor, weights: NDArray[np.float64], norms: NDArray[np.float64]) -> Aggregate:
+    def _aggregate(self, matrix: torch.Tensor, weights: NDArray[np.float64], norms: torch.Tensor) -> Aggregate:
         if self.gradient_corruption is not None:
             corrupt = self.gradient_corruption.apply_(matrix, self.aggregator_.random_state())
             for number in corrupt.tolist():
-                norms[number] = float(torch.linalg.vector_norm(matrix[number]))
+                torch.linalg.vector_norm(matrix[number], out=norms[number])
         start = time.perf_counter()
+        lengths = norms.cpu().numpy().astype(np.float64)
         # A norm that overflowed or is lost in rounding is for the rows to find out.
-        known = norms if np.all((norms > 1e-16) & (norms < np.inf)) else None
+        known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
         aggregate = self.aggregator_(DenseRows(matrix, weights / weights.max(), norms=known))
         self._record(aggregate, weights, time.perf_counter() - start)
         return aggregate
@@ -344,6 +352,14 @@ def _slices(batch: Any, group_size: int | None) -> list[slice]:
         return given
     n = get_len(unpack_data(batch)[0])
     return even_slices(n, 1 if group_size is None else -(-n // group_size))
+
+
+def _group_weights(slices: list[slice], weight: torch.Tensor | None) -> NDArray[np.float64]:
+    """Summed weights of the samples of each group; their number, where they have none."""
+    if weight is None:
+        return np.array([part.stop - part.start for part in slices], dtype=np.float64)
+    of_sample = weight.cpu().numpy().astype(np.float64)
+    return np.array([of_sample[part].sum() for part in slices])
 
 
 def _pieces(part: slice, parts: int) -> list[slice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,3 +134,11 @@ def test_each_client_has_its_slice_in_each_batch():
 def test_a_client_begins_anew_when_it_is_through():
     sampler = ClientSampler(np.repeat([0, 1], [6, 4]), 3, shuffle=False)
     assert list(sampler) == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 6, 7]]
+
+
+def test_sequences_of_arrays_come_as_lists():
+    Pair = namedtuple("Pair", ["left", "right"])
+    data = Pair(np.arange(6.0)[:, None], np.arange(12.0).reshape(6, 2))
+    X, _ = next(iter(ArrayLoader(Dataset(data, np.arange(6)), batch_size=4)))
+    assert isinstance(X, list)
+    assert [tuple(part.shape) for part in X] == [(4, 1), (4, 2)]

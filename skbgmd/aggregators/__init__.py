@@ -5,7 +5,7 @@ Each is a small class of hyperparameters, called as ``aggregate, state = aggrega
 
 from __future__ import annotations
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, RowWeighting
 from skbgmd.aggregators.coordinatewise import Coordinatewise, CoordinatewiseMedian, TrimmedMean
 from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
 from skbgmd.aggregators.mixing import Bucketing, Mixing, MixingState, NearestNeighborMixing
@@ -71,6 +71,7 @@ __all__ = [
     "Mixing",
     "MixingState",
     "NearestNeighborMixing",
+    "NonFiniteRowsError",
     "NormFilter",
     "RowWeighting",
     "SpectralFilter",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,7 +58,7 @@ def pack_state(state: Any) -> Any:
     if not isinstance(state, AggregatorState):
         return state
     kind = f"{type(state).__module__}.{type(state).__qualname__}"
-    values = {field.name: pack_state(getattr(state, field.name)) for field in fields(state)}  # type: ignore[arg-type]
+    values = {name: pack_state(value) for name, value in vars(state).items()}
     return {"kind": kind, "values": values}
 
 
@@ -105,7 +105,9 @@ class Aggregator(BaseEstimator, ABC):
         Raises
         ------
         ValueError
-            A hyperparameter out of its range, or half of the rows or more not finite.
+            A hyperparameter out of its range.
+        NonFiniteRowsError
+            Half of the rows or more not finite.
         """
 
 
@@ -133,18 +135,22 @@ class RowWeighting(Aggregator):
         """Weights of rows that are all finite and of positive weight."""
 
 
+class NonFiniteRowsError(ValueError):
+    """Half of the rows' weight or more is on rows that hold NaN or inf: in training, it has diverged."""
+
+
 def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
     """Indices of the rows that are finite and of positive weight.
 
     Raises
     ------
-    ValueError
+    NonFiniteRowsError
         Half of the weight or more is on rows that aren't finite: nothing can be told from the rest.
     """
     total = float(rows.weights.sum())
     usable = finite & (rows.weights > 0.0)
     if not float(rows.weights[usable].sum()) > 0.5 * total:
-        raise ValueError(
+        raise NonFiniteRowsError(
             f"More than half of the rows' weight must be on finite rows; found {int((~finite).sum())} of "
             f"{rows.n_rows} rows that hold NaN or inf."
         )

@@ -20,6 +20,7 @@ from skbgmd.aggregators import (
     GeometricMedian,
     Mean,
     NearestNeighborMixing,
+    NonFiniteRowsError,
     get_aggregator,
 )
 from skbgmd.aggregators.base import check_fraction, corrupt_count, pack_state, unpack_state, usable_rows
@@ -96,7 +97,7 @@ def test_rows_that_are_not_finite_get_weight_zero(aggregator, bad, rng):
 def test_half_of_the_rows_not_finite_is_an_error(aggregator):
     X = np.ones((6, 4))
     X[:3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"More than half .* found 3 of 6 rows that hold NaN or inf"):
+    with pytest.raises(NonFiniteRowsError, match=r"More than half .* found 3 of 6 rows that hold NaN or inf"):
         aggregator(dense(X))
 
 
