@@ -28,7 +28,8 @@ from skbgmd.corruption import (
     SignFlip,
     get_gradient_corruption,
 )
-from skbgmd.corruption.gradients import CHUNK, min_max_length, min_sum_length
+from skbgmd.corruption.gradients.base import CHUNK
+from skbgmd.corruption.gradients.omniscient import min_max_length, min_sum_length
 
 NAMES = list(GRADIENT_CORRUPTIONS)
 

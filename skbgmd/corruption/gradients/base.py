@@ -1,0 +1,153 @@
+"""What every attack on gradients is, and moments of some of the rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+from skbgmd.corruption.base import Indices, check_share, corrupt_total, draw_rows, warn_hopeless
+from skbgmd.randomness import random_source
+
+#: Columns that are brought to double precision at a time.
+CHUNK = 8192
+
+
+class GradientCorruption(BaseEstimator, ABC):
+    r"""An attack on the rows of a matrix of gradients; inherit from it and write ``_replace``.
+
+    Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. An attack holds parameters
+    only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
+
+    An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``.
+    """
+
+    #: Whether the corrupt rows know the honest ones. A worker that acts alone knows only its own.
+    omniscient: ClassVar[bool] = False
+
+    fraction: float
+    random_state: Any
+
+    def __call__(self, gradients: torch.Tensor, random_state: Any = None) -> torch.Tensor:
+        """Corrupt a copy of the gradients.
+
+        Parameters
+        ----------
+        gradients : tensor of shape (b, d)
+            A gradient in each row, of a floating dtype, on any device.
+        random_state : int, RandomState, Generator or None, default=None
+            Source of the draws, instead of the one given to the constructor. To draw other rows at every step, hand
+            in one source at all of them. None: the constructor's; if that is None too, another one each time.
+
+        Returns
+        -------
+        corrupt : tensor of shape (b, d)
+            Rows that weren't drawn are as they were, bit by bit.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A parameter of the wrong kind or out of its range; gradients that aren't a matrix of floating numbers.
+        """
+        self._check(gradients)
+        copy = gradients.detach().clone()
+        self._corrupt(copy, random_state)
+        return copy
+
+    def apply_(self, gradients: torch.Tensor, random_state: Any = None) -> torch.Tensor:
+        """Corrupt the gradients in place.
+
+        Parameters
+        ----------
+        gradients : tensor of shape (b, d)
+            As for a call; its rows are overwritten. Nothing is recorded for autograd.
+        random_state : int, RandomState, Generator or None, default=None
+            As for a call.
+
+        Returns
+        -------
+        corrupted : tensor of shape (c,), int64
+            Indices of the rows that were replaced, ascending; on the gradients' device.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for a call.
+        """
+        self._check(gradients)
+        return self._corrupt(gradients, random_state)
+
+    def _check(self, gradients: torch.Tensor) -> None:
+        check_share(self.fraction, "fraction")
+        self._check_parameters()
+        if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
+            found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
+            raise TypeError(f"gradients must be a tensor of a floating dtype; found {found}.")
+        if gradients.ndim != 2 or 0 in gradients.shape:
+            raise ValueError(
+                f"gradients must have shape (b, d), with b and d positive; found {tuple(gradients.shape)}."
+            )
+
+    def _corrupt(self, gradients: torch.Tensor, random_state: Any) -> torch.Tensor:
+        fraction, device, n = float(self.fraction), gradients.device, len(gradients)
+        # This method, the door and its caller.
+        warn_hopeless(fraction, stacklevel=4)
+        rng = random_source(self.random_state if random_state is None else random_state)
+        rows = draw_rows(self._eligible(n), corrupt_total(fraction, n), rng)
+        corrupt = torch.from_numpy(rows).to(device)
+        if len(rows):
+            others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)
+            with torch.no_grad():
+                gradients[corrupt] = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng)
+        return corrupt
+
+    def _check_parameters(self) -> None:
+        """Check the parameters other than ``fraction``."""
+
+    def _eligible(self, n: int) -> Indices:
+        """Which of n rows may be drawn."""
+        return np.arange(n)
+
+    @abstractmethod
+    def _replace(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
+    ) -> torch.Tensor:
+        """What to put in place of the corrupt rows.
+
+        Parameters
+        ----------
+        gradients : tensor of shape (b, d)
+            All gradients before the attack; not to be changed.
+        corrupt : tensor of shape (c,), int64
+            Rows to replace, at least one.
+        honest : tensor of shape (h,), int64
+            The other rows; all rows if there are no others.
+        rng : RandomState
+            Source of whatever is random.
+
+        Returns
+        -------
+        replacement : tensor of shape (c, d) or (d,)
+            Of the gradients' dtype, on their device; not a view of them.
+        """
+
+
+def mean_of_rows(gradients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Mean of some rows, (d,); they aren't copied."""
+    mean = torch.zeros_like(gradients[0])
+    for row in index.tolist():
+        mean.add_(gradients[row], alpha=1.0 / len(index))
+    return mean
+
+
+def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of the columns over some rows about their mean, divided by their number, (d,)."""
+    # Reducing a gathered copy along its rows is several times slower than passing over the rows one by one.
+    variance, difference = torch.zeros_like(mean), torch.empty_like(mean)
+    for row in index.tolist():
+        torch.sub(gradients[row], mean, out=difference)
+        variance.addcmul_(difference, difference, value=1.0 / len(index))
+    return variance.sqrt_()

@@ -1,0 +1,122 @@
+"""Attacks on the choice of a block: corrupt rows that are large in a few columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from skbgmd.arrays import check_number
+from skbgmd.corruption.gradients.base import GradientCorruption
+
+
+class ConstantRows(GradientCorruption):
+    r"""Fixed huge block: corrupt rows hold :math:`\pm v` on the same columns at every step, and are honest elsewhere.
+
+    Written against block methods: the columns have by far the largest norms, so that a selection by plain norms
+    takes these and no others. They are the first :math:`k = \max(1, \lceil s d \rceil)` columns, with alternating
+    signs.
+
+    Parameters
+    ----------
+    fraction : float, default=0.2
+        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+    value : float, default=1e6
+        Size v of the entries, positive.
+    share : float, default=0.1
+        Share s of the columns, in (0, 1]; with 1 the rows are constant but for signs.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.corruption import ConstantRows
+    >>> ConstantRows(fraction=0.4, value=1e3, share=0.5, random_state=0)(torch.zeros(3, 4))
+    tensor([[    0.,     0.,     0.,     0.],
+            [    0.,     0.,     0.,     0.],
+            [ 1000., -1000.,     0.,     0.]])
+    """
+
+    def __init__(self, fraction: float = 0.2, value: float = 1e6, share: float = 0.1, random_state: Any = None) -> None:
+        self.fraction, self.value, self.share, self.random_state = fraction, value, share, random_state
+
+    def _check_parameters(self) -> None:
+        check_number(self.value, "value")
+        check_number(self.share, "share", at_most=1.0)
+
+    def _replace(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
+    ) -> torch.Tensor:
+        return _park(gradients[corrupt], _block_size(self.share, gradients.shape[1]), self.value)
+
+
+class DecoyBlock(GradientCorruption):
+    r"""Split adversary: decoys own the block, the others are honest on it and turn around everywhere else.
+
+    Written against block methods that carry weights from the block over to the other columns. Of c corrupt rows,
+    :math:`\lceil c / 2 \rceil` hold :math:`\pm v` on the first :math:`k = \max(1, \lceil s d \rceil)` columns, with
+    alternating signs; the others hold :math:`\lambda g` on all columns but those. The rest of each row is honest.
+
+    Parameters
+    ----------
+    fraction : float, default=0.2
+        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+    value : float, default=1e9
+        Size v of the decoys' entries, positive.
+    scale : float, default=-1000.0
+        Factor λ, finite.
+    share : float, default=0.1
+        Share s of the columns that decoys hold, in (0, 1].
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.corruption import DecoyBlock
+    >>> DecoyBlock(fraction=0.4, value=1e3, share=0.5, random_state=0)(torch.ones(5, 4))
+    tensor([[ 1000., -1000.,     1.,     1.],
+            [    1.,     1.,     1.,     1.],
+            [    1.,     1., -1000., -1000.],
+            [    1.,     1.,     1.,     1.],
+            [    1.,     1.,     1.,     1.]])
+    """
+
+    def __init__(
+        self,
+        fraction: float = 0.2,
+        value: float = 1e9,
+        scale: float = -1000.0,
+        share: float = 0.1,
+        random_state: Any = None,
+    ) -> None:
+        self.fraction, self.value, self.scale, self.share = fraction, value, scale, share
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        check_number(self.value, "value")
+        check_number(self.scale, "scale", above=-math.inf)
+        check_number(self.share, "share", at_most=1.0)
+
+    def _replace(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
+    ) -> torch.Tensor:
+        rows, k = gradients[corrupt], _block_size(self.share, gradients.shape[1])
+        n_decoys = -(-len(rows) // 2)
+        _park(rows[:n_decoys], k, self.value)
+        rows[n_decoys:, k:].mul_(self.scale)
+        return rows
+
+
+def _block_size(share: float, d: int) -> int:
+    return max(1, math.ceil(share * d - 1e-9))
+
+
+def _park(rows: torch.Tensor, k: int, value: float) -> torch.Tensor:
+    """Overwrite the first k columns by ± value."""
+    rows[:, 0:k:2] = value
+    rows[:, 1:k:2] = -value
+    return rows
