@@ -26,15 +26,24 @@ QUICK_GRADIENTS = [(32, 20_000), (64, 9_000)]
 RUN_LENGTHS = [1, 16, 64]
 
 
-#: Training steps: network, rows x samples in each.
-STEPS = ["LeNet, 32x64", "MLP, 8x16"]
-
-
 @dataclass(frozen=True)
 class NamedCase:
     """A case that its name says all of."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """A training step: a network, and so many rows of so many samples."""
+
+    network: str
+    rows: int
+    samples: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.network}, {self.rows}x{self.samples}"
 
 
 @dataclass(frozen=True)
@@ -102,3 +111,9 @@ def path_cases(quick: bool) -> list[Case]:
 def gradient_cases(quick: bool) -> list[Case]:
     """Aggregators, block steps and memory."""
     return [Case(n, d, "float32", "shifted") for n, d in (QUICK_GRADIENTS if quick else GRADIENTS)]
+
+
+def step_cases(quick: bool) -> list[StepCase]:
+    """Training steps; only the small one if it is to be quick."""
+    small = StepCase("MLP", 8, 16)
+    return [small] if quick else [StepCase("LeNet", 32, 64), small]

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
-from cases import RUN_LENGTHS, STEPS, Case, NamedCase, gradient_cases, median_cases, path_cases
+from cases import RUN_LENGTHS, Case, NamedCase, StepCase, gradient_cases, median_cases, path_cases, step_cases
 from measure import in_turns, peak_extra_memory, proved_gap, ratio
 
 import skbgmd.median
@@ -185,40 +185,35 @@ def _milliseconds(times: list[float]) -> float:
     return float(f"{1e3 * median(times):.4g}")
 
 
-def steps(case: str, options: Options) -> list[Row]:
+def steps(case: StepCase, options: Options) -> list[Row]:
     """Time of a training step by rule, relative to the mean of the same micro-batches."""
-    from training import relative, step_times  # the other families need not import skorch
+    from training import step_times  # the other families need not import skorch
 
-    name, rows, group_size = case.split(", ")[0], *map(int, case.split(", ")[1].split("x"))
-    times = step_times(name, rows, group_size, options.repeats, options.seed)
-    ratios = relative(times, "mean")
-    return [
-        {
-            "case": case,
-            "rule": rule,
-            "milliseconds": _milliseconds(times[rule]),
-            "of the mean": ratios[rule],
-            "repeats": options.repeats,
-        }
-        for rule in times
-    ]
+    times = step_times(case.network, case.rows, case.samples, options.repeats, options.seed)
+    return _relative_rows(case.name, "rule", times, "of the mean", "mean", options)
 
 
-def fits(case: str, options: Options) -> list[Row]:
+def fits(case: NamedCase, options: Options) -> list[Row]:
     """Time of a whole fit on digits against scikit-learn's perceptron."""
-    from training import fit_times, relative
+    from training import fit_times
 
     times = fit_times(options.repeats, options.seed)
-    ratios = relative(times, "MLPClassifier")
+    return _relative_rows(case.name, "estimator", times, "of MLPClassifier", "MLPClassifier", options)
+
+
+def _relative_rows(
+    case: str, kind: str, times: dict[str, list[float]], ratio_name: str, to: str, options: Options
+) -> list[Row]:
+    """A row for each name in ``times``: milliseconds, and the median of the ratios to another's time in each round."""
     return [
         {
             "case": case,
-            "estimator": name,
-            "milliseconds": _milliseconds(times[name]),
-            "of MLPClassifier": ratios[name],
+            kind: name,
+            "milliseconds": _milliseconds(seconds),
+            ratio_name: round(ratio(seconds, times[to]), 3),
             "repeats": options.repeats,
         }
-        for name in times
+        for name, seconds in times.items()
     ]
 
 
@@ -245,13 +240,13 @@ FAMILIES = {
     ),
     "steps": Family(
         ("case", "rule", "milliseconds", "of the mean", "repeats"),
-        lambda quick: [NamedCase(name) for name in (STEPS[1:] if quick else STEPS)],
-        lambda case, options: steps(case.name, options),
+        step_cases,
+        steps,
     ),
     "fits": Family(
         ("case", "estimator", "milliseconds", "of MLPClassifier", "repeats"),
         lambda quick: [NamedCase("digits, 10 epochs, batches of 256")],
-        lambda case, options: fits(case.name, options),
+        fits,
     ),
     "memory": Family(("case", "call", "extra MB", "share", "remark", "repeats"), gradient_cases, memory),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import in_turns, ratio
+from measure import in_turns
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
@@ -57,11 +57,6 @@ def fit_times(repeats: int, seed: int) -> dict[str, list[float]]:
     }
     calls = {name: lambda estimator=estimator: _fit(estimator, X, y) for name, estimator in estimators.items()}
     return in_turns(calls, repeats)
-
-
-def relative(times: dict[str, list[float]], to: str) -> dict[str, float]:
-    """Times as multiples of one of them, medians of the ratios of each round."""
-    return {name: round(ratio(seconds, times[to]), 3) for name, seconds in times.items()}
 
 
 def _step(net: Any, batch: Any) -> None:
