@@ -1,4 +1,4 @@
-"""What mixing costs where clients hold different classes: digits, ten clients, a class of its own for each."""
+"""What robust rules cost where clients hold different classes: digits, ten clients, a class of its own for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from sklearn.model_selection import train_test_split
 from skbgmd import BlockGMDClassifier
 
 RESULTS = Path(__file__).resolve().parent / "results" / "clients.csv"
-RULES = {"plain": {"aggregator": "mean"}, "block": {"mixing": None}, "nearest + block": {}}
+RULES = {
+    "plain": {"aggregator": "mean"},
+    "block": {"rejection": None},
+    "block with rejection": {},
+    "nearest + block": {"rejection": None, "mixing": "nearest"},
+}
 #: Share of a client's samples that are of its own class; the rest are dealt out at random.
 SKEWS = (0.0, 0.5, 0.9)
 

@@ -38,10 +38,10 @@ FRACTION = 0.3
 COLUMNS = ("data", "corruption", "rule", "seed", "score", "balanced", "seconds", "epochs")
 
 #: What holds for a rule that doesn't say otherwise.
-COMMON = {"batch_size": 128, "mixing": None}
+COMMON = {"batch_size": 128, "mixing": None, "rejection": None}
 SQUARED = {"criterion": torch.nn.MSELoss}
 #: What the comparison made the default, as it is in the estimators.
-DEFAULTS = "default: nearest + block, groups of 32, batches of 256"
+DEFAULTS = "default: block with rejection, groups of 32, batches of 256"
 #: Plain training to compare it with.
 PEER = "plain, batches of 256"
 #: A rule by name: parameters of the estimator.
@@ -56,8 +56,12 @@ RULES: dict[str, dict[str, Any]] = {
     "block, groups of 1": {"group_size": 1},
     "block, groups of 4, classes as they come": {"group_size": 4, "iterator_train__stratify": None},
     PEER: {"aggregator": "mean", "group_size": None, "batch_size": 256},
+    "nearest + block, groups of 32, batches of 256": {"group_size": 32, "mixing": "nearest", "batch_size": 256},
+    "block, groups of 32, batches of 256": {"group_size": 32, "batch_size": 256},
     DEFAULTS: {},
 }
+#: Rules that take the estimators' loss in regression too, as the default does.
+SMOOTH_BY_DEFAULT = ("nearest + block, groups of 32, batches of 256", "block, groups of 32, batches of 256")
 #: Rules for regression alone: with a loss that grows linearly.
 SMOOTH = {"criterion": torch.nn.SmoothL1Loss}
 REGRESSION_RULES: dict[str, dict[str, Any]] = {
@@ -69,6 +73,8 @@ REGRESSION_RULES: dict[str, dict[str, Any]] = {
 FINALISTS = (
     "plain",
     PEER,
+    "nearest + block, groups of 32, batches of 256",
+    "block, groups of 32, batches of 256",
     DEFAULTS,
     "block, groups of 16",
     "block, groups of 32",
@@ -124,7 +130,8 @@ def train(data: str, corruption: str, rule: str, seed: int, epochs: int) -> dict
     kind = BlockGMDRegressor if data in REGRESSION else BlockGMDClassifier
     settings = (RULES | REGRESSION_RULES)[rule]
     if rule != DEFAULTS:
-        settings = {**COMMON, **(SQUARED if data in REGRESSION else {}), **settings}
+        squared = data in REGRESSION and rule not in SMOOTH_BY_DEFAULT
+        settings = {**COMMON, **(SQUARED if squared else {}), **settings}
     model = kind(max_epochs=epochs, random_state=seed, **settings)
     start = time.perf_counter()
     model.fit(X, y)

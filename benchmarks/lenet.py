@@ -32,24 +32,17 @@ COLUMNS = (
     "seed",
     "remark",
 )
-#: Algorithm 1 of the paper: sampled blocks, the mean of what is left out kept in memory.
-PAPER = BlockGeometricMedian(
-    selection="sample", complement="memory", memory_rule="mean", clip_scores=False, random_state=0
-)
 #: Rules by name: parameters of the estimator.
 RULES: dict[str, dict[str, Any]] = {
     "SGD": {"aggregator": "mean"},
-    "BGMD by default, with nearest-neighbour mixing": {"mixing": "nearest"},
-    "BGMD without mixing": {},
-    "BGMD, the paper's mean memory": {"aggregator": PAPER},
+    "BGMD by default": {},
+    "BGMD without rejection": {"rejection": None},
+    "BGMD with nearest-neighbour mixing": {"rejection": None, "mixing": "nearest"},
+    "BGMD as published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
     "geometric median": {"aggregator": "geometric_median"},
 }
 #: What is run: a rule and whether gradients are corrupt.
-TRAININGS = [
-    ("SGD", False),
-    *((rule, True) for rule in RULES),
-    ("BGMD by default, with nearest-neighbour mixing", False),
-]
+TRAININGS = [("SGD", False), ("BGMD by default", False), *((rule, True) for rule in RULES)]
 
 
 def train(rule: str, corrupt: bool, *, epochs: int, lr: float, seed: int, device: str) -> dict[str, Any]:
@@ -69,7 +62,7 @@ def train(rule: str, corrupt: bool, *, epochs: int, lr: float, seed: int, device
         gradient_corruption=BitFlip(0.4) if corrupt else None,
         device=device,
         random_state=seed,
-        **{"mixing": None, **RULES[rule]},
+        **RULES[rule],
     )
     row = {
         "rule": rule,

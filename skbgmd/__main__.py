@@ -38,8 +38,8 @@ LOOKS = {
     "SGD": ("#d55e00", "o", 7.0, "-"),
     "coordinate median": ("#009e73", "s", 6.5, ":"),
     "geometric median": ("#56b4e9", "D", 7.5, "-"),
+    "BGMD, published": ("#cc79a7", "v", 7.0, "-"),
     "BGMD": ("#0b4f7d", "^", 6.0, "--"),
-    "BGMD, mixed": ("#cc79a7", "v", 7.0, "-"),
 }
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
@@ -206,8 +206,8 @@ def _description() -> str:
     return f"""\
 Train a network by five rules on data of which a part is corrupt, test it on clean data, print a table of
 accuracies and draw them. The rules combine the gradients of a batch's groups of samples to one: their mean
-(plain SGD), the coordinate-wise median, the geometric median, BGMD, the geometric median on a block of
-coordinates, and BGMD after each gradient was mixed with those nearest to it. All else is the same for all of them.
+(plain SGD), the coordinate-wise median, the geometric median, and the geometric median on a block of coordinates:
+BGMD as its paper has it, and as it is here by default. All else is the same for all of them.
 Nothing, 20 % and 40 % of these are corrupt:
 
 {kinds}

@@ -58,12 +58,16 @@ PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    mixing : {{"nearest"}} or None, default="nearest"
+    rejection : float or None, default=3.0
+        Rows farther from the median than this many times the median distance, more than 1, are left out, and the
+        median is taken of the others. None: a row that is far off pulls as much as any other.
+    mixing : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
-        and takes most of the median's bias away. Ignored with ``aggregator="mean"``, which needs no company.
+        better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which
+        needs no company.
     aggregator : str or Aggregator, default="block_geometric_median"
-        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection`` and
-        ``memory`` are those of "block_geometric_median".
+        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``memory``
+        and ``rejection`` are those of "block_geometric_median".
     local_steps : int, default=1
         Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
     gradient_corruption : GradientCorruption, default=None
@@ -131,7 +135,8 @@ class BlockGMDBase(BaseEstimator):
         beta: float = 0.1,
         selection: str = "top",
         memory: str | None = None,
-        mixing: str | None = "nearest",
+        rejection: float | None = 3.0,
+        mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,
         gradient_corruption: Any = None,
@@ -156,6 +161,7 @@ class BlockGMDBase(BaseEstimator):
         self.beta = beta
         self.selection = selection
         self.memory = memory
+        self.rejection = rejection
         self.mixing = mixing
         self.aggregator = aggregator
         self.local_steps = local_steps
@@ -211,6 +217,8 @@ class BlockGMDBase(BaseEstimator):
             check_choice(self.memory, "memory", ("weighted", "mean"))
         if self.mixing is not None:
             check_choice(self.mixing, "mixing", ("nearest",))
+        if self.rejection is not None:
+            check_number(self.rejection, "rejection", above=1.0)
         aggregator = get_aggregator(self.aggregator)
         if self.aggregator == "block_geometric_median":
             aggregator = BlockGeometricMedian(
@@ -218,6 +226,7 @@ class BlockGMDBase(BaseEstimator):
                 selection=self.selection,
                 complement="weighted" if self.memory is None else "memory",
                 memory_rule=self.memory or "weighted",
+                rejection=self.rejection,
                 random_state=seed,
             )
         if self.mixing is None or isinstance(aggregator, Mean):

@@ -16,20 +16,19 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
-from skbgmd.aggregators import NonFiniteRowsError
+from skbgmd.aggregators import BlockGeometricMedian, NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise, GradientCorruption, corrupt_labels
 from skbgmd.datasets import load_fashion_mnist
 from skbgmd.estimators import BlockGMDClassifier
 from skbgmd.lenet import LeNet
 
-#: Rules by the names that they are known by: stochastic gradient descent is the mean; the last is BGMD with
-#: nearest-neighbour mixing in front.
+#: Rules by the names that they are known by: stochastic gradient descent is the mean. The last is the default.
 METHODS: dict[str, dict[str, Any]] = {
     "SGD": {"aggregator": "mean"},
-    "coordinate median": {"aggregator": "coordinate_median", "mixing": None},
-    "geometric median": {"aggregator": "geometric_median", "mixing": None},
-    "BGMD": {"aggregator": "block_geometric_median", "mixing": None},
-    "BGMD, mixed": {"aggregator": "block_geometric_median", "mixing": "nearest"},
+    "coordinate median": {"aggregator": "coordinate_median"},
+    "geometric median": {"aggregator": "geometric_median"},
+    "BGMD, published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
+    "BGMD": {},
 }
 #: What is corrupt, and what that means.
 KINDS = {

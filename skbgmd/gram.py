@@ -72,10 +72,13 @@ class Gram:
         )
 
     @property
-    def cancels(self) -> bool:
-        """Whether most rows are much nearer to each other than to the point that the products are about."""
-        distances = np.median(self.squared_distances(), axis=1)
-        return bool(np.median(distances) < 0.25 * np.median(np.diagonal(self.products)))
+    def noise(self) -> float:
+        """Error of a typical squared distance between rows, relative to it.
+
+        It grows where rows are nearer to each other than to the point that the products are about.
+        """
+        distance = np.median(np.median(self.squared_distances(), axis=1))
+        return float(self.rounding * np.median(np.diagonal(self.products)) / max(distance, 1e-300))
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""

@@ -215,7 +215,7 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
     n_iter : int
         Steps taken in all.
     """
-    gram, n_iter = rows.gram(), 0
+    gram, n_iter = rows.gram(tol=tol), 0
     for attempt in range(3):
         left = max(1, max_iter - n_iter)
         solution = gram_weights(gram, rows.weights, tol=tol, max_iter=left, at_centre=attempt > 0)

@@ -75,8 +75,11 @@ class Rows(Protocol):
         """Rows that hold neither NaN nor inf."""
         ...
 
-    def gram(self, about: FloatArray | None = None) -> Gram:
-        """Inner products about ``about @ rows``, as accurate as can be; by default about a likely centre."""
+    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
+        """Inner products about ``about @ rows``, as accurate as can be; by default about a likely centre.
+
+        A hint: relative errors of distances up to ``tol`` don't matter, if that saves a pass.
+        """
         ...
 
     def norms(self) -> FloatArray:
@@ -227,6 +230,9 @@ class MixedRows(StreamedRows):
         sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)
+        #: Whether the Gram matrix is of the mixed rows' own products.
+        self._own = False
+        self._buffer: torch.Tensor | None = None
 
     def chunk(self, part: slice) -> torch.Tensor:
         return self.columns(torch.arange(part.start, part.stop, device=self.device))
@@ -236,7 +242,11 @@ class MixedRows(StreamedRows):
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         for part, chunk in self.rows.column_chunks():
-            yield part, self._factors @ chunk.to(self.dtype)
+            # Memory that was written before costs less to write again.
+            if self._buffer is None or self._buffer.numel() < self.n_rows * chunk.shape[1]:
+                self._buffer = empty((self.n_rows * chunk.shape[1],), self.dtype, self.device)
+            mixed = self._buffer[: self.n_rows * chunk.shape[1]].view(self.n_rows, chunk.shape[1])
+            yield part, torch.mm(self._factors, chunk.to(self.dtype), out=mixed)
 
     def row(self, index: int) -> torch.Tensor:
         return self.rows.combine(self.mixing[index])
@@ -273,13 +283,16 @@ class MixedRows(StreamedRows):
         enough = np.isfinite(first) & (squares > max(1e-3, 1e4 * gram.rounding) * first)
         return squares if enough.all() else None
 
-    def gram(self, about: FloatArray | None = None) -> Gram:
+    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         # The mixed rows' Gram matrix is M K M^T: no pass over the columns.
         if about is not None:
             return self.rows.gram(about @ self.mixing).mixed(self.mixing)
         if self._gram is None:
-            mixed = self.rows.gram().mixed(self.mixing)
-            # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in
-            # float32 the means' own products are cheaper than more digits of the rows'.
-            self._gram = super().gram() if mixed.rounding > 2.0**-40 and mixed.cancels else mixed
+            self._gram = self.rows.gram(tol=tol).mixed(self.mixing)
+        # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in float32
+        # the means' own products are cheaper than more digits of the rows'.
+        if self._own or self._gram.rounding <= 2.0**-40 or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
+            return self._gram
+        self._gram, self._own = None, True
+        self._gram = super().gram()
         return self._gram

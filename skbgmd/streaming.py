@@ -180,7 +180,7 @@ class StreamedRows(ABC):
             torch.mv(squares.T, weights, out=result[part])
         return result
 
-    def gram(self, about: FloatArray | None = None) -> Gram:
+    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         """Inner products about ``about @ rows``, then in float64; by default about a row among the majority."""
         if about is not None:
             return self.gram_about(self.combine(about, torch.float64), torch.float64)

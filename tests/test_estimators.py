@@ -338,6 +338,7 @@ def test_gross_outliers_in_regression(line):
         ({"beta": "all"}, TypeError, "beta must be a number"),
         ({"selection": "best"}, ValueError, "selection must be one of"),
         ({"memory": "short"}, ValueError, "memory must be one of"),
+        ({"rejection": 1.0}, ValueError, "rejection must be greater than 1"),
         ({"mixing": "far"}, ValueError, "mixing must be one of"),
         ({"aggregator": "best"}, ValueError, "aggregator must be one of"),
         ({"module": 3}, TypeError, "module must be a Module"),
@@ -361,9 +362,9 @@ def test_real_data_clean_and_corrupt():
     X = StandardScaler().fit_transform(X)
     assert BlockGMDClassifier(random_state=0).fit(X, y).score(X, y) > 0.95
     X, y = load_digits(return_X_y=True)
-    corrupt = BlockGMDClassifier(gradient_corruption=BitFlip(0.4), max_epochs=5, mixing="nearest", random_state=0)
+    corrupt = BlockGMDClassifier(gradient_corruption=BitFlip(0.4), max_epochs=5, random_state=0)
     assert corrupt.fit(X[:1200] / 16, y[:1200]).score(X[1200:] / 16, y[1200:]) > 0.8
-    plain = clone(corrupt).set_params(aggregator="mean", mixing=None).fit(X[:1200] / 16, y[:1200])
+    plain = clone(corrupt).set_params(aggregator="mean").fit(X[:1200] / 16, y[:1200])
     assert plain.score(X[1200:] / 16, y[1200:]) < 0.4
 
 

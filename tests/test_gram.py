@@ -43,6 +43,7 @@ def test_weights_are_restored_for_rows_drawn_nearer(rng):
 
 def test_cancellation_is_noticed(rng):
     X = rng.normal(size=(6, 40))
-    assert not gram_of(X).cancels
-    assert gram_of(X + 10.0).cancels
-    assert not gram_of(X - X[0]).cancels
+    near = gram_of(X)
+    assert near.noise < 2 * near.rounding
+    assert gram_of(X + 10.0).noise > 20 * near.rounding
+    assert gram_of(X - X[0]).noise < 2 * near.rounding

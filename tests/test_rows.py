@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd import streaming
 from skbgmd.rows import Columns, DenseRows, MixedRows, Rows
 
 
@@ -112,3 +113,19 @@ def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
     assert cancelling._mixed_squares() is None
     exact = np.linalg.norm(cancelling.mixing @ opposite.numpy(), axis=1)
     np.testing.assert_allclose(cancelling.norms(), exact, rtol=1e-6)
+
+
+def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
+    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    matrix = torch.from_numpy(rng.normal(size=(20, 3000)).astype(np.float32))
+    mixing = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
+    exact = torch.from_numpy(mixing) @ matrix.double()
+    squares = torch.cdist(exact, exact).square().numpy()
+    rows = MixedRows(DenseRows(matrix), mixing, np.ones(20))
+    coarse = rows.gram(tol=1e-3)
+    assert not rows._own
+    assert np.abs(coarse.squared_distances() - squares).max() < 1e-3 * squares.max()
+    fine = rows.gram()
+    assert rows._own
+    assert np.abs(fine.squared_distances() - squares).max() < 1e-5 * squares.max()
+    assert rows.gram(tol=1e-3) is fine

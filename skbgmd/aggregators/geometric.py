@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from skbgmd.block import (
     clip_factors,
     select_block,
 )
-from skbgmd.gram import FloatArray, Gram
-from skbgmd.median import lower_weighted_median, row_weights
+from skbgmd.gram import BoolArray, FloatArray, Gram
+from skbgmd.median import gram_weights, lower_weighted_median, row_weights
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
@@ -31,6 +31,10 @@ class GeometricMedian(RowWeighting):
 
     Parameters
     ----------
+    rejection : float or None, default=None
+        Leave out rows farther from the median than this many times the median distance, more than 1, and take the
+        median of the others. Rows that are far off then have no influence at all, where on the median alone they have
+        as much as any other.
     tol : float, default=1e-6
         Proved relative accuracy, as in :func:`skbgmd.geometric_median`. There is no warning where it isn't reached.
     max_iter : int, default=100
@@ -46,16 +50,45 @@ class GeometricMedian(RowWeighting):
     tensor([1., 1.])
     """
 
-    def __init__(self, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.tol, self.max_iter = tol, max_iter
+    def __init__(self, rejection: float | None = None, tol: float = 1e-6, max_iter: int = 100) -> None:
+        self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
 
     def _validate(self) -> None:
+        _check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 
+    def _finite(self, rows: Rows) -> BoolArray:
+        return rows.gram(tol=self.tol).finite
+
     def _weigh(self, rows: Rows) -> FloatArray:
-        weights: FloatArray = row_weights(rows, tol=self.tol, max_iter=self.max_iter)[0].weights
+        return median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
+
+
+def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
+    """Weights of the geometric median, with far rows left out; parameters as in :class:`GeometricMedian`.
+
+    Less than half of the weight can move the first median only so far, and so too the median distance and
+    what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
+    """
+    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
+    weights: FloatArray = solution.weights
+    if rejection is None:
         return weights
+    space = GramSpace(gram.products, rows.weights, gram.rounding)
+    distances = space.distances(space.vector(weights))
+    near = np.flatnonzero(distances <= rejection * lower_weighted_median(distances, rows.weights))
+    if len(near) == rows.n_rows:
+        return weights
+    again = gram_weights(gram.subset(near), rows.weights[near], tol=tol, max_iter=max_iter)
+    weights = np.zeros(rows.n_rows)
+    weights[near] = again.weights
+    return weights
+
+
+def _check_rejection(rejection: Any) -> None:
+    if rejection is not None:
+        check_number(rejection, "rejection", above=1.0)
 
 
 class HuberMean(RowWeighting):
@@ -145,6 +178,8 @@ class BlockGeometricMedian(Aggregator):
     ----------
     beta, selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
+    rejection : float or None, default=None
+        As in :class:`GeometricMedian`, on the block.
     tol : float, default=1e-6
     max_iter : int, default=100
         As in :class:`GeometricMedian`.
@@ -172,13 +207,29 @@ class BlockGeometricMedian(Aggregator):
         memory_rule: str = "weighted",
         clip_scores: bool = True,
         run_length: int = 1,
+        rejection: float | None = None,
         tol: float = 1e-6,
         max_iter: int = 100,
         random_state: int | None = None,
     ) -> None:
         self.beta, self.selection, self.complement, self.memory_rule = beta, selection, complement, memory_rule
         self.clip_scores, self.run_length, self.random_state = clip_scores, run_length, random_state
-        self.tol, self.max_iter = tol, max_iter
+        self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
+
+    @classmethod
+    def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
+        """The rule of the paper's Algorithms 1 and 2: blocks sampled by unclipped scores, and the mean memory.
+
+        It is here to be compared with: one corrupt row decides the block and sends the memory anywhere.
+        """
+        return cls(
+            beta,
+            selection="sample",
+            complement="memory",
+            memory_rule="mean",
+            clip_scores=False,
+            random_state=random_state,
+        )
 
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
@@ -195,8 +246,8 @@ class BlockGeometricMedian(Aggregator):
             generator=self._generator(state.step, rows.device),
         )
         inside = some.block(block)
-        solution, _, _ = row_weights(inside, tol=self.tol, max_iter=self.max_iter)
-        part = BlockPart(block, solution.weights, inside.norms())
+        on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
+        part = BlockPart(block, on_block, inside.norms())
         vector, memory = block_step(
             some,
             part,
@@ -205,7 +256,7 @@ class BlockGeometricMedian(Aggregator):
             memory=state.memory,
         )
         weights = np.zeros(rows.n_rows)
-        weights[usable] = solution.weights
+        weights[usable] = on_block
         return Aggregate(vector, weights, block.indices, self._mass(some, part)), BlockState(memory, state.step + 1)
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
@@ -222,6 +273,7 @@ class BlockGeometricMedian(Aggregator):
         check_choice(self.complement, "complement", COMPLEMENTS)
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
+        _check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 

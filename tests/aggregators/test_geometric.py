@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from skbgmd import block_geometric_median, geometric_median, streaming
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
@@ -144,3 +147,60 @@ def test_mass_of_the_block(clip, rng):
     far[0] *= 1e150
     if clip:  # the square of the far row's norm has no number
         assert 0.0 < BlockGeometricMedian(beta=0.2)(DenseRows(torch.from_numpy(far)))[0].mass <= 1.0
+
+
+@pytest.mark.parametrize("rule", [GeometricMedian, lambda **kwargs: BlockGeometricMedian(beta=1.0, **kwargs)])
+def test_rejection(rule, rng):
+    X, a = rng.normal(size=(20, 60)), rng.uniform(0.5, 1.0, size=20)
+    X[:7] = 100.0 * rng.normal(size=(7, 60)) + 30.0
+    aggregate, _ = rule(rejection=3.0)(dense(X, a))
+    assert not aggregate.weights[:7].any()
+    expected = geometric_median(X[7:], sample_weight=a[7:], tol=1e-10)
+    np.testing.assert_allclose(aggregate.vector, expected, atol=1e-3)
+    alone, _ = rule()(dense(X, a))
+    assert np.linalg.norm(alone.vector.numpy() - expected) > 0.1
+    # Nothing is far off: it is the median.
+    few, _ = rule(rejection=3.0)(dense(X[7:], a[7:]))
+    np.testing.assert_array_equal(few.vector, rule()(dense(X[7:], a[7:]))[0].vector)
+
+
+def test_rejection_keeps_equal_rows():
+    X = np.zeros((5, 3))
+    X[:2] = [[1.0, 0.0, 0.0], [5.0, 5.0, 5.0]]
+    aggregate, _ = GeometricMedian(rejection=2.0)(dense(X))
+    np.testing.assert_allclose(aggregate.weights, [0, 0, 1 / 3, 1 / 3, 1 / 3])
+
+
+@given(
+    X=arrays(np.float64, (9, 3), elements=st.floats(-10, 10)),
+    far=arrays(np.float64, (4, 3), elements=st.floats(-1e9, 1e9)),
+    rejection=st.floats(1.01, 10.0),
+)
+@settings(max_examples=60, deadline=None)
+def test_rejection_keeps_the_breakdown_point(X, far, rejection):
+    """Four of nine rows, wherever they are: the aggregate stays within a bounded distance of the others."""
+    X = np.vstack([X[4:], far])
+    vector = GeometricMedian(rejection=rejection)(dense(X))[0].vector.numpy()
+    # The median is within 2 (5/9) / (1 - 8/9) = 10 diameters' halves of them; what is kept is near it.
+    radius = np.linalg.norm(X[:5], axis=1).max()
+    assert np.linalg.norm(vector) <= 10 * radius + rejection * 11 * radius + 1e-6
+
+
+@pytest.mark.parametrize(("value", "error"), [(1.0, ValueError), (np.inf, ValueError), ("far", TypeError)])
+def test_rejection_is_checked(value, error, rng):
+    for rule in (GeometricMedian, BlockGeometricMedian):
+        with pytest.raises(error, match="rejection must be"):
+            rule(rejection=value)(dense(rng.normal(size=(4, 3))))
+
+
+def test_the_published_rule_is_algorithm_1(rng):
+    X = rng.normal(size=(9, 50))
+    aggregator = BlockGeometricMedian.published(0.2, random_state=3)
+    first, state = aggregator(dense(X))
+    paper = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
+    expected = block_geometric_median(X, beta=0.2, **paper, random_state=step_seed(3, 0), return_result=True)
+    np.testing.assert_allclose(first.vector, expected.median, atol=1e-6)
+    np.testing.assert_allclose(state.memory, expected.memory, atol=1e-6)
+    second, _ = aggregator(dense(X), state)
+    expected = block_geometric_median(X, beta=0.2, **paper, memory=expected.memory, random_state=step_seed(3, 1))
+    np.testing.assert_allclose(second.vector, expected, atol=1e-6)
