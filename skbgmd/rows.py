@@ -152,7 +152,6 @@ class DenseRows(StreamedRows):
         self.weights = np.ones(self.n_rows) if weights is None else weights
         self.dtype, self.device = matrix.dtype, matrix.device
         self.gathers = index is not None
-        self._buffer: torch.Tensor | None = None
         self._norms = norms
         self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
 
@@ -232,7 +231,6 @@ class MixedRows(StreamedRows):
         self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)
         #: Whether the Gram matrix is of the mixed rows' own products.
         self._own = False
-        self._buffer: torch.Tensor | None = None
 
     def chunk(self, part: slice) -> torch.Tensor:
         return self.columns(torch.arange(part.start, part.stop, device=self.device))

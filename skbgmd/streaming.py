@@ -18,11 +18,13 @@ CHUNK_ELEMENTS = 1 << 20
 #: A chunk is at most this share of a matrix that is large enough for it to matter.
 CHUNK_SHARE = 16
 #: A chunk is never narrower than this: shorter lines starve the memory bus and the matrix product.
-MIN_CHUNK_COLUMNS = 1024
+MIN_CHUNK_COLUMNS = 768
 #: Elements up to which a float32 matrix is multiplied in float64.
 SMALL_ELEMENTS = 1 << 20
 #: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
-STRIPE_ROWS = 256
+STRIPE_ROWS = 128
+#: Rows of a product that are added to a total at a time.
+ADDED_ROWS = 64
 #: Columns and rows looked at to choose a centre.
 SAMPLE_COLUMNS, SAMPLE_CANDIDATES, SAMPLE_ROWS = 256, 64, 256
 
@@ -47,6 +49,8 @@ class StreamedRows(ABC):
     device: torch.device
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
+    #: Memory of a chunk that is not a part of a matrix as it is.
+    _buffer: torch.Tensor | None = None
     _gram: Gram | None = None
     _norms: FloatArray | None = None
 
@@ -212,14 +216,18 @@ class StreamedRows(ABC):
     def _products(self, center: torch.Tensor, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
         squares = torch.zeros(n, dtype=torch.float64, device=device) if self.gathers and self._norms is None else None
-        total = empty((n, n), torch.float64, device)
+        # Not of huge pages: half of the matrix stays untouched, and takes no memory, until the buffers are given back.
+        total = torch.empty((n, n), dtype=torch.float64, device=device)
         center = center.to(torch.promote_types(center.dtype, dtype))
         factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
         stripe = empty((min(n, STRIPE_ROWS) * n,), dtype, device)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
-            buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
-            z = buffer[:, : chunk.shape[1]]
+            if self.gathers and chunk.dtype == dtype:
+                z = chunk  # it is a copy as it is
+            else:
+                buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+                z = buffer[:, : chunk.shape[1]]
             if squares is not None:
                 squares += self._squared_norms(chunk.to(self.work_dtype))
             if factors is None:
@@ -233,12 +241,16 @@ class StreamedRows(ABC):
                 if part.start == 0:
                     total[start:stop, :stop] = product
                 else:
-                    total[start:stop, :stop] += product
+                    _add_to(total[start:stop, :stop], product)
         if squares is not None:
             self._norms = self._checked(squares, None)
+        del stripe, product, buffer, chunk, z
+        if n > STRIPE_ROWS:
+            self._buffer = None
         result: FloatArray = total.cpu().numpy()
-        for start in range(STRIPE_ROWS, n, STRIPE_ROWS):
-            result[:start, start : start + STRIPE_ROWS] = result[start : start + STRIPE_ROWS, :start].T
+        # NumPy copies what it takes from the same array.
+        for start in range(0, n, ADDED_ROWS):
+            result[:start, start : start + ADDED_ROWS] = result[start : start + ADDED_ROWS, :start].T
         return result
 
     def _central_index(self) -> int:
@@ -257,6 +269,12 @@ class StreamedRows(ABC):
         sample = sample / max(np.abs(sample[finite]).max(), 1e-300)
         distances = cdist(sample[candidates], sample[finite])
         return int(rows[candidates[np.median(distances, axis=1).argmin()]])
+
+
+def _add_to(total: torch.Tensor, product: torch.Tensor) -> None:
+    """Add a product to a total of another dtype, for which torch makes copies, a few rows at a time."""
+    for start in range(0, len(total), ADDED_ROWS):
+        total[start : start + ADDED_ROWS] += product[start : start + ADDED_ROWS]
 
 
 def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
