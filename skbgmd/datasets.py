@@ -1,4 +1,4 @@
-"""Data sets that scikit-learn doesn't have at hand."""
+"""Data that scikit-learn does not bring along: Fashion-MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 SIDE, N_TRAIN = 28, 60_000
+#: Bytes of an image of CIFAR-10 with its label, and how many images are for training.
+CIFAR_RECORD, CIFAR_TRAIN = 1 + 3 * 32 * 32, 50_000
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -67,6 +69,65 @@ def load_fashion_mnist(
     if download and not DEBIAN_FASHION_MNIST.is_dir():
         return _fetch()
     return _read_parts(DEBIAN_FASHION_MNIST)
+
+
+def load_cifar10(folder: str | Path | None = None, *, download: bool = False) -> tuple[Images, Labels, Images, Labels]:
+    """CIFAR-10: colour images of ten kinds of animals and vehicles.
+
+    Parameters
+    ----------
+    folder : str, Path or None, default=None
+        Where the files of the binary version are, ``data_batch_1.bin`` to at most ``data_batch_5.bin`` and
+        ``test_batch.bin``. None: to be downloaded.
+    download : bool, default=False
+        Whether to fetch all 60,000 images from OpenML. Not with a ``folder``.
+
+    Returns
+    -------
+    X_train : ndarray of shape (n_train, 3, 32, 32), float32
+        Images, in [0, 1].
+    y_train : ndarray of shape (n_train,), int64
+        Labels, 0 to 9.
+    X_test : ndarray of shape (n_test, 3, 32, 32), float32
+    y_test : ndarray of shape (n_test,), int64
+
+    Raises
+    ------
+    FileNotFoundError
+        There are no files, and no leave to download them.
+    ValueError
+        A file isn't made of records of one label and 3072 pixels.
+
+    Examples
+    --------
+    >>> from skbgmd.datasets import load_cifar10
+    >>> X_train, y_train, X_test, y_test = load_cifar10("cifar-10-batches-bin")  # doctest: +SKIP
+    """
+    if folder is None and download:
+        X, y = fetch_openml("CIFAR_10", version=1, as_frame=False, return_X_y=True)
+        images, labels = X.reshape(-1, 3, 32, 32).astype(np.float32) / 255.0, y.astype(np.int64)
+        return images[:CIFAR_TRAIN], labels[:CIFAR_TRAIN], images[CIFAR_TRAIN:], labels[CIFAR_TRAIN:]
+    where = Path("cifar-10-batches-bin" if folder is None else folder)
+    train = sorted(where.glob("data_batch_[1-5].bin"))
+    if not train or not (where / "test_batch.bin").is_file():
+        raise FileNotFoundError(
+            f"CIFAR-10 must be there in its binary version; found no data_batch_1.bin or test_batch.bin in "
+            f"{str(where)!r}: unpack cifar-10-binary.tar.gz from its authors' page and say which folder has the files."
+        )
+    parts = [_read_records(path) for path in train]
+    X_test, y_test = _read_records(where / "test_batch.bin")
+    return np.concatenate([X for X, _ in parts]), np.concatenate([y for _, y in parts]), X_test, y_test
+
+
+def _read_records(path: Path) -> tuple[Images, Labels]:
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    if not data.size or data.size % CIFAR_RECORD:
+        raise ValueError(f"{path} must hold records of {CIFAR_RECORD} bytes; found {data.size} bytes.")
+    records = data.reshape(-1, CIFAR_RECORD)
+    if records[:, 0].max() > 9:
+        raise ValueError(f"{path} must hold labels from 0 to 9; found {records[:, 0].max()}.")
+    images: Images = records[:, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / np.float32(255.0)
+    return images, records[:, 0].astype(np.int64)
 
 
 def read_idx(path: Path, n_dimensions: int) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skbgmd import datasets
-from skbgmd.datasets import DEBIAN_FASHION_MNIST, IDX_FILES, load_fashion_mnist, read_idx
+from skbgmd.datasets import DEBIAN_FASHION_MNIST, IDX_FILES, load_cifar10, load_fashion_mnist, read_idx
 
 
 def idx(array):
@@ -126,3 +126,43 @@ def test_the_package_holds_all():
     assert (X_train.min(), X_train.max()) == (0.0, 1.0)
     assert np.bincount(y_train).tolist() == [6000] * 10
     assert np.bincount(y_test).tolist() == [1000] * 10
+
+
+@pytest.fixture
+def cifar(tmp_path, rng):
+    for name, n in (("data_batch_1", 4), ("data_batch_2", 3), ("test_batch", 2)):
+        records = rng.integers(0, 256, size=(n, 3073), dtype=np.uint8)
+        records[:, 0] %= 10
+        (tmp_path / f"{name}.bin").write_bytes(records.tobytes())
+    return tmp_path
+
+
+def test_cifar10(cifar):
+    X, y, X_test, y_test = load_cifar10(cifar)
+    assert (X.shape, X_test.shape) == ((7, 3, 32, 32), (2, 3, 32, 32))
+    assert (X.dtype, y.dtype) == (np.float32, np.int64)
+    first = np.frombuffer((cifar / "data_batch_1.bin").read_bytes(), np.uint8)
+    assert y[0] == first[0]
+    np.testing.assert_allclose(X[0].ravel(), first[1:3073] / 255, rtol=1e-6)
+    assert len(y_test) == 2
+
+
+def test_cifar10_missing_or_wrong(cifar, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"CIFAR-10 must be there in its binary version; found no data_batch_1"):
+        load_cifar10(tmp_path / "elsewhere")
+    (cifar / "test_batch.bin").write_bytes(b"short")
+    with pytest.raises(ValueError, match="records of 3073 bytes; found 5 bytes"):
+        load_cifar10(cifar)
+    (cifar / "test_batch.bin").write_bytes(bytes([77]) + bytes(3072))
+    with pytest.raises(ValueError, match="labels from 0 to 9; found 77"):
+        load_cifar10(cifar)
+
+
+def test_cifar10_is_downloaded_if_asked(monkeypatch):
+    X, y = np.full((5, 3072), 255.0), np.array(["1", "2", "3", "4", "5"])
+    monkeypatch.setattr(datasets, "fetch_openml", lambda *args, **kwargs: (X, y))
+    monkeypatch.setattr(datasets, "CIFAR_TRAIN", 4)
+    X_train, _, _, y_test = load_cifar10(download=True)
+    assert X_train.shape == (4, 3, 32, 32)
+    assert X_train.max() == 1.0
+    np.testing.assert_array_equal(y_test, [5])

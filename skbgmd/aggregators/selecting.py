@@ -52,10 +52,12 @@ class NormFilter(RowWeighting):
     ----------
     fraction : float, default=0.4
         Assumed share ψ of corrupt rows, in [0, 0.5).
+    both_tails : bool, default=False
+        Drop as many rows of the smallest norms too, which leaves the mean of those of middling length.
     """
 
-    def __init__(self, fraction: float = 0.4) -> None:
-        self.fraction = fraction
+    def __init__(self, fraction: float = 0.4, both_tails: bool = False) -> None:
+        self.fraction, self.both_tails = fraction, both_tails
 
     def _validate(self) -> None:
         check_fraction(self.fraction)
@@ -64,8 +66,9 @@ class NormFilter(RowWeighting):
         return rows.finite
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        kept = rows.n_rows - corrupt_count(self.fraction, rows.n_rows)
-        return _mean_of(np.argsort(rows.norms(), kind="stable")[:kept], rows)
+        f = corrupt_count(self.fraction, rows.n_rows)
+        kept = np.argsort(rows.norms(), kind="stable")[f if self.both_tails else 0 : rows.n_rows - f]
+        return _mean_of(kept, rows)
 
 
 class Krum(RowWeighting):

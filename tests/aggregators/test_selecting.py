@@ -26,6 +26,12 @@ def test_mean_of_finite_rows_whose_sum_overflows():
     assert torch.isfinite(Mean()(DenseRows(X))[0].vector).all()
 
 
+def test_norm_filter_drops_both_tails():
+    X = np.diag([5.0, 1.0, 4.0, 2.0, 3.0])
+    np.testing.assert_array_equal(NormFilter(fraction=0.2, both_tails=True).weights(dense(X)) > 0, [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(NormFilter(fraction=0.4, both_tails=True).weights(dense(X)), [0, 0, 0, 0, 1])
+
+
 def test_norm_filter_drops_the_largest_norms(rng):
     X = rng.normal(size=(10, 4))
     X[3] *= 100
