@@ -58,7 +58,7 @@ PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    rejection : float or None, default=3.0
+    rejection : float or None, default=10.0
         Rows farther from the median than this many times the median distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
     mixing : {{"nearest"}} or None, default=None
@@ -135,7 +135,7 @@ class BlockGMDBase(BaseEstimator):
         beta: float = 0.1,
         selection: str = "top",
         memory: str | None = None,
-        rejection: float | None = 3.0,
+        rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,

@@ -74,7 +74,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         beta: float = 0.1,
         selection: str = "top",
         memory: str | None = None,
-        rejection: float | None = 3.0,
+        rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,

@@ -1,0 +1,162 @@
+"""What the paper trained: settings, corruptions, and how much of it a protocol runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paper.methods import ALL, PAPER
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is corrupt, how, and how many per cent of the rows of a step."""
+
+    source: str
+    kind: str
+    percent: int
+
+    @property
+    def name(self) -> str:
+        return "clean" if self.source == "none" else f"{self.source}, {self.kind}, {self.percent} %"
+
+
+CLEAN = Corruption("none", "clean", 0)
+KINDS = (
+    ("gradient", "bit flip"),
+    ("gradient", "additive"),
+    ("feature", "additive"),
+    ("feature", "impulse"),
+    ("label", "backdoor"),
+)
+#: The rows of table 2.
+HOMOGENEOUS = (CLEAN, *(Corruption(*kind, percent) for kind in KINDS for percent in (20, 40)))
+HETEROGENEOUS = (CLEAN, *(Corruption(*kind, percent) for kind in KINDS[:2] for percent in (20, 40)))
+#: What figures 3 to 5 have besides.
+TEN_PERCENT = tuple(Corruption(*kind, 10) for kind in (KINDS[0], KINDS[3], KINDS[4]))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    network, data : str
+        Names.
+    n_train : int
+        Training samples, the first of the data; as many as there are, if fewer.
+    rows, samples : int
+        Rows of the gradient matrix, and samples in each; of clients, samples of each local step.
+    local_steps : int
+        Steps that a row takes by itself; more than one for clients.
+    epochs : int
+    width : int
+        Channels of the first layer of a ResNet; 64 is the network of the paper.
+    """
+
+    network: str
+    data: str
+    n_train: int
+    rows: int
+    samples: int
+    epochs: int
+    local_steps: int = 1
+    width: int = 64
+
+    @property
+    def heterogeneous(self) -> bool:
+        return self.network == "ResNet-18"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much of the experiments is run."""
+
+    lenet: Setting
+    resnet: Setting
+    #: The network of the paper's size, to see that it trains; None: the one above is.
+    wide: Setting | None
+    seeds: int
+    learning_rates: tuple[float, ...]
+    n_validation: int
+    betas: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    setting: Setting
+    corruption: Corruption
+    method: str
+    seed: int
+    #: None: the best of the grid.
+    lr: float | None = None
+    beta: float = 0.1
+    #: Score on validation samples instead of the test samples.
+    validate: bool = False
+
+
+FULL = Protocol(
+    lenet=Setting("LeNet", "fashion-mnist", 60_000, 32, 64, epochs=50),
+    resnet=Setting("ResNet-18", "cifar-10", 50_000, 10, 128, epochs=200, local_steps=4),
+    wide=None,
+    seeds=5,
+    learning_rates=(0.01, 0.02, 0.05, 0.1),
+    n_validation=5_000,
+    betas=(0.001, 0.01, 0.05, 0.1, 0.3, 1.0),
+)
+#: For two CPU cores: fewer samples and epochs, smaller groups for as many steps, a narrow ResNet.
+SHORT = Protocol(
+    lenet=Setting("LeNet", "fashion-mnist", 6_144, 32, 16, epochs=4),
+    resnet=Setting("ResNet-18", "cifar-10", 5_000, 10, 32, epochs=4, local_steps=2, width=8),
+    wide=Setting("ResNet-18", "cifar-10", 640, 10, 8, epochs=1, local_steps=2),
+    seeds=2,
+    learning_rates=(0.02, 0.05, 0.1),
+    n_validation=1_000,
+    betas=(0.001, 0.01, 0.1, 1.0),
+)
+#: To see that all of it runs.
+TINY = Protocol(
+    lenet=Setting("perceptron", "digits", 256, 8, 8, epochs=1),
+    resnet=Setting("ResNet-18", "shapes", 160, 10, 4, epochs=1, local_steps=2, width=4),
+    wide=None,
+    seeds=1,
+    learning_rates=(0.05,),
+    n_validation=64,
+    betas=(0.1, 1.0),
+)
+PROTOCOLS = {"full": FULL, "short": SHORT, "tiny": TINY}
+
+
+def grid(protocol: Protocol) -> list[Run]:
+    """Trainings on clean data that choose each method's learning rate."""
+    settings = (protocol.lenet, protocol.resnet)
+    return [
+        Run(setting, CLEAN, method, 0, lr, validate=True)
+        for setting in settings
+        for method in ALL
+        for lr in protocol.learning_rates
+    ]
+
+
+def table_2(protocol: Protocol) -> list[Run]:
+    """All rows and methods, one seed after the other; the 10 % of the figures with the paper's methods."""
+    runs = []
+    for seed in range(protocol.seeds):
+        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in ALL]
+        runs += [Run(protocol.resnet, corruption, method, seed) for corruption in HETEROGENEOUS for method in ALL]
+        if seed == 0:
+            runs += [Run(protocol.lenet, corruption, method, 0) for corruption in TEN_PERCENT for method in PAPER]
+        if seed == 0 and protocol.wide is not None:
+            runs += [Run(protocol.wide, CLEAN, method, 0, protocol.learning_rates[0]) for method in ("SGD", "BGMD")]
+    return runs
+
+
+def betas(protocol: Protocol) -> list[Run]:
+    """Figure 1b: accuracy against the share of the coordinates, with the memory, without, and by our rule."""
+    return [
+        Run(protocol.lenet, CLEAN, method, 0, beta=beta)
+        for beta in protocol.betas
+        for method in ("BGMD, paper", "BGMD, no memory", "BGMD")
+    ]
