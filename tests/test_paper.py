@@ -66,7 +66,7 @@ def test_the_best_rate_is_taken(paper):
             {**row, "lr": "0.02", "accuracy": "70"},
         ]
     )
-    case = cases.table_2(cases.SHORT)[0]
+    case = cases.homogeneous(cases.SHORT)[0]
     assert run.with_rate(case, rates).lr == 0.05
     with pytest.raises(SystemExit, match="run the experiment `grid` first"):
         run.with_rate(case, {})
@@ -74,7 +74,7 @@ def test_the_best_rate_is_taken(paper):
 
 def test_table_2_has_the_papers_rows(paper):
     cases, report = paper("cases"), paper("report")
-    runs = cases.table_2(cases.FULL)
+    runs = cases.homogeneous(cases.FULL) + cases.heterogeneous(cases.FULL)
     named = {(run.setting.network, run.corruption.name) for run in runs if run.corruption.percent != 10}
     assert named == set(report.PRINTED)
     assert len({tuple(paper("run").key_of(run).values()) for run in runs}) == len(runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paper.methods import ALL, PAPER
+from paper.methods import ALL, FILTERS, PAPER
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ FULL = Protocol(
 )
 #: For two CPU cores: fewer samples and epochs, smaller groups for as many steps, a narrow ResNet.
 SHORT = Protocol(
-    lenet=Setting("LeNet", "fashion-mnist", 6_144, 32, 16, epochs=4),
-    resnet=Setting("ResNet-18", "cifar-10", 5_000, 10, 32, epochs=4, local_steps=2, width=8),
+    lenet=Setting("LeNet", "fashion-mnist", 4_096, 32, 8, epochs=4),
+    resnet=Setting("ResNet-18", "cifar-10", 4_000, 10, 16, epochs=4, local_steps=2, width=8),
     wide=Setting("ResNet-18", "cifar-10", 640, 10, 8, epochs=1, local_steps=2),
     seeds=2,
     learning_rates=(0.02, 0.05, 0.1),
@@ -140,16 +140,25 @@ def grid(protocol: Protocol) -> list[Run]:
     ]
 
 
-def table_2(protocol: Protocol) -> list[Run]:
-    """All rows and methods, one seed after the other; the 10 % of the figures with the paper's methods."""
+def homogeneous(protocol: Protocol) -> list[Run]:
+    """The first part of table 2, a seed after the other: the paper's methods, 10 % for the figures, filters."""
     runs = []
     for seed in range(protocol.seeds):
-        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in ALL]
-        runs += [Run(protocol.resnet, corruption, method, seed) for corruption in HETEROGENEOUS for method in ALL]
+        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in PAPER]
         if seed == 0:
             runs += [Run(protocol.lenet, corruption, method, 0) for corruption in TEN_PERCENT for method in PAPER]
-        if seed == 0 and protocol.wide is not None:
-            runs += [Run(protocol.wide, CLEAN, method, 0, protocol.learning_rates[0]) for method in ("SGD", "BGMD")]
+        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in FILTERS]
+    return runs
+
+
+def heterogeneous(protocol: Protocol) -> list[Run]:
+    """The second part, of clients; and the network of the paper's size, where another carries the table."""
+    runs = []
+    if protocol.wide is not None:
+        runs += [Run(protocol.wide, CLEAN, method, 0, protocol.learning_rates[0]) for method in ("SGD", "BGMD")]
+    for seed in range(protocol.seeds):
+        for group in (PAPER, FILTERS):
+            runs += [Run(protocol.resnet, corruption, method, seed) for corruption in HETEROGENEOUS for method in group]
     return runs
 
 

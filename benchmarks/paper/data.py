@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ class Images:
 
 def load(setting: Setting, *, folder: Path | None, validate: bool, n_validation: int, seed: int) -> Images:
     """The data of a setting; to validate, training images that it doesn't train on take the test images' place."""
-    parts = _loaded(setting.data, folder)
-    check(setting.data, parts)
+    parts = _checked(setting.data, folder)
     X, y, X_test, y_test = parts
     n = min(setting.n_train, len(X) - n_validation)
     if validate:
@@ -74,6 +74,13 @@ def checksum(parts: tuple[Any, ...]) -> str:
     for part in parts:
         digest.update(np.ascontiguousarray(np.round(part * 255) if part.ndim > 1 else part, dtype=np.uint8).tobytes())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _checked(name: str, folder: Path | None) -> tuple[Any, ...]:
+    parts = _loaded(name, folder)
+    check(name, parts)
+    return parts
 
 
 def _loaded(name: str, folder: Path | None) -> tuple[Any, ...]:

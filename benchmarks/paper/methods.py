@@ -41,4 +41,6 @@ def methods(seed: int = 0, beta: float = 0.1) -> dict[str, Aggregator]:
 
 #: The columns of the paper's table 2, with its rule in three configurations.
 PAPER = ("SGD", "CMD", "GMD", "BGMD, paper", "BGMD, authors' code", "BGMD")
-ALL = (*PAPER, "norm filter", "trimmed norms", "Krum", "spectral filter")
+#: What it discusses besides.
+FILTERS = ("norm filter", "trimmed norms", "Krum", "spectral filter")
+ALL = (*PAPER, *FILTERS)

@@ -114,7 +114,8 @@ def main() -> None:
     frames = {path.stem: pd.read_csv(path) for path in sorted(source.glob("*.csv"))}
     width = PROTOCOLS[arguments.protocol].resnet.width
     tables = {
-        "table2": lambda frame: accuracy_table(frame, width),
+        "homogeneous": accuracy_table,
+        "heterogeneous": lambda frame: accuracy_table(frame, width),
         "grid": rates_table,
         "breakdown": breakdown_table,
         "costs": costs_table,

@@ -30,7 +30,8 @@ KEY = ("network", "width", "data", "epochs", "corruption", "method", "beta", "lr
 OUTCOME = ("accuracy", "seconds", "aggregation ms", "steps", "n_train", "parameters", "remark", "curve")
 TRAININGS: dict[str, Callable[[Protocol], list[Run]]] = {
     "grid": trainings.grid,
-    "table2": trainings.table_2,
+    "homogeneous": trainings.homogeneous,
+    "heterogeneous": trainings.heterogeneous,
     "betas": trainings.betas,
 }
 #: Experiments of many short measurements: their cases, what measures one, and the columns of what it gives.
