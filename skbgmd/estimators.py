@@ -13,7 +13,7 @@ from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from skbgmd.aggregators import Aggregator
-from skbgmd.base import PARAMETERS, BlockGMDBase, restored_on_error
+from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
 from skbgmd.median import lower_weighted_median
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.samples import check_weights

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from skbgmd.base import _seeded, restored_on_error
+from skbgmd.estimator_base import _seeded, restored_on_error
 
 
 def _half_done(model):
