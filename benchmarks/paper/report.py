@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from paper import figures
 from paper.cases import PROTOCOLS
@@ -62,8 +63,6 @@ def _cell(rows: pd.DataFrame) -> str:
 
 def interval(scores: pd.Series) -> float:
     """Half of a 95 % interval of a mean, by Student's distribution."""
-    from scipy.stats import t
-
     return float(t.ppf(0.975, len(scores) - 1) * scores.std(ddof=1) / np.sqrt(len(scores)))
 
 

@@ -26,7 +26,7 @@ from paper.training import train
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "paper"
 #: What identifies a training.
-KEY = ("network", "width", "data", "epochs", "corruption", "method", "beta", "lr", "seed")
+KEY = ("network", "width", "data", "images", "samples", "epochs", "corruption", "method", "beta", "lr", "seed")
 OUTCOME = ("accuracy", "seconds", "aggregation ms", "steps", "n_train", "parameters", "remark", "curve")
 TRAININGS: dict[str, Callable[[Protocol], list[Run]]] = {
     "grid": trainings.grid,
@@ -52,6 +52,8 @@ def key_of(run: Run) -> dict[str, str]:
         setting.network,
         setting.width,
         setting.data,
+        setting.n_train,
+        setting.samples,
         setting.epochs,
         run.corruption.name,
         run.method,
