@@ -17,6 +17,7 @@ RULES = {
     "plain": {"aggregator": "mean"},
     "block": {"rejection": None},
     "block with rejection": {},
+    "block with rejection from 3": {"rejection": 3.0},
     "nearest + block": {"rejection": None, "mixing": "nearest"},
 }
 #: Share of a client's samples that are of its own class; the rest are dealt out at random.
