@@ -15,6 +15,7 @@ from skbgmd.gram import FloatArray
 from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Columns, DenseRows, Rows
+from skbgmd.units import Units
 
 SELECTIONS = ("top", "sample", "uniform")
 COMPLEMENTS = ("weighted", "zero", "memory")
@@ -202,22 +203,29 @@ def select_block(
     selection: str = "top",
     clip: bool = True,
     run_length: int = 1,
+    units: Units | None = None,
     memory: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Columns:
+) -> Columns | Units:
     """Select columns by their scores. Parameters as in :func:`block_geometric_median`.
 
-    ``generator`` is needed unless ``selection="top"``; every row is finite.
+    With ``units`` whole ones are selected, by the mean score of their columns. ``generator`` is needed unless
+    ``selection="top"``; every row is finite.
     """
     d = rows.n_columns
     k = max(1, math.ceil(beta * d))
     if k == d:
         return Columns(torch.arange(d, device=rows.device), 1, d)
     if selection == "uniform":
-        scores = torch.ones(d, dtype=torch.float64, device=rows.device)
+        n = d if units is None else len(units.starts)
+        scores = torch.ones(n, dtype=torch.float64, device=rows.device)
     else:
         scale = clip_factors(rows.norms(), rows.weights) if clip else np.ones(rows.n_rows)
-        scores = rows.column_scores(scale * (rows.weights > 0.0), memory)
+        scale = scale * (rows.weights > 0.0)
+        scores = rows.column_scores(scale, memory) if units is None else rows.unit_scores(units, scale, memory)
+    if units is not None:
+        sizes = torch.as_tensor(units.sizes, dtype=scores.dtype, device=scores.device)
+        return units.choose(scores / sizes if selection == "top" else _keys(scores, generator), k)
     if run_length > 1:
         scores = _sums_of_runs(scores, run_length)
     if selection != "top":
@@ -239,7 +247,7 @@ class BlockPart:
         Norms of the rows on the block.
     """
 
-    columns: Columns
+    columns: Columns | Units
     weights: FloatArray
     norms: FloatArray
 
@@ -298,8 +306,8 @@ def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     return clip_factors(outside, rows.weights)
 
 
-def _others(block: Columns) -> Columns:
-    mask = torch.ones(block.total, dtype=torch.bool, device=block.runs.device)
+def _others(block: Columns | Units) -> Columns:
+    mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
     mask[block.indices] = False
     return Columns(mask.nonzero().flatten(), 1, block.total)
 

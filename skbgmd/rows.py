@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from skbgmd.arrays import empty
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import StreamedRows
+from skbgmd.units import Units
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Columns:
     runs: torch.Tensor
     length: int
     total: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.runs.device
 
     @property
     def indices(self) -> torch.Tensor:
@@ -71,6 +76,11 @@ class Rows(Protocol):
     @property
     def device(self) -> torch.device: ...
     @property
+    def units(self) -> Units | None:
+        """Runs of columns that belong together, where they are known."""
+        ...
+
+    @property
     def finite(self) -> BoolArray:
         """Rows that hold neither NaN nor inf."""
         ...
@@ -94,6 +104,10 @@ class Rows(Protocol):
         """``sum_i a_i (scale_i x_ij + s_j)^2`` for every column, ``a`` the weights; rows of scale zero are left out."""
         ...
 
+    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """The columns' scores summed over each of some units that all columns are cut into."""
+        ...
+
     def columns(self, index: torch.Tensor) -> torch.Tensor:
         """Some columns of all rows, (n, k)."""
         ...
@@ -102,7 +116,7 @@ class Rows(Protocol):
         """All columns, a chunk at a time."""
         ...
 
-    def block(self, columns: Columns) -> Rows:
+    def block(self, columns: Columns | Units) -> Rows:
         """The rows restricted to some columns."""
         ...
 
@@ -126,6 +140,8 @@ class DenseRows(StreamedRows):
         Use these rows only.
     norms : ndarray of shape (n,), default=None
         Norms of the rows, where they are known.
+    units : Units, default=None
+        Runs of columns that belong together.
 
     Examples
     --------
@@ -145,7 +161,9 @@ class DenseRows(StreamedRows):
         picked: NDArray[np.intp] | None = None,
         *,
         norms: FloatArray | None = None,
+        units: Units | None = None,
     ) -> None:
+        self.units = units
         self.matrix, self.index, self.picked = matrix, index, picked
         self.n_rows = len(matrix) if picked is None else len(picked)
         self.n_columns = matrix.shape[1] if index is None else len(index)
@@ -180,13 +198,13 @@ class DenseRows(StreamedRows):
             return self.matrix
         return self.chunk(slice(0, self.n_columns)).clone()
 
-    def block(self, columns: Columns) -> DenseRows:
+    def block(self, columns: Columns | Units) -> DenseRows:
         index = columns.indices if self.index is None else self.index[columns.indices]
         return DenseRows(self.matrix, self.weights, index, self.picked)
 
     def subset(self, index: NDArray[np.intp]) -> DenseRows:
         picked = index if self.picked is None else self.picked[index]
-        rows = DenseRows(self.matrix, self.weights[index], self.index, picked)
+        rows = DenseRows(self.matrix, self.weights[index], self.index, picked, units=self.units)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows
@@ -226,6 +244,7 @@ class MixedRows(StreamedRows):
     def __init__(self, rows: Rows, mixing: FloatArray, weights: FloatArray) -> None:
         self.rows, self.mixing, self.weights = rows, mixing, weights
         self.n_rows, self.n_columns, self.device = len(mixing), rows.n_columns, rows.device
+        self.units = rows.units
         sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)
@@ -249,7 +268,7 @@ class MixedRows(StreamedRows):
     def row(self, index: int) -> torch.Tensor:
         return self.rows.combine(self.mixing[index])
 
-    def block(self, columns: Columns) -> MixedRows:
+    def block(self, columns: Columns | Units) -> MixedRows:
         return MixedRows(self.rows.block(columns), self.mixing, self.weights)
 
     def subset(self, index: NDArray[np.intp]) -> MixedRows:

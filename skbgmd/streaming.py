@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from skbgmd.arrays import empty
 from skbgmd.gram import BoolArray, FloatArray, Gram
+from skbgmd.units import Units
 
 #: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20
@@ -47,6 +48,8 @@ class StreamedRows(ABC):
     n_columns: int
     dtype: torch.dtype
     device: torch.device
+    #: Runs of columns that belong together, where they are known.
+    units: Units | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
     #: Memory of a chunk that is not a part of a matrix as it is.
@@ -184,6 +187,10 @@ class StreamedRows(ABC):
             torch.mv(squares.T, weights, out=result[part])
         return result
 
+    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """The columns' scores summed over each of some units that all columns are cut into."""
+        return units.sums(self.column_scores(scale, shift))
+
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         """Inner products about ``about @ rows``, then in float64; by default about a row among the majority."""
         if about is not None:
@@ -206,7 +213,7 @@ class StreamedRows(ABC):
         unit, drawn = 1.0, None
         if _out_of_range(squares[finite], dtype):
             reach = 1e8 if dtype == torch.float32 else 1e12
-            unit, drawn = _draw_in(self.distances(center.double()), reach)
+            unit, drawn = draw_in(self.distances(center.double()), reach)
             products = self._products(center, dtype, drawn / unit)
             drawn = None if np.all(drawn == 1.0) else drawn
         if not finite.all():
@@ -290,7 +297,7 @@ def _out_of_range(squares: FloatArray, dtype: torch.dtype) -> bool:
     return not positive.size or float(np.median(positive)) < smallest
 
 
-def _draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
+def draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
     """A typical norm, and factors that draw rows beyond ``reach`` times as far in to there."""
     positive = norms[(norms > 0.0) & np.isfinite(norms)]
     if not positive.size:

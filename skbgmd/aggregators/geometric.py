@@ -178,6 +178,9 @@ class BlockGeometricMedian(Aggregator):
     ----------
     beta, selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
+    block : {"coordinate", "unit"}, default="coordinate"
+        What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
+        slices of them along their first axis, such as the weights of one output.
     rejection : float or None, default=None
         As in :class:`GeometricMedian`, on the block.
     tol : float, default=1e-6
@@ -207,6 +210,7 @@ class BlockGeometricMedian(Aggregator):
         memory_rule: str = "weighted",
         clip_scores: bool = True,
         run_length: int = 1,
+        block: str = "coordinate",
         rejection: float | None = None,
         tol: float = 1e-6,
         max_iter: int = 100,
@@ -214,7 +218,7 @@ class BlockGeometricMedian(Aggregator):
     ) -> None:
         self.beta, self.selection, self.complement, self.memory_rule = beta, selection, complement, memory_rule
         self.clip_scores, self.run_length, self.random_state = clip_scores, run_length, random_state
-        self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
+        self.block, self.rejection, self.tol, self.max_iter = block, rejection, tol, max_iter
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
@@ -242,6 +246,7 @@ class BlockGeometricMedian(Aggregator):
             selection=self.selection,
             clip=self.clip_scores,
             run_length=self.run_length,
+            units=rows.units if self.block == "unit" else None,
             memory=state.memory,
             generator=self._generator(state.step, rows.device),
         )
@@ -273,6 +278,7 @@ class BlockGeometricMedian(Aggregator):
         check_choice(self.complement, "complement", COMPLEMENTS)
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
+        check_choice(self.block, "block", ("coordinate", "unit"))
         _check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")

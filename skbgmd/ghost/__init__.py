@@ -1,0 +1,8 @@
+"""Gradients of single samples by one forward and backward pass, without writing them out."""
+
+from skbgmd.ghost.factors import Explicit, Factor, Lookup, Outer
+from skbgmd.ghost.rows import GhostRows
+from skbgmd.ghost.rules import register_rule
+from skbgmd.ghost.tape import GhostError, Tape
+
+__all__ = ["Explicit", "Factor", "GhostError", "GhostRows", "Lookup", "Outer", "Tape", "register_rule"]

@@ -1,0 +1,355 @@
+"""Gradients of many samples with respect to one parameter, kept as the factors that they are products of.
+
+A parameter's elements are looked at as *units*, the slices along its first axis: a linear layer's weights of one output
+are a unit. A factor answers for all samples at once, in whichever of two ways takes fewer multiplications: products
+of its parts, or gradients written out, some units at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+
+#: Elements of gradients that are written out at a time, and of products of positions.
+CHUNK_ELEMENTS = 1 << 22
+
+
+class Factor(ABC):
+    """Gradients of n rows with respect to some units of a parameter, an (n, n_units * width) matrix that isn't formed.
+
+    Attributes
+    ----------
+    n_rows, n_units, width : int
+        Rows; slices along the parameter's first axis; elements of each of them.
+    """
+
+    n_rows: int
+    n_units: int
+    width: int
+
+    @property
+    def n_columns(self) -> int:
+        return self.n_units * self.width
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        """The tensors that it is made of."""
+
+    @abstractmethod
+    def converted(self, dtype: torch.dtype) -> Factor:
+        """The same in another dtype."""
+
+    @abstractmethod
+    def rows(self, index: torch.Tensor) -> Factor:
+        """Some of the rows."""
+
+    @abstractmethod
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Factor:
+        """Sums of rows: row ``g`` is the sum of the rows ``index[g]`` (m,) where ``used[g]``."""
+
+    @abstractmethod
+    def units(self, index: torch.Tensor) -> Factor:
+        """Some of the units."""
+
+    @abstractmethod
+    def explicit(self, part: slice) -> torch.Tensor:
+        """Gradients written out for adjacent units, (n, units * width)."""
+
+    @abstractmethod
+    def combine(self, weights: torch.Tensor) -> torch.Tensor:
+        """``weights @ rows`` for weights (m, n): (m, n_columns)."""
+
+    def gram(self) -> torch.Tensor:
+        """Inner products of the rows, (n, n)."""
+        total: torch.Tensor | None = None
+        for _, chunk in self.chunks():
+            total = chunk @ chunk.T if total is None else total.addmm_(chunk, chunk.T)
+        assert total is not None, "a parameter has at least one element"
+        return total
+
+    def squared_norms(self) -> torch.Tensor:
+        """Squared norms of the rows, (n,)."""
+        total: torch.Tensor | None = None
+        for _, chunk in self.chunks():
+            squares: torch.Tensor = torch.linalg.vector_norm(chunk, dim=1).square_()
+            total = squares if total is None else total.add_(squares)
+        assert total is not None, "a parameter has at least one element"
+        return total
+
+    def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        """``sum_i w_i x_ij^2`` for every column j, (n_columns,)."""
+        return torch.cat([weights @ chunk.square() for _, chunk in self.chunks()])
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        """Sums of the columns' scores over each unit, (n_units,)."""
+        return self.column_scores(weights).view(self.n_units, self.width).sum(dim=1)
+
+    def entries(self, unit: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Elements ``place`` (k,) of units ``unit`` (k,) of all rows, (n, k)."""
+        found = torch.empty((self.n_rows, len(unit)), dtype=self.parts[0].dtype, device=unit.device)
+        for part, chunk in self.chunks():
+            here = (unit >= part.start) & (unit < part.stop)
+            found[:, here] = chunk[:, (unit[here] - part.start) * self.width + place[here]]
+        return found
+
+    def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Gradients written out, some units at a time."""
+        step = max(1, CHUNK_ELEMENTS // max(1, self.n_rows * self.width))
+        for start in range(0, self.n_units, step):
+            part = slice(start, min(start + step, self.n_units))
+            yield part, self.explicit(part)
+
+
+class Explicit(Factor):
+    """Gradients as they are: of biases, scales and anything small.
+
+    Parameters
+    ----------
+    values : tensor of shape (n, units, ...)
+        The gradient of each row.
+    """
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.n_rows, self.n_units = len(values), values.shape[1] if values.ndim > 1 else 1
+        self.width = math.prod(values.shape[2:])
+        self.values = values.reshape(self.n_rows, self.n_columns)
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        return (self.values,)
+
+    def _like(self, values: torch.Tensor) -> Explicit:
+        return Explicit(values.reshape(len(values), -1, self.width))
+
+    def converted(self, dtype: torch.dtype) -> Explicit:
+        return self._like(self.values.to(dtype))
+
+    def rows(self, index: torch.Tensor) -> Explicit:
+        return self._like(self.values[index])
+
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Explicit:
+        return self._like(torch.where(used[:, :, None], self.values[index], 0).sum(dim=1))
+
+    def units(self, index: torch.Tensor) -> Explicit:
+        return self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])
+
+    def explicit(self, part: slice) -> torch.Tensor:
+        return self.values[:, part.start * self.width : part.stop * self.width]
+
+    def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        yield slice(0, self.n_units), self.values
+
+    def combine(self, weights: torch.Tensor) -> torch.Tensor:
+        return weights @ self.values
+
+
+class Outer(Factor):
+    r"""Sums of outer products, :math:`\sum_t l_{it} r_{it}^T`: of linear and convolutional layers.
+
+    Parameters
+    ----------
+    left : tensor of shape (n, t, n_units)
+        What differs between units; a linear layer's gradients with respect to its outputs at t positions.
+    right : tensor of shape (n, t, width)
+        What units share; the layer's inputs there.
+    """
+
+    def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        self.left, self.right = left, right
+        self.n_rows, self.positions, self.n_units = left.shape
+        self.width = right.shape[2]
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        return (self.left, self.right)
+
+    def converted(self, dtype: torch.dtype) -> Outer:
+        return Outer(self.left.to(dtype), self.right.to(dtype))
+
+    def rows(self, index: torch.Tensor) -> Outer:
+        return Outer(self.left[index], self.right[index])
+
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Outer:
+        # Positions of all samples of a group are positions of the group.
+        left = torch.where(used[:, :, None, None], self.left[index], 0)
+        # What isn't used may hold anything, and zero times NaN is NaN.
+        right = torch.where(used[:, :, None, None], self.right[index], 0)
+        return Outer(left.flatten(1, 2), right.flatten(1, 2))
+
+    def units(self, index: torch.Tensor) -> Outer:
+        return Outer(self.left[:, :, index], self.right)
+
+    def explicit(self, part: slice) -> torch.Tensor:
+        left = self.left[:, :, part]
+        if self.positions == 1:
+            return (left[:, 0, :, None] * self.right).flatten(1)
+        return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
+
+    def combine(self, weights: torch.Tensor) -> torch.Tensor:
+        right = self.right.flatten(0, 1)
+        each = [((self.left * w[:, None, None]).flatten(0, 1).T @ right).flatten() for w in weights]
+        return torch.stack(each) if len(each) > 1 else each[0][None]
+
+    def gram(self) -> torch.Tensor:
+        if self.positions == 1:
+            left, right = self.left[:, 0], self.right[:, 0]
+            return (left @ left.T).mul_(right @ right.T)
+        n, t, units, width = self.n_rows, self.positions, self.n_units, self.width
+        by_products = n * n * t * t * (units + width)
+        written_out = n * t * units * width + n * n * units * width
+        return self._gram_by_products() if by_products < written_out else super().gram()
+
+    def _gram_by_products(self) -> torch.Tensor:
+        left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
+        n, t = self.n_rows, self.positions
+        result = left.new_empty((n, n))
+        step = max(1, CHUNK_ELEMENTS // (t * t * n))
+        for start in range(0, n, step):
+            some = slice(start * t, min(start + step, n) * t)
+            products = (left[some] @ left.T).mul_(right[some] @ right.T)
+            result[start : start + step] = products.view(-1, t, n, t).sum(dim=(1, 3))
+        return result
+
+    @property
+    def _products_are_cheaper(self) -> bool:
+        """Whether products of a row's own positions are cheaper than its gradient written out."""
+        return self.positions * (self.n_units + self.width) < self.n_units * self.width
+
+    def squared_norms(self) -> torch.Tensor:
+        if self.positions == 1:
+            return self.left[:, 0].square().sum(dim=1).mul_(self.right[:, 0].square().sum(dim=1))
+        if not self._products_are_cheaper:
+            return super().squared_norms()
+        inner = torch.bmm(self.left, self.left.transpose(1, 2)).mul_(torch.bmm(self.right, self.right.transpose(1, 2)))
+        return inner.sum(dim=(1, 2)).clamp_min_(0.0)
+
+    def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        if self.positions > 1:
+            return super().column_scores(weights)
+        left, right = self.left[:, 0].square(), self.right[:, 0].square()
+        return ((left * weights[:, None]).T @ right).flatten()
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        if self.positions == 1:
+            return (weights * self.right[:, 0].square().sum(dim=1)) @ self.left[:, 0].square()
+        if not self._products_are_cheaper:
+            return super().unit_scores(weights)
+        # l^T R l for each unit, R the products of the positions.
+        inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
+        return (weights @ inner.mul_(self.left).sum(dim=1)).clamp_min_(0.0)
+
+    def entries(self, unit: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        if self.positions == 1:
+            return self.left[:, 0, unit] * self.right[:, 0, place]
+        return super().entries(unit, place)
+
+
+class Lookup(Factor):
+    """Gradients of an embedding: each row touches the units that it looked up.
+
+    Parameters
+    ----------
+    row, unit : tensors of shape (m,), int64
+        Row and unit of each entry; no pair twice.
+    values : tensor of shape (m, width)
+        The gradient with respect to that unit.
+    n_rows, n_units : int
+    """
+
+    def __init__(
+        self, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int
+    ) -> None:
+        self.row, self.unit, self.values = row, unit, values
+        self.n_rows, self.n_units, self.width = n_rows, n_units, values.shape[1]
+
+    @classmethod
+    def of(cls, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> Self:
+        """From entries of which several may have the same row and unit; they are added up."""
+        pairs, place = torch.unique(row * n_units + unit, return_inverse=True)
+        summed = values.new_zeros((len(pairs), values.shape[1])).index_add_(0, place, values)
+        return cls(pairs // n_units, pairs % n_units, summed, n_rows, n_units)
+
+    @property
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        return (self.values,)
+
+    def converted(self, dtype: torch.dtype) -> Lookup:
+        return Lookup(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
+
+    def rows(self, index: torch.Tensor) -> Lookup:
+        new = torch.full((self.n_rows,), -1, device=self.row.device)
+        new[index] = torch.arange(len(index), device=self.row.device)
+        row = new[self.row]
+        kept = row >= 0
+        return Lookup(row[kept], self.unit[kept], self.values[kept], len(index), self.n_units)
+
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Lookup:
+        group = torch.empty(self.n_rows, dtype=torch.int64, device=self.row.device)
+        group[index[used]] = torch.arange(len(index), device=group.device)[:, None].expand_as(index)[used]
+        return Lookup.of(group[self.row], self.unit, self.values, len(index), self.n_units)
+
+    def units(self, index: torch.Tensor) -> Lookup:
+        new = torch.full((self.n_units,), -1, device=self.unit.device)
+        new[index] = torch.arange(len(index), device=self.unit.device)
+        unit = new[self.unit]
+        kept = unit >= 0
+        return Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))
+
+    def explicit(self, part: slice) -> torch.Tensor:
+        here = (self.unit >= part.start) & (self.unit < part.stop)
+        dense = self.values.new_zeros((self.n_rows, part.stop - part.start, self.width))
+        dense[self.row[here], self.unit[here] - part.start] = self.values[here]
+        return dense.flatten(1)
+
+    def _used(self) -> Lookup:
+        """The same with the units that are used and no others."""
+        used, unit = torch.unique(self.unit, return_inverse=True)
+        return Lookup(self.row, unit, self.values, self.n_rows, len(used))
+
+    def gram(self) -> torch.Tensor:
+        if not len(self.row):
+            return self.values.new_zeros((self.n_rows, self.n_rows))
+        return super(Lookup, self._used()).gram()
+
+    def squared_norms(self) -> torch.Tensor:
+        return self._add_up(self.values.square().sum(dim=1), self.row, self.n_rows)
+
+    def combine(self, weights: torch.Tensor) -> torch.Tensor:
+        each = [self._add_up(self.values * w[self.row, None], self.unit, self.n_units).flatten() for w in weights]
+        return torch.stack(each)
+
+    def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        squares = self.values.square().mul_(weights[self.row, None])
+        return self._add_up(squares, self.unit, self.n_units).flatten()
+
+    @staticmethod
+    def _add_up(values: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
+        return values.new_zeros((n, *values.shape[1:])).index_add_(0, index, values)
+
+
+def merged(factors: list[Factor]) -> Factor:
+    """One factor of a parameter that is used several times: its gradients are the sums over the uses."""
+    first, *others = factors
+    if not others:
+        return first
+    if all(isinstance(factor, Outer) for factor in factors):
+        outer = [factor for factor in factors if isinstance(factor, Outer)]
+        return Outer(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
+    if all(isinstance(factor, Lookup) for factor in factors):
+        found = [factor for factor in factors if isinstance(factor, Lookup)]
+        row, unit, values = (torch.cat([getattr(f, name) for f in found]) for name in ("row", "unit", "values"))
+        return Lookup.of(row, unit, values, first.n_rows, first.n_units)
+    everything = slice(0, first.n_units)
+    total = sum((factor.explicit(everything) for factor in others), first.explicit(everything))
+    return Explicit(total.reshape(first.n_rows, first.n_units, first.width))
+
+
+#: A rule's kind of answer: factors of the gradients of a layer's parameters by name.
+Factors = Mapping[str, Factor | Sequence[Factor]]
+#: What makes factors of a layer, its inputs, and the gradient with respect to its output.
+Rule = Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], Factors]

@@ -1,0 +1,259 @@
+"""Rows that are gradients of samples, or of groups of them, known by their factors and never written out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skbgmd.ghost.factors import Factor
+from skbgmd.gram import BoolArray, FloatArray, Gram
+from skbgmd.rows import Columns
+from skbgmd.streaming import StreamedRows, draw_in
+from skbgmd.units import Units
+
+
+class GhostRows(StreamedRows):
+    """Gradients of samples with respect to many parameters, through the factors of their parts.
+
+    Memory is that of the factors, which are a layer's inputs and output gradients, and of Gram matrices: no more than
+    some units' gradients are written out at a time.
+
+    Parameters
+    ----------
+    factors : list of (int, Factor)
+        The column at which a part begins, ascending, and the factor of the rows' parts there. Columns that no part
+        covers are zero.
+    n_rows, n_columns : int
+    weights : ndarray of shape (n_rows,), default=None
+        Non-negative weights of the rows; None: all one.
+    units : Units, default=None
+        Units of the parameters.
+    device : torch.device, default=None
+        Where the factors are, if there may be none.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.ghost import Tape
+    >>> layer = torch.nn.Linear(1000, 500)
+    >>> with Tape(layer, list(layer.parameters())) as tape:
+    ...     losses = layer(torch.randn(64, 1000)).square().sum(dim=1)
+    >>> rows = GhostRows(tape.factors(losses), 64, 500_500)
+    >>> rows.gram().products.shape, rows.combine(np.full(64, 1 / 64)).shape
+    ((64, 64), torch.Size([500500]))
+    """
+
+    def __init__(
+        self,
+        factors: Sequence[tuple[int, Factor]],
+        n_rows: int,
+        n_columns: int,
+        weights: FloatArray | None = None,
+        *,
+        units: Units | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.units = units
+        self.factors, self.n_rows, self.n_columns = list(factors), n_rows, n_columns
+        self.weights = np.ones(n_rows) if weights is None else weights
+        parts = [part for _, factor in self.factors for part in factor.parts]
+        self.device = device or (parts[0].device if parts else torch.device("cpu"))
+        wide = any(part.dtype == torch.float64 for part in parts)
+        self.dtype = torch.float64 if wide else torch.float32
+
+    # ---- of the protocol, through factors ---------------------------------------------------------------------------
+
+    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
+        """Inner products about the origin, around which gradients lie; with ``about``, from products in float64."""
+        if about is not None:
+            return self._gram_in(torch.float64)
+        if self._gram is None:
+            self._gram = self._gram_in(self.dtype)
+            squares = np.diagonal(self._gram.products)
+            if not (np.isfinite(squares).all() and squares.max(initial=0.0) < 1e30):
+                # Squares that have no number in float32 may have one in float64.
+                self._gram = self._gram_in(torch.float64)
+        return self._gram
+
+    def _gram_in(self, dtype: torch.dtype) -> Gram:
+        total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64, device=self.device)
+        for _, factor in self.factors:
+            total += factor.converted(dtype).gram()
+        products: FloatArray = total.cpu().numpy()
+        squares = np.diagonal(products).copy()
+        finite: BoolArray = np.isfinite(squares)
+        # Products of long sums may be a little off symmetry, and squares below zero.
+        products = np.tril(products) + np.tril(products, -1).T
+        np.fill_diagonal(products, np.maximum(squares, 0.0))
+        if not finite.all():
+            products[~finite], products[:, ~finite] = 0.0, 0.0
+        gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
+        return _drawn_in(gram, 1e8 if dtype == torch.float32 else 1e12)
+
+    def norms(self) -> FloatArray:
+        if self._norms is None:
+            gram = self._gram
+            if gram is not None and gram.unit == 1.0 and gram.drawn is None and gram.finite.all():
+                # It is about the origin.
+                self._norms = np.sqrt(np.diagonal(gram.products))
+                return self._norms
+            squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+            for _, factor in self.factors:
+                squares += factor.squared_norms()
+            if not bool(torch.isfinite(squares).all()) and self.dtype != torch.float64:
+                squares.zero_()
+                for _, factor in self.factors:
+                    squares += factor.converted(torch.float64).squared_norms()
+            norms: FloatArray = squares.sqrt_().cpu().numpy()
+            norms[~np.isfinite(norms)] = np.nan
+            self._norms = norms
+        return self._norms
+
+    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
+        if 0 < len(used) < self.n_rows and not self.finite.all():
+            # NaN times zero is NaN.
+            return self.subset(used).combine(weights[..., used], dtype)
+        dtype = dtype or self.dtype
+        lines = torch.as_tensor(np.atleast_2d(weights), dtype=dtype, device=self.device)
+        result = torch.zeros((len(lines), self.n_columns), dtype=dtype, device=self.device)
+        for start, factor in self.factors:
+            result[:, start : start + factor.n_columns] = factor.converted(dtype).combine(lines)
+        return result if weights.ndim > 1 else result[0]
+
+    def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        rows, scale = self._scored(scale)
+        scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
+        squares = rows._tensor(rows.weights * scale**2)
+        for start, factor in rows.factors:
+            scores[start : start + factor.n_columns] = factor.column_scores(squares)
+        if shift is not None:
+            scores += 2.0 * shift * rows.combine(rows.weights * scale)
+            scores += float(rows.weights.sum()) * shift.square()
+            scores.clamp_min_(0.0)
+        return scores
+
+    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        if shift is not None:
+            return super().unit_scores(units, scale, shift)
+        rows, scale = self._scored(scale)
+        squares = rows._tensor(rows.weights * scale**2)
+        scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
+        for start, factor in rows.factors:
+            first = units.at(start)
+            if factor.n_units == units.at(start + factor.n_columns) - first:
+                found = factor.unit_scores(squares)
+            else:
+                # One-dimensional parameters: each element is a unit.
+                found = factor.column_scores(squares)
+            scores[first : first + len(found)] = found
+        return scores
+
+    def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray]:
+        """The rows that have a scale, and it; the others may hold NaN."""
+        used = np.flatnonzero(scale)
+        return (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
+
+    def _tensor(self, values: FloatArray) -> torch.Tensor:
+        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+
+    def block(self, columns: Columns | Units) -> StreamedRows:
+        """The rows on some columns; whole units keep the factors, other columns are written out as they are asked for."""
+        if isinstance(columns, Columns):
+            return _SomeColumns(self, columns.indices)
+        factors, begin = [], 0
+        for start, factor in self.factors:
+            chosen = columns.within(start, start + factor.n_columns)
+            if not len(chosen):
+                continue
+            part = factor.units(chosen)
+            factors.append((begin, part))
+            begin += part.n_columns
+        return GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
+
+    def subset(self, index: NDArray[np.intp]) -> GhostRows:
+        at = torch.as_tensor(index, device=self.device)
+        factors = [(start, factor.rows(at)) for start, factor in self.factors]
+        rows = GhostRows(
+            factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device
+        )
+        rows._gram = None if self._gram is None else self._gram.subset(index)
+        rows._norms = None if self._norms is None else self._norms[index]
+        return rows
+
+    def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
+        """Sums of the rows of each group, with weights of their own."""
+        longest = max(group.stop - group.start for group in groups)
+        index = torch.tensor([[min(g.start + i, g.stop - 1) for i in range(longest)] for g in groups])
+        used = torch.tensor([[g.start + i < g.stop for i in range(longest)] for g in groups])
+        index, used = index.to(self.device), used.to(self.device)
+        factors = [(start, factor.grouped(index, used)) for start, factor in self.factors]
+        return GhostRows(factors, len(groups), self.n_columns, weights, units=self.units, device=self.device)
+
+    # ---- of the protocol, written out ---------------------------------------------------------------------------------
+
+    def chunk(self, part: slice) -> torch.Tensor:
+        values = torch.zeros((self.n_rows, part.stop - part.start), dtype=self.dtype, device=self.device)
+        for start, factor in self.factors:
+            low, high = max(part.start, start), min(part.stop, start + factor.n_columns)
+            if low < high:
+                first, last = (low - start) // factor.width, -(-(high - start) // factor.width)
+                written = factor.explicit(slice(first, last))
+                offset = start + first * factor.width
+                values[:, low - part.start : high - part.start] = written[:, low - offset : high - offset]
+        return values
+
+    def columns(self, index: torch.Tensor) -> torch.Tensor:
+        values = torch.zeros((self.n_rows, len(index)), dtype=self.dtype, device=self.device)
+        for start, factor in self.factors:
+            here = torch.nonzero((index >= start) & (index < start + factor.n_columns)).flatten()
+            if len(here):
+                local = index[here] - start
+                values[:, here] = factor.entries(local // factor.width, local % factor.width).to(self.dtype)
+        return values
+
+    def row(self, index: int) -> torch.Tensor:
+        return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
+
+
+class _SomeColumns(StreamedRows):
+    """Some columns of ghost rows, written out a chunk at a time."""
+
+    gathers = True
+
+    def __init__(self, rows: GhostRows, index: torch.Tensor) -> None:
+        self.rows, self.index = rows, index
+        self.n_rows, self.n_columns, self.weights = rows.n_rows, len(index), rows.weights
+        self.dtype, self.device = rows.dtype, rows.device
+
+    def chunk(self, part: slice) -> torch.Tensor:
+        return self.rows.columns(self.index[part])
+
+    def columns(self, index: torch.Tensor) -> torch.Tensor:
+        return self.rows.columns(self.index[index])
+
+    def row(self, index: int) -> torch.Tensor:
+        return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
+
+    def block(self, columns: Columns) -> _SomeColumns:
+        return _SomeColumns(self.rows, self.index[columns.indices])
+
+    def subset(self, index: NDArray[np.intp]) -> _SomeColumns:
+        some = _SomeColumns(self.rows.subset(index), self.index)
+        some._gram = None if self._gram is None else self._gram.subset(index)
+        some._norms = None if self._norms is None else self._norms[index]
+        return some
+
+
+def _drawn_in(gram: Gram, reach: float) -> Gram:
+    """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
+    norms = np.sqrt(np.diagonal(gram.products))
+    unit, drawn = draw_in(norms, reach)
+    if np.all(drawn == 1.0):
+        return gram
+    scale = drawn / unit
+    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, drawn=drawn)

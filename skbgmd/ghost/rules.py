@@ -1,0 +1,195 @@
+"""How the gradients of each sample follow from what went into a layer and what came back to it: a rule per layer type.
+
+A rule takes a layer, its inputs (b, ...) and the gradient with respect to its output (b, ...), and gives a
+:class:`~skbgmd.ghost.factors.Factor` for each of its parameters by name: ``Outer`` where a gradient is a sum of outer
+products, ``Explicit`` where it is small. Several factors of one parameter are those of adjacent ranges of its units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skbgmd.ghost.factors import Explicit, Factors, Lookup, Outer, Rule
+
+_RULES: dict[type[nn.Module], Rule] = {}
+
+
+def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
+    """Register a rule for types of layers and what is derived from them without overriding ``forward``.
+
+    Parameters
+    ----------
+    *layers : classes of modules
+        What the rule is for; a rule that there was is replaced.
+
+    Examples
+    --------
+    A layer that scales its inputs (b, d) by a parameter (d,):
+
+    >>> import torch
+    >>> from skbgmd.ghost import Explicit, register_rule
+    >>> class Scale(torch.nn.Module):
+    ...     def __init__(self, d):
+    ...         super().__init__()
+    ...         self.factor = torch.nn.Parameter(torch.ones(d))
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> @register_rule(Scale)
+    ... def scale(layer, inputs, gradient):
+    ...     return {"factor": Explicit(inputs[0] * gradient)}
+    """
+
+    def register(rule: Rule) -> Rule:
+        for layer in layers:
+            _RULES[layer] = rule
+        return rule
+
+    return register
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """The rule for a layer; None where there is none."""
+    for kind in type(layer).__mro__:
+        if kind in _RULES:
+            # A subclass that does something else needs a rule of its own.
+            return _RULES[kind] if kind.forward is type(layer).forward else None
+    return None
+
+
+@register_rule(nn.Linear)
+def linear(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """``y = x W^T + c`` at every position."""
+    return linear_factors(inputs[0], gradient)
+
+
+def linear_factors(x: torch.Tensor, gradient: torch.Tensor) -> Factors:
+    """Factors of a linear layer's ``weight`` and ``bias`` from its inputs and the gradient by its outputs."""
+    x, delta = _positions(x), _positions(gradient)
+    return {"weight": Outer(delta, x), "bias": Explicit(_sum_positions(delta))}
+
+
+@register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A linear layer at every place of the kernel; one for each group of channels."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(inputs[0], layer._reversed_padding_repeated_twice, mode=mode)
+    delta = gradient.flatten(2).transpose(1, 2)
+    patches = unfolded(padded, layer.kernel_size, layer.stride, layer.dilation)
+    weights = [
+        Outer(part, patch)
+        for part, patch in zip(delta.chunk(layer.groups, dim=2), patches.chunk(layer.groups, dim=2), strict=True)
+    ]
+    return {"weight": weights, "bias": Explicit(_sum_positions(delta))}
+
+
+@register_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed_convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A convolution with its input and output exchanged: units are the channels that come in."""
+    x = inputs[0].flatten(2).transpose(1, 2)
+    padding = [side for amount in reversed(layer.padding) for side in (amount, amount)]
+    patches = unfolded(F.pad(gradient, padding), layer.kernel_size, layer.stride, layer.dilation, inputs[0].shape[2:])
+    weights = [
+        Outer(part, patch)
+        for part, patch in zip(x.chunk(layer.groups, dim=2), patches.chunk(layer.groups, dim=2), strict=True)
+    ]
+    return {"weight": weights, "bias": Explicit(gradient.flatten(2).sum(dim=2))}
+
+
+@register_rule(nn.Embedding)
+def embedding(layer: nn.Embedding, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """Rows of a table, looked up."""
+    if layer.max_norm is not None or layer.scale_grad_by_freq:
+        raise NotImplementedError("max_norm and scale_grad_by_freq of Embedding depend on the other samples")
+    units = inputs[0].reshape(len(inputs[0]), -1)
+    row = torch.arange(len(units), device=units.device)[:, None].expand_as(units)
+    values = gradient.reshape(-1, layer.embedding_dim)
+    row, unit = row.reshape(-1), units.reshape(-1).to(torch.int64)
+    if layer.padding_idx is not None:
+        kept = unit != layer.padding_idx
+        row, unit, values = row[kept], unit[kept], values[kept]
+    return {"weight": Lookup.of(row, unit, values, len(units), layer.num_embeddings)}
+
+
+@register_rule(nn.LayerNorm)
+def layer_norm(layer: nn.LayerNorm, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A scale and a shift after normalisation over the last axes."""
+    normal = F.layer_norm(inputs[0], layer.normalized_shape, None, None, layer.eps)
+    shape = layer.normalized_shape
+    return {
+        "weight": Explicit(_sum_before(normal * gradient, len(shape))),
+        "bias": Explicit(_sum_before(gradient, len(shape))),
+    }
+
+
+@register_rule(nn.GroupNorm)
+def group_norm(layer: nn.GroupNorm, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A scale and a shift of each channel after normalisation within groups of channels."""
+    normal = F.group_norm(inputs[0], layer.num_groups, None, None, layer.eps)
+    return _per_channel(normal, gradient)
+
+
+@register_rule(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+def instance_norm(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A scale and a shift of each channel after normalisation of each channel of each sample."""
+    if layer.track_running_stats:
+        raise NotImplementedError("running statistics depend on the other samples")
+    return _per_channel(F.instance_norm(inputs[0], eps=layer.eps), gradient)
+
+
+@register_rule(nn.PReLU)
+def prelu(layer: nn.PReLU, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """``max(0, x) + a min(0, x)``."""
+    slopes = inputs[0].clamp_max(0) * gradient
+    summed = slopes.flatten(1).sum(dim=1, keepdim=True) if layer.num_parameters == 1 else _sum_after(slopes)
+    return {"weight": Explicit(summed)}
+
+
+def unfolded(
+    x: torch.Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    places: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """What the kernel sees at each place of x (b, c, ...): (b, places, c * kernel), in one to three dimensions.
+
+    ``places``: how many along each axis, where the last ones are to be left out.
+    """
+    n_axes = len(kernel)
+    for axis, (size, step, spread) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, (size - 1) * spread + 1, step)[..., ::spread]
+        if places is not None:
+            x = x.narrow(axis, 0, places[axis - 2])
+    b, channels = x.shape[:2]
+    order = (0, *range(2, 2 + n_axes), 1, *range(2 + n_axes, 2 + 2 * n_axes))
+    return x.permute(order).reshape(b, -1, channels * math.prod(kernel))
+
+
+def _positions(x: torch.Tensor) -> torch.Tensor:
+    """(b, ..., d) as (b, positions, d)."""
+    return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _sum_positions(x: torch.Tensor) -> torch.Tensor:
+    return x[:, 0] if x.shape[1] == 1 else x.sum(dim=1)
+
+
+def _sum_before(x: torch.Tensor, kept: int) -> torch.Tensor:
+    """Sum over all but the first axis and the last ``kept`` ones."""
+    return x.flatten(1, x.ndim - kept - 1).sum(dim=1) if x.ndim > kept + 1 else x
+
+
+def _sum_after(x: torch.Tensor) -> torch.Tensor:
+    """Sum over all but the first two axes."""
+    return x.flatten(2).sum(dim=2) if x.ndim > 2 else x
+
+
+def _per_channel(normal: torch.Tensor, gradient: torch.Tensor) -> Factors:
+    return {"weight": Explicit(_sum_after(normal * gradient)), "bias": Explicit(_sum_after(gradient))}

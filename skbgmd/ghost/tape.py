@@ -1,0 +1,287 @@
+"""What went into the layers of a module in one forward pass, and the gradients with respect to what came out.
+
+The parameters' own gradients are not computed: the backward pass stops at the layers' outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
+
+from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
+from skbgmd.ghost.factors import Factor, Factors, merged
+from skbgmd.ghost.persample import per_sample_factors
+from skbgmd.ghost.rules import linear_factors, rule_of
+
+#: A parameter, the unit at which a factor begins, and the factor.
+Part = tuple[torch.Tensor, int, Factor]
+
+
+class GhostError(ValueError):
+    """Gradients of single samples can't be had from one backward pass of this module."""
+
+
+@dataclass
+class Call:
+    """Something that used parameters.
+
+    Attributes
+    ----------
+    name : str
+        The layer's, as in ``named_modules``.
+    edges : list of GradientEdge
+        Of the tensors that came out.
+    sources : list of Node
+        What computed the tensors that went in.
+    given : list of (tensor, int)
+        Tensors that went in, and their versions, which go up when they are changed in place.
+    parts : callable
+        Parts of the parameters' gradients, from the gradients at the edges and the number of samples.
+    """
+
+    name: str
+    edges: list[GradientEdge]
+    sources: list[Node]
+    given: list[tuple[torch.Tensor, int]]
+    parts: Callable[[list[torch.Tensor | None], int], Iterator[Part]]
+
+
+class Tape:
+    """Records the layers' calls while it is entered; then tells the factors of the parameters' gradients.
+
+    Parameters
+    ----------
+    module : Module
+        The network. Its layers with parameters are hooked while the tape is entered, and not changed.
+    parameters : sequence of tensors
+        Parameters whose gradients are wanted.
+
+    Raises
+    ------
+    GhostError
+        A layer that mixes samples.
+    """
+
+    def __init__(self, module: nn.Module, parameters: Sequence[torch.Tensor]) -> None:
+        self.module, self.parameters = module, list(parameters)
+        self.calls: list[Call] = []
+        self._handles: list[Any] = []
+        self._layers = list(layers_with_parameters(module, self.parameters))
+
+    def __enter__(self) -> Self:
+        for name, layer in self._layers:
+            if isinstance(layer, nn.MultiheadAttention):
+                recorder = _AttentionRecorder(self, name)
+                self._handles.append(layer.register_forward_pre_hook(recorder.before))
+                self._handles.append(layer.register_forward_hook(recorder.after, always_call=True))
+            else:
+                self._handles.append(layer.register_forward_hook(_Recorder(self, name), with_kwargs=True))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def factors(self, losses: torch.Tensor) -> list[tuple[int, Factor]]:
+        """Factors of the gradients of each sample's own loss.
+
+        Parameters
+        ----------
+        losses : tensor of shape (b,)
+            The loss of each sample, which must depend on that sample alone.
+
+        Returns
+        -------
+        list of (int, Factor)
+            The column at which a parameter's part begins, in the order of the parameters, and its factor.
+
+        Raises
+        ------
+        GhostError
+            A parameter is used other than by a layer; a layer's input doesn't have the samples along its first axis; or
+            what went into a layer was changed in place.
+        """
+        self._refuse_stray_parameters(losses)
+        edges = [edge for call in self.calls for edge in call.edges]
+        gradients = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
+        places = {id(parameter): number for number, parameter in enumerate(self.parameters)}
+        found: dict[int, dict[int, list[Factor]]] = {}
+        with torch.no_grad():
+            for call in self.calls:
+                for parameter, unit, factor in self._parts(call, [next(gradients) for _ in call.edges], len(losses)):
+                    if id(parameter) in places:
+                        found.setdefault(places[id(parameter)], {}).setdefault(unit, []).append(factor)
+        self.calls = []
+        return self._placed(found)
+
+    @staticmethod
+    def _parts(call: Call, gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
+        if all(gradient is None for gradient in gradients):
+            return
+        if any(tensor._version != version for tensor, version in call.given):
+            raise GhostError(f"What goes into the layer {call.name!r} must not be changed in place afterwards.")
+        try:
+            yield from call.parts(gradients, n)
+        except NotImplementedError as error:
+            raise GhostError(f"The layer {call.name!r} gives no gradients of single samples: {error}.") from error
+
+    def _placed(self, found: dict[int, dict[int, list[Factor]]]) -> list[tuple[int, Factor]]:
+        placed, start = [], 0
+        for number, parameter in enumerate(self.parameters):
+            for unit, factors in sorted(found.get(number, {}).items()):
+                placed.append((start + unit * factors[0].width, merged(factors)))
+            start += parameter.numel()
+        return placed
+
+    def _refuse_stray_parameters(self, losses: torch.Tensor) -> None:
+        """Follow the graph around the recorded layers: no parameter must be met on the way."""
+        inside: dict[Node, list[Node]] = {}
+        for call in self.calls:
+            for edge in call.edges:
+                inside.setdefault(edge.node, []).extend(call.sources)
+        wanted = {id(parameter) for parameter in self.parameters}
+        seen: set[Node] = set()
+        left: list[Node] = [] if losses.grad_fn is None else [losses.grad_fn]
+        while left:
+            node = left.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            variable = getattr(node, "variable", None)
+            if variable is not None and id(variable) in wanted:
+                raise GhostError(
+                    f"Every parameter must be used by layers that hold it, for gradients of single samples; found "
+                    f"{self._name_of(variable)}, which something else uses. Give the module that does a rule of its "
+                    f"own (skbgmd.ghost.register_rule), or train with micro-batches."
+                )
+            if node in inside:
+                left += inside[node]
+            else:
+                left += [source for source, _ in node.next_functions if source is not None]
+
+    def _name_of(self, parameter: torch.Tensor) -> str:
+        for name, other in self.module.named_parameters():
+            if other is parameter:
+                return repr(name)
+        return "one outside of the module"
+
+
+def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules that hold some of the parameters themselves, and their names.
+
+    Raises
+    ------
+    GhostError
+        A layer that mixes samples.
+    """
+    wanted = {id(parameter) for parameter in parameters}
+    left = [("", module)]
+    while left:
+        name, layer = left.pop()
+        if isinstance(layer, _BatchNorm) and layer.training:
+            raise GhostError(
+                f"Layers must treat each sample by itself for gradients of single samples; found the layer {name!r}, "
+                f"{type(layer).__name__}, which mixes those of a batch. Use torch.nn.GroupNorm or LayerNorm, or put "
+                f"it into evaluation mode."
+            )
+        if any(id(parameter) in wanted for parameter in layer._parameters.values()):
+            yield name, layer
+        else:
+            left += [(f"{name}.{child}".lstrip("."), inner) for child, inner in layer.named_children()]
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
+class _Recorder:
+    """A forward hook that adds a layer's calls to a tape."""
+
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.tape, self.name = tape, name
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        outputs = [value for value in _tensors(output) if value.grad_fn is not None]
+        if not outputs:
+            return
+        given = _tensors((args, kwargs))
+        rule = rule_of(layer)
+
+        def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
+            if rule is None:
+                factors: Factors = per_sample_factors(layer, (args, kwargs), gradients, n)
+            else:
+                gradient = gradients[0]
+                assert gradient is not None, "a layer with a rule has one output"
+                if len(given[0]) != n or len(gradient) != n:
+                    raise GhostError(
+                        f"The samples must be along the first axis of what goes into a layer; found {n} samples and, "
+                        f"at the layer {self.name!r}, shape {tuple(given[0].shape)}."
+                    )
+                factors = rule(layer, tuple(_wide(value) for value in given), _wide(gradient))
+            for name, parameter in layer.named_parameters():
+                unit, named = 0, factors.get(name, [])
+                for factor in named if isinstance(named, Sequence) else [named]:
+                    yield parameter, unit, factor
+                    unit += factor.n_units
+
+        self.tape.calls.append(_call(self.name, given, outputs, parts))
+
+
+class _AttentionRecorder:
+    """Forward hooks that add the products inside of multi-head attention to a tape."""
+
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.tape, self.name = tape, name
+
+    def before(self, layer: nn.Module, args: Any) -> None:
+        self.mode = AttentionProducts()
+        self.mode.__enter__()  # type: ignore[no-untyped-call]
+
+    def after(self, layer: Any, args: Any, output: Any) -> None:
+        self.mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        for x, weight, bias, product in self.mode.products:
+            if product.grad_fn is not None:
+                self.tape.calls.append(self._product(layer, x, weight, bias, product))
+
+    def _product(
+        self, layer: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, product: torch.Tensor
+    ) -> Call:
+        def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
+            gradient = gradients[0]
+            assert gradient is not None, "a product has one output"
+            if gradient.numel() % (n * gradient.shape[-1]):
+                raise GhostError(f"The layer {self.name!r} must be given whole batches of {n} samples.")
+            factors = linear_factors(by_sample(_wide(x), n), by_sample(_wide(gradient), n))
+            for used, factor in ((weight, factors["weight"]), (bias, factors["bias"])):
+                if used is not None and isinstance(factor, Factor):
+                    yield (*units_of(layer, used), factor)
+
+        return _call(self.name, [x], [product], parts)
+
+
+def _call(name: str, given: list[torch.Tensor], outputs: list[torch.Tensor], parts: Any) -> Call:
+    return Call(
+        name,
+        [get_gradient_edge(value) for value in outputs],
+        [value.grad_fn for value in given if value.grad_fn is not None],
+        [(value, value._version) for value in given],
+        parts,
+    )
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    """Detached, and in single precision where it is half."""
+    values = values.detach()
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

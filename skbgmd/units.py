@@ -1,0 +1,80 @@
+"""Blocks of whole units: runs of columns that belong together, such as the weights of one output of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of the columns, and which of them are chosen.
+
+    Attributes
+    ----------
+    starts : ndarray of shape (u,), int64
+        The first column of each unit, ascending; a unit ends where the next one begins.
+    total : int
+        Columns in all.
+    chosen : ndarray of shape (c,), int64
+        Chosen units, ascending.
+    device : torch.device
+        Where the columns are.
+    """
+
+    starts: NDArray[np.int64]
+    total: int
+    chosen: NDArray[np.int64]
+    device: torch.device
+
+    @classmethod
+    def of(cls, parameters: Iterable[torch.Tensor]) -> Units:
+        """Units of parameters in a row: slices along the first axis, and single elements of vectors. All are chosen."""
+        starts, begin, device = [], 0, torch.device("cpu")
+        for parameter in parameters:
+            width = parameter[0].numel() if parameter.ndim > 1 else 1
+            starts.append(np.arange(begin, begin + parameter.numel(), max(1, width)))
+            begin, device = begin + parameter.numel(), parameter.device
+        found = np.concatenate(starts).astype(np.int64)
+        return cls(found, begin, np.arange(len(found)), device)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Columns of each unit, chosen or not."""
+        return np.diff(self.starts, append=self.total)
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """The columns of the chosen units, ascending."""
+        starts, sizes = self.starts[self.chosen], self.sizes[self.chosen]
+        ends = np.cumsum(sizes)
+        columns = np.arange(len(self)) + np.repeat(starts - (ends - sizes), sizes)
+        return torch.from_numpy(columns).to(self.device)
+
+    def __len__(self) -> int:
+        return int(self.sizes[self.chosen].sum())
+
+    def at(self, column: int) -> int:
+        """The unit that begins at a column, or the number of units at the end."""
+        return int(np.searchsorted(self.starts, column))
+
+    def choose(self, keys: torch.Tensor, k: int) -> Units:
+        """The units with the largest keys, as many as it takes for k columns."""
+        order = np.argsort(-keys.cpu().numpy(), kind="stable")
+        enough = int(np.searchsorted(np.cumsum(self.sizes[order]), k)) + 1
+        return replace(self, chosen=np.sort(order[:enough]))
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums of values of the columns (total,) over each unit, chosen or not."""
+        sums = np.add.reduceat(values.cpu().numpy(), self.starts)
+        return torch.from_numpy(sums).to(values.device)
+
+    def within(self, start: int, stop: int) -> torch.Tensor:
+        """Chosen units among the columns from ``start`` to ``stop``, counted from there."""
+        first, last = self.at(start), self.at(stop)
+        here = self.chosen[(self.chosen >= first) & (self.chosen < last)] - first
+        return torch.from_numpy(here).to(self.device)

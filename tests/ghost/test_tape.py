@@ -1,0 +1,376 @@
+"""The tape: gradients of single samples by factors equal those that autograd gives one sample at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
+
+
+def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
+    """Gradients of each sample's loss, (n, d), from as many backward passes."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    lines = []
+    for i in range(len(x)):
+        gradients = torch.autograd.grad(loss(module(x[i : i + 1])).sum(), parameters, allow_unused=True)
+        lines.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).reshape(-1)
+                    for p, g in zip(parameters, gradients, strict=True)
+                ]
+            )
+        )
+    return torch.stack(lines)
+
+
+def ghost(module: nn.Module, x: torch.Tensor, loss: Any) -> GhostRows:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    with Tape(module, parameters) as tape:
+        losses = loss(module(x))
+    return GhostRows(tape.factors(losses), len(x), sum(p.numel() for p in parameters), device=x.device)
+
+
+def loss(output: Any) -> torch.Tensor:
+    """A loss of each sample that is curved in every output."""
+    output = output[0] if isinstance(output, tuple) else output
+    flat = output.flatten(1)
+    weights = torch.linspace(0.5, 1.5, flat.shape[1], dtype=flat.dtype)
+    return (flat + 0.1).square() @ weights + (flat @ weights / flat.shape[1]).sin()
+
+
+def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
+    """Gram matrix, norms, weighted sums, scores and columns against those of the written-out gradients."""
+    exact = reference(module, x, loss).double().detach()
+    rows = ghost(module, x, loss)
+    tol = tol or (1e-5 if rows.dtype == torch.float32 else 1e-10)
+    lengths = exact.norm(dim=1)
+    scale = max(float(lengths.max()), 1e-30)
+    K = exact @ exact.T
+    assert np.abs(rows.gram().products - K.numpy()).max() <= tol * scale**2
+    # Of the other ways too: the Gram matrix is known now, and norms would be its diagonal.
+    np.testing.assert_allclose(ghost(module, x, loss).norms(), lengths, rtol=tol, atol=tol * scale)
+    rng = np.random.default_rng(0)
+    w = rng.dirichlet(np.ones(len(x)), size=2)
+    close(rows.combine(w), torch.as_tensor(w) @ exact, tol, scale)
+    close(rows.combine(w[0]), torch.as_tensor(w[0]) @ exact, tol, scale)
+    shift = torch.as_tensor(rng.normal(size=rows.n_columns), dtype=rows.dtype)
+    factors = rng.uniform(0.5, 1.0, size=len(x))
+    scores = (torch.as_tensor(factors)[:, None] * exact).square().sum(dim=0)
+    close(rows.column_scores(factors), scores, tol, scale**2 * len(x))
+    shifted = (torch.as_tensor(factors)[:, None] * exact + shift).square().sum(dim=0)
+    close(rows.column_scores(factors, shift), shifted, 10 * tol, (scale + float(shift.abs().max())) ** 2 * len(x))
+    index = torch.as_tensor(rng.permutation(rows.n_columns)[:50])
+    close(rows.columns(index), exact[:, index], tol, scale)
+    close(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), exact, tol, scale)
+    some = np.array([len(x) - 1, 0])
+    close(rows.subset(some).combine(np.array([0.3, 0.7])), exact[some].T @ torch.tensor([0.3, 0.7], dtype=torch.float64), tol, scale)
+    groups = [slice(0, 2), slice(2, len(x))]
+    sums = torch.stack([exact[group].sum(dim=0) for group in groups])
+    together = rows.grouped(groups, np.ones(2))
+    assert np.abs(together.gram().products - (sums @ sums.T).numpy()).max() <= tol * (scale * len(x)) ** 2
+    close(together.combine(np.array([0.2, 0.8])), torch.tensor([0.2, 0.8], dtype=torch.float64) @ sums, tol, scale * len(x))
+
+
+def close(found: torch.Tensor, exact: torch.Tensor, tol: float, scale: float) -> None:
+    assert found.shape == exact.shape
+    assert float((found.double() - exact).abs().max()) <= tol * scale
+
+
+DTYPES = st.sampled_from([torch.float32, torch.float64])
+
+
+def made(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(3, 6),
+    positions=st.lists(st.integers(1, 4), max_size=2),
+    p=st.integers(1, 7),
+    q=st.integers(1, 7),
+    bias=st.booleans(),
+    dtype=DTYPES,
+    seed=st.integers(0, 99),
+)
+def test_linear(n: int, positions: list[int], p: int, q: int, bias: bool, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    check(nn.Linear(p, q, bias=bias, dtype=dtype), made((n, *positions, p), dtype, seed))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@settings(deadline=None, max_examples=80)
+@given(data=st.data(), axes=st.integers(1, 3), transposed=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
+def test_convolutions(data: Any, axes: int, transposed: bool, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    each = st.tuples(*[st.integers(1, 3)] * axes)
+    kernel, stride, dilation = data.draw(each), data.draw(each), data.draw(st.tuples(*[st.integers(1, 2)] * axes))
+    groups = data.draw(st.integers(1, 2))
+    channels = groups * data.draw(st.integers(1, 2)), groups * data.draw(st.integers(1, 2))
+    padding = data.draw(st.tuples(*[st.integers(0, 2)] * axes))
+    size = tuple(data.draw(st.integers(5, 6)) for _ in range(axes))
+    x = made((3, channels[0], *size), dtype, seed)
+    common = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": data.draw(st.booleans()),
+        "dtype": dtype,
+    }
+    layer: nn.Module
+    if transposed:
+        extra = tuple(data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        kind: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[axes - 1]
+        common["padding"] = tuple(min(p, (k - 1) * d) for p, k, d in zip(padding, kernel, dilation, strict=True))
+        layer = kind(*channels, output_padding=extra, **common)
+    else:
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        mode = data.draw(st.sampled_from(["zeros", "circular", "same"]))
+        if mode == "same":
+            common |= {"padding": "same", "stride": 1}
+        else:
+            common["padding_mode"] = mode
+        layer = kind(*channels, **common)
+    check(layer, x)
+
+
+@settings(deadline=None, max_examples=30)
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=3), dtype=DTYPES, seed=st.integers(0, 99))
+def test_normalisations(shape: list[int], dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    x = made((4, 3, 4, *shape), dtype, seed)
+    norm = nn.LayerNorm(tuple(shape), dtype=dtype)
+    group = nn.GroupNorm(1, 3, dtype=dtype)
+    for layer in (norm, group):
+        nn.init.normal_(layer.weight)
+        check(layer, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_layers(dtype: torch.dtype) -> None:
+    x = made((5, 3, 6), dtype, 0)
+    check(nn.InstanceNorm1d(3, affine=True, dtype=dtype), x)
+    check(nn.InstanceNorm2d(3, affine=True, dtype=dtype), x[:, :, :, None].expand(-1, -1, -1, 4).contiguous().cumsum(3))
+    check(nn.PReLU(dtype=dtype), x)
+    check(nn.PReLU(3, dtype=dtype), x)
+    check(nn.PReLU(3, dtype=dtype), x[:, :, 0])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    shape=st.lists(st.integers(1, 5), max_size=2),
+    padding=st.booleans(),
+    words=st.integers(2, 9),
+    dtype=DTYPES,
+    seed=st.integers(0, 99),
+)
+def test_embedding(shape: list[int], padding: bool, words: int, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer = nn.Embedding(words, 3, padding_idx=0 if padding else None, dtype=dtype)
+    check(layer, torch.randint(words, (4, *shape)))
+
+
+class Twice(nn.Module):
+    """A layer used twice."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(torch.tanh(self.layer(x)))
+        return result
+
+
+class Tied(nn.Module):
+    """An embedding whose table is the last layer's matrix, too."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4, dtype=dtype)
+        self.last = nn.Linear(4, 7, dtype=dtype)
+        self.last.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.tanh(self.table(x)))
+        return result
+
+
+class Masked(nn.Module):
+    """Attention between two sequences."""
+
+    def __init__(self, dtype: torch.dtype, **options: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True, dtype=dtype, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.attention(x, x[:, :2].cos(), x[:, :2].cos())[0]
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shared_parameters(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    check(Twice(dtype), made((5, 4), dtype, 1))
+    check(Twice(dtype), made((5, 3, 4), dtype, 1))
+    check(Tied(dtype), torch.randint(7, (5,)))
+    check(Tied(dtype), torch.randint(7, (5, 3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_transformers(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(6, 2, 10, dropout=0.0, batch_first=True, dtype=dtype)
+    check(encoder, made((5, 4, 6), dtype, 1), 2e-5 if dtype == torch.float32 else None)
+    check(nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False), made((5, 4, 6), dtype, 1), 1e-4)
+    check(Masked(dtype), made((5, 4, 6), dtype, 2))
+    check(Masked(dtype, kdim=6, vdim=6), made((5, 4, 6), dtype, 2))
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_by_torch_func(kind: Any) -> None:
+    torch.manual_seed(0)
+    check(kind(3, 4, num_layers=2, bidirectional=True, batch_first=True), made((5, 4, 3), torch.float32, 0))
+    check(nn.Sequential(nn.Linear(3, 3), kind(3, 4, batch_first=True)), made((5, 4, 3), torch.float32, 0))
+
+
+class Scale(nn.Module):
+    """A layer that there is no rule for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((3,), 1.5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+def test_unknown_layers_by_torch_func_and_by_a_rule_of_ones_own() -> None:
+    x = made((5, 3), torch.float32, 0)
+    module = nn.Sequential(nn.Linear(3, 3), Scale(), nn.ReLU(inplace=True))
+    check(module, x)
+    used = []
+
+    class Ruled(Scale):
+        pass
+
+    @register_rule(Ruled)
+    def rule(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Any:
+        used.append(layer)
+        return {"factor": Explicit(inputs[0] * gradient)}
+
+    check(nn.Sequential(nn.Linear(3, 3), Ruled()), x)
+    assert used
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    module[0].weight.requires_grad_(False)
+    module[2].bias.requires_grad_(False)
+    check(module, made((5, 3), torch.float32, 0))
+
+
+def test_batch_norm_is_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with pytest.raises(GhostError, match=r"'1', BatchNorm1d.*GroupNorm"):
+        ghost(module, made((5, 3), torch.float32, 0), loss)
+    check(module.eval(), made((5, 3), torch.float32, 0))
+
+
+def test_stray_parameters_are_refused_by_name() -> None:
+    class Stray(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.layer(x) @ self.layer.weight
+            return result
+
+    with pytest.raises(GhostError, match=r"found 'layer.weight', which something else uses"):
+        ghost(Stray(), made((5, 3), torch.float32, 0), loss)
+
+
+def test_inputs_changed_in_place_are_refused() -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            out: torch.Tensor = self.layer(x)
+            x.zero_()
+            return out
+
+    with pytest.raises(GhostError, match=r"into the layer 'layer' must not be changed in place"):
+        ghost(Changed(), made((5, 3), torch.float32, 0), lambda out: out.sin().sum(dim=1))
+
+
+def test_samples_along_another_axis_are_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.layer(x.flatten(0, 1)).view(x.shape)
+            return result
+
+    with pytest.raises(GhostError, match=r"found 5 samples and, at the layer 'layer', shape \(20, 3\)"):
+        ghost(Flat(), made((5, 4, 3), torch.float32, 0), loss)
+
+
+def test_what_would_draw_other_numbers_is_refused() -> None:
+    with pytest.raises(GhostError, match="draws other numbers"):
+        ghost(nn.GRU(3, 3, num_layers=2, dropout=0.5, batch_first=True), made((5, 4, 3), torch.float32, 0), loss)
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
+    module = nn.TransformerEncoderLayer(4, 2, batch_first=True)
+    with pytest.raises(AssertionError, match="embedding dimension"), Tape(module, list(module.parameters())):
+        module(torch.zeros(2, 3, 5))
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
+    with torch.overrides.TorchFunctionMode():  # one that was left entered would be left below this one
+        pass
+    assert torch.overrides._get_current_function_mode() is None
+
+
+def test_no_gradient_of_a_parameter_is_computed() -> None:
+    module = nn.Linear(3, 3)
+    seen = []
+    module.weight.register_hook(seen.append)
+    ghost(module, made((5, 3), torch.float32, 0), loss)
+    assert not seen
+    assert module.weight.grad is None
+
+
+def test_autocast() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    x = made((6, 8), torch.float32, 0)
+    exact = reference(module, x, loss)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = ghost(module, x, lambda out: loss(out.float()))
+    assert rows.dtype == torch.float32
+    weights = np.full(6, 1 / 6)
+    assert float((rows.combine(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).cuda()
+    x = made((6, 8), torch.float32, 0).cuda()
+    rows = ghost(module, x, lambda out: out.square().sum(dim=1))
+    exact = reference(module, x, lambda out: out.square().sum(dim=1)).double()
+    assert rows.combine(np.full(6, 1 / 6)).device.type == "cuda"
+    assert np.abs(rows.gram().products - (exact @ exact.T).cpu().numpy()).max() < 1e-5 * float(exact.square().sum())
