@@ -11,13 +11,14 @@ import torch
 from numpy.typing import ArrayLike
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
+from skbgmd.columns import Columns, Units
 from skbgmd.gram import FloatArray
 from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
 from skbgmd.randomness import torch_generator
-from skbgmd.rows import Columns, DenseRows, Rows
-from skbgmd.units import Units
+from skbgmd.rows import DenseRows, Rows
 
 SELECTIONS = ("top", "sample", "uniform")
+BLOCKS = ("coordinate", "unit")
 COMPLEMENTS = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
 
@@ -181,7 +182,7 @@ def block_geometric_median(
     inside = rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
-    part = BlockPart(block, solved.weights, inside.norms())
+    part = BlockPart(block, inside, solved.weights)
     step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
     if not return_result:
         return caller.give(step)
@@ -239,17 +240,17 @@ class BlockPart:
 
     Attributes
     ----------
-    columns : Columns
+    columns : Columns or Units
         The block.
+    rows : Rows
+        The rows on it.
     weights : ndarray of shape (n,)
         Weights of the rows.
-    norms : ndarray of shape (n,)
-        Norms of the rows on the block.
     """
 
     columns: Columns | Units
+    rows: Rows
     weights: FloatArray
-    norms: FloatArray
 
 
 def block_step(
@@ -266,16 +267,14 @@ def block_step(
     """
     index = part.columns.indices
     if complement == "zero" or len(index) == rows.n_columns:
-        on_block = rows.block(part.columns).combine(part.weights)
+        on_block = part.rows.combine(part.weights)
         rest = on_block.new_zeros(rows.n_columns)
     else:
         if complement == "memory" and memory_rule == "mean":
             outside = rows.weights / rows.weights.sum()
         else:
             outside = part.weights * outside_clip(rows, part)
-        # One pass for both: reading the rows is what costs.
-        everywhere, rest = rows.combine(np.stack([part.weights, outside])).unbind()
-        on_block = everywhere[index]
+        on_block, rest = rows.combine_apart(part.weights, outside, part.columns, part.rows)
     if memory is not None:
         on_block += memory[index]
     if complement != "memory":
@@ -297,7 +296,7 @@ def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     """Factors that scale each row's part outside a block to at most the median norm of these parts."""
     whole = rows.norms()
-    share = part.norms / np.where(whole > 0.0, whole, 1.0)
+    share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
     outside = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
     # Where nearly all of a row lies in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))

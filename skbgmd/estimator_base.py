@@ -17,7 +17,7 @@ from skorch import NeuralNet
 
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
-from skbgmd.block import SELECTIONS
+from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.mlp import MLP
 from skbgmd.randomness import random_source
 from skbgmd.samples import Samples, check_clients, prepare
@@ -55,6 +55,9 @@ PARAMETERS = """
         Share of the coordinates that the geometric median looks at.
     selection : {{"top", "sample", "uniform"}}, default="top"
         How they are chosen, see :func:`skbgmd.block_geometric_median`.
+    block : {{"unit", "coordinate"}}, default="unit"
+        What is chosen: whole slices of the parameters along their first axis, such as the weights of one output, or
+        single coordinates, as in the paper.
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
@@ -66,10 +69,12 @@ PARAMETERS = """
         better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which
         needs no company.
     aggregator : str or Aggregator, default="block_geometric_median"
-        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``memory``
-        and ``rejection`` are those of "block_geometric_median".
+        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``block``,
+        ``memory`` and ``rejection`` are those of "block_geometric_median".
     local_steps : int, default=1
         Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
+    gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
+        How the rows are had, see :class:`skbgmd.RobustNeuralNet`.
     gradient_corruption : GradientCorruption, default=None
         Corrupts gradients in training, to see what a rule withstands.
     {class_weight}train_split : callable or None, default=None
@@ -134,11 +139,13 @@ class BlockGMDBase(BaseEstimator):
         group_size: int | None = 32,
         beta: float = 0.1,
         selection: str = "top",
+        block: str = "unit",
         memory: str | None = None,
         rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,
+        gradients: str = "auto",
         gradient_corruption: Any = None,
         train_split: Any = None,
         callbacks: Any = None,
@@ -160,11 +167,13 @@ class BlockGMDBase(BaseEstimator):
         self.group_size = group_size
         self.beta = beta
         self.selection = selection
+        self.block = block
         self.memory = memory
         self.rejection = rejection
         self.mixing = mixing
         self.aggregator = aggregator
         self.local_steps = local_steps
+        self.gradients = gradients
         self.gradient_corruption = gradient_corruption
         self.train_split = train_split
         self.callbacks = callbacks
@@ -213,6 +222,7 @@ class BlockGMDBase(BaseEstimator):
         """The aggregator that the parameters describe."""
         check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
+        check_choice(self.block, "block", BLOCKS)
         if self.memory is not None:
             check_choice(self.memory, "memory", ("weighted", "mean"))
         if self.mixing is not None:
@@ -224,6 +234,7 @@ class BlockGMDBase(BaseEstimator):
             aggregator = BlockGeometricMedian(
                 beta=self.beta,
                 selection=self.selection,
+                block=self.block,
                 complement="weighted" if self.memory is None else "memory",
                 memory_rule=self.memory or "weighted",
                 rejection=self.rejection,
@@ -298,6 +309,7 @@ class BlockGMDBase(BaseEstimator):
             "aggregator": self._checked_aggregator(seed),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
+            "gradients": self.gradients,
             "gradient_corruption": self.gradient_corruption,
             "random_state": seed,
             "warm_start": self.warm_start,

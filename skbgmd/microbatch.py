@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from skbgmd.arrays import empty
+from skbgmd.columns import Units
 
 #: Something that computes the loss of some samples.
 Loss = Callable[[], torch.Tensor]
@@ -24,6 +25,8 @@ class GradientMatrix:
     ----------
     n_columns : int
         Numbers in a row: the elements of the parameters, in their order.
+    units : Units
+        Their units.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -33,6 +36,7 @@ class GradientMatrix:
         wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
         self.dtype = torch.float64 if wide else torch.float32
         self.device = self.parameters[0].device
+        self.units = Units.of(self.parameters)
         self._memory: torch.Tensor | None = None
 
     def fits(self, parameters: Sequence[torch.Tensor]) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +23,16 @@ from skorch.utils import multi_indexing
 
 from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.arrays import check_integer
+from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader, even_slices
+from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.microbatch import GradientMatrix
+from skbgmd.onepass import group_rows, is_better_written_out, why_not, write_out
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
+
+#: Samples in a group beyond which "auto" means micro-batches.
+ONE_PASS_GROUP = 32
 
 _PARAMETERS = """
     Parameters
@@ -43,6 +48,11 @@ _PARAMETERS = """
     local_steps : int, default=1
         Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
         row is then the way it went, divided by the learning rate.
+    gradients : {"auto", "one_pass", "micro_batches"}, default="auto"
+        How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
+        went into the layers and what came back to them; layers must treat each sample by itself. "micro_batches": a
+        pass for each group. "auto": one pass where the module and the loss are known to allow it and groups have no
+        more than 32 samples. The results are the same but for rounding, and for what dropout draws.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -64,7 +74,7 @@ class StatefulAggregator:
         self.n_batches = 0
         self._after: tuple[Any] | None = None
 
-    def __call__(self, rows: DenseRows) -> Aggregate:
+    def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
         aggregate, after = self.aggregator(rows, self.state)
         if self._after is None:
             self._after = (after,)
@@ -104,6 +114,7 @@ class _RobustTraining(NeuralNet):
         aggregator: str | Aggregator = "block_geometric_median",
         group_size: int | None = 8,
         local_steps: int = 1,
+        gradients: str = "auto",
         gradient_corruption: Any = None,
         random_state: Any = None,
         iterator_train: Any = ArrayLoader,
@@ -114,6 +125,7 @@ class _RobustTraining(NeuralNet):
         self.aggregator = aggregator
         self.group_size = group_size
         self.local_steps = local_steps
+        self.gradients = gradients
         self.gradient_corruption = gradient_corruption
         self.random_state = random_state
 
@@ -136,6 +148,8 @@ class _RobustTraining(NeuralNet):
         super().initialize()
         self._initialize_aggregator()
         self._gradients_: GradientMatrix | None = None
+        #: A step has found that the module doesn't allow one pass for all groups.
+        self._no_one_pass_ = False
         self._trust_: NDArray[np.float64] | None = None
         return self
 
@@ -149,6 +163,9 @@ class _RobustTraining(NeuralNet):
         if self.group_size is not None:
             check_integer(self.group_size, "group_size")
         check_integer(self.local_steps, "local_steps")
+        check_choice(self.gradients, "gradients", ("auto", "one_pass", "micro_batches"))
+        if self.gradients == "one_pass" and self.local_steps > 1:
+            raise ValueError(f'gradients="one_pass" must have local_steps=1; found {self.local_steps}.')
         corruption = self.gradient_corruption
         if corruption is not None and not callable(getattr(corruption, "apply_", None)):
             raise TypeError(
@@ -202,19 +219,77 @@ class _RobustTraining(NeuralNet):
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             return step
         self._set_training(True)
-        if any(part.stop - part.start < 2 * self.local_steps for part in slices):
-            _refuse_batch_norm(self.module_)
-        gradients = self._gradient_matrix()
-        matrix = gradients.rows(len(slices))
-        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, fit_params)
         weights = _group_weights(slices, weight)
-        aggregate = self._aggregate(matrix, weights, norms)
+        gradients = self._gradient_matrix()
+        collected = self._one_pass(gradients, batch, slices, weights, fit_params)
+        if collected is None:
+            collected = self._micro_batches(gradients, batch, slices, weights, fit_params)
+        rows, losses, predictions = collected
+        aggregate = self._aggregate(rows, weights)
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
         shares = torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
-        return {"loss": factor * (losses @ shares), "y_pred": _concatenate(predictions)}
+        return {"loss": factor * (losses @ shares), "y_pred": predictions}
+
+    def _one_pass(
+        self,
+        gradients: GradientMatrix,
+        batch: Any,
+        slices: list[slice],
+        weights: NDArray[np.float64],
+        fit_params: dict[str, Any],
+    ) -> Collected | None:
+        """Rows of one forward and backward pass; None where micro-batches it must be, or they are cheaper."""
+        X, y = unpack_data(batch)
+        if not self._takes_one_pass(gradients, y, slices):
+            return None
+        try:
+            with Tape(self.module_, gradients.parameters) as tape:
+                predicted = self.infer(X, **fit_params)
+            with _reduction(self.criterion_, "none"):
+                each = self.get_loss(predicted, y, X=X, training=True)
+            each = each.reshape(len(each), -1).mean(dim=1) * _shares(batch, slices, weights).to(each)
+            rows = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
+        except GhostError:
+            if self.gradients == "one_pass":
+                raise
+            # It won't do in the next step either.
+            self._no_one_pass_ = True
+            return None
+        if self.gradient_corruption is not None or is_better_written_out(rows):
+            return Collected(write_out(rows, gradients.rows(len(slices))), _sums(each, slices), predicted)
+        return Collected(rows, _sums(each, slices), predicted)
+
+    def _takes_one_pass(self, gradients: GradientMatrix, y: Any, slices: list[slice]) -> bool:
+        if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
+            return False
+        if self.gradients == "auto" and max(part.stop - part.start for part in slices) > ONE_PASS_GROUP:
+            return False
+        reason = why_not(self, gradients.parameters, y)
+        if reason is not None and self.gradients == "one_pass":
+            raise GhostError(f'gradients="one_pass" can\'t be: {reason}.')
+        return reason is None
+
+    def _micro_batches(
+        self,
+        gradients: GradientMatrix,
+        batch: Any,
+        slices: list[slice],
+        weights: NDArray[np.float64],
+        fit_params: dict[str, Any],
+    ) -> Collected:
+        """Rows of a forward and backward pass for each group."""
+        if any(part.stop - part.start < 2 * self.local_steps for part in slices):
+            _refuse_batch_norm(self.module_)
+        matrix = gradients.rows(len(slices))
+        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, fit_params)
+        lengths = norms.cpu().numpy().astype(np.float64)
+        # A norm that overflowed or is lost in rounding is for the rows to find out.
+        known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
+        rows = DenseRows(matrix, weights / weights.max(), norms=known, units=gradients.units)
+        return Collected(rows, losses, _concatenate(predictions))
 
     def _fill(
         self, gradients: GradientMatrix, matrix: torch.Tensor, batch: Any, slices: list[slice], fit_params: Any
@@ -257,16 +332,12 @@ class _RobustTraining(NeuralNet):
         mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
         return mean
 
-    def _aggregate(self, matrix: torch.Tensor, weights: NDArray[np.float64], norms: torch.Tensor) -> Aggregate:
-        if self.gradient_corruption is not None:
-            corrupt = self.gradient_corruption.apply_(matrix, self.aggregator_.random_state())
-            for number in corrupt.tolist():
-                torch.linalg.vector_norm(matrix[number], out=norms[number])
+    def _aggregate(self, rows: DenseRows | GhostRows, weights: NDArray[np.float64]) -> Aggregate:
+        if self.gradient_corruption is not None and isinstance(rows, DenseRows):
+            self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
+            rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
         start = time.perf_counter()
-        lengths = norms.cpu().numpy().astype(np.float64)
-        # A norm that overflowed or is lost in rounding is for the rows to find out.
-        known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
-        aggregate = self.aggregator_(DenseRows(matrix, weights / weights.max(), norms=known))
+        aggregate = self.aggregator_(rows)
         self._record(aggregate, weights, time.perf_counter() - start)
         return aggregate
 
@@ -344,6 +415,32 @@ class RobustNeuralNetClassifier(_RobustTraining, NeuralNetClassifier):  # noqa: 
 class RobustNeuralNetRegressor(_RobustTraining, NeuralNetRegressor):  # noqa: D101
     __doc__ = f"""skorch's ``NeuralNetRegressor`` with a robust training step.
 {_PARAMETERS}"""
+
+
+class Collected(NamedTuple):
+    """The rows of a step, the groups' mean losses (g,), and what was predicted."""
+
+    rows: DenseRows | GhostRows
+    losses: torch.Tensor
+    predictions: Any
+
+
+def _shares(batch: Any, slices: list[slice], weights: NDArray[np.float64]) -> torch.Tensor:
+    """The part (n,) that each sample's loss has in its group's mean."""
+    lengths = [part.stop - part.start for part in slices]
+    weight = getattr(batch, "weight", None)
+    if weight is None:
+        return torch.as_tensor(np.repeat(1.0 / np.array(lengths), lengths))
+    of_group = np.repeat(np.maximum(weights, 1e-300), lengths)
+    return torch.as_tensor(weight.cpu().numpy() / of_group)
+
+
+def _sums(values: torch.Tensor, slices: list[slice]) -> torch.Tensor:
+    """Sums of values (n,) over each group, (g,)."""
+    lengths = [part.stop - part.start for part in slices]
+    if min(lengths) == max(lengths):
+        return values.view(len(lengths), -1).sum(dim=1)
+    return torch.stack([values[part].sum() for part in slices])
 
 
 def _slices(batch: Any, group_size: int | None) -> list[slice]:

@@ -8,7 +8,6 @@ columns; it never copies it. Other homes of rows (factors of gradients, other ma
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -16,50 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
+from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import StreamedRows
-from skbgmd.units import Units
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A block of columns: runs of ``length`` adjacent ones that start at multiples of ``length``.
-
-    Attributes
-    ----------
-    runs : tensor of shape (r,), int64
-        Numbers of the runs, ascending; run ``q`` begins at column ``q * length``.
-    length : int
-        Columns of a run; the last run of all ends with the matrix.
-    total : int
-        Columns of the matrix.
-    """
-
-    runs: torch.Tensor
-    length: int
-    total: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.runs.device
-
-    @property
-    def indices(self) -> torch.Tensor:
-        """The columns, ascending."""
-        if self.length == 1:
-            return self.runs
-        offsets = torch.arange(self.length, device=self.runs.device)
-        columns = (self.runs[:, None] * self.length + offsets).flatten()
-        return columns[: len(self)]
-
-    def __len__(self) -> int:
-        full = len(self.runs) * self.length
-        return full - (-self.total % self.length) if self._ends_early else full
-
-    @property
-    def _ends_early(self) -> bool:
-        """Whether the last run is the matrix's last, shorter one."""
-        return self.length > 1 and (int(self.runs[-1]) + 1) * self.length > self.total
 
 
 @runtime_checkable
@@ -98,6 +56,15 @@ class Rows(Protocol):
 
     def combine(self, weights: FloatArray) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
+        ...
+
+    def combine_apart(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``on_block @ rows`` on a block's columns (k,), and ``elsewhere @ rows`` on the others (d,).
+
+        What the second holds on the block may be anything. ``inside``: the rows on the block.
+        """
         ...
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +12,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from skbgmd.arrays import empty
+from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.units import Units
+
+if TYPE_CHECKING:
+    from skbgmd.rows import Rows
 
 #: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20
@@ -157,6 +161,17 @@ class StreamedRows(ABC):
         for part, chunk in self.column_chunks():
             result[..., part] = factors @ chunk.to(dtype)
         return result
+
+    def combine_apart(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``on_block @ rows`` on a block's columns (k,), and ``elsewhere @ rows`` on the others (d,).
+
+        What the second holds on the block may be anything. ``inside``: the rows on the block.
+        """
+        # One pass for both: reading the rows is what costs.
+        everywhere, rest = self.combine(np.stack([on_block, elsewhere])).unbind()
+        return everywhere[block.indices], rest
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         used = np.flatnonzero(scale)

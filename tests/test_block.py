@@ -264,7 +264,7 @@ def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
     rows = DenseRows(torch.from_numpy(X))
     block = select_block(rows, 0.1, clip=False)
     inside = rows.block(block)
-    factors = outside_clip(rows, BlockPart(block, np.ones(5), inside.norms()))
+    factors = outside_clip(rows, BlockPart(block, inside, np.ones(5)))
     norms = np.linalg.norm(X[:, 5:], axis=1)
     np.testing.assert_allclose(factors, np.minimum(1.0, np.median(norms) / norms), rtol=1e-9)
 
@@ -332,7 +332,7 @@ def test_step_of_a_whole_block_has_empty_memory():
     block = select_block(rows, 1.0)
     weights = np.full(3, 1 / 3)
     inside = rows.block(block)
-    part = BlockPart(block, weights, inside.norms())
+    part = BlockPart(block, inside, weights)
     step, memory = block_step(rows, part, complement="memory")
     assert torch.allclose(step, torch.full((3,), 1 / 3, dtype=torch.float64))
     assert not memory.any()

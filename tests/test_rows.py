@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from skbgmd import streaming
-from skbgmd.rows import Columns, DenseRows, MixedRows, Rows
+from skbgmd.columns import Columns
+from skbgmd.rows import DenseRows, MixedRows, Rows
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import torch
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import (
+    BLOCKS,
     COMPLEMENTS,
     MEMORY_RULES,
     SELECTIONS,
@@ -252,7 +253,7 @@ class BlockGeometricMedian(Aggregator):
         )
         inside = some.block(block)
         on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
-        part = BlockPart(block, on_block, inside.norms())
+        part = BlockPart(block, inside, on_block)
         vector, memory = block_step(
             some,
             part,
@@ -266,7 +267,7 @@ class BlockGeometricMedian(Aggregator):
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         scale = clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
-        whole, inside = scale * rows.norms(), scale * part.norms
+        whole, inside = scale * rows.norms(), scale * part.rows.norms()
         unit = float(whole.max())  # so that no square overflows
         if unit == 0.0:
             return 1.0
@@ -278,7 +279,7 @@ class BlockGeometricMedian(Aggregator):
         check_choice(self.complement, "complement", COMPLEMENTS)
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
-        check_choice(self.block, "block", ("coordinate", "unit"))
+        check_choice(self.block, "block", BLOCKS)
         _check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")

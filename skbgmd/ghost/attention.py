@@ -44,7 +44,11 @@ class AttentionProducts(TorchFunctionMode):
 def _with_names(function: Any, **names: Any) -> Any:
     """A copy of a function that looks up some global names elsewhere."""
     return FunctionType(
-        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__, function.__closure__
+        function.__code__,
+        {**function.__globals__, **names},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
 
 

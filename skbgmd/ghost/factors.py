@@ -14,8 +14,12 @@ from typing import Any, Self
 
 import torch
 
+from skbgmd.arrays import empty
+
 #: Elements of gradients that are written out at a time, and of products of positions.
 CHUNK_ELEMENTS = 1 << 22
+#: Rows of a Gram matrix that are computed at a time, of which what is above the diagonal is left out.
+STRIPE_ROWS = 64
 
 
 class Factor(ABC):
@@ -53,6 +57,10 @@ class Factor(ABC):
         """Sums of rows: row ``g`` is the sum of the rows ``index[g]`` (m,) where ``used[g]``."""
 
     @abstractmethod
+    def stacked(self, size: int) -> Factor:
+        """Sums of each ``size`` rows in turn."""
+
+    @abstractmethod
     def units(self, index: torch.Tensor) -> Factor:
         """Some of the units."""
 
@@ -61,33 +69,34 @@ class Factor(ABC):
         """Gradients written out for adjacent units, (n, units * width)."""
 
     @abstractmethod
-    def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        """``weights @ rows`` for weights (m, n): (m, n_columns)."""
+    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""
+
+    @property
+    def multiplications(self) -> int:
+        """What the Gram matrix takes."""
+        return self.n_rows * self.n_rows * self.n_columns
 
     def gram(self) -> torch.Tensor:
-        """Inner products of the rows, (n, n)."""
-        total: torch.Tensor | None = None
+        """Inner products of the rows, (n, n); what is above the diagonal may be anything."""
+        total = self.parts[0].new_zeros((self.n_rows, self.n_rows))
         for _, chunk in self.chunks():
-            total = chunk @ chunk.T if total is None else total.addmm_(chunk, chunk.T)
-        assert total is not None, "a parameter has at least one element"
+            for start in range(0, self.n_rows, STRIPE_ROWS):
+                stop = min(start + STRIPE_ROWS, self.n_rows)
+                total[start:stop, :stop].addmm_(chunk[start:stop], chunk[:stop].T)
         return total
 
-    def squared_norms(self) -> torch.Tensor:
-        """Squared norms of the rows, (n,)."""
-        total: torch.Tensor | None = None
-        for _, chunk in self.chunks():
-            squares: torch.Tensor = torch.linalg.vector_norm(chunk, dim=1).square_()
-            total = squares if total is None else total.add_(squares)
-        assert total is not None, "a parameter has at least one element"
-        return total
+    def unit_squares(self) -> torch.Tensor:
+        """Squared norms of each row's units, (n, n_units)."""
+        squares = [
+            torch.linalg.vector_norm(chunk.view(self.n_rows, -1, self.width), dim=2).square_()
+            for _, chunk in self.chunks()
+        ]
+        return torch.cat(squares, dim=1)
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """``sum_i w_i x_ij^2`` for every column j, (n_columns,)."""
         return torch.cat([weights @ chunk.square() for _, chunk in self.chunks()])
-
-    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
-        """Sums of the columns' scores over each unit, (n_units,)."""
-        return self.column_scores(weights).view(self.n_units, self.width).sum(dim=1)
 
     def entries(self, unit: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """Elements ``place`` (k,) of units ``unit`` (k,) of all rows, (n, k)."""
@@ -135,6 +144,9 @@ class Explicit(Factor):
     def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Explicit:
         return self._like(torch.where(used[:, :, None], self.values[index], 0).sum(dim=1))
 
+    def stacked(self, size: int) -> Explicit:
+        return self._like(self.values.view(-1, size, self.n_columns).sum(dim=1))
+
     def units(self, index: torch.Tensor) -> Explicit:
         return self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])
 
@@ -144,8 +156,8 @@ class Explicit(Factor):
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         yield slice(0, self.n_units), self.values
 
-    def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        return weights @ self.values
+    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mv(self.values.T, weights, out=out)
 
 
 class Outer(Factor):
@@ -181,8 +193,13 @@ class Outer(Factor):
         right = torch.where(used[:, :, None, None], self.right[index], 0)
         return Outer(left.flatten(1, 2), right.flatten(1, 2))
 
+    def stacked(self, size: int) -> Outer:
+        positions = size * self.positions
+        return Outer(self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width))
+
     def units(self, index: torch.Tensor) -> Outer:
-        return Outer(self.left[:, :, index], self.right)
+        # Along whichever axis is contiguous.
+        return Outer(self.left.transpose(1, 2)[:, index].transpose(1, 2), self.right)
 
     def explicit(self, part: slice) -> torch.Tensor:
         left = self.left[:, :, part]
@@ -190,19 +207,27 @@ class Outer(Factor):
             return (left[:, 0, :, None] * self.right).flatten(1)
         return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
 
-    def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        right = self.right.flatten(0, 1)
-        each = [((self.left * w[:, None, None]).flatten(0, 1).T @ right).flatten() for w in weights]
-        return torch.stack(each) if len(each) > 1 else each[0][None]
+    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        left = (self.left * weights[:, None, None]).flatten(0, 1)
+        torch.mm(left.T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
 
     def gram(self) -> torch.Tensor:
         if self.positions == 1:
             left, right = self.left[:, 0], self.right[:, 0]
             return (left @ left.T).mul_(right @ right.T)
-        n, t, units, width = self.n_rows, self.positions, self.n_units, self.width
-        by_products = n * n * t * t * (units + width)
-        written_out = n * t * units * width + n * n * units * width
-        return self._gram_by_products() if by_products < written_out else super().gram()
+        return self._gram_by_products() if self._by_products < self._written_out else super().gram()
+
+    @property
+    def multiplications(self) -> int:
+        return min(self._by_products, self._written_out)
+
+    @property
+    def _by_products(self) -> int:
+        return (self.n_rows * self.positions) ** 2 * (self.n_units + self.width)
+
+    @property
+    def _written_out(self) -> int:
+        return self.n_rows * (self.positions + self.n_rows) * self.n_columns
 
     def _gram_by_products(self) -> torch.Tensor:
         left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
@@ -220,28 +245,20 @@ class Outer(Factor):
         """Whether products of a row's own positions are cheaper than its gradient written out."""
         return self.positions * (self.n_units + self.width) < self.n_units * self.width
 
-    def squared_norms(self) -> torch.Tensor:
+    def unit_squares(self) -> torch.Tensor:
         if self.positions == 1:
-            return self.left[:, 0].square().sum(dim=1).mul_(self.right[:, 0].square().sum(dim=1))
+            return self.left[:, 0].square().mul_(self.right.square().sum(dim=2))
         if not self._products_are_cheaper:
-            return super().squared_norms()
-        inner = torch.bmm(self.left, self.left.transpose(1, 2)).mul_(torch.bmm(self.right, self.right.transpose(1, 2)))
-        return inner.sum(dim=(1, 2)).clamp_min_(0.0)
+            return super().unit_squares()
+        # l^T R l for each unit, R the products of the positions.
+        inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
+        return inner.mul_(self.left).sum(dim=1).clamp_min_(0.0)
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         if self.positions > 1:
             return super().column_scores(weights)
         left, right = self.left[:, 0].square(), self.right[:, 0].square()
         return ((left * weights[:, None]).T @ right).flatten()
-
-    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
-        if self.positions == 1:
-            return (weights * self.right[:, 0].square().sum(dim=1)) @ self.left[:, 0].square()
-        if not self._products_are_cheaper:
-            return super().unit_scores(weights)
-        # l^T R l for each unit, R the products of the positions.
-        inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
-        return (weights @ inner.mul_(self.left).sum(dim=1)).clamp_min_(0.0)
 
     def entries(self, unit: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         if self.positions == 1:
@@ -261,9 +278,7 @@ class Lookup(Factor):
     n_rows, n_units : int
     """
 
-    def __init__(
-        self, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int
-    ) -> None:
+    def __init__(self, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> None:
         self.row, self.unit, self.values = row, unit, values
         self.n_rows, self.n_units, self.width = n_rows, n_units, values.shape[1]
 
@@ -293,6 +308,9 @@ class Lookup(Factor):
         group[index[used]] = torch.arange(len(index), device=group.device)[:, None].expand_as(index)[used]
         return Lookup.of(group[self.row], self.unit, self.values, len(index), self.n_units)
 
+    def stacked(self, size: int) -> Lookup:
+        return Lookup.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
+
     def units(self, index: torch.Tensor) -> Lookup:
         new = torch.full((self.n_units,), -1, device=self.unit.device)
         new[index] = torch.arange(len(index), device=self.unit.device)
@@ -316,12 +334,14 @@ class Lookup(Factor):
             return self.values.new_zeros((self.n_rows, self.n_rows))
         return super(Lookup, self._used()).gram()
 
-    def squared_norms(self) -> torch.Tensor:
-        return self._add_up(self.values.square().sum(dim=1), self.row, self.n_rows)
+    def unit_squares(self) -> torch.Tensor:
+        squares = self.values.new_zeros((self.n_rows, self.n_units))
+        squares[self.row, self.unit] = self.values.square().sum(dim=1)
+        return squares
 
-    def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        each = [self._add_up(self.values * w[self.row, None], self.unit, self.n_units).flatten() for w in weights]
-        return torch.stack(each)
+    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        lines = out.zero_().view(self.n_units, self.width)
+        lines.index_add_(0, self.unit, self.values * weights[self.row, None])
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         squares = self.values.square().mul_(weights[self.row, None])
@@ -330,6 +350,17 @@ class Lookup(Factor):
     @staticmethod
     def _add_up(values: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
         return values.new_zeros((n, *values.shape[1:])).index_add_(0, index, values)
+
+
+def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:
+    """Outer products, written out where that takes less memory than their parts; shapes as in :class:`Outer`."""
+    n, t, units = left.shape
+    width = right.shape[2]
+    if units * width > t * (units + width):
+        return Outer(left, right)
+    values = empty((n, units, width), left.dtype, left.device)
+    torch.bmm(left.transpose(1, 2), right, out=values)
+    return Explicit(values)
 
 
 def merged(factors: list[Factor]) -> Factor:

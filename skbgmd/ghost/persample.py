@@ -84,7 +84,7 @@ def _sample_axes(layer: nn.Module, values: list[Any], n: int) -> list[int | None
 def _with_hidden_state(
     layer: nn.Module, arguments: tuple[tuple[Any, ...], dict[str, Any]], n: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A recurrent layer's arguments with the zeros that it would begin with, which vmap must know to be of n samples."""
+    """A recurrent layer's arguments with the zeros that it begins with: vmap must know them to be of n samples."""
     args, kwargs = arguments
     if not isinstance(layer, nn.RNNBase) or len(args) > 1 or kwargs.get("hx") is not None:
         return arguments

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd.arrays import empty
+from skbgmd.columns import Columns, Units
 from skbgmd.ghost.factors import Factor
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.rows import Columns
+from skbgmd.rows import Rows
 from skbgmd.streaming import StreamedRows, draw_in
-from skbgmd.units import Units
 
 
 class GhostRows(StreamedRows):
@@ -64,6 +65,7 @@ class GhostRows(StreamedRows):
         self.device = device or (parts[0].device if parts else torch.device("cpu"))
         wide = any(part.dtype == torch.float64 for part in parts)
         self.dtype = torch.float64 if wide else torch.float32
+        self._squares: list[torch.Tensor] | None = None
 
     # ---- of the protocol, through factors ---------------------------------------------------------------------------
 
@@ -99,19 +101,27 @@ class GhostRows(StreamedRows):
             gram = self._gram
             if gram is not None and gram.unit == 1.0 and gram.drawn is None and gram.finite.all():
                 # It is about the origin.
-                self._norms = np.sqrt(np.diagonal(gram.products))
-                return self._norms
-            squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-            for _, factor in self.factors:
-                squares += factor.squared_norms()
-            if not bool(torch.isfinite(squares).all()) and self.dtype != torch.float64:
-                squares.zero_()
-                for _, factor in self.factors:
-                    squares += factor.converted(torch.float64).squared_norms()
-            norms: FloatArray = squares.sqrt_().cpu().numpy()
-            norms[~np.isfinite(norms)] = np.nan
-            self._norms = norms
+                squares = np.diagonal(gram.products)
+            else:
+                squares = self._sum_of(self._unit_squares)
+                if not np.isfinite(squares).all() and self.dtype != torch.float64:
+                    squares = self._sum_of([f.converted(torch.float64).unit_squares() for _, f in self.factors])
+            self._norms = np.sqrt(np.where(np.isfinite(squares), squares, np.nan))
         return self._norms
+
+    def _sum_of(self, squares: Sequence[torch.Tensor]) -> FloatArray:
+        total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        for part in squares:
+            total += part.sum(dim=1)
+        found: FloatArray = total.cpu().numpy()
+        return found
+
+    @property
+    def _unit_squares(self) -> list[torch.Tensor]:
+        """Squared norms of the units of each factor, which norms, scores and norms on a block are made of."""
+        if self._squares is None:
+            self._squares = [factor.unit_squares() for _, factor in self.factors]
+        return self._squares
 
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
@@ -120,10 +130,26 @@ class GhostRows(StreamedRows):
             return self.subset(used).combine(weights[..., used], dtype)
         dtype = dtype or self.dtype
         lines = torch.as_tensor(np.atleast_2d(weights), dtype=dtype, device=self.device)
-        result = torch.zeros((len(lines), self.n_columns), dtype=dtype, device=self.device)
+        result = empty((len(lines), self.n_columns), dtype, self.device)
+        if not self._covers_all:
+            result.zero_()
         for start, factor in self.factors:
-            result[:, start : start + factor.n_columns] = factor.converted(dtype).combine(lines)
+            wide = factor.converted(dtype)
+            for line, values in zip(lines, result, strict=True):
+                wide.combine(line, values[start : start + factor.n_columns])
         return result if weights.ndim > 1 else result[0]
+
+    @property
+    def _covers_all(self) -> bool:
+        return sum(factor.n_columns for _, factor in self.factors) == self.n_columns
+
+    def combine_apart(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # A weighted sum is a product, not a pass: what isn't needed is left out.
+        if isinstance(block, Columns):
+            return super().combine_apart(on_block, elsewhere, block, inside)
+        return inside.combine(on_block), self.combine(elsewhere)
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         rows, scale = self._scored(scale)
@@ -143,14 +169,9 @@ class GhostRows(StreamedRows):
         rows, scale = self._scored(scale)
         squares = rows._tensor(rows.weights * scale**2)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
-        for start, factor in rows.factors:
+        for (start, factor), of_units in zip(rows.factors, rows._unit_squares, strict=True):
             first = units.at(start)
-            if factor.n_units == units.at(start + factor.n_columns) - first:
-                found = factor.unit_scores(squares)
-            else:
-                # One-dimensional parameters: each element is a unit.
-                found = factor.column_scores(squares)
-            scores[first : first + len(found)] = found
+            scores[first : first + factor.n_units] = squares @ of_units
         return scores
 
     def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray]:
@@ -161,32 +182,40 @@ class GhostRows(StreamedRows):
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
-    def block(self, columns: Columns | Units) -> StreamedRows:
-        """The rows on some columns; whole units keep the factors, other columns are written out as they are asked for."""
+    def block(self, columns: Columns | Units) -> GhostRows | _SomeColumns:
+        """The rows on some columns; whole units keep the factors, other columns are written out when asked for."""
         if isinstance(columns, Columns):
             return _SomeColumns(self, columns.indices)
-        factors, begin = [], 0
-        for start, factor in self.factors:
+        factors, squares, begin = [], [], 0
+        for number, (start, factor) in enumerate(self.factors):
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):
                 continue
-            part = factor.units(chosen)
+            part = factor if len(chosen) == factor.n_units else factor.units(chosen)
             factors.append((begin, part))
+            if self._squares is not None:
+                squares.append(self._squares[number][:, chosen])
             begin += part.n_columns
-        return GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
+        rows = GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
+        rows._squares = None if self._squares is None else squares
+        return rows
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
         at = torch.as_tensor(index, device=self.device)
         factors = [(start, factor.rows(at)) for start, factor in self.factors]
-        rows = GhostRows(
-            factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device
-        )
+        rows = GhostRows(factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
+        rows._squares = None if self._squares is None else [squares[at] for squares in self._squares]
         return rows
 
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
-        """Sums of the rows of each group, with weights of their own."""
+        """Sums of the rows of each group, groups following one another, with weights of their own."""
+        lengths = {group.stop - group.start for group in groups}
+        if len(lengths) == 1 and len(groups) * max(lengths) == self.n_rows:
+            size = max(lengths)
+            stacked = [(start, factor if size == 1 else factor.stacked(size)) for start, factor in self.factors]
+            return GhostRows(stacked, len(groups), self.n_columns, weights, units=self.units, device=self.device)
         longest = max(group.stop - group.start for group in groups)
         index = torch.tensor([[min(g.start + i, g.stop - 1) for i in range(longest)] for g in groups])
         used = torch.tensor([[g.start + i < g.stop for i in range(longest)] for g in groups])
@@ -194,7 +223,7 @@ class GhostRows(StreamedRows):
         factors = [(start, factor.grouped(index, used)) for start, factor in self.factors]
         return GhostRows(factors, len(groups), self.n_columns, weights, units=self.units, device=self.device)
 
-    # ---- of the protocol, written out ---------------------------------------------------------------------------------
+    # ---- of the protocol, written out -------------------------------------------------------------------------------
 
     def chunk(self, part: slice) -> torch.Tensor:
         values = torch.zeros((self.n_rows, part.stop - part.start), dtype=self.dtype, device=self.device)
@@ -239,7 +268,7 @@ class _SomeColumns(StreamedRows):
     def row(self, index: int) -> torch.Tensor:
         return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
 
-    def block(self, columns: Columns) -> _SomeColumns:
+    def block(self, columns: Columns | Units) -> _SomeColumns:
         return _SomeColumns(self.rows, self.index[columns.indices])
 
     def subset(self, index: NDArray[np.intp]) -> _SomeColumns:

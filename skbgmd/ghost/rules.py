@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from skbgmd.ghost.factors import Explicit, Factors, Lookup, Outer, Rule
+from skbgmd.arrays import empty
+from skbgmd.ghost.factors import Explicit, Factor, Factors, Lookup, Outer, Rule, outer
 
 _RULES: dict[type[nn.Module], Rule] = {}
 
@@ -72,7 +73,7 @@ def linear(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], gradient: torch.T
 def linear_factors(x: torch.Tensor, gradient: torch.Tensor) -> Factors:
     """Factors of a linear layer's ``weight`` and ``bias`` from its inputs and the gradient by its outputs."""
     x, delta = _positions(x), _positions(gradient)
-    return {"weight": Outer(delta, x), "bias": Explicit(_sum_positions(delta))}
+    return {"weight": outer(delta, x), "bias": Explicit(_sum_positions(delta))}
 
 
 @register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -81,10 +82,9 @@ def convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Te
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(inputs[0], layer._reversed_padding_repeated_twice, mode=mode)
     delta = gradient.flatten(2).transpose(1, 2)
-    patches = unfolded(padded, layer.kernel_size, layer.stride, layer.dilation)
     weights = [
-        Outer(part, patch)
-        for part, patch in zip(delta.chunk(layer.groups, dim=2), patches.chunk(layer.groups, dim=2), strict=True)
+        _of_kernel(part, channels, layer)
+        for part, channels in zip(delta.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
     ]
     return {"weight": weights, "bias": Explicit(_sum_positions(delta))}
 
@@ -94,10 +94,10 @@ def transposed_convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradien
     """A convolution with its input and output exchanged: units are the channels that come in."""
     x = inputs[0].flatten(2).transpose(1, 2)
     padding = [side for amount in reversed(layer.padding) for side in (amount, amount)]
-    patches = unfolded(F.pad(gradient, padding), layer.kernel_size, layer.stride, layer.dilation, inputs[0].shape[2:])
+    padded, places = F.pad(gradient, padding), inputs[0].shape[2:]
     weights = [
-        Outer(part, patch)
-        for part, patch in zip(x.chunk(layer.groups, dim=2), patches.chunk(layer.groups, dim=2), strict=True)
+        _of_kernel(part, channels, layer, places)
+        for part, channels in zip(x.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
     ]
     return {"weight": weights, "bias": Explicit(gradient.flatten(2).sum(dim=2))}
 
@@ -149,6 +149,29 @@ def prelu(layer: nn.PReLU, inputs: tuple[torch.Tensor, ...], gradient: torch.Ten
     slopes = inputs[0].clamp_max(0) * gradient
     summed = slopes.flatten(1).sum(dim=1, keepdim=True) if layer.num_parameters == 1 else _sum_after(slopes)
     return {"weight": Explicit(summed)}
+
+
+#: Elements of what a kernel sees that are written out at a time, where its gradients are.
+UNFOLDED_ELEMENTS = 1 << 21
+
+
+def _of_kernel(left: torch.Tensor, x: torch.Tensor, layer: Any, places: tuple[int, ...] | None = None) -> Factor:
+    """Gradients by a kernel: ``left`` (b, places, units) times what the kernel sees of x (b, c, ...) there."""
+    n, t, units = left.shape
+    width = x.shape[1] * math.prod(layer.kernel_size)
+
+    def seen(part: slice) -> torch.Tensor:
+        return unfolded(x[part], layer.kernel_size, layer.stride, layer.dilation, places)
+
+    if units * width > t * (units + width):
+        return Outer(left, seen(slice(None)))
+    # Written out they take less memory than what the kernel sees does, which then is had for some samples at a time.
+    values = empty((n, units, width), left.dtype, left.device)
+    step = max(1, UNFOLDED_ELEMENTS // (t * width))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        torch.bmm(left[part].transpose(1, 2), seen(part), out=values[part])
+    return Explicit(values)
 
 
 def unfolded(

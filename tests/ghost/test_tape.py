@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
+
+
+@pytest.fixture(autouse=True)
+def _initialisation_from_a_fork() -> Iterator[None]:
+    """Layers are initialised from torch's global generator, which is put back."""
+    with torch.random.fork_rng(devices=[]):
+        yield
 
 
 def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
@@ -70,13 +78,23 @@ def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
     index = torch.as_tensor(rng.permutation(rows.n_columns)[:50])
     close(rows.columns(index), exact[:, index], tol, scale)
     close(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), exact, tol, scale)
-    some = np.array([len(x) - 1, 0])
-    close(rows.subset(some).combine(np.array([0.3, 0.7])), exact[some].T @ torch.tensor([0.3, 0.7], dtype=torch.float64), tol, scale)
+    some, two = np.array([len(x) - 1, 0]), np.array([0.3, 0.7])
+    close(
+        rows.subset(some).combine(two),
+        exact[some].T @ torch.as_tensor(two),
+        tol,
+        scale,
+    )
     groups = [slice(0, 2), slice(2, len(x))]
     sums = torch.stack([exact[group].sum(dim=0) for group in groups])
     together = rows.grouped(groups, np.ones(2))
     assert np.abs(together.gram().products - (sums @ sums.T).numpy()).max() <= tol * (scale * len(x)) ** 2
-    close(together.combine(np.array([0.2, 0.8])), torch.tensor([0.2, 0.8], dtype=torch.float64) @ sums, tol, scale * len(x))
+    close(
+        together.combine(two),
+        torch.as_tensor(two) @ sums,
+        tol,
+        scale * len(x),
+    )
 
 
 def close(found: torch.Tensor, exact: torch.Tensor, tol: float, scale: float) -> None:

@@ -1,4 +1,4 @@
-"""Blocks of whole units: runs of columns that belong together, such as the weights of one output of a layer."""
+"""Blocks: single columns or runs of them, or whole units, such as the weights of one output of a layer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,47 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A block of columns: runs of ``length`` adjacent ones that start at multiples of ``length``.
+
+    Attributes
+    ----------
+    runs : tensor of shape (r,), int64
+        Numbers of the runs, ascending; run ``q`` begins at column ``q * length``.
+    length : int
+        Columns of a run; the last run of all ends with the matrix.
+    total : int
+        Columns of the matrix.
+    """
+
+    runs: torch.Tensor
+    length: int
+    total: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.runs.device
+
+    @property
+    def indices(self) -> torch.Tensor:
+        """The columns, ascending."""
+        if self.length == 1:
+            return self.runs
+        offsets = torch.arange(self.length, device=self.runs.device)
+        columns = (self.runs[:, None] * self.length + offsets).flatten()
+        return columns[: len(self)]
+
+    def __len__(self) -> int:
+        full = len(self.runs) * self.length
+        return full - (-self.total % self.length) if self._ends_early else full
+
+    @property
+    def _ends_early(self) -> bool:
+        """Whether the last run is the matrix's last, shorter one."""
+        return self.length > 1 and (int(self.runs[-1]) + 1) * self.length > self.total
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,209 @@
+"""One pass for all groups gives the same training as a pass for each group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
+from skbgmd.aggregators.base import Aggregator
+from skbgmd.batches import Batch, even_slices
+from skbgmd.corruption import BitFlip
+from skbgmd.ghost import GhostError, GhostRows
+from skbgmd.rows import DenseRows
+
+RULES: dict[str, Aggregator] = {
+    **{name: kind() for name, kind in AGGREGATORS.items()},
+    "units": BlockGeometricMedian(0.3, block="unit", rejection=10.0),
+    "unit memory": BlockGeometricMedian(0.3, block="unit", complement="memory"),
+    "sampled units": BlockGeometricMedian(0.3, block="unit", selection="sample", random_state=0),
+    "coordinates": BlockGeometricMedian(0.3),
+    "mixing": NearestNeighborMixing(),
+    "mixed units": NearestNeighborMixing(BlockGeometricMedian(0.3, block="unit")),
+}
+
+
+class Convolutional(nn.Module):
+    """A small network of several kinds of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten()
+        )
+        self.last = nn.Linear(64, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.layers(x))
+        return result
+
+
+def data(n: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((n, 1, 8, 8), generator=generator), torch.randint(5, (n,), generator=generator)
+
+
+def gradient(gradients: str, batch: Any, aggregator: Any = None, **params: Any) -> tuple[np.ndarray, float, Any]:
+    """The gradient of one training step, its loss, and the net."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        params = {"criterion": nn.CrossEntropyLoss, "group_size": 1, **params}
+        net = RobustNeuralNetClassifier(
+            Convolutional,
+            aggregator=aggregator or GeometricMedian(),
+            gradients=gradients,
+            random_state=0,
+            verbose=0,
+            **params,
+        ).initialize()
+    step = net.train_step_single(batch)
+    found = torch.cat([parameter.grad.flatten() for parameter in net.module_.parameters()])
+    return found.numpy(), float(step["loss"].detach()), net
+
+
+@pytest.mark.parametrize("group_size", [1, 3, 8])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_aggregator_gives_the_same(rule: str, group_size: int) -> None:
+    batch = data()
+    one, loss, _ = gradient("one_pass", batch, RULES[rule], group_size=group_size)
+    many, expected, _ = gradient("micro_batches", batch, RULES[rule], group_size=group_size)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(one, many, atol=2e-5 * np.abs(many).max())
+
+
+@pytest.mark.parametrize("written_out", [True, False])
+@pytest.mark.parametrize("rule", ["units", "coordinates", "geometric_median", "unit memory"])
+def test_written_out_or_not(rule: str, written_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skbgmd.net.is_better_written_out", lambda rows: written_out)
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "skbgmd.net.StatefulAggregator.__call__",
+        lambda self, rows: (seen.append(rows), self.aggregator(rows, self.state)[0])[1],
+    )
+    one, _, _ = gradient("one_pass", data(), RULES[rule], group_size=2)
+    many, _, _ = gradient("micro_batches", data(), RULES[rule], group_size=2)
+    assert isinstance(seen[0], DenseRows if written_out else GhostRows)
+    np.testing.assert_allclose(one, many, atol=2e-5 * np.abs(many).max())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_groups_and_sums_of_losses(reduction: str) -> None:
+    X, y = data(30)
+    weight = torch.linspace(0.0, 2.0, 30, dtype=torch.float64)
+    for slices in (even_slices(30, 7), [slice(0, 3), slice(3, 4), slice(4, 30)]):
+        batch = Batch(X, y, np.arange(30), weight, slices)
+        one, loss, net = gradient("one_pass", batch, criterion__reduction=reduction)
+        many, expected, other = gradient("micro_batches", batch, criterion__reduction=reduction)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(one, many, atol=2e-5 * np.abs(many).max())
+        np.testing.assert_allclose(net.sample_trust(30), other.sample_trust(30), atol=1e-4)
+
+
+def test_gradient_corruption_is_the_same() -> None:
+    corruption = BitFlip(0.3)
+    one, _, _ = gradient("one_pass", data(), gradient_corruption=corruption)
+    many, _, _ = gradient("micro_batches", data(), gradient_corruption=corruption)
+    np.testing.assert_allclose(one, many, atol=2e-5 * np.abs(many).max())
+
+
+def test_one_sample_that_is_not_finite_gets_no_weight() -> None:
+    X, y = data()
+    X[3] = torch.nan
+    for rule in ("units", "geometric_median", "coordinates", "huber_mean"):
+        one, _, _ = gradient("one_pass", (X, y), RULES[rule])
+        assert np.isfinite(one).all()
+        many, _, _ = gradient("micro_batches", (X, y), RULES[rule])
+        np.testing.assert_allclose(one, many, atol=2e-5 * np.abs(many).max())
+
+
+def test_a_sample_of_huge_length_is_no_overflow() -> None:
+    X, y = data()
+    X[3] *= 1e25
+    one, _, _ = gradient("one_pass", (X, y), GeometricMedian())
+    many, _, _ = gradient("micro_batches", (X, y), GeometricMedian())
+    assert np.isfinite(one).all()
+    np.testing.assert_allclose(one, many, atol=1e-4 * np.abs(many).max())
+
+
+def regression(net_class: Any, criterion: Any, targets: torch.Tensor) -> None:
+    X = data()[0].flatten(1)
+    found = []
+    for gradients in ("one_pass", "micro_batches"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = net_class(
+                nn.Linear(64, 3), criterion=criterion, gradients=gradients, group_size=4, verbose=0, random_state=0
+            ).initialize()
+        net.train_step_single((X, targets))
+        found.append(net.module_.weight.grad.numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=2e-5 * np.abs(found[1]).max())
+
+
+def test_losses_of_several_outputs() -> None:
+    targets = torch.randn((32, 3), generator=torch.Generator().manual_seed(1))
+    for criterion in (nn.MSELoss, nn.SmoothL1Loss, nn.HuberLoss, nn.L1Loss):
+        regression(RobustNeuralNetRegressor, criterion, targets)
+    regression(RobustNeuralNet, nn.BCEWithLogitsLoss, (targets > 0).float())
+
+
+class OwnLoss(RobustNeuralNetClassifier):
+    """A net whose loss holds the parameters themselves."""
+
+    def get_loss(self, y_pred: Any, y_true: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().get_loss(y_pred, y_true, *args, **kwargs) + self.module_.last.weight.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"criterion__weight": torch.ones(5)}, "weights of classes"),
+        ({"criterion__ignore_index": 2}, "ignores some samples"),
+        ({"criterion": nn.MultiLabelMarginLoss}, "MultiLabelMarginLoss may not be a mean"),
+        ({"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5))}, "BatchNorm1d, which mixes"),
+        ({"module": nn.Sequential(nn.Flatten(), nn.Bilinear(64, 5, 5))}, "'1', Bilinear, has no rule"),
+    ],
+)
+def test_what_cannot_be_had_of_one_pass(params: dict[str, Any], reason: str) -> None:
+    params = {"module": Convolutional, "criterion": nn.CrossEntropyLoss, **params}
+    with torch.random.fork_rng(devices=[]):
+        net = RobustNeuralNetClassifier(**params, gradients="one_pass", group_size=2, verbose=0).initialize()
+    with pytest.raises(GhostError, match=reason):
+        net.train_step_single(data())
+
+
+def test_auto_takes_micro_batches_where_one_pass_cannot_be() -> None:
+    class Stray(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 64)
+            self.last = nn.Linear(64, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(self.layer(x.flatten(1)) @ self.layer.weight)
+            return result
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for kind, module in ((RobustNeuralNetClassifier, Stray()), (OwnLoss, Convolutional())):
+            nets = [
+                kind(module, criterion=nn.CrossEntropyLoss, gradients=how, group_size=2, random_state=0, verbose=0)
+                for how in ("auto", "micro_batches")
+            ]
+            found = []
+            for net in nets:
+                net.initialize().train_step_single(data())
+                found.append(net.module_.last.weight.grad.clone().numpy())
+                net.module_.zero_grad()
+            np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+def test_gradients_are_checked() -> None:
+    with pytest.raises(ValueError, match="gradients must be one of"):
+        RobustNeuralNetClassifier(Convolutional, gradients="some").initialize()
+    with pytest.raises(ValueError, match=r'gradients="one_pass" must have local_steps=1; found 2'):
+        RobustNeuralNetClassifier(Convolutional, gradients="one_pass", local_steps=2).initialize()
