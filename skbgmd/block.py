@@ -179,7 +179,7 @@ def block_geometric_median(
         memory=before,
         generator=torch_generator(random_state, matrix.device) if selection != "top" else None,
     )
-    inside = rows.block(block)
+    inside = rows if len(block) == rows.n_columns else rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
     part = BlockPart(block, inside, solved.weights)
@@ -260,10 +260,12 @@ def block_step(
     complement: str = "weighted",
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
+    outside: FloatArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The step (d,) and the new memory (d,), or None, from what the block says.
 
-    The other parameters are those of :func:`block_geometric_median`.
+    ``outside`` (n,) are factors by which the rows' parts outside the block are scaled, other than
+    :func:`outside_clip` says. The other parameters are those of :func:`block_geometric_median`.
     """
     index = part.columns.indices
     if complement == "zero" or len(index) == rows.n_columns:
@@ -271,10 +273,11 @@ def block_step(
         rest = on_block.new_zeros(rows.n_columns)
     else:
         if complement == "memory" and memory_rule == "mean":
-            outside = rows.weights / rows.weights.sum()
+            elsewhere = rows.weights / rows.weights.sum()
         else:
-            outside = part.weights * outside_clip(rows, part)
-        on_block, rest = rows.combine_apart(part.weights, outside, part.columns, part.rows)
+            clip = outside_clip(rows, part) if outside is None else outside
+            elsewhere = part.weights * clip
+        on_block, rest = rows.combine_apart(part.weights, elsewhere, part.columns, part.rows)
     if memory is not None:
         on_block += memory[index]
     if complement != "memory":
@@ -289,12 +292,22 @@ def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 
     It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
     """
-    limit = lower_weighted_median(norms, weights)
-    return np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
+    return factors_to(lower_weighted_median(norms, weights), norms)
+
+
+def factors_to(limit: float, norms: FloatArray) -> FloatArray:
+    """Factors that scale each row to at most some norm."""
+    factors: FloatArray = np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
+    return factors
 
 
 def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     """Factors that scale each row's part outside a block to at most the median norm of these parts."""
+    return clip_factors(outside_norms(rows, part), rows.weights)
+
+
+def outside_norms(rows: Rows, part: BlockPart) -> FloatArray:
+    """Norms of the rows' parts outside a block."""
     whole = rows.norms()
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
     outside = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
@@ -302,7 +315,7 @@ def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
         outside[lost] = rows.subset(lost).block(_others(part.columns)).norms()
-    return clip_factors(outside, rows.weights)
+    return outside
 
 
 def _others(block: Columns | Units) -> Columns:

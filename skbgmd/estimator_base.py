@@ -61,6 +61,9 @@ PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
+    huber : float or None, default=None
+        Rows nearer to the median than so many median distances, which are remembered from step to step, count in full,
+        see :class:`skbgmd.aggregators.BlockGeometricMedian`. None: the geometric median.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the median distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
@@ -70,7 +73,7 @@ PARAMETERS = """
         needs no company.
     aggregator : str or Aggregator, default="block_geometric_median"
         The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``block``,
-        ``memory`` and ``rejection`` are those of "block_geometric_median".
+        ``memory``, ``huber`` and ``rejection`` are those of "block_geometric_median".
     local_steps : int, default=1
         Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
     gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
@@ -141,6 +144,7 @@ class BlockGMDBase(BaseEstimator):
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
+        huber: float | None = None,
         rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
@@ -169,6 +173,7 @@ class BlockGMDBase(BaseEstimator):
         self.selection = selection
         self.block = block
         self.memory = memory
+        self.huber = huber
         self.rejection = rejection
         self.mixing = mixing
         self.aggregator = aggregator
@@ -227,6 +232,8 @@ class BlockGMDBase(BaseEstimator):
             check_choice(self.memory, "memory", ("weighted", "mean"))
         if self.mixing is not None:
             check_choice(self.mixing, "mixing", ("nearest",))
+        if self.huber is not None:
+            check_number(self.huber, "huber")
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
         aggregator = get_aggregator(self.aggregator)
@@ -237,6 +244,7 @@ class BlockGMDBase(BaseEstimator):
                 block=self.block,
                 complement="weighted" if self.memory is None else "memory",
                 memory_rule=self.memory or "weighted",
+                huber=self.huber,
                 rejection=self.rejection,
                 random_state=seed,
             )

@@ -225,6 +225,7 @@ class _RobustTraining(NeuralNet):
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, fit_params)
         rows, losses, predictions = collected
+        rows.labels = _labels(batch, slices)
         aggregate = self._aggregate(rows, weights)
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
@@ -335,7 +336,9 @@ class _RobustTraining(NeuralNet):
     def _aggregate(self, rows: DenseRows | GhostRows, weights: NDArray[np.float64]) -> Aggregate:
         if self.gradient_corruption is not None and isinstance(rows, DenseRows):
             self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
+            labels = rows.labels
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
+            rows.labels = labels
         start = time.perf_counter()
         aggregate = self.aggregator_(rows)
         self._record(aggregate, weights, time.perf_counter() - start)
@@ -433,6 +436,16 @@ def _shares(batch: Any, slices: list[slice], weights: NDArray[np.float64]) -> to
         return torch.as_tensor(np.repeat(1.0 / np.array(lengths), lengths))
     of_group = np.repeat(np.maximum(weights, 1e-300), lengths)
     return torch.as_tensor(weight.cpu().numpy() / of_group)
+
+
+def _labels(batch: Any, slices: list[slice]) -> NDArray[np.int64] | None:
+    """The classes of single samples; None where groups hold more, or targets are not classes."""
+    y = unpack_data(batch)[1]
+    is_class = isinstance(y, torch.Tensor) and y.ndim == 1 and not y.is_floating_point()
+    if not is_class or len(slices) < len(y):
+        return None
+    classes: NDArray[np.int64] = y.cpu().numpy().astype(np.int64)
+    return classes
 
 
 def _sums(values: torch.Tensor, slices: list[slice]) -> torch.Tensor:

@@ -39,6 +39,11 @@ class Rows(Protocol):
         ...
 
     @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The class that each row is of, where it is of one."""
+        ...
+
+    @property
     def finite(self) -> BoolArray:
         """Rows that hold neither NaN nor inf."""
         ...
@@ -172,6 +177,7 @@ class DenseRows(StreamedRows):
     def subset(self, index: NDArray[np.intp]) -> DenseRows:
         picked = index if self.picked is None else self.picked[index]
         rows = DenseRows(self.matrix, self.weights[index], self.index, picked, units=self.units)
+        rows.labels = None if self.labels is None else self.labels[index]
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows
@@ -212,6 +218,8 @@ class MixedRows(StreamedRows):
         self.rows, self.mixing, self.weights = rows, mixing, weights
         self.n_rows, self.n_columns, self.device = len(mixing), rows.n_columns, rows.device
         self.units = rows.units
+        # Means of rows of several classes.
+        self.labels = None
         sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)

@@ -54,6 +54,8 @@ class StreamedRows(ABC):
     device: torch.device
     #: Runs of columns that belong together, where they are known.
     units: Units | None = None
+    #: The class that each row is of, where it is of one.
+    labels: NDArray[np.int64] | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
     #: Memory of a chunk that is not a part of a matrix as it is.

@@ -6,8 +6,10 @@ Each is a small class of hyperparameters, called as ``aggregate, state = aggrega
 from __future__ import annotations
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, RowWeighting
+from skbgmd.aggregators.classwise import ClasswiseMedian
 from skbgmd.aggregators.coordinatewise import Coordinatewise, CoordinatewiseMedian, TrimmedMean
-from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
+from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, GeometricMedian
+from skbgmd.aggregators.huber import HuberMean
 from skbgmd.aggregators.mixing import Bucketing, Mixing, MixingState, NearestNeighborMixing
 from skbgmd.aggregators.selecting import Krum, Mean, NormFilter, SpectralFilter
 from skbgmd.arrays import check_choice
@@ -22,6 +24,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "spectral_filter": SpectralFilter,
     "huber_mean": HuberMean,
     "geometric_median": GeometricMedian,
+    "classwise_median": ClasswiseMedian,
     "block_geometric_median": BlockGeometricMedian,
 }
 
@@ -62,6 +65,7 @@ __all__ = [
     "BlockGeometricMedian",
     "BlockState",
     "Bucketing",
+    "ClasswiseMedian",
     "Coordinatewise",
     "CoordinatewiseMedian",
     "GeometricMedian",

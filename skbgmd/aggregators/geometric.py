@@ -1,14 +1,15 @@
-"""Aggregators built on distances to a robust centre: Huber mean, geometric median, block geometric median."""
+"""The geometric median of rows, and that of a block of columns with what it carries from step to step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
+from skbgmd.aggregators.huber import huberised_weights, remembered
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import (
     BLOCKS,
@@ -18,9 +19,11 @@ from skbgmd.block import (
     BlockPart,
     block_step,
     clip_factors,
+    factors_to,
+    outside_norms,
     select_block,
 )
-from skbgmd.gram import BoolArray, FloatArray, Gram
+from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.median import gram_weights, lower_weighted_median, row_weights
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
@@ -55,7 +58,7 @@ class GeometricMedian(RowWeighting):
         self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
 
     def _validate(self) -> None:
-        _check_rejection(self.rejection)
+        check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 
@@ -87,71 +90,10 @@ def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter:
     return weights
 
 
-def _check_rejection(rejection: Any) -> None:
+def check_rejection(rejection: Any) -> None:
+    """A limit of rejection, None or a number above one."""
     if rejection is not None:
         check_number(rejection, "rejection", above=1.0)
-
-
-class HuberMean(RowWeighting):
-    r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
-
-    Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
-    and linear beyond; :math:`M` is the median distance of the rows to their geometric median. Weights
-    :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
-    geometric median.
-
-    Parameters
-    ----------
-    c : float, default=1.0
-        Distance, in median distances, from which a row's weight falls.
-    tol : float, default=1e-6
-        Stop when no weight changes by more than this, in shares of 1/n.
-    max_iter : int, default=100
-        Largest number of iterations.
-    """
-
-    def __init__(self, c: float = 1.0, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.c, self.tol, self.max_iter = c, tol, max_iter
-
-    def _validate(self) -> None:
-        check_number(self.c, "c")
-        check_number(self.tol, "tol")
-        check_integer(self.max_iter, "max_iter")
-
-    def _weigh(self, rows: Rows) -> FloatArray:
-        solution, gram, _ = row_weights(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
-        return huber_weights(gram, rows.weights, solution.weights, self.c, tol=self.tol, max_iter=self.max_iter)
-
-
-def huber_weights(
-    gram: Gram, weights: FloatArray, start: FloatArray, c: float, *, tol: float, max_iter: int
-) -> FloatArray:
-    """Weights of Huber's location estimate with scale from the distances to ``start @ rows``; they add up to one.
-
-    Parameters
-    ----------
-    gram : Gram
-        Inner products of the rows.
-    weights, start : ndarray of shape (n,)
-        Positive row weights; weights, adding up to one, of a robust first estimate.
-    c, tol, max_iter
-        As in :class:`HuberMean`.
-    """
-    space = GramSpace(gram.products, weights, gram.rounding)
-    current = start
-    distances = space.distances(space.vector(current))
-    limit = c * lower_weighted_median(distances, weights)
-    for _ in range(max_iter):
-        # With a limit of zero most rows coincide: they are the estimate.
-        factor = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
-        new = weights * factor
-        new /= new.sum()
-        change = np.abs(new - current).max() * len(new)
-        current = new
-        if change <= tol:
-            break
-        distances = space.distances(space.vector(current))
-    return gram.restore(current)
 
 
 @dataclass(frozen=True)
@@ -164,10 +106,14 @@ class BlockState(AggregatorState):
         What earlier steps left out.
     step : int
         Calls so far: together with the seed it decides what is drawn.
+    scale, outside : float
+        Median distance on the block, and median norm outside of it, as they are remembered; for ``huber``.
     """
 
     memory: torch.Tensor | None = None
     step: int = 0
+    scale: float = 0.0
+    outside: float = 0.0
 
 
 class BlockGeometricMedian(Aggregator):
@@ -182,8 +128,13 @@ class BlockGeometricMedian(Aggregator):
     block : {"coordinate", "unit"}, default="coordinate"
         What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
         slices of them along their first axis, such as the weights of one output.
+    huber : float or None, default=None
+        If given, rows nearer to the median than so many median distances count in full, and farther ones by their
+        direction, as in :class:`HuberMean`. The median distance is this step's or, if that is larger, an earlier one's,
+        which fades by 0.1 % a step: as samples are learnt their gradients shrink, and those that are yet to be
+        learnt would look like outliers. For rows that are single samples.
     rejection : float or None, default=None
-        As in :class:`GeometricMedian`, on the block.
+        As in :class:`GeometricMedian`, on the block; with ``huber``, in median distances as they are remembered.
     tol : float, default=1e-6
     max_iter : int, default=100
         As in :class:`GeometricMedian`.
@@ -212,6 +163,7 @@ class BlockGeometricMedian(Aggregator):
         clip_scores: bool = True,
         run_length: int = 1,
         block: str = "coordinate",
+        huber: float | None = None,
         rejection: float | None = None,
         tol: float = 1e-6,
         max_iter: int = 100,
@@ -219,7 +171,7 @@ class BlockGeometricMedian(Aggregator):
     ) -> None:
         self.beta, self.selection, self.complement, self.memory_rule = beta, selection, complement, memory_rule
         self.clip_scores, self.run_length, self.random_state = clip_scores, run_length, random_state
-        self.block, self.rejection, self.tol, self.max_iter = block, rejection, tol, max_iter
+        self.block, self.huber, self.rejection, self.tol, self.max_iter = block, huber, rejection, tol, max_iter
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
@@ -251,19 +203,31 @@ class BlockGeometricMedian(Aggregator):
             memory=state.memory,
             generator=self._generator(state.step, rows.device),
         )
-        inside = some.block(block)
-        on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
-        part = BlockPart(block, inside, on_block)
+        inside = some if len(block) == some.n_columns else some.block(block)
+        after = BlockState(step=state.step + 1)
+        if self.huber is None:
+            on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
+        else:
+            on_block, scale = huberised_weights(
+                inside, self.huber, self.rejection, state.scale, tol=self.tol, max_iter=self.max_iter
+            )
+            after = replace(after, scale=scale)
+        part, clip = BlockPart(block, inside, on_block), None
+        if self.huber is not None and self.beta < 1.0:
+            norms = outside_norms(some, part)
+            limit = remembered(lower_weighted_median(norms, some.weights), state.outside)
+            clip, after = factors_to(self.huber * limit, norms), replace(after, outside=limit)
         vector, memory = block_step(
             some,
             part,
             complement=self.complement,
             memory_rule=self.memory_rule,
             memory=state.memory,
+            outside=clip,
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = on_block
-        return Aggregate(vector, weights, block.indices, self._mass(some, part)), BlockState(memory, state.step + 1)
+        return Aggregate(vector, weights, block.indices, self._mass(some, part)), replace(after, memory=memory)
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         scale = clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
@@ -280,7 +244,9 @@ class BlockGeometricMedian(Aggregator):
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
         check_choice(self.block, "block", BLOCKS)
-        _check_rejection(self.rejection)
+        if self.huber is not None:
+            check_number(self.huber, "huber")
+        check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 

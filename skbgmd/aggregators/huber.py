@@ -1,0 +1,123 @@
+"""Huber's mean: near rows count in full, far rows by their direction; with a scale that may remember earlier steps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skbgmd.aggregators.base import RowWeighting
+from skbgmd.arrays import check_integer, check_number
+from skbgmd.gram import FloatArray, Gram
+from skbgmd.median import lower_weighted_median, row_weights
+from skbgmd.rows import Rows
+from skbgmd.spaces import GramSpace
+
+
+class HuberMean(RowWeighting):
+    r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
+
+    Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
+    and linear beyond; :math:`M` is the median distance of the rows to their geometric median. Weights
+    :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
+    geometric median.
+
+    Parameters
+    ----------
+    c : float, default=1.0
+        Distance, in median distances, from which a row's weight falls.
+    tol : float, default=1e-6
+        Stop when no weight changes by more than this, in shares of 1/n.
+    max_iter : int, default=100
+        Largest number of iterations.
+    """
+
+    def __init__(self, c: float = 1.0, tol: float = 1e-6, max_iter: int = 100) -> None:
+        self.c, self.tol, self.max_iter = c, tol, max_iter
+
+    def _validate(self) -> None:
+        check_number(self.c, "c")
+        check_number(self.tol, "tol")
+        check_integer(self.max_iter, "max_iter")
+
+    def _weigh(self, rows: Rows) -> FloatArray:
+        solution, gram, _ = row_weights(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
+        space = GramSpace(gram.products, rows.weights, gram.rounding)
+        distances = space.distances(space.vector(solution.weights))
+        limit = self.c * lower_weighted_median(distances, rows.weights)
+        return huber_weights(gram, rows.weights, solution.weights, limit, tol=self.tol, max_iter=self.max_iter)
+
+
+def huber_weights(
+    gram: Gram, weights: FloatArray, start: FloatArray, limit: float, *, tol: float, max_iter: int
+) -> FloatArray:
+    """Weights of Huber's location estimate; they add up to one.
+
+    Parameters
+    ----------
+    gram : Gram
+        Inner products of the rows.
+    weights, start : ndarray of shape (n,)
+        Positive row weights; weights, adding up to one, of a robust first estimate.
+    limit : float
+        Distance from which a row's weight falls.
+    tol, max_iter
+        As in :class:`HuberMean`.
+    """
+    space = GramSpace(gram.products, weights, gram.rounding)
+    current = start
+    distances = space.distances(space.vector(current))
+    for _ in range(max_iter):
+        # With a limit of zero most rows coincide: they are the estimate.
+        factor = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
+        new = weights * factor
+        new /= new.sum()
+        change = np.abs(new - current).max() * len(new)
+        current = new
+        if change <= tol:
+            break
+        distances = space.distances(space.vector(current))
+    return gram.restore(current)
+
+
+#: What remembered distances fall by, in a step.
+DECAY = 0.999
+
+
+def remembered(now: float, before: float) -> float:
+    """A typical distance: this step's or, if that is larger, an earlier one's, which fades.
+
+    The distances of gradients of single samples shrink as a network learns, but for those of the samples that are yet
+    to be learnt: seen from the others of the same step these look like outliers, seen from earlier steps they don't.
+    """
+    return max(now, DECAY * before)
+
+
+def huberised_weights(
+    rows: Rows, huber: float, rejection: float | None, before: float, *, tol: float, max_iter: int
+) -> tuple[FloatArray, float]:
+    """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows, all of them finite.
+    huber : float
+        Distance, in median distances, from which a row's weight falls.
+    rejection : float or None
+        Distance, in median distances, from which a row has no weight.
+    before : float
+        The scale of the step before; 0 at first.
+    tol, max_iter
+        As in :class:`HuberMean`.
+    """
+    solution, gram, _ = row_weights(rows, tol=max(tol, 1e-4), max_iter=max_iter)
+    space = GramSpace(gram.products, rows.weights, gram.rounding)
+    distances = space.distances(space.vector(solution.weights))
+    scale = remembered(gram.unit * lower_weighted_median(distances, rows.weights), before)
+    limit = scale / gram.unit
+    kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
+    weights = np.zeros(rows.n_rows)
+    start = solution.weights[kept] / solution.weights[kept].sum()
+    weights[kept] = huber_weights(
+        gram.subset(kept), rows.weights[kept], start, huber * limit, tol=tol, max_iter=max_iter
+    )
+    return weights, scale
