@@ -267,6 +267,9 @@ def block_step(
     ``outside`` (n,) are factors by which the rows' parts outside the block are scaled, other than
     :func:`outside_clip` says. The other parameters are those of :func:`block_geometric_median`.
     """
+    if len(part.columns) == rows.n_columns and memory is None:
+        step = part.rows.combine(part.weights)
+        return step, torch.zeros_like(step) if complement == "memory" else None
     index = part.columns.indices
     if complement == "zero" or len(index) == rows.n_columns:
         on_block = part.rows.combine(part.weights)

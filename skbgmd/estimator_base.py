@@ -48,11 +48,12 @@ PARAMETERS = """
         Passes over the data.
     batch_size : int, default=256
         Samples of a step; with ``groups``, samples from each client.
-    group_size : int or None, default=32
-        Samples whose mean gradient is a row of the matrix that is aggregated. Smaller groups leave more rows clean
-        when single samples are corrupt; larger ones cost less and keep minorities. None: plain training.
-    beta : float, default=0.1
-        Share of the coordinates that the geometric median looks at.
+    group_size : int or None, default=1
+        Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
+        Larger groups suit networks with layers that mix samples. None: plain training.
+    beta : float, default=1.0
+        Share of the coordinates that the median looks at; 0.1 in the paper. With 1.0 it looks at all of them, which
+        for single samples is as fast.
     selection : {{"top", "sample", "uniform"}}, default="top"
         How they are chosen, see :func:`skbgmd.block_geometric_median`.
     block : {{"unit", "coordinate"}}, default="unit"
@@ -61,9 +62,11 @@ PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    huber : float or None, default=None
+    huber : float or None, default={huber}
         Rows nearer to the median than so many median distances, which are remembered from step to step, count in full,
-        see :class:`skbgmd.aggregators.BlockGeometricMedian`. None: the geometric median.
+        see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
+        larger ones keep minorities. None: the geometric median, which overrules them. Only where rows are single
+        samples: means of groups and of clients are much more alike.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the median distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
@@ -139,12 +142,12 @@ class BlockGMDBase(BaseEstimator):
         lr: float = 0.005,
         max_epochs: int = 100,
         batch_size: int = 256,
-        group_size: int | None = 32,
-        beta: float = 0.1,
+        group_size: int | None = 1,
+        beta: float = 1.0,
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = None,
+        huber: float | None = 1.0,
         rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
@@ -223,8 +226,8 @@ class BlockGMDBase(BaseEstimator):
         super().set_params(**own)
         return self
 
-    def _checked_aggregator(self, seed: int) -> Aggregator:
-        """The aggregator that the parameters describe."""
+    def _checked_aggregator(self, seed: int, *, of_samples: bool = True) -> Aggregator:
+        """The aggregator that the parameters describe, for rows that are of single samples or not."""
         check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
         check_choice(self.block, "block", BLOCKS)
@@ -244,7 +247,7 @@ class BlockGMDBase(BaseEstimator):
                 block=self.block,
                 complement="weighted" if self.memory is None else "memory",
                 memory_rule=self.memory or "weighted",
-                huber=self.huber,
+                huber=self.huber if of_samples else None,
                 rejection=self.rejection,
                 random_state=seed,
             )
@@ -314,7 +317,9 @@ class BlockGMDBase(BaseEstimator):
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int) -> NeuralNet:
         robust = {
-            "aggregator": self._checked_aggregator(seed),
+            "aggregator": self._checked_aggregator(
+                seed, of_samples=self.group_size == 1 and samples.clients is None and self.local_steps == 1
+            ),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
             "gradients": self.gradients,

@@ -26,6 +26,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
 {
         PARAMETERS.format(
+            huber="2.0",
             criterion="None: cross-entropy, for networks that give logits.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
@@ -70,14 +71,17 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         lr: float = 0.005,
         max_epochs: int = 100,
         batch_size: int = 256,
-        group_size: int | None = 32,
-        beta: float = 0.1,
+        group_size: int | None = 1,
+        beta: float = 1.0,
         selection: str = "top",
+        block: str = "unit",
         memory: str | None = None,
+        huber: float | None = 2.0,
         rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",
         local_steps: int = 1,
+        gradients: str = "auto",
         gradient_corruption: Any = None,
         class_weight: Any = None,
         train_split: Any = None,
@@ -101,11 +105,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             group_size=group_size,
             beta=beta,
             selection=selection,
+            block=block,
             memory=memory,
+            huber=huber,
             rejection=rejection,
             mixing=mixing,
             aggregator=aggregator,
             local_steps=local_steps,
+            gradients=gradients,
             gradient_corruption=gradient_corruption,
             train_split=train_split,
             callbacks=callbacks,
@@ -246,7 +253,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
     median absolute deviation, and predictions are scaled back.
-{PARAMETERS.format(criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
+{PARAMETERS.format(huber="1.0", criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
     See Also
     --------
     BlockGMDClassifier : The same for classification.

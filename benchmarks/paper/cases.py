@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paper.methods import ALL, FILTERS, PAPER
+from paper.methods import ALL, FILTERS, PAPER, PLAIN
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class Protocol:
     resnet: Setting
     #: The network of the paper's size, to see that it trains; None: the one above is.
     wide: Setting | None
+    #: Groups of the paper's size, to compare times.
+    timed: Setting
     #: Of the paper's methods, and of the filters that it discusses besides.
     seeds: int
     filter_seeds: int
@@ -103,6 +105,7 @@ FULL = Protocol(
     lenet=Setting("LeNet", "fashion-mnist", 60_000, 32, 64, epochs=50),
     resnet=Setting("ResNet-18", "cifar-10", 50_000, 10, 128, epochs=200, local_steps=4),
     wide=None,
+    timed=Setting("LeNet", "fashion-mnist", 60_000, 32, 64, epochs=50),
     seeds=5,
     filter_seeds=5,
     learning_rates=(0.01, 0.02, 0.05, 0.1),
@@ -114,6 +117,7 @@ SHORT = Protocol(
     lenet=Setting("LeNet", "fashion-mnist", 4_096, 32, 8, epochs=4),
     resnet=Setting("ResNet-18", "cifar-10", 4_000, 10, 16, epochs=4, local_steps=2, width=8),
     wide=Setting("ResNet-18", "cifar-10", 640, 10, 8, epochs=1, local_steps=2),
+    timed=Setting("LeNet", "fashion-mnist", 8_192, 32, 64, epochs=8),
     seeds=3,
     filter_seeds=1,
     learning_rates=(0.02, 0.05, 0.1),
@@ -125,6 +129,7 @@ TINY = Protocol(
     lenet=Setting("perceptron", "digits", 256, 8, 8, epochs=1),
     resnet=Setting("ResNet-18", "shapes", 160, 10, 4, epochs=1, local_steps=2, width=4),
     wide=None,
+    timed=Setting("perceptron", "digits", 256, 8, 8, epochs=1),
     seeds=1,
     filter_seeds=1,
     learning_rates=(0.05,),
@@ -174,4 +179,11 @@ def betas(protocol: Protocol) -> list[Run]:
         Run(protocol.lenet, CLEAN, method, 0, beta=beta)
         for beta in protocol.betas
         for method in ("BGMD, paper", "BGMD, no memory", "BGMD")
+    ]
+
+
+def speed(protocol: Protocol) -> list[Run]:
+    """Time to an accuracy on clean data, methods interleaved; to be run with one job."""
+    return [
+        Run(protocol.timed, CLEAN, method, seed) for seed in range(protocol.seeds) for method in (PLAIN, "SGD", "BGMD")
     ]

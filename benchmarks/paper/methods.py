@@ -44,3 +44,5 @@ PAPER = ("SGD", "CMD", "GMD", "BGMD, paper", "BGMD, authors' code", "BGMD")
 #: What it discusses besides.
 FILTERS = ("norm filter", "trimmed norms", "Krum", "spectral filter")
 ALL = (*PAPER, *FILTERS)
+#: Plain training: SGD with the whole batch as one group.
+PLAIN = "SGD, one batch"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from scipy.stats import t
 
 from paper import figures
 from paper.cases import PROTOCOLS
-from paper.methods import ALL
+from paper.methods import ALL, PLAIN
 from paper.run import RESULTS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -37,6 +38,8 @@ PRINTED = {
 PRINTED_COLUMNS = ("SGD, printed", "CMD, printed", "BGMD, printed", "GMD, printed")
 #: From this error on, in distances of an honest row from their mean, a rule counts as broken down.
 BROKEN = 2.0
+#: Accuracies that are to be reached.
+LEVELS = (50, 60, 70)
 
 
 def accuracy_table(frame: pd.DataFrame, width: int | None = None) -> pd.DataFrame:
@@ -92,6 +95,35 @@ def costs_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame[["b", "d", "beta", "eps"]], times.map(lambda value: float(f"{value:.3g}"))], axis=1)
 
 
+def speed_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Seconds until test accuracies are reached, means over seeds, and their ratio to plain training's."""
+    lines = []
+    for method, rows in frame.groupby("method", sort=False):
+        curves = [figures.points(text) for text in rows["curve"]]
+        line: dict[str, Any] = {"method": method}
+        for level in LEVELS:
+            line[f"{level} %"] = float(np.mean([seconds_to(level, curve) for curve in curves]))
+        lines.append({**line, "end": rows["seconds"].mean(), "accuracy": _cell(rows)})
+    table = pd.DataFrame(lines)
+    columns = [f"{level} %" for level in LEVELS] + ["end"]
+    plain = table.loc[table["method"] == PLAIN, columns].iloc[0]
+    for column in columns:
+        ratios = table[column] / plain[column]
+        table[column] = [f"{seconds:.1f} s ({ratio:.2f})" for seconds, ratio in zip(table[column], ratios, strict=True)]
+    return table
+
+
+def seconds_to(level: float, curve: list[tuple[float, float]]) -> float:
+    """When a curve of accuracies first passes a level, between its points along a straight line."""
+    before = (0.0, 10.0)
+    for seconds, accuracy in curve:
+        if accuracy >= level:
+            share = (level - before[1]) / (accuracy - before[1])
+            return before[0] + share * (seconds - before[0])
+        before = (seconds, accuracy)
+    return float("nan")
+
+
 def write(table: pd.DataFrame, name: str, folder: Path) -> None:
     """A table as Markdown, to be read, and as CSV, for the pages of the documentation."""
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
@@ -118,6 +150,7 @@ def main() -> None:
         "grid": rates_table,
         "breakdown": breakdown_table,
         "costs": costs_table,
+        "speed": speed_table,
     }
     for name, frame in frames.items():
         if name in tables:

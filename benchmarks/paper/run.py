@@ -21,6 +21,7 @@ from tqdm import tqdm
 from paper import cases as trainings
 from paper.aggregation import BREAKDOWN, COSTS, breakdown, cost
 from paper.cases import PROTOCOLS, Protocol, Run
+from paper.methods import PLAIN
 from paper.theory import THEORY, theory
 from paper.training import train
 
@@ -33,6 +34,7 @@ TRAININGS: dict[str, Callable[[Protocol], list[Run]]] = {
     "homogeneous": trainings.homogeneous,
     "heterogeneous": trainings.heterogeneous,
     "betas": trainings.betas,
+    "speed": trainings.speed,
 }
 #: Experiments of many short measurements: their cases, what measures one, and the columns of what it gives.
 MEASUREMENTS: dict[
@@ -113,7 +115,8 @@ def with_rate(case: Any, rates: dict[tuple[str, str, str], float]) -> Any:
     """A training with its method's learning rate from the grid, where it has none of its own."""
     if not isinstance(case, Run) or case.lr is not None:
         return case
-    method = "BGMD, paper" if case.method == "BGMD, no memory" else case.method
+    # What has no grid of its own has that of its like.
+    method = {"BGMD, no memory": "BGMD, paper", PLAIN: "SGD"}.get(case.method, case.method)
     key = case.setting.network, str(case.setting.width), method
     if key not in rates:
         raise SystemExit(f"No learning rate of {key}: run the experiment `grid` first.")
@@ -155,7 +158,7 @@ def run_experiment(experiment: str, arguments: argparse.Namespace) -> None:
     names = OUTCOME if experiment in TRAININGS else MEASUREMENTS[experiment][2]
     columns = [*work[0][0], *(["learning rate"] if experiment in TRAININGS else []), *names, "protocol", *environment()]
     # What is timed side by side must not share the machine with others.
-    jobs = arguments.jobs if experiment in TRAININGS else 1
+    jobs = arguments.jobs if experiment in TRAININGS and experiment != "speed" else 1
     new = not path.exists()
     with path.open("a", newline="") as file, tqdm(total=len(work), desc=experiment) as progress:
         writer = csv.DictWriter(file, columns)

@@ -12,7 +12,7 @@ from skorch.callbacks import Callback
 
 from paper.cases import Corruption, Protocol, Run
 from paper.data import Images, load
-from paper.methods import methods
+from paper.methods import PLAIN, methods
 from paper.networks import network
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd.aggregators import NonFiniteRowsError
@@ -106,8 +106,8 @@ def _net(run: Run, curve: Curve, device: str) -> CorruptGroups:
         network(setting.network, setting.width),
         corruption=run.corruption,
         criterion=torch.nn.CrossEntropyLoss,
-        aggregator=methods(run.seed, run.beta)[run.method],
-        group_size=setting.samples,
+        aggregator=methods(run.seed, run.beta)["SGD" if run.method == PLAIN else run.method],
+        group_size=None if run.method == PLAIN else setting.samples,
         local_steps=setting.local_steps,
         gradient_corruption=attack,
         optimizer=torch.optim.SGD,

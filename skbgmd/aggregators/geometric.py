@@ -191,7 +191,8 @@ class BlockGeometricMedian(Aggregator):
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
         state = state or BlockState()
-        usable = usable_rows(rows, rows.finite)
+        # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
+        usable = usable_rows(rows, rows.gram().finite if self.beta == 1.0 else rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         block = select_block(
             some,
@@ -230,6 +231,8 @@ class BlockGeometricMedian(Aggregator):
         return Aggregate(vector, weights, block.indices, self._mass(some, part)), replace(after, memory=memory)
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
+        if len(part.columns) == rows.n_columns:
+            return 1.0
         scale = clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
         whole, inside = scale * rows.norms(), scale * part.rows.norms()
         unit = float(whole.max())  # so that no square overflows

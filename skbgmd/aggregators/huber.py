@@ -80,6 +80,8 @@ def huber_weights(
 
 #: What remembered distances fall by, in a step.
 DECAY = 0.999
+#: Relative accuracy of the median that it starts from.
+START = 1e-2
 
 
 def remembered(now: float, before: float) -> float:
@@ -109,7 +111,8 @@ def huberised_weights(
     tol, max_iter
         As in :class:`HuberMean`.
     """
-    solution, gram, _ = row_weights(rows, tol=max(tol, 1e-4), max_iter=max_iter)
+    # Any median that is proved to be near the best one bounds what corrupt rows can do; Huber's mean goes on from it.
+    solution, gram, _ = row_weights(rows, tol=max(tol, START), max_iter=max_iter)
     space = GramSpace(gram.products, rows.weights, gram.rounding)
     distances = space.distances(space.vector(solution.weights))
     scale = remembered(gram.unit * lower_weighted_median(distances, rows.weights), before)

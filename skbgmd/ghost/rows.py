@@ -85,12 +85,13 @@ class GhostRows(StreamedRows):
         total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64, device=self.device)
         for _, factor in self.factors:
             total += factor.converted(dtype).gram()
+        # Squares as sums of products may come out a little below zero; above the diagonal there may be anything.
+        diagonal = total.diagonal().clamp_min(0.0)
+        below = total.tril_(-1)
+        total = below + below.T
+        total.diagonal().copy_(diagonal)
         products: FloatArray = total.cpu().numpy()
-        squares = np.diagonal(products).copy()
-        finite: BoolArray = np.isfinite(squares)
-        # Products of long sums may be a little off symmetry, and squares below zero.
-        products = np.tril(products) + np.tril(products, -1).T
-        np.fill_diagonal(products, np.maximum(squares, 0.0))
+        finite: BoolArray = np.isfinite(np.diagonal(products))
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))

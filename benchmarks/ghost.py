@@ -1,0 +1,210 @@
+"""Steps with a row for each sample: against plain steps, against per-sample gradients by vmap, and whole fits.
+
+Rows of results/ghost.csv: medians over rounds in which all variants take turns, and ratios to the plain step of the
+same module and batch in the same run. Peak memory is that of the process above what it was before the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import environment
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean
+from skbgmd.lenet import LeNet
+
+RESULTS = Path(__file__).resolve().parent / "results" / "ghost.csv"
+BATCH = 256
+
+
+class Encoder(nn.Module):
+    """A transformer encoder of two layers, and a linear layer on the mean over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.encoder(x).mean(dim=1))
+        return result
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "MLP 784-512-256-10": (perceptron, (784,)),
+    "LeNet": (LeNet, (1, 28, 28)),
+    "transformer (32, 64)": (Encoder, (32, 64)),
+}
+VARIANTS: dict[str, tuple[Any, int | None, str]] = {
+    "plain": (Mean(), None, "auto"),
+    "geometric median": (GeometricMedian(), 1, "one_pass"),
+    "Huber, the default": (BlockGeometricMedian(1.0, huber=2.0, rejection=10.0), 1, "one_pass"),
+    "block of units, beta=0.1": (BlockGeometricMedian(0.1, block="unit"), 1, "one_pass"),
+    "block of coordinates, beta=0.1": (BlockGeometricMedian(0.1), 1, "one_pass"),
+    "median, groups of 32, one pass": (GeometricMedian(), 32, "one_pass"),
+    "median, groups of 32, micro-batches": (GeometricMedian(), 32, "micro_batches"),
+}
+
+
+def data(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn((BATCH, *shape), generator=generator), torch.randint(10, (BATCH,), generator=generator)
+
+
+def stepper(module: nn.Module, batch: Any, variant: str) -> Callable[[], Any]:
+    aggregator, group_size, gradients = VARIANTS[variant]
+    net = RobustNeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        aggregator=aggregator,
+        group_size=group_size,
+        gradients=gradients,
+        lr=0.01,
+        random_state=0,
+        verbose=0,
+    ).initialize()
+    return lambda: net.train_step(batch)
+
+
+def by_vmap(module: nn.Module, batch: Any) -> Callable[[], Any]:
+    """Per-sample gradients written out, and the same median of them."""
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+
+    def loss(values: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(functional_call(module, values, (x[None],)), y[None])
+
+    per_sample = vmap(grad(loss), (None, 0, 0), randomness="different")
+
+    def step() -> Any:
+        gradients = per_sample(parameters, *batch)
+        return geometric_median(torch.cat([value.flatten(1) for value in gradients.values()], dim=1))
+
+    return step
+
+
+def steps(rounds: int) -> list[dict[str, Any]]:
+    """Times of steps, all variants in turn."""
+    rows = []
+    for name, (make, shape) in MODULES.items():
+        torch.manual_seed(0)
+        module, batch = make(), data(shape)
+        runs = {variant: stepper(module, batch, variant) for variant in VARIANTS}
+        times: dict[str, list[float]] = {variant: [] for variant in runs}
+        for _ in range(rounds):
+            for variant, run in runs.items():
+                # The last ones would take most of the time, and are not what is compared closely.
+                if variant == "block of coordinates, beta=0.1" and len(times[variant]) >= 4:
+                    continue
+                start = time.perf_counter()
+                run()
+                times[variant].append(time.perf_counter() - start)
+        if "transformer" not in name:
+            run = by_vmap(module, batch)
+            times["vmap and median"] = []
+            for _ in range(3):
+                start = time.perf_counter()
+                run()
+                times["vmap and median"].append(time.perf_counter() - start)
+        medians = {variant: float(np.median(values[1:])) for variant, values in times.items()}
+        for variant, seconds in medians.items():
+            ratio = seconds / medians["plain"]
+            rows.append({"case": name, "variant": variant, "ms": 1e3 * seconds, "ratio": ratio})
+    return rows
+
+
+def memory_of(name: str, variant: str) -> float:
+    """Peak memory of two steps above that of two plain ones, in MB, in a process of its own."""
+    torch.set_num_threads(1)
+    make, shape = MODULES[name]
+    module, batch = make(), data(shape)
+    plain = stepper(module, batch, "plain")
+    plain()
+    plain()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run = by_vmap(module, batch) if variant == "vmap and median" else stepper(module, batch, variant)
+    run()
+    run()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024.0
+
+
+def memories() -> list[dict[str, Any]]:
+    rows = []
+    for name in ("MLP 784-512-256-10", "LeNet"):
+        for variant in ("geometric median", "Huber, the default", "block of units, beta=0.1", "vmap and median"):
+            with get_context("spawn").Pool(1) as pool:
+                rows.append({"case": name, "variant": variant, "peak MB": pool.apply(memory_of, (name, variant))})
+    return rows
+
+
+def fits(rounds: int, epochs: int) -> list[dict[str, Any]]:
+    """The estimator's fit against MLPClassifier's: equal epochs, batches, layers and optimizer."""
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16.0).astype(np.float32)
+    common = {"hidden_layer_sizes": (100,), "batch_size": 256, "random_state": 0}
+    models = {
+        "MLPClassifier": lambda: MLPClassifier(max_iter=epochs, n_iter_no_change=epochs, tol=0.0, **common),
+        "plain training": lambda: BlockGMDClassifier(max_epochs=epochs, aggregator="mean", group_size=None, **common),
+        "default": lambda: BlockGMDClassifier(max_epochs=epochs, **common),
+        "beta=0.1": lambda: BlockGMDClassifier(max_epochs=epochs, beta=0.1, **common),
+        "groups of 32": lambda: BlockGMDClassifier(max_epochs=epochs, group_size=32, **common),
+    }
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, make in models.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                start = time.perf_counter()
+                make().fit(X, y)
+            times[name].append(time.perf_counter() - start)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    return [
+        {
+            "case": f"fit, digits, {epochs} epochs",
+            "variant": name,
+            "ms": 1e3 * value,
+            "ratio": value / medians["MLPClassifier"],
+        }
+        for name, value in medians.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = [*fits(5, 50), *steps(arguments.rounds), *memories()]
+    with arguments.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["case", "variant", "ms", "ratio", "peak MB", *environment()])
+        writer.writeheader()
+        for row in rows:
+            rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+            writer.writerow({**rounded, **environment()})
+            print(rounded)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Tables of what was measured sample by sample, from results/*.csv into docs/results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from paper.report import DOCS, write
+from per_sample import PLAIN
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def per_sample(frame: pd.DataFrame) -> pd.DataFrame:
+    """Balanced accuracy of each rule: means over data sets, and the difference to plain training on clean data."""
+    frame = frame.assign(balanced=100.0 * frame["balanced"])
+    lines = []
+    for rule, rows in frame.groupby("rule", sort=False):
+        line = {"rule": rule, "seeds": rows["seed"].nunique()}
+        for corruption, some in rows.groupby("corruption", sort=False):
+            line[corruption] = f"{some.groupby('data')['balanced'].mean().mean():.1f}"
+        lines.append({**line, **_clean_difference(frame, rule)})
+    return pd.DataFrame(lines)
+
+
+def _clean_difference(frame: pd.DataFrame, rule: str) -> dict[str, str]:
+    clean = frame[frame["corruption"] == "none"].pivot_table(
+        index=["data", "seed"], columns="rule", values="balanced", sort=False
+    )
+    by_data = (clean[rule] - clean[PLAIN]).dropna().groupby("data", sort=False).mean()
+    return {"clean, against plain": f"{by_data.mean():+.1f}", "worst data set": f"{by_data.min():+.1f}"}
+
+
+def clean_by_data(frame: pd.DataFrame) -> pd.DataFrame:
+    """Balanced accuracy on clean data, by data set."""
+    frame = frame[frame["corruption"] == "none"].assign(balanced=100.0 * frame["balanced"])
+    return frame.pivot_table(index="rule", columns="data", values="balanced", sort=False).round(1).reset_index()
+
+
+def suspects(frame: pd.DataFrame) -> pd.DataFrame:
+    """Areas under the ROC curve, means over seeds, and over data sets by corruption."""
+    finders = list(frame.columns[3:8])
+    by_data = frame.groupby(["corruption", "data"], sort=False)[finders].mean().round(2).reset_index()
+    overall = frame.groupby("corruption", sort=False)[finders].mean().round(2).reset_index()
+    return pd.concat([overall.assign(data="mean of all"), by_data])[["corruption", "data", *finders]]
+
+
+def regression(frame: pd.DataFrame) -> pd.DataFrame:
+    """R^2 by regressor, truth, place and share of outliers: means over seeds; below -9.99 it says so."""
+    frame = frame.assign(case=frame["outliers in"] + ", " + frame["percent"].astype(str) + " %")
+    frame.loc[frame["percent"] == 0, "case"] = "none"
+    table = frame.pivot_table(index=["truth", "regressor"], columns="case", values="R2", sort=False)
+    return table.map(lambda value: "< -9.99" if value < -9.99 else f"{value:.2f}").reset_index()
+
+
+def ghost(frame: pd.DataFrame) -> pd.DataFrame:
+    """Times, ratios and peak memory."""
+    return frame[["case", "variant", "ms", "ratio", "peak MB"]]
+
+
+def main() -> None:
+    tables = {
+        "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
+        "suspects": {"suspects": suspects},
+        "regression": {"regression": regression},
+        "ghost": {"ghost": ghost},
+    }
+    for name, made in tables.items():
+        path = RESULTS / f"{name}.csv"
+        if path.exists():
+            for target, table in made.items():
+                write(table(pd.read_csv(path)), target, DOCS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Blocks: runs of columns, and whole units."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skbgmd.columns import Columns, Units
+
+PARAMETERS = [torch.zeros(3, 4), torch.zeros(3), torch.zeros(2, 2, 2)]
+
+
+def test_units_are_slices_along_the_first_axis() -> None:
+    units = Units.of(PARAMETERS)
+    assert units.total == 23
+    assert units.starts.tolist() == [0, 4, 8, 12, 13, 14, 15, 19]
+    assert units.sizes.tolist() == [4, 4, 4, 1, 1, 1, 4, 4]
+    assert len(units) == 23
+    assert units.indices.tolist() == list(range(23))
+
+
+def test_choosing_takes_units_in_the_order_of_their_keys_until_there_are_enough_columns() -> None:
+    units = Units.of(PARAMETERS)
+    keys = torch.tensor([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0])
+    assert units.choose(keys, 1).chosen.tolist() == [1]
+    chosen = units.choose(keys, 5)
+    assert chosen.chosen.tolist() == [1, 3]
+    assert chosen.indices.tolist() == [4, 5, 6, 7, 12]
+    assert len(chosen) == 5
+    assert units.choose(keys, 6).chosen.tolist() == [1, 3, 7]
+    assert len(units.choose(keys, 23)) == 23
+
+
+def test_sums_and_places() -> None:
+    units = Units.of(PARAMETERS)
+    values = torch.arange(23.0)
+    expected = [values[start : start + size].sum() for start, size in zip(units.starts, units.sizes, strict=True)]
+    assert units.sums(values).tolist() == [float(value) for value in expected]
+    chosen = units.choose(torch.tensor([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0]), 9)
+    assert chosen.within(0, 12).tolist() == [1]
+    assert chosen.within(12, 15).tolist() == [0]
+    assert chosen.within(15, 23).tolist() == [1]
+
+
+def test_runs_at_the_end_of_the_matrix() -> None:
+    columns = Columns(torch.tensor([0, 2]), 3, 8)
+    assert columns.indices.tolist() == [0, 1, 2, 6, 7]
+    assert len(columns) == 5
+    assert columns.device == torch.device("cpu")
+    assert np.array_equal(Columns(torch.tensor([1, 4]), 1, 8).indices, [1, 4])

@@ -1,0 +1,89 @@
+"""Suspects: the samples that were trusted least, and their picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits, make_regression
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.suspects import SampleTrustDisplay, find_suspects, sample_losses
+
+
+@pytest.fixture(scope="module")
+def wrong_labels() -> Any:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:600] / 16.0, y[:600].copy()
+    wrong = np.arange(600) % 10 == 3
+    y[wrong] = (y[wrong] + 1) % 10
+    model = BlockGMDClassifier(huber=1.0, max_epochs=40, random_state=0).fit(X, y)
+    return model, X, y, wrong
+
+
+def test_wrong_labels_are_found(wrong_labels: Any) -> None:
+    model, _, _, wrong = wrong_labels
+    assert roc_auc_score(wrong, -model.sample_trust_) > 0.95
+    suspects = find_suspects(model, 60)
+    assert suspects.dtype == np.int64
+    assert np.all(np.diff(model.sample_trust_[suspects]) >= 0.0)
+    assert wrong[suspects].mean() > 0.7
+    np.testing.assert_array_equal(find_suspects(model, fraction=0.1), suspects)
+
+
+def test_wrong_targets_are_found() -> None:
+    X, y = make_regression(300, 5, noise=1.0, random_state=0)
+    y[::10] += 30.0 * y.std()
+    model = BlockGMDRegressor(max_epochs=40, random_state=0).fit(X, y)
+    assert len(set(find_suspects(model, 30)) & set(range(0, 300, 10))) > 24
+    assert sample_losses(model, X, y)[::10].min() > np.median(sample_losses(model, X, y))
+
+
+def test_what_is_not_known_is_no_suspect() -> None:
+    fitted = BlockGMDClassifier()
+    fitted.sample_trust_ = np.array([np.nan, 0.3, 0.1, np.nan])
+    assert find_suspects(fitted, 3).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "One of n_suspects and fraction must be given"),
+        ({"n_suspects": 2, "fraction": 0.1}, "One of n_suspects and fraction must be given"),
+        ({"n_suspects": 601}, "at most the number of samples, 600; found 601"),
+        ({"n_suspects": 0}, "n_suspects must be"),
+        ({"fraction": 1.5}, "fraction must be"),
+    ],
+)
+def test_arguments_are_checked(wrong_labels: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_suspects(wrong_labels[0], **arguments)
+
+
+def test_unknown_trust_and_unfitted_estimators() -> None:
+    fitted = BlockGMDClassifier()
+    fitted.sample_trust_ = np.full(3, np.nan)
+    with pytest.raises(ValueError, match="found only NaN"):
+        find_suspects(fitted, 1)
+    with pytest.raises(NotFittedError):
+        find_suspects(BlockGMDClassifier(), 1)
+
+
+def test_display(wrong_labels: Any) -> None:
+    model, X, y, wrong = wrong_labels
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
+    left, right = display.axes_
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["clean", "corrupted"]
+    assert sum(patch.get_height() for patch in left.patches) == 600
+    assert sum(len(line.get_xdata()) for line in right.lines) == 600
+    assert display.figure_ is left.figure
+    with pytest.raises(ValueError, match="y must be of the 600 samples"):
+        SampleTrustDisplay.from_estimator(model, X, y[:5])
+    plt.close("all")
