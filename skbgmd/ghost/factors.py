@@ -211,10 +211,22 @@ class Outer(Factor):
         left = (self.left * weights[:, None, None]).flatten(0, 1)
         torch.mm(left.T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
 
-    def gram(self) -> torch.Tensor:
+    def has_bias(self, other: Factor) -> bool:
+        """Whether the other factor is that of a bias of the same layer at one position."""
+        return (
+            self.positions == 1
+            and isinstance(other, Explicit)
+            and other.values.shape == (self.n_rows, self.n_units)
+            and torch.equal(other.values.to(self.left.dtype), self.left[:, 0])
+        )
+
+    def gram(self, plus: float = 0.0) -> torch.Tensor:
+        """Inner products of the rows; ``plus`` is added to those of what units share."""
         if self.positions == 1:
             left, right = self.left[:, 0], self.right[:, 0]
-            return (left @ left.T).mul_(right @ right.T)
+            shared = right @ right.T
+            return (left @ left.T).mul_(shared.add_(plus) if plus else shared)
+        assert not plus, "a bias of several positions is no outer product with ones"
         return self._gram_by_products() if self._by_products < self._written_out else super().gram()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
-from skbgmd.ghost.factors import Factor
+from skbgmd.ghost.factors import Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.rows import Rows
 from skbgmd.streaming import StreamedRows, draw_in
@@ -83,8 +83,8 @@ class GhostRows(StreamedRows):
 
     def _gram_in(self, dtype: torch.dtype) -> Gram:
         total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64, device=self.device)
-        for _, factor in self.factors:
-            total += factor.converted(dtype).gram()
+        for part in _gram_parts([factor for _, factor in self.factors], dtype):
+            total += part
         # Squares as sums of products may come out a little below zero; above the diagonal there may be anything.
         diagonal = total.diagonal().clamp_min(0.0)
         below = total.tril_(-1)
@@ -278,6 +278,19 @@ class _SomeColumns(StreamedRows):
         some._gram = None if self._gram is None else self._gram.subset(index)
         some._norms = None if self._norms is None else self._norms[index]
         return some
+
+
+def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Gram matrices that add up to that of all factors."""
+    left = list(factors)
+    while left:
+        factor = left.pop(0).converted(dtype)
+        if left and isinstance(factor, Outer) and factor.has_bias(left[0]):
+            left.pop(0)
+            # Of a layer's weights and bias at once: the bias is a weight of an input of one.
+            yield factor.gram(plus=1.0)
+        else:
+            yield factor.gram()
 
 
 def _drawn_in(gram: Gram, reach: float) -> Gram:
