@@ -36,7 +36,9 @@ def main() -> None:
                 rng = np.random.RandomState(seed)
                 clients = np.where(rng.rand(len(y)) < skew, y, rng.randint(0, 10, size=len(y)))
                 for rule, settings in RULES.items():
-                    model = BlockGMDClassifier(batch_size=16, max_epochs=30, random_state=seed, **settings)
+                    model = BlockGMDClassifier(
+                        batch_size=16, max_epochs=30, beta=0.1, block="coordinate", random_state=seed, **settings
+                    )
                     accuracy = model.fit(X, y, groups=clients).score(X_test, y_test)
                     row = {"skew": skew, "rule": rule, "seed": seed, "accuracy": round(100 * accuracy, 1)}
                     writer.writerow({**row, **around})

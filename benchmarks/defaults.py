@@ -38,9 +38,16 @@ FRACTION = 0.3
 COLUMNS = ("data", "corruption", "rule", "seed", "score", "balanced", "seconds", "epochs")
 
 #: What holds for a rule that doesn't say otherwise.
-COMMON = {"batch_size": 128, "mixing": None, "rejection": None}
+COMMON = {
+    "batch_size": 128,
+    "mixing": None,
+    "rejection": None,
+    "beta": 0.1,
+    "block": "coordinate",
+    "huber": None,
+}
 SQUARED = {"criterion": torch.nn.MSELoss}
-#: What the comparison made the default, as it is in the estimators.
+#: What the comparison chose for groups of samples; single samples have a comparison of their own (per_sample.py).
 DEFAULTS = "default: block with rejection, groups of 32, batches of 256"
 #: Plain training to compare it with.
 PEER = "plain, batches of 256"
@@ -58,7 +65,7 @@ RULES: dict[str, dict[str, Any]] = {
     PEER: {"aggregator": "mean", "group_size": None, "batch_size": 256},
     "nearest + block, groups of 32, batches of 256": {"group_size": 32, "mixing": "nearest", "batch_size": 256},
     "block, groups of 32, batches of 256": {"group_size": 32, "batch_size": 256},
-    DEFAULTS: {},
+    DEFAULTS: {"group_size": 32, "batch_size": 256, "rejection": 10.0},
 }
 #: Rules that take the estimators' loss in regression too, as the default does.
 SMOOTH_BY_DEFAULT = ("nearest + block, groups of 32, batches of 256", "block, groups of 32, batches of 256")
@@ -129,9 +136,8 @@ def train(data: str, corruption: str, rule: str, seed: int, epochs: int) -> dict
         y[wrong] += 20.0 * y.std() * (1.0 + rng.rand(len(wrong)))
     kind = BlockGMDRegressor if data in REGRESSION else BlockGMDClassifier
     settings = (RULES | REGRESSION_RULES)[rule]
-    if rule != DEFAULTS:
-        squared = data in REGRESSION and rule not in SMOOTH_BY_DEFAULT
-        settings = {**COMMON, **(SQUARED if squared else {}), **settings}
+    squared = data in REGRESSION and rule not in (*SMOOTH_BY_DEFAULT, DEFAULTS)
+    settings = {**COMMON, **(SQUARED if squared else {}), **settings}
     model = kind(max_epochs=epochs, random_state=seed, **settings)
     start = time.perf_counter()
     model.fit(X, y)

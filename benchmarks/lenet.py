@@ -58,6 +58,8 @@ def train(rule: str, corrupt: bool, *, epochs: int, lr: float, seed: int, device
         lr=lr,
         batch_size=2048,
         group_size=64,
+        beta=0.1,
+        block="coordinate",
         max_epochs=epochs,
         gradient_corruption=BitFlip(0.4) if corrupt else None,
         device=device,

@@ -28,7 +28,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "coordinate median": {"aggregator": "coordinate_median"},
     "geometric median": {"aggregator": "geometric_median"},
     "BGMD, published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
-    "BGMD": {},
+    "BGMD": {"beta": 0.1, "block": "coordinate"},
 }
 #: What is corrupt, and what that means.
 KINDS = {

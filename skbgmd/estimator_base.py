@@ -65,7 +65,8 @@ PARAMETERS = """
     huber : float or None, default={huber}
         Rows nearer to the median than so many median distances, which are remembered from step to step, count in full,
         see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
-        larger ones keep minorities. None: the geometric median, which overrules them. Only where rows are single
+        larger ones keep minorities. None: the geometric median, which overrules
+        minorities, and in regression is what withstands gross outliers. Only where rows are single
         samples: means of groups and of clients are much more alike.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the median distance, more than 1, are left out, and the
@@ -147,7 +148,7 @@ class BlockGMDBase(BaseEstimator):
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = 1.0,
+        huber: float | None = None,
         rejection: float | None = 10.0,
         mixing: str | None = None,
         aggregator: str | Aggregator = "block_geometric_median",

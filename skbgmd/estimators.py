@@ -253,7 +253,14 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
     median absolute deviation, and predictions are scaled back.
-{PARAMETERS.format(huber="1.0", criterion="None: ``SmoothL1Loss`` of the scaled targets.", class_weight="", classes="")}
+{
+        PARAMETERS.format(
+            huber="None",
+            criterion="None: ``SmoothL1Loss`` of the scaled targets.",
+            class_weight="",
+            classes="",
+        )
+    }
     See Also
     --------
     BlockGMDClassifier : The same for classification.
