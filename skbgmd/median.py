@@ -226,6 +226,16 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
     return solution, gram, n_iter
 
 
+def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArray, Gram, FloatArray]:
+    """Weights of the geometric median, the Gram matrix it was found in, and the distances (n,) of the rows to it.
+
+    Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
+    """
+    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
+    space = GramSpace(gram.products, rows.weights, gram.rounding)
+    return solution.weights, gram, space.distances(space.vector(solution.weights))
+
+
 def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 

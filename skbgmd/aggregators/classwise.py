@@ -8,9 +8,8 @@ from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.geometric import check_rejection
 from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray
-from skbgmd.median import gram_weights, lower_weighted_median, row_weights
+from skbgmd.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows
-from skbgmd.spaces import GramSpace
 
 
 class ClasswiseMedian(RowWeighting):
@@ -42,9 +41,7 @@ class ClasswiseMedian(RowWeighting):
         check_integer(self.max_iter, "max_iter")
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        solution, gram, _ = row_weights(rows, tol=self.tol, max_iter=self.max_iter)
-        space = GramSpace(gram.products, rows.weights, gram.rounding)
-        distances = space.distances(space.vector(solution.weights))
+        _, gram, distances = median_distances(rows, tol=self.tol, max_iter=self.max_iter)
         near = distances <= self.rejection * lower_weighted_median(distances, rows.weights)
         labels = np.zeros(rows.n_rows) if rows.labels is None else rows.labels
         weights = np.zeros(rows.n_rows)

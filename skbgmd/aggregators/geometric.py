@@ -24,10 +24,9 @@ from skbgmd.block import (
     select_block,
 )
 from skbgmd.gram import BoolArray, FloatArray
-from skbgmd.median import gram_weights, lower_weighted_median, row_weights
+from skbgmd.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
-from skbgmd.spaces import GramSpace
 
 
 class GeometricMedian(RowWeighting):
@@ -75,12 +74,9 @@ def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter:
     Less than half of the weight can move the first median only so far, and so too the median distance and
     what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
     """
-    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
-    weights: FloatArray = solution.weights
+    weights, gram, distances = median_distances(rows, tol=tol, max_iter=max_iter)
     if rejection is None:
         return weights
-    space = GramSpace(gram.products, rows.weights, gram.rounding)
-    distances = space.distances(space.vector(weights))
     near = np.flatnonzero(distances <= rejection * lower_weighted_median(distances, rows.weights))
     if len(near) == rows.n_rows:
         return weights

@@ -7,7 +7,7 @@ import numpy as np
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray, Gram
-from skbgmd.median import lower_weighted_median, row_weights
+from skbgmd.median import lower_weighted_median, median_distances
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
 
@@ -39,11 +39,9 @@ class HuberMean(RowWeighting):
         check_integer(self.max_iter, "max_iter")
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        solution, gram, _ = row_weights(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
-        space = GramSpace(gram.products, rows.weights, gram.rounding)
-        distances = space.distances(space.vector(solution.weights))
+        start, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
         limit = self.c * lower_weighted_median(distances, rows.weights)
-        return huber_weights(gram, rows.weights, solution.weights, limit, tol=self.tol, max_iter=self.max_iter)
+        return huber_weights(gram, rows.weights, start, limit, tol=self.tol, max_iter=self.max_iter)
 
 
 def huber_weights(
@@ -112,15 +110,11 @@ def huberised_weights(
         As in :class:`HuberMean`.
     """
     # Any median that is proved to be near the best one bounds what corrupt rows can do; Huber's mean goes on from it.
-    solution, gram, _ = row_weights(rows, tol=max(tol, START), max_iter=max_iter)
-    space = GramSpace(gram.products, rows.weights, gram.rounding)
-    distances = space.distances(space.vector(solution.weights))
+    start, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
     scale = remembered(gram.unit * lower_weighted_median(distances, rows.weights), before)
     limit = scale / gram.unit
     kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
     weights = np.zeros(rows.n_rows)
-    start = solution.weights[kept] / solution.weights[kept].sum()
-    weights[kept] = huber_weights(
-        gram.subset(kept), rows.weights[kept], start, huber * limit, tol=tol, max_iter=max_iter
-    )
+    near, of_near = gram.subset(kept), start[kept] / start[kept].sum()
+    weights[kept] = huber_weights(near, rows.weights[kept], of_near, huber * limit, tol=tol, max_iter=max_iter)
     return weights, scale
