@@ -111,8 +111,11 @@ class Units:
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values of the columns (total,) over each unit, chosen or not."""
-        sums = np.add.reduceat(values.cpu().numpy(), self.starts)
-        return torch.from_numpy(sums).to(values.device)
+        if values.device.type == "cpu":
+            # Several times as fast as torch's.
+            return torch.from_numpy(np.add.reduceat(values.numpy(), self.starts))
+        lengths = torch.from_numpy(self.sizes).to(values.device)
+        return torch.segment_reduce(values, "sum", lengths=lengths)
 
     def within(self, start: int, stop: int) -> torch.Tensor:
         """Chosen units among the columns from ``start`` to ``stop``, counted from there."""

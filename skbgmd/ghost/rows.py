@@ -284,13 +284,13 @@ def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch
     """Gram matrices that add up to that of all factors."""
     left = list(factors)
     while left:
-        factor = left.pop(0).converted(dtype)
+        factor = left.pop(0)
         if left and isinstance(factor, Outer) and factor.has_bias(left[0]):
             left.pop(0)
             # Of a layer's weights and bias at once: the bias is a weight of an input of one.
-            yield factor.gram(plus=1.0)
+            yield factor.converted(dtype).gram(plus=1.0)
         else:
-            yield factor.gram()
+            yield factor.converted(dtype).gram()
 
 
 def _drawn_in(gram: Gram, reach: float) -> Gram:
