@@ -212,15 +212,19 @@ class _Recorder:
         self.tape, self.name = tape, name
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        outputs = [value for value in _tensors(output) if value.grad_fn is not None]
-        if not outputs:
+        everything = _tensors(output)
+        differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
+        if not differentiable:
             return
         given = _tensors((args, kwargs))
         rule = rule_of(layer)
 
         def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
             if rule is None:
-                factors: Factors = per_sample_factors(layer, (args, kwargs), gradients, n)
+                of_all: list[torch.Tensor | None] = [None] * len(everything)
+                for number, gradient in zip(differentiable, gradients, strict=True):
+                    of_all[number] = gradient
+                factors: Factors = per_sample_factors(layer, (args, kwargs), of_all, n)
             else:
                 gradient = gradients[0]
                 assert gradient is not None, "a layer with a rule has one output"
@@ -236,6 +240,7 @@ class _Recorder:
                     yield parameter, unit, factor
                     unit += factor.n_units
 
+        outputs = [everything[number] for number in differentiable]
         self.tape.calls.append(_call(self.name, given, outputs, parts))
 
 

@@ -291,6 +291,23 @@ def test_unknown_layers_by_torch_func_and_by_a_rule_of_ones_own() -> None:
     assert used
 
 
+def test_an_output_without_gradient_before_the_one_with() -> None:
+    class Two(Scale):
+        def forward(self, x: torch.Tensor) -> Any:
+            return x.detach().argmax(dim=1), self.factor * x
+
+    class Second(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two = Two()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.two(x)[1]
+            return result
+
+    check(Second(), made((5, 3), torch.float32, 0))
+
+
 def test_frozen_parameters_are_left_out() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     module[0].weight.requires_grad_(False)
