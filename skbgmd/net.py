@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
-from skorch.dataset import get_len, unpack_data
+from skorch.dataset import unpack_data
 from skorch.utils import multi_indexing
 
 from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.arrays import check_choice, check_integer
-from skbgmd.batches import ArrayLoader, even_slices
+from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import group_rows, is_better_written_out, why_not, write_out
 from skbgmd.randomness import random_source
@@ -212,21 +213,20 @@ class _RobustTraining(NeuralNet):
         step : dict
             ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
         """
-        slices = _slices(batch, self.group_size)
+        slices = group_slices(batch, self.group_size)
         weight = getattr(batch, "weight", None)
         if len(slices) == 1 and weight is None and self.local_steps == 1:
             self._remember_trust(batch, slices, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             return step
         self._set_training(True)
-        weights = _group_weights(slices, weight)
+        weights = group_weights(slices, weight)
         gradients = self._gradient_matrix()
         collected = self._one_pass(gradients, batch, slices, weights, fit_params)
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, fit_params)
         rows, losses, predictions = collected
-        rows.labels = _labels(batch, slices)
-        aggregate = self._aggregate(rows, weights)
+        aggregate = self._aggregate(rows, weights, sample_classes(batch, slices))
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
@@ -244,34 +244,38 @@ class _RobustTraining(NeuralNet):
     ) -> Collected | None:
         """Rows of one forward and backward pass; None where micro-batches it must be, or they are cheaper."""
         X, y = unpack_data(batch)
-        if not self._takes_one_pass(gradients, y, slices):
-            return None
         try:
-            with Tape(self.module_, gradients.parameters) as tape:
+            tape = self._tape(gradients, y, slices)
+            if tape is None:
+                return None
+            with tape:
                 predicted = self.infer(X, **fit_params)
             with _reduction(self.criterion_, "none"):
                 each = self.get_loss(predicted, y, X=X, training=True)
-            each = each.reshape(len(each), -1).mean(dim=1) * _shares(batch, slices, weights).to(each)
-            rows = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
+            each = each.reshape(len(each), -1).mean(dim=1) * loss_shares(batch, slices, weights).to(each)
+            ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
         except GhostError:
             if self.gradients == "one_pass":
                 raise
             # It won't do in the next step either.
             self._no_one_pass_ = True
             return None
-        if self.gradient_corruption is not None or is_better_written_out(rows):
-            return Collected(write_out(rows, gradients.rows(len(slices))), _sums(each, slices), predicted)
-        return Collected(rows, _sums(each, slices), predicted)
+        rows: DenseRows | GhostRows = ghosts
+        if self.gradient_corruption is not None or is_better_written_out(ghosts):
+            rows = write_out(ghosts, gradients.rows(len(slices)))
+        return Collected(rows, group_sums(each, slices), predicted)
 
-    def _takes_one_pass(self, gradients: GradientMatrix, y: Any, slices: list[slice]) -> bool:
+    def _tape(self, gradients: GradientMatrix, y: Any, slices: list[slice]) -> Tape | None:
+        """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
-            return False
+            return None
         if self.gradients == "auto" and max(part.stop - part.start for part in slices) > ONE_PASS_GROUP:
-            return False
-        reason = why_not(self, gradients.parameters, y)
-        if reason is not None and self.gradients == "one_pass":
-            raise GhostError(f'gradients="one_pass" can\'t be: {reason}.')
-        return reason is None
+            return None
+        tape = Tape(self.module_, gradients.parameters)
+        reason = why_not(self, tape, y)
+        if reason is not None:
+            raise GhostError(f"One pass for all groups can't be: {reason}.")
+        return tape
 
     def _micro_batches(
         self,
@@ -303,7 +307,7 @@ class _RobustTraining(NeuralNet):
         for number, part in enumerate(slices):
             compute = [
                 partial(self._group_loss, batch, piece, weight, predictions, fit_params)
-                for piece in _pieces(part, self.local_steps)
+                for piece in pieces(part, self.local_steps)
             ]
             if self.local_steps == 1:
                 seen = [compute[0]()]
@@ -333,12 +337,14 @@ class _RobustTraining(NeuralNet):
         mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
         return mean
 
-    def _aggregate(self, rows: DenseRows | GhostRows, weights: NDArray[np.float64]) -> Aggregate:
+    def _aggregate(
+        self, rows: DenseRows | GhostRows, weights: NDArray[np.float64], classes: NDArray[np.int64] | None
+    ) -> Aggregate:
         if self.gradient_corruption is not None and isinstance(rows, DenseRows):
             self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
-            labels = rows.labels
+            # Nothing that was known of the rows holds any longer.
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
-            rows.labels = labels
+        rows.labels = classes
         start = time.perf_counter()
         aggregate = self.aggregator_(rows)
         self._record(aggregate, weights, time.perf_counter() - start)
@@ -426,55 +432,6 @@ class Collected(NamedTuple):
     rows: DenseRows | GhostRows
     losses: torch.Tensor
     predictions: Any
-
-
-def _shares(batch: Any, slices: list[slice], weights: NDArray[np.float64]) -> torch.Tensor:
-    """The part (n,) that each sample's loss has in its group's mean."""
-    lengths = [part.stop - part.start for part in slices]
-    weight = getattr(batch, "weight", None)
-    if weight is None:
-        return torch.as_tensor(np.repeat(1.0 / np.array(lengths), lengths))
-    of_group = np.repeat(np.maximum(weights, 1e-300), lengths)
-    return torch.as_tensor(weight.cpu().numpy() / of_group)
-
-
-def _labels(batch: Any, slices: list[slice]) -> NDArray[np.int64] | None:
-    """The classes of single samples; None where groups hold more, or targets are not classes."""
-    y = unpack_data(batch)[1]
-    is_class = isinstance(y, torch.Tensor) and y.ndim == 1 and not y.is_floating_point()
-    if not is_class or len(slices) < len(y):
-        return None
-    classes: NDArray[np.int64] = y.cpu().numpy().astype(np.int64)
-    return classes
-
-
-def _sums(values: torch.Tensor, slices: list[slice]) -> torch.Tensor:
-    """Sums of values (n,) over each group, (g,)."""
-    lengths = [part.stop - part.start for part in slices]
-    if min(lengths) == max(lengths):
-        return values.view(len(lengths), -1).sum(dim=1)
-    return torch.stack([values[part].sum() for part in slices])
-
-
-def _slices(batch: Any, group_size: int | None) -> list[slice]:
-    given: list[slice] | None = getattr(batch, "slices", None)
-    if given is not None:
-        return given
-    n = get_len(unpack_data(batch)[0])
-    return even_slices(n, 1 if group_size is None else -(-n // group_size))
-
-
-def _group_weights(slices: list[slice], weight: torch.Tensor | None) -> NDArray[np.float64]:
-    """Summed weights of the samples of each group; their number, where they have none."""
-    if weight is None:
-        return np.array([part.stop - part.start for part in slices], dtype=np.float64)
-    of_sample = weight.cpu().numpy().astype(np.float64)
-    return np.array([of_sample[part].sum() for part in slices])
-
-
-def _pieces(part: slice, parts: int) -> list[slice]:
-    n = part.stop - part.start
-    return [slice(part.start + piece.start, part.start + piece.stop) for piece in even_slices(n, min(parts, n))]
 
 
 def _refuse_batch_norm(module: torch.nn.Module) -> None:

@@ -12,9 +12,8 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 
 from skbgmd.columns import Units
-from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost import GhostRows, Tape
 from skbgmd.ghost.rules import rule_of
-from skbgmd.ghost.tape import layers_with_parameters
 from skbgmd.rows import DenseRows
 
 #: Losses whose mean over a batch is the mean of what they are for each sample.
@@ -40,7 +39,7 @@ SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
 PASSES = 16
 
 
-def why_not(net: NeuralNet, parameters: Sequence[torch.Tensor], y: Any) -> str | None:
+def why_not(net: NeuralNet, tape: Tape, y: Any) -> str | None:
     """What keeps a net from one pass for all samples with targets y; None if nothing that is known beforehand does."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
@@ -54,11 +53,7 @@ def why_not(net: NeuralNet, parameters: Sequence[torch.Tensor], y: Any) -> str |
         return "the loss ignores some samples, of which a mean over a group is not made"
     if not isinstance(net.module_, nn.Module) or hasattr(net.module_, "_orig_mod"):
         return "the module is compiled"
-    try:
-        layers = list(layers_with_parameters(net.module_, parameters))
-    except GhostError as error:
-        return str(error).rstrip(".")
-    for name, layer in layers:
+    for name, layer in tape.layers:
         if rule_of(layer) is None and not isinstance(layer, nn.MultiheadAttention):
             return f"the layer {name!r}, {type(layer).__name__}, has no rule"
     return None

@@ -74,10 +74,10 @@ class Tape:
         self.module, self.parameters = module, list(parameters)
         self.calls: list[Call] = []
         self._handles: list[Any] = []
-        self._layers = list(layers_with_parameters(module, self.parameters))
+        self.layers = list(layers_with_parameters(module, self.parameters))
 
     def __enter__(self) -> Self:
-        for name, layer in self._layers:
+        for name, layer in self.layers:
             if isinstance(layer, nn.MultiheadAttention):
                 recorder = _AttentionRecorder(self, name)
                 self._handles.append(layer.register_forward_pre_hook(recorder.before))
