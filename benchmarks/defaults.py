@@ -48,7 +48,7 @@ COMMON = {
 }
 SQUARED = {"criterion": torch.nn.MSELoss}
 #: What the comparison chose for groups of samples; single samples have a comparison of their own (per_sample.py).
-DEFAULTS = "default: block with rejection, groups of 32, batches of 256"
+FOR_GROUPS = "block with rejection, groups of 32, batches of 256"
 #: Plain training to compare it with.
 PEER = "plain, batches of 256"
 #: A rule by name: parameters of the estimator.
@@ -65,7 +65,7 @@ RULES: dict[str, dict[str, Any]] = {
     PEER: {"aggregator": "mean", "group_size": None, "batch_size": 256},
     "nearest + block, groups of 32, batches of 256": {"group_size": 32, "mixing": "nearest", "batch_size": 256},
     "block, groups of 32, batches of 256": {"group_size": 32, "batch_size": 256},
-    DEFAULTS: {"group_size": 32, "batch_size": 256, "rejection": 10.0},
+    FOR_GROUPS: {"group_size": 32, "batch_size": 256, "rejection": 10.0},
 }
 #: Rules that take the estimators' loss in regression too, as the default does.
 SMOOTH_BY_DEFAULT = ("nearest + block, groups of 32, batches of 256", "block, groups of 32, batches of 256")
@@ -82,7 +82,7 @@ FINALISTS = (
     PEER,
     "nearest + block, groups of 32, batches of 256",
     "block, groups of 32, batches of 256",
-    DEFAULTS,
+    FOR_GROUPS,
     "block, groups of 16",
     "block, groups of 32",
     "nearest + block, groups of 16",
@@ -114,7 +114,7 @@ def trainings(seeds: int, clean_seeds: int) -> Iterator[tuple[str, str, str, int
                     yield data, corruption, rule, seed
     for seed in range(seeds, clean_seeds):
         for data in DATA:
-            for rule in (PEER, DEFAULTS):
+            for rule in (PEER, FOR_GROUPS):
                 yield data, "none", rule, seed
 
 
@@ -136,7 +136,7 @@ def train(data: str, corruption: str, rule: str, seed: int, epochs: int) -> dict
         y[wrong] += 20.0 * y.std() * (1.0 + rng.rand(len(wrong)))
     kind = BlockGMDRegressor if data in REGRESSION else BlockGMDClassifier
     settings = (RULES | REGRESSION_RULES)[rule]
-    squared = data in REGRESSION and rule not in (*SMOOTH_BY_DEFAULT, DEFAULTS)
+    squared = data in REGRESSION and rule not in (*SMOOTH_BY_DEFAULT, FOR_GROUPS)
     settings = {**COMMON, **(SQUARED if squared else {}), **settings}
     model = kind(max_epochs=epochs, random_state=seed, **settings)
     start = time.perf_counter()

@@ -35,14 +35,14 @@ COLUMNS = (
 #: Rules by name: parameters of the estimator.
 RULES: dict[str, dict[str, Any]] = {
     "SGD": {"aggregator": "mean"},
-    "BGMD by default": {},
+    "BGMD with rejection": {"rejection": 10.0},
     "BGMD without rejection": {"rejection": None},
     "BGMD with nearest-neighbour mixing": {"rejection": None, "mixing": "nearest"},
     "BGMD as published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
     "geometric median": {"aggregator": "geometric_median"},
 }
 #: What is run: a rule and whether gradients are corrupt.
-TRAININGS = [("SGD", False), ("BGMD by default", False), *((rule, True) for rule in RULES)]
+TRAININGS = [("SGD", False), ("BGMD with rejection", False), *((rule, True) for rule in RULES)]
 
 
 def train(rule: str, corrupt: bool, *, epochs: int, lr: float, seed: int, device: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from defaults import DEFAULTS, PEER
+from defaults import FOR_GROUPS, PEER
 from matplotlib.figure import Figure
 from measure import PACKAGES
 
@@ -125,11 +125,11 @@ def defaults_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_cost(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the default costs on clean data: its score less that of plain training with the same seed, in points."""
+    """What the rule for groups costs on clean data: its score less that of plain training with the same seed, in points."""
     clean = frame[frame["corruption"] == "none"].assign(score=_score)
-    scores = clean.pivot_table(index=["data", "seed"], columns="rule", values="score", sort=False)[[PEER, DEFAULTS]]
+    scores = clean.pivot_table(index=["data", "seed"], columns="rule", values="score", sort=False)[[PEER, FOR_GROUPS]]
     scores = scores.dropna()
-    difference = (scores[DEFAULTS] - scores[PEER]).groupby("data", sort=False)
+    difference = (scores[FOR_GROUPS] - scores[PEER]).groupby("data", sort=False)
     table = scores.groupby("data", sort=False).mean().round(2)
     table["difference"] = difference.mean().round(2)
     table["standard error"] = difference.sem().round(2)
@@ -155,7 +155,7 @@ def main() -> None:
             around = {name: [frame[name].iloc[0]] * len(frame) for name in AROUND if name in frame and name != "seed"}
             table, clean = defaults_table(frame), clean_cost(frame)
             frame = table.assign(**{name: values[: len(table)] for name, values in around.items()})
-            text = f"{markdown(family, frame)}\n## The default on clean data\n\n{_table(clean)}"
+            text = f"{markdown(family, frame)}\n## The rule for groups on clean data\n\n{_table(clean)}"
             (folder / f"{family}.md").write_text(text, encoding="utf-8")
             print(folder / f"{family}.md")
             continue
