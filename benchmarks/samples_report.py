@@ -1,12 +1,19 @@
-"""Tables of what was measured sample by sample, from results/*.csv into docs/results."""
+"""Tables of what was measured sample by sample, from results/*.csv into docs/results, and the picture of trust."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from paper.report import DOCS, write
 from per_sample import PLAIN
+from sklearn.datasets import load_digits
+from suspects import FINDERS, FRACTION
+
+from skbgmd import BlockGMDClassifier
+from skbgmd.corruption import corrupt_labels
+from skbgmd.suspects import SampleTrustDisplay
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -39,7 +46,7 @@ def clean_by_data(frame: pd.DataFrame) -> pd.DataFrame:
 
 def suspects(frame: pd.DataFrame) -> pd.DataFrame:
     """Areas under the ROC curve, means over seeds, and over data sets by corruption."""
-    finders = list(frame.columns[3:8])
+    finders = list(FINDERS)
     by_data = frame.groupby(["corruption", "data"], sort=False)[finders].mean().round(2).reset_index()
     overall = frame.groupby("corruption", sort=False)[finders].mean().round(2).reset_index()
     return pd.concat([overall.assign(data="mean of all"), by_data])[["corruption", "data", *finders]]
@@ -58,6 +65,16 @@ def ghost(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[["case", "variant", "ms", "ratio", "peak MB"]]
 
 
+def trust_picture() -> None:
+    """Trust in the digits, a fifth of them with wrong labels."""
+    X, y = load_digits(return_X_y=True)
+    y, wrong = corrupt_labels(y, fraction=FRACTION, random_state=0)
+    X = (X / 16.0).astype(np.float32)
+    model = BlockGMDClassifier(huber=1.0, max_epochs=50, random_state=0).fit(X, y)
+    display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
+    display.figure_.savefig(DOCS.parent / "images" / "sample_trust.png", dpi=100)
+
+
 def main() -> None:
     tables = {
         "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
@@ -70,6 +87,7 @@ def main() -> None:
         if path.exists():
             for target, table in made.items():
                 write(table(pd.read_csv(path)), target, DOCS)
+    trust_picture()
 
 
 if __name__ == "__main__":
