@@ -125,7 +125,7 @@ def defaults_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def clean_cost(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the rule for groups costs on clean data: its score less that of plain training with the same seed, in points."""
+    """What the rule for groups costs on clean data: less that of plain training with the same seed, in points."""
     clean = frame[frame["corruption"] == "none"].assign(score=_score)
     scores = clean.pivot_table(index=["data", "seed"], columns="rule", values="score", sort=False)[[PEER, FOR_GROUPS]]
     scores = scores.dropna()

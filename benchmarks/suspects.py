@@ -1,8 +1,9 @@
 """Who finds the bad rows: areas under the ROC curve of rankings of training samples, on known corruptions.
 
 Each row of results/suspects.csv is one data set, one corruption of 20 % of its samples, and one seed. "trust" is this
-library's ``sample_trust_``, by the length of Huber's mean that tells samples apart and by the default; cleanlab ranks by the probability of the given label, out of sample, of the same
-perceptron trained plainly; the detectors of outliers see the features alone.
+library's ``sample_trust_``, by the length of Huber's mean that tells samples apart and by the default; cleanlab ranks
+by the probability of the given label, out of sample, of the same perceptron trained plainly; the detectors of
+outliers see the features alone.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Iterate:
     #: Sum of pull_i z_i, and its norm.
     residual: Vector
     residual_norm: float
-    #: Mask of the rows at the position, and their summed weight.
+    #: Weights of the rows at the position, zero for others (None: there are none), and their sum.
     at: PerRow
     weight_at: float
     objective: float
@@ -119,7 +119,7 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[It
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         n_iter += 1
-        point = _step(space, point, rejected)
+        point = _step(space, point, best.excess.absolute, rejected)
         if point.is_vertex_optimum or _improves(point, best):
             best, stalled = point, 0
         else:
@@ -164,18 +164,23 @@ def _improves(point: Iterate, best: Iterate) -> bool:
     return point.excess.absolute < 0.9 * best.excess.absolute or not np.isfinite(best.excess.absolute)
 
 
-def _step(space: Space, point: Iterate, rejected: set[int]) -> Iterate:
+def _step(space: Space, point: Iterate, proved: float, rejected: set[int]) -> Iterate:
     if point.weight_at > 0.0:
         # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
         return space.at(point.position + _search(space, point, _vardi_zhang_step(point)))
     direction = space.newton_direction(point)
+    ahead = space.at(point.position + direction)
+    # What is proved to be twice as good as anything before needs no safeguard; only so many steps can be.
+    if 2.0 * ahead.excess.absolute <= proved < np.inf and ahead.objective <= point.objective:
+        return ahead
     vertex = _vertex_passed(space, point, direction, rejected)
     if vertex is not None:
         candidate = space.at(space.row(vertex))
         rejected.add(vertex)
         if candidate.is_vertex_optimum or _is_lower(space, point, candidate):
             return candidate
-    return space.at(point.position + _search(space, point, direction))
+    found = _search(space, point, direction)
+    return ahead if found is direction else space.at(point.position + found)
 
 
 def _vardi_zhang_step(point: Iterate) -> Vector:
@@ -209,7 +214,7 @@ def _search(space: Space, point: Iterate, direction: Vector) -> Vector:
         slope = point.weight_at * square**0.5 - slope
         step = _line_search(space, point, along, square, slope) if slope < 0.0 else 0.0
         if step > 0.0:
-            return step * candidate
+            return candidate if step == 1.0 else step * candidate
     return fallback
 
 

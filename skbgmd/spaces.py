@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 from skbgmd.certificate import excess_bound
 from skbgmd.solver import Iterate, as_float_array, near_radius
@@ -65,53 +66,53 @@ class _Space:
         return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
 
     def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
-        """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; near None: all rows are."""
+        """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; of two, if all rows are near."""
         stack = np.array if self.xp is np else self.xp.stack  # np.stack takes longer to check than this to copy
         if near is None:
             return stack([pull, weights])
-        where = self.xp.where
-        return stack([pull, where(near, pull, 0.0), weights, where(near, weights, 0.0)])
+        return stack([pull, near * pull, weights, near * weights])
 
     def _assemble(
         self,
         position: Any,
         distances: Any,
+        pull: Any,
         at: Any,
-        near: Any,
         residual: Any,
         products: FloatArray,
+        totals: FloatArray,
+        lengths: FloatArray,
         *,
-        doubtful: Any,
+        doubtful: float,
         slack: float,
     ) -> Iterate:
         """Pack an iterate with its proof.
 
-        ``at`` and ``near`` are masks of rows, or None for no row and for all rows; ``doubtful`` are the largest
-        distances that rows of the first may have.
+        ``products`` (m, m) are of the sums of :meth:`_sum_weights`, ``totals`` (m,) the weights added up and
+        ``lengths`` (m,) the same of the distances, m = 2 where all rows are near, else 4. ``at`` is a mask of rows,
+        or None for none, and ``doubtful`` the largest sum of distances that they may have.
         """
-        xp, a = self.xp, self.weights
-        distances = distances if at is None else xp.where(at, 0.0, distances)
-        at_weights = 0.0 * a if at is None else xp.where(at, a, 0.0)
+        if len(products) == 2:
+            products, totals, lengths = products[_ALL_NEAR_SQUARED], totals[_ALL_NEAR], lengths[_ALL_NEAR]
+        total_pull, _, _, weight_near = totals.tolist()
+        _, _, objective, near_objective = lengths.tolist()
+        at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
         weight_at = 0.0 if at is None else float(at_weights.sum())
-        pull = self._pull_of(a, distances, at)
-        objective = float(a @ distances)
-        near_weights = a if near is None else xp.where(near, a, 0.0)
-        near_objective = objective if near is None else float(near_weights @ distances)
         excess = excess_bound(
             products,
             weight_all=self.weight,
             objective=objective,
-            weight_near=self.weight if near is None else float(near_weights.sum()),
+            weight_near=weight_near,
             near_objective=near_objective,
             weight_at=weight_at,
-            at_objective=0.0 if at is None else float(at_weights @ doubtful),
+            at_objective=doubtful,
             slack=slack,
         )
         return Iterate(
             position=position,
             distances=distances,
             pull=pull,
-            total_pull=float(pull.sum()),
+            total_pull=total_pull,
             residual=residual,
             residual_norm=math.sqrt(max(float(products[0, 0]), 0.0)),
             at=at_weights,
@@ -122,7 +123,8 @@ class _Space:
 
 
 #: Where the four sums are found among two, if all rows are near.
-_ALL_NEAR = [0, 0, 1, 1]
+_ALL_NEAR = np.array([0, 0, 1, 1])
+_ALL_NEAR_SQUARED = np.ix_(_ALL_NEAR, _ALL_NEAR)
 
 
 class PointSpace(_Space):
@@ -146,32 +148,54 @@ class PointSpace(_Space):
         self.weight = float(weights.sum())
         self.n, self.d = points.shape
         self._rows = max(1, BLOCK_ELEMENTS // max(1, self.d))
+        self._column = origin[:, None]
         self._kept = list(self._convert()) if self.n * self.d <= KEEP_ELEMENTS else None
+        # Memory that was written before costs less to write again.
+        self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         if self.d <= DENSE_LIMIT:
             self._identity = xp.diag(xp.ones_like(origin))
-        # Memory that was written before costs less to write again.
-        self._memory = [xp.empty_like(block) for _, block in self._kept or ()]
+
+    def _room(self, part: slice) -> Any:
+        """Memory of a block: columns first, so that with d = 2 or 3 every operation runs over long contiguous lines.
+
+        There are two more lines, for the distances and of ones.
+        """
+        shape = (self.d + 2, part.stop - part.start)
+        room: Any = np.empty(shape) if self.xp is np else self.origin.new_empty(shape)
+        room[-1] = 1.0
+        return room
 
     def _convert(self) -> Iterator[tuple[slice, Any]]:
-        # Columns first: with d = 2 or 3 every operation then runs over long contiguous lines.
+        """Blocks of ``x_i - origin`` in float64."""
         for start in range(0, self.n, self._rows):
             part = slice(start, min(start + self._rows, self.n))
-            block = self.points[part].T
-            if self.xp is np:
-                yield part, np.subtract(block, self.origin[:, None], dtype=np.float64, order="C")
-            else:
-                yield part, (block.to(self.xp.float64) - self.origin[:, None]).contiguous()
+            room = self._room(part)
+            self.xp.subtract(self.points[part].T, self._column, out=room[:-2])
+            yield part, room
 
-    def _differences(self, position: Any) -> Iterable[tuple[slice, Any]]:
-        """Blocks of ``x_i - y``, good until another position is asked for."""
+    def _blocks(self, position: Any) -> Iterable[tuple[slice, Any]]:
+        """Blocks of ``x_i - y`` with their two lines more, good until another position is asked for."""
+        column = position[:, None]
         if self._kept is None:
-            return ((part, block - position[:, None]) for part, block in self._convert())
+            return self._moved(column)
         if self._last is None or self._last[0] is not position:
-            minus, column = self.xp.subtract, position[:, None]
-            pairs = zip(self._kept, self._memory, strict=True)
-            self._last = position, [(part, minus(block, column, out=z)) for (part, block), z in pairs]
+            blocks = self._kept
+            if bool(position.any()):
+                blocks = self._memory = self._memory or [(part, self._room(part)) for part, _ in self._kept]
+                for (_, block), (_, z) in zip(self._kept, blocks, strict=True):
+                    self.xp.subtract(block[:-2], column, out=z[:-2])
+            self._last = position, blocks
         return self._last[1]
+
+    def _moved(self, column: Any) -> Iterator[tuple[slice, Any]]:
+        for part, block in self._convert():
+            block[:-2] -= column
+            yield part, block
+
+    def _differences(self, position: Any) -> Iterator[tuple[slice, Any]]:
+        """Blocks of ``x_i - y``, good until another position is asked for."""
+        return ((part, z[:-2]) for part, z in self._blocks(position))
 
     def _empty(self) -> Any:
         return self.xp.empty_like(self.weights)
@@ -186,29 +210,42 @@ class PointSpace(_Space):
     def at(self, position: Any, radius: float | None = None) -> Iterate:
         """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
         xp = self.xp
-        distances, at, near = self._empty(), None, None
+        distances, pull, at = self._empty(), self._empty(), None
         sums: Any = 0.0
         # The rounding of the position itself: nearer than this, a row can't be told from it.
         tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
-        for part, z in self._differences(position):
-            d, nearest, farthest = _column_norms(z, xp)
-            distances[part] = d
+        doubtful = 0.0
+        for part, z in self._blocks(position):
+            d, nearest, farthest = _column_norms(z[:-2], xp)
             radius = near_radius(d) if radius is None else radius
-            a, here, close = self.weights[part], None, None
-            if not tiny < nearest:
-                here = d <= tiny
+            close = None if farthest <= radius else d <= max(radius, tiny)
+            here = None if tiny < nearest else d <= tiny
+            if here is not None:
                 at = self.weights < 0.0 if at is None else at
                 at[part] = here
-            if not farthest <= radius:
-                close = d <= max(radius, tiny)
-                near = self.weights > 0.0 if near is None else near
-                near[part] = close
-            pull = self._pull_of(a, d, here)
-            some = self._sum_weights(a, pull, close) @ z.T
-            sums = sums + (some[_ALL_NEAR] if close is None else some)
-        products = as_float_array(sums @ sums.T)
-        slack = 2.0**-50 * self.weight
-        return self._assemble(position, distances, at, near, sums[0], products, doubtful=distances, slack=slack)
+                doubtful += float(self.weights[part][here] @ d[here])
+                d = xp.where(here, 0.0, d)
+            distances[part], z[-2] = d, d
+            a = self.weights[part]
+            pull[part] = p = self._pull_of(a, d, here)
+            # With the distances and ones as two more columns, all that is added up comes out of one product.
+            some = self._sum_weights(a, p, close) @ z.T
+            sums = some if self.n <= self._rows else sums + (some if close is not None else some[_ALL_NEAR])
+        vectors = sums[:, :-2]
+        products = as_float_array(vectors @ vectors.T)
+        totals, lengths = as_float_array(sums[:, -1]), as_float_array(sums[:, -2])
+        return self._assemble(
+            position,
+            distances,
+            pull,
+            at,
+            vectors[0],
+            products,
+            totals,
+            lengths,
+            doubtful=doubtful,
+            slack=2.0**-50 * self.weight,
+        )
 
     def inner(self, left: Any, right: Any) -> float:
         return float(left @ right)
@@ -227,7 +264,7 @@ class PointSpace(_Space):
         for z, pull, d in self._terms(point):
             scaled = z * (self.xp.sqrt(pull) / d)
             hessian = hessian - scaled @ scaled.T
-        return _solve(hessian, point.residual, self.xp)
+        return _solve_positive(hessian, point.residual) if self.xp is np else _solve(hessian, point.residual, self.xp)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
         """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
@@ -305,19 +342,23 @@ class GramSpace(_Space):
         distances = np.sqrt(np.maximum(squared, 0.0))
         radius = near_radius(distances) if radius is None else radius
         near = None if distances.max() <= radius else here | (distances <= radius)
+        doubtful = 0.0
+        if at is not None:
+            doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])
+            distances[here] = 0.0
         pull = self._pull_of(a, distances, at)
         sums = self._sum_weights(a, pull, near)
-        sums -= sums.sum(axis=1, keepdims=True) * w
+        totals, lengths = sums.sum(axis=1), sums @ distances
+        sums -= totals[:, None] * w
         images = self._times(sums)
         residual = np.stack([sums[0], images[0]])
         products = images @ sums.T
-        if near is None:
-            products = products[np.ix_(_ALL_NEAR, _ALL_NEAR)]
         # R is off by the sum of a_i times the relative error of d_i.
         relative = doubt / np.where(here, np.inf, 2.0 * squared)
-        doubtful = distances if at is None else np.sqrt(np.maximum(squared, 0.0) + doubt)
         slack = float(a @ relative)
-        return self._assemble(position, distances, at, near, residual, products, doubtful=doubtful, slack=slack)
+        return self._assemble(
+            position, distances, pull, at, residual, products, totals, lengths, doubtful=doubtful, slack=slack
+        )
 
     def inner(self, left: FloatArray, right: FloatArray) -> float:
         return float(left[0] @ right[1])
@@ -399,6 +440,13 @@ def _solve(matrix: Any, right: Any, xp: Any) -> Any:
     except (np.linalg.LinAlgError, RuntimeError):
         # Singular only on collinear data, where the residual is the way to the optimum.
         return right * math.nan
+
+
+def _solve_positive(matrix: FloatArray, right: FloatArray) -> FloatArray:
+    """As :func:`_solve`, of a symmetric positive definite matrix; for a few columns, calls are what takes time."""
+    _, solution, failed = dposv(matrix, right)
+    result: FloatArray = right * math.nan if failed else solution
+    return result
 
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
