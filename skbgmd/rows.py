@@ -19,6 +19,9 @@ from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import StreamedRows
 
+#: Columns whose squares are added up in the rows' own dtype: a 64th of them in each of a vector's sums.
+NORM_COLUMNS = 1 << 17
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -156,6 +159,24 @@ class DenseRows(StreamedRows):
             chunk = _gather(self.matrix, index, self._buffer)
         return chunk if self._pick is None else chunk.index_select(0, self._pick)
 
+    @property
+    def _columns_behind(self) -> int:
+        return self.matrix.shape[1]
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the rows are those of the matrix in a dtype to work in: nothing to convert or to gather."""
+        return self.matrix.dtype == self.work_dtype and self.index is None and self._pick is None
+
+    def distances(self, center: torch.Tensor | None) -> FloatArray:
+        if center is not None or not self._is_plain:
+            return super().distances(center)
+        # Lines as long as the digits of their sums allow, with nothing kept of them.
+        squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        for start in range(0, self.n_columns, NORM_COLUMNS):
+            squares += self._squared_norms(self.matrix[:, start : start + NORM_COLUMNS])
+        return self._checked(squares, None)
+
     def columns(self, index: torch.Tensor) -> torch.Tensor:
         rows = slice(None) if self._pick is None else self._pick[:, None]
         return self.matrix[rows, index if self.index is None else self.index[index]]
@@ -184,9 +205,9 @@ class DenseRows(StreamedRows):
 
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         dtype = dtype or self.work_dtype
-        if not (self.matrix.dtype == dtype and self.index is None and self._pick is None and np.all(weights)):
+        if not (self._is_plain and dtype == self.dtype and np.all(weights)):
             return super().combine(weights, dtype)
-        # One call on the whole matrix: nothing to convert, to gather or to leave out.
+        # One call on the whole matrix, with no row to leave out.
         factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
         if factors.ndim == 1:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 CHUNK_ELEMENTS = 1 << 20
 #: A chunk is at most this share of a matrix that is large enough for it to matter.
 CHUNK_SHARE = 16
-#: A chunk is never narrower than this: shorter lines starve the memory bus and the matrix product.
-MIN_CHUNK_COLUMNS = 768
+#: A chunk is never narrower than the first: shorter lines starve the memory bus and the matrix product. It needn't be
+#: narrower than the second, where its share of the matrix allows.
+MIN_CHUNK_COLUMNS, GOOD_CHUNK_COLUMNS = 768, 2048
 #: Elements up to which a float32 matrix is multiplied in float64.
 SMALL_ELEMENTS = 1 << 20
 #: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
@@ -81,11 +82,17 @@ class StreamedRows(ABC):
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All columns, a chunk at a time; each is good until the next."""
-        elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * self.n_columns // CHUNK_SHARE))
-        width = max(MIN_CHUNK_COLUMNS, elements // max(1, self.n_rows))
+        share = self._columns_behind // CHUNK_SHARE
+        elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * share))
+        width = max(MIN_CHUNK_COLUMNS, min(GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
         for start in range(0, self.n_columns, width):
             part = slice(start, min(start + width, self.n_columns))
             yield part, self.chunk(part)
+
+    @property
+    def _columns_behind(self) -> int:
+        """Columns that are in memory, of which these are some or all."""
+        return self.n_columns
 
     @property
     def work_dtype(self) -> torch.dtype:
