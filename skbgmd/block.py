@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
 from skbgmd.columns import Columns, Units
@@ -21,6 +21,8 @@ SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
 COMPLEMENTS = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
+#: Scores looked at to find a threshold that only the larger ones pass.
+SAMPLE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -343,14 +345,28 @@ def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tens
 
 def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:
     """Indices of the k largest keys, ascending; among equal keys the first. A partition, never a sort."""
-    if keys.device.type == "cpu":
-        values = keys.numpy()
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        chosen = values > threshold
-        ties = np.flatnonzero(values == threshold)
-        chosen[ties[: k - np.count_nonzero(chosen)]] = True
-        return torch.from_numpy(np.flatnonzero(chosen))
-    return torch.topk(keys, k, sorted=False).indices.sort().values
+    if keys.device.type != "cpu":
+        return torch.topk(keys, k, sorted=False).indices.sort().values
+    values = keys.numpy()
+    likely = _likely(values, k)
+    some = values if likely is None else values[likely]
+    threshold = np.partition(some, len(some) - k)[len(some) - k]
+    chosen = some > threshold
+    ties = np.flatnonzero(some == threshold)
+    chosen[ties[: k - np.count_nonzero(chosen)]] = True
+    return torch.from_numpy(np.flatnonzero(chosen) if likely is None else likely[chosen])
+
+
+def _likely(values: NDArray[Any], k: int) -> NDArray[np.intp] | None:
+    """Indices of at least the k largest of many values, by a sample; None where that makes them no fewer."""
+    sample = values[:: max(1, len(values) // SAMPLE)]
+    # Three standard deviations of a share in a sample more than are wanted.
+    share = k / len(values)
+    wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
+    if len(values) < 2 * SAMPLE or 2 * wanted > len(sample):
+        return None
+    likely = np.flatnonzero(values >= np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
+    return likely if len(likely) >= k else None
 
 
 def _as_memory(memory: Any, complement: str, rows: DenseRows) -> torch.Tensor | None:

@@ -24,7 +24,7 @@ CHUNK_ELEMENTS = 1 << 20
 CHUNK_SHARE = 16
 #: A chunk is never narrower than the first: shorter lines starve the memory bus and the matrix product. It needn't be
 #: narrower than the second, where its share of the matrix allows.
-MIN_CHUNK_COLUMNS, GOOD_CHUNK_COLUMNS = 768, 2048
+MIN_CHUNK_COLUMNS, GOOD_CHUNK_COLUMNS = 768, 1024
 #: Elements up to which a float32 matrix is multiplied in float64.
 SMALL_ELEMENTS = 1 << 20
 #: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.

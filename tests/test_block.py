@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbgmd import block_geometric_median, geometric_median
+from skbgmd import block, block_geometric_median, geometric_median
 from skbgmd.block import BlockPart, block_step, clip_factors, outside_clip, select_block
 from skbgmd.rows import DenseRows
 
@@ -343,3 +343,18 @@ def test_cuda(cuda):
     y = block_geometric_median(X.to(cuda), run_length=4)
     assert y.device.type == "cuda"
     assert torch.allclose(y.cpu(), block_geometric_median(X, run_length=4), atol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 50, 4000, 20_000, 60_000, 65_535])
+@pytest.mark.parametrize("kind", ["spread", "few values", "rising", "sample misses them"])
+def test_largest_of_many_are_those_of_a_sort(rng, kind, k):
+    keys = rng.random(1 << 16).astype(np.float32)
+    if kind == "few values":
+        keys = np.floor(4.0 * keys)
+    elif kind == "rising":
+        keys = np.sort(keys)
+    elif kind == "sample misses them":
+        keys[:: len(keys) // block.SAMPLE] = 2.0
+        keys[1 :: len(keys) // block.SAMPLE] = 3.0
+    expected = np.sort(np.argsort(-keys, kind="stable")[:k])
+    np.testing.assert_array_equal(block._largest(torch.from_numpy(keys), k), expected)
