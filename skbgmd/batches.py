@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,6 +168,10 @@ class StratifiedGroups(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self.group_size == 1:
+            # Single samples have no shares.
+            yield from self.batches
+            return
         for batch in self.batches:
             indices = np.asarray(batch)
             # Stable: within a class the order stays the drawn one.
@@ -220,9 +225,14 @@ class ClientSampler(Sampler[list[int]]):
 
 def even_slices(n: int, parts: int) -> list[slice]:
     """Cut ``range(n)`` into so many slices whose lengths differ by one at most; the longer ones come first."""
+    return list(_even_slices(n, parts))
+
+
+@lru_cache(maxsize=64)
+def _even_slices(n: int, parts: int) -> tuple[slice, ...]:
     length, longer = divmod(n, parts)
     stops = np.cumsum([length + (part < longer) for part in range(parts)]).tolist()
-    return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
+    return tuple(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
 
 
 class _Whole(torch.utils.data.Dataset[Batch]):

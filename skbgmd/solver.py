@@ -27,6 +27,9 @@ Vector = Any
 #: One number a row, in the space's kind of array.
 PerRow = Any
 
+#: Bounds within so many tolerances are brought down by Weiszfeld's steps, if Newton's cost several evaluations each.
+NEARLY = 32.0
+
 
 @dataclass
 class Iterate:
@@ -59,6 +62,8 @@ class Space(Protocol):
 
     #: Sum of the row weights.
     weight: float
+    #: Whether a Newton step costs several evaluations.
+    newton_is_dear: bool
 
     def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
     def row(self, index: int) -> Vector: ...
@@ -119,7 +124,7 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[It
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         n_iter += 1
-        point = _step(space, point, best.excess.absolute, rejected)
+        point = _step(space, point, best.excess.absolute, tol, rejected)
         if point.is_vertex_optimum or _improves(point, best):
             best, stalled = point, 0
         else:
@@ -164,14 +169,17 @@ def _improves(point: Iterate, best: Iterate) -> bool:
     return point.excess.absolute < 0.9 * best.excess.absolute or not np.isfinite(best.excess.absolute)
 
 
-def _step(space: Space, point: Iterate, proved: float, rejected: set[int]) -> Iterate:
+def _step(space: Space, point: Iterate, proved: float, tol: float, rejected: set[int]) -> Iterate:
     if point.weight_at > 0.0:
         # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
         return space.at(point.position + _search(space, point, _vardi_zhang_step(point)))
+    if space.newton_is_dear and point.excess.absolute <= NEARLY * tol * point.excess.near_objective:
+        ahead = space.at(point.position + _vardi_zhang_step(point))
+        if _is_twice_as_good(ahead, point, proved):
+            return ahead
     direction = space.newton_direction(point)
     ahead = space.at(point.position + direction)
-    # What is proved to be twice as good as anything before needs no safeguard; only so many steps can be.
-    if 2.0 * ahead.excess.absolute <= proved < np.inf and ahead.objective <= point.objective:
+    if _is_twice_as_good(ahead, point, proved):
         return ahead
     vertex = _vertex_passed(space, point, direction, rejected)
     if vertex is not None:
@@ -181,6 +189,11 @@ def _step(space: Space, point: Iterate, proved: float, rejected: set[int]) -> It
             return candidate
     found = _search(space, point, direction)
     return ahead if found is direction else space.at(point.position + found)
+
+
+def _is_twice_as_good(ahead: Iterate, point: Iterate, proved: float) -> bool:
+    """Whether a step halves the least bound so far: it needs no safeguard then, for only so many such steps can be."""
+    return 2.0 * ahead.excess.absolute <= proved < np.inf and ahead.objective <= point.objective
 
 
 def _vardi_zhang_step(point: Iterate) -> Vector:

@@ -32,6 +32,7 @@ class _Space:
     xp: Any
     weights: Any
     weight: float
+    newton_is_dear: bool
 
     def decrease(self, point: Iterate, along: Any, square: float, step: float) -> tuple[float, float]:
         """Change of the objective, and its slope, ``step`` directions away from a point.
@@ -153,7 +154,8 @@ class PointSpace(_Space):
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
-        if self.d <= DENSE_LIMIT:
+        self.newton_is_dear = self.d > DENSE_LIMIT
+        if not self.newton_is_dear:
             self._identity = xp.diag(xp.ones_like(origin))
 
     def _room(self, part: slice) -> Any:
@@ -258,7 +260,7 @@ class PointSpace(_Space):
         return along, self.inner(direction, direction)
 
     def newton_direction(self, point: Iterate) -> Any:
-        if self.d > DENSE_LIMIT:
+        if self.newton_is_dear:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
         hessian = point.total_pull * self._identity
         for z, pull, d in self._terms(point):
@@ -304,6 +306,7 @@ class GramSpace(_Space):
         self.products, self.weights, self.rounding = products, weights, rounding
         self.weight = float(weights.sum())
         self.n = len(weights)
+        self.newton_is_dear = self.n > DENSE_LIMIT
         self.squares = np.maximum(np.diagonal(products), 0.0)
         self.norms = np.sqrt(self.squares)
 
@@ -368,7 +371,7 @@ class GramSpace(_Space):
         return along, max(self.inner(direction, direction), 0.0)
 
     def newton_direction(self, point: Iterate) -> FloatArray:
-        if self.n > DENSE_LIMIT:
+        if self.newton_is_dear:
             direction: FloatArray = conjugate_gradients(
                 lambda v: self.hessian_times(point, v), self.inner, point.residual
             )

@@ -115,6 +115,6 @@ def huberised_weights(
     limit = scale / gram.unit
     kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
     weights = np.zeros(rows.n_rows)
-    near, of_near = gram.subset(kept), start[kept] / start[kept].sum()
+    near, of_near = gram if len(kept) == rows.n_rows else gram.subset(kept), start[kept] / start[kept].sum()
     weights[kept] = huber_weights(near, rows.weights[kept], of_near, huber * limit, tol=tol, max_iter=max_iter)
     return weights, scale

@@ -18,7 +18,7 @@ from skbgmd.arrays import empty
 
 #: Elements of gradients that are written out at a time, and of products of positions.
 CHUNK_ELEMENTS = 1 << 22
-#: Rows of a Gram matrix that are computed at a time, of which what is above the diagonal is left out.
+#: Rows of a Gram matrix that are computed at a time, of which what follows beyond them is mirrored.
 STRIPE_ROWS = 64
 
 
@@ -78,12 +78,14 @@ class Factor(ABC):
         return self.n_rows * self.n_rows * self.n_columns
 
     def gram(self) -> torch.Tensor:
-        """Inner products of the rows, (n, n); what is above the diagonal may be anything."""
+        """Inner products of the rows, (n, n)."""
         total = self.parts[0].new_zeros((self.n_rows, self.n_rows))
         for _, chunk in self.chunks():
             for start in range(0, self.n_rows, STRIPE_ROWS):
                 stop = min(start + STRIPE_ROWS, self.n_rows)
                 total[start:stop, :stop].addmm_(chunk[start:stop], chunk[:stop].T)
+        for start in range(STRIPE_ROWS, self.n_rows, STRIPE_ROWS):
+            total[:start, start : start + STRIPE_ROWS] = total[start : start + STRIPE_ROWS, :start].T
         return total
 
     def unit_squares(self) -> torch.Tensor:

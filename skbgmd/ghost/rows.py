@@ -82,15 +82,14 @@ class GhostRows(StreamedRows):
         return self._gram
 
     def _gram_in(self, dtype: torch.dtype) -> Gram:
-        total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64, device=self.device)
+        total: torch.Tensor | None = None
         for part in _gram_parts([factor for _, factor in self.factors], dtype):
-            total += part
-        # Squares as sums of products may come out a little below zero; above the diagonal there may be anything.
-        diagonal = total.diagonal().clamp_min(0.0)
-        below = total.tril_(-1)
-        total = below + below.T
-        total.diagonal().copy_(diagonal)
+            total = part.double() if total is None else total.add_(part)
+        if total is None:
+            total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64)
         products: FloatArray = total.cpu().numpy()
+        # Squares as sums of products may come out a little below zero.
+        np.fill_diagonal(products, np.maximum(np.diagonal(products), 0.0))
         finite: BoolArray = np.isfinite(np.diagonal(products))
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
@@ -296,6 +295,8 @@ def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch
 def _drawn_in(gram: Gram, reach: float) -> Gram:
     """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
     norms = np.sqrt(np.diagonal(gram.products))
+    if norms.max() <= reach * norms.min():
+        return gram
     unit, drawn = draw_in(norms, reach)
     if np.all(drawn == 1.0):
         return gram
