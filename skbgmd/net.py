@@ -28,12 +28,9 @@ from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.microbatch import GradientMatrix
-from skbgmd.onepass import group_rows, is_better_written_out, why_not, write_out
+from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refuse_mixing, why_not, write_out
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
-
-#: Samples in a group beyond which "auto" means micro-batches.
-ONE_PASS_GROUP = 32
 
 _PARAMETERS = """
     Parameters
@@ -53,7 +50,8 @@ _PARAMETERS = """
         How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
         went into the layers and what came back to them; layers must treat each sample by itself. "micro_batches": a
         pass for each group. "auto": one pass where the module and the loss are known to allow it and groups have no
-        more than 32 samples. The results are the same but for rounding, and for what dropout draws.
+        more than 32 samples, or 2 where a layer has no rule. The results are the same but for rounding, and for what
+        dropout draws.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -151,6 +149,7 @@ class _RobustTraining(NeuralNet):
         self._gradients_: GradientMatrix | None = None
         #: A step has found that the module doesn't allow one pass for all groups.
         self._no_one_pass_ = False
+        self._is_known_to_allow_one_pass_ = False
         self._trust_: NDArray[np.float64] | None = None
         return self
 
@@ -248,6 +247,9 @@ class _RobustTraining(NeuralNet):
             tape = self._tape(gradients, y, slices)
             if tape is None:
                 return None
+            if not self._is_known_to_allow_one_pass_:
+                refuse_mixing(self, X, fit_params)
+                self._is_known_to_allow_one_pass_ = True
             with tape:
                 predicted = self.infer(X, **fit_params)
             with _reduction(self.criterion_, "none"):
@@ -269,9 +271,9 @@ class _RobustTraining(NeuralNet):
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
             return None
-        if self.gradients == "auto" and max(part.stop - part.start for part in slices) > ONE_PASS_GROUP:
-            return None
         tape = Tape(self.module_, gradients.parameters)
+        if self.gradients == "auto" and not is_cheaper(tape, slices):
+            return None
         reason = why_not(self, tape, y)
         if reason is not None:
             raise GhostError(f"One pass for all groups can't be: {reason}.")

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.dataset import get_len
+from skorch.utils import multi_indexing
 from torch import nn
 
 from skbgmd.columns import Units
-from skbgmd.ghost import GhostRows, Tape
+from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost.persample import ROUNDING
 from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
 
@@ -33,6 +36,9 @@ PLAIN_LOSSES = (
 )
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
+#: Samples in a group up to which one pass is taken to be cheaper; where torch.func has to differentiate some layer for
+#: each sample.
+GROUP, GROUP_WITHOUT_RULE = 32, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
 #: Passes over written-out rows that an aggregation takes, in multiplications for each number.
@@ -53,10 +59,43 @@ def why_not(net: NeuralNet, tape: Tape, y: Any) -> str | None:
         return "the loss ignores some samples, of which a mean over a group is not made"
     if not isinstance(net.module_, nn.Module) or hasattr(net.module_, "_orig_mod"):
         return "the module is compiled"
-    for name, layer in tape.layers:
-        if rule_of(layer) is None and not isinstance(layer, nn.MultiheadAttention):
-            return f"the layer {name!r}, {type(layer).__name__}, has no rule"
     return None
+
+
+def is_cheaper(tape: Tape, slices: Sequence[slice]) -> bool:
+    """Whether one pass is likely to cost less than a pass for each group."""
+    ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
+    longest: int = max(part.stop - part.start for part in slices)
+    return longest <= (GROUP if ruled else GROUP_WITHOUT_RULE)
+
+
+def refuse_mixing(net: NeuralNet, X: Any, fit_params: dict[str, Any]) -> None:
+    """See whether what comes out for two samples depends on two more; in evaluation mode, where nothing is drawn.
+
+    Raises
+    ------
+    GhostError
+        It does.
+    """
+    if get_len(X) < 4:
+        return
+    modes = {module: module.training for module in net.module_.modules()}
+    devices = [] if torch.device(net.device).type != "cuda" else [torch.device(net.device)]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            net.module_.eval()
+            two, four = (_first(net.infer(multi_indexing(X, slice(0, n)), **fit_params)) for n in (2, 4))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not (isinstance(two, torch.Tensor) and two.numel() and two.shape == four[:2].shape):
+        return  # not what can be compared; the loss has a say on it
+    if float((two - four[:2]).abs().max()) > ROUNDING * float(two.abs().max()):
+        raise GhostError("One pass for all groups can't be: what comes out for a sample depends on the others.")
+
+
+def _first(predicted: Any) -> Any:
+    return predicted[0] if isinstance(predicted, tuple) else predicted
 
 
 def group_rows(

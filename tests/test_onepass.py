@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+import skbgmd.net as net_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.batches import Batch, even_slices
 from skbgmd.corruption import BitFlip
 from skbgmd.ghost import GhostError, GhostRows
+from skbgmd.onepass import group_rows, refuse_mixing
 from skbgmd.rows import DenseRows
 
 RULES: dict[str, Aggregator] = {
@@ -158,6 +160,17 @@ class OwnLoss(RobustNeuralNetClassifier):
         return super().get_loss(y_pred, y_true, *args, **kwargs) + self.module_.last.weight.square().sum()
 
 
+class Centred(nn.Module):
+    """A layer without a rule that mixes samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * (x - x.mean(dim=0))
+
+
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
@@ -165,7 +178,7 @@ class OwnLoss(RobustNeuralNetClassifier):
         ({"criterion__ignore_index": 2}, "ignores some samples"),
         ({"criterion": nn.MultiLabelMarginLoss}, "MultiLabelMarginLoss may not be a mean"),
         ({"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5))}, "BatchNorm1d, which mixes"),
-        ({"module": nn.Sequential(nn.Flatten(), nn.Bilinear(64, 5, 5))}, "'1', Bilinear, has no rule"),
+        ({"module": nn.Sequential(nn.Flatten(), Centred(), nn.Linear(64, 5))}, "depends on the others"),
     ],
 )
 def test_what_cannot_be_had_of_one_pass(params: dict[str, Any], reason: str) -> None:
@@ -200,6 +213,82 @@ def test_auto_takes_micro_batches_where_one_pass_cannot_be() -> None:
                 found.append(net.module_.last.weight.grad.clone().numpy())
                 net.module_.zero_grad()
             np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(8, 6, batch_first=True)
+        self.last = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.recurrent(x.flatten(1, 2))[0][:, -1])
+        return result
+
+
+class CentredOutput(Convolutional):
+    """A module that mixes samples outside of its layers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result = super().forward(x)
+        return result - result.mean(dim=0)
+
+
+def test_samples_that_are_mixed_outside_of_layers_are_found_out() -> None:
+    batch = data()
+    with pytest.raises(GhostError, match="depends on the others"):
+        stepped(CentredOutput, "one_pass", batch)
+    np.testing.assert_array_equal(stepped(CentredOutput, "auto", batch), stepped(CentredOutput, "micro_batches", batch))
+
+
+def test_looking_for_mixing_changes_neither_modes_nor_random_numbers() -> None:
+    class Modes(Convolutional):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = nn.Dropout(0.5).eval()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.drop(self.frozen(x)))
+
+    with torch.random.fork_rng(devices=[]):
+        net = RobustNeuralNetClassifier(Modes, criterion=nn.CrossEntropyLoss, group_size=1, verbose=0).initialize()
+    net.module_.drop.eval()
+    state = torch.get_rng_state()
+    refuse_mixing(net, data()[0], {})
+    assert torch.equal(state, torch.get_rng_state())
+    assert net.module_.training
+    assert not net.module_.drop.training
+
+
+def stepped(module: Any, gradients: str, batch: Any) -> np.ndarray:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = RobustNeuralNetClassifier(
+            module, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=2, verbose=0
+        ).initialize()
+    net.train_step_single(batch)
+    return torch.cat([p.grad.flatten() for p in net.module_.parameters()]).numpy()
+
+
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_layers_without_a_rule_take_one_pass_where_that_is_cheaper(
+    monkeypatch: pytest.MonkeyPatch, group_size: int
+) -> None:
+    passes = []
+    monkeypatch.setattr(net_module, "group_rows", lambda *args: passes.append(1) or group_rows(*args))
+    found = []
+    for gradients in ("auto", "micro_batches", "one_pass"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = RobustNeuralNetClassifier(
+                Recurrent, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=group_size, verbose=0
+            ).initialize()
+        net.train_step_single(data())
+        found.append(torch.cat([p.grad.flatten() for p in net.module_.parameters()]).numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4 * np.abs(found[1]).max())
+    np.testing.assert_allclose(found[2], found[1], atol=1e-4 * np.abs(found[1]).max())
+    assert len(passes) == (2 if group_size == 1 else 1)
 
 
 def test_gradients_are_checked() -> None:

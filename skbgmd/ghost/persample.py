@@ -12,10 +12,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from skbgmd.ghost.factors import Explicit, Factor
 
+#: Difference between a sample's output alone and in its batch, in shares of the largest, that rounding may make.
+ROUNDING = 5e-3
+
 
 def per_sample_factors(
     layer: nn.Module,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    outputs: list[torch.Tensor],
     gradients: list[torch.Tensor | None],
     n: int,
 ) -> dict[str, Factor]:
@@ -27,10 +31,17 @@ def per_sample_factors(
         Called anew, with one sample at a time under ``vmap``: it must treat each by itself and draw nothing.
     arguments : tuple
         What it was called with: positional arguments, and others by name.
+    outputs : list of tensors
+        What came out of it for the whole batch.
     gradients : list of tensors
         With respect to the tensors that came out; None where the loss doesn't depend on one.
     n : int
         Samples.
+
+    Raises
+    ------
+    NotImplementedError
+        The layer draws numbers, mixes the samples, or does what ``vmap`` can't.
     """
     _refuse_randomness(layer)
     args, kwargs = _with_hidden_state(layer, arguments, n)
@@ -43,25 +54,35 @@ def per_sample_factors(
     out_axes = _sample_axes(layer, [gradient for _, gradient in used], n)
     parameters = {name: parameter.detach() for name, parameter in layer.named_parameters() if parameter.requires_grad}
 
-    def inner(trained: dict[str, torch.Tensor], inputs: list[torch.Tensor], deltas: list[torch.Tensor]) -> torch.Tensor:
+    def inner(
+        trained: dict[str, torch.Tensor], inputs: list[torch.Tensor], deltas: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         one = list(values)
         for number, value in zip(mapped, inputs, strict=True):
             one[number] = value.unsqueeze(axes[number] or 0)
         positional, named = tree_unflatten(one, structure)
         output = functional_call(layer, trained, positional, named)
         tensors = [value for value in tree_flatten(output)[0] if isinstance(value, torch.Tensor)]
-        products = [
-            (tensors[number] * delta.unsqueeze(axis or 0)).sum()
-            for (number, _), delta, axis in zip(used, deltas, out_axes, strict=True)
-        ]
-        return torch.stack(products).sum()
+        single = [tensors[number].squeeze(axis or 0) for (number, _), axis in zip(used, out_axes, strict=True)]
+        products = [(value * delta).sum() for value, delta in zip(single, deltas, strict=True)]
+        return torch.stack(products).sum(), single
 
+    dims: Any = (0, [axis or 0 for axis in out_axes])
+    per_sample = vmap(grad(inner, has_aux=True), (None, [axes[number] for number in mapped], out_axes), dims)
     with warnings.catch_warnings():
         # That an operator has no batching rule: it is slower, and right.
         warnings.simplefilter("ignore", UserWarning)
-        found = vmap(grad(inner), (None, [axes[number] for number in mapped], out_axes))(
-            parameters, [values[number] for number in mapped], [gradient for _, gradient in used]
-        )
+        try:
+            found, alone = per_sample(
+                parameters, [values[number] for number in mapped], [gradient for _, gradient in used]
+            )
+        except RuntimeError as error:
+            # Random draws, decisions by values, changes in place, dtypes of a context that has been left.
+            raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
+    for (number, _), value in zip(used, alone, strict=True):
+        together = outputs[number]
+        if float((value - together).abs().max()) > ROUNDING * float(together.abs().max()):
+            raise NotImplementedError("what comes out for a sample depends on the others of its batch")
     return {name: Explicit(_units(gradient)) for name, gradient in found.items()}
 
 

@@ -218,13 +218,15 @@ class _Recorder:
             return
         given = _tensors((args, kwargs))
         rule = rule_of(layer)
+        # What follows may change it in place.
+        outputs = [] if rule is not None else [value.detach().clone() for value in everything]
 
         def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
             if rule is None:
                 of_all: list[torch.Tensor | None] = [None] * len(everything)
                 for number, gradient in zip(differentiable, gradients, strict=True):
                     of_all[number] = gradient
-                factors: Factors = per_sample_factors(layer, (args, kwargs), of_all, n)
+                factors: Factors = per_sample_factors(layer, (args, kwargs), outputs, of_all, n)
             else:
                 gradient = gradients[0]
                 assert gradient is not None, "a layer with a rule has one output"
@@ -240,8 +242,7 @@ class _Recorder:
                     yield parameter, unit, factor
                     unit += factor.n_units
 
-        outputs = [everything[number] for number in differentiable]
-        self.tape.calls.append(_call(self.name, given, outputs, parts))
+        self.tape.calls.append(_call(self.name, given, [everything[number] for number in differentiable], parts))
 
 
 class _AttentionRecorder:

@@ -308,6 +308,30 @@ def test_an_output_without_gradient_before_the_one_with() -> None:
     check(Second(), made((5, 3), torch.float32, 0))
 
 
+def test_unknown_layers_that_torch_func_cannot_do_are_refused_by_name() -> None:
+    class Mixing(Scale):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * (x - x.mean(dim=0))
+
+    class Drawing(Scale):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * torch.nn.functional.dropout(x, 0.5)
+
+    class Deciding(Scale):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.factor * x if x.detach().sum() > 0.0 else self.factor * -x
+
+    x = made((5, 3), torch.float32, 0)
+    with torch.random.fork_rng(devices=[]):
+        for kind, reason in (
+            (Mixing, "depends on the others"),
+            (Drawing, "torch.func can't"),
+            (Deciding, "torch.func"),
+        ):
+            with pytest.raises(GhostError, match=f"'1' gives no gradients of single samples: .*{reason}"):
+                ghost(nn.Sequential(nn.Linear(3, 3), kind()), x, loss)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     module[0].weight.requires_grad_(False)
