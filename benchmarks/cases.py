@@ -104,8 +104,10 @@ def median_cases(quick: bool) -> list[Case]:
 
 def path_cases(quick: bool) -> list[Case]:
     """Where the two ways to a geometric median meet."""
-    columns = [10, 50] if quick else [10, 100, 400, 1000]
-    return [Case(int(n * d), d, "float64", "outliers") for d in columns for n in (0.5, 1, 1.5, 2, 4)]
+    shares = dict.fromkeys([10, 50] if quick else [10, 100, 400, 1000], (0.5, 1, 1.5, 2, 4))
+    if not quick:
+        shares |= dict.fromkeys((2048, 5000), (0.0625, 0.125, 0.25, 0.5))
+    return [Case(int(share * d), d, "float64", "outliers") for d, of_d in shares.items() for share in of_d]
 
 
 def gradient_cases(quick: bool) -> list[Case]:

@@ -239,11 +239,11 @@ def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArr
 def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 
-    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five Newton steps costs some ten passes of
-    n d. Measured (``benchmarks/results/paths.md``), R^d is ahead or level at every number of rows up to 400 columns,
-    where calls are what takes time; at 1000 columns the two are level at 500 rows, and R^d is ahead from 1000 rows on.
+    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
+    ten passes of n d. Measured (``benchmarks/results/paths.md``), R^d is ahead at every number of rows up to 2048
+    columns; at 5000 columns the two are level up to half as many rows, and the Gram matrix needs no copy in float64.
     """
-    return d > 512 and 2 * n <= d
+    return d >= 4096 and 2 * n <= d
 
 
 def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = False) -> Solved:

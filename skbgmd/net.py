@@ -48,10 +48,10 @@ _PARAMETERS = """
         row is then the way it went, divided by the learning rate.
     gradients : {"auto", "one_pass", "micro_batches"}, default="auto"
         How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
-        went into the layers and what came back to them; layers must treat each sample by itself. "micro_batches": a
-        pass for each group. "auto": one pass where the module and the loss are known to allow it and groups have no
-        more than 32 samples, or 2 where a layer has no rule. The results are the same but for rounding, and for what
-        dropout draws.
+        went into the layers and what came back to them; the module must treat each sample by itself, which is looked
+        at once, in evaluation mode. "micro_batches": a pass for each group. "auto": one pass where the module and the
+        loss are known to allow it and groups have no more than 32 samples, or 2 where a layer has no rule. The results
+        are the same but for rounding, and for what dropout draws.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -147,11 +147,14 @@ class _RobustTraining(NeuralNet):
         super().initialize()
         self._initialize_aggregator()
         self._gradients_: GradientMatrix | None = None
-        #: A step has found that the module doesn't allow one pass for all groups.
-        self._no_one_pass_ = False
-        self._is_known_to_allow_one_pass_ = False
         self._trust_: NDArray[np.float64] | None = None
         return self
+
+    def initialize_module(self) -> Any:
+        # What steps have found of the module: that it doesn't allow one pass for all groups, or that it does.
+        self._no_one_pass_ = False
+        self._is_known_to_allow_one_pass_ = False
+        return super().initialize_module()
 
     def _initialize_aggregator(self) -> None:
         # A copy: changing the parameter in the middle of a training must be noticed.
@@ -248,8 +251,7 @@ class _RobustTraining(NeuralNet):
             if tape is None:
                 return None
             if not self._is_known_to_allow_one_pass_:
-                refuse_mixing(self, X, fit_params)
-                self._is_known_to_allow_one_pass_ = True
+                self._is_known_to_allow_one_pass_ = refuse_mixing(self, tape, X, fit_params)
             with tape:
                 predicted = self.infer(X, **fit_params)
             with _reduction(self.criterion_, "none"):
@@ -274,7 +276,7 @@ class _RobustTraining(NeuralNet):
         tape = Tape(self.module_, gradients.parameters)
         if self.gradients == "auto" and not is_cheaper(tape, slices):
             return None
-        reason = why_not(self, tape, y)
+        reason = why_not(self, y)
         if reason is not None:
             raise GhostError(f"One pass for all groups can't be: {reason}.")
         return tape

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
 PASSES = 16
 
 
-def why_not(net: NeuralNet, tape: Tape, y: Any) -> str | None:
+def why_not(net: NeuralNet, y: Any) -> str | None:
     """What keeps a net from one pass for all samples with targets y; None if nothing that is known beforehand does."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
@@ -69,29 +70,58 @@ def is_cheaper(tape: Tape, slices: Sequence[slice]) -> bool:
     return longest <= (GROUP if ruled else GROUP_WITHOUT_RULE)
 
 
-def refuse_mixing(net: NeuralNet, X: Any, fit_params: dict[str, Any]) -> None:
+def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]) -> bool:
     """See whether what comes out for two samples depends on two more; in evaluation mode, where nothing is drawn.
+
+    Returns
+    -------
+    seen : bool
+        Whether there was anything to see: four samples at least, of finite output.
 
     Raises
     ------
     GhostError
-        It does.
+        It does; or a layer is called with what all samples share.
     """
     if get_len(X) < 4:
-        return
+        return False
     modes = {module: module.training for module in net.module_.modules()}
-    devices = [] if torch.device(net.device).type != "cuda" else [torch.device(net.device)]
+    devices = {parameter.device for parameter in tape.parameters if parameter.device.type == "cuda"}
+    lengths: dict[str, list[int]] = {name: [] for name, layer in tape.layers if rule_of(layer) is not None}
+    hooks = [layer.register_forward_pre_hook(_keeper(lengths[name])) for name, layer in tape.layers if name in lengths]
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
             net.module_.eval()
             two, four = (_first(net.infer(multi_indexing(X, slice(0, n)), **fit_params)) for n in (2, 4))
+    except Exception as error:
+        raise GhostError(
+            f"One pass for all groups can't be: the module fails on two or four samples: {error}"
+        ) from error
     finally:
+        for hook in hooks:
+            hook.remove()
         for module, mode in modes.items():
             module.training = mode
+    for name, seen in lengths.items():
+        # As many things for two samples as for four are not one for each sample.
+        if any(few == many for few, many in zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=False)):
+            raise GhostError(f"One pass for all groups can't be: the layer {name!r} is called with what samples share.")
     if not (isinstance(two, torch.Tensor) and two.numel() and two.shape == four[:2].shape):
-        return  # not what can be compared; the loss has a say on it
-    if float((two - four[:2]).abs().max()) > ROUNDING * float(two.abs().max()):
+        return True  # not what can be compared; the loss has a say on it
+    difference, largest = float((two - four[:2]).abs().max()), float(two.abs().max())
+    if difference > ROUNDING * largest:
         raise GhostError("One pass for all groups can't be: what comes out for a sample depends on the others.")
+    return math.isfinite(difference)
+
+
+def _keeper(lengths: list[int]) -> Callable[[nn.Module, Any], None]:
+    """A hook that keeps how many things a layer is called with."""
+
+    def keep(layer: nn.Module, args: Any) -> None:
+        if args and isinstance(args[0], torch.Tensor) and args[0].ndim:
+            lengths.append(len(args[0]))
+
+    return keep
 
 
 def _first(predicted: Any) -> Any:

@@ -19,8 +19,8 @@ from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import StreamedRows
 
-#: Columns whose squares are added up in the rows' own dtype: a 64th of them in each of a vector's sums.
-NORM_COLUMNS = 1 << 17
+#: Columns whose squares are added up in the rows' own dtype.
+NORM_COLUMNS = 1 << 13
 
 
 @runtime_checkable
@@ -171,10 +171,12 @@ class DenseRows(StreamedRows):
     def distances(self, center: torch.Tensor | None) -> FloatArray:
         if center is not None or not self._is_plain:
             return super().distances(center)
-        # Lines as long as the digits of their sums allow, with nothing kept of them.
-        squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-        for start in range(0, self.n_columns, NORM_COLUMNS):
-            squares += self._squared_norms(self.matrix[:, start : start + NORM_COLUMNS])
+        # One call on the whole matrix: nothing is kept but a number for each row and some thousand columns.
+        whole = self.n_columns // NORM_COLUMNS * NORM_COLUMNS
+        parts = self.matrix[:, :whole].view(self.n_rows, -1, NORM_COLUMNS) if whole else self.matrix[:, :0, None]
+        squares = torch.linalg.vector_norm(parts, dim=2).double().square_().sum(dim=1)
+        if whole < self.n_columns:
+            squares += self._squared_norms(self.matrix[:, whole:])
         return self._checked(squares, None)
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:

@@ -148,9 +148,9 @@ class PointSpace(_Space):
         self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
         self.weight = float(weights.sum())
         self.n, self.d = points.shape
-        self._rows = max(1, BLOCK_ELEMENTS // max(1, self.d))
+        self._rows = max(1, BLOCK_ELEMENTS // (self.d + 2))
         self._column = origin[:, None]
-        self._kept = list(self._convert()) if self.n * self.d <= KEEP_ELEMENTS else None
+        self._kept = list(self._convert()) if self.n * (self.d + 2) <= KEEP_ELEMENTS else None
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedia
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.batches import Batch, even_slices
 from skbgmd.corruption import BitFlip
-from skbgmd.ghost import GhostError, GhostRows
+from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.onepass import group_rows, refuse_mixing
 from skbgmd.rows import DenseRows
 
@@ -255,18 +256,105 @@ def test_looking_for_mixing_changes_neither_modes_nor_random_numbers() -> None:
         net = RobustNeuralNetClassifier(Modes, criterion=nn.CrossEntropyLoss, group_size=1, verbose=0).initialize()
     net.module_.drop.eval()
     state = torch.get_rng_state()
-    refuse_mixing(net, data()[0], {})
+    assert refuse_mixing(net, Tape(net.module_, list(net.module_.parameters())), data()[0], {})
     assert torch.equal(state, torch.get_rng_state())
     assert net.module_.training
     assert not net.module_.drop.training
 
 
-def stepped(module: Any, gradients: str, batch: Any) -> np.ndarray:
+def test_mixing_is_looked_for_until_there_was_something_to_see() -> None:
+    X, y = data()
+    net = a_net(CentredOutput, "one_pass")
+    net.train_step_single((X[:3], y[:3]))
+    broken = X.clone()
+    broken[:4] = torch.nan
+    assert not refuse_mixing(net, Tape(net.module_, list(net.module_.parameters())), broken, {})
+    with pytest.raises(GhostError, match="depends on the others"):
+        net.train_step_single((X, y))
+
+
+def test_another_module_is_looked_at_anew() -> None:
+    class Either(Convolutional):
+        def __init__(self, centred: bool = False) -> None:
+            super().__init__()
+            self.centred = centred
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result = super().forward(x)
+            return result - result.mean(dim=0) if self.centred else result
+
+    net = a_net(Either, "one_pass")
+    net.train_step_single(data())
+    with torch.random.fork_rng(devices=[]):
+        net.set_params(module__centred=True)
+    with pytest.raises(GhostError, match="depends on the others"):
+        net.train_step_single(data())
+
+
+@pytest.mark.parametrize("n", [6, 8])
+def test_what_samples_share_is_found_out(n: int) -> None:
+    """A table of positions, of as many positions as there are samples or not."""
+
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(8, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.table[: x.shape[1]]
+
+    class With(nn.Module):
+        def __init__(self, ruled: bool) -> None:
+            super().__init__()
+            self.ruled, self.last = ruled, nn.Linear(64, 5)
+            self.positions = nn.Embedding(8, 8) if ruled else Positions()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1, 2)
+            positions = self.positions(torch.arange(8) if self.ruled else x)
+            result: torch.Tensor = self.last((x + positions).tanh().flatten(1))
+            return result
+
+    batch = data(n)
+    for ruled in (True, False):
+        module = partial(With, ruled)
+        with pytest.raises(GhostError, match=r"samples share|shared by all samples|depends on"):
+            stepped(module, "one_pass", batch)
+        np.testing.assert_array_equal(stepped(module, "auto", batch), stepped(module, "micro_batches", batch))
+
+
+def test_auto_takes_micro_batches_where_the_module_fails_otherwise() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.last = nn.GRU(8, 6, batch_first=True), nn.Linear(6, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x.flatten(1, 2), [8] * len(x), batch_first=True)
+            result: torch.Tensor = self.last(self.recurrent(packed)[1][-1])
+            return result
+
+    np.testing.assert_array_equal(stepped(Packed, "auto", data(8)), stepped(Packed, "micro_batches", data(8)))
+    with pytest.raises(GhostError, match=r"torch\.func can't"):
+        stepped(Packed, "one_pass", data(8))
+
+
+def test_a_net_that_leaves_its_module_on_its_device() -> None:
+    np.testing.assert_allclose(
+        stepped(Convolutional, "auto", data(), device=None), stepped(Convolutional, "auto", data()), rtol=1e-6
+    )
+
+
+def a_net(module: Any, gradients: str, **params: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = RobustNeuralNetClassifier(
-            module, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=2, verbose=0
+        return RobustNeuralNetClassifier(
+            module, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=2, verbose=0, **params
         ).initialize()
+
+
+def stepped(module: Any, gradients: str, batch: Any, **params: Any) -> np.ndarray:
+    net = a_net(module, gradients, **params)
     net.train_step_single(batch)
     return torch.cat([p.grad.flatten() for p in net.module_.parameters()]).numpy()
 

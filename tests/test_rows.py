@@ -130,3 +130,11 @@ def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch
     assert rows._own
     assert np.abs(fine.squared_distances() - squares).max() < 1e-5 * squares.max()
     assert rows.gram(tol=1e-3) is fine
+
+
+def test_norms_of_long_rows_keep_their_digits():
+    """Equal numbers are the worst for sums in single precision."""
+    X = torch.full((3, 200_000), 0.7)
+    np.testing.assert_allclose(DenseRows(X).norms(), 0.7 * 200_000**0.5, rtol=1e-5)
+    for d in (8191, 8192, 8193, 16_384):
+        np.testing.assert_allclose(DenseRows(X[:, :d]).norms(), 0.7 * d**0.5, rtol=1e-5)

@@ -91,3 +91,16 @@ def test_line_search_finds_a_far_minimum(rng):
     _, slope = space.decrease(point, along, square, 0.0)
     step = _line_search(space, point, along, square, slope)
     assert 0.9e4 < step < 1.1e4
+
+
+def test_weiszfelds_steps_end_where_newtons_are_dear(rng):
+    """Within reach of the tolerance no Newton direction is asked for."""
+    X = rng.normal(size=(200, 100))
+    space = space_of(X)
+    assert space.newton_is_dear
+    start = minimize(space, X.mean(axis=0) + 0.05, tol=1e-3, max_iter=100)
+    space.newton_direction = None
+    solution = minimize(space, start.position, tol=1e-4, max_iter=100)
+    assert solution.converged
+    exact = minimize(space_of(X), start.position, tol=1e-12, max_iter=100)
+    assert objective(X, solution.position) <= float(objective(X, exact.position)) * (1 + 1e-4)

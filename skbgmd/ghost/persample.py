@@ -44,14 +44,38 @@ def per_sample_factors(
         The layer draws numbers, mixes the samples, or does what ``vmap`` can't.
     """
     _refuse_randomness(layer)
+    used = [number for number, gradient in enumerate(gradients) if gradient is not None]
+    try:
+        with warnings.catch_warnings():
+            # That an operator has no batching rule: it is slower, and right.
+            warnings.simplefilter("ignore", UserWarning)
+            found, alone = _differentiated(layer, arguments, gradients, used, n)
+    except Exception as error:
+        # Random draws, decisions by values, changes in place, packed sequences, dtypes of a context that has been left.
+        raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
+    if not all(_agree(outputs[number], value) for number, value in zip(used, alone, strict=True)):
+        raise NotImplementedError("what comes out for a sample depends on the others of its batch")
+    return {name: Explicit(_units(gradient)) for name, gradient in found.items()}
+
+
+def _differentiated(
+    layer: nn.Module,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    gradients: list[torch.Tensor | None],
+    used: list[int],
+    n: int,
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+    """Gradients of each sample by name, and the used outputs when each sample is alone."""
     args, kwargs = _with_hidden_state(layer, arguments, n)
     values, structure = tree_flatten((args, kwargs))
     values = [value.detach() if isinstance(value, torch.Tensor) else value for value in values]
     axes = _sample_axes(layer, values, n)
     mapped = [number for number, axis in enumerate(axes) if axis is not None]
     # The gradients' axes are those of the outputs, which for recurrent layers are those of the inputs.
-    used = [(number, gradient) for number, gradient in enumerate(gradients) if gradient is not None]
-    out_axes = _sample_axes(layer, [gradient for _, gradient in used], n)
+    of_outputs = _sample_axes(layer, gradients, n)
+    out_axes = [of_outputs[number] for number in used]
+    if not mapped or None in out_axes:
+        raise ValueError("what goes in or comes out is shared by all samples")
     parameters = {name: parameter.detach() for name, parameter in layer.named_parameters() if parameter.requires_grad}
 
     def inner(
@@ -63,27 +87,24 @@ def per_sample_factors(
         positional, named = tree_unflatten(one, structure)
         output = functional_call(layer, trained, positional, named)
         tensors = [value for value in tree_flatten(output)[0] if isinstance(value, torch.Tensor)]
-        single = [tensors[number].squeeze(axis or 0) for (number, _), axis in zip(used, out_axes, strict=True)]
+        single = [tensors[number].squeeze(axis or 0) for number, axis in zip(used, out_axes, strict=True)]
         products = [(value * delta).sum() for value, delta in zip(single, deltas, strict=True)]
         return torch.stack(products).sum(), single
 
-    dims: Any = (0, [axis or 0 for axis in out_axes])
+    dims: Any = (0, out_axes)
     per_sample = vmap(grad(inner, has_aux=True), (None, [axes[number] for number in mapped], out_axes), dims)
-    with warnings.catch_warnings():
-        # That an operator has no batching rule: it is slower, and right.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            found, alone = per_sample(
-                parameters, [values[number] for number in mapped], [gradient for _, gradient in used]
-            )
-        except RuntimeError as error:
-            # Random draws, decisions by values, changes in place, dtypes of a context that has been left.
-            raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
-    for (number, _), value in zip(used, alone, strict=True):
-        together = outputs[number]
-        if float((value - together).abs().max()) > ROUNDING * float(together.abs().max()):
-            raise NotImplementedError("what comes out for a sample depends on the others of its batch")
-    return {name: Explicit(_units(gradient)) for name, gradient in found.items()}
+    deltas: list[Any] = [gradients[number] for number in used]
+    found: tuple[dict[str, torch.Tensor], list[torch.Tensor]] = per_sample(
+        parameters, [values[number] for number in mapped], deltas
+    )
+    return found
+
+
+def _agree(together: torch.Tensor, alone: torch.Tensor) -> bool:
+    """Whether outputs differ by rounding at most; those that aren't finite say nothing."""
+    if together.shape != alone.shape:
+        return False
+    return not bool((together - alone).abs().max() > ROUNDING * together.abs().max())
 
 
 def _units(gradient: torch.Tensor) -> torch.Tensor:

@@ -76,7 +76,7 @@ class GhostRows(StreamedRows):
         if self._gram is None:
             self._gram = self._gram_in(self.dtype)
             squares = np.diagonal(self._gram.products)
-            if not (np.isfinite(squares).all() and squares.max(initial=0.0) < 1e30):
+            if not (self._gram.finite.all() and squares.max(initial=0.0) < 1e30):
                 # Squares that have no number in float32 may have one in float64.
                 self._gram = self._gram_in(torch.float64)
         return self._gram

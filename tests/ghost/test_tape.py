@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
+from skbgmd.ghost.factors import Outer
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +263,23 @@ def test_recurrent_layers_by_torch_func(kind: Any) -> None:
     check(nn.Sequential(nn.Linear(3, 3), kind(3, 4, batch_first=True)), made((5, 4, 3), torch.float32, 0))
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_recurrent_layers_by_their_last_hidden_state(kind: Any, batch_first: bool) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = kind(3, 4, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.recurrent(x if batch_first else x.transpose(0, 1))[1]
+            result: torch.Tensor = (hidden[0] if isinstance(hidden, tuple) else hidden)[-1]
+            return result
+
+    torch.manual_seed(0)
+    check(Last(), made((5, 4, 3), torch.float32, 0))
+
+
 class Scale(nn.Module):
     """A layer that there is no rule for."""
 
@@ -433,3 +451,13 @@ def test_on_cuda() -> None:
     exact = reference(module, x, lambda out: out.square().sum(dim=1)).double()
     assert rows.combine(np.full(6, 1 / 6)).device.type == "cuda"
     assert np.abs(rows.gram().products - (exact @ exact.T).cpu().numpy()).max() < 1e-5 * float(exact.square().sum())
+
+
+def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
+    x, left = made((5, 4), torch.float32, 0), made((5, 3), torch.float32, 1)
+    factor = Outer(1e13 * left[:, None], 1e13 * x[:, None])
+    rows = GhostRows([(0, factor)], 5, 12)
+    gram = rows.gram()
+    assert gram.finite.all()
+    exact = (1e26 * left.double()[:, :, None] * x.double()[:, None]).flatten(1).numpy()
+    np.testing.assert_allclose(gram.unit**2 * gram.products, exact @ exact.T, rtol=1e-6, atol=1e44)
