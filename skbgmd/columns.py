@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -83,12 +84,12 @@ class Units:
         found = np.concatenate(starts).astype(np.int64)
         return cls(found, begin, np.arange(len(found)), device)
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Columns of each unit, chosen or not."""
         return np.diff(self.starts, append=self.total)
 
-    @property
+    @cached_property
     def indices(self) -> torch.Tensor:
         """The columns of the chosen units, ascending."""
         starts, sizes = self.starts[self.chosen], self.sizes[self.chosen]
@@ -96,8 +97,12 @@ class Units:
         columns = np.arange(len(self)) + np.repeat(starts - (ends - sizes), sizes)
         return torch.from_numpy(columns).to(self.device)
 
-    def __len__(self) -> int:
+    @cached_property
+    def _length(self) -> int:
         return int(self.sizes[self.chosen].sum())
+
+    def __len__(self) -> int:
+        return self._length
 
     def at(self, column: int) -> int:
         """The unit that begins at a column, or the number of units at the end."""

@@ -263,7 +263,7 @@ class Outer(Factor):
 
     def unit_squares(self) -> torch.Tensor:
         if self.positions == 1:
-            return self.left[:, 0].square().mul_(self.right.square().sum(dim=2))
+            return self.left[:, 0].square().mul_(torch.linalg.vector_norm(self.right, dim=2).square_())
         if not self._products_are_cheaper:
             return super().unit_squares()
         # l^T R l for each unit, R the products of the positions.

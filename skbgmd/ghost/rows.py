@@ -186,19 +186,15 @@ class GhostRows(StreamedRows):
         """The rows on some columns; whole units keep the factors, other columns are written out when asked for."""
         if isinstance(columns, Columns):
             return _SomeColumns(self, columns.indices)
-        factors, squares, begin = [], [], 0
-        for number, (start, factor) in enumerate(self.factors):
+        factors, begin = [], 0
+        for start, factor in self.factors:
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):
                 continue
             part = factor if len(chosen) == factor.n_units else factor.units(chosen)
             factors.append((begin, part))
-            if self._squares is not None:
-                squares.append(self._squares[number][:, chosen])
             begin += part.n_columns
-        rows = GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
-        rows._squares = None if self._squares is None else squares
-        return rows
+        return GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
         at = torch.as_tensor(index, device=self.device)
