@@ -28,7 +28,7 @@ from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.microbatch import GradientMatrix
-from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refuse_mixing, why_not, write_out
+from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refusal, refuse_mixing, why_not, write_out
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
 
@@ -278,7 +278,7 @@ class _RobustTraining(NeuralNet):
             return None
         reason = why_not(self, y)
         if reason is not None:
-            raise GhostError(f"One pass for all groups can't be: {reason}.")
+            raise refusal(reason)
         return tape
 
     def _micro_batches(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.ghost.persample import ROUNDING
+from skbgmd.ghost.persample import agree
 from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
 
@@ -85,6 +84,30 @@ def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]
     """
     if get_len(X) < 4:
         return False
+    try:
+        two, four, lengths = _of_two_and_four(net, tape, X, fit_params)
+    except Exception as error:
+        raise refusal(f"the module fails on two or four samples: {error}") from error
+    for name, seen in lengths.items():
+        # As many things for two samples as for four are not one for each sample.
+        if any(few == many for few, many in zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=False)):
+            raise refusal(f"the layer {name!r} is called with what samples share")
+    if not (isinstance(two, torch.Tensor) and two.numel() and two.shape == four[:2].shape):
+        return True  # not what can be compared; the loss has a say on it
+    if not agree(two, four[:2]):
+        raise refusal("what comes out for a sample depends on the others")
+    return bool((two - four[:2]).isfinite().all())
+
+
+def refusal(reason: str) -> GhostError:
+    """The error that says why there can't be one pass."""
+    return GhostError(f"One pass for all groups can't be: {reason}.")
+
+
+def _of_two_and_four(
+    net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]
+) -> tuple[Any, Any, dict[str, list[int]]]:
+    """What comes out for the first two samples and for the first four, and how many things layers were called with."""
     modes = {module: module.training for module in net.module_.modules()}
     devices = {parameter.device for parameter in tape.parameters if parameter.device.type == "cuda"}
     lengths: dict[str, list[int]] = {name: [] for name, layer in tape.layers if rule_of(layer) is not None}
@@ -93,25 +116,12 @@ def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]
         with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
             net.module_.eval()
             two, four = (_first(net.infer(multi_indexing(X, slice(0, n)), **fit_params)) for n in (2, 4))
-    except Exception as error:
-        raise GhostError(
-            f"One pass for all groups can't be: the module fails on two or four samples: {error}"
-        ) from error
     finally:
         for hook in hooks:
             hook.remove()
         for module, mode in modes.items():
             module.training = mode
-    for name, seen in lengths.items():
-        # As many things for two samples as for four are not one for each sample.
-        if any(few == many for few, many in zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=False)):
-            raise GhostError(f"One pass for all groups can't be: the layer {name!r} is called with what samples share.")
-    if not (isinstance(two, torch.Tensor) and two.numel() and two.shape == four[:2].shape):
-        return True  # not what can be compared; the loss has a say on it
-    difference, largest = float((two - four[:2]).abs().max()), float(two.abs().max())
-    if difference > ROUNDING * largest:
-        raise GhostError("One pass for all groups can't be: what comes out for a sample depends on the others.")
-    return math.isfinite(difference)
+    return two, four, lengths
 
 
 def _keeper(lengths: list[int]) -> Callable[[nn.Module, Any], None]:

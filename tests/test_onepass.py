@@ -348,8 +348,9 @@ def test_a_net_that_leaves_its_module_on_its_device() -> None:
 def a_net(module: Any, gradients: str, **params: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
+        params = {"group_size": 2, **params}
         return RobustNeuralNetClassifier(
-            module, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=2, verbose=0, **params
+            module, criterion=nn.CrossEntropyLoss, gradients=gradients, verbose=0, **params
         ).initialize()
 
 
@@ -365,15 +366,10 @@ def test_layers_without_a_rule_take_one_pass_where_that_is_cheaper(
 ) -> None:
     passes = []
     monkeypatch.setattr(net_module, "group_rows", lambda *args: passes.append(1) or group_rows(*args))
-    found = []
-    for gradients in ("auto", "micro_batches", "one_pass"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            net = RobustNeuralNetClassifier(
-                Recurrent, criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=group_size, verbose=0
-            ).initialize()
-        net.train_step_single(data())
-        found.append(torch.cat([p.grad.flatten() for p in net.module_.parameters()]).numpy())
+    found = [
+        stepped(Recurrent, gradients, data(), group_size=group_size)
+        for gradients in ("auto", "micro_batches", "one_pass")
+    ]
     np.testing.assert_allclose(found[0], found[1], atol=1e-4 * np.abs(found[1]).max())
     np.testing.assert_allclose(found[2], found[1], atol=1e-4 * np.abs(found[1]).max())
     assert len(passes) == (2 if group_size == 1 else 1)

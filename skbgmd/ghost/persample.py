@@ -54,7 +54,7 @@ def per_sample_factors(
     except Exception as error:
         # Random draws, decisions by values, changes in place, packed sequences, dtypes of a context that has been left.
         raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
-    if not all(_agree(outputs[number], value) for number, value in zip(used, alone, strict=True)):
+    if not all(agree(outputs[number], value) for number, value in zip(used, alone, strict=True)):
         raise NotImplementedError("what comes out for a sample depends on the others of its batch")
     return {name: Explicit(_units(gradient)) for name, gradient in found.items()}
 
@@ -101,7 +101,7 @@ def _differentiated(
     return found
 
 
-def _agree(together: torch.Tensor, alone: torch.Tensor) -> bool:
+def agree(together: torch.Tensor, alone: torch.Tensor) -> bool:
     """Whether outputs differ by rounding at most; those that aren't finite say nothing."""
     if together.shape != alone.shape:
         return False
