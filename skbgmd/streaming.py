@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -31,8 +32,8 @@ SMALL_ELEMENTS = 1 << 20
 STRIPE_ROWS = 128
 #: Rows of a product that are added to a total at a time.
 ADDED_ROWS = 64
-#: Columns and rows looked at to choose a centre.
-SAMPLE_COLUMNS, SAMPLE_CANDIDATES, SAMPLE_ROWS = 256, 64, 256
+#: Rows looked at to choose a centre, those that may be it, and runs of columns, which lie in a line of memory each.
+SAMPLE_ROWS, SAMPLE_CANDIDATES, SAMPLE_RUNS, SAMPLE_RUN = 128, 32, 32, 8
 
 
 class StreamedRows(ABC):
@@ -59,6 +60,8 @@ class StreamedRows(ABC):
     labels: NDArray[np.int64] | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
+    #: Adjacent columns that are best gathered together.
+    run_length: int = 1
     #: Memory of a chunk that is not a part of a matrix as it is.
     _buffer: torch.Tensor | None = None
     _gram: Gram | None = None
@@ -85,6 +88,10 @@ class StreamedRows(ABC):
         share = self._columns_behind // CHUNK_SHARE
         elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * share))
         width = max(MIN_CHUNK_COLUMNS, min(GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
+        # Even chunks: a short one at the end would cost nearly as much as the others.
+        width = -(-self.n_columns // max(1, math.ceil(self.n_columns / (width + width // 64))))
+        if self.run_length < width:
+            width += -width % self.run_length
         for start in range(0, self.n_columns, width):
             part = slice(start, min(start + width, self.n_columns))
             yield part, self.chunk(part)
@@ -188,27 +195,34 @@ class StreamedRows(ABC):
             return torch.zeros(self.n_columns, dtype=self.work_dtype, device=self.device)
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
+        # Squares in the order "square, then scale" cost a pass less, but those of a huge entry have no number.
+        huge = 1e18 if self.work_dtype == torch.float32 else 1e150
+        if shift is None and float(np.nanmax(self.norms())) <= huge:
+            return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)
-        # Squares in the order "square, then scale" cost a pass less, but those of a huge entry have no number.
-        huge = 1e18 if dtype == torch.float32 else 1e150
-        scaled_first = shift is not None or float(np.nanmax(self.norms())) > huge
         factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
-        per_row = self.weights if scaled_first else self.weights * scale * scale
-        weights = torch.as_tensor(per_row, dtype=dtype, device=device)
+        weights = torch.as_tensor(self.weights, dtype=dtype, device=device)
+        buffer: torch.Tensor | None = None
+        for part, chunk in self.column_chunks():
+            buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+            scaled = torch.mul(chunk.to(dtype), factors, out=buffer[:, : chunk.shape[1]])
+            if shift is not None:
+                scaled += shift[part]
+            torch.mv(scaled.square_().T, weights, out=result[part])
+        return result
+
+    def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
+        """``sum_i w_i x_ij^2`` for every column."""
+        dtype, device = self.work_dtype, self.device
+        result = empty((self.n_columns,), dtype, device)
+        factors = torch.as_tensor(weights, dtype=dtype, device=device)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
             buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
             chunk = chunk.to(dtype)  # half precision would be squared as such
-            squares = buffer[:, : chunk.shape[1]]
-            if scaled_first:
-                torch.mul(chunk, factors, out=squares)
-                if shift is not None:
-                    squares += shift[part]
-                squares.square_()
-            else:
-                torch.mul(chunk, chunk, out=squares)
-            torch.mv(squares.T, weights, out=result[part])
+            squares = torch.mul(chunk, chunk, out=buffer[:, : chunk.shape[1]])
+            torch.mv(squares.T, factors, out=result[part])
         return result
 
     def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
@@ -289,7 +303,10 @@ class StreamedRows(ABC):
 
         The centre decides the accuracy, never the result: about a far centre, differences of rows cancel.
         """
-        columns = torch.arange(0, self.n_columns, -(-self.n_columns // SAMPLE_COLUMNS), device=self.device)
+        step = max(SAMPLE_RUN, -(-self.n_columns // SAMPLE_RUNS))
+        starts = torch.arange(0, self.n_columns, step, device=self.device)
+        columns = (starts[:, None] + torch.arange(SAMPLE_RUN, device=self.device)).flatten()
+        columns = columns[columns < self.n_columns]
         rows = np.arange(0, self.n_rows, -(-self.n_rows // SAMPLE_ROWS))
         sample = _to_numpy(self.subset(rows).columns(columns).double())
         finite = np.flatnonzero(np.isfinite(sample).all(axis=1))

@@ -37,6 +37,8 @@ def kinds(matrix):
     index = torch.arange(0, 103, 2)
     picked = np.array([5, 0, 3])
     mixing = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
+    every = Columns(torch.tensor([0, 3, 9]), 10, 103)
+    long, runs = every.indices, dense.block(every)
     return {
         "dense": (dense, matrix),
         "some rows": (dense.subset(picked), matrix[picked]),
@@ -47,6 +49,17 @@ def kinds(matrix):
         ),
         "small block": (dense.block(Columns(torch.tensor([0, 9]), 4, 103)), matrix[:, [0, 1, 2, 3, 36, 37, 38, 39]]),
         "large block": (dense.block(Columns(torch.arange(60), 1, 103)), matrix[:, :60]),
+        "runs": (runs, matrix[:, long]),
+        "runs of some rows": (runs.subset(picked), matrix[picked][:, long]),
+        "runs with the short last one": (
+            dense.block(Columns(torch.tensor([1, 10]), 10, 103)),
+            matrix[:, [*range(10, 20), 100, 101, 102]],
+        ),
+        "runs of a part": (
+            DenseRows(matrix[1:, 3:]).block(Columns(torch.tensor([0, 9]), 10, 100)),
+            matrix[1:, 3:][:, [*range(10), *range(90, 100)]],
+        ),
+        "runs of columns apart": (DenseRows(matrix.T.contiguous().T).block(every), matrix[:, long]),
         "mixed": (MixedRows(dense, mixing, np.ones(4)), torch.from_numpy(mixing) @ matrix),
         "mixed, some": (
             MixedRows(dense, mixing, np.ones(4)).subset(np.array([1, 3])),
@@ -78,6 +91,20 @@ def test_every_home_gives_the_same_answers(kind, matrix):
     np.testing.assert_allclose(rows.gram().squared_distances(), distances, atol=1e-9)
     np.testing.assert_allclose(rows.gram(about=w).squared_distances(), distances, atol=1e-9)
     assert rows.finite.all()
+
+
+@pytest.mark.parametrize("length", [8, 16, 24, 64, 5000])
+def test_runs_are_gathered_as_their_columns_are(length, monkeypatch):
+    """Chunks end where runs do, and a run that is longer than a chunk is gathered in pieces."""
+    monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(streaming, "MIN_CHUNK_COLUMNS", 50)
+    X = torch.randn(20, 20_001, generator=torch.Generator().manual_seed(0))
+    columns = Columns(torch.arange(0, -(-20_001 // length), 2), length, 20_001)
+    rows = DenseRows(X).block(columns)
+    widths = [chunk.shape[1] for _, chunk in rows.column_chunks()]
+    assert len(widths) > 1
+    assert max(widths) <= streaming.GOOD_CHUNK_COLUMNS + 64
+    assert torch.equal(torch.cat([chunk.clone() for _, chunk in rows.column_chunks()], dim=1), X[:, columns.indices])
 
 
 def test_nothing_is_copied(matrix):

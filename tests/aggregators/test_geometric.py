@@ -35,8 +35,8 @@ def test_geometric_median_finds_a_centre_that_a_sample_of_columns_hides(rng, mon
     rows = dense(X)
     decoy = X.copy()
     decoy[0] = np.median(X, axis=0)
-    step = -(-3000 // streaming.SAMPLE_COLUMNS)
-    decoy[0, 1::step] = 1e7
+    step = -(-3000 // streaming.SAMPLE_RUNS)
+    decoy[0, streaming.SAMPLE_RUN :: step] = 1e7
     rows = dense(decoy)
     assert rows._central_index() == 0
     expected = geometric_median(decoy.astype(np.float64), tol=1e-10)
