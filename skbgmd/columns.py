@@ -106,7 +106,7 @@ class Units:
 
     def at(self, column: int) -> int:
         """The unit that begins at a column, or the number of units at the end."""
-        return int(np.searchsorted(self.starts, column))
+        return int(self.starts.searchsorted(column))
 
     def choose(self, keys: torch.Tensor, k: int) -> Units:
         """The units with the largest keys, as many as it takes for k columns."""
@@ -125,5 +125,5 @@ class Units:
     def within(self, start: int, stop: int) -> torch.Tensor:
         """Chosen units among the columns from ``start`` to ``stop``, counted from there."""
         first, last = self.at(start), self.at(stop)
-        here = self.chosen[(self.chosen >= first) & (self.chosen < last)] - first
-        return torch.from_numpy(here).to(self.device)
+        low, high = self.chosen.searchsorted((first, last)).tolist()
+        return torch.from_numpy(self.chosen[low:high] - first).to(self.device)

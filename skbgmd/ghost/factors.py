@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -88,6 +89,7 @@ class Factor(ABC):
             total[:start, start : start + STRIPE_ROWS] = total[start : start + STRIPE_ROWS, :start].T
         return total
 
+    @cached_property
     def unit_squares(self) -> torch.Tensor:
         """Squared norms of each row's units, (n, n_units)."""
         squares = [
@@ -95,6 +97,14 @@ class Factor(ABC):
             for _, chunk in self.chunks()
         ]
         return torch.cat(squares, dim=1)
+
+    def squared_norms(self) -> torch.Tensor:
+        """Squared norms of the rows, (n,)."""
+        return self.unit_squares.sum(dim=1)
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        """``sum_i w_i |x_iu|^2`` for the part ``x_iu`` of every unit u, (n_units,)."""
+        return weights @ self.unit_squares
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """``sum_i w_i x_ij^2`` for every column j, (n_columns,)."""
@@ -261,14 +271,30 @@ class Outer(Factor):
         """Whether products of a row's own positions are cheaper than its gradient written out."""
         return self.positions * (self.n_units + self.width) < self.n_units * self.width
 
+    @cached_property
     def unit_squares(self) -> torch.Tensor:
-        if self.positions == 1:
-            return self.left[:, 0].square().mul_(torch.linalg.vector_norm(self.right, dim=2).square_())
         if not self._products_are_cheaper:
-            return super().unit_squares()
+            return super().unit_squares
         # l^T R l for each unit, R the products of the positions.
         inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
         return inner.mul_(self.left).sum(dim=1).clamp_min_(0.0)
+
+    def squared_norms(self) -> torch.Tensor:
+        if self.positions > 1:
+            return super().squared_norms()
+        own: torch.Tensor = torch.linalg.vector_norm(self.left[:, 0], dim=1)
+        return own.square_() * self._shared_squares
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        if self.positions > 1:
+            return super().unit_scores(weights)
+        return (weights * self._shared_squares) @ self.left[:, 0].square()
+
+    @property
+    def _shared_squares(self) -> torch.Tensor:
+        """Squared norms of what units share, at one position."""
+        shared: torch.Tensor = torch.linalg.vector_norm(self.right[:, 0], dim=1)
+        return shared.square_()
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         if self.positions > 1:
@@ -350,10 +376,11 @@ class Lookup(Factor):
             return self.values.new_zeros((self.n_rows, self.n_rows))
         return super(Lookup, self._used()).gram()
 
-    def unit_squares(self) -> torch.Tensor:
-        squares = self.values.new_zeros((self.n_rows, self.n_units))
-        squares[self.row, self.unit] = self.values.square().sum(dim=1)
-        return squares
+    def squared_norms(self) -> torch.Tensor:
+        return self._add_up(self.values.square().sum(dim=1), self.row, self.n_rows)
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._add_up(self.values.square().sum(dim=1) * weights[self.row], self.unit, self.n_units)
 
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         lines = out.zero_().view(self.n_units, self.width)

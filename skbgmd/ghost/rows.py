@@ -65,7 +65,6 @@ class GhostRows(StreamedRows):
         self.device = device or (parts[0].device if parts else torch.device("cpu"))
         wide = any(part.dtype == torch.float64 for part in parts)
         self.dtype = torch.float64 if wide else torch.float32
-        self._squares: list[torch.Tensor] | None = None
 
     # ---- of the protocol, through factors ---------------------------------------------------------------------------
 
@@ -103,25 +102,18 @@ class GhostRows(StreamedRows):
                 # It is about the origin.
                 squares = np.diagonal(gram.products)
             else:
-                squares = self._sum_of(self._unit_squares)
+                squares = self._squares_in(self.dtype)
                 if not np.isfinite(squares).all() and self.dtype != torch.float64:
-                    squares = self._sum_of([f.converted(torch.float64).unit_squares() for _, f in self.factors])
+                    squares = self._squares_in(torch.float64)
             self._norms = np.sqrt(np.where(np.isfinite(squares), squares, np.nan))
         return self._norms
 
-    def _sum_of(self, squares: Sequence[torch.Tensor]) -> FloatArray:
+    def _squares_in(self, dtype: torch.dtype) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-        for part in squares:
-            total += part.sum(dim=1)
+        for _, factor in self.factors:
+            total += (factor if dtype == self.dtype else factor.converted(dtype)).squared_norms()
         found: FloatArray = total.cpu().numpy()
         return found
-
-    @property
-    def _unit_squares(self) -> list[torch.Tensor]:
-        """Squared norms of the units of each factor, which norms, scores and norms on a block are made of."""
-        if self._squares is None:
-            self._squares = [factor.unit_squares() for _, factor in self.factors]
-        return self._squares
 
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
@@ -169,9 +161,9 @@ class GhostRows(StreamedRows):
         rows, scale = self._scored(scale)
         squares = rows._tensor(rows.weights * scale**2)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
-        for (start, factor), of_units in zip(rows.factors, rows._unit_squares, strict=True):
+        for start, factor in rows.factors:
             first = units.at(start)
-            scores[first : first + factor.n_units] = squares @ of_units
+            scores[first : first + factor.n_units] = factor.unit_scores(squares)
         return scores
 
     def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray]:
@@ -203,7 +195,6 @@ class GhostRows(StreamedRows):
         rows.labels = None if self.labels is None else self.labels[index]
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
-        rows._squares = None if self._squares is None else [squares[at] for squares in self._squares]
         return rows
 
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
