@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
+
+from skbgmd.slices import even_slices
 
 
 class SizedSampler(Protocol):
@@ -221,18 +222,6 @@ class ClientSampler(Sampler[list[int]]):
                 left = np.concatenate([left, members[order]])
             yield left[:size]
             left = left[size:]
-
-
-def even_slices(n: int, parts: int) -> list[slice]:
-    """Cut ``range(n)`` into so many slices whose lengths differ by one at most; the longer ones come first."""
-    return list(_even_slices(n, parts))
-
-
-@lru_cache(maxsize=64)
-def _even_slices(n: int, parts: int) -> tuple[slice, ...]:
-    length, longer = divmod(n, parts)
-    stops = np.cumsum([length + (part < longer) for part in range(parts)]).tolist()
-    return tuple(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
 
 
 class _Whole(torch.utils.data.Dataset[Batch]):

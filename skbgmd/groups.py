@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 
-from skbgmd.batches import even_slices
+from skbgmd.slices import Slices, even_slices
 
 
-def group_slices(batch: Any, group_size: int | None) -> list[slice]:
+def group_slices(batch: Any, group_size: int | None) -> Slices:
     """The samples of each group: as the batch says, or groups of at most so many, of sizes as equal as can be."""
     given: list[slice] | None = getattr(batch, "slices", None)
     if given is not None:
-        return given
+        return Slices(given)
     n = get_len(unpack_data(batch)[0])
     return even_slices(n, 1 if group_size is None else -(-n // group_size))
 
@@ -27,33 +27,31 @@ def pieces(part: slice, parts: int) -> list[slice]:
     return [slice(part.start + piece.start, part.start + piece.stop) for piece in even_slices(n, min(parts, n))]
 
 
-def group_weights(slices: list[slice], weight: torch.Tensor | None) -> NDArray[np.float64]:
+def group_weights(slices: Slices, weight: torch.Tensor | None) -> NDArray[np.float64]:
     """Summed weights of the samples of each group; their number, where they have none."""
     if weight is None:
-        return np.array([part.stop - part.start for part in slices], dtype=np.float64)
+        return slices.lengths.astype(np.float64)
     of_sample = weight.cpu().numpy().astype(np.float64)
     return np.array([of_sample[part].sum() for part in slices])
 
 
-def loss_shares(batch: Any, slices: list[slice], weights: NDArray[np.float64]) -> torch.Tensor:
+def loss_shares(batch: Any, slices: Slices, weights: NDArray[np.float64]) -> torch.Tensor:
     """The part (n,) that each sample's loss has in its group's mean."""
-    lengths = [part.stop - part.start for part in slices]
     weight = getattr(batch, "weight", None)
     if weight is None:
-        return torch.as_tensor(np.repeat(1.0 / np.array(lengths), lengths))
-    of_group = np.repeat(np.maximum(weights, 1e-300), lengths)
+        return torch.as_tensor(np.repeat(1.0 / slices.lengths, slices.lengths))
+    of_group = np.repeat(np.maximum(weights, 1e-300), slices.lengths)
     return torch.as_tensor(weight.cpu().numpy() / of_group)
 
 
-def group_sums(values: torch.Tensor, slices: list[slice]) -> torch.Tensor:
+def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:
     """Sums of values (n,) over each group, (g,)."""
-    lengths = [part.stop - part.start for part in slices]
-    if min(lengths) == max(lengths):
-        return values.view(len(lengths), -1).sum(dim=1)
+    if slices.shortest == slices.longest:
+        return values.view(len(slices), -1).sum(dim=1)
     return torch.stack([values[part].sum() for part in slices])
 
 
-def sample_classes(batch: Any, slices: list[slice]) -> NDArray[np.int64] | None:
+def sample_classes(batch: Any, slices: Slices) -> NDArray[np.int64] | None:
     """The classes of single samples; None where groups hold more, or targets are not classes."""
     y = unpack_data(batch)[1]
     is_class = isinstance(y, torch.Tensor) and y.ndim == 1 and not y.is_floating_point()

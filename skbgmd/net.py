@@ -31,6 +31,7 @@ from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refusal, refuse_mixing, why_not, write_out
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
+from skbgmd.slices import Slices
 
 _PARAMETERS = """
     Parameters
@@ -240,7 +241,7 @@ class _RobustTraining(NeuralNet):
         self,
         gradients: GradientMatrix,
         batch: Any,
-        slices: list[slice],
+        slices: Slices,
         weights: NDArray[np.float64],
         fit_params: dict[str, Any],
     ) -> Collected | None:
@@ -269,7 +270,7 @@ class _RobustTraining(NeuralNet):
             rows = write_out(ghosts, gradients.rows(len(slices)))
         return Collected(rows, group_sums(each, slices), predicted)
 
-    def _tape(self, gradients: GradientMatrix, y: Any, slices: list[slice]) -> Tape | None:
+    def _tape(self, gradients: GradientMatrix, y: Any, slices: Slices) -> Tape | None:
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
             return None
@@ -285,12 +286,12 @@ class _RobustTraining(NeuralNet):
         self,
         gradients: GradientMatrix,
         batch: Any,
-        slices: list[slice],
+        slices: Slices,
         weights: NDArray[np.float64],
         fit_params: dict[str, Any],
     ) -> Collected:
         """Rows of a forward and backward pass for each group."""
-        if any(part.stop - part.start < 2 * self.local_steps for part in slices):
+        if slices.shortest < 2 * self.local_steps:
             _refuse_batch_norm(self.module_)
         matrix = gradients.rows(len(slices))
         losses, norms, predictions = self._fill(gradients, matrix, batch, slices, fit_params)
@@ -301,7 +302,7 @@ class _RobustTraining(NeuralNet):
         return Collected(rows, losses, _concatenate(predictions))
 
     def _fill(
-        self, gradients: GradientMatrix, matrix: torch.Tensor, batch: Any, slices: list[slice], fit_params: Any
+        self, gradients: GradientMatrix, matrix: torch.Tensor, batch: Any, slices: Slices, fit_params: Any
     ) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
         """Write the groups' gradients to the rows of a matrix; mean losses, norms of the rows, and predictions."""
         weight = getattr(batch, "weight", None)
@@ -365,7 +366,7 @@ class _RobustTraining(NeuralNet):
         if hasattr(self, "_records_"):
             self._records_.append(record)
 
-    def _remember_trust(self, batch: Any, slices: list[slice], trust: NDArray[np.float64]) -> None:
+    def _remember_trust(self, batch: Any, slices: Slices, trust: NDArray[np.float64]) -> None:
         positions = getattr(batch, "positions", None)
         if positions is None:
             return
@@ -374,7 +375,7 @@ class _RobustTraining(NeuralNet):
             old, self._trust_ = self._trust_, np.zeros((2, 2 * size))
             if old is not None:
                 self._trust_[:, : old.shape[1]] = old
-        of_sample = np.repeat(trust, [part.stop - part.start for part in slices])
+        of_sample = np.repeat(trust, slices.lengths)
         np.add.at(self._trust_[0], positions, of_sample)
         np.add.at(self._trust_[1], positions, 1.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.persample import agree
 from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
+from skbgmd.slices import Slices
 
 #: Losses whose mean over a batch is the mean of what they are for each sample.
 PLAIN_LOSSES = (
@@ -62,11 +63,10 @@ def why_not(net: NeuralNet, y: Any) -> str | None:
     return None
 
 
-def is_cheaper(tape: Tape, slices: Sequence[slice]) -> bool:
+def is_cheaper(tape: Tape, slices: Slices) -> bool:
     """Whether one pass is likely to cost less than a pass for each group."""
     ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
-    longest: int = max(part.stop - part.start for part in slices)
-    return longest <= (GROUP if ruled else GROUP_WITHOUT_RULE)
+    return slices.longest <= (GROUP if ruled else GROUP_WITHOUT_RULE)
 
 
 def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]) -> bool:
@@ -139,7 +139,7 @@ def _first(predicted: Any) -> Any:
 
 
 def group_rows(
-    tape: Tape, losses: torch.Tensor, slices: Sequence[slice], weights: NDArray[np.float64], units: Units
+    tape: Tape, losses: torch.Tensor, slices: Slices, weights: NDArray[np.float64], units: Units
 ) -> GhostRows:
     """Gradients of the groups' losses.
 
@@ -149,7 +149,7 @@ def group_rows(
         What the forward pass of the batch left.
     losses : tensor of shape (n,)
         Losses of the samples, divided so that they add up to their group's.
-    slices : list of slice
+    slices : Slices
         The groups.
     weights : ndarray of shape (g,)
         Weights of the groups.

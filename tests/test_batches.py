@@ -11,8 +11,9 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
-from skbgmd.batches import ArrayLoader, Batch, ClientSampler, even_slices
+from skbgmd.batches import ArrayLoader, Batch, ClientSampler
 from skbgmd.samples import SampleDataset
+from skbgmd.slices import even_slices
 
 
 @pytest.fixture(autouse=True)
@@ -90,16 +91,6 @@ def test_even_batches(n, size, expected):
     sizes = [len(batch.positions) for batch in loader]
     assert sizes == expected
     assert len(loader) == len(expected)
-
-
-def test_even_slices_cover_everything_in_order():
-    for n in range(1, 30):
-        for parts in range(1, n + 1):
-            slices = even_slices(n, parts)
-            assert [i for part in slices for i in range(n)[part]] == list(range(n))
-            lengths = [part.stop - part.start for part in slices]
-            assert max(lengths) - min(lengths) <= 1
-            assert lengths == sorted(lengths, reverse=True)
 
 
 def test_stratified_groups_have_equal_shares_of_the_classes(rng):

@@ -7,17 +7,18 @@ import torch
 
 from skbgmd.batches import Batch
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
+from skbgmd.slices import Slices
 
 X, y = torch.zeros(7, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0])
-SLICES = [slice(0, 3), slice(3, 5), slice(5, 7)]
+SLICES = Slices([slice(0, 3), slice(3, 5), slice(5, 7)])
 WEIGHT = torch.tensor([1.0, 0.0, 3.0, 2.0, 2.0, 0.0, 0.0])
 
 
 def test_slices_are_the_batchs_or_as_equal_as_can_be() -> None:
     assert group_slices((X, y), 3) == SLICES
-    assert group_slices((X, y), None) == [slice(0, 7)]
+    assert group_slices((X, y), None) == Slices([slice(0, 7)])
     own = [slice(0, 1), slice(1, 7)]
-    assert group_slices(Batch(X, y, np.arange(7), None, own), 3) == own
+    assert group_slices(Batch(X, y, np.arange(7), None, own), 3) == Slices(own)
     assert pieces(slice(2, 7), 2) == [slice(2, 5), slice(5, 7)]
     assert pieces(slice(2, 4), 5) == [slice(2, 3), slice(3, 4)]
 
@@ -37,11 +38,11 @@ def test_shares_of_a_group_add_up_to_one_unless_it_has_no_weight() -> None:
 
 
 def test_sums_of_equal_groups() -> None:
-    assert group_sums(torch.arange(6.0), [slice(0, 3), slice(3, 6)]).tolist() == [3.0, 12.0]
+    assert group_sums(torch.arange(6.0), Slices([slice(0, 3), slice(3, 6)])).tolist() == [3.0, 12.0]
 
 
 def test_classes_are_of_single_samples() -> None:
-    singles = [slice(i, i + 1) for i in range(7)]
+    singles = Slices(slice(i, i + 1) for i in range(7))
     classes = sample_classes((X, y), singles)
     assert classes is not None
     assert classes.tolist() == y.tolist()

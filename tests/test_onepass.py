@@ -14,11 +14,12 @@ import skbgmd.net as net_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
-from skbgmd.batches import Batch, even_slices
+from skbgmd.batches import Batch
 from skbgmd.corruption import BitFlip
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.onepass import group_rows, refuse_mixing
 from skbgmd.rows import DenseRows
+from skbgmd.slices import Slices, even_slices
 
 RULES: dict[str, Aggregator] = {
     **{name: kind() for name, kind in AGGREGATORS.items()},
@@ -98,7 +99,7 @@ def test_written_out_or_not(rule: str, written_out: bool, monkeypatch: pytest.Mo
 def test_weights_groups_and_sums_of_losses(reduction: str) -> None:
     X, y = data(30)
     weight = torch.linspace(0.0, 2.0, 30, dtype=torch.float64)
-    for slices in (even_slices(30, 7), [slice(0, 3), slice(3, 4), slice(4, 30)]):
+    for slices in (even_slices(30, 7), Slices([slice(0, 3), slice(3, 4), slice(4, 30)])):
         batch = Batch(X, y, np.arange(30), weight, slices)
         one, loss, net = gradient("one_pass", batch, criterion__reduction=reduction)
         many, expected, other = gradient("micro_batches", batch, criterion__reduction=reduction)

@@ -14,6 +14,7 @@ from skbgmd.columns import Columns, Units
 from skbgmd.ghost.factors import Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.rows import Rows
+from skbgmd.slices import Slices
 from skbgmd.streaming import StreamedRows, draw_in
 
 
@@ -199,12 +200,11 @@ class GhostRows(StreamedRows):
 
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
         """Sums of the rows of each group, groups following one another, with weights of their own."""
-        lengths = {group.stop - group.start for group in groups}
-        if len(lengths) == 1 and len(groups) * max(lengths) == self.n_rows:
-            size = max(lengths)
+        parts = groups if isinstance(groups, Slices) else Slices(groups)
+        size = longest = parts.longest
+        if size == parts.shortest and len(parts) * size == self.n_rows:
             stacked = [(start, factor if size == 1 else factor.stacked(size)) for start, factor in self.factors]
             return GhostRows(stacked, len(groups), self.n_columns, weights, units=self.units, device=self.device)
-        longest = max(group.stop - group.start for group in groups)
         index = torch.tensor([[min(g.start + i, g.stop - 1) for i in range(longest)] for g in groups])
         used = torch.tensor([[g.start + i < g.stop for i in range(longest)] for g in groups])
         index, used = index.to(self.device), used.to(self.device)

@@ -1,0 +1,38 @@
+"""Adjacent slices: batches of a dataset, groups of a batch, pieces of a group."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Slices(tuple[slice, ...]):
+    """Slices that follow one another; what is asked of them in every step is computed once.
+
+    Examples
+    --------
+    >>> Slices([slice(0, 3), slice(3, 5)]).lengths
+    array([3, 2])
+    """
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.array([part.stop - part.start for part in self], dtype=np.int64)
+
+    @cached_property
+    def shortest(self) -> int:
+        return int(self.lengths.min())
+
+    @cached_property
+    def longest(self) -> int:
+        return int(self.lengths.max())
+
+
+@lru_cache(maxsize=64)
+def even_slices(n: int, parts: int) -> Slices:
+    """Cut ``range(n)`` into so many slices whose lengths differ by one at most; the longer ones come first."""
+    length, longer = divmod(n, parts)
+    stops = np.cumsum([length + (part < longer) for part in range(parts)]).tolist()
+    return Slices(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
