@@ -39,13 +39,13 @@ class HuberMean(RowWeighting):
         check_integer(self.max_iter, "max_iter")
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        start, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
+        _, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
         limit = self.c * lower_weighted_median(distances, rows.weights)
-        return huber_weights(gram, rows.weights, start, limit, tol=self.tol, max_iter=self.max_iter)
+        return huber_weights(gram, rows.weights, distances, limit, tol=self.tol, max_iter=self.max_iter)
 
 
 def huber_weights(
-    gram: Gram, weights: FloatArray, start: FloatArray, limit: float, *, tol: float, max_iter: int
+    gram: Gram, weights: FloatArray, distances: FloatArray, limit: float, *, tol: float, max_iter: int
 ) -> FloatArray:
     """Weights of Huber's location estimate; they add up to one.
 
@@ -53,33 +53,34 @@ def huber_weights(
     ----------
     gram : Gram
         Inner products of the rows.
-    weights, start : ndarray of shape (n,)
-        Positive row weights; weights, adding up to one, of a robust first estimate.
+    weights, distances : ndarray of shape (n,)
+        Positive row weights; distances to a robust first estimate.
     limit : float
         Distance from which a row's weight falls.
     tol, max_iter
         As in :class:`HuberMean`.
     """
     space = GramSpace(gram.products, weights, gram.rounding)
-    current = start
-    distances = space.distances(space.vector(current))
-    for _ in range(max_iter):
-        # With a limit of zero most rows coincide: they are the estimate.
-        factor = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
-        new = weights * factor
-        new /= new.sum()
-        change = np.abs(new - current).max() * len(new)
-        current = new
-        if change <= tol:
+    current = _weights_at(distances, weights, limit)
+    for _ in range(max_iter - 1):
+        before, current = current, _weights_at(space.distances(space.vector(current)), weights, limit)
+        if np.abs(current - before).max() * len(current) <= tol:
             break
-        distances = space.distances(space.vector(current))
     return gram.restore(current)
+
+
+def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> FloatArray:
+    # With a limit of zero most rows coincide: they are the estimate.
+    factors = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
+    result: FloatArray = weights * factors
+    result /= result.sum()
+    return result
 
 
 #: What remembered distances fall by, in a step.
 DECAY = 0.999
-#: Relative accuracy of the median that it starts from.
-START = 1e-2
+#: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
+START = 0.2
 
 
 def remembered(now: float, before: float) -> float:
@@ -109,12 +110,13 @@ def huberised_weights(
     tol, max_iter
         As in :class:`HuberMean`.
     """
-    # Any median that is proved to be near the best one bounds what corrupt rows can do; Huber's mean goes on from it.
-    start, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
+    # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
+    # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
+    _, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
     scale = remembered(gram.unit * lower_weighted_median(distances, rows.weights), before)
     limit = scale / gram.unit
     kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
     weights = np.zeros(rows.n_rows)
-    near, of_near = gram if len(kept) == rows.n_rows else gram.subset(kept), start[kept] / start[kept].sum()
-    weights[kept] = huber_weights(near, rows.weights[kept], of_near, huber * limit, tol=tol, max_iter=max_iter)
+    near = gram if len(kept) == rows.n_rows else gram.subset(kept)
+    weights[kept] = huber_weights(near, rows.weights[kept], distances[kept], huber * limit, tol=tol, max_iter=max_iter)
     return weights, scale
