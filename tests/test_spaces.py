@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd import spaces
 from skbgmd.solver import near_radius
-from skbgmd.spaces import GramSpace, PointSpace, conjugate_gradients
+from skbgmd.spaces import GramSpace, PointSpace, grams
+from skbgmd.spaces import points as points_module
+from skbgmd.spaces.linear import conjugate_gradients
 
 
 @pytest.fixture
@@ -104,8 +105,8 @@ def test_rows_too_near_to_tell_count_as_at_with_their_doubt(points):
 
 def test_blocks_give_the_same_as_one_piece(points, monkeypatch):
     whole = PointSpace(points, np.ones(12), points[0]).at(points[5] - points[0], 3.0)
-    monkeypatch.setattr(spaces, "BLOCK_ELEMENTS", 10)
-    monkeypatch.setattr(spaces, "KEEP_ELEMENTS", 0)
+    monkeypatch.setattr(points_module, "BLOCK_ELEMENTS", 10)
+    monkeypatch.setattr(points_module, "KEEP_ELEMENTS", 0)
     space = PointSpace(points, np.ones(12), points[0])
     parts = space.at(points[5] - points[0], 3.0)
     np.testing.assert_allclose(whole.distances, parts.distances)
@@ -116,11 +117,11 @@ def test_blocks_give_the_same_as_one_piece(points, monkeypatch):
 def test_large_products_go_through_torch(rng, monkeypatch):
     X = rng.normal(size=(80, 100))
     small = GramSpace(X @ X.T, np.ones(80))
-    assert small.n > spaces.SMALL
+    assert small.n > grams.SMALL
     w = rng.dirichlet(np.ones(80))
     np.testing.assert_allclose(small.vector(w)[1], w @ X @ X.T, atol=1e-12)
     direct = small.newton_direction(small.at(small.vector(w), np.inf))
-    monkeypatch.setattr(spaces, "SMALL", 1000)
+    monkeypatch.setattr(grams, "SMALL", 1000)
     np.testing.assert_allclose(small.newton_direction(small.at(small.vector(w), np.inf)), direct, atol=1e-10)
 
 

@@ -1,0 +1,119 @@
+"""What both spaces share: everything that is one number a row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skbgmd.certificate import excess_bound
+from skbgmd.solver import Iterate
+
+FloatArray = NDArray[np.float64]
+
+#: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
+DENSE_LIMIT = 64
+
+
+class BaseSpace:
+    """What both spaces share: everything that is one number a row."""
+
+    xp: Any
+    weights: Any
+    weight: float
+    newton_is_dear: bool
+
+    def decrease(self, point: Iterate, along: Any, square: float, step: float) -> tuple[float, float]:
+        """Change of the objective, and its slope, ``step`` directions away from a point.
+
+        ``d_i(t)^2 - d_i^2 = t^2 ||p||^2 - 2 t <z_i, p>`` divided by ``d_i(t) + d_i`` has no cancellation, so a
+        row at 1e160 doesn't drown what happens among rows of order one.
+        """
+        xp, length = self.xp, math.sqrt(square)
+        a, d = self.weights, point.distances
+        if point.weight_at > 0.0:
+            # Rows at the point count by themselves, below: their distance is that of the step.
+            a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
+        # In units of the distance, for no square of it has to be a number.
+        whole = (step * length) / d
+        # (Negative by rounding only.)
+        moved = d * xp.sqrt(abs(1.0 + whole * whole - (2.0 * step) * (along / d / d)))
+        top = step * square - along
+        change = (top - along) / (moved + d)
+        slope = top / (moved if float(moved.min()) > 0.0 else xp.where(moved > 0.0, moved, d))
+        kink = point.weight_at * length
+        return step * (float(a @ change) + kink), float(a @ slope) + kink
+
+    def nearest(self, point: Iterate) -> tuple[int, float]:
+        """Index and distance of the row nearest to a point."""
+        index = int(point.distances.argmin())
+        return index, float(point.distances[index])
+
+    def _pull_of(self, weights: Any, distances: Any, at: Any) -> Any:
+        """a_i / d_i, zero for the rows of the mask ``at``; None: there are none."""
+        if at is None:
+            return weights / distances
+        return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
+
+    def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
+        """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; of two, if all rows are near."""
+        stack = np.array if self.xp is np else self.xp.stack  # np.stack takes longer to check than this to copy
+        if near is None:
+            return stack([pull, weights])
+        return stack([pull, near * pull, weights, near * weights])
+
+    def _assemble(
+        self,
+        position: Any,
+        distances: Any,
+        pull: Any,
+        at: Any,
+        residual: Any,
+        products: FloatArray,
+        totals: FloatArray,
+        lengths: FloatArray,
+        *,
+        doubtful: float,
+        slack: float,
+    ) -> Iterate:
+        """Pack an iterate with its proof.
+
+        ``products`` (m, m) are of the sums of :meth:`_sum_weights`, ``totals`` (m,) the weights added up and
+        ``lengths`` (m,) the same of the distances, m = 2 where all rows are near, else 4. ``at`` is a mask of rows,
+        or None for none, and ``doubtful`` the largest sum of distances that they may have.
+        """
+        if len(products) == 2:
+            products, totals, lengths = products[ALL_NEAR_SQUARED], totals[ALL_NEAR], lengths[ALL_NEAR]
+        total_pull, _, _, weight_near = totals.tolist()
+        _, _, objective, near_objective = lengths.tolist()
+        at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
+        weight_at = 0.0 if at is None else float(at_weights.sum())
+        excess = excess_bound(
+            products,
+            weight_all=self.weight,
+            objective=objective,
+            weight_near=weight_near,
+            near_objective=near_objective,
+            weight_at=weight_at,
+            at_objective=doubtful,
+            slack=slack,
+        )
+        return Iterate(
+            position=position,
+            distances=distances,
+            pull=pull,
+            total_pull=total_pull,
+            residual=residual,
+            residual_norm=math.sqrt(max(float(products[0, 0]), 0.0)),
+            at=at_weights,
+            weight_at=weight_at,
+            objective=objective,
+            excess=excess,
+        )
+
+
+#: Where the four sums are found among two, if all rows are near.
+ALL_NEAR = np.array([0, 0, 1, 1])
+ALL_NEAR_SQUARED = np.ix_(ALL_NEAR, ALL_NEAR)

@@ -1,0 +1,130 @@
+"""Few rows: combinations of them, through their Gram matrix alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from skbgmd.gram import FloatArray
+from skbgmd.solver import Iterate, near_radius
+from skbgmd.spaces.base import DENSE_LIMIT, BaseSpace
+from skbgmd.spaces.linear import conjugate_gradients, solve
+
+#: Rows up to which NumPy multiplies Gram matrices, in one thread.
+SMALL = 64
+
+
+class GramSpace(BaseSpace):
+    """Combinations of the rows of a matrix, through their Gram matrix alone; always NumPy on the CPU.
+
+    A vector ``sum_i q_i (x_i - c)`` is the stack ``(q, K q)`` of shape (2, n), with ``K`` the Gram matrix of
+    ``x_i - c``: sums and multiples act on both lines, an inner product is ``q @ (K q')``, and every
+    product with ``K`` happens once.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        ``<x_i - c, x_j - c>`` in float64, for any point ``c``.
+    weights : ndarray of shape (n,)
+        Positive float64 weights.
+    rounding : float, default=2**-50
+        Relative error of the entries: ``|error of K_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
+    """
+
+    xp = np
+
+    def __init__(self, products: FloatArray, weights: FloatArray, rounding: float = 2.0**-50) -> None:
+        self.products, self.weights, self.rounding = products, weights, rounding
+        self.weight = float(weights.sum())
+        self.n = len(weights)
+        self.newton_is_dear = self.n > DENSE_LIMIT
+        self.squares = np.maximum(np.diagonal(products), 0.0)
+        self.norms = np.sqrt(self.squares)
+
+    def vector(self, coefficients: FloatArray) -> FloatArray:
+        """The vector with these coefficients."""
+        return np.stack([coefficients, self._times(coefficients)])
+
+    def _times(self, coefficients: FloatArray) -> FloatArray:
+        """``coefficients @ products``."""
+        if self.n <= SMALL:
+            return coefficients @ self.products
+        # Large products go to torch, as all others do: two libraries' idle threads would fight over the cores.
+        result: FloatArray = (torch.from_numpy(coefficients) @ torch.from_numpy(self.products)).numpy()
+        return result
+
+    def row(self, index: int) -> FloatArray:
+        coefficients = np.zeros(self.n)
+        coefficients[index] = 1.0
+        return np.stack([coefficients, self.products[index]])
+
+    def distances(self, position: FloatArray) -> FloatArray:
+        return np.sqrt(np.maximum(self._squared_distances(position), 0.0))
+
+    def _squared_distances(self, position: FloatArray) -> FloatArray:
+        result: FloatArray = self.squares - 2.0 * position[1] + position[0] @ position[1]
+        return result
+
+    def at(self, position: FloatArray, radius: float | None = None) -> Iterate:
+        """Evaluate a position: one product of four vectors with the Gram matrix."""
+        a, w = self.weights, position[0]
+        squared = self._squared_distances(position)
+        # Rounding of squared distances: independent errors of the entries, mostly of the row's own square.
+        doubt = self.rounding * (self.norms + math.sqrt(float((w * w) @ self.squares))) ** 2
+        here = squared <= 2.0 * doubt
+        at = here if here.any() else None
+        distances = np.sqrt(np.maximum(squared, 0.0))
+        radius = near_radius(distances) if radius is None else radius
+        near = None if distances.max() <= radius else here | (distances <= radius)
+        doubtful = 0.0
+        if at is not None:
+            doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])
+            distances[here] = 0.0
+        pull = self._pull_of(a, distances, at)
+        sums = self._sum_weights(a, pull, near)
+        totals, lengths = sums.sum(axis=1), sums @ distances
+        sums -= totals[:, None] * w
+        images = self._times(sums)
+        residual = np.stack([sums[0], images[0]])
+        products = images @ sums.T
+        # R is off by the sum of a_i times the relative error of d_i.
+        relative = doubt / np.where(here, np.inf, 2.0 * squared)
+        slack = float(a @ relative)
+        return self._assemble(
+            position, distances, pull, at, residual, products, totals, lengths, doubtful=doubtful, slack=slack
+        )
+
+    def inner(self, left: FloatArray, right: FloatArray) -> float:
+        return float(left[0] @ right[1])
+
+    def project(self, point: Iterate, direction: FloatArray) -> tuple[FloatArray, float]:
+        along: FloatArray = direction[1] - point.position[0] @ direction[1]
+        return along, max(self.inner(direction, direction), 0.0)
+
+    def newton_direction(self, point: Iterate) -> FloatArray:
+        if self.newton_is_dear:
+            direction: FloatArray = conjugate_gradients(
+                lambda v: self.hessian_times(point, v), self.inner, point.residual
+            )
+            return direction
+        w, image = point.position
+        centred = self.products - image - image[:, None] + w @ image
+        # (V I - Z^T S Z) Z^T q = Z^T pull has the solution of (V I - S Z Z^T) q = pull.
+        system = point.total_pull * np.eye(self.n) - self._curvature(point)[:, None] * centred
+        if self.n <= SMALL:
+            q = solve(system, point.pull, np)
+        else:
+            q = solve(torch.from_numpy(system), torch.from_numpy(point.pull), torch).numpy()
+        return self.vector(q - q.sum() * w)
+
+    def hessian_times(self, point: Iterate, vector: FloatArray) -> FloatArray:
+        w = point.position[0]
+        share = self._curvature(point) * (vector[1] - w @ vector[1])
+        return point.total_pull * vector - self.vector(share - share.sum() * w)
+
+    def _curvature(self, point: Iterate) -> FloatArray:
+        safe = np.where(point.distances > 0.0, point.distances, 1.0)
+        curvature: FloatArray = point.pull / safe / safe
+        return curvature

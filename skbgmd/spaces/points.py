@@ -1,0 +1,184 @@
+"""Few columns: points of R^d."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from skbgmd.solver import Iterate, as_float_array, near_radius
+from skbgmd.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
+from skbgmd.spaces.linear import conjugate_gradients, solve, solve_positive
+
+#: Elements of a block of points that is worked on at once (8 MB in float64).
+BLOCK_ELEMENTS = 1 << 20
+#: Elements up to which the float64 blocks are kept between passes rather than converted anew.
+KEEP_ELEMENTS = 1 << 23
+
+
+class PointSpace(BaseSpace):
+    """Points of R^d, few columns: a position is a float64 vector (d,), relative to ``origin``.
+
+    Parameters
+    ----------
+    points : ndarray or tensor of shape (n, d)
+        Any real floating dtype; worked on in float64, a block of rows at a time.
+    weights : ndarray or tensor of shape (n,)
+        Positive float64 weights.
+    origin : ndarray or tensor of shape (d,)
+        A point among the data, in float64. With a large common offset the differences to it keep all their digits,
+        where positions counted from zero would not.
+    xp : module, default=numpy
+        ``numpy``, or ``torch`` for points on another device. The code is one and the same.
+    """
+
+    def __init__(self, points: Any, weights: Any, origin: Any, xp: Any = np) -> None:
+        self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
+        self.weight = float(weights.sum())
+        self.n, self.d = points.shape
+        self._rows = max(1, BLOCK_ELEMENTS // (self.d + 2))
+        self._column = origin[:, None]
+        self._kept = list(self._convert()) if self.n * (self.d + 2) <= KEEP_ELEMENTS else None
+        # Memory that was written before costs less to write again.
+        self._memory: list[tuple[slice, Any]] | None = None
+        self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
+        self.newton_is_dear = self.d > DENSE_LIMIT
+        if not self.newton_is_dear:
+            self._identity = xp.diag(xp.ones_like(origin))
+
+    def _room(self, part: slice) -> Any:
+        """Memory of a block: columns first, so that with d = 2 or 3 every operation runs over long contiguous lines.
+
+        There are two more lines, for the distances and of ones.
+        """
+        shape = (self.d + 2, part.stop - part.start)
+        room: Any = np.empty(shape) if self.xp is np else self.origin.new_empty(shape)
+        room[-1] = 1.0
+        return room
+
+    def _convert(self) -> Iterator[tuple[slice, Any]]:
+        """Blocks of ``x_i - origin`` in float64."""
+        for start in range(0, self.n, self._rows):
+            part = slice(start, min(start + self._rows, self.n))
+            room = self._room(part)
+            self.xp.subtract(self.points[part].T, self._column, out=room[:-2])
+            yield part, room
+
+    def _blocks(self, position: Any) -> Iterable[tuple[slice, Any]]:
+        """Blocks of ``x_i - y`` with their two lines more, good until another position is asked for."""
+        column = position[:, None]
+        if self._kept is None:
+            return self._moved(column)
+        if self._last is None or self._last[0] is not position:
+            blocks = self._kept
+            if bool(position.any()):
+                blocks = self._memory = self._memory or [(part, self._room(part)) for part, _ in self._kept]
+                for (_, block), (_, z) in zip(self._kept, blocks, strict=True):
+                    self.xp.subtract(block[:-2], column, out=z[:-2])
+            self._last = position, blocks
+        return self._last[1]
+
+    def _moved(self, column: Any) -> Iterator[tuple[slice, Any]]:
+        for part, block in self._convert():
+            block[:-2] -= column
+            yield part, block
+
+    def _differences(self, position: Any) -> Iterator[tuple[slice, Any]]:
+        """Blocks of ``x_i - y``, good until another position is asked for."""
+        return ((part, z[:-2]) for part, z in self._blocks(position))
+
+    def _empty(self) -> Any:
+        return self.xp.empty_like(self.weights)
+
+    def row(self, index: int) -> Any:
+        """One point as a position."""
+        # Subtracted in the same order and dtype as in a block, so that the row's own distance comes out as zero.
+        if self.xp is np:
+            return np.subtract(self.points[index], self.origin, dtype=np.float64)
+        return self.points[index].to(self.xp.float64) - self.origin
+
+    def at(self, position: Any, radius: float | None = None) -> Iterate:
+        """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
+        xp = self.xp
+        distances, pull, at = self._empty(), self._empty(), None
+        sums: Any = 0.0
+        # The rounding of the position itself: nearer than this, a row can't be told from it.
+        tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
+        doubtful = 0.0
+        for part, z in self._blocks(position):
+            d, nearest, farthest = _column_norms(z[:-2], xp)
+            radius = near_radius(d) if radius is None else radius
+            close = None if farthest <= radius else d <= max(radius, tiny)
+            here = None if tiny < nearest else d <= tiny
+            if here is not None:
+                at = self.weights < 0.0 if at is None else at
+                at[part] = here
+                doubtful += float(self.weights[part][here] @ d[here])
+                d = xp.where(here, 0.0, d)
+            distances[part], z[-2] = d, d
+            a = self.weights[part]
+            pull[part] = p = self._pull_of(a, d, here)
+            # With the distances and ones as two more columns, all that is added up comes out of one product.
+            some = self._sum_weights(a, p, close) @ z.T
+            sums = some if self.n <= self._rows else sums + (some if close is not None else some[ALL_NEAR])
+        vectors = sums[:, :-2]
+        products = as_float_array(vectors @ vectors.T)
+        totals, lengths = as_float_array(sums[:, -1]), as_float_array(sums[:, -2])
+        return self._assemble(
+            position,
+            distances,
+            pull,
+            at,
+            vectors[0],
+            products,
+            totals,
+            lengths,
+            doubtful=doubtful,
+            slack=2.0**-50 * self.weight,
+        )
+
+    def inner(self, left: Any, right: Any) -> float:
+        return float(left @ right)
+
+    def project(self, point: Iterate, direction: Any) -> tuple[Any, float]:
+        """``<z_i, p>`` for every row, and ``||p||^2``."""
+        along = self._empty()
+        for part, z in self._differences(point.position):
+            along[part] = direction @ z
+        return along, self.inner(direction, direction)
+
+    def newton_direction(self, point: Iterate) -> Any:
+        if self.newton_is_dear:
+            return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
+        hessian = point.total_pull * self._identity
+        for z, pull, d in self._terms(point):
+            scaled = z * (self.xp.sqrt(pull) / d)
+            hessian = hessian - scaled @ scaled.T
+        return solve_positive(hessian, point.residual) if self.xp is np else solve(hessian, point.residual, self.xp)
+
+    def hessian_times(self, point: Iterate, vector: Any) -> Any:
+        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
+        result = point.total_pull * vector
+        for z, pull, d in self._terms(point):
+            result = result - z @ (vector @ z / d * pull / d)
+        return result
+
+    def _terms(self, point: Iterate) -> Iterator[tuple[Any, Any, Any]]:
+        """Blocks of differences, with their pulls and distances (one for the rows at the point, without pull)."""
+        d = point.distances
+        safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
+        for part, z in self._differences(point.position):
+            yield z, point.pull[part], safe[part]
+
+
+def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
+    """Norms of columns, the smallest and the largest of them; squares may overflow or underflow."""
+    squares = xp.einsum("ij,ij->j", z, z)
+    low, high = float(squares.min()), float(squares.max())
+    if low > 1e-280 and high < 1e300:
+        return xp.sqrt(squares), math.sqrt(low), math.sqrt(high)
+    scale = abs(z).max(0) if xp is np else abs(z).amax(0)
+    norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
+    return norms, float(norms.min()), float(norms.max())
