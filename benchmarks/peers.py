@@ -1,8 +1,8 @@
 """Other solvers of the geometric median, each as ``solve(steps)`` for a given matrix.
 
 A peer stops by a rule of its own: the length of a step, the change of the objective, a number of steps. To compare at
-equal proved accuracy these rules are switched off but for the number of steps, and the least number is looked for
-whose answer an independent certificate proves. No rule of its own could stop a peer any better.
+equal proved accuracy these rules are looked at as ever, but with limits that don't stop them, and the least number of
+steps is looked for whose answer an independent certificate proves. No rule of its own could stop a peer any better.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ Solve = Callable[[int], Any]
 MOST_STEPS, CLOSENESS = 1_000_000, 1.1
 #: What geom-median keeps distances above, and a change of the objective that never stops it.
 FLOOR, NEVER = 1e-12, -1.0
+#: The square of a step at which Weiszfeld's iteration has come to a stand.
+STILL = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,17 @@ def _attempt(solve: Solve, X: Any, steps: int) -> tuple[float, float]:
 
 
 def _weiszfeld(X: Any, steps: int) -> Any:
-    """Weiszfeld's iteration as the textbook has it, from the mean; distances are kept off zero."""
+    """Weiszfeld's iteration as the textbook has it, from the mean, until it stands still; distances are kept off zero."""
     y = X.mean(0)
     for _ in range(steps):
         z = X - y
         d = torch.linalg.vector_norm(z, dim=1) if isinstance(X, torch.Tensor) else np.sqrt(np.einsum("ij,ij->i", z, z))
         w = 1.0 / d.clip(1e-30, None)
-        y = (w @ X) / w.sum()
+        new = (w @ X) / w.sum()
+        moved = new - y
+        y = new
+        if float(moved @ moved) <= STILL:
+            break
     return y
 
 
