@@ -94,7 +94,7 @@ def _attempt(solve: Solve, X: Any, steps: int) -> tuple[float, float]:
 
 
 def _weiszfeld(X: Any, steps: int) -> Any:
-    """Weiszfeld's iteration as the textbook has it, from the mean, until it stands still; distances are kept off zero."""
+    """Weiszfeld's iteration as the textbook has it, from the mean to a standstill; distances are kept off zero."""
     y = X.mean(0)
     for _ in range(steps):
         z = X - y

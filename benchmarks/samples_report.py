@@ -1,11 +1,13 @@
-"""Tables of what was measured sample by sample, from results/*.csv into docs/results, and the picture of trust."""
+"""Tables of rules sample by sample and under attack, from results/*.csv into docs/results; the picture of trust."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from attacks import PERCENT
 from paper.report import DOCS, write
 from per_sample import PLAIN
 from sklearn.datasets import load_digits
@@ -65,6 +67,18 @@ def ghost(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[["case", "variant", "ms", "ratio", "peak MB"]]
 
 
+def attacks(frame: pd.DataFrame, percent: int) -> pd.DataFrame:
+    """Accuracy by rule and attack at some share of corrupt rows: means over seeds, or that all of them diverged."""
+    some = frame[frame["percent"].isin([0, percent])]
+    table = some.pivot_table(index="rule", columns="attack", values="accuracy", sort=False, dropna=False)
+    lost = some[some["remark"] == "diverged"].groupby(["rule", "attack"]).size().unstack(fill_value=0)
+    lost = lost.reindex(index=table.index, columns=table.columns, fill_value=0)
+    shown = table.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
+    shown = shown.mask((lost > 0) & table.isna(), "diverged")
+    shown = shown.mask((lost > 0) & table.notna(), shown + " (" + lost.astype(str) + " diverged)")
+    return shown.reset_index()
+
+
 def trust_picture() -> None:
     """Trust in the digits, a fifth of them with wrong labels."""
     X, y = load_digits(return_X_y=True)
@@ -81,6 +95,7 @@ def main() -> None:
         "suspects": {"suspects": suspects},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
+        "attacks": {f"attacks_{percent}": partial(attacks, percent=percent) for percent in PERCENT},
     }
     for name, made in tables.items():
         path = RESULTS / f"{name}.csv"

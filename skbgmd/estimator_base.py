@@ -25,6 +25,8 @@ from skbgmd.wrapping import wrapped
 
 #: Samples that are predicted at once.
 PREDICTED_AT_ONCE = 1024
+#: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
+TOL = 1e-4
 #: What parameters may be handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
@@ -250,6 +252,7 @@ class BlockGMDBase(BaseEstimator):
                 memory_rule=self.memory or "weighted",
                 huber=self.huber if of_samples else None,
                 rejection=self.rejection,
+                tol=TOL,
                 random_state=seed,
             )
         if self.mixing is None or isinstance(aggregator, Mean):

@@ -24,7 +24,9 @@ class Gram:
     finite : ndarray of shape (n,), bool
         Rows that hold neither NaN nor inf.
     rounding : float
-        ``|error of products_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
+        ``|error of products_ij| <= rounding * l_i * l_j``, ``l`` the lengths.
+    lengths : ndarray of shape (n,), or None
+        None: the norms ``||x_i - c||``. Means of rows, which may be much shorter, have the means of the rows' lengths.
     unit : float
         Length that counts as one: other than 1 where the squares of the rows have no number.
     drawn : ndarray of shape (n,), or None
@@ -36,6 +38,12 @@ class Gram:
     rounding: float = 2.0**-50
     unit: float = 1.0
     drawn: FloatArray | None = None
+    lengths: FloatArray | None = None
+
+    @property
+    def known_lengths(self) -> FloatArray:
+        """The lengths, whether given or norms."""
+        return lengths_of(self.products) if self.lengths is None else self.lengths
 
     @property
     def bending(self) -> float:
@@ -53,20 +61,17 @@ class Gram:
     def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
         """The Gram matrix of some of the rows."""
         drawn = None if self.drawn is None else self.drawn[index]
-        return replace(self, products=self.products[index][:, index], finite=self.finite[index], drawn=drawn)
+        lengths = None if self.lengths is None else self.lengths[index]
+        products = self.products[index][:, index]
+        return replace(self, products=products, finite=self.finite[index], drawn=drawn, lengths=lengths)
 
     def mixed(self, mixing: FloatArray) -> Gram:
         """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
-        products = mixing @ self.products @ mixing.T
-        # Means are shorter than what they are means of, whose rounding they keep.
-        before = (mixing @ np.sqrt(np.diagonal(self.products))) ** 2
-        after = np.diagonal(products)
-        growth = np.median(before[after > 0.0] / after[after > 0.0]) if (after > 0.0).any() else 1.0
         return replace(
             self,
-            products=products,
+            products=mixing @ self.products @ mixing.T,
             finite=np.ones(len(mixing), dtype=bool),
-            rounding=self.rounding * float(growth),
+            lengths=mixing @ self.known_lengths,
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
             drawn=None if self.drawn is None else 1.0 / (mixing @ (1.0 / self.drawn)),
         )
@@ -77,8 +82,8 @@ class Gram:
 
         It grows where rows are nearer to each other than to the point that the products are about.
         """
-        distance = np.median(np.median(self.squared_distances(), axis=1))
-        return float(self.rounding * np.median(np.diagonal(self.products)) / max(distance, 1e-300))
+        distance = float(np.median(np.median(self.squared_distances(), axis=1)))
+        return self.rounding * float(np.median(self.known_lengths)) ** 2 / max(distance, 1e-300)
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
@@ -86,3 +91,9 @@ class Gram:
         result: FloatArray = np.maximum(squares[:, None] + squares - 2.0 * self.products, 0.0)
         np.fill_diagonal(result, 0.0)
         return result
+
+
+def lengths_of(products: FloatArray) -> FloatArray:
+    """Norms from inner products; squares may come out a little below zero."""
+    norms: FloatArray = np.sqrt(np.maximum(np.diagonal(products), 0.0))
+    return norms

@@ -182,7 +182,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     -------
     Solution
     """
-    space = GramSpace(gram.products, weights, gram.rounding)
+    space = GramSpace(gram, weights)
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
@@ -215,14 +215,18 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
     n_iter : int
         Steps taken in all.
     """
-    gram, n_iter = rows.gram(tol=tol), 0
-    for attempt in range(3):
-        left = max(1, max_iter - n_iter)
-        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=left, at_centre=attempt > 0)
-        n_iter += solution.n_iter
-        if solution.converged or n_iter >= max_iter or attempt == 2:
+    gram = rows.gram(tol=tol)
+    solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter)
+    n_iter = solution.n_iter
+    for _ in range(2):
+        if solution.converged or n_iter >= max_iter:
             break
-        gram = rows.gram(about=_place(solution))
+        about = rows.gram(about=_place(solution))
+        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_centre=True)
+        n_iter += again.n_iter
+        if not again.iterate.excess.absolute * about.unit <= solution.iterate.excess.absolute * gram.unit:
+            break
+        solution, gram = again, about
     return solution, gram, n_iter
 
 
@@ -232,7 +236,7 @@ def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArr
     Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
     """
     solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
-    space = GramSpace(gram.products, rows.weights, gram.rounding)
+    space = GramSpace(gram, rows.weights)
     return solution.weights, gram, space.distances(space.vector(solution.weights))
 
 

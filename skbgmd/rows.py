@@ -363,7 +363,7 @@ class MixedRows(StreamedRows):
             self._gram = self.rows.gram(tol=tol).mixed(self.mixing)
         # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in float32
         # the means' own products are cheaper than more digits of the rows'.
-        if self._own or self._gram.rounding <= 2.0**-40 or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
+        if self._own or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
             return self._gram
         self._gram, self._own = None, True
         self._gram = super().gram()

@@ -47,3 +47,17 @@ def test_cancellation_is_noticed(rng):
     assert near.noise < 2 * near.rounding
     assert gram_of(X + 10.0).noise > 20 * near.rounding
     assert gram_of(X - X[0]).noise < 2 * near.rounding
+
+
+def test_means_of_rows_keep_the_rounding_of_the_rows(rng):
+    X = np.vstack([rng.normal(size=(6, 4)), 1e9 * rng.normal(size=(2, 4))])
+    mixing = np.zeros((2, 8))
+    mixing[0, :6] = 1 / 6
+    mixing[1] = 1 / 8
+    gram = gram_of(X - X[:6].mean(axis=0))
+    mixed = gram.mixed(mixing)
+    assert mixed.rounding == gram.rounding
+    # The first is at the point that the products are about: its error is that of rows like it, whatever the others are.
+    np.testing.assert_allclose(mixed.known_lengths, mixing @ gram.known_lengths)
+    assert abs(mixed.products[0, 0]) <= mixed.rounding * mixed.known_lengths[0] ** 2
+    assert mixed.subset(np.array([1])).known_lengths == mixed.known_lengths[1:]

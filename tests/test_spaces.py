@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd.gram import Gram
 from skbgmd.solver import near_radius
 from skbgmd.spaces import GramSpace, PointSpace, grams
 from skbgmd.spaces import points as points_module
@@ -19,11 +20,16 @@ def points(rng):
     return X
 
 
+def gram_about(X, center, rounding=2.0**-50):
+    Z = X - center
+    return Gram(Z @ Z.T, np.ones(len(X), dtype=bool), rounding)
+
+
 def both(X, weights=None):
     """A point space about zero, a Gram space about a row, and the position 'mean' in either."""
     a = np.ones(len(X)) if weights is None else weights
     space = PointSpace(X, a, np.zeros(X.shape[1]))
-    gram = GramSpace((X - X[3]) @ (X - X[3]).T, a)
+    gram = GramSpace(gram_about(X, X[3]), a)
     w = np.full(len(X), 1.0 / len(X))
     return (space, w @ X), (gram, gram.vector(w))
 
@@ -98,8 +104,8 @@ def test_a_row_is_at_itself(points, index):
 
 
 def test_rows_too_near_to_tell_count_as_at_with_their_doubt(points):
-    gram = GramSpace((points - points[3]) @ (points - points[3]).T, np.ones(12), rounding=1e-2)
-    exact = GramSpace(gram.products, np.ones(12), rounding=1e-16)
+    gram = GramSpace(gram_about(points, points[3], rounding=1e-2), np.ones(12))
+    exact = GramSpace(gram_about(points, points[3], rounding=1e-16), np.ones(12))
     assert gram.at(gram.row(5), np.inf).excess.absolute > exact.at(exact.row(5), np.inf).excess.absolute
 
 
@@ -116,7 +122,7 @@ def test_blocks_give_the_same_as_one_piece(points, monkeypatch):
 
 def test_large_products_go_through_torch(rng, monkeypatch):
     X = rng.normal(size=(80, 100))
-    small = GramSpace(X @ X.T, np.ones(80))
+    small = GramSpace(gram_about(X, 0.0), np.ones(80))
     assert small.n > grams.SMALL
     w = rng.dirichlet(np.ones(80))
     np.testing.assert_allclose(small.vector(w)[1], w @ X @ X.T, atol=1e-12)

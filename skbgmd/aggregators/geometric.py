@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
-from skbgmd.aggregators.huber import huberised_weights, remembered
+from skbgmd.aggregators.huber import huberised_weights
+from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import (
     BLOCKS,
@@ -102,14 +103,14 @@ class BlockState(AggregatorState):
         What earlier steps left out.
     step : int
         Calls so far: together with the seed it decides what is drawn.
-    scale, outside : float
+    scale, outside : Scale
         Median distance on the block, and median norm outside of it, as they are remembered; for ``huber``.
     """
 
     memory: torch.Tensor | None = None
     step: int = 0
-    scale: float = 0.0
-    outside: float = 0.0
+    scale: Scale = field(default_factory=Scale)
+    outside: Scale = field(default_factory=Scale)
 
 
 class BlockGeometricMedian(Aggregator):
@@ -126,9 +127,9 @@ class BlockGeometricMedian(Aggregator):
         slices of them along their first axis, such as the weights of one output.
     huber : float or None, default=None
         If given, rows nearer to the median than so many median distances count in full, and farther ones by their
-        direction, as in :class:`HuberMean`. The median distance is this step's or, if that is larger, an earlier one's,
-        which fades by 0.1 % a step: as samples are learnt their gradients shrink, and those that are yet to be
-        learnt would look like outliers. For rows that are single samples.
+        direction, as in :class:`HuberMean`. The median distance is the median of the last five steps' or, if that is
+        larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients shrink, and
+        those that are yet to be learnt would look like outliers. For rows that are single samples.
     rejection : float or None, default=None
         As in :class:`GeometricMedian`, on the block; with ``huber``, in median distances as they are remembered.
     tol : float, default=1e-6
@@ -212,8 +213,8 @@ class BlockGeometricMedian(Aggregator):
         part, clip = BlockPart(block, inside, on_block), None
         if self.huber is not None and self.beta < 1.0:
             norms = outside_norms(some, part)
-            limit = remembered(lower_weighted_median(norms, some.weights), state.outside)
-            clip, after = factors_to(self.huber * limit, norms), replace(after, outside=limit)
+            limit = state.outside.after(lower_weighted_median(norms, some.weights))
+            clip, after = factors_to(self.huber * limit.value, norms), replace(after, outside=limit)
         vector, memory = block_step(
             some,
             part,

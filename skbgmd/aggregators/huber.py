@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd.aggregators.base import RowWeighting
+from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray, Gram
 from skbgmd.median import lower_weighted_median, median_distances
@@ -60,7 +61,7 @@ def huber_weights(
     tol, max_iter
         As in :class:`HuberMean`.
     """
-    space = GramSpace(gram.products, weights, gram.rounding)
+    space = GramSpace(gram, weights)
     current = _weights_at(distances, weights, limit)
     for _ in range(max_iter - 1):
         before, current = current, _weights_at(space.distances(space.vector(current)), weights, limit)
@@ -77,24 +78,13 @@ def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> Flo
     return result
 
 
-#: What remembered distances fall by, in a step.
-DECAY = 0.999
 #: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
 START = 0.2
 
 
-def remembered(now: float, before: float) -> float:
-    """A typical distance: this step's or, if that is larger, an earlier one's, which fades.
-
-    The distances of gradients of single samples shrink as a network learns, but for those of the samples that are yet
-    to be learnt: seen from the others of the same step these look like outliers, seen from earlier steps they don't.
-    """
-    return max(now, DECAY * before)
-
-
 def huberised_weights(
-    rows: Rows, huber: float, rejection: float | None, before: float, *, tol: float, max_iter: int
-) -> tuple[FloatArray, float]:
+    rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
+) -> tuple[FloatArray, Scale]:
     """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
 
     Parameters
@@ -105,16 +95,16 @@ def huberised_weights(
         Distance, in median distances, from which a row's weight falls.
     rejection : float or None
         Distance, in median distances, from which a row has no weight.
-    before : float
-        The scale of the step before; 0 at first.
+    before : Scale
+        The scale of the step before.
     tol, max_iter
         As in :class:`HuberMean`.
     """
     # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
     _, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
-    scale = remembered(gram.unit * lower_weighted_median(distances, rows.weights), before)
-    limit = scale / gram.unit
+    scale = before.after(gram.unit * lower_weighted_median(distances, rows.weights))
+    limit = scale.value / gram.unit
     kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
     weights = np.zeros(rows.n_rows)
     near = gram if len(kept) == rows.n_rows else gram.subset(kept)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from skbgmd.gram import FloatArray
+from skbgmd.gram import FloatArray, Gram
 from skbgmd.solver import Iterate, near_radius
 from skbgmd.spaces.base import DENSE_LIMIT, BaseSpace
 from skbgmd.spaces.linear import conjugate_gradients, solve
@@ -25,23 +25,22 @@ class GramSpace(BaseSpace):
 
     Parameters
     ----------
-    products : ndarray of shape (n, n)
-        ``<x_i - c, x_j - c>`` in float64, for any point ``c``.
+    gram : Gram
+        ``<x_i - c, x_j - c>``, for any point ``c``, and their errors.
     weights : ndarray of shape (n,)
         Positive float64 weights.
-    rounding : float, default=2**-50
-        Relative error of the entries: ``|error of K_ij| <= rounding * ||x_i - c|| ||x_j - c||``.
     """
 
     xp = np
 
-    def __init__(self, products: FloatArray, weights: FloatArray, rounding: float = 2.0**-50) -> None:
-        self.products, self.weights, self.rounding = products, weights, rounding
+    def __init__(self, gram: Gram, weights: FloatArray) -> None:
+        self.products, self.weights, self.rounding = gram.products, weights, gram.rounding
         self.weight = float(weights.sum())
         self.n = len(weights)
         self.newton_is_dear = self.n > DENSE_LIMIT
-        self.squares = np.maximum(np.diagonal(products), 0.0)
+        self.squares = np.maximum(np.diagonal(gram.products), 0.0)
         self.norms = np.sqrt(self.squares)
+        self._lengths = self.norms if gram.lengths is None else gram.lengths
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""
@@ -72,7 +71,8 @@ class GramSpace(BaseSpace):
         a, w = self.weights, position[0]
         squared = self._squared_distances(position)
         # Rounding of squared distances: independent errors of the entries, mostly of the row's own square.
-        doubt = self.rounding * (self.norms + math.sqrt(float((w * w) @ self.squares))) ** 2
+        of_position = w * self._lengths
+        doubt = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
         here = squared <= 2.0 * doubt
         at = here if here.any() else None
         distances = np.sqrt(np.maximum(squared, 0.0))

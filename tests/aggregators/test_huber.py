@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skbgmd.aggregators import BlockGeometricMedian, HuberMean
-from skbgmd.aggregators.huber import DECAY
+from skbgmd.aggregators.scale import DECAY, WINDOW
 from skbgmd.columns import Units
 from skbgmd.rows import DenseRows
 
@@ -23,17 +23,21 @@ def test_the_first_step_is_hubers_mean() -> None:
     expected = HuberMean(1.0, tol=1e-9)(DenseRows(values))[0]
     # The scale is that of a median of less accuracy.
     torch.testing.assert_close(found.vector, expected.vector, rtol=0.05, atol=0.02)
-    assert state.scale > 0.0
+    assert state.scale.value > 0.0
 
 
 def test_the_scale_is_remembered_and_fades() -> None:
     aggregator = BlockGeometricMedian(1.0, huber=1.0)
-    _, first = aggregator(DenseRows(torch.as_tensor(cloud(1.0))))
+    first = None
+    for seed in range(WINDOW):
+        _, first = aggregator(DenseRows(torch.as_tensor(cloud(1.0, seed))), first)
     small = cloud(1e-3)
     small[0] += 0.05
-    aggregate, second = aggregator(DenseRows(torch.as_tensor(small)), first)
-    assert second.scale == pytest.approx(DECAY * first.scale)
-    # Seen from this step alone the row is an outlier; seen from the step before it is not.
+    second = first
+    for _ in range(WINDOW):
+        aggregate, second = aggregator(DenseRows(torch.as_tensor(small)), second)
+    assert 0.99 * DECAY**WINDOW < second.scale.value / first.scale.value < 1.01
+    # Seen from this step alone the row is an outlier; seen from the steps before it is not.
     assert aggregate.weights is not None
     np.testing.assert_allclose(aggregate.weights, 1 / 15, rtol=1e-6)
     alone, _ = aggregator(DenseRows(torch.as_tensor(small)))
@@ -49,7 +53,7 @@ def test_rejection_is_by_the_remembered_scale() -> None:
     assert aggregate.weights is not None
     assert np.all(aggregate.weights[:6] == 0.0)
     assert float(aggregate.vector.norm()) < 3.0
-    assert state.scale < 20.0
+    assert state.scale.value < 20.0
 
 
 def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
@@ -57,14 +61,14 @@ def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
     aggregator = BlockGeometricMedian(0.2, block="unit", huber=1.0, rejection=10.0)
     values = torch.as_tensor(cloud(1.0))
     _, state = aggregator(DenseRows(values, units=units))
-    assert state.outside > 0.0
+    assert state.outside.value > 0.0
     # Six rows look honest on the block, whichever it is, and are huge elsewhere: they can't.
     attacked = values.clone()
     attacked[:6, 4:] *= 1e6
     for before in (None, state):
         aggregate, after = aggregator(DenseRows(attacked, units=units), before)
         assert float(aggregate.vector.norm()) < 20.0
-        assert after.outside < 20.0
+        assert after.outside.value < 20.0
 
 
 def test_huber_is_checked() -> None:

@@ -94,3 +94,20 @@ def test_float32_digits_of_means_of_many_columns(rng):
     np.testing.assert_allclose(
         mixed.gram().squared_distances()[0, 1], float((exact[0] - exact[1]).square().sum()), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "inner", [GeometricMedian(tol=1e-9), BlockGeometricMedian(0.1, tol=1e-9), BlockGeometricMedian(1.0, rejection=10.0)]
+)
+@pytest.mark.parametrize("size", [1e3, 1e9, 1e18])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_honest_rows_that_mix_to_one_point_outweigh_huge_ones(inner, size, dtype, rng):
+    """All honest rows have the same neighbours; unequal weights, as groups of unequal sizes have."""
+    X = rng.normal(size=(34, 400)).astype(dtype)
+    X[20:27, :40] = size
+    X[27:] *= -1000.0
+    a = np.where(np.arange(34) % 3 == 0, 0.875, 1.0)
+    aggregate, _ = NearestNeighborMixing(inner)(dense(X, a))
+    assert aggregate.weights[20:].sum() < 1e-6
+    expected = a[:20] @ X[:20] / a[:20].sum()
+    np.testing.assert_allclose(aggregate.vector, expected, atol=1e-4)

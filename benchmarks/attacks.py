@@ -1,0 +1,125 @@
+"""Attacks on gradients against rules: accuracy on clean data after a training in which some rows of each step lie.
+
+An MLP on scikit-learn's digits by SGD with momentum, 32 rows of 8 samples a step. Every training is a row of
+results/attacks.csv; run again it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import environment
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from tqdm import tqdm
+
+from skbgmd import BlockGMDClassifier
+from skbgmd.aggregators import (
+    BlockGeometricMedian,
+    CoordinatewiseMedian,
+    GeometricMedian,
+    HuberMean,
+    Krum,
+    Mean,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
+    NormFilter,
+    SpectralFilter,
+    TrimmedMean,
+)
+from skbgmd.corruption import GRADIENT_CORRUPTIONS
+
+RESULTS = Path(__file__).resolve().parent / "results" / "attacks.csv"
+COLUMNS = ("attack", "percent", "rule", "seed", "accuracy", "seconds", "remark")
+PERCENT = (20, 40)
+NO_ATTACK = "none"
+#: Rules by name; those that must be told how many rows lie are told 40 %.
+RULES: dict[str, Any] = {
+    "mean": Mean(),
+    "BGMD as published": BlockGeometricMedian.published(random_state=0),
+    "geometric median": GeometricMedian(),
+    "block median, beta=0.1": BlockGeometricMedian(0.1),
+    "block median, rejection": BlockGeometricMedian(0.1, rejection=10.0),
+    "mixing, block median": NearestNeighborMixing(BlockGeometricMedian(0.1)),
+    "Huber mean": HuberMean(),
+    "coordinate-wise median": CoordinatewiseMedian(),
+    "trimmed mean": TrimmedMean(0.4),
+    "Krum": Krum(0.4),
+    "multi-Krum": Krum(0.4, n_selected=16),
+    "norm filter": NormFilter(0.4),
+    "spectral filter": SpectralFilter(0.4),
+}
+
+
+def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[str, Any]:
+    """One row of the results."""
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16.0).astype(np.float32)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
+    model = BlockGMDClassifier(
+        hidden_layer_sizes=(100,),
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=0.9,
+        lr=0.1,
+        batch_size=256,
+        group_size=8,
+        aggregator=RULES[rule],
+        gradient_corruption=None if attack == NO_ATTACK else GRADIENT_CORRUPTIONS[attack](fraction=percent / 100),
+        max_epochs=epochs,
+        random_state=seed,
+    )
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a training that diverges says so at every step
+            model.fit(X, y)
+    except NonFiniteRowsError:
+        return {"remark": "diverged"}
+    accuracy = round(100.0 * float(model.score(X_test, y_test)), 2)
+    return {"accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def trainings(seeds: int) -> Iterator[tuple[str, int, str, int]]:
+    for seed in range(seeds):
+        for rule in RULES:
+            yield NO_ATTACK, 0, rule, seed
+            for attack in GRADIENT_CORRUPTIONS:
+                for percent in PERCENT:
+                    yield attack, percent, rule, seed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    done: set[tuple[str, ...]] = set()
+    if arguments.output.exists():
+        with arguments.output.open(newline="") as file:
+            done = {tuple(row[name] for name in COLUMNS[:4]) for row in csv.DictReader(file)}
+    own, of = map(int, arguments.share.split("/"))
+    work = [run for run in trainings(arguments.seeds) if tuple(map(str, run)) not in done][own::of]
+    around = environment()
+    with arguments.output.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *around])
+        if not done:
+            writer.writeheader()
+        for run in tqdm(work):
+            key = dict(zip(COLUMNS[:4], run, strict=True))
+            writer.writerow({**key, **train(*run, arguments.epochs), **around})
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""A typical distance that is remembered from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from skbgmd.aggregators.base import AggregatorState
+
+#: What a remembered scale falls by, in a step.
+DECAY = 0.999
+#: Steps whose median is what is remembered.
+WINDOW = 5
+
+
+@dataclass(frozen=True)
+class Scale(AggregatorState):
+    """The median of the last five steps' typical distances or, if that is larger, an earlier such one, which fades.
+
+    The distances of gradients of single samples shrink as a network learns, but for those of the samples that are yet
+    to be learnt: seen from the others of the same step these look like outliers, seen from earlier steps they don't.
+    In a small batch more than half of the samples may be corrupt by chance; such a step has no say, as long as
+    there are not three of them among five.
+
+    Attributes
+    ----------
+    value : float
+        The scale; 0 before the first step.
+    recent : tensor of shape (w,), float64, or None
+        Typical distances of the last steps, five at most.
+
+    Examples
+    --------
+    >>> scale = Scale()
+    >>> for distance in (3.0, 2.0, 90.0, 2.0, 1.0, 1.0, 1.0):
+    ...     scale = scale.after(distance)
+    >>> scale.value
+    1.998
+    """
+
+    value: float = 0.0
+    recent: torch.Tensor | None = None
+
+    def after(self, now: float) -> Scale:
+        """The scale after a step."""
+        before = [] if self.recent is None else self.recent.tolist()
+        recent = [*before, now][-WINDOW:]
+        middle = sorted(recent)[(len(recent) - 1) // 2]
+        # Nothing is remembered of steps of which too few are known to judge them.
+        value = middle if len(recent) < WINDOW else max(middle, DECAY * self.value)
+        return Scale(value, torch.tensor(recent, dtype=torch.float64))

@@ -1,0 +1,46 @@
+"""Typical distances that are remembered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.aggregators.scale import DECAY, WINDOW, Scale
+
+
+def scales(distances: list[float]) -> list[float]:
+    scale, values = Scale(), []
+    for distance in distances:
+        scale = scale.after(distance)
+        values.append(scale.value)
+    return values
+
+
+def test_the_median_of_the_first_steps_is_the_scale() -> None:
+    assert scales([5.0, 3.0, 4.0, 90.0, 1.0]) == [5.0, 3.0, 4.0, 4.0, 4.0]
+
+
+def test_a_large_scale_is_kept_and_fades() -> None:
+    values = scales([1.0] * WINDOW + [1e-3] * 100)
+    assert values[WINDOW + 2 :] == pytest.approx([DECAY ** (i + 1) for i in range(98)])
+
+
+def test_steps_of_which_most_rows_are_bad_leave_no_trace() -> None:
+    rng = np.random.default_rng(0)
+    distances = 1.0 + 0.1 * rng.random(500)
+    distances[::4] = 1e6
+    assert max(scales(distances.tolist())[1:]) < 1.2
+
+
+def test_a_larger_scale_is_believed_once_most_steps_say_so() -> None:
+    values = scales([1.0] * 10 + [50.0] * 5)
+    assert values[11] == 1.0
+    assert values[12] == 50.0
+
+
+def test_scales_are_saved_as_plain_containers() -> None:
+    scale = Scale().after(2.0).after(1.0)
+    again = unpack_state(pack_state(scale))
+    assert again.value == scale.value
+    assert again.after(7.0).value == scale.after(7.0).value
