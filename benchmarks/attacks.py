@@ -1,7 +1,7 @@
 """Attacks on gradients against rules: accuracy on clean data after a training in which some rows of each step lie.
 
-An MLP on scikit-learn's digits by SGD with momentum, 32 rows of 8 samples a step. Every training is a row of
-results/attacks.csv; run again it goes on where it was.
+An MLP on scikit-learn's digits by SGD with momentum, some 34 rows of 8 samples a step, or a row for each sample. Every
+training is a row of results/attacks.csv; run again it goes on where it was.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ RULES: dict[str, Any] = {
     "geometric median": GeometricMedian(),
     "block median, beta=0.1": BlockGeometricMedian(0.1),
     "block median, rejection": BlockGeometricMedian(0.1, rejection=10.0),
+    "mixing, geometric median": NearestNeighborMixing(GeometricMedian()),
     "mixing, block median": NearestNeighborMixing(BlockGeometricMedian(0.1)),
     "Huber mean": HuberMean(),
     "coordinate-wise median": CoordinatewiseMedian(),
@@ -56,7 +57,10 @@ RULES: dict[str, Any] = {
     "multi-Krum": Krum(0.4, n_selected=16),
     "norm filter": NormFilter(0.4),
     "spectral filter": SpectralFilter(0.4),
+    "steady Huber c=2, single samples": BlockGeometricMedian(1.0, huber=2.0, rejection=10.0, tol=1e-4),
 }
+#: Rules with a row for each sample, of which some lie; other rows are of eight samples.
+SINGLE = ("steady Huber c=2, single samples",)
 
 
 def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[
         optimizer__momentum=0.9,
         lr=0.1,
         batch_size=256,
-        group_size=8,
+        group_size=1 if rule in SINGLE else 8,
         aggregator=RULES[rule],
         gradient_corruption=None if attack == NO_ATTACK else GRADIENT_CORRUPTIONS[attack](fraction=percent / 100),
         max_epochs=epochs,
