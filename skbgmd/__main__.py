@@ -39,7 +39,8 @@ LOOKS = {
     "coordinate median": ("#009e73", "s", 6.5, ":"),
     "geometric median": ("#56b4e9", "D", 7.5, "-"),
     "BGMD, published": ("#cc79a7", "v", 7.0, "-"),
-    "BGMD": ("#0b4f7d", "^", 6.0, "--"),
+    "BGMD, groups": ("#e69f00", "P", 7.5, "--"),
+    "BGMD": ("#0b4f7d", "^", 7.0, "-"),
 }
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
@@ -108,7 +109,7 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
     if any(outcome.diverged for outcome in outcomes):
         handles.append(Line2D([], [], marker="x", color="#444444", linestyle="none", markeredgewidth=1.8))
         labels.append("diverged")
-    figure.legend(handles, labels, loc="lower center", ncols=3, frameon=False, fontsize=10)
+    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=10)
     return figure
 
 
@@ -204,10 +205,11 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
 def _description() -> str:
     kinds = "\n".join(f"  {kind + ':':<11}{meaning}" for kind, meaning in KINDS.items())
     return f"""\
-Train a network by five rules on data of which a part is corrupt, test it on clean data, print a table of
+Train a network by six rules on data of which a part is corrupt, test it on clean data, print a table of
 accuracies and draw them. The rules combine the gradients of a batch's groups of samples to one: their mean
-(plain SGD), the coordinate-wise median, the geometric median, and the geometric median on a block of coordinates:
-BGMD as its paper has it, and as it is here by default. All else is the same for all of them.
+(plain SGD), the coordinate-wise median, the geometric median, and the geometric median on a block of coordinates,
+BGMD, as its paper has it and as it is here. The last is the estimators' default, which judges single samples
+rather than groups. All else is the same for all of them.
 Nothing, 20 % and 40 % of these are corrupt:
 
 {kinds}
@@ -252,7 +254,8 @@ def _announcement(name: str, data: Data, training: Training) -> str:
         f"Training {NETWORKS[name]} on {len(data.X_train):,} samples of {name}, testing on {len(data.X_test):,}.\n"
         f"Plain gradient steps: epochs {training.epochs}, learning rate {training.lr:g}, batches of "
         f"{training.batch_size} samples in groups of {training.group_size}.\n"
-        f"The rules differ in nothing but how they combine the groups' gradients. Corrupt are\n{kinds}"
+        f"The rules differ in nothing but how they combine the groups' gradients, and the last in that its groups are\n"
+        f"single samples. Corrupt are\n{kinds}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The experiment of ``python -m skbgmd``: one network, three kinds of corruption, five rules to combine gradients."""
+"""The experiment of ``python -m skbgmd``: one network, three kinds of corruption, six rules to combine gradients."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from skbgmd.datasets import load_fashion_mnist
 from skbgmd.estimators import BlockGMDClassifier
 from skbgmd.lenet import LeNet
 
-#: Rules by the names that they are known by: stochastic gradient descent is the mean. The last is the default.
+#: Rules by the names that they are known by: stochastic gradient descent is the mean. The last is the estimators'
+#: default, whose rows are single samples; the others' are groups.
 METHODS: dict[str, dict[str, Any]] = {
     "SGD": {"aggregator": "mean"},
     "coordinate median": {"aggregator": "coordinate_median"},
     "geometric median": {"aggregator": "geometric_median"},
     "BGMD, published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
-    "BGMD": {"beta": 0.1, "block": "coordinate"},
+    "BGMD, groups": {"beta": 0.1, "block": "coordinate"},
+    "BGMD": {"group_size": 1},
 }
 #: What is corrupt, and what that means.
 KINDS = {
-    "gradients": "groups whose gradient is multiplied by -100, drawn at each step",
+    "gradients": "groups (or samples) whose gradient is multiplied by -100, drawn at each step",
     "features": "samples with Gaussian noise of standard deviation 10 added to features that lie in [0, 1]",
     "labels": "samples labelled as the class after their own",
 }
@@ -304,11 +306,10 @@ def train(
         lr=training.lr,
         max_epochs=training.epochs,
         batch_size=training.batch_size,
-        group_size=training.group_size,
         gradient_corruption=attack,
         callbacks=[("counter", counter)],
         random_state=seed,
-        **METHODS[method],
+        **{"group_size": training.group_size, **METHODS[method]},
     )
     try:
         model.fit(X, y)

@@ -59,7 +59,8 @@ def test_every_rule_under_every_corruption(data):
     assert accuracy[CLEAN, 0.0, "SGD"] > 0.5
     flipped = accuracy["gradients", 0.4, "SGD"]
     assert math.isnan(flipped) or flipped < 0.4
-    assert accuracy["gradients", 0.4, "BGMD"] > 0.5
+    assert accuracy["gradients", 0.4, "BGMD, groups"] > 0.5
+    assert accuracy["features", 0.4, "BGMD"] > 0.5
     again = next(run(data, training, seed=0))
     assert dataclasses.replace(again, seconds=0.0) == dataclasses.replace(outcomes[0], seconds=0.0)
 

@@ -94,7 +94,7 @@ def huberised_weights(
     huber : float
         Distance, in median distances, from which a row's weight falls.
     rejection : float or None
-        Distance, in median distances, from which a row has no weight.
+        Distance, in median distances, from which a row has no weight, unless it is among the nearer half.
     before : Scale
         The scale of the step before.
     tol, max_iter
@@ -103,9 +103,12 @@ def huberised_weights(
     # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
     _, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
-    scale = before.after(gram.unit * lower_weighted_median(distances, rows.weights))
+    middle = lower_weighted_median(distances, rows.weights)
+    scale = before.after(gram.unit * middle)
     limit = scale.value / gram.unit
-    kept = np.arange(rows.n_rows) if rejection is None else np.flatnonzero(distances <= rejection * limit)
+    # The nearer half is kept, however small the scale is that is remembered.
+    reach = np.inf if rejection is None else max(rejection * limit, middle)
+    kept = np.flatnonzero(distances <= reach)
     weights = np.zeros(rows.n_rows)
     near = gram if len(kept) == rows.n_rows else gram.subset(kept)
     weights[kept] = huber_weights(near, rows.weights[kept], distances[kept], huber * limit, tol=tol, max_iter=max_iter)

@@ -56,6 +56,18 @@ def test_rejection_is_by_the_remembered_scale() -> None:
     assert state.scale.value < 20.0
 
 
+def test_the_nearer_half_is_kept_where_all_rows_are_farther_than_ever() -> None:
+    aggregator = BlockGeometricMedian(1.0, huber=1.0, rejection=10.0)
+    state = None
+    for seed in range(WINDOW):
+        _, state = aggregator(DenseRows(torch.as_tensor(cloud(1e-6, seed))), state)
+    aggregate, after = aggregator(DenseRows(torch.as_tensor(cloud(1.0))), state)
+    assert aggregate.weights is not None
+    assert 8 <= np.count_nonzero(aggregate.weights) < 15
+    assert aggregate.weights.sum() == pytest.approx(1.0)
+    assert after.scale.value < 1e-5
+
+
 def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
     units = Units.of([torch.zeros(5, 4)])
     aggregator = BlockGeometricMedian(0.2, block="unit", huber=1.0, rejection=10.0)
