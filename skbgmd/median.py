@@ -224,8 +224,9 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
         about = rows.gram(about=_place(solution))
         again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_centre=True)
         n_iter += again.n_iter
-        if not again.iterate.excess.absolute * about.unit <= solution.iterate.excess.absolute * gram.unit:
-            break
+        known = solution.iterate.excess.absolute * gram.unit
+        if np.isfinite(known) and not again.iterate.excess.absolute * about.unit <= known:
+            break  # the first answer has the better proof
         solution, gram = again, about
     return solution, gram, n_iter
 
