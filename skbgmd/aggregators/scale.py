@@ -10,8 +10,8 @@ from skbgmd.aggregators.base import AggregatorState
 
 #: What a remembered scale falls by, in a step.
 DECAY = 0.999
-#: Steps whose median is what is remembered.
-WINDOW = 5
+#: Steps whose median is what is remembered, and how many of them there must be for that.
+WINDOW, ENOUGH = 5, 3
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Scale(AggregatorState):
     The distances of gradients of single samples shrink as a network learns, but for those of the samples that are yet
     to be learnt: seen from the others of the same step these look like outliers, seen from earlier steps they don't.
     In a small batch more than half of the samples may be corrupt by chance; such a step has no say, as long as
-    there are not three of them among five.
+    there are not three of them among five, or two among the first three.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Scale(AggregatorState):
     Examples
     --------
     >>> scale = Scale()
-    >>> for distance in (3.0, 2.0, 90.0, 2.0, 1.0, 1.0, 1.0):
+    >>> for distance in (2.0, 2.0, 90.0, 2.0, 1.0, 1.0, 1.0):
     ...     scale = scale.after(distance)
     >>> scale.value
     1.998
@@ -47,6 +47,6 @@ class Scale(AggregatorState):
         before = [] if self.recent is None else self.recent.tolist()
         recent = [*before, now][-WINDOW:]
         middle = sorted(recent)[(len(recent) - 1) // 2]
-        # Nothing is remembered of steps of which too few are known to judge them.
-        value = middle if len(recent) < WINDOW else max(middle, DECAY * self.value)
+        # Two steps don't tell which of them is the bad one.
+        value = middle if len(recent) < ENOUGH else max(middle, DECAY * self.value)
         return Scale(value, torch.tensor(recent, dtype=torch.float64))
