@@ -40,6 +40,18 @@ def _clean_difference(frame: pd.DataFrame, rule: str) -> dict[str, str]:
     return {"clean, against plain": f"{by_data.mean():+.1f}", "worst data set": f"{by_data.min():+.1f}"}
 
 
+def paired(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the classifier's default costs on clean data: means and standard errors of differences of the same seed."""
+    frame = frame.assign(balanced=100.0 * frame["balanced"])
+    scores = frame.pivot_table(index=["data", "seed"], columns="rule", values="balanced", sort=False)
+    (rule,) = (name for name in scores.columns if name != PLAIN)
+    difference = (scores[rule] - scores[PLAIN]).groupby("data", sort=False)
+    table = scores.groupby("data", sort=False).mean().round(1)[[PLAIN, rule]]
+    spread = difference.std() / difference.count() ** 0.5
+    table["difference"] = [f"{mean:+.2f} ± {error:.2f}" for mean, error in zip(difference.mean(), spread, strict=True)]
+    return table.reset_index()
+
+
 def clean_by_data(frame: pd.DataFrame) -> pd.DataFrame:
     """Balanced accuracy on clean data, by data set."""
     frame = frame[frame["corruption"] == "none"].assign(balanced=100.0 * frame["balanced"])
@@ -92,6 +104,7 @@ def trust_picture() -> None:
 def main() -> None:
     tables = {
         "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
+        "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
