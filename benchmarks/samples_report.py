@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from attacks import PERCENT
+from attacks import PERCENT, RULES
 from paper.report import DOCS, write
 from per_sample import PLAIN
 from sklearn.datasets import load_digits
@@ -84,6 +84,7 @@ def attacks(frame: pd.DataFrame, percent: int) -> pd.DataFrame:
     some = frame[frame["percent"].isin([0, percent])]
     table = some.pivot_table(index="rule", columns="attack", values="accuracy", sort=False, dropna=False)
     lost = some[some["remark"] == "diverged"].groupby(["rule", "attack"]).size().unstack(fill_value=0)
+    table = table.reindex([rule for rule in RULES if rule in table.index])
     lost = lost.reindex(index=table.index, columns=table.columns, fill_value=0)
     shown = table.map(lambda value: "" if pd.isna(value) else f"{value:.1f}")
     shown = shown.mask((lost > 0) & table.isna(), "diverged")
