@@ -80,6 +80,8 @@ def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> Flo
 
 #: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
 START = 0.2
+#: Least scale, in median distances of the step.
+TINY = 1e-9
 
 
 def huberised_weights(
@@ -105,7 +107,8 @@ def huberised_weights(
     _, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
     middle = lower_weighted_median(distances, rows.weights)
     scale = before.after(gram.unit * middle)
-    limit = scale.value / gram.unit
+    # A smaller limit would change nothing but that weights may underflow.
+    limit = max(scale.value / gram.unit, TINY * middle)
     # The nearer half is kept, however small the scale is that is remembered.
     reach = np.inf if rejection is None else max(rejection * limit, middle)
     kept = np.flatnonzero(distances <= reach)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,6 +44,9 @@ class Scale(AggregatorState):
 
     def after(self, now: float) -> Scale:
         """The scale after a step."""
+        if now == 0.0:
+            # Most rows coincide: that says nothing of how far others may be.
+            return replace(self, value=DECAY * self.value)
         before = [] if self.recent is None else self.recent.tolist()
         recent = [*before, now][-WINDOW:]
         middle = sorted(recent)[(len(recent) - 1) // 2]

@@ -66,6 +66,20 @@ def test_the_nearer_half_is_kept_where_all_rows_are_farther_than_ever() -> None:
     assert 8 <= np.count_nonzero(aggregate.weights) < 15
     assert aggregate.weights.sum() == pytest.approx(1.0)
     assert after.scale.value < 1e-5
+    aggregate, _ = aggregator(DenseRows(torch.as_tensor(cloud(1e308 / 20))), state)
+    assert aggregate.weights is not None
+    assert aggregate.weights.sum() == pytest.approx(1.0)
+
+
+def test_rows_that_coincide_are_no_scale_for_those_that_do_not() -> None:
+    aggregator = BlockGeometricMedian(1.0, huber=1.0, rejection=10.0)
+    same = torch.ones(15, 20, dtype=torch.float64)
+    aggregate, state = aggregator(DenseRows(same))
+    torch.testing.assert_close(aggregate.vector, same[0])
+    for values in (cloud(1.0), cloud(1.0)[:1]):
+        aggregate, _ = aggregator(DenseRows(torch.as_tensor(values)), state)
+        assert aggregate.weights is not None
+        assert aggregate.weights.sum() == pytest.approx(1.0)
 
 
 def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:

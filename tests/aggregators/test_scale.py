@@ -39,6 +39,10 @@ def test_a_larger_scale_is_believed_once_most_steps_say_so() -> None:
     assert values[12] == 50.0
 
 
+def test_steps_in_which_most_rows_coincide_have_no_scale() -> None:
+    assert scales([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]) == pytest.approx([0.0, 0.0, 0.0, 2.0, 2.0 * DECAY, 2.0 * DECAY**2])
+
+
 def test_scales_are_saved_as_plain_containers() -> None:
     scale = Scale().after(2.0).after(1.0)
     again = unpack_state(pack_state(scale))
