@@ -7,7 +7,6 @@ training is a row of results/attacks.csv; run again it goes on where it was.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import environment
+from resume import add_options, train_missing
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import (
@@ -104,25 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
+    add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    done: set[tuple[str, ...]] = set()
-    if arguments.output.exists():
-        with arguments.output.open(newline="") as file:
-            done = {tuple(row[name] for name in COLUMNS[:4]) for row in csv.DictReader(file)}
-    own, of = map(int, arguments.share.split("/"))
-    work = [run for run in trainings(arguments.seeds) if tuple(map(str, run)) not in done][own::of]
-    around = environment()
-    with arguments.output.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *around])
-        if not done:
-            writer.writeheader()
-        for run in tqdm(work):
-            key = dict(zip(COLUMNS[:4], run, strict=True))
-            writer.writerow({**key, **train(*run, arguments.epochs), **around})
-            file.flush()
+    train_missing(trainings(arguments.seeds), train, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ was looked at with more seeds (results/per_sample_paired.csv):
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import environment
+from resume import add_options, train_missing
 from sklearn.datasets import (
     load_breast_cancer,
     load_digits,
@@ -32,7 +31,6 @@ from sklearn.datasets import (
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import BlockGeometricMedian, ClasswiseMedian, HuberMean, NearestNeighborMixing
@@ -144,29 +142,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    add_options(parser, RESULTS)
     for name, known in (("data", DATA), ("corruptions", CORRUPTIONS), ("rules", RULES)):
         parser.add_argument(f"--{name}", nargs="+", choices=list(known), default=list(known), help="only these")
-    parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    done: set[tuple[str, ...]] = set()
-    if arguments.output.exists():
-        with arguments.output.open(newline="") as file:
-            done = {tuple(row[name] for name in COLUMNS[:4]) for row in csv.DictReader(file)}
-    own, of = map(int, arguments.share.split("/"))
     wanted = (arguments.data, arguments.corruptions, arguments.rules)
     asked = [run for run in trainings(arguments.seeds) if all(map(list.__contains__, wanted, run))]
-    work = [run for run in asked if tuple(map(str, run)) not in done][own::of]
-    with arguments.output.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *environment()])
-        if not done:
-            writer.writeheader()
-        for data, corruption, rule, seed in tqdm(work):
-            row = train(data, corruption, rule, seed, arguments.epochs)
-            key = dict(zip(COLUMNS[:4], (data, corruption, rule, seed), strict=True))
-            writer.writerow({**key, **row, **environment()})
-            file.flush()
+    train_missing(asked, train, COLUMNS, arguments)
 
 
 if __name__ == "__main__":
