@@ -43,7 +43,11 @@ class Gram:
     @property
     def known_lengths(self) -> FloatArray:
         """The lengths, whether given or norms."""
-        return lengths_of(self.products) if self.lengths is None else self.lengths
+        if self.lengths is not None:
+            return self.lengths
+        # Squares may come out a little below zero.
+        norms: FloatArray = np.sqrt(np.maximum(np.diagonal(self.products), 0.0))
+        return norms
 
     @property
     def bending(self) -> float:
@@ -91,9 +95,3 @@ class Gram:
         result: FloatArray = np.maximum(squares[:, None] + squares - 2.0 * self.products, 0.0)
         np.fill_diagonal(result, 0.0)
         return result
-
-
-def lengths_of(products: FloatArray) -> FloatArray:
-    """Norms from inner products; squares may come out a little below zero."""
-    norms: FloatArray = np.sqrt(np.maximum(np.diagonal(products), 0.0))
-    return norms

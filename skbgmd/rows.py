@@ -231,7 +231,7 @@ class DenseRows(StreamedRows):
         result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
         if factors.ndim == 1:
             return torch.mv(self.matrix.T, factors, out=result)
-        # What is added to stays near, and the rows come in lines: a third quicker than all at once.
+        # What is added to stays near, and the rows come in lines: up to a fifth quicker than all at once.
         torch.mm(factors[:, :COMBINED_ROWS], self.matrix[:COMBINED_ROWS], out=result)
         for start in range(COMBINED_ROWS, self.n_rows, COMBINED_ROWS):
             some = slice(start, start + COMBINED_ROWS)

@@ -6,12 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skbgmd.certificate import excess_bound
+from skbgmd.gram import FloatArray
 from skbgmd.solver import Iterate
-
-FloatArray = NDArray[np.float64]
 
 #: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
 DENSE_LIMIT = 64

@@ -40,7 +40,7 @@ class GramSpace(BaseSpace):
         self.newton_is_dear = self.n > DENSE_LIMIT
         self.squares = np.maximum(np.diagonal(gram.products), 0.0)
         self.norms = np.sqrt(self.squares)
-        self._lengths = self.norms if gram.lengths is None else gram.lengths
+        self._lengths = gram.known_lengths
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-FloatArray = NDArray[np.float64]
+from skbgmd.gram import FloatArray
 
 
 def conjugate_gradients(
