@@ -27,6 +27,8 @@ Vector = Any
 #: One number a row, in the space's kind of array.
 PerRow = Any
 
+#: Relative fall of the objective that is no mere rounding.
+FALL = 1e-12
 #: Bounds within so many tolerances are brought down by Weiszfeld's steps, if Newton's cost several evaluations each.
 NEARLY = 32.0
 
@@ -120,15 +122,15 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
 def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[Iterate, int]:
     point = space.at(start)
     rejected: set[int] = set()
-    best, n_iter, stalled = point, 0, 0
+    best, lowest, n_iter, stalled = point, point.objective, 0, 0
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         n_iter += 1
         point = _step(space, point, best.excess.absolute, tol, rejected)
-        if point.is_vertex_optimum or _improves(point, best):
-            best, stalled = point, 0
-        else:
-            stalled += 1
+        proves_more = point.is_vertex_optimum or _improves(point, best)
+        # On the way from one cluster to another the bound may rise for a while as the objective falls.
+        stalled = 0 if proves_more or point.objective < (1.0 - FALL) * lowest else stalled + 1
+        best, lowest = point if proves_more else best, min(lowest, point.objective)
     return best, n_iter
 
 

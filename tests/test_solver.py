@@ -104,3 +104,21 @@ def test_weiszfelds_steps_end_where_newtons_are_dear(rng):
     assert solution.converged
     exact = minimize(space_of(X), start.position, tol=1e-12, max_iter=100)
     assert objective(X, solution.position) <= float(objective(X, exact.position)) * (1 + 1e-4)
+
+
+def weighted_clusters(seed):
+    """Tight clusters far apart, whose weights are near enough to each other for the lead to be found late."""
+    rng = np.random.default_rng(seed)
+    n, d = rng.integers(3, 16), rng.integers(2, 16)
+    X = 10.0 ** rng.uniform(-6, 0) * rng.normal(size=(n, d))
+    for share in (0.5, 0.2):
+        X += (rng.random((n, 1)) < share) * rng.normal(size=d) * 10.0 ** rng.uniform(0, 4)
+    return X, rng.choice([1.0, 2.0, rng.uniform(0.1, 9.0)], size=n)
+
+
+def test_goes_on_from_one_tight_cluster_to_another():
+    """The bound is worse for some steps after the objective fell from one cluster to the other."""
+    for seed in range(300):
+        X, weights = weighted_clusters(seed)
+        solution = minimize(space_of(X, weights), X[0] + 1e-3, tol=1e-6, max_iter=100)
+        assert solution.converged, seed
