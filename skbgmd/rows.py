@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.streaming import StreamedRows
+from skbgmd.streaming import STRIPE_ROWS, StreamedRows
 
 #: Columns whose squares are added up in the rows' own dtype.
 NORM_COLUMNS = 1 << 13
@@ -25,6 +25,8 @@ NORM_COLUMNS = 1 << 13
 ROWS_A_THREAD = 64
 #: Rows whose weighted sums are taken at once where there are several sums.
 COMBINED_ROWS = 64
+#: Columns that are multiplied at once: few enough for a piece of 32 rows to stay near.
+PRODUCT_COLUMNS = 1 << 12
 #: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
 MIN_RUN = 8
 
@@ -192,6 +194,20 @@ class DenseRows(StreamedRows):
         if whole < self.n_columns:
             squares += self._squared_norms(self.matrix[:, whole:])
         return self._checked(squares, None)
+
+    def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
+        as_they_are = center is None and scale is None and self._is_plain and dtype == self.dtype
+        if not as_they_are or self.n_rows > STRIPE_ROWS or self.matrix.stride(1) != 1:
+            return super()._products(center, dtype, scale)
+        # All pieces in one call: with few rows it is calls that take time.
+        whole = self.n_columns // PRODUCT_COLUMNS * PRODUCT_COLUMNS
+        rest = self.matrix[:, whole:]
+        total = (rest @ rest.T).double()
+        if whole:
+            pieces = self.matrix[:, :whole].view(self.n_rows, -1, PRODUCT_COLUMNS).transpose(0, 1)
+            total += torch.bmm(pieces, pieces.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+        products: FloatArray = total.cpu().numpy()
+        return products
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:
         rows = slice(None) if self._pick is None else self._pick[:, None]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
@@ -230,15 +229,16 @@ class StreamedRows(ABC):
         return units.sums(self.column_scores(scale, shift))
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        """Inner products about ``about @ rows``, then in float64; by default about a row among the majority."""
+        """Inner products about ``about @ rows``, then in float64; by default about zero or a row, what is central."""
         if about is not None:
             return self.gram_about(self.combine(about, torch.float64), torch.float64)
         if self._gram is None:
-            self._gram = self.gram_about(self.row(self._central_index()), self.product_dtype)
+            central = self._central_index()
+            self._gram = self.gram_about(None if central is None else self.row(central), self.product_dtype)
         return self._gram
 
-    def gram_about(self, center: torch.Tensor, dtype: torch.dtype) -> Gram:
-        """Gram matrix of ``rows - center``, multiplied in ``dtype``.
+    def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype) -> Gram:
+        """Gram matrix of ``rows - center``, or of the rows as they are, multiplied in ``dtype``.
 
         Chunks are multiplied in ``dtype`` and added up in float64. Where rows are beyond the range of the dtype's
         squares, all are brought to order one, and those farther than 1e8 (float32) or 1e12 typical distances are drawn
@@ -251,34 +251,33 @@ class StreamedRows(ABC):
         unit, drawn = 1.0, None
         if _out_of_range(squares[finite], dtype):
             reach = 1e8 if dtype == torch.float32 else 1e12
-            unit, drawn = draw_in(self.distances(center.double()), reach)
+            unit, drawn = draw_in(self.distances(None if center is None else center.double()), reach)
             products = self._products(center, dtype, drawn / unit)
             drawn = None if np.all(drawn == 1.0) else drawn
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         return Gram(products, finite, rounding, unit, drawn)
 
-    def _products(self, center: torch.Tensor, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
+    def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
         squares = torch.zeros(n, dtype=torch.float64, device=device) if self.gathers and self._norms is None else None
         # Not of huge pages: half of the matrix stays untouched, and takes no memory, until the buffers are given back.
         total = torch.empty((n, n), dtype=torch.float64, device=device)
-        center = center.to(torch.promote_types(center.dtype, dtype))
         factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
         stripe = empty((min(n, STRIPE_ROWS) * n,), dtype, device)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
-            if self.gathers and chunk.dtype == dtype:
-                z = chunk  # it is a copy as it is
-            else:
-                buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
-                z = buffer[:, : chunk.shape[1]]
             if squares is not None:
                 squares += self._squared_norms(chunk.to(self.work_dtype))
-            if factors is None:
-                torch.sub(chunk, center[part], out=z)
+            if center is None and factors is None and chunk.dtype == dtype:
+                z = chunk
             else:
-                z.copy_((chunk.double() - center[part]) * factors)
+                if self.gathers and chunk.dtype == dtype:
+                    z = chunk  # it is a copy as it is
+                else:
+                    buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+                    z = buffer[:, : chunk.shape[1]]
+                _move(chunk, None if center is None else center[part], factors, out=z)
             for start in range(0, n, STRIPE_ROWS):
                 stop = min(start + STRIPE_ROWS, n)
                 product = stripe[: (stop - start) * stop].view(stop - start, stop)
@@ -298,25 +297,46 @@ class StreamedRows(ABC):
             result[:start, start : start + ADDED_ROWS] = result[start : start + ADDED_ROWS, :start].T
         return result
 
-    def _central_index(self) -> int:
-        """Index of a row that lies among the majority, as far as a sample of the columns tells.
+    def _central_index(self) -> int | None:
+        """Index of a row that lies among the majority, as far as a sample of the columns tells; None: zero does.
 
         The centre decides the accuracy, never the result: about a far centre, differences of rows cancel.
         """
+        sample = self._sample()
+        finite = np.flatnonzero(np.isfinite(sample).all(axis=1))
+        if not len(finite):
+            return None
+        # Scaled, so that no square overflows.
+        sample = sample[finite] / max(np.abs(sample[finite]).max(), 1e-300)
+        chosen = np.arange(0, len(finite), -(-len(finite) // SAMPLE_CANDIDATES))
+        squares = np.einsum("ij,ij->i", sample, sample)
+        distances = squares[chosen, None] + squares - 2.0 * (sample[chosen] @ sample.T)
+        middle = len(finite) // 2
+        of_rows = np.partition(distances, middle, axis=1)[:, middle]
+        nearest = int(of_rows.argmin())
+        if np.partition(squares, middle)[middle] <= of_rows[nearest]:
+            return None
+        return -(-self.n_rows // SAMPLE_ROWS) * int(finite[chosen[nearest]])
+
+    def _sample(self) -> FloatArray:
+        """Some numbers of every few rows, in runs of adjacent columns."""
         step = max(SAMPLE_RUN, -(-self.n_columns // SAMPLE_RUNS))
         starts = torch.arange(0, self.n_columns, step, device=self.device)
         columns = (starts[:, None] + torch.arange(SAMPLE_RUN, device=self.device)).flatten()
-        columns = columns[columns < self.n_columns]
-        rows = np.arange(0, self.n_rows, -(-self.n_rows // SAMPLE_ROWS))
-        sample = _to_numpy(self.subset(rows).columns(columns).double())
-        finite = np.flatnonzero(np.isfinite(sample).all(axis=1))
-        if not len(finite):
-            return 0
-        candidates = finite[:: -(-len(finite) // SAMPLE_CANDIDATES)]
-        # Scaled, so that no square overflows.
-        sample = sample / max(np.abs(sample[finite]).max(), 1e-300)
-        distances = cdist(sample[candidates], sample[finite])
-        return int(rows[candidates[np.median(distances, axis=1).argmin()]])
+        every = -(-self.n_rows // SAMPLE_ROWS)
+        some = self if every == 1 else self.subset(np.arange(0, self.n_rows, every))
+        return _to_numpy(some.columns(columns[columns < self.n_columns]).double())
+
+
+def _move(chunk: torch.Tensor, center: torch.Tensor | None, factors: torch.Tensor | None, out: torch.Tensor) -> None:
+    """Write ``factors * (chunk - center)``."""
+    if factors is not None:
+        moved = chunk.double()
+        out.copy_((moved if center is None else moved - center) * factors)
+    elif center is None:
+        out.copy_(chunk)
+    else:
+        torch.sub(chunk, center.to(torch.promote_types(center.dtype, out.dtype)), out=out)
 
 
 def _add_to(total: torch.Tensor, product: torch.Tensor) -> None:

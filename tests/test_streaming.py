@@ -118,7 +118,32 @@ def test_opposite_infinities_are_not_finite():
 def test_the_centre_is_a_row_of_the_majority(rng):
     X = rng.normal(size=(50, 400))
     X[:20] += 1e6
-    assert DenseRows(torch.from_numpy(X))._central_index() >= 20
+    central = DenseRows(torch.from_numpy(X))._central_index()
+    assert central is None or central >= 20
+
+
+@pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
+def test_zero_is_the_centre_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
+    """Rows about zero are multiplied as they are; a common offset would cost digits, and is taken off."""
+    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
+    X[:6] += 10.0
+    rows = DenseRows(torch.from_numpy(X))
+    assert (rows._central_index() is None) == zero_is_central
+    distances = np.linalg.norm(X[:, None].astype(float) - X, axis=2)
+    np.testing.assert_allclose(np.sqrt(rows.gram().squared_distances()), distances, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("columns", [700, 4096, 9001])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_products_about_zero(rng, columns, dtype):
+    """Of a matrix as it is in pieces, of gathered columns and of other dtypes in chunks: all the same."""
+    X = torch.from_numpy(rng.normal(size=(7, columns))).to(dtype)
+    index = torch.arange(0, columns, 3)
+    for rows, taken in ((DenseRows(X), X), (DenseRows(X, index=index), X[:, index]), (DenseRows(X.T.clone().T), X)):
+        for product in (torch.float32, torch.float64):
+            exact = (taken.double() @ taken.double().T).numpy()
+            np.testing.assert_allclose(rows.gram_about(None, product).products, exact, atol=2e-6 * exact.max())
 
 
 def test_lowered_product_precision_is_not_trusted(monkeypatch):
