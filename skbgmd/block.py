@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
-from skbgmd.columns import Columns, Units
+from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import FloatArray
 from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
 from skbgmd.randomness import torch_generator
@@ -170,7 +170,8 @@ def block_geometric_median(
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
     before = _as_memory(memory, complement, rows)
-    if not rows.finite.all():  # from the row norms, which are needed next
+    rows.norms(run_length)  # they tell which rows are finite, and are needed next
+    if not rows.finite.all():
         raise not_finite("X", matrix)
     block = select_block(
         rows,
@@ -222,15 +223,19 @@ def select_block(
     if selection == "uniform":
         n = d if units is None else len(units.starts)
         scores = torch.ones(n, dtype=torch.float64, device=rows.device)
+        scores = scores if units is not None or run_length == 1 else sums_of_runs(scores, run_length)
     else:
-        scale = clip_factors(rows.norms(), rows.weights) if clip else np.ones(rows.n_rows)
+        scale = clip_factors(rows.norms(run_length), rows.weights) if clip else np.ones(rows.n_rows)
         scale = scale * (rows.weights > 0.0)
-        scores = rows.column_scores(scale, memory) if units is None else rows.unit_scores(units, scale, memory)
+        if units is not None:
+            scores = rows.unit_scores(units, scale, memory)
+        elif run_length > 1:
+            scores = rows.run_scores(run_length, scale, memory)
+        else:
+            scores = rows.column_scores(scale, memory)
     if units is not None:
         sizes = torch.as_tensor(units.sizes, dtype=scores.dtype, device=scores.device)
         return units.choose(scores / sizes if selection == "top" else _keys(scores, generator), k)
-    if run_length > 1:
-        scores = _sums_of_runs(scores, run_length)
     if selection != "top":
         scores = _keys(scores, generator)
     return Columns(_largest(scores, min(len(scores), -(-k // run_length))), run_length, d)
@@ -327,11 +332,6 @@ def _others(block: Columns | Units) -> Columns:
     mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
     mask[block.indices] = False
     return Columns(mask.nonzero().flatten(), 1, block.total)
-
-
-def _sums_of_runs(scores: torch.Tensor, length: int) -> torch.Tensor:
-    padded = torch.nn.functional.pad(scores, (0, -len(scores) % length))
-    return padded.view(-1, length).sum(dim=1)
 
 
 def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:

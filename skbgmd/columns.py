@@ -127,3 +127,14 @@ class Units:
         first, last = self.at(start), self.at(stop)
         low, high = self.chosen.searchsorted((first, last)).tolist()
         return torch.from_numpy(self.chosen[low:high] - first).to(self.device)
+
+
+def sums_of_runs(values: torch.Tensor, length: int) -> torch.Tensor:
+    """Sums over runs of so many adjacent numbers, of which the last may be shorter.
+
+    Examples
+    --------
+    >>> sums_of_runs(torch.arange(5.0), 2)
+    tensor([1., 5., 4.])
+    """
+    return torch.nn.functional.pad(values, (0, -len(values) % length)).view(-1, length).sum(dim=1)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.streaming import STRIPE_ROWS, StreamedRows
+from skbgmd.streaming import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
 
 #: Columns whose squares are added up in the rows' own dtype.
 NORM_COLUMNS = 1 << 13
@@ -29,6 +29,8 @@ COMBINED_ROWS = 64
 PRODUCT_COLUMNS = 1 << 12
 #: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
 MIN_RUN = 8
+#: Length from which norms of runs come as quick as norms of rows, or nearly, and take little memory.
+MIN_MEASURED_RUN = 32
 
 
 @runtime_checkable
@@ -66,8 +68,11 @@ class Rows(Protocol):
         """
         ...
 
-    def norms(self) -> FloatArray:
-        """Euclidean norms of the rows; NaN for rows that are not finite."""
+    def norms(self, run_length: int = 1) -> FloatArray:
+        """Euclidean norms of the rows; NaN for rows that are not finite.
+
+        A hint: scores of runs of ``run_length`` adjacent columns will be asked for, if that saves a pass.
+        """
         ...
 
     def combine(self, weights: FloatArray) -> torch.Tensor:
@@ -85,6 +90,10 @@ class Rows(Protocol):
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """``sum_i a_i (scale_i x_ij + s_j)^2`` for every column, ``a`` the weights; rows of scale zero are left out."""
+        ...
+
+    def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
         ...
 
     def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
@@ -158,6 +167,7 @@ class DenseRows(StreamedRows):
         self.gathers = index is not None
         self.run_length = run_length
         self._norms = norms
+        self._run_norms: tuple[int, torch.Tensor] | None = None
         self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
 
     def chunk(self, part: slice) -> torch.Tensor:
@@ -184,6 +194,33 @@ class DenseRows(StreamedRows):
         """Whether the rows are those of the matrix in a dtype to work in: nothing to convert or to gather."""
         return self.matrix.dtype == self.work_dtype and self.index is None and self._pick is None
 
+    def norms(self, run_length: int = 1) -> FloatArray:
+        if self._norms is None and run_length >= MIN_MEASURED_RUN and self._is_plain and self.matrix.stride(1) == 1:
+            self._norms = self._measure_runs(run_length)
+        return super().norms()
+
+    def _measure_runs(self, length: int) -> FloatArray:
+        """The rows' norms, by way of those of their runs, which are kept for scores."""
+        whole = self.n_columns // length
+        norms = empty((self.n_rows, -(-self.n_columns // length)), self.dtype, self.device)
+        runs, rest = self.matrix[:, : whole * length], self.matrix[:, whole * length :]
+        torch.linalg.vector_norm(runs.view(self.n_rows, -1, length), dim=2, out=norms[:, :whole])
+        if rest.shape[1]:
+            torch.linalg.vector_norm(rest, dim=1, out=norms[:, whole])
+        self._run_norms = length, norms
+        return self._checked(torch.linalg.vector_norm(norms, dim=1, dtype=torch.float64).square_(), None)
+
+    def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        known, norms = self._run_norms or (0, None)
+        used = np.flatnonzero(scale)
+        if norms is None or known != length or shift is not None or not len(used):
+            return super().run_scores(length, scale, shift)
+        if not float(np.max(self.norms()[used])) <= self._huge:  # squares of huge runs have no number, scaled or not
+            return super().run_scores(length, scale, shift)
+        factors = torch.as_tensor((self.weights * scale * scale)[used], dtype=norms.dtype, device=self.device)
+        some = norms if len(used) == self.n_rows else norms[torch.as_tensor(used, device=self.device)]
+        return factors @ some.square()
+
     def distances(self, center: torch.Tensor | None) -> FloatArray:
         if center is not None or not self._is_plain:
             return super().distances(center)
@@ -194,6 +231,14 @@ class DenseRows(StreamedRows):
         if whole < self.n_columns:
             squares += self._squared_norms(self.matrix[:, whole:])
         return self._checked(squares, None)
+
+    def _sample(self) -> FloatArray:
+        if not self._is_plain or self.n_columns < SAMPLE_RUNS * SAMPLE_RUN:
+            return super()._sample()
+        # The same numbers, without an index of them.
+        every, step = -(-self.n_rows // SAMPLE_ROWS), -(-self.n_columns // SAMPLE_RUNS)
+        sample = self.matrix[::every].unfold(1, SAMPLE_RUN, step).double().flatten(1)
+        return np.asarray(sample.cpu().numpy())
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         as_they_are = center is None and scale is None and self._is_plain and dtype == self.dtype
@@ -348,7 +393,7 @@ class MixedRows(StreamedRows):
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.rows.combine(weights @ self.mixing)
 
-    def norms(self) -> FloatArray:
+    def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
             squares = self._mixed_squares()
             self._norms = super().norms() if squares is None else np.sqrt(squares)

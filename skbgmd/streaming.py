@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from skbgmd.arrays import empty
-from skbgmd.columns import Columns, Units
+from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import BoolArray, FloatArray, Gram
 
 if TYPE_CHECKING:
@@ -117,11 +118,16 @@ class StreamedRows(ABC):
         return torch.float64 if small or lossy else self.work_dtype
 
     @property
+    def _huge(self) -> float:
+        """A norm whose square still has a number, with room for sums."""
+        return 1e18 if self.work_dtype == torch.float32 else 1e150
+
+    @property
     def finite(self) -> BoolArray:
         """Rows that hold neither NaN nor inf."""
         return self._gram.finite if self._gram is not None else ~np.isnan(self.norms())
 
-    def norms(self) -> FloatArray:
+    def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
             self._norms = self.distances(None)
         return self._norms
@@ -195,8 +201,7 @@ class StreamedRows(ABC):
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
         # Squares in the order "square, then scale" cost a pass less, but those of a huge entry have no number.
-        huge = 1e18 if self.work_dtype == torch.float32 else 1e150
-        if shift is None and float(np.nanmax(self.norms())) <= huge:
+        if shift is None and float(np.nanmax(self.norms())) <= self._huge:
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)
@@ -223,6 +228,10 @@ class StreamedRows(ABC):
             squares = torch.mul(chunk, chunk, out=buffer[:, : chunk.shape[1]])
             torch.mv(squares.T, factors, out=result[part])
         return result
+
+    def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
+        return sums_of_runs(self.column_scores(scale, shift), length)
 
     def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """The columns' scores summed over each of some units that all columns are cut into."""
@@ -309,14 +318,13 @@ class StreamedRows(ABC):
         # Scaled, so that no square overflows.
         sample = sample[finite] / max(np.abs(sample[finite]).max(), 1e-300)
         chosen = np.arange(0, len(finite), -(-len(finite) // SAMPLE_CANDIDATES))
-        squares = np.einsum("ij,ij->i", sample, sample)
-        distances = squares[chosen, None] + squares - 2.0 * (sample[chosen] @ sample.T)
+        candidates = np.concatenate([np.zeros_like(sample[:1]), sample[chosen]])
+        distances = cdist(candidates, sample, "sqeuclidean")
         middle = len(finite) // 2
-        of_rows = np.partition(distances, middle, axis=1)[:, middle]
-        nearest = int(of_rows.argmin())
-        if np.partition(squares, middle)[middle] <= of_rows[nearest]:
+        nearest = int(np.partition(distances, middle, axis=1)[:, middle].argmin())
+        if nearest == 0:
             return None
-        return -(-self.n_rows // SAMPLE_ROWS) * int(finite[chosen[nearest]])
+        return -(-self.n_rows // SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
 
     def _sample(self) -> FloatArray:
         """Some numbers of every few rows, in runs of adjacent columns."""

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd import block, block_geometric_median, geometric_median
+from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.block import BlockPart, block_step, clip_factors, outside_clip, select_block
+from skbgmd.columns import sums_of_runs
 from skbgmd.rows import DenseRows
 
 PAPER = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
@@ -358,3 +360,32 @@ def test_largest_of_many_are_those_of_a_sort(rng, kind, k):
         keys[1 :: len(keys) // block.SAMPLE] = 3.0
     expected = np.sort(np.argsort(-keys, kind="stable")[:k])
     np.testing.assert_array_equal(block._largest(torch.from_numpy(keys), k), expected)
+
+
+@pytest.mark.parametrize("length", [32, 64])
+@pytest.mark.parametrize("columns", [3000, 4096])
+def test_norms_and_scores_of_long_runs_come_of_one_pass(rng, length, columns):
+    """The same norms and scores as column by column, for rows of any size, rows left out included."""
+    for dtype, sizes in ((torch.float32, 1.0), (torch.float64, 1.0), (torch.float32, 1e25), (torch.float64, 1e170)):
+        X = torch.from_numpy(rng.normal(size=(9, columns))).to(dtype)
+        X[2] *= sizes
+        weights = rng.random(9)
+        rows, plain = DenseRows(X, weights), DenseRows(X, weights)
+        np.testing.assert_allclose(rows.norms(length), plain.norms(), rtol=1e-6)
+        assert rows._run_norms is not None
+        scale = np.minimum(1.0, np.median(plain.norms()) / plain.norms()) * (np.arange(9) != 5)
+        scores = sums_of_runs(plain.column_scores(scale), length)
+        torch.testing.assert_close(rows.run_scores(length, scale), scores, rtol=1e-4, atol=0.0)
+        shift = torch.linspace(-1, 1, columns, dtype=dtype)
+        shifted = sums_of_runs(plain.column_scores(scale, shift), length)
+        torch.testing.assert_close(rows.run_scores(length, scale, shift), shifted, rtol=1e-4, atol=0.0)
+
+
+def test_a_row_that_is_not_finite_is_found_among_long_runs(rng):
+    X = rng.normal(size=(9, 3000)).astype(np.float32)
+    X[4, 2999] = np.nan
+    with pytest.raises(ValueError, match="row 4, column 2999"):
+        block_geometric_median(X, run_length=64)
+    aggregate, _ = BlockGeometricMedian(run_length=64)(DenseRows(torch.from_numpy(X)))
+    assert aggregate.weights[4] == 0.0
+    assert torch.isfinite(aggregate.vector).all()

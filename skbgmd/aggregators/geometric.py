@@ -188,6 +188,8 @@ class BlockGeometricMedian(Aggregator):
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
         state = state or BlockState()
+        if self.beta < 1.0 and self.block == "coordinate":
+            rows.norms(self.run_length)
         # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
         usable = usable_rows(rows, rows.gram().finite if self.beta == 1.0 else rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)

@@ -96,7 +96,7 @@ class GhostRows(StreamedRows):
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
         return _drawn_in(gram, 1e8 if dtype == torch.float32 else 1e12)
 
-    def norms(self) -> FloatArray:
+    def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
             gram = self._gram
             if gram is not None and gram.unit == 1.0 and gram.drawn is None and gram.finite.all():
