@@ -362,7 +362,15 @@ class BlockGMDBase(BaseEstimator):
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
             "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
         }
+        if self._can_fuse(routed):
+            settings["optimizer__fused"] = True
         return self._net_class(module, **{**settings, **robust, **routed})
+
+    def _can_fuse(self, routed: dict[str, Any]) -> bool:
+        """Whether Adam can take its step in one pass over the parameters rather than a dozen."""
+        told = {f"optimizer__{name}" for name in ("fused", "foreach", "capturable", "differentiable")} & set(routed)
+        known = torch.device(self.device).type in ("cpu", "cuda")
+        return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
         batch = self.module.batch_size if isinstance(self.module, NeuralNet) else self.batch_size

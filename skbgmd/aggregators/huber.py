@@ -55,7 +55,7 @@ def huber_weights(
     gram : Gram
         Inner products of the rows.
     weights, distances : ndarray of shape (n,)
-        Positive row weights; distances to a robust first estimate.
+        Row weights, none of them negative; distances to a robust first estimate.
     limit : float
         Distance from which a row's weight falls.
     tol, max_iter
@@ -111,8 +111,5 @@ def huberised_weights(
     limit = max(scale.value / gram.unit, TINY * middle)
     # The nearer half is kept, however small the scale is that is remembered.
     reach = np.inf if rejection is None else max(rejection * limit, middle)
-    kept = np.flatnonzero(distances <= reach)
-    weights = np.zeros(rows.n_rows)
-    near = gram if len(kept) == rows.n_rows else gram.subset(kept)
-    weights[kept] = huber_weights(near, rows.weights[kept], distances[kept], huber * limit, tol=tol, max_iter=max_iter)
-    return weights, scale
+    kept = np.where(distances <= reach, rows.weights, 0.0)
+    return huber_weights(gram, kept, distances, huber * limit, tol=tol, max_iter=max_iter), scale
