@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import re
 import time
-from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -22,7 +21,6 @@ from skorch.dataset import unpack_data
 from skorch.utils import multi_indexing
 
 from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
-from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
@@ -32,6 +30,7 @@ from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refusa
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
+from skbgmd.stateful import StatefulAggregator
 
 _PARAMETERS = """
     Parameters
@@ -60,46 +59,6 @@ _PARAMETERS = """
     **kwargs
         Parameters of the skorch net.
 """
-
-
-class StatefulAggregator:
-    """An aggregator with its state, saved and loaded like a module: ``net.save_params(f_aggregator=...)``.
-
-    A state counts once a batch, however often an optimizer evaluates the batch: the first evaluation's is kept.
-    """
-
-    def __init__(self, aggregator: Aggregator, seed: int) -> None:
-        self.aggregator, self.seed = aggregator, seed
-        self.state: Any = None
-        self.n_batches = 0
-        self._after: tuple[Any] | None = None
-
-    def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
-        aggregate, after = self.aggregator(rows, self.state)
-        if self._after is None:
-            self._after = (after,)
-        return aggregate
-
-    def random_state(self) -> np.random.RandomState:
-        """A generator for the present batch: each evaluation of it draws the same."""
-        return np.random.RandomState(np.random.SeedSequence([self.seed, self.n_batches]).generate_state(4))
-
-    def commit(self) -> None:
-        """The batch is over: what its first evaluation left is the state."""
-        if self._after is not None:
-            (self.state,) = self._after
-            self._after = None
-            self.n_batches += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed training needs, as plain containers and tensors."""
-        return {"state": pack_state(self.state), "n_batches": self.n_batches, "seed": self.seed}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
-        state = unpack_state(state_dict["state"])
-        self.state, self.n_batches, self.seed = state, state_dict["n_batches"], state_dict["seed"]
-        self._after = None
 
 
 class _RobustTraining(NeuralNet):
@@ -473,5 +432,4 @@ __all__ = [
     "RobustNeuralNet",
     "RobustNeuralNetClassifier",
     "RobustNeuralNetRegressor",
-    "StatefulAggregator",
 ]

@@ -86,7 +86,7 @@ def test_written_out_or_not(rule: str, written_out: bool, monkeypatch: pytest.Mo
     monkeypatch.setattr("skbgmd.net.is_better_written_out", lambda rows: written_out)
     seen: list[Any] = []
     monkeypatch.setattr(
-        "skbgmd.net.StatefulAggregator.__call__",
+        "skbgmd.stateful.StatefulAggregator.__call__",
         lambda self, rows: (seen.append(rows), self.aggregator(rows, self.state)[0])[1],
     )
     one, _, _ = gradient("one_pass", data(), RULES[rule], group_size=2)

@@ -6,6 +6,7 @@ the source of what is random.
 
 from __future__ import annotations
 
+from skbgmd.corruption.corrupted_labels import CorruptedLabels
 from skbgmd.corruption.features import FeatureCorruption, GaussianNoise, ImpulseNoise
 from skbgmd.corruption.gradients import (
     GRADIENT_CORRUPTIONS,
@@ -23,7 +24,7 @@ from skbgmd.corruption.gradients import (
     SignFlip,
     get_gradient_corruption,
 )
-from skbgmd.corruption.labels import CorruptedLabels, LabelCorruption, corrupt_labels
+from skbgmd.corruption.labels import LabelCorruption, corrupt_labels
 
 __all__ = [
     "GRADIENT_CORRUPTIONS",

@@ -1,0 +1,273 @@
+"""A classifier that trains another one on corrupt labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, TypeVar
+
+from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone, is_classifier
+from sklearn.utils import check_consistent_length, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from skbgmd.corruption.labels import as_labels, corrupt_labels
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _delegated(name: str) -> Callable[[Method], Method]:
+    """A method that is there if the estimator has it."""
+
+    def check(self: CorruptedLabels) -> bool:
+        getattr(getattr(self, "estimator_", self.estimator), name)
+        return True
+
+    decorate: Callable[[Method], Method] = available_if(check)
+    return decorate
+
+
+class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    r"""A classifier that is trained on corrupt labels and scored on those it is given.
+
+    ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. Everything else is the fitted
+    estimator's: put into ``cross_validate`` or a search, it learns from corrupt folds and is judged by clean ones.
+
+    With metadata routing enabled, ``fit`` and the other methods hand on what the estimator requests, such as
+    ``sample_weight``; without it, everything. ``y_corrupt`` can be requested by ``set_fit_request(y_corrupt=True)``.
+
+    Parameters
+    ----------
+    estimator : classifier
+        What to train. It is cloned.
+    fraction : float, default=0.0
+        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
+    kind : {"uniform", "pair", "backdoor"}, default="uniform"
+        What becomes of a label; see :func:`corrupt_labels`.
+    target : label, default=None
+        The class to which a backdoor leads.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the draws; the estimator's own ``random_state`` is left alone.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted clone.
+    corrupted_ : ndarray of shape (n_samples,), bool
+        Which labels the estimator saw changed.
+    classes_ : ndarray of shape (n_classes,)
+        The estimator's classes.
+    n_features_in_ : int
+        The estimator's number of features.
+    feature_names_in_ : ndarray of shape (n_features,)
+        The estimator's names of features, where it has them.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skbgmd.corruption import CorruptedLabels
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = CorruptedLabels(GaussianNB(), fraction=0.4, kind="backdoor", target=2, random_state=0).fit(X, y)
+    >>> int(model.corrupted_.sum()), round(model.score(X, y), 2), round(GaussianNB().fit(X, y).score(X, y), 2)
+    (40, 0.92, 0.96)
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        fraction: float = 0.0,
+        kind: str = "uniform",
+        target: Any = None,
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.fraction, self.kind, self.target, self.random_state = fraction, kind, target, random_state
+
+    def fit(self, X: Any, y: ArrayLike, y_corrupt: ArrayLike | None = None, **params: Any) -> CorruptedLabels:
+        """Fit the estimator to corrupt labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training rows, handed on as they are.
+        y : array-like of shape (n_samples,)
+            Clean labels.
+        y_corrupt : array-like of shape (n_samples,), default=None
+            Corrupt labels to use as they are, in place of drawing any.
+        **params : dict
+            For the estimator's ``fit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            The estimator isn't a classifier: there are no labels to corrupt in a regression.
+        ValueError
+            A parameter out of its range; y without classes, or not as long as X.
+        """
+        if not is_classifier(self.estimator):
+            raise TypeError(f"estimator must be a classifier: only labels are corrupted; found {self.estimator!r}.")
+        if y is None:
+            raise ValueError("y must be given: CorruptedLabels requires y to be passed, but the target y is None.")
+        check_consistent_length(X, y, y_corrupt)
+        if y_corrupt is None:
+            given, corrupted = corrupt_labels(
+                y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
+            )
+        else:
+            given = as_labels(y_corrupt)
+            corrupted = given != as_labels(y)
+        routed = self._routed("fit", params)
+        self.estimator_ = clone(self.estimator).fit(X, given, **routed)
+        self.corrupted_ = corrupted
+        return self
+
+    @_delegated("predict")
+    def predict(self, X: Any, **params: Any) -> Any:
+        """Predict classes by the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Rows.
+        **params : dict
+            For the estimator's ``predict``.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        return self._delegate("predict", X, **params)
+
+    @_delegated("predict_proba")
+    def predict_proba(self, X: Any, **params: Any) -> Any:
+        """Predict probabilities of the classes by the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Rows.
+        **params : dict
+            For the estimator's ``predict_proba``.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        return self._delegate("predict_proba", X, **params)
+
+    @_delegated("predict_log_proba")
+    def predict_log_proba(self, X: Any, **params: Any) -> Any:
+        """Predict logarithms of probabilities by the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Rows.
+        **params : dict
+            For the estimator's ``predict_log_proba``.
+
+        Returns
+        -------
+        logarithms : ndarray of shape (n_samples, n_classes)
+        """
+        return self._delegate("predict_log_proba", X, **params)
+
+    @_delegated("decision_function")
+    def decision_function(self, X: Any, **params: Any) -> Any:
+        """Confidence scores by the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Rows.
+        **params : dict
+            For the estimator's ``decision_function``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
+        """
+        return self._delegate("decision_function", X, **params)
+
+    @_delegated("score")
+    def score(self, X: Any, y: ArrayLike, **params: Any) -> float:
+        """Score of the fitted estimator on these labels, which nobody corrupts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Rows.
+        y : array-like of shape (n_samples,)
+            Clean labels.
+        **params : dict
+            For the estimator's ``score``.
+
+        Returns
+        -------
+        score : float
+        """
+        return float(self._delegate("score", X, y, **params))
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The fitted estimator's classes."""
+        classes: NDArray[Any] = self._fitted("classes_")
+        return classes
+
+    @property
+    def n_features_in_(self) -> int:
+        """The fitted estimator's number of features."""
+        return int(self._fitted("n_features_in_"))
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """The fitted estimator's names of features."""
+        names: NDArray[Any] = self._fitted("feature_names_in_")
+        return names
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Where metadata goes: ``y_corrupt`` stays here, all else is the estimator's.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        mapping = MethodMapping()
+        for method in ("fit", "predict", "predict_proba", "predict_log_proba", "decision_function", "score"):
+            mapping = mapping.add(caller=method, callee=method)
+        router = MetadataRouter(owner=self)
+        return router.add_self_request(self).add(estimator=self.estimator, method_mapping=mapping)
+
+    def __sklearn_tags__(self) -> Any:
+        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = deepcopy(inner.classifier_tags)
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = False
+        tags.input_tags = deepcopy(inner.input_tags)
+        tags.non_deterministic, tags.no_validation = inner.non_deterministic, inner.no_validation
+        return tags
+
+    def _fitted(self, attribute: str) -> Any:
+        if "estimator_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has {attribute} once it is fitted.")
+        return getattr(self.estimator_, attribute)
+
+    def _delegate(self, method: str, *arrays: Any, **params: Any) -> Any:
+        check_is_fitted(self)
+        return getattr(self.estimator_, method)(*arrays, **self._routed(method, params))
+
+    def _routed(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if not get_config()["enable_metadata_routing"]:
+            return params
+        routed: dict[str, Any] = process_routing(self, method, **params).estimator[method]
+        return routed

@@ -1,0 +1,285 @@
+"""How a score falls as more of the training rows are corrupt."""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from collections.abc import Sequence
+from traceback import format_exc
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils.parallel import Parallel, delayed
+
+from skbgmd.corruption.base import check_share
+from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
+from skbgmd.gram import FloatArray
+from skbgmd.randomness import random_source
+
+FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
+
+
+def robustness_curve(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    corruption: Any,
+    fractions: ArrayLike = FRACTIONS,
+    groups: ArrayLike | None = None,
+    cv: Any = None,
+    scoring: Any = None,
+    n_jobs: int | None = None,
+    random_state: Any = None,
+    error_score: float | str = np.nan,
+    verbose: int = 0,
+    params: dict[str, Any] | None = None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Cross-validated scores of an estimator that is trained under more and more corruption.
+
+    In each fold and for each fraction, clones of the corruption and the estimator are made, the training part is
+    corrupted, the estimator is fitted to it and scored on clean rows. It is to
+    :func:`sklearn.model_selection.learning_curve` what corrupt rows are to fewer rows.
+
+    Each fold has a seed of its own, the same for all fractions: the rows that are corrupt at a small fraction are
+    among those at a larger one. With an int as ``random_state`` (and as the estimator's, if it has one) the curve is
+    the same each time, whatever ``n_jobs`` is; curves of several estimators then compare the same corrupt rows.
+
+    Parameters
+    ----------
+    estimator : object with ``fit`` and what ``scoring`` needs
+        It is cloned.
+    X : array-like of shape (n_samples, ...)
+        Clean rows.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Clean targets.
+    corruption : object or str
+        What to corrupt, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
+
+        - features: a transformer such as :class:`skbgmd.corruption.GaussianNoise`, whose ``fit_transform`` is applied
+          to the training rows;
+        - labels: a sampler such as :class:`skbgmd.corruption.LabelCorruption`, whose ``fit_resample`` is applied to
+          the training part;
+        - gradients: a :class:`skbgmd.corruption.GradientCorruption`, or a key of
+          :data:`skbgmd.corruption.GRADIENT_CORRUPTIONS`, which becomes the estimator's parameter
+          ``gradient_corruption``: its own or that of one of its parts, such as a pipeline's last step.
+    fractions : array-like of shape (n_fractions,), default=(0.0, 0.1, 0.2, 0.3, 0.4)
+        Shares of corrupt rows, in [0, 1].
+    groups : array-like of shape (n_samples,), default=None
+        Groups for the splitter. With metadata routing enabled, pass them in ``params``.
+    cv : int, splitter, iterable or None, default=None
+        How to split, as in scikit-learn; None: 5 folds, stratified for a classifier.
+    scoring : str, callable or None, default=None
+        One score, as in scikit-learn; None: the estimator's ``score``.
+    n_jobs : int or None, default=None
+        Number of jobs; -1: one for each processor.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the folds' seeds. None: other ones each time, never NumPy's global source.
+    error_score : "raise" or float, default=nan
+        What a fit or score that fails counts as, with a ``FitFailedWarning``; "raise": the error is raised.
+    verbose : int, default=0
+        Larger numbers for more messages.
+    params : dict, default=None
+        Metadata for the estimator's ``fit``, such as ``sample_weight``; what is as long as X is split like X. With
+        metadata routing enabled, for whatever requests it: the estimator, the splitter, the scorer.
+
+    Returns
+    -------
+    fractions : ndarray of shape (n_fractions,)
+        As they were given.
+    train_scores : ndarray of shape (n_fractions, n_folds)
+        Scores on the training rows as they were before the corruption: how much of the truth was learnt, not how
+        well the corruption was.
+    test_scores : ndarray of shape (n_fractions, n_folds)
+        Scores on the other rows, clean too.
+
+    Raises
+    ------
+    TypeError
+        ``corruption`` is none of the three kinds, or ``scoring`` gives several scores.
+    ValueError
+        A parameter out of range; no or more than one parameter ``gradient_corruption``; every fit failed.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skbgmd.corruption import LabelCorruption
+    >>> from skbgmd.inspection import robustness_curve
+    >>> X, y = load_iris(return_X_y=True)
+    >>> corruption = LabelCorruption(kind="backdoor", target=2)
+    >>> fractions, train_scores, test_scores = robustness_curve(
+    ...     GaussianNB(), X, y, corruption=corruption, fractions=[0.0, 0.4], random_state=0)
+    >>> test_scores.mean(axis=1).round(2)
+    array([0.95, 0.88])
+    """
+    shares = _fractions(fractions)
+    if isinstance(corruption, str):
+        corruption = get_gradient_corruption(corruption)
+    parameter = gradient_parameter(estimator) if isinstance(corruption, GradientCorruption) else None
+    _check_corruption(corruption)
+    if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+        raise TypeError(f"scoring must be None, a name or a callable that gives one score; found {scoring!r}.")
+    if not (error_score == "raise" or isinstance(error_score, numbers.Real)):
+        raise ValueError(f"error_score must be 'raise' or a number; found {error_score!r}.")
+    X, y, groups = indexable(X, y, groups)
+    splitter = check_cv(cv, y, classifier=is_classifier(estimator))
+    scorer = check_scoring(estimator, scoring=scoring)
+    to_fit, to_split, to_score = _routed(estimator, splitter, scorer, groups, params or {})
+    folds = list(splitter.split(X, y, **to_split))
+    seeds = random_source(random_state).randint(np.iinfo(np.int32).max, size=len(folds))
+    results = Parallel(n_jobs=n_jobs, verbose=verbose)(
+        delayed(_fit_and_score)(
+            clone(estimator),
+            X,
+            y,
+            scorer,
+            _configured(corruption, float(fraction), int(seed)),
+            parameter,
+            train,
+            test,
+            to_fit,
+            to_score,
+            error_score,
+        )
+        for (train, test), seed in zip(folds, seeds, strict=True)
+        for fraction in shares
+    )
+    _report_failures([failure for _, _, failure in results if failure is not None], len(results), error_score)
+    scores = np.array([pair for *pair, _ in results], dtype=np.float64).reshape(len(folds), len(shares), 2)
+    return shares, scores[:, :, 0].T, scores[:, :, 1].T
+
+
+def gradient_parameter(estimator: Any) -> str:
+    """Name of the estimator's only parameter ``gradient_corruption``, be it its own or a part's.
+
+    Raises
+    ------
+    ValueError
+        There is none, or more than one.
+    """
+    names = [name for name in estimator.get_params() if f"__{name}".endswith("__gradient_corruption")]
+    if len(names) != 1:
+        raise ValueError(
+            "estimator must have one parameter gradient_corruption, its own or a part's, for a corruption of "
+            f"gradients; found {', '.join(names) or 'none'} in {estimator!r}."
+        )
+    return str(names[0])
+
+
+def _fractions(fractions: ArrayLike) -> FloatArray:
+    given = np.asarray(fractions)
+    if given.ndim != 1 or not len(given):
+        raise ValueError(f"fractions must have one dimension and at least one entry; found shape {given.shape}.")
+    return np.array([check_share(fraction, "Each of fractions") for fraction in given.tolist()])
+
+
+def _check_corruption(corruption: Any) -> None:
+    kinds = (
+        isinstance(corruption, GradientCorruption),
+        *(hasattr(corruption, method) for method in ("fit_resample", "fit_transform")),
+    )
+    if isinstance(corruption, type) or not any(kinds) or "fraction" not in corruption.get_params():
+        raise TypeError(
+            "corruption must be an instance with a parameter fraction that is a transformer (features), a sampler "
+            f"(labels) or a GradientCorruption (gradients); found {corruption!r}."
+        )
+
+
+def _configured(corruption: BaseEstimator, fraction: float, seed: int) -> Any:
+    values = {"fraction": fraction, "random_state": seed}
+    known = corruption.get_params(deep=False)
+    return clone(corruption).set_params(**{name: value for name, value in values.items() if name in known})
+
+
+def _routed(
+    estimator: Any, splitter: Any, scorer: Any, groups: Any, params: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Metadata for the estimator's fit, the splitter and the scorer."""
+    if not get_config()["enable_metadata_routing"]:
+        return params, {"groups": groups}, {}
+    if groups is not None:
+        raise ValueError("groups must be passed in params where metadata routing is enabled; found groups.")
+    router = (
+        MetadataRouter(owner="robustness_curve")
+        .add(estimator=estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+        .add(splitter=splitter, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        .add(scorer=scorer, method_mapping=MethodMapping().add(caller="fit", callee="score"))
+    )
+    routed = process_routing(router, "fit", **params)
+    return routed["estimator"]["fit"], routed["splitter"]["split"], routed["scorer"]["score"]
+
+
+def _fit_and_score(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    scorer: Any,
+    corruption: Any,
+    parameter: str | None,
+    train: Any,
+    test: Any,
+    to_fit: dict[str, Any],
+    to_score: dict[str, Any],
+    error_score: Any,
+) -> tuple[float, float, str | None]:
+    """Scores on the clean training rows and on the test rows, and why they failed if they did."""
+    n = len(y)
+    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+    if parameter is None:
+        X_corrupt, y_corrupt = _corrupt(corruption, X_train, y_train)
+    else:
+        estimator.set_params(**{parameter: corruption})
+        X_corrupt, y_corrupt = X_train, y_train
+    try:
+        estimator.fit(X_corrupt, y_corrupt, **_part(to_fit, train, n))
+        train_score = scorer(estimator, X_train, y_train, **_part(to_score, train, n))
+        X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
+        return float(train_score), float(scorer(estimator, X_test, y_test, **_part(to_score, test, n))), None
+    except Exception:
+        if error_score == "raise":
+            raise
+        return error_score, error_score, format_exc()
+
+
+def _corrupt(corruption: Any, X: Any, y: Any) -> tuple[Any, Any]:
+    if hasattr(corruption, "fit_resample"):
+        X, y = corruption.fit_resample(X, y)
+        return X, y
+    library = type(X).__module__.partition(".")[0]
+    if library in ("pandas", "polars"):
+        # An estimator that was fitted to an array would warn of the names of the clean rows.
+        corruption.set_output(transform=library)
+    return corruption.fit_transform(X, y), y
+
+
+def _part(params: dict[str, Any], index: Any, n: int) -> dict[str, Any]:
+    """The metadata, with an entry for each of n samples reduced to those of the index."""
+
+    def samples(value: Any) -> bool:
+        shape = getattr(value, "shape", None)
+        if shape is not None:
+            return len(shape) > 0 and bool(shape[0] == n)
+        return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == n
+
+    return {name: _safe_indexing(value, index) if samples(value) else value for name, value in params.items()}
+
+
+def _report_failures(failures: list[str], total: int, error_score: Any) -> None:
+    if not failures:
+        return
+    if len(failures) == total:
+        raise ValueError(f"All {total} fits failed. The last of them:\n{failures[-1]}")
+    warnings.warn(
+        f"{len(failures)} of {total} fits failed, and count as {error_score}. The last of them:\n{failures[-1]}",
+        FitFailedWarning,
+        stacklevel=3,
+    )
