@@ -103,7 +103,8 @@ def block_geometric_median(
         all of their score and decides which block is looked at, for ever.
     run_length : int, default=1
         Select runs of so many adjacent columns by their summed score. 1 is the paper's rule; longer
-        runs make gathering the block cheaper. The block then holds whole runs, k or a few more columns.
+        runs make gathering the block cheaper, and from 32 on norms and scores are had of one pass. The block then
+        holds whole runs, k or a few more columns.
     sample_weight : array-like or tensor of shape (n,), default=None
         Non-negative weights :math:`a_i` of the rows.
     tol, max_iter
@@ -170,7 +171,7 @@ def block_geometric_median(
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
     before = _as_memory(memory, complement, rows)
-    rows.norms(run_length)  # they tell which rows are finite, and are needed next
+    take_norms(rows, selection, run_length, before)
     if not rows.finite.all():
         raise not_finite("X", matrix)
     block = select_block(
@@ -198,6 +199,11 @@ def block_geometric_median(
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
+
+
+def take_norms(rows: Rows, selection: str, run_length: int, memory: torch.Tensor | None) -> None:
+    """Take the rows' norms, which tell the finite ones, and those of runs if :func:`select_block` has use for them."""
+    rows.norms(run_length if selection != "uniform" and memory is None else 1)
 
 
 def select_block(

@@ -208,10 +208,15 @@ class DenseRows(StreamedRows):
         if rest.shape[1]:
             torch.linalg.vector_norm(rest, dim=1, out=norms[:, whole])
         self._run_norms = length, norms
-        return self._checked(torch.linalg.vector_norm(norms, dim=1, dtype=torch.float64).square_(), None)
+        # In float64, for which torch makes a copy: of a few rows at a time.
+        squares = [
+            torch.linalg.vector_norm(some, dim=1, dtype=torch.float64) for some in torch.split(norms, COMBINED_ROWS)
+        ]
+        return self._checked(torch.cat(squares).square_(), None)
 
     def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         known, norms = self._run_norms or (0, None)
+        self._run_norms = None  # asked for once: the memory is wanted for the block
         used = np.flatnonzero(scale)
         if norms is None or known != length or shift is not None or not len(used):
             return super().run_scores(length, scale, shift)
@@ -219,7 +224,8 @@ class DenseRows(StreamedRows):
             return super().run_scores(length, scale, shift)
         factors = torch.as_tensor((self.weights * scale * scale)[used], dtype=norms.dtype, device=self.device)
         some = norms if len(used) == self.n_rows else norms[torch.as_tensor(used, device=self.device)]
-        return factors @ some.square()
+        scores: torch.Tensor = factors @ some.square()
+        return scores
 
     def distances(self, center: torch.Tensor | None) -> FloatArray:
         if center is not None or not self._is_plain:
@@ -235,7 +241,7 @@ class DenseRows(StreamedRows):
     def _sample(self) -> FloatArray:
         if not self._is_plain or self.n_columns < SAMPLE_RUNS * SAMPLE_RUN:
             return super()._sample()
-        # The same numbers, without an index of them.
+        # The same columns but for a run cut short at the end, without an index of them.
         every, step = -(-self.n_rows // SAMPLE_ROWS), -(-self.n_columns // SAMPLE_RUNS)
         sample = self.matrix[::every].unfold(1, SAMPLE_RUN, step).double().flatten(1)
         return np.asarray(sample.cpu().numpy())

@@ -23,6 +23,7 @@ from skbgmd.block import (
     factors_to,
     outside_norms,
     select_block,
+    take_norms,
 )
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.median import gram_weights, lower_weighted_median, median_distances
@@ -189,7 +190,7 @@ class BlockGeometricMedian(Aggregator):
         self._validate()
         state = state or BlockState()
         if self.beta < 1.0 and self.block == "coordinate":
-            rows.norms(self.run_length)
+            take_norms(rows, self.selection, self.run_length, state.memory)
         # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
         usable = usable_rows(rows, rows.gram().finite if self.beta == 1.0 else rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
