@@ -43,7 +43,8 @@ PARAMETERS = """
     criterion : loss class, default=None
         {criterion}
     optimizer : Optimizer class, default=torch.optim.Adam
-        What takes the steps.
+        What takes the steps. Torch's own Adam and AdamW are fused on CPU and CUDA, unless ``optimizer__fused`` or
+        ``optimizer__foreach`` is given.
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100
