@@ -18,6 +18,8 @@ from skbgmd.rows import DenseRows
 Row = dict[str, Any]
 
 TOL = 1e-6
+#: Seconds after which idle threads of another library have stopped spinning.
+REST = 0.3
 #: Where a call takes longer than a second, so many rounds are enough.
 SLOW, SLOW_REPEATS = 1.0, 3
 #: Processes whose median a peak of memory is; it varies less than times do.
@@ -56,7 +58,7 @@ def against_peers(case: Case, options: Options) -> list[Row]:
     slow = max((found[name].seconds for name in reached), default=0.0) > SLOW
     repeats = min(options.repeats, SLOW_REPEATS) if slow else options.repeats
     # Looking for the number of steps has warmed up the slow ones.
-    times = in_turns(calls, repeats, warm_up=not slow)
+    times = in_turns(calls, repeats, warm_up=not slow, rest=REST)
     best = min(reached, key=lambda name: median(times[name]), default=None)
     ours: Row = {
         "case": case.name,

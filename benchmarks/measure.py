@@ -32,16 +32,24 @@ def environment() -> dict[str, Any]:
     }
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True) -> dict[str, list[float]]:
+def in_turns(
+    calls: dict[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True, rest: float = 0.0
+) -> dict[str, list[float]]:
     """Seconds of each call, measured A B C A B C ..., after one round that isn't counted.
 
     Machines drift: calls that are compared must have been timed next to each other. A call of less than 20 ms is
     repeated within its turn, and the mean taken. Without ``warm_up`` no round goes before and nothing is repeated.
+
+    Idle threads of NumPy's libraries and torch's spin for a while, at the cost of whoever comes next: with ``rest``
+    each turn begins after so many seconds, and a short call with one that isn't counted.
     """
     numbers = {name: max(1, int(0.02 / seconds(call))) if warm_up else 1 for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
+            time.sleep(rest)
+            if rest and numbers[name] > 1:
+                call()
             times[name].append(seconds(call, numbers[name]))
     return times
 
