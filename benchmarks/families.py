@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 TOL = 1e-6
 #: Seconds after which idle threads of another library have stopped spinning.
-REST = 0.3
+REST = 0.2
 #: Where a call takes longer than a second, so many rounds are enough.
 SLOW, SLOW_REPEATS = 1.0, 3
 #: Processes whose median a peak of memory is; it varies less than times do.

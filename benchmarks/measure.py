@@ -41,14 +41,15 @@ def in_turns(
     repeated within its turn, and the mean taken. Without ``warm_up`` no round goes before and nothing is repeated.
 
     Idle threads of NumPy's libraries and torch's spin for a while, at the cost of whoever comes next: with ``rest``
-    each turn begins after so many seconds, and a short call with one that isn't counted.
+    each turn of a call that is shorter begins with so many seconds of calls that aren't counted.
     """
-    numbers = {name: max(1, int(0.02 / seconds(call))) if warm_up else 1 for name, call in calls.items()}
+    once = {name: seconds(call) if warm_up else rest for name, call in calls.items()}
+    numbers = {name: max(1, int(0.02 / once[name])) if warm_up else 1 for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            time.sleep(rest)
-            if rest and numbers[name] > 1:
+            begin = time.perf_counter()
+            while once[name] < rest > time.perf_counter() - begin:
                 call()
             times[name].append(seconds(call, numbers[name]))
     return times
