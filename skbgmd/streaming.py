@@ -238,7 +238,7 @@ class StreamedRows(ABC):
         return units.sums(self.column_scores(scale, shift))
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        """Inner products about ``about @ rows``, then in float64; by default about zero or a row, what is central."""
+        """Inner products about ``about @ rows``, then in float64; by default about zero or a central row."""
         if about is not None:
             return self.gram_about(self.combine(about, torch.float64), torch.float64)
         if self._gram is None:
@@ -274,18 +274,18 @@ class StreamedRows(ABC):
         total = torch.empty((n, n), dtype=torch.float64, device=device)
         factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
         stripe = empty((min(n, STRIPE_ROWS) * n,), dtype, device)
+        as_they_are = center is None and scale is None
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
             if squares is not None:
                 squares += self._squared_norms(chunk.to(self.work_dtype))
-            if center is None and factors is None and chunk.dtype == dtype:
+            # A chunk that was gathered is a copy already.
+            if chunk.dtype == dtype and (as_they_are or self.gathers):
                 z = chunk
             else:
-                if self.gathers and chunk.dtype == dtype:
-                    z = chunk  # it is a copy as it is
-                else:
-                    buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
-                    z = buffer[:, : chunk.shape[1]]
+                buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
+                z = buffer[:, : chunk.shape[1]]
+            if not (as_they_are and z is chunk):
                 _move(chunk, None if center is None else center[part], factors, out=z)
             for start in range(0, n, STRIPE_ROWS):
                 stop = min(start + STRIPE_ROWS, n)
