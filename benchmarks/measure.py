@@ -49,7 +49,7 @@ def in_turns(
     for _ in range(repeats):
         for name, call in calls.items():
             begin = time.perf_counter()
-            while once[name] < rest > time.perf_counter() - begin:
+            while once[name] < rest and time.perf_counter() - begin < rest:
                 call()
             times[name].append(seconds(call, numbers[name]))
     return times
