@@ -29,7 +29,7 @@ class Caller:
         """Numbers in the caller's kind of array and dtype, on the device they are on."""
         if isinstance(self.dtype, torch.dtype):
             return torch.as_tensor(values).to(self.dtype)
-        values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+        values = values.numpy(force=True) if isinstance(values, torch.Tensor) else values
         return values.astype(self.dtype)
 
 

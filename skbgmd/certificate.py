@@ -18,10 +18,8 @@ that sits 1e160 away and makes every point a 1e-100-accurate median.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 class Excess(NamedTuple):
@@ -40,7 +38,7 @@ class Excess(NamedTuple):
 
 
 def excess_bound(
-    products: NDArray[np.float64],
+    products: Sequence[Sequence[float]],
     *,
     weight_all: float,
     objective: float,
@@ -54,9 +52,10 @@ def excess_bound(
 
     Parameters
     ----------
-    products : ndarray of shape (4, 4)
+    products : sequence of shape (4, 4)
         Inner products of ``R = sum_{i not at} u_i``, ``R_near`` (the same sum over near rows), ``sum a_i z_i``
-        over all rows and over near rows, in this order; ``z_i = x_i - y``.
+        over all rows and over near rows, in this order; ``z_i = x_i - y``. Plain numbers: so few are quicker in
+        them than in arrays.
     weight_all, weight_near, weight_at : float
         Sums of the row weights ``a_i`` over all rows, the near rows, and the rows that lie at ``y`` (which
         count as near).
@@ -69,8 +68,7 @@ def excess_bound(
     -------
     Excess
     """
-    # Plain numbers: four-by-four arithmetic is quicker in them than in arrays.
-    q = products.tolist()
+    q = products
     size = math.sqrt(max(q[0][0], 0.0))
     # Rows at y cancel the share t of R, so r = (1 - t) R.
     t = 1.0 if size <= weight_at else weight_at / size
@@ -109,11 +107,11 @@ def _repair(missing: float, near_sum: float, weight: float, objective: float, sh
     return theta * objective + (1.0 - theta) * shift
 
 
-def _dot(q: list[list[float]], i: int, j: int, factor: float, slack: float) -> float:
+def _dot(q: Sequence[Sequence[float]], i: int, j: int, factor: float, slack: float) -> float:
     return factor * q[i][j] + slack * math.sqrt(max(q[j][j], 0.0))
 
 
-def _norm_of_difference(q: list[list[float]], i: int, j: int, t: float) -> float:
+def _norm_of_difference(q: Sequence[Sequence[float]], i: int, j: int, t: float) -> float:
     return math.sqrt(max(q[i][i] - 2.0 * t * q[i][j] + t * t * q[j][j], 0.0))
 
 

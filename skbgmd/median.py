@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any
@@ -337,14 +338,14 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    on_cpu = matrix.device.type == "cpu" and matrix.dtype in (torch.float32, torch.float64)
+    on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
     row_weights: Any = weights if on_cpu else torch.as_tensor(weights, device=matrix.device)
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(points.sum())
     # A sum that is finite has finite terms; only another needs a look at each number.
-    if not (np.isfinite(total) or bool(xp.isfinite(points).all())):
+    if not (math.isfinite(total) or bool(xp.isfinite(points).all())):
         raise not_finite("X", matrix)
     few: Any = points[:: -(-len(points) // ORIGIN_ROWS)]
     middle = len(few) // 2
@@ -372,10 +373,11 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
             break
         # The origin was too far off for the digits that the proof wants.
         origin, start = exact, 0.0 * exact
-    iterate, exact, moved = solution.iterate, torch.as_tensor(exact), 0.0
-    median = exact.to(rows.work_dtype)
+    iterate, moved = solution.iterate, 0.0
     if solution.vertex is None:
-        moved = _rounding(median.dtype) * float(exact @ exact) ** 0.5
+        moved = _rounding(rows.work_dtype) * math.sqrt(float(exact @ exact))
+    exact = torch.as_tensor(exact)
+    median = exact.to(rows.work_dtype)
     if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
         return solved
     return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)

@@ -139,11 +139,13 @@ def near_radius(distances: PerRow) -> float:
 
     Any radius gives a valid proof (:mod:`skbgmd.certificate`), so a thousand rows are enough to choose it.
     """
-    positive = as_float_array(distances[:: max(1, len(distances) // 1024)])
-    if not positive.min() > 0.0:
-        positive = positive[positive > 0.0]
+    some = as_float_array(distances[:: max(1, len(distances) // 1024)])
+    positive = some[some > 0.0] if np.count_nonzero(some) < some.size else some.copy()
+    if not positive.size:
+        return 0.0
     middle = positive.size // 2
-    return 10.0 * float(np.partition(positive, middle)[middle]) if positive.size else 0.0
+    positive.partition(middle)
+    return 10.0 * float(positive[middle])
 
 
 def vardi_zhang_weights(point: Iterate) -> PerRow:

@@ -21,7 +21,7 @@ def bound_at(X, y, radius=np.inf, slack=0.0):
     pull = np.where(at, 0.0, 1.0 / np.where(at, 1.0, d))
     sums = np.stack([pull, pull * near, np.ones(len(X)), near.astype(float)]) @ z
     return excess_bound(
-        sums @ sums.T,
+        (sums @ sums.T).tolist(),
         weight_all=float(len(X)),
         objective=float(d.sum()),
         weight_near=float(near.sum()),

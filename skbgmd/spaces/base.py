@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from skbgmd.certificate import excess_bound
-from skbgmd.gram import FloatArray
 from skbgmd.solver import Iterate
 
 #: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
@@ -57,10 +56,9 @@ class BaseSpace:
 
     def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
         """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; of two, if all rows are near."""
-        stack = np.array if self.xp is np else self.xp.stack  # np.stack takes longer to check than this to copy
-        if near is None:
-            return stack([pull, weights])
-        return stack([pull, near * pull, weights, near * weights])
+        lines = [pull, weights] if near is None else [pull, near * pull, weights, near * weights]
+        # np.stack takes longer to check than this to copy.
+        return np.array(lines) if self.xp is np else self.xp.stack(lines)
 
     def _assemble(
         self,
@@ -69,9 +67,9 @@ class BaseSpace:
         pull: Any,
         at: Any,
         residual: Any,
-        products: FloatArray,
-        totals: FloatArray,
-        lengths: FloatArray,
+        products: list[list[float]],
+        totals: list[float],
+        lengths: list[float],
         *,
         doubtful: float,
         slack: float,
@@ -83,9 +81,10 @@ class BaseSpace:
         or None for none, and ``doubtful`` the largest sum of distances that they may have.
         """
         if len(products) == 2:
-            products, totals, lengths = products[ALL_NEAR_SQUARED], totals[ALL_NEAR], lengths[ALL_NEAR]
-        total_pull, _, _, weight_near = totals.tolist()
-        _, _, objective, near_objective = lengths.tolist()
+            products = [[products[i][j] for j in ALL_NEAR] for i in ALL_NEAR]
+            totals, lengths = [totals[i] for i in ALL_NEAR], [lengths[i] for i in ALL_NEAR]
+        total_pull, _, _, weight_near = totals
+        _, _, objective, near_objective = lengths
         at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
         weight_at = 0.0 if at is None else float(at_weights.sum())
         excess = excess_bound(
@@ -104,7 +103,7 @@ class BaseSpace:
             pull=pull,
             total_pull=total_pull,
             residual=residual,
-            residual_norm=math.sqrt(max(float(products[0, 0]), 0.0)),
+            residual_norm=math.sqrt(max(products[0][0], 0.0)),
             at=at_weights,
             weight_at=weight_at,
             objective=objective,
@@ -113,5 +112,4 @@ class BaseSpace:
 
 
 #: Where the four sums are found among two, if all rows are near.
-ALL_NEAR = np.array([0, 0, 1, 1])
-ALL_NEAR_SQUARED = np.ix_(ALL_NEAR, ALL_NEAR)
+ALL_NEAR = [0, 0, 1, 1]

@@ -93,7 +93,16 @@ class GramSpace(BaseSpace):
         relative = doubt / np.where(here, np.inf, 2.0 * squared)
         slack = float(a @ relative)
         return self._assemble(
-            position, distances, pull, at, residual, products, totals, lengths, doubtful=doubtful, slack=slack
+            position,
+            distances,
+            pull,
+            at,
+            residual,
+            products.tolist(),
+            totals.tolist(),
+            lengths.tolist(),
+            doubtful=doubtful,
+            slack=slack,
         )
 
     def inner(self, left: FloatArray, right: FloatArray) -> float:

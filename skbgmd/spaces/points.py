@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from skbgmd.solver import Iterate, as_float_array, near_radius
+from skbgmd.solver import Iterate, near_radius
 from skbgmd.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
 from skbgmd.spaces.linear import conjugate_gradients, solve, solve_positive
 
@@ -16,6 +16,21 @@ from skbgmd.spaces.linear import conjugate_gradients, solve, solve_positive
 BLOCK_ELEMENTS = 1 << 20
 #: Elements up to which the float64 blocks are kept between passes rather than converted anew.
 KEEP_ELEMENTS = 1 << 23
+
+
+class _Seen(NamedTuple):
+    """What a position sees of some points: a number for each, and sums."""
+
+    distances: Any
+    pull: Any
+    #: Mask of the points at the position; None: there are none.
+    here: Any
+    #: The most that the distances of those may add up to.
+    doubtful: float
+    #: The sums of :meth:`BaseSpace._sum_weights`, with those of the distances and of ones.
+    sums: Any
+    #: Distance up to which points are near.
+    radius: float
 
 
 class PointSpace(BaseSpace):
@@ -45,8 +60,6 @@ class PointSpace(BaseSpace):
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         self.newton_is_dear = self.d > DENSE_LIMIT
-        if not self.newton_is_dear:
-            self._identity = xp.diag(xp.ones_like(origin))
 
     def _room(self, part: slice) -> Any:
         """Memory of a block: columns first, so that with d = 2 or 3 every operation runs over long contiguous lines.
@@ -73,7 +86,7 @@ class PointSpace(BaseSpace):
             return self._moved(column)
         if self._last is None or self._last[0] is not position:
             blocks = self._kept
-            if bool(position.any()):
+            if int(self.xp.count_nonzero(position)):
                 blocks = self._memory = self._memory or [(part, self._room(part)) for part, _ in self._kept]
                 for (_, block), (_, z) in zip(self._kept, blocks, strict=True):
                     self.xp.subtract(block[:-2], column, out=z[:-2])
@@ -101,42 +114,55 @@ class PointSpace(BaseSpace):
 
     def at(self, position: Any, radius: float | None = None) -> Iterate:
         """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
-        xp = self.xp
-        distances, pull, at = self._empty(), self._empty(), None
-        sums: Any = 0.0
         # The rounding of the position itself: nearer than this, a row can't be told from it.
         tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
-        doubtful = 0.0
+        seen: list[_Seen] = []
         for part, z in self._blocks(position):
-            d, nearest, farthest = _column_norms(z[:-2], xp)
-            radius = near_radius(d) if radius is None else radius
-            close = None if farthest <= radius else d <= max(radius, tiny)
-            here = None if tiny < nearest else d <= tiny
-            if here is not None:
-                at = self.weights < 0.0 if at is None else at
-                at[part] = here
-                doubtful += float(self.weights[part][here] @ d[here])
-                d = xp.where(here, 0.0, d)
-            distances[part], z[-2] = d, d
-            a = self.weights[part]
-            pull[part] = p = self._pull_of(a, d, here)
-            # With the distances and ones as two more columns, all that is added up comes out of one product.
-            some = self._sum_weights(a, p, close) @ z.T
-            sums = some if self.n <= self._rows else sums + (some if close is not None else some[ALL_NEAR])
-        vectors = sums[:, :-2]
-        products = as_float_array(vectors @ vectors.T)
-        totals, lengths = as_float_array(sums[:, -1]), as_float_array(sums[:, -2])
+            seen.append(self._look(z, self.weights[part], tiny, radius))
+            radius = seen[-1].radius
+        whole = seen[0] if len(seen) == 1 else self._joined(seen)
+        vectors = whole.sums[:, :-2]
         return self._assemble(
             position,
-            distances,
-            pull,
-            at,
+            whole.distances,
+            whole.pull,
+            whole.here,
             vectors[0],
-            products,
-            totals,
-            lengths,
-            doubtful=doubtful,
+            (vectors @ vectors.T).tolist(),
+            whole.sums[:, -1].tolist(),
+            whole.sums[:, -2].tolist(),
+            doubtful=whole.doubtful,
             slack=2.0**-50 * self.weight,
+        )
+
+    def _look(self, z: Any, weights: Any, tiny: float, radius: float | None) -> _Seen:
+        """Everything that is asked of a block of ``x_i - y`` and its two lines more."""
+        d, nearest, farthest = _column_norms(z[:-2], self.xp)
+        radius = near_radius(d) if radius is None else radius
+        close = None if farthest <= radius else d <= max(radius, tiny)
+        here, doubtful = None, 0.0
+        if nearest <= tiny:
+            here = d <= tiny
+            doubtful = float(weights[here] @ d[here])
+            d = self.xp.where(here, 0.0, d)
+        z[-2] = d
+        pull = self._pull_of(weights, d, here)
+        # With the distances and ones as two more columns, all that is added up comes out of one product.
+        return _Seen(d, pull, here, doubtful, self._sum_weights(weights, pull, close) @ z.T, radius)
+
+    def _joined(self, seen: list[_Seen]) -> _Seen:
+        """What was seen of all blocks."""
+        join = np.concatenate if self.xp is np else self.xp.cat
+        here = None
+        if any(block.here is not None for block in seen):
+            here = join([block.distances < 0.0 if block.here is None else block.here for block in seen])
+        return _Seen(
+            join([block.distances for block in seen]),
+            join([block.pull for block in seen]),
+            here,
+            sum(block.doubtful for block in seen),
+            sum(block.sums if len(block.sums) == 4 else block.sums[ALL_NEAR] for block in seen),
+            seen[0].radius,
         )
 
     def inner(self, left: Any, right: Any) -> float:
@@ -152,10 +178,11 @@ class PointSpace(BaseSpace):
     def newton_direction(self, point: Iterate) -> Any:
         if self.newton_is_dear:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
-        hessian = point.total_pull * self._identity
+        hessian: Any = 0.0
         for z, pull, d in self._terms(point):
             scaled = z * (self.xp.sqrt(pull) / d)
             hessian = hessian - scaled @ scaled.T
+        hessian.reshape(-1)[:: self.d + 1] += point.total_pull
         return solve_positive(hessian, point.residual) if self.xp is np else solve(hessian, point.residual, self.xp)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
@@ -176,7 +203,8 @@ class PointSpace(BaseSpace):
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
     """Norms of columns, the smallest and the largest of them; squares may overflow or underflow."""
     squares = xp.einsum("ij,ij->j", z, z)
-    low, high = float(squares.min()), float(squares.max())
+    # Quicker than min and max.
+    low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
     if low > 1e-280 and high < 1e300:
         return xp.sqrt(squares), math.sqrt(low), math.sqrt(high)
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
