@@ -27,6 +27,8 @@ ROWS_A_THREAD = 64
 COMBINED_ROWS = 64
 #: Columns that are multiplied at once: few enough for a piece of 32 rows to stay near.
 PRODUCT_COLUMNS = 1 << 12
+#: Rows from which a symmetric product in two halves is quicker than in one.
+HALVED_ROWS = 32
 #: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
 MIN_RUN = 8
 #: Length from which norms of runs come as quick as norms of rows, or nearly, and take little memory.
@@ -256,7 +258,7 @@ class DenseRows(StreamedRows):
         total = (rest @ rest.T).double()
         if whole:
             pieces = self.matrix[:, :whole].view(self.n_rows, -1, PRODUCT_COLUMNS).transpose(0, 1)
-            total += torch.bmm(pieces, pieces.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+            total += _sum_of_products(pieces)
         products: FloatArray = total.cpu().numpy()
         return products
 
@@ -346,6 +348,20 @@ def _gather_runs(
     table = matrix.as_strided((every, length), (1, 1))
     chosen = memory[: len(lines) * length].view(len(lines), length)
     return torch.index_select(table, 0, lines, out=chosen).view(len(rows), -1)
+
+
+def _sum_of_products(pieces: torch.Tensor) -> torch.Tensor:
+    """``sum_k P_k P_k^T`` of pieces (m, n, c), added up in float64, (n, n)."""
+    n = pieces.shape[1]
+    if n < HALVED_ROWS:
+        return torch.bmm(pieces, pieces.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    # It is symmetric: a quarter of it, the lower rows by the upper, needs no products of its own.
+    upper, lower = pieces[:, : n // 2], pieces[:, n // 2 :]
+    total = pieces.new_empty((n, n), dtype=torch.float64)
+    torch.sum(torch.bmm(upper, pieces.transpose(1, 2)), dim=0, dtype=torch.float64, out=total[: n // 2])
+    total[n // 2 :, : n // 2] = total[: n // 2, n // 2 :].T
+    total[n // 2 :, n // 2 :] = torch.bmm(lower, lower.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    return total
 
 
 class MixedRows(StreamedRows):

@@ -8,7 +8,7 @@ import torch
 
 from skbgmd import streaming
 from skbgmd.columns import Columns
-from skbgmd.rows import DenseRows, MixedRows, Rows
+from skbgmd.rows import PRODUCT_COLUMNS, DenseRows, MixedRows, Rows
 
 
 @pytest.fixture
@@ -165,3 +165,10 @@ def test_norms_of_long_rows_keep_their_digits():
     np.testing.assert_allclose(DenseRows(X).norms(), 0.7 * 200_000**0.5, rtol=1e-5)
     for d in (8191, 8192, 8193, 16_384):
         np.testing.assert_allclose(DenseRows(X[:, :d]).norms(), 0.7 * d**0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [31, 32, 33, 70])
+def test_products_in_halves_are_all_of_them(n):
+    X = torch.randn(n, 2 * PRODUCT_COLUMNS + 5, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    products = DenseRows(X).gram_about(None, torch.float64).products
+    np.testing.assert_allclose(products, (X @ X.T).numpy(), atol=1e-9)

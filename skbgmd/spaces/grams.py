@@ -44,7 +44,7 @@ class GramSpace(BaseSpace):
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""
-        return np.stack([coefficients, self._times(coefficients)])
+        return np.array([coefficients, self._times(coefficients)])
 
     def _times(self, coefficients: FloatArray) -> FloatArray:
         """``coefficients @ products``."""
@@ -57,7 +57,7 @@ class GramSpace(BaseSpace):
     def row(self, index: int) -> FloatArray:
         coefficients = np.zeros(self.n)
         coefficients[index] = 1.0
-        return np.stack([coefficients, self.products[index]])
+        return np.array([coefficients, self.products[index]])
 
     def distances(self, position: FloatArray) -> FloatArray:
         return np.sqrt(np.maximum(self._squared_distances(position), 0.0))
@@ -74,10 +74,10 @@ class GramSpace(BaseSpace):
         of_position = w * self._lengths
         doubt = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
         here = squared <= 2.0 * doubt
-        at = here if here.any() else None
+        at = here if np.count_nonzero(here) else None
         distances = np.sqrt(np.maximum(squared, 0.0))
         radius = near_radius(distances) if radius is None else radius
-        near = None if distances.max() <= radius else here | (distances <= radius)
+        near = None if distances[distances.argmax()] <= radius else here | (distances <= radius)
         doubtful = 0.0
         if at is not None:
             doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])
@@ -87,10 +87,10 @@ class GramSpace(BaseSpace):
         totals, lengths = sums.sum(axis=1), sums @ distances
         sums -= totals[:, None] * w
         images = self._times(sums)
-        residual = np.stack([sums[0], images[0]])
+        residual = np.array([sums[0], images[0]])
         products = images @ sums.T
         # R is off by the sum of a_i times the relative error of d_i.
-        relative = doubt / np.where(here, np.inf, 2.0 * squared)
+        relative = doubt / (2.0 * squared) if at is None else doubt / np.where(here, np.inf, 2.0 * squared)
         slack = float(a @ relative)
         return self._assemble(
             position,
@@ -134,6 +134,7 @@ class GramSpace(BaseSpace):
         return point.total_pull * vector - self.vector(share - share.sum() * w)
 
     def _curvature(self, point: Iterate) -> FloatArray:
-        safe = np.where(point.distances > 0.0, point.distances, 1.0)
+        d = point.distances
+        safe = d if point.weight_at == 0.0 else np.where(d > 0.0, d, 1.0)
         curvature: FloatArray = point.pull / safe / safe
         return curvature

@@ -60,6 +60,8 @@ class PointSpace(BaseSpace):
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         self.newton_is_dear = self.d > DENSE_LIMIT
+        if not self.newton_is_dear:
+            self._identity = xp.diag(xp.ones_like(origin))
 
     def _room(self, part: slice) -> Any:
         """Memory of a block: columns first, so that with d = 2 or 3 every operation runs over long contiguous lines.
@@ -178,11 +180,10 @@ class PointSpace(BaseSpace):
     def newton_direction(self, point: Iterate) -> Any:
         if self.newton_is_dear:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
-        hessian: Any = 0.0
+        hessian = point.total_pull * self._identity
         for z, pull, d in self._terms(point):
             scaled = z * (self.xp.sqrt(pull) / d)
             hessian = hessian - scaled @ scaled.T
-        hessian.reshape(-1)[:: self.d + 1] += point.total_pull
         return solve_positive(hessian, point.residual) if self.xp is np else solve(hessian, point.residual, self.xp)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
