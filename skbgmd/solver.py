@@ -140,7 +140,7 @@ def near_radius(distances: PerRow) -> float:
     Any radius gives a valid proof (:mod:`skbgmd.certificate`), so a thousand rows are enough to choose it.
     """
     some = as_float_array(distances[:: max(1, len(distances) // 1024)])
-    positive = some[some > 0.0] if np.count_nonzero(some) < some.size else some.copy()
+    positive = some[some > 0.0]
     if not positive.size:
         return 0.0
     middle = positive.size // 2

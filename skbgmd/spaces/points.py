@@ -88,7 +88,7 @@ class PointSpace(BaseSpace):
             return self._moved(column)
         if self._last is None or self._last[0] is not position:
             blocks = self._kept
-            if int(self.xp.count_nonzero(position)):
+            if self.xp.count_nonzero(position):
                 blocks = self._memory = self._memory or [(part, self._room(part)) for part, _ in self._kept]
                 for (_, block), (_, z) in zip(self._kept, blocks, strict=True):
                     self.xp.subtract(block[:-2], column, out=z[:-2])
@@ -143,7 +143,7 @@ class PointSpace(BaseSpace):
         radius = near_radius(d) if radius is None else radius
         close = None if farthest <= radius else d <= max(radius, tiny)
         here, doubtful = None, 0.0
-        if nearest <= tiny:
+        if not tiny < nearest:  # NaN, where differences overflow, says nothing of the others
             here = d <= tiny
             doubtful = float(weights[here] @ d[here])
             d = self.xp.where(here, 0.0, d)
