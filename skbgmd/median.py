@@ -246,9 +246,9 @@ def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 
     The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
-    ten passes of n d. Measured (``benchmarks/results/paths.md``), R^d is ahead or level at every number of rows up to
-    1000 columns, and from 1024 rows on at 2048 columns. At 5000 columns now the one and now the other is ahead, up to
-    half as many rows, and the Gram matrix needs no copy in float64.
+    ten passes of n d. Measured (``benchmarks/results/paths.md``), R^d is ahead at every number of rows up to 1000
+    columns, and from 512 rows on at 2048 columns. At 5000 columns the two are level at 312 rows, and beyond R^d is
+    ahead by up to 1.7 times, at the price of a copy in float64 that the Gram matrix doesn't need.
     """
     return d >= 4096 and 2 * n <= d
 
