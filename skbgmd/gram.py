@@ -86,8 +86,8 @@ class Gram:
 
         It grows where rows are nearer to each other than to the point that the products are about.
         """
-        distance = float(np.median(np.median(self.squared_distances(), axis=1)))
-        return self.rounding * float(np.median(self.known_lengths)) ** 2 / max(distance, 1e-300)
+        distance = middle(np.median(self.squared_distances(), axis=1))
+        return self.rounding * middle(self.known_lengths) ** 2 / max(distance, 1e-300)
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
@@ -95,3 +95,15 @@ class Gram:
         result: FloatArray = np.maximum(squares[:, None] + squares - 2.0 * self.products, 0.0)
         np.fill_diagonal(result, 0.0)
         return result
+
+
+def middle(values: FloatArray) -> float:
+    """The lower median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
+
+    Examples
+    --------
+    >>> middle(np.array([4.0, 1.0, 9.0, 2.0]))
+    2.0
+    """
+    at = (len(values) - 1) // 2
+    return float(np.partition(values, at)[at])

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite
 from skbgmd.certificate import relative_gap
-from skbgmd.gram import FloatArray, Gram
+from skbgmd.gram import FloatArray, Gram, middle
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.solver import Solution, as_float_array, minimize
 from skbgmd.spaces import GramSpace, PointSpace
@@ -187,7 +187,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        typical = float(np.median(space.norms))
+        typical = middle(space.norms)
         far = space.norms > typical
         start = weights.copy()
         start[far] *= typical / space.norms[far]

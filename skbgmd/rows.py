@@ -27,6 +27,8 @@ ROWS_A_THREAD = 64
 COMBINED_ROWS = 64
 #: Columns that are multiplied at once: few enough for a piece of 32 rows to stay near.
 PRODUCT_COLUMNS = 1 << 12
+#: Pieces are of so many columns or a multiple: lines that begin where memory's do.
+EVEN_COLUMNS = 16
 #: Rows from which a symmetric product in two halves is quicker than in one.
 HALVED_ROWS = 32
 #: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
@@ -252,13 +254,15 @@ class DenseRows(StreamedRows):
         as_they_are = center is None and scale is None and self._is_plain and dtype == self.dtype
         if not as_they_are or self.n_rows > STRIPE_ROWS or self.matrix.stride(1) != 1:
             return super()._products(center, dtype, scale)
-        # All pieces in one call: with few rows it is calls that take time.
-        whole = self.n_columns // PRODUCT_COLUMNS * PRODUCT_COLUMNS
-        rest = self.matrix[:, whole:]
-        total = (rest @ rest.T).double()
-        if whole:
-            pieces = self.matrix[:, :whole].view(self.n_rows, -1, PRODUCT_COLUMNS).transpose(0, 1)
-            total += _sum_of_products(pieces)
+        # All pieces in one call: with few rows it is calls that take time. Even pieces leave next to nothing over.
+        n_pieces = max(1, self.n_columns // PRODUCT_COLUMNS)
+        width = self.n_columns // n_pieces
+        width -= width % EVEN_COLUMNS if width > EVEN_COLUMNS else 0
+        whole = n_pieces * width
+        total = _sum_of_products(self.matrix[:, :whole].view(self.n_rows, n_pieces, width).transpose(0, 1))
+        if whole < self.n_columns:
+            rest = self.matrix[:, whole:]
+            total += rest @ rest.T
         products: FloatArray = total.cpu().numpy()
         return products
 

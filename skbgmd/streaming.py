@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units, sums_of_runs
-from skbgmd.gram import BoolArray, FloatArray, Gram
+from skbgmd.gram import BoolArray, FloatArray, Gram, middle
 
 if TYPE_CHECKING:
     from skbgmd.rows import Rows
@@ -312,16 +311,19 @@ class StreamedRows(ABC):
         The centre decides the accuracy, never the result: about a far centre, differences of rows cancel.
         """
         sample = self._sample()
-        finite = np.flatnonzero(np.isfinite(sample).all(axis=1))
+        largest = np.abs(sample).max(axis=1)
+        finite = np.flatnonzero(largest < np.inf)  # NaN isn't
         if not len(finite):
             return None
         # Scaled, so that no square overflows.
-        sample = sample[finite] / max(np.abs(sample[finite]).max(), 1e-300)
+        sample = sample[finite] / max(largest[finite].max(), 1e-300)
         chosen = np.arange(0, len(finite), -(-len(finite) // SAMPLE_CANDIDATES))
-        candidates = np.concatenate([np.zeros_like(sample[:1]), sample[chosen]])
-        distances = cdist(candidates, sample, "sqeuclidean")
-        middle = len(finite) // 2
-        nearest = int(np.partition(distances, middle, axis=1)[:, middle].argmin())
+        squares = np.einsum("ij,ij->i", sample, sample)
+        # By torch, as all products: two libraries' idle threads would fight over the cores.
+        products = (torch.from_numpy(sample[chosen]) @ torch.from_numpy(sample).T).numpy()
+        distances = np.vstack([squares, squares[chosen, None] + squares - 2.0 * products])
+        half = len(finite) // 2
+        nearest = int(np.partition(distances, half, axis=1)[:, half].argmin())
         if nearest == 0:
             return None
         return -(-self.n_rows // SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
@@ -363,7 +365,7 @@ def _out_of_range(squares: FloatArray, dtype: torch.dtype) -> bool:
         return True
     positive = squares[squares > 0.0]
     smallest = 1e-30 if dtype == torch.float32 else 1e-280
-    return not positive.size or float(np.median(positive)) < smallest
+    return not positive.size or middle(positive) < smallest
 
 
 def draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
@@ -371,5 +373,5 @@ def draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
     positive = norms[(norms > 0.0) & np.isfinite(norms)]
     if not positive.size:
         return 1.0, np.ones_like(norms)
-    typical = float(np.median(positive))
+    typical = middle(positive)
     return typical, 1.0 / np.maximum(1.0, np.nan_to_num(norms / typical, nan=1.0) / reach)

@@ -168,7 +168,8 @@ def test_norms_of_long_rows_keep_their_digits():
 
 
 @pytest.mark.parametrize("n", [31, 32, 33, 70])
-def test_products_in_halves_are_all_of_them(n):
-    X = torch.randn(n, 2 * PRODUCT_COLUMNS + 5, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+@pytest.mark.parametrize("d", [3, 2 * PRODUCT_COLUMNS, 3 * PRODUCT_COLUMNS - 7])
+def test_products_in_halves_and_pieces_are_all_of_them(n, d):
+    X = torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
     products = DenseRows(X).gram_about(None, torch.float64).products
     np.testing.assert_allclose(products, (X @ X.T).numpy(), atol=1e-9)

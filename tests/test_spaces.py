@@ -10,7 +10,7 @@ from skbgmd.gram import Gram
 from skbgmd.solver import near_radius
 from skbgmd.spaces import GramSpace, PointSpace, grams
 from skbgmd.spaces import points as points_module
-from skbgmd.spaces.linear import conjugate_gradients
+from skbgmd.spaces.linear import conjugate_gradients, solve_positive
 
 
 @pytest.fixture
@@ -141,3 +141,20 @@ def test_torch_namespace_matches_numpy(points):
     np.testing.assert_allclose(
         PointSpace(points, np.ones(12), np.zeros(5)).newton_direction(left), tensor.newton_direction(right).numpy()
     )
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, torch.from_numpy])
+def test_positive_systems_are_solved_and_singular_ones_told(rng, as_array):
+    factor = rng.normal(size=(6, 6))
+    right = rng.normal(size=6)
+    solution = solve_positive(as_array(factor @ factor.T), as_array(right))
+    np.testing.assert_allclose(factor @ factor.T @ np.asarray(solution), right, rtol=1e-9, atol=1e-9)
+    assert np.isnan(np.asarray(solve_positive(as_array(np.diag([1.0, 0.0, 2.0])), as_array(right[:3])))).all()
+
+
+def test_newton_direction_off_rows_at_the_point(points):
+    """Rows at the point have no pull and no share in the step."""
+    space = GramSpace(gram_about(points, points[3]), np.ones(12))
+    point = space.at(space.row(5), np.inf)
+    direction = space.newton_direction(point)
+    np.testing.assert_allclose(space.hessian_times(point, direction)[1], point.residual[1], atol=1e-9)

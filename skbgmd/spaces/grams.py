@@ -10,7 +10,7 @@ import torch
 from skbgmd.gram import FloatArray, Gram
 from skbgmd.solver import Iterate, near_radius
 from skbgmd.spaces.base import DENSE_LIMIT, BaseSpace
-from skbgmd.spaces.linear import conjugate_gradients, solve
+from skbgmd.spaces.linear import conjugate_gradients, solve_positive
 
 #: Rows up to which NumPy multiplies Gram matrices, in one thread.
 SMALL = 64
@@ -120,21 +120,22 @@ class GramSpace(BaseSpace):
             return direction
         w, image = point.position
         centred = self.products - image - image[:, None] + w @ image
-        # (V I - Z^T S Z) Z^T q = Z^T pull has the solution of (V I - S Z Z^T) q = pull.
-        system = point.total_pull * np.eye(self.n) - self._curvature(point)[:, None] * centred
-        if self.n <= SMALL:
-            q = solve(system, point.pull, np)
-        else:
-            q = solve(torch.from_numpy(system), torch.from_numpy(point.pull), torch).numpy()
+        # (V I - Z^T S^2 Z) Z^T q = Z^T pull has the solution q = S p of (V I - S Z Z^T S) p = S^-1 pull.
+        roots, d = np.sqrt(point.pull), self._safe_distances(point)
+        scale = roots / d
+        centred *= -scale
+        centred *= scale[:, None]
+        centred.flat[:: self.n + 1] += point.total_pull
+        q = scale * solve_positive(centred, roots * d)
         return self.vector(q - q.sum() * w)
 
     def hessian_times(self, point: Iterate, vector: FloatArray) -> FloatArray:
         w = point.position[0]
-        share = self._curvature(point) * (vector[1] - w @ vector[1])
+        d = self._safe_distances(point)
+        share = point.pull / d / d * (vector[1] - w @ vector[1])
         return point.total_pull * vector - self.vector(share - share.sum() * w)
 
-    def _curvature(self, point: Iterate) -> FloatArray:
-        d = point.distances
-        safe = d if point.weight_at == 0.0 else np.where(d > 0.0, d, 1.0)
-        curvature: FloatArray = point.pull / safe / safe
-        return curvature
+    def _safe_distances(self, point: Iterate) -> FloatArray:
+        """Distances, one for the rows at the point, which have no pull."""
+        d: FloatArray = point.distances
+        return d if point.weight_at == 0.0 else np.where(d > 0.0, d, 1.0)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.linalg.lapack import dposv
-
-from skbgmd.gram import FloatArray
 
 
 def conjugate_gradients(
@@ -52,17 +51,13 @@ def conjugate_gradients(
     return solution
 
 
-def solve(matrix: Any, right: Any, xp: Any) -> Any:
-    """Solve a linear system by ``xp.linalg``; NaN where the matrix is singular."""
-    try:
-        return xp.linalg.solve(matrix, right)
-    except (np.linalg.LinAlgError, RuntimeError):
-        # Singular only on collinear data, where the residual is the way to the optimum.
-        return right * math.nan
+def solve_positive(matrix: Any, right: Any) -> Any:
+    """Solve a system of a small symmetric positive definite array or tensor; NaN where it is singular.
 
-
-def solve_positive(matrix: FloatArray, right: FloatArray) -> FloatArray:
-    """As :func:`solve`, of a symmetric positive definite matrix; for a few columns, calls are what takes time."""
-    _, solution, failed = dposv(matrix, right)
-    result: FloatArray = right * math.nan if failed else solution
-    return result
+    It is singular on collinear data only, where the residual is the way to the optimum.
+    """
+    if isinstance(matrix, np.ndarray):
+        _, solution, failed = dposv(matrix.T, right)  # LAPACK's order of a symmetric matrix, without a copy
+        return right * math.nan if failed else solution
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return right * math.nan if failed else torch.cholesky_solve(right[:, None], factor)[:, 0]

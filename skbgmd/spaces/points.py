@@ -10,7 +10,7 @@ import numpy as np
 
 from skbgmd.solver import Iterate, near_radius
 from skbgmd.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
-from skbgmd.spaces.linear import conjugate_gradients, solve, solve_positive
+from skbgmd.spaces.linear import conjugate_gradients, solve_positive
 
 #: Elements of a block of points that is worked on at once (8 MB in float64).
 BLOCK_ELEMENTS = 1 << 20
@@ -184,7 +184,7 @@ class PointSpace(BaseSpace):
         for z, pull, d in self._terms(point):
             scaled = z * (self.xp.sqrt(pull) / d)
             hessian = hessian - scaled @ scaled.T
-        return solve_positive(hessian, point.residual) if self.xp is np else solve(hessian, point.residual, self.xp)
+        return solve_positive(hessian, point.residual)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
         """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
