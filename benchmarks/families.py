@@ -90,7 +90,7 @@ def paths(case: Case, options: Options) -> list[Row]:
         "Gram matrix": lambda: _on_path(X, gram=True),
         "R^d": lambda: _on_path(X, gram=False),
     }
-    times = in_turns(calls, options.repeats)
+    times = in_turns(calls, options.repeats, rest=REST)
     taken = "Gram matrix" if skbgmd.median.takes_gram_path(case.n, case.d) else "R^d"
     return [
         {

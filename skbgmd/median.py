@@ -246,11 +246,12 @@ def takes_gram_path(n: int, d: int) -> bool:
     """Whether to work in the Gram matrix of the rows rather than in R^d.
 
     The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
-    ten passes of n d. Measured (``benchmarks/results/paths.md``), R^d is ahead at every number of rows up to 1000
-    columns, and from 512 rows on at 2048 columns. At 5000 columns the two are level at 312 rows, and beyond R^d is
-    ahead by up to 1.7 times, at the price of a copy in float64 that the Gram matrix doesn't need.
+    ten passes of n d, and a copy in float64. Measured (``benchmarks/results/paths.md``), R^d is ahead up to 100 columns
+    at any number of rows, and the two are level at 400. From 1000 columns on the Gram matrix is ahead as long as
+    there are at most half as many rows, by 1.3 to 3 times; they are level at 2500 rows of 5000 columns. With as many
+    rows as columns R^d is ahead.
     """
-    return d >= 4096 and 2 * n <= d
+    return d >= 1000 and 2 * n <= d
 
 
 def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = False) -> Solved:
