@@ -225,7 +225,7 @@ def select_block(
     d = rows.n_columns
     k = max(1, math.ceil(beta * d))
     if k == d:
-        return Columns(torch.arange(d, device=rows.device), 1, d)
+        return Columns.all(d, rows.device)
     if selection == "uniform":
         n = d if units is None else len(units.starts)
         scores = torch.ones(n, dtype=torch.float64, device=rows.device)
@@ -283,24 +283,23 @@ def block_step(
     if len(part.columns) == rows.n_columns and memory is None:
         step = part.rows.combine(part.weights)
         return step, torch.zeros_like(step) if complement == "memory" else None
-    index = part.columns.indices
-    if complement == "zero" or len(index) == rows.n_columns:
+    if complement == "zero":
         on_block = part.rows.combine(part.weights)
-        rest = on_block.new_zeros(rows.n_columns)
+        return on_block.new_zeros(rows.n_columns).index_copy_(0, part.columns.indices, on_block), None
+    if len(part.columns) == rows.n_columns:
+        moved = part.rows.combine(part.weights)
     else:
         if complement == "memory" and memory_rule == "mean":
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            clip = outside_clip(rows, part) if outside is None else outside
-            elsewhere = part.weights * clip
-        on_block, rest = rows.combine_apart(part.weights, elsewhere, part.columns, part.rows)
+            elsewhere = part.weights * (outside_clip(rows, part) if outside is None else outside)
+        moved = rows.combine_apart(part.weights, elsewhere, part.columns)
+    if complement == "weighted":
+        return moved, None
     if memory is not None:
-        on_block += memory[index]
-    if complement != "memory":
-        return rest.index_copy_(0, index, on_block), None
-    if memory is not None:
-        rest += memory
-    return torch.zeros_like(rest).index_copy_(0, index, on_block), rest.index_fill_(0, index, 0.0)
+        moved += memory
+    index = part.columns.indices
+    return torch.zeros_like(moved).index_copy_(0, index, moved[index]), moved.index_fill_(0, index, 0.0)
 
 
 def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:

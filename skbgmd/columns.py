@@ -29,6 +29,11 @@ class Columns:
     length: int
     total: int
 
+    @classmethod
+    def all(cls, total: int, device: torch.device) -> Columns:
+        """All columns, as one run: a list of them would take longer to write than some steps take."""
+        return cls(torch.zeros(1, dtype=torch.int64, device=device), total, total)
+
     @property
     def device(self) -> torch.device:
         return self.runs.device

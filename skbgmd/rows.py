@@ -83,13 +83,8 @@ class Rows(Protocol):
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
         ...
 
-    def combine_apart(
-        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``on_block @ rows`` on a block's columns (k,), and ``elsewhere @ rows`` on the others (d,).
-
-        What the second holds on the block may be anything. ``inside``: the rows on the block.
-        """
+    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
+        """``on_block @ rows`` on a block's columns and ``elsewhere @ rows`` on the others, (d,)."""
         ...
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,6 @@ from numpy.typing import NDArray
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import BoolArray, FloatArray, Gram, middle
-
-if TYPE_CHECKING:
-    from skbgmd.rows import Rows
 
 #: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20
@@ -182,16 +178,12 @@ class StreamedRows(ABC):
             result[..., part] = factors @ chunk.to(dtype)
         return result
 
-    def combine_apart(
-        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """``on_block @ rows`` on a block's columns (k,), and ``elsewhere @ rows`` on the others (d,).
-
-        What the second holds on the block may be anything. ``inside``: the rows on the block.
-        """
+    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
+        """``on_block @ rows`` on a block's columns and ``elsewhere @ rows`` on the others, (d,)."""
         # One pass for both: reading the rows is what costs.
         everywhere, rest = self.combine(np.stack([on_block, elsewhere])).unbind()
-        return everywhere[block.indices], rest
+        index = block.indices
+        return rest.index_copy_(0, index, everywhere[index])
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         used = np.flatnonzero(scale)

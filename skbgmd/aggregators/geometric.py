@@ -228,7 +228,8 @@ class BlockGeometricMedian(Aggregator):
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = on_block
-        return Aggregate(vector, weights, block.indices, self._mass(some, part)), replace(after, memory=memory)
+        looked_at = None if len(block) == rows.n_columns else block.indices
+        return Aggregate(vector, weights, looked_at, self._mass(some, part)), replace(after, memory=memory)
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:

@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from skbgmd.arrays import empty
 
 #: Elements of gradients that are written out at a time, and of products of positions.
 CHUNK_ELEMENTS = 1 << 22
+#: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
+FEW_COLUMNS = 512
+#: Columns of adjacent units from which they are taken as they lie; fewer are copied together.
+LONG_RUN = 256
 #: Rows of a Gram matrix that are computed at a time, of which what follows beyond them is mirrored.
 STRIPE_ROWS = 64
 
@@ -62,8 +67,8 @@ class Factor(ABC):
         """Sums of each ``size`` rows in turn."""
 
     @abstractmethod
-    def units(self, index: torch.Tensor) -> Factor:
-        """Some of the units."""
+    def units(self, index: torch.Tensor) -> list[Factor]:
+        """Factors of some of the units, ascending; together they have them all."""
 
     @abstractmethod
     def explicit(self, part: slice) -> torch.Tensor:
@@ -73,6 +78,12 @@ class Factor(ABC):
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""
 
+    @abstractmethod
+    def combine_apart(
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        """As :meth:`combine`, with weights of their own for some units, ascending."""
+
     @property
     def multiplications(self) -> int:
         """What the Gram matrix takes."""
@@ -80,6 +91,9 @@ class Factor(ABC):
 
     def gram(self) -> torch.Tensor:
         """Inner products of the rows, (n, n)."""
+        if self.n_columns <= FEW_COLUMNS:
+            written = self.explicit(slice(0, self.n_units))
+            return written @ written.T
         total = self.parts[0].new_zeros((self.n_rows, self.n_rows))
         for _, chunk in self.chunks():
             for start in range(0, self.n_rows, STRIPE_ROWS):
@@ -92,6 +106,8 @@ class Factor(ABC):
     @cached_property
     def unit_squares(self) -> torch.Tensor:
         """Squared norms of each row's units, (n, n_units)."""
+        if self.width == 1:
+            return self.explicit(slice(0, self.n_units)).square()
         squares = [
             torch.linalg.vector_norm(chunk.view(self.n_rows, -1, self.width), dim=2).square_()
             for _, chunk in self.chunks()
@@ -159,8 +175,14 @@ class Explicit(Factor):
     def stacked(self, size: int) -> Explicit:
         return self._like(self.values.view(-1, size, self.n_columns).sum(dim=1))
 
-    def units(self, index: torch.Tensor) -> Explicit:
-        return self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])
+    def units(self, index: torch.Tensor) -> list[Factor]:
+        chosen = index.cpu().numpy()
+        stops = np.append(np.flatnonzero(np.diff(chosen) > 1) + 1, len(chosen))
+        if len(chosen) * self.width < LONG_RUN * len(stops):
+            return [self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])]
+        # The gradients of wide units are a good part of all memory there is: no copy of them.
+        firsts, lasts = chosen[np.append(0, stops[:-1])], chosen[stops - 1]
+        return [self._like(self.explicit(slice(first, last + 1))) for first, last in zip(firsts, lasts, strict=True)]
 
     def explicit(self, part: slice) -> torch.Tensor:
         return self.values[:, part.start * self.width : part.stop * self.width]
@@ -170,6 +192,14 @@ class Explicit(Factor):
 
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         torch.mv(self.values.T, weights, out=out)
+
+    def combine_apart(
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        # One pass for both.
+        everywhere, rest = (torch.stack([on_units, elsewhere]) @ self.values).unbind()
+        lines = out.copy_(rest).view(self.n_units, self.width)
+        lines[units] = everywhere.view(self.n_units, self.width)[units]
 
 
 class Outer(Factor):
@@ -209,9 +239,9 @@ class Outer(Factor):
         positions = size * self.positions
         return Outer(self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width))
 
-    def units(self, index: torch.Tensor) -> Outer:
+    def units(self, index: torch.Tensor) -> list[Factor]:
         # Along whichever axis is contiguous.
-        return Outer(self.left.transpose(1, 2)[:, index].transpose(1, 2), self.right)
+        return [Outer(self.left.transpose(1, 2)[:, index].transpose(1, 2), self.right)]
 
     def explicit(self, part: slice) -> torch.Tensor:
         left = self.left[:, :, part]
@@ -220,8 +250,16 @@ class Outer(Factor):
         return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
 
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
-        left = (self.left * weights[:, None, None]).flatten(0, 1)
-        torch.mm(left.T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
+        self._sum(self.left * weights[:, None, None], out)
+
+    def combine_apart(
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        chosen = _mask(units, self.n_units)
+        self._sum(self.left * torch.where(chosen, on_units[:, None], elsewhere[:, None])[:, None], out)
+
+    def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mm(left.flatten(0, 1).T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
 
     def has_bias(self, other: Factor) -> bool:
         """Whether the other factor is that of a bias of the same layer at one position."""
@@ -290,7 +328,7 @@ class Outer(Factor):
             return super().unit_scores(weights)
         return (weights * self._shared_squares) @ self.left[:, 0].square()
 
-    @property
+    @cached_property
     def _shared_squares(self) -> torch.Tensor:
         """Squared norms of what units share, at one position."""
         shared: torch.Tensor = torch.linalg.vector_norm(self.right[:, 0], dim=1)
@@ -353,12 +391,12 @@ class Lookup(Factor):
     def stacked(self, size: int) -> Lookup:
         return Lookup.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
 
-    def units(self, index: torch.Tensor) -> Lookup:
+    def units(self, index: torch.Tensor) -> list[Factor]:
         new = torch.full((self.n_units,), -1, device=self.unit.device)
         new[index] = torch.arange(len(index), device=self.unit.device)
         unit = new[self.unit]
         kept = unit >= 0
-        return Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))
+        return [Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
 
     def explicit(self, part: slice) -> torch.Tensor:
         here = (self.unit >= part.start) & (self.unit < part.stop)
@@ -383,8 +421,17 @@ class Lookup(Factor):
         return self._add_up(self.values.square().sum(dim=1) * weights[self.row], self.unit, self.n_units)
 
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        self._sum(weights[self.row], out)
+
+    def combine_apart(
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        chosen = _mask(units, self.n_units)
+        self._sum(torch.where(chosen[self.unit], on_units[self.row], elsewhere[self.row]), out)
+
+    def _sum(self, of_entries: torch.Tensor, out: torch.Tensor) -> None:
         lines = out.zero_().view(self.n_units, self.width)
-        lines.index_add_(0, self.unit, self.values * weights[self.row, None])
+        lines.index_add_(0, self.unit, self.values * of_entries[:, None])
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
         squares = self.values.square().mul_(weights[self.row, None])
@@ -393,6 +440,13 @@ class Lookup(Factor):
     @staticmethod
     def _add_up(values: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
         return values.new_zeros((n, *values.shape[1:])).index_add_(0, index, values)
+
+
+def _mask(index: torch.Tensor, n: int) -> torch.Tensor:
+    """Which of n things are among some."""
+    mask = torch.zeros(n, dtype=torch.bool, device=index.device)
+    mask[index] = True
+    return mask
 
 
 def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:

@@ -13,7 +13,6 @@ from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
 from skbgmd.ghost.factors import Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.rows import Rows
 from skbgmd.slices import Slices
 from skbgmd.streaming import StreamedRows, draw_in
 
@@ -123,26 +122,31 @@ class GhostRows(StreamedRows):
             return self.subset(used).combine(weights[..., used], dtype)
         dtype = dtype or self.dtype
         lines = torch.as_tensor(np.atleast_2d(weights), dtype=dtype, device=self.device)
-        result = empty((len(lines), self.n_columns), dtype, self.device)
-        if not self._covers_all:
-            result.zero_()
+        result = self._empty((len(lines), self.n_columns), dtype)
         for start, factor in self.factors:
             wide = factor.converted(dtype)
             for line, values in zip(lines, result, strict=True):
                 wide.combine(line, values[start : start + factor.n_columns])
         return result if weights.ndim > 1 else result[0]
 
-    @property
-    def _covers_all(self) -> bool:
-        return sum(factor.n_columns for _, factor in self.factors) == self.n_columns
+    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
+        if isinstance(block, Columns) or not self.finite.all():
+            return super().combine_apart(on_block, elsewhere, block)
+        inside, outside = self._tensor(on_block), self._tensor(elsewhere)
+        result = self._empty((self.n_columns,), self.dtype)
+        for start, factor in self.factors:
+            stop = start + factor.n_columns
+            chosen, part = block.within(start, stop), result[start:stop]
+            if len(chosen):
+                factor.combine_apart(inside, outside, chosen, part)
+            else:
+                factor.combine(outside, part)
+        return result
 
-    def combine_apart(
-        self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units, inside: Rows
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        # A weighted sum is a product, not a pass: what isn't needed is left out.
-        if isinstance(block, Columns):
-            return super().combine_apart(on_block, elsewhere, block, inside)
-        return inside.combine(on_block), self.combine(elsewhere)
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory for weighted sums; zero where no factor writes to it."""
+        result = empty(shape, dtype, self.device)
+        return result if sum(factor.n_columns for _, factor in self.factors) == self.n_columns else result.zero_()
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         rows, scale = self._scored(scale)
@@ -184,9 +188,9 @@ class GhostRows(StreamedRows):
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):
                 continue
-            part = factor if len(chosen) == factor.n_units else factor.units(chosen)
-            factors.append((begin, part))
-            begin += part.n_columns
+            for part in [factor] if len(chosen) == factor.n_units else factor.units(chosen):
+                factors.append((begin, part))
+                begin += part.n_columns
         return GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
