@@ -94,14 +94,13 @@ def data(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn((BATCH, *shape), generator=generator), torch.randint(10, (BATCH,), generator=generator)
 
 
-def stepper(module: nn.Module, batch: Any, variant: str) -> Callable[[], Any]:
+def stepper(module: nn.Module, batch: Any, variant: str, **params: Any) -> Callable[[], Any]:
+    """A training step; ``params`` of the net other than the variant's."""
     aggregator, group_size, gradients = VARIANTS[variant]
     net = RobustNeuralNetClassifier(
         module,
         criterion=nn.CrossEntropyLoss,
-        aggregator=aggregator,
-        group_size=group_size,
-        gradients=gradients,
+        **{"aggregator": aggregator, "group_size": group_size, "gradients": gradients, **params},
         lr=0.01,
         random_state=0,
         verbose=0,

@@ -50,8 +50,8 @@ _PARAMETERS = """
         How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
         went into the layers and what came back to them; the module must treat each sample by itself, which is looked
         at once, in evaluation mode. "micro_batches": a pass for each group. "auto": one pass where the module and the
-        loss are known to allow it and groups have no more than 32 samples, or 2 where a layer has no rule. The results
-        are the same but for rounding, and for what dropout draws.
+        loss are known to allow it and groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2
+        where a layer has no rule. The results are the same but for rounding, and for what dropout draws.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None

@@ -12,6 +12,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from skorch.dataset import get_len
 from skorch.utils import multi_indexing
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
@@ -37,9 +38,10 @@ PLAIN_LOSSES = (
 )
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
-#: Samples in a group up to which one pass is taken to be cheaper; where torch.func has to differentiate some layer for
-#: each sample.
-GROUP, GROUP_WITHOUT_RULE = 32, 2
+#: Samples in a group up to which one pass is taken to be cheaper; where a CPU has convolutions to do, which it does best
+#: for few samples at a time; and where torch.func has to differentiate some layer for each sample. Measured in
+#: benchmarks/results/group_passes.csv.
+GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
 #: Passes over written-out rows that an aggregation takes, in multiplications for each number.
@@ -66,7 +68,11 @@ def why_not(net: NeuralNet, y: Any) -> str | None:
 def is_cheaper(tape: Tape, slices: Slices) -> bool:
     """Whether one pass is likely to cost less than a pass for each group."""
     ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
-    return slices.longest <= (GROUP if ruled else GROUP_WITHOUT_RULE)
+    if not ruled:
+        return slices.longest <= GROUP_WITHOUT_RULE
+    convolves = any(isinstance(layer, _ConvNd) for _, layer in tape.layers)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
+    return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
 
 
 def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from skbgmd.aggregators.base import Aggregator
 from skbgmd.batches import Batch
 from skbgmd.corruption import BitFlip
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.onepass import group_rows, refuse_mixing
+from skbgmd.onepass import group_rows, is_cheaper, refuse_mixing
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices, even_slices
 
@@ -374,6 +374,24 @@ def test_layers_without_a_rule_take_one_pass_where_that_is_cheaper(
     np.testing.assert_allclose(found[0], found[1], atol=1e-4 * np.abs(found[1]).max())
     np.testing.assert_allclose(found[2], found[1], atol=1e-4 * np.abs(found[1]).max())
     assert len(passes) == (2 if group_size == 1 else 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "size", "cheaper"),
+    [
+        (partial(nn.Linear, 4, 2), 32, True),
+        (partial(nn.Linear, 4, 2), 33, False),
+        (Convolutional, 8, True),
+        (Convolutional, 9, False),
+        (Recurrent, 2, True),
+        (Recurrent, 3, False),
+    ],
+)
+def test_one_pass_is_for_groups_that_are_small_for_the_layers(module: Any, size: int, cheaper: bool) -> None:
+    with torch.random.fork_rng(devices=[]):
+        made = module()
+    tape = Tape(made, list(made.parameters()))
+    assert is_cheaper(tape, even_slices(3 * size, 3)) == cheaper
 
 
 def test_gradients_are_checked() -> None:
