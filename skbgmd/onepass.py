@@ -38,9 +38,9 @@ PLAIN_LOSSES = (
 )
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
-#: Samples in a group up to which one pass is taken to be cheaper; where a CPU has convolutions to do, which it does best
-#: for few samples at a time; and where torch.func has to differentiate some layer for each sample. Measured in
-#: benchmarks/results/group_passes.csv.
+#: Samples in a group up to which one pass is taken to be cheaper (benchmarks/results/group_passes.csv); where a CPU has
+#: convolutions to do, which it does best for few samples at a time; and where torch.func has to differentiate some
+#: layer for each sample.
 GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
