@@ -35,13 +35,15 @@ def group_weights(slices: Slices, weight: torch.Tensor | None) -> NDArray[np.flo
     return np.array([of_sample[part].sum() for part in slices])
 
 
-def loss_shares(batch: Any, slices: Slices, weights: NDArray[np.float64]) -> torch.Tensor:
-    """The part (n,) that each sample's loss has in its group's mean."""
+def loss_shares(losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArray[np.float64]) -> torch.Tensor:
+    """What each sample's loss, of losses (n, ...), adds to its group's mean, (n,)."""
+    each = losses if losses.ndim == 1 else losses.reshape(len(losses), -1).mean(dim=1)
     weight = getattr(batch, "weight", None)
-    if weight is None:
-        return torch.as_tensor(np.repeat(1.0 / slices.lengths, slices.lengths))
-    of_group = np.repeat(np.maximum(weights, 1e-300), slices.lengths)
-    return torch.as_tensor(weight.cpu().numpy() / of_group)
+    if weight is None and slices.longest == 1:
+        return each
+    of_group = slices.lengths if weight is None else np.maximum(weights, 1e-300)
+    of_sample = np.ones(len(each)) if weight is None else weight.cpu().numpy()
+    return each * torch.as_tensor(of_sample / np.repeat(of_group, slices.lengths)).to(each)
 
 
 def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:

@@ -238,8 +238,7 @@ def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArr
     Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
     """
     solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
-    space = GramSpace(gram, rows.weights)
-    return solution.weights, gram, space.distances(space.vector(solution.weights))
+    return solution.weights, gram, GramSpace(gram, rows.weights).distances(solution.position)
 
 
 def takes_gram_path(n: int, d: int) -> bool:

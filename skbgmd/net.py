@@ -216,7 +216,7 @@ class _RobustTraining(NeuralNet):
                 predicted = self.infer(X, **fit_params)
             with _reduction(self.criterion_, "none"):
                 each = self.get_loss(predicted, y, X=X, training=True)
-            each = each.reshape(len(each), -1).mean(dim=1) * loss_shares(batch, slices, weights).to(each)
+            each = loss_shares(each, batch, slices, weights)
             ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
         except GhostError:
             if self.gradients == "one_pass":
@@ -317,7 +317,8 @@ class _RobustTraining(NeuralNet):
     def _record(self, aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> None:
         record = {"aggregation_time": seconds}
         if aggregate.weights is not None:
-            least = np.argsort(aggregate.weights / np.maximum(weights, 1e-300))[: len(weights) // 2]
+            half = len(weights) // 2
+            least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
             record["distrusted_weight"] = float(aggregate.weights[least].sum())
         if aggregate.mass is not None:
             record["selected_mass"] = aggregate.mass

@@ -197,9 +197,8 @@ class Explicit(Factor):
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
     ) -> None:
         # One pass for both.
-        everywhere, rest = (torch.stack([on_units, elsewhere]) @ self.values).unbind()
-        lines = out.copy_(rest).view(self.n_units, self.width)
-        lines[units] = everywhere.view(self.n_units, self.width)[units]
+        everywhere, rest = (torch.stack([on_units, elsewhere]) @ self.values).view(2, self.n_units, self.width)
+        torch.where(_mask(units, self.n_units)[:, None], everywhere, rest, out=out.view(self.n_units, self.width))
 
 
 class Outer(Factor):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
-from skbgmd.ghost.factors import Factor, Outer
+from skbgmd.ghost.factors import FEW_COLUMNS, Explicit, Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.slices import Slices
 from skbgmd.streaming import StreamedRows, draw_in
@@ -272,15 +272,21 @@ class _SomeColumns(StreamedRows):
 
 def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch.Tensor]:
     """Gram matrices that add up to that of all factors."""
-    left = list(factors)
+    left, small = list(factors), []
     while left:
         factor = left.pop(0)
         if left and isinstance(factor, Outer) and factor.has_bias(left[0]):
             left.pop(0)
             # Of a layer's weights and bias at once: the bias is a weight of an input of one.
             yield factor.converted(dtype).gram(plus=1.0)
+        elif isinstance(factor, Explicit) and factor.n_columns <= FEW_COLUMNS:
+            small.append(factor.values)
         else:
             yield factor.converted(dtype).gram()
+    if small:
+        # In one product: calls are what takes time.
+        together = torch.cat(small, dim=1).to(dtype)
+        yield together @ together.T
 
 
 def _drawn_in(gram: Gram, reach: float) -> Gram:
