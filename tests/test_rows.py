@@ -8,7 +8,8 @@ import torch
 
 from skbgmd import streaming
 from skbgmd.columns import Columns
-from skbgmd.rows import PRODUCT_COLUMNS, DenseRows, MixedRows, Rows
+from skbgmd.mixed import MixedRows
+from skbgmd.rows import PRODUCT_COLUMNS, DenseRows, Rows
 
 
 @pytest.fixture
@@ -127,36 +128,6 @@ def test_a_subset_keeps_what_is_known(matrix):
     some = rows.subset(np.array([4, 1]))
     np.testing.assert_array_equal(some.gram().products, gram.products[[4, 1]][:, [4, 1]])
     np.testing.assert_array_equal(some.norms(), norms[[4, 1]])
-
-
-def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
-    matrix = torch.from_numpy(rng.normal(size=(6, 50)) + 0.3)
-    mixing = rng.dirichlet(np.ones(6), size=4)
-    rows = MixedRows(DenseRows(matrix), mixing, np.ones(4))
-    assert rows._mixed_squares() is not None
-    np.testing.assert_allclose(rows.norms(), np.linalg.norm(mixing @ matrix.numpy(), axis=1), rtol=1e-10)
-    opposite = torch.cat([matrix, -matrix])
-    halves = np.hstack([np.eye(6), np.eye(6) * (1 + 1e-9)])
-    cancelling = MixedRows(DenseRows(opposite), halves / halves.sum(axis=1, keepdims=True), np.ones(6))
-    assert cancelling._mixed_squares() is None
-    exact = np.linalg.norm(cancelling.mixing @ opposite.numpy(), axis=1)
-    np.testing.assert_allclose(cancelling.norms(), exact, rtol=1e-6)
-
-
-def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
-    matrix = torch.from_numpy(rng.normal(size=(20, 3000)).astype(np.float32))
-    mixing = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
-    exact = torch.from_numpy(mixing) @ matrix.double()
-    squares = torch.cdist(exact, exact).square().numpy()
-    rows = MixedRows(DenseRows(matrix), mixing, np.ones(20))
-    coarse = rows.gram(tol=1e-3)
-    assert not rows._own
-    assert np.abs(coarse.squared_distances() - squares).max() < 1e-3 * squares.max()
-    fine = rows.gram()
-    assert rows._own
-    assert np.abs(fine.squared_distances() - squares).max() < 1e-5 * squares.max()
-    assert rows.gram(tol=1e-3) is fine
 
 
 def test_norms_of_long_rows_keep_their_digits():

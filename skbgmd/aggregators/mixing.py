@@ -12,7 +12,8 @@ from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, chec
 from skbgmd.aggregators.geometric import GeometricMedian, step_seed
 from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
-from skbgmd.rows import MixedRows, Rows
+from skbgmd.mixed import MixedRows
+from skbgmd.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from skbgmd import block_geometric_median, geometric_median, streaming
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
 from skbgmd.aggregators.geometric import step_seed
-from skbgmd.rows import DenseRows, MixedRows
+from skbgmd.mixed import MixedRows
+from skbgmd.rows import DenseRows
 
 
 def dense(X, weights=None):

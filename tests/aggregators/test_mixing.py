@@ -15,7 +15,8 @@ from skbgmd.aggregators import (
     MixingState,
     NearestNeighborMixing,
 )
-from skbgmd.rows import DenseRows, MixedRows
+from skbgmd.mixed import MixedRows
+from skbgmd.rows import DenseRows
 
 
 def dense(X, weights=None):

@@ -1,0 +1,104 @@
+"""Rows that are weighted means of other rows: what mixings hand on to the rule behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skbgmd.arrays import empty
+from skbgmd.columns import Columns, Units
+from skbgmd.gram import FloatArray, Gram
+from skbgmd.rows import Rows
+from skbgmd.streaming import StreamedRows
+
+
+class MixedRows(StreamedRows):
+    """Weighted means of other rows, ``mixing @ rows``, never formed but a chunk of columns at a time.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows to mix, all of them finite.
+    mixing : ndarray of shape (m, n)
+        Non-negative; each line adds up to one.
+    weights : ndarray of shape (m,)
+        Weights of the mixed rows.
+    """
+
+    def __init__(self, rows: Rows, mixing: FloatArray, weights: FloatArray) -> None:
+        self.rows, self.mixing, self.weights = rows, mixing, weights
+        self.n_rows, self.n_columns, self.device = len(mixing), rows.n_columns, rows.device
+        self.units = rows.units
+        # Means of rows of several classes.
+        self.labels = None
+        sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
+        self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
+        self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)
+        #: Whether the Gram matrix is of the mixed rows' own products.
+        self._own = False
+
+    def chunk(self, part: slice) -> torch.Tensor:
+        return self.columns(torch.arange(part.start, part.stop, device=self.device))
+
+    def columns(self, index: torch.Tensor) -> torch.Tensor:
+        return self._factors @ self.rows.columns(index).to(self.dtype)
+
+    def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        for part, chunk in self.rows.column_chunks():
+            # Memory that was written before costs less to write again.
+            if self._buffer is None or self._buffer.numel() < self.n_rows * chunk.shape[1]:
+                self._buffer = empty((self.n_rows * chunk.shape[1],), self.dtype, self.device)
+            mixed = self._buffer[: self.n_rows * chunk.shape[1]].view(self.n_rows, chunk.shape[1])
+            yield part, torch.mm(self._factors, chunk.to(self.dtype), out=mixed)
+
+    def row(self, index: int) -> torch.Tensor:
+        return self.rows.combine(self.mixing[index])
+
+    def block(self, columns: Columns | Units) -> MixedRows:
+        return MixedRows(self.rows.block(columns), self.mixing, self.weights)
+
+    def subset(self, index: NDArray[np.intp]) -> MixedRows:
+        return MixedRows(self.rows, self.mixing[index], self.weights[index])
+
+    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return self.rows.combine(weights @ self.mixing)
+
+    def norms(self, run_length: int = 1) -> FloatArray:
+        if self._norms is None:
+            squares = self._mixed_squares()
+            self._norms = super().norms() if squares is None else np.sqrt(squares)
+        return self._norms
+
+    def _mixed_squares(self) -> FloatArray | None:
+        """Squared norms from the rows' Gram matrix and norms, without a pass; None where digits cancel.
+
+        The Gram matrix is about some centre ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
+        Means of ``|x_i|^2`` less the spread, ``sum_j m_j |x_j - m x|^2``, need neither ``c`` nor ``s``.
+        """
+        gram, norms = self.rows.gram(), self.rows.norms()
+        if gram.unit != 1.0 or gram.drawn is not None:
+            return None
+        first = self.mixing @ norms**2
+        spread = self.mixing @ np.diagonal(gram.products) - np.einsum(
+            "ij,ij->i", self.mixing @ gram.products, self.mixing
+        )
+        squares = first - spread
+        enough = np.isfinite(first) & (squares > max(1e-3, 1e4 * gram.rounding) * first)
+        return squares if enough.all() else None
+
+    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
+        # The mixed rows' Gram matrix is M K M^T: no pass over the columns.
+        if about is not None:
+            return self.rows.gram(about @ self.mixing).mixed(self.mixing)
+        if self._gram is None:
+            self._gram = self.rows.gram(tol=tol).mixed(self.mixing)
+        # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in float32
+        # the means' own products are cheaper than more digits of the rows'.
+        if self._own or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
+            return self._gram
+        self._gram, self._own = None, True
+        self._gram = super().gram()
+        return self._gram
