@@ -299,7 +299,9 @@ def block_step(
     if memory is not None:
         moved += memory
     index = part.columns.indices
-    return torch.zeros_like(moved).index_copy_(0, index, moved[index]), moved.index_fill_(0, index, 0.0)
+    step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
+    # A copy, for it lasts: what moves may be a part of something larger.
+    return step, moved.index_fill(0, index, 0.0)
 
 
 def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:

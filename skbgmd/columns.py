@@ -103,15 +103,20 @@ class Units:
         return torch.from_numpy(columns).to(self.device)
 
     @cached_property
-    def _length(self) -> int:
-        return int(self.sizes[self.chosen].sum())
+    def _stops(self) -> NDArray[np.int64]:
+        """Zero, and where the chosen units end among themselves."""
+        return np.append(0, np.cumsum(self.sizes[self.chosen]))
 
     def __len__(self) -> int:
-        return self._length
+        return int(self._stops[-1])
 
     def at(self, column: int) -> int:
         """The unit that begins at a column, or the number of units at the end."""
         return int(self.starts.searchsorted(column))
+
+    def before(self, column: int) -> int:
+        """How many chosen columns lie before a unit that begins at a column."""
+        return int(self._stops[self.chosen.searchsorted(self.at(column))])
 
     def choose(self, keys: torch.Tensor, k: int) -> Units:
         """The units with the largest keys, as many as it takes for k columns."""

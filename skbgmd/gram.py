@@ -98,12 +98,14 @@ class Gram:
 
 
 def middle(values: FloatArray) -> float:
-    """The lower median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
+    """The upper median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
+
+    Of two distances, one of which is that of a row to itself, it is the one that says something.
 
     Examples
     --------
     >>> middle(np.array([4.0, 1.0, 9.0, 2.0]))
-    2.0
+    4.0
     """
-    at = (len(values) - 1) // 2
+    at = len(values) // 2
     return float(np.partition(values, at)[at])

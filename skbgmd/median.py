@@ -246,9 +246,9 @@ def takes_gram_path(n: int, d: int) -> bool:
 
     The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
     ten passes of n d, and a copy in float64. Measured (``benchmarks/results/paths.md``), R^d is ahead up to 100 columns
-    at any number of rows, and the two are level at 400. From 1000 columns on the Gram matrix is ahead as long as
-    there are at most half as many rows, by 1.3 to 3 times; they are level at 2500 rows of 5000 columns. With as many
-    rows as columns R^d is ahead.
+    at any number of rows, and the two are level at 400 rows of 400 columns. From 1000 columns on the Gram matrix is
+    ahead as long as there are at most half as many rows, by 1.3 to 3 times; the two are level at 2500 rows of 5000
+    columns. With as many rows as columns R^d is ahead.
     """
     return d >= 1000 and 2 * n <= d
 

@@ -25,7 +25,7 @@ NORM_COLUMNS = 1 << 13
 ROWS_A_THREAD = 64
 #: Rows whose weighted sums are taken at once where there are several sums.
 COMBINED_ROWS = 64
-#: Columns that are multiplied at once: few enough for a piece of 32 rows to stay near.
+#: Columns that are multiplied at once, about: few enough for a piece of 32 rows to stay near.
 PRODUCT_COLUMNS = 1 << 12
 #: Pieces are of so many columns or a multiple: lines that begin where memory's do.
 EVEN_COLUMNS = 16
@@ -250,7 +250,7 @@ class DenseRows(StreamedRows):
         if not as_they_are or self.n_rows > STRIPE_ROWS or self.matrix.stride(1) != 1:
             return super()._products(center, dtype, scale)
         # All pieces in one call: with few rows it is calls that take time. Even pieces leave next to nothing over.
-        n_pieces = max(1, self.n_columns // PRODUCT_COLUMNS)
+        n_pieces = max(1, round(self.n_columns / PRODUCT_COLUMNS))
         width = self.n_columns // n_pieces
         width -= width % EVEN_COLUMNS if width > EVEN_COLUMNS else 0
         whole = n_pieces * width

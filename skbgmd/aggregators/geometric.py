@@ -189,8 +189,10 @@ class BlockGeometricMedian(Aggregator):
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
         state = state or BlockState()
+        # What was left out before counts only where it is kept.
+        before = state.memory if self.complement == "memory" else None
         if self.beta < 1.0 and self.block == "coordinate":
-            take_norms(rows, self.selection, self.run_length, state.memory)
+            take_norms(rows, self.selection, self.run_length, before)
         # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
         usable = usable_rows(rows, rows.gram().finite if self.beta == 1.0 else rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
@@ -201,7 +203,7 @@ class BlockGeometricMedian(Aggregator):
             clip=self.clip_scores,
             run_length=self.run_length,
             units=rows.units if self.block == "unit" else None,
-            memory=state.memory,
+            memory=before,
             generator=self._generator(state.step, rows.device),
         )
         inside = some if len(block) == some.n_columns else some.block(block)
@@ -214,7 +216,7 @@ class BlockGeometricMedian(Aggregator):
             )
             after = replace(after, scale=scale)
         part, clip = BlockPart(block, inside, on_block), None
-        if self.huber is not None and self.beta < 1.0:
+        if self.huber is not None and len(block) < some.n_columns:
             norms = outside_norms(some, part)
             limit = state.outside.after(lower_weighted_median(norms, some.weights))
             clip, after = factors_to(self.huber * limit.value, norms), replace(after, outside=limit)
@@ -223,7 +225,7 @@ class BlockGeometricMedian(Aggregator):
             part,
             complement=self.complement,
             memory_rule=self.memory_rule,
-            memory=state.memory,
+            memory=before,
             outside=clip,
         )
         weights = np.zeros(rows.n_rows)

@@ -22,8 +22,8 @@ from skbgmd.arrays import empty
 CHUNK_ELEMENTS = 1 << 22
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
 FEW_COLUMNS = 512
-#: Columns of adjacent units from which they are taken as they lie; fewer are copied together.
-LONG_RUN = 256
+#: Elements of adjacent units from which they are taken as they lie; fewer are copied together, for calls take time.
+LONG_RUN = 1 << 18
 #: Rows of a Gram matrix that are computed at a time, of which what follows beyond them is mirrored.
 STRIPE_ROWS = 64
 
@@ -52,7 +52,7 @@ class Factor(ABC):
 
     @abstractmethod
     def converted(self, dtype: torch.dtype) -> Factor:
-        """The same in another dtype."""
+        """The same in some dtype: itself, if that is its own."""
 
     @abstractmethod
     def rows(self, index: torch.Tensor) -> Factor:
@@ -164,7 +164,7 @@ class Explicit(Factor):
         return Explicit(values.reshape(len(values), -1, self.width))
 
     def converted(self, dtype: torch.dtype) -> Explicit:
-        return self._like(self.values.to(dtype))
+        return self if self.values.dtype == dtype else self._like(self.values.to(dtype))
 
     def rows(self, index: torch.Tensor) -> Explicit:
         return self._like(self.values[index])
@@ -178,7 +178,7 @@ class Explicit(Factor):
     def units(self, index: torch.Tensor) -> list[Factor]:
         chosen = index.cpu().numpy()
         stops = np.append(np.flatnonzero(np.diff(chosen) > 1) + 1, len(chosen))
-        if len(chosen) * self.width < LONG_RUN * len(stops):
+        if self.n_rows * len(chosen) * self.width < LONG_RUN * len(stops):
             return [self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
         firsts, lasts = chosen[np.append(0, stops[:-1])], chosen[stops - 1]
@@ -222,7 +222,8 @@ class Outer(Factor):
         return (self.left, self.right)
 
     def converted(self, dtype: torch.dtype) -> Outer:
-        return Outer(self.left.to(dtype), self.right.to(dtype))
+        same = self.left.dtype == self.right.dtype == dtype
+        return self if same else Outer(self.left.to(dtype), self.right.to(dtype))
 
     def rows(self, index: torch.Tensor) -> Outer:
         return Outer(self.left[index], self.right[index])
@@ -373,6 +374,8 @@ class Lookup(Factor):
         return (self.values,)
 
     def converted(self, dtype: torch.dtype) -> Lookup:
+        if self.values.dtype == dtype:
+            return self
         return Lookup(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
 
     def rows(self, index: torch.Tensor) -> Lookup:

@@ -65,6 +65,7 @@ class GhostRows(StreamedRows):
         self.device = device or (parts[0].device if parts else torch.device("cpu"))
         wide = any(part.dtype == torch.float64 for part in parts)
         self.dtype = torch.float64 if wide else torch.float32
+        self.factors = [(start, factor.converted(self.dtype)) for start, factor in self.factors]
 
     # ---- of the protocol, through factors ---------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class GhostRows(StreamedRows):
     def _squares_in(self, dtype: torch.dtype) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for _, factor in self.factors:
-            total += (factor if dtype == self.dtype else factor.converted(dtype)).squared_norms()
+            total += factor.converted(dtype).squared_norms()
         found: FloatArray = total.cpu().numpy()
         return found
 
@@ -183,15 +184,17 @@ class GhostRows(StreamedRows):
         """The rows on some columns; whole units keep the factors, other columns are written out when asked for."""
         if isinstance(columns, Columns):
             return _SomeColumns(self, columns.indices)
-        factors, begin = [], 0
+        factors = []
         for start, factor in self.factors:
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):
                 continue
+            # Chosen columns that no factor covers lie between.
+            begin = columns.before(start)
             for part in [factor] if len(chosen) == factor.n_units else factor.units(chosen):
                 factors.append((begin, part))
                 begin += part.n_columns
-        return GhostRows(factors, self.n_rows, begin, self.weights, device=self.device)
+        return GhostRows(factors, self.n_rows, len(columns), self.weights, device=self.device)
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
         at = torch.as_tensor(index, device=self.device)

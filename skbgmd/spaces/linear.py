@@ -57,7 +57,7 @@ def solve_positive(matrix: Any, right: Any) -> Any:
     It is singular on collinear data only, where the residual is the way to the optimum.
     """
     if isinstance(matrix, np.ndarray):
-        _, solution, failed = dposv(matrix.T, right)  # LAPACK's order of a symmetric matrix, without a copy
+        _, solution, failed = dposv(matrix.T, right)  # LAPACK's order of a symmetric matrix
         return right * math.nan if failed else solution
     factor, failed = torch.linalg.cholesky_ex(matrix)
     return right * math.nan if failed else torch.cholesky_solve(right[:, None], factor)[:, 0]

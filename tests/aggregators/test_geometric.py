@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from skbgmd import block_geometric_median, geometric_median, streaming
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
 from skbgmd.aggregators.geometric import step_seed
+from skbgmd.columns import Units
 from skbgmd.mixed import MixedRows
 from skbgmd.rows import DenseRows
 
@@ -205,3 +206,29 @@ def test_the_published_rule_is_algorithm_1(rng):
     second, _ = aggregator(dense(X), state)
     expected = block_geometric_median(X, beta=0.2, **paper, memory=expected.memory, random_state=step_seed(3, 1))
     np.testing.assert_allclose(second.vector, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [GeometricMedian(), BlockGeometricMedian(0.2), BlockGeometricMedian(0.2, huber=1.0)])
+def test_of_two_rows_neither_is_thrown_away(rule):
+    generator = torch.Generator().manual_seed(0)
+    shared = 3.0 * torch.randn(500, generator=generator)
+    aggregate, _ = rule(DenseRows(shared + torch.randn(2, 500, generator=generator)))
+    assert min(aggregate.weights) > 0.3
+
+
+@pytest.mark.parametrize("params", [{}, {"run_length": 8}, {"block": "unit"}])
+def test_a_block_that_turns_out_to_be_all_columns(params):
+    X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    rows = DenseRows(X, units=Units.of([torch.zeros(3, 2)]))
+    aggregate, _ = BlockGeometricMedian(0.9, huber=1.0, **params)(rows)
+    whole, _ = BlockGeometricMedian(1.0, huber=1.0)(rows)
+    torch.testing.assert_close(aggregate.vector, whole.vector)
+    assert aggregate.block is None
+
+
+def test_memory_counts_only_where_it_is_kept():
+    X = torch.randn(8, 40, generator=torch.Generator().manual_seed(0))
+    _, state = BlockGeometricMedian(0.2, complement="memory")(DenseRows(X))
+    assert state.memory.untyped_storage().size() == 4 * 40
+    rule = BlockGeometricMedian(0.2)
+    torch.testing.assert_close(rule(DenseRows(X), state)[0].vector, rule(DenseRows(X))[0].vector)

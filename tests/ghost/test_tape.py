@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.columns import Columns, Units
 from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
+from skbgmd.ghost import factors as factors_module
 from skbgmd.ghost.factors import Outer
+from skbgmd.rows import DenseRows
 
 
 @pytest.fixture(autouse=True)
@@ -481,7 +484,8 @@ def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
     np.testing.assert_allclose(gram.unit**2 * gram.products, exact @ exact.T, rtol=1e-6, atol=1e44)
 
 
-def test_runs_of_wide_units_are_not_copied() -> None:
+def test_runs_of_wide_units_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(factors_module, "LONG_RUN", 3000)
     values = made((5, 9, 300), torch.float32, 0)
     parts = Explicit(values).units(torch.tensor([0, 1, 2, 5, 6]))
     assert [part.n_units for part in parts] == [3, 2]
@@ -501,3 +505,34 @@ def test_sums_apart_leave_out_what_is_not_finite() -> None:
         expected = torch.as_tensor(elsewhere) @ written
         expected[2:4] = (torch.as_tensor(on_block) @ written)[2:4]
         close(rows.combine_apart(on_block, elsewhere, block), expected, 1e-6, 1.0)
+
+
+class _Mixed(nn.Module):
+    """A layer in single precision, one in double, and one that isn't used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.last = nn.Linear(8, 6), nn.Linear(3, 4), nn.Linear(6, 5).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.first(x).double())
+        return result
+
+
+@pytest.mark.parametrize("selection", ["top", "uniform"])
+@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection: str, complement: str) -> None:
+    module, x = _Mixed(), made((16, 8), torch.float32, 0)
+    parameters = list(module.parameters())
+    with Tape(module, parameters) as tape:
+        losses = loss(module(x))
+    units = Units.of(parameters)
+    rows = GhostRows(tape.factors(losses), 16, units.total, units=units)
+    dense = DenseRows(rows.chunk(slice(0, units.total)), units=units)
+    rule = BlockGeometricMedian(0.4, selection=selection, block="unit", complement=complement, random_state=0)
+    (found, after), (expected, exact) = rule(rows), rule(dense)
+    np.testing.assert_array_equal(found.block, expected.block)
+    np.testing.assert_allclose(found.vector, expected.vector, atol=1e-6)
+    if complement == "memory":
+        np.testing.assert_allclose(after.memory, exact.memory, atol=1e-6)
+        assert after.memory.untyped_storage().size() == 8 * units.total
