@@ -48,6 +48,8 @@ class Columns:
         return columns[: len(self)]
 
     def __len__(self) -> int:
+        if self.length >= self.total and len(self.runs):
+            return self.total  # without a look at the run: it may be on another device
         full = len(self.runs) * self.length
         return full - (-self.total % self.length) if self._ends_early else full
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -48,3 +50,17 @@ def test_runs_at_the_end_of_the_matrix() -> None:
     assert len(columns) == 5
     assert columns.device == torch.device("cpu")
     assert np.array_equal(Columns(torch.tensor([1, 4]), 1, 8).indices, [1, 4])
+
+
+def test_all_columns_are_one_run_and_none_of_them_are_none() -> None:
+    whole = Columns.all(5, torch.device("cpu"))
+    assert len(whole) == 5
+    assert whole.indices.tolist() == [0, 1, 2, 3, 4]
+    assert len(Columns(torch.tensor([], dtype=torch.int64), 1, 1)) == 0
+
+
+def test_chosen_columns_before_a_unit() -> None:
+    units = Units.of([torch.zeros(3, 4), torch.zeros(2)])
+    chosen = replace(units, chosen=np.array([0, 2, 4]))
+    assert [chosen.before(column) for column in (0, 4, 8, 12, 13, 14)] == [0, 4, 4, 8, 8, 9]
+    assert len(chosen) == 9

@@ -202,6 +202,8 @@ def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
     return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
@@ -216,7 +218,7 @@ class _Recorder:
         differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
         if not differentiable:
             return
-        given = _tensors((args, kwargs))
+        given = _tensors(args[0] if len(args) == 1 and not kwargs else (args, kwargs))
         rule = rule_of(layer)
         # What follows may change it in place.
         outputs = [] if rule is not None else [value.detach().clone() for value in everything]
