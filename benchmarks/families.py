@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from cases import RUN_LENGTHS, Case, NamedCase, StepCase, gradient_cases, median_cases, path_cases, step_cases
-from measure import in_turns, peak_extra_memory, proved_gap, ratio
+from measure import REST, in_turns, peak_extra_memory, proved_gap, ratio
 
 import skbgmd.median
 from skbgmd import block_geometric_median, geometric_median
@@ -18,8 +18,6 @@ from skbgmd.rows import DenseRows
 Row = dict[str, Any]
 
 TOL = 1e-6
-#: Seconds after which idle threads of another library have stopped spinning.
-REST = 0.2
 #: Where a call takes longer than a second, so many rounds are enough.
 SLOW, SLOW_REPEATS = 1.0, 3
 #: Processes whose median a peak of memory is; it varies less than times do.

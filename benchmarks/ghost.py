@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import environment
+from measure import REST, environment, in_turns
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -206,14 +206,9 @@ def fits(rounds: int, epochs: int) -> list[dict[str, Any]]:
         "beta=0.1": lambda: BlockGMDClassifier(max_epochs=epochs, beta=0.1, **common),
         "groups of 32": lambda: BlockGMDClassifier(max_epochs=epochs, group_size=32, **common),
     }
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(rounds):
-        for name, make in models.items():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                start = time.perf_counter()
-                make().fit(X, y)
-            times[name].append(time.perf_counter() - start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        times = in_turns({name: lambda make=make: make().fit(X, y) for name, make in models.items()}, rounds, rest=REST)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     return [
         {

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+#: Seconds after which idle threads of another library have stopped spinning.
+REST = 0.2
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "geom-median", "skbgmd")
 
 
@@ -41,7 +43,8 @@ def in_turns(
     repeated within its turn, and the mean taken. Without ``warm_up`` no round goes before and nothing is repeated.
 
     Idle threads of NumPy's libraries and torch's spin for a while, at the cost of whoever comes next: with ``rest``
-    each turn of a call that is shorter begins with so many seconds of calls that aren't counted.
+    each turn of a call that is shorter begins with so many seconds of calls that aren't counted, and of one that is
+    longer with as many of sleep.
     """
     once = {name: seconds(call) if warm_up else rest for name, call in calls.items()}
     numbers = {name: max(1, int(0.02 / once[name])) if warm_up else 1 for name in calls}
@@ -49,6 +52,8 @@ def in_turns(
     for _ in range(repeats):
         for name, call in calls.items():
             begin = time.perf_counter()
+            if once[name] >= rest > 0.0:
+                time.sleep(rest)
             while once[name] < rest and time.perf_counter() - begin < rest:
                 call()
             times[name].append(seconds(call, numbers[name]))

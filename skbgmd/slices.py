@@ -29,6 +29,20 @@ class Slices(tuple[slice, ...]):
     def longest(self) -> int:
         return int(self.lengths.max())
 
+    @cached_property
+    def table(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """What each slice holds, a line each (s, longest), and where that is more than a repeated last element.
+
+        Examples
+        --------
+        >>> index, used = Slices([slice(0, 3), slice(3, 5)]).table
+        >>> index.tolist(), used.tolist()
+        ([[0, 1, 2], [3, 4, 4]], [[True, True, True], [True, True, False]])
+        """
+        lengths, places = self.lengths[:, None], np.arange(self.longest)
+        starts = np.array([[part.start] for part in self])
+        return starts + np.minimum(places, lengths - 1), places < lengths
+
 
 @lru_cache(maxsize=64)
 def even_slices(n: int, parts: int) -> Slices:

@@ -208,13 +208,11 @@ class GhostRows(StreamedRows):
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
         """Sums of the rows of each group, groups following one another, with weights of their own."""
         parts = groups if isinstance(groups, Slices) else Slices(groups)
-        size = longest = parts.longest
+        size = parts.longest
         if size == parts.shortest and len(parts) * size == self.n_rows:
             stacked = [(start, factor if size == 1 else factor.stacked(size)) for start, factor in self.factors]
             return GhostRows(stacked, len(groups), self.n_columns, weights, units=self.units, device=self.device)
-        index = torch.tensor([[min(g.start + i, g.stop - 1) for i in range(longest)] for g in groups])
-        used = torch.tensor([[g.start + i < g.stop for i in range(longest)] for g in groups])
-        index, used = index.to(self.device), used.to(self.device)
+        index, used = (torch.from_numpy(table).to(self.device) for table in parts.table)
         factors = [(start, factor.grouped(index, used)) for start, factor in self.factors]
         return GhostRows(factors, len(groups), self.n_columns, weights, units=self.units, device=self.device)
 
