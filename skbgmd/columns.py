@@ -134,11 +134,11 @@ class Units:
         lengths = torch.from_numpy(self.sizes).to(values.device)
         return torch.segment_reduce(values, "sum", lengths=lengths)
 
-    def within(self, start: int, stop: int) -> torch.Tensor:
+    def within(self, start: int, stop: int) -> NDArray[np.int64]:
         """Chosen units among the columns from ``start`` to ``stop``, counted from there."""
         first, last = self.at(start), self.at(stop)
         low, high = self.chosen.searchsorted((first, last)).tolist()
-        return torch.from_numpy(self.chosen[low:high] - first).to(self.device)
+        return self.chosen[low:high] - first
 
 
 def sums_of_runs(values: torch.Tensor, length: int) -> torch.Tensor:

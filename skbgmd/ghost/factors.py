@@ -15,9 +15,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
 
+#: Numbers of units, on the CPU: which they are is known there, and goes to the device, never back.
+IntArray = NDArray[np.int64]
 #: Elements of gradients that are written out at a time, and of products of positions.
 CHUNK_ELEMENTS = 1 << 22
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
@@ -67,7 +70,7 @@ class Factor(ABC):
         """Sums of each ``size`` rows in turn."""
 
     @abstractmethod
-    def units(self, index: torch.Tensor) -> list[Factor]:
+    def units(self, index: IntArray) -> list[Factor]:
         """Factors of some of the units, ascending; together they have them all."""
 
     @abstractmethod
@@ -80,7 +83,7 @@ class Factor(ABC):
 
     @abstractmethod
     def combine_apart(
-        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
         """As :meth:`combine`, with weights of their own for some units, ascending."""
 
@@ -175,13 +178,13 @@ class Explicit(Factor):
     def stacked(self, size: int) -> Explicit:
         return self._like(self.values.view(-1, size, self.n_columns).sum(dim=1))
 
-    def units(self, index: torch.Tensor) -> list[Factor]:
-        chosen = index.cpu().numpy()
-        stops = np.append(np.flatnonzero(np.diff(chosen) > 1) + 1, len(chosen))
-        if self.n_rows * len(chosen) * self.width < LONG_RUN * len(stops):
-            return [self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, index])]
+    def units(self, index: IntArray) -> list[Factor]:
+        stops = np.append(np.flatnonzero(np.diff(index) > 1) + 1, len(index))
+        if self.n_rows * len(index) * self.width < LONG_RUN * len(stops):
+            at = torch.from_numpy(index).to(self.values.device)
+            return [self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, at])]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
-        firsts, lasts = chosen[np.append(0, stops[:-1])], chosen[stops - 1]
+        firsts, lasts = index[np.append(0, stops[:-1])], index[stops - 1]
         return [self._like(self.explicit(slice(first, last + 1))) for first, last in zip(firsts, lasts, strict=True)]
 
     def explicit(self, part: slice) -> torch.Tensor:
@@ -194,11 +197,13 @@ class Explicit(Factor):
         torch.mv(self.values.T, weights, out=out)
 
     def combine_apart(
-        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
         # One pass for both.
         everywhere, rest = (torch.stack([on_units, elsewhere]) @ self.values).view(2, self.n_units, self.width)
-        torch.where(_mask(units, self.n_units)[:, None], everywhere, rest, out=out.view(self.n_units, self.width))
+        torch.where(
+            _mask(units, self.n_units, out.device)[:, None], everywhere, rest, out=out.view(self.n_units, self.width)
+        )
 
 
 class Outer(Factor):
@@ -239,9 +244,10 @@ class Outer(Factor):
         positions = size * self.positions
         return Outer(self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width))
 
-    def units(self, index: torch.Tensor) -> list[Factor]:
+    def units(self, index: IntArray) -> list[Factor]:
         # Along whichever axis is contiguous.
-        return [Outer(self.left.transpose(1, 2)[:, index].transpose(1, 2), self.right)]
+        at = torch.from_numpy(index).to(self.left.device)
+        return [Outer(self.left.transpose(1, 2)[:, at].transpose(1, 2), self.right)]
 
     def explicit(self, part: slice) -> torch.Tensor:
         left = self.left[:, :, part]
@@ -253,9 +259,9 @@ class Outer(Factor):
         self._sum(self.left * weights[:, None, None], out)
 
     def combine_apart(
-        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        chosen = _mask(units, self.n_units)
+        chosen = _mask(units, self.n_units, out.device)
         self._sum(self.left * torch.where(chosen, on_units[:, None], elsewhere[:, None])[:, None], out)
 
     def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
@@ -393,10 +399,10 @@ class Lookup(Factor):
     def stacked(self, size: int) -> Lookup:
         return Lookup.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
 
-    def units(self, index: torch.Tensor) -> list[Factor]:
-        new = torch.full((self.n_units,), -1, device=self.unit.device)
-        new[index] = torch.arange(len(index), device=self.unit.device)
-        unit = new[self.unit]
+    def units(self, index: IntArray) -> list[Factor]:
+        new = np.full(self.n_units, -1)
+        new[index] = np.arange(len(index))
+        unit = torch.from_numpy(new).to(self.unit.device)[self.unit]
         kept = unit >= 0
         return [Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
 
@@ -426,9 +432,9 @@ class Lookup(Factor):
         self._sum(weights[self.row], out)
 
     def combine_apart(
-        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: torch.Tensor, out: torch.Tensor
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        chosen = _mask(units, self.n_units)
+        chosen = _mask(units, self.n_units, out.device)
         self._sum(torch.where(chosen[self.unit], on_units[self.row], elsewhere[self.row]), out)
 
     def _sum(self, of_entries: torch.Tensor, out: torch.Tensor) -> None:
@@ -444,11 +450,11 @@ class Lookup(Factor):
         return values.new_zeros((n, *values.shape[1:])).index_add_(0, index, values)
 
 
-def _mask(index: torch.Tensor, n: int) -> torch.Tensor:
+def _mask(index: IntArray, n: int, device: torch.device) -> torch.Tensor:
     """Which of n things are among some."""
-    mask = torch.zeros(n, dtype=torch.bool, device=index.device)
+    mask = np.zeros(n, dtype=bool)
     mask[index] = True
-    return mask
+    return torch.from_numpy(mask).to(device)
 
 
 def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:
