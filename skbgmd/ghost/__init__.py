@@ -1,6 +1,7 @@
 """Gradients of single samples by one forward and backward pass, without writing them out."""
 
-from skbgmd.ghost.factors import Explicit, Factor, Lookup, Outer
+from skbgmd.ghost.factors import Explicit, Factor, Outer
+from skbgmd.ghost.lookup import Lookup
 from skbgmd.ghost.rows import GhostRows
 from skbgmd.ghost.rules import register_rule
 from skbgmd.ghost.tape import GhostError, Tape

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ class Explicit(Factor):
         # One pass for both.
         everywhere, rest = (torch.stack([on_units, elsewhere]) @ self.values).view(2, self.n_units, self.width)
         torch.where(
-            _mask(units, self.n_units, out.device)[:, None], everywhere, rest, out=out.view(self.n_units, self.width)
+            mask_of(units, self.n_units, out.device)[:, None], everywhere, rest, out=out.view(self.n_units, self.width)
         )
 
 
@@ -261,7 +261,7 @@ class Outer(Factor):
     def combine_apart(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        chosen = _mask(units, self.n_units, out.device)
+        chosen = mask_of(units, self.n_units, out.device)
         self._sum(self.left * torch.where(chosen, on_units[:, None], elsewhere[:, None])[:, None], out)
 
     def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
@@ -352,105 +352,7 @@ class Outer(Factor):
         return super().entries(unit, place)
 
 
-class Lookup(Factor):
-    """Gradients of an embedding: each row touches the units that it looked up.
-
-    Parameters
-    ----------
-    row, unit : tensors of shape (m,), int64
-        Row and unit of each entry; no pair twice.
-    values : tensor of shape (m, width)
-        The gradient with respect to that unit.
-    n_rows, n_units : int
-    """
-
-    def __init__(self, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> None:
-        self.row, self.unit, self.values = row, unit, values
-        self.n_rows, self.n_units, self.width = n_rows, n_units, values.shape[1]
-
-    @classmethod
-    def of(cls, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> Self:
-        """From entries of which several may have the same row and unit; they are added up."""
-        pairs, place = torch.unique(row * n_units + unit, return_inverse=True)
-        summed = values.new_zeros((len(pairs), values.shape[1])).index_add_(0, place, values)
-        return cls(pairs // n_units, pairs % n_units, summed, n_rows, n_units)
-
-    @property
-    def parts(self) -> tuple[torch.Tensor, ...]:
-        return (self.values,)
-
-    def converted(self, dtype: torch.dtype) -> Lookup:
-        if self.values.dtype == dtype:
-            return self
-        return Lookup(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
-
-    def rows(self, index: torch.Tensor) -> Lookup:
-        new = torch.full((self.n_rows,), -1, device=self.row.device)
-        new[index] = torch.arange(len(index), device=self.row.device)
-        row = new[self.row]
-        kept = row >= 0
-        return Lookup(row[kept], self.unit[kept], self.values[kept], len(index), self.n_units)
-
-    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Lookup:
-        group = torch.empty(self.n_rows, dtype=torch.int64, device=self.row.device)
-        group[index[used]] = torch.arange(len(index), device=group.device)[:, None].expand_as(index)[used]
-        return Lookup.of(group[self.row], self.unit, self.values, len(index), self.n_units)
-
-    def stacked(self, size: int) -> Lookup:
-        return Lookup.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
-
-    def units(self, index: IntArray) -> list[Factor]:
-        new = np.full(self.n_units, -1)
-        new[index] = np.arange(len(index))
-        unit = torch.from_numpy(new).to(self.unit.device)[self.unit]
-        kept = unit >= 0
-        return [Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
-
-    def explicit(self, part: slice) -> torch.Tensor:
-        here = (self.unit >= part.start) & (self.unit < part.stop)
-        dense = self.values.new_zeros((self.n_rows, part.stop - part.start, self.width))
-        dense[self.row[here], self.unit[here] - part.start] = self.values[here]
-        return dense.flatten(1)
-
-    def _used(self) -> Lookup:
-        """The same with the units that are used and no others."""
-        used, unit = torch.unique(self.unit, return_inverse=True)
-        return Lookup(self.row, unit, self.values, self.n_rows, len(used))
-
-    def gram(self) -> torch.Tensor:
-        if not len(self.row):
-            return self.values.new_zeros((self.n_rows, self.n_rows))
-        return super(Lookup, self._used()).gram()
-
-    def squared_norms(self) -> torch.Tensor:
-        return self._add_up(self.values.square().sum(dim=1), self.row, self.n_rows)
-
-    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
-        return self._add_up(self.values.square().sum(dim=1) * weights[self.row], self.unit, self.n_units)
-
-    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
-        self._sum(weights[self.row], out)
-
-    def combine_apart(
-        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
-    ) -> None:
-        chosen = _mask(units, self.n_units, out.device)
-        self._sum(torch.where(chosen[self.unit], on_units[self.row], elsewhere[self.row]), out)
-
-    def _sum(self, of_entries: torch.Tensor, out: torch.Tensor) -> None:
-        lines = out.zero_().view(self.n_units, self.width)
-        lines.index_add_(0, self.unit, self.values * of_entries[:, None])
-
-    def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
-        squares = self.values.square().mul_(weights[self.row, None])
-        return self._add_up(squares, self.unit, self.n_units).flatten()
-
-    @staticmethod
-    def _add_up(values: torch.Tensor, index: torch.Tensor, n: int) -> torch.Tensor:
-        return values.new_zeros((n, *values.shape[1:])).index_add_(0, index, values)
-
-
-def _mask(index: IntArray, n: int, device: torch.device) -> torch.Tensor:
+def mask_of(index: IntArray, n: int, device: torch.device) -> torch.Tensor:
     """Which of n things are among some."""
     mask = np.zeros(n, dtype=bool)
     mask[index] = True
@@ -466,23 +368,6 @@ def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:
     values = empty((n, units, width), left.dtype, left.device)
     torch.bmm(left.transpose(1, 2), right, out=values)
     return Explicit(values)
-
-
-def merged(factors: list[Factor]) -> Factor:
-    """One factor of a parameter that is used several times: its gradients are the sums over the uses."""
-    first, *others = factors
-    if not others:
-        return first
-    if all(isinstance(factor, Outer) for factor in factors):
-        outer = [factor for factor in factors if isinstance(factor, Outer)]
-        return Outer(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
-    if all(isinstance(factor, Lookup) for factor in factors):
-        found = [factor for factor in factors if isinstance(factor, Lookup)]
-        row, unit, values = (torch.cat([getattr(f, name) for f in found]) for name in ("row", "unit", "values"))
-        return Lookup.of(row, unit, values, first.n_rows, first.n_units)
-    everything = slice(0, first.n_units)
-    total = sum((factor.explicit(everything) for factor in others), first.explicit(everything))
-    return Explicit(total.reshape(first.n_rows, first.n_units, first.width))
 
 
 #: A rule's kind of answer: factors of the gradients of a layer's parameters by name.

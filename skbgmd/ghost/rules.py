@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from skbgmd.arrays import empty
-from skbgmd.ghost.factors import Explicit, Factor, Factors, Lookup, Outer, Rule, outer
+from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer, Rule, outer
+from skbgmd.ghost.lookup import Lookup
 
 _RULES: dict[type[nn.Module], Rule] = {}
 

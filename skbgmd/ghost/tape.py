@@ -17,7 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
-from skbgmd.ghost.factors import Factor, Factors, merged
+from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer
+from skbgmd.ghost.lookup import Lookup
 from skbgmd.ghost.persample import per_sample_factors
 from skbgmd.ghost.rules import linear_factors, rule_of
 
@@ -140,7 +141,7 @@ class Tape:
         placed, start = [], 0
         for number, parameter in enumerate(self.parameters):
             for unit, factors in sorted(found.get(number, {}).items()):
-                placed.append((start + unit * factors[0].width, merged(factors)))
+                placed.append((start + unit * factors[0].width, _merged(factors)))
             start += parameter.numel()
         return placed
 
@@ -205,6 +206,23 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     if isinstance(values, torch.Tensor):
         return [values]
     return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
+def _merged(factors: list[Factor]) -> Factor:
+    """One factor of a parameter that is used several times: its gradients are the sums over the uses."""
+    first, *others = factors
+    if not others:
+        return first
+    if all(isinstance(factor, Outer) for factor in factors):
+        outer = [factor for factor in factors if isinstance(factor, Outer)]
+        return Outer(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
+    if all(isinstance(factor, Lookup) for factor in factors):
+        found = [factor for factor in factors if isinstance(factor, Lookup)]
+        row, unit, values = (torch.cat([getattr(f, name) for f in found]) for name in ("row", "unit", "values"))
+        return Lookup.of(row, unit, values, first.n_rows, first.n_units)
+    everything = slice(0, first.n_units)
+    total = sum((factor.explicit(everything) for factor in others), first.explicit(everything))
+    return Explicit(total.reshape(first.n_rows, first.n_units, first.width))
 
 
 class _Recorder:
