@@ -86,8 +86,8 @@ class Gram:
 
         It grows where rows are nearer to each other than to the point that the products are about.
         """
-        distance = middle(np.median(self.squared_distances(), axis=1))
-        return self.rounding * middle(self.known_lengths) ** 2 / max(distance, 1e-300)
+        distance = middle(np.median(self.squared_distances(), axis=1), upper=True)
+        return self.rounding * middle(self.known_lengths, upper=True) ** 2 / max(distance, 1e-300)
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
@@ -97,15 +97,17 @@ class Gram:
         return result
 
 
-def middle(values: FloatArray) -> float:
-    """The upper median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
+def middle(values: FloatArray, *, upper: bool = False) -> float:
+    """The lower or the upper median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
 
-    Of two distances, one of which is that of a row to itself, it is the one that says something.
+    The lower one withstands all but half of the numbers. Where one of them is zero for it is a row's distance from
+    itself, the upper one does as much of the others; of two, it is the one that says something.
 
     Examples
     --------
-    >>> middle(np.array([4.0, 1.0, 9.0, 2.0]))
-    4.0
+    >>> values = np.array([4.0, 1.0, 9.0, 2.0])
+    >>> middle(values), middle(values, upper=True)
+    (2.0, 4.0)
     """
-    at = len(values) // 2
+    at = len(values) // 2 if upper else (len(values) - 1) // 2
     return float(np.partition(values, at)[at])

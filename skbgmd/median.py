@@ -187,7 +187,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        typical = middle(space.norms)
+        typical = middle(space.norms, upper=True)
         far = space.norms > typical
         start = weights.copy()
         start[far] *= typical / space.norms[far]

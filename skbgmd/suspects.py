@@ -30,6 +30,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
 
     Raises
     ------
+    TypeError
+        Not an estimator.
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
@@ -56,6 +58,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     >>> len(found), len(set(found) & set(wrong)) >= 8
     (15, True)
     """
+    if not hasattr(estimator, "fit"):
+        raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(estimator)}.")
     check_is_fitted(estimator, "sample_trust_")
     trust = np.asarray(estimator.sample_trust_, dtype=np.float64)
     if (n_suspects is None) == (fraction is None):

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from skbgmd import streaming
+from skbgmd.aggregators import GeometricMedian
 from skbgmd.rows import DenseRows
+from skbgmd.streaming import draw_in
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -159,3 +161,21 @@ def test_lowered_product_precision_is_not_trusted(monkeypatch):
 def test_gram_is_computed_once():
     rows, _ = rows_of((4, 300), torch.float32)
     assert rows.gram() is rows.gram()
+
+
+def test_a_typical_norm_is_of_the_majority():
+    unit, drawn = draw_in(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
+    assert unit == 1.0
+    np.testing.assert_allclose(drawn, [1.0, 1.0, 1.0, 1e-22, 1e-22])
+
+
+def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
+    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(5, 20_000, generator=generator) + 5.0
+    X[3:] = 1e25 * torch.randn(2, 20_000, generator=generator)
+    X[0] += 3.0
+    weights = GeometricMedian(tol=1e-6)(DenseRows(X))[0].weights
+    exact = GeometricMedian(tol=1e-6)(DenseRows(X.double()))[0].weights
+    np.testing.assert_allclose(weights, exact, atol=1e-3)
+    assert weights[0] < 0.25

@@ -87,3 +87,8 @@ def test_display(wrong_labels: Any) -> None:
     with pytest.raises(ValueError, match="y must be of the 600 samples"):
         SampleTrustDisplay.from_estimator(model, X, y[:5])
     plt.close("all")
+
+
+def test_suspects_are_of_an_estimator():
+    with pytest.raises(TypeError, match="estimator must be a fitted BlockGMDClassifier"):
+        find_suspects(np.zeros((3, 2)))

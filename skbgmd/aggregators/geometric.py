@@ -207,7 +207,7 @@ class BlockGeometricMedian(Aggregator):
             generator=self._generator(state.step, rows.device),
         )
         inside = some if len(block) == some.n_columns else some.block(block)
-        after = BlockState(step=state.step + 1)
+        after = replace(state, step=state.step + 1)
         if self.huber is None:
             on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
         else:

@@ -150,11 +150,11 @@ class GhostRows(StreamedRows):
         return result if sum(factor.n_columns for _, factor in self.factors) == self.n_columns else result.zero_()
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        rows, scale = self._scored(scale)
+        rows, scale, dtype = self._scored(scale)
         scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
-        squares = rows._tensor(rows.weights * scale**2)
+        squares = torch.as_tensor(rows.weights * scale**2, dtype=dtype, device=self.device)
         for start, factor in rows.factors:
-            scores[start : start + factor.n_columns] = factor.column_scores(squares)
+            scores[start : start + factor.n_columns] = factor.converted(dtype).column_scores(squares)
         if shift is not None:
             scores += 2.0 * shift * rows.combine(rows.weights * scale)
             scores += float(rows.weights.sum()) * shift.square()
@@ -164,18 +164,20 @@ class GhostRows(StreamedRows):
     def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         if shift is not None:
             return super().unit_scores(units, scale, shift)
-        rows, scale = self._scored(scale)
-        squares = rows._tensor(rows.weights * scale**2)
+        rows, scale, dtype = self._scored(scale)
+        squares = torch.as_tensor(rows.weights * scale**2, dtype=dtype, device=self.device)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
         for start, factor in rows.factors:
             first = units.at(start)
-            scores[first : first + factor.n_units] = factor.unit_scores(squares)
+            scores[first : first + factor.n_units] = factor.converted(dtype).unit_scores(squares)
         return scores
 
-    def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray]:
-        """The rows that have a scale, and it; the others may hold NaN."""
+    def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray, torch.dtype]:
+        """The rows that have a scale, and it; the others may hold NaN. And a dtype in which squares have a number."""
         used = np.flatnonzero(scale)
-        return (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
+        rows, scale = (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
+        huge = float(rows.norms().max(initial=0.0)) > self._huge
+        return rows, scale, torch.float64 if huge else self.dtype
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)

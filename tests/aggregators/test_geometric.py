@@ -232,3 +232,17 @@ def test_memory_counts_only_where_it_is_kept():
     assert state.memory.untyped_storage().size() == 4 * 40
     rule = BlockGeometricMedian(0.2)
     torch.testing.assert_close(rule(DenseRows(X), state)[0].vector, rule(DenseRows(X))[0].vector)
+
+
+def test_the_norm_outside_is_remembered_over_a_block_of_all_columns():
+    units = Units.of([torch.zeros(1, 2), torch.zeros(1, 8)])
+    rule, state = BlockGeometricMedian(0.5, huber=1.0, block="unit"), None
+    for step in range(5):
+        X = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
+        X[:, :2] *= 10.0 if step == 3 else 0.01
+        aggregate, after = rule(DenseRows(X, units=units), state)
+        if step == 3:
+            assert aggregate.block is None
+            assert after.outside == state.outside
+        state = after
+    assert state.outside.value > 0.0

@@ -536,3 +536,15 @@ def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection:
     if complement == "memory":
         np.testing.assert_allclose(after.memory, exact.memory, atol=1e-6)
         assert after.memory.untyped_storage().size() == 8 * units.total
+
+
+@pytest.mark.parametrize("block", ["coordinate", "unit"])
+def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> None:
+    X = made((9, 50, 40), torch.float32, 0)
+    X[6:] *= 1e30
+    units = Units.of([torch.zeros(50, 40)])
+    rows = GhostRows([(0, Explicit(X))], 9, 2000, units=units)
+    rule = BlockGeometricMedian(0.1, block=block)
+    found, expected = rule(rows)[0], rule(DenseRows(X.flatten(1), units=units))[0]
+    np.testing.assert_array_equal(found.block, expected.block)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
