@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units
-from skbgmd.ghost.factors import FEW_COLUMNS, Explicit, Factor, Outer
+from skbgmd.ghost.factors import CHUNK_ELEMENTS, FEW_COLUMNS, Explicit, Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.slices import Slices
 from skbgmd.streaming import StreamedRows, draw_in
@@ -286,9 +286,10 @@ def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch
             small.append(factor.values)
         else:
             yield factor.converted(dtype).gram()
-    if small:
-        # In one product: calls are what takes time.
-        together = torch.cat(small, dim=1).to(dtype)
+    # Many in one product: calls are what takes time. Not all of a deep network's, for it takes a copy.
+    at_once = max(1, CHUNK_ELEMENTS // (FEW_COLUMNS * len(small[0]))) if small else 1
+    for start in range(0, len(small), at_once):
+        together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
         yield together @ together.T
 
 

@@ -17,6 +17,7 @@ from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.columns import Columns, Units
 from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
 from skbgmd.ghost import factors as factors_module
+from skbgmd.ghost import rows as rows_module
 from skbgmd.ghost.factors import Outer
 from skbgmd.rows import DenseRows
 
@@ -548,3 +549,16 @@ def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> N
     found, expected = rule(rows)[0], rule(DenseRows(X.flatten(1), units=units))[0]
     np.testing.assert_array_equal(found.block, expected.block)
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
+
+
+def test_many_small_gradients_are_joined_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [made((6, width), torch.float64, width) for width in (3, 5, 2, 7, 4)]
+    starts = np.cumsum([0, 3, 5, 2, 7]).tolist()
+    rows = GhostRows([(start, Explicit(part)) for start, part in zip(starts, values, strict=True)], 6, 21)
+    whole = torch.cat(values, dim=1)
+    for at_once in (1, 2, 5):
+        monkeypatch.setattr(rows_module, "CHUNK_ELEMENTS", at_once * 6 * rows_module.FEW_COLUMNS)
+        assert len(list(rows_module._gram_parts([factor for _, factor in rows.factors], torch.float64))) == -(
+            -5 // at_once
+        )
+        np.testing.assert_allclose(rows._gram_in(torch.float64).products, (whole @ whole.T).numpy(), atol=1e-12)
