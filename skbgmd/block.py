@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
 from skbgmd.columns import Columns, Units, sums_of_runs
-from skbgmd.gram import FloatArray
+from skbgmd.gram import FloatArray, factors_to
 from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import DenseRows, Rows
@@ -240,8 +240,9 @@ def select_block(
         else:
             scores = rows.column_scores(scale, memory)
     if units is not None:
-        sizes = torch.as_tensor(units.sizes, dtype=scores.dtype, device=scores.device)
-        return units.choose(scores / sizes if selection == "top" else _keys(scores, generator), k)
+        keys = scores if selection == "top" else _keys(scores, generator)
+        found = keys.cpu().numpy()
+        return units.choose(found / units.sizes if selection == "top" else found, k)
     if selection != "top":
         scores = _keys(scores, generator)
     return Columns(_largest(scores, min(len(scores), -(-k // run_length))), run_length, d)
@@ -310,12 +311,6 @@ def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
     """
     return factors_to(lower_weighted_median(norms, weights), norms)
-
-
-def factors_to(limit: float, norms: FloatArray) -> FloatArray:
-    """Factors that scale each row to at most some norm."""
-    factors: FloatArray = np.minimum(1.0, limit / np.where(norms > 0.0, norms, 1.0))
-    return factors
 
 
 def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,11 +121,16 @@ class Units:
         """How many chosen columns lie before a unit that begins at a column."""
         return int(self._stops[self.chosen.searchsorted(self.at(column))])
 
-    def choose(self, keys: torch.Tensor, k: int) -> Units:
-        """The units with the largest keys, as many as it takes for k columns."""
-        order = np.argsort(-keys.cpu().numpy(), kind="stable")
-        enough = int(np.searchsorted(np.cumsum(self.sizes[order]), k)) + 1
-        return replace(self, chosen=np.sort(order[:enough]))
+    def choose(self, keys: NDArray[Any], k: int) -> Units:
+        """The units with the largest keys, as many as it takes for k columns; among equal keys the first."""
+        # Not stable, which for many units is several times as fast: ties are told by themselves.
+        order = np.argsort(-keys)
+        last = keys[order[np.searchsorted(np.cumsum(self.sizes[order]), k)]]
+        chosen = keys > last
+        ties = np.flatnonzero(keys == last)
+        missing = k - int(self.sizes[chosen].sum())
+        chosen[ties[: int(np.searchsorted(np.cumsum(self.sizes[ties]), missing)) + 1]] = True
+        return replace(self, chosen=np.flatnonzero(chosen))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values of the columns (total,) over each unit, chosen or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +41,28 @@ class Gram:
     drawn: FloatArray | None = None
     lengths: FloatArray | None = None
 
+    @cached_property
+    def squares(self) -> FloatArray:
+        """Squared norms of the rows."""
+        # They may come out a little below zero.
+        squares: FloatArray = np.maximum(np.diagonal(self.products), 0.0)
+        return squares
+
+    @cached_property
+    def norms(self) -> FloatArray:
+        """Norms of the rows."""
+        norms: FloatArray = np.sqrt(self.squares)
+        return norms
+
     @property
     def known_lengths(self) -> FloatArray:
         """The lengths, whether given or norms."""
-        if self.lengths is not None:
-            return self.lengths
-        # Squares may come out a little below zero.
-        norms: FloatArray = np.sqrt(np.maximum(np.diagonal(self.products), 0.0))
-        return norms
+        return self.norms if self.lengths is None else self.lengths
 
     @property
     def bending(self) -> float:
         """Bound on the change of direction to a row, seen from a typical distance, by drawing rows nearer."""
-        return 0.0 if self.drawn is None else 4.0 / float(np.sqrt(np.diagonal(self.products).max()))
+        return 0.0 if self.drawn is None else 4.0 / float(self.norms.max())
 
     def restore(self, weights: FloatArray) -> FloatArray:
         """Weights of the rows as they are, from weights of the rows as drawn nearer."""
@@ -95,6 +105,19 @@ class Gram:
         result: FloatArray = np.maximum(squares[:, None] + squares - 2.0 * self.products, 0.0)
         np.fill_diagonal(result, 0.0)
         return result
+
+
+def factors_to(limit: float, norms: FloatArray) -> FloatArray:
+    """Factors that scale vectors of some norms to at most a limit.
+
+    Examples
+    --------
+    >>> factors_to(2.0, np.array([0.0, 1.0, 8.0]))
+    array([1.  , 1.  , 0.25])
+    """
+    # With a limit of zero, vectors of norm zero are as they should be.
+    factors: FloatArray = limit / np.maximum(norms, limit) if limit > 0.0 else (norms == 0.0).astype(np.float64)
+    return factors
 
 
 def middle(values: FloatArray, *, upper: bool = False) -> float:

@@ -17,7 +17,8 @@ def group_slices(batch: Any, group_size: int | None) -> Slices:
     given: list[slice] | None = getattr(batch, "slices", None)
     if given is not None:
         return Slices(given)
-    n = get_len(unpack_data(batch)[0])
+    positions = getattr(batch, "positions", None)
+    n = get_len(unpack_data(batch)[0]) if positions is None else len(positions)
     return even_slices(n, 1 if group_size is None else -(-n // group_size))
 
 
@@ -48,6 +49,8 @@ def loss_shares(losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArr
 
 def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:
     """Sums of values (n,) over each group, (g,)."""
+    if slices.longest == 1:
+        return values
     if slices.shortest == slices.longest:
         return values.view(len(slices), -1).sum(dim=1)
     return torch.stack([values[part].sum() for part in slices])

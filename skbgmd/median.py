@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite
 from skbgmd.certificate import relative_gap
-from skbgmd.gram import FloatArray, Gram, middle
+from skbgmd.gram import FloatArray, Gram, factors_to, middle
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.solver import Solution, as_float_array, minimize
 from skbgmd.spaces import GramSpace, PointSpace
@@ -187,10 +187,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        typical = middle(space.norms, upper=True)
-        far = space.norms > typical
-        start = weights.copy()
-        start[far] *= typical / space.norms[far]
+        start = weights * factors_to(middle(gram.norms, upper=True), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return replace(solution, weights=gram.restore(solution.weights))
@@ -294,6 +291,8 @@ def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
     >>> lower_weighted_median(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4))
     2.0
     """
+    if weights.min() == weights.max():
+        return middle(values)
     order = np.argsort(values, kind="stable")
     mass = np.cumsum(weights[order])
     # Sums of equal weights may differ in their last digits.

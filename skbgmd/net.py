@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import PrintLog
 from skorch.dataset import unpack_data
 from skorch.utils import multi_indexing
 
@@ -99,6 +100,11 @@ class _RobustTraining(NeuralNet):
                 raise ValueError(f"{head} must have parameters for {name!r} to be set; found {part!r}.")
             setattr(self, head, part.set_params(**{tail: kwargs[name]}))
         return self
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        callbacks = super()._default_callbacks
+        return [(name, _Log() if type(callback) is PrintLog else callback) for name, callback in callbacks]
 
     # ---- life cycle -------------------------------------------------------------------------------------------------
 
@@ -193,8 +199,7 @@ class _RobustTraining(NeuralNet):
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
-        shares = torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
-        return {"loss": factor * (losses @ shares), "y_pred": predictions}
+        return {"loss": factor * _mean(losses, weights), "y_pred": predictions}
 
     def _one_pass(
         self,
@@ -352,7 +357,10 @@ class _RobustTraining(NeuralNet):
         return trust
 
     def _gradient_matrix(self) -> GradientMatrix:
-        parameters = [parameter for _, parameter in self.get_all_learnable_params() if parameter.requires_grad]
+        # Those that are stepped on: a walk through all modules would take longer.
+        groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
+        every = dict.fromkeys(parameter for group in groups for parameter in group["params"])
+        parameters = [parameter for parameter in every if parameter.requires_grad]
         held = getattr(self, "_gradients_", None)
         if held is None or not held.fits(parameters):
             self._gradients_ = held = GradientMatrix(parameters)
@@ -391,6 +399,14 @@ class RobustNeuralNetRegressor(_RobustTraining, NeuralNetRegressor):  # noqa: D1
 {_PARAMETERS}"""
 
 
+class _Log(PrintLog):
+    """Lines for the epochs, which are not made up where nobody is to see them."""
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        if net.verbose or self.sink is not print:
+            super().on_epoch_end(net, **kwargs)
+
+
 class Collected(NamedTuple):
     """The rows of a step, the groups' mean losses (g,), and what was predicted."""
 
@@ -406,6 +422,13 @@ def _refuse_batch_norm(module: torch.nn.Module) -> None:
                 f"Groups must have at least two samples to pass through batch normalization; found a group of one and "
                 f"the layer {name!r}. Raise group_size, or use torch.nn.GroupNorm or LayerNorm."
             )
+
+
+def _mean(losses: torch.Tensor, weights: NDArray[np.float64]) -> torch.Tensor:
+    """Weighted mean of the groups' losses (g,)."""
+    if weights.min() == weights.max():
+        return losses.mean()
+    return losses @ torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
 
 
 def _concatenate(predictions: list[Any]) -> Any:

@@ -70,6 +70,8 @@ def is_cheaper(tape: Tape, slices: Slices) -> bool:
     ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
     if not ruled:
         return slices.longest <= GROUP_WITHOUT_RULE
+    if slices.longest <= GROUP_CONVOLVED:
+        return True
     convolves = any(isinstance(layer, _ConvNd) for _, layer in tape.layers)
     on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
     return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
@@ -162,7 +164,10 @@ def group_rows(
     units : Units
         Units of all parameters.
     """
-    samples = GhostRows(tape.factors(losses), len(losses), units.total, units=units, device=losses.device)
+    n, factors = len(losses), tape.factors(losses)
+    if slices.longest == 1:
+        return GhostRows(factors, n, units.total, weights, units=units, device=losses.device)
+    samples = GhostRows(factors, n, units.total, units=units, device=losses.device)
     return samples.grouped(slices, weights)
 
 

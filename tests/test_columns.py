@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skbgmd.columns import Columns, Units
 
@@ -23,7 +25,7 @@ def test_units_are_slices_along_the_first_axis() -> None:
 
 def test_choosing_takes_units_in_the_order_of_their_keys_until_there_are_enough_columns() -> None:
     units = Units.of(PARAMETERS)
-    keys = torch.tensor([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0])
+    keys = np.array([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0])
     assert units.choose(keys, 1).chosen.tolist() == [1]
     chosen = units.choose(keys, 5)
     assert chosen.chosen.tolist() == [1, 3]
@@ -33,12 +35,23 @@ def test_choosing_takes_units_in_the_order_of_their_keys_until_there_are_enough_
     assert len(units.choose(keys, 23)) == 23
 
 
+@given(seed=st.integers(0, 1000), n=st.integers(1, 60), few=st.integers(1, 5), share=st.floats(0.01, 1.0))
+def test_choosing_is_that_of_a_stable_sort(seed: int, n: int, few: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    starts = np.append(0, np.cumsum(rng.integers(1, 9, size=n)))
+    units = Units(starts[:-1], int(starts[-1]), np.arange(n), torch.device("cpu"))
+    keys, k = rng.integers(few, size=n).astype(float), max(1, int(share * starts[-1]))
+    order = np.argsort(-keys, kind="stable")
+    expected = np.sort(order[: np.searchsorted(np.cumsum(units.sizes[order]), k) + 1])
+    np.testing.assert_array_equal(units.choose(keys, k).chosen, expected)
+
+
 def test_sums_and_places() -> None:
     units = Units.of(PARAMETERS)
     values = torch.arange(23.0)
     expected = [values[start : start + size].sum() for start, size in zip(units.starts, units.sizes, strict=True)]
     assert units.sums(values).tolist() == [float(value) for value in expected]
-    chosen = units.choose(torch.tensor([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0]), 9)
+    chosen = units.choose(np.array([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0]), 9)
     assert chosen.within(0, 12).tolist() == [1]
     assert chosen.within(12, 15).tolist() == [0]
     assert chosen.within(15, 23).tolist() == [1]

@@ -42,8 +42,8 @@ class Aggregate:
 class AggregatorState:
     """What an aggregator carries from one call to the next: to be subclassed by frozen dataclasses.
 
-    Their fields are tensors, numbers, text, None, or other states. Then a state can be saved and loaded
-    as plain containers of these, which ``torch.load`` reads without executing anything.
+    Their fields are tensors, numbers, text, None, tuples of these, or other states. Then a state can be saved and
+    loaded as plain containers of these, which ``torch.load`` reads without executing anything.
     """
 
     _kinds: ClassVar[dict[str, type[AggregatorState]]] = {}

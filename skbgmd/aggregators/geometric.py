@@ -20,12 +20,11 @@ from skbgmd.block import (
     BlockPart,
     block_step,
     clip_factors,
-    factors_to,
     outside_norms,
     select_block,
     take_norms,
 )
-from skbgmd.gram import BoolArray, FloatArray
+from skbgmd.gram import BoolArray, FloatArray, factors_to
 from skbgmd.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows

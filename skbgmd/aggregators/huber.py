@@ -7,7 +7,7 @@ import numpy as np
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_integer, check_number
-from skbgmd.gram import FloatArray, Gram
+from skbgmd.gram import FloatArray, Gram, factors_to
 from skbgmd.median import lower_weighted_median, median_distances
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
@@ -64,7 +64,7 @@ def huber_weights(
     space = GramSpace(gram, weights)
     current = _weights_at(distances, weights, limit)
     for _ in range(max_iter - 1):
-        before, current = current, _weights_at(space.distances(space.vector(current)), weights, limit)
+        before, current = current, _weights_at(space.distances_to_mean(current), weights, limit)
         if np.abs(current - before).max() * len(current) <= tol:
             break
     return gram.restore(current)
@@ -72,8 +72,7 @@ def huber_weights(
 
 def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> FloatArray:
     # With a limit of zero most rows coincide: they are the estimate.
-    factors = np.where(distances <= limit, 1.0, limit / np.where(distances > limit, distances, 1.0))
-    result: FloatArray = weights * factors
+    result: FloatArray = weights * factors_to(limit, distances)
     result /= result.sum()
     return result
 

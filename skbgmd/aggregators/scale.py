@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-
 from skbgmd.aggregators.base import AggregatorState
 
 #: What a remembered scale falls by, in a step.
@@ -27,7 +25,7 @@ class Scale(AggregatorState):
     ----------
     value : float
         The scale; 0 before the first step.
-    recent : tensor of shape (w,), float64, or None
+    recent : tuple of float
         Typical distances of the last steps, five at most.
 
     Examples
@@ -40,16 +38,15 @@ class Scale(AggregatorState):
     """
 
     value: float = 0.0
-    recent: torch.Tensor | None = None
+    recent: tuple[float, ...] = ()
 
     def after(self, now: float) -> Scale:
         """The scale after a step."""
         if now == 0.0:
             # Most rows coincide: that says nothing of how far others may be.
             return replace(self, value=DECAY * self.value)
-        before = [] if self.recent is None else self.recent.tolist()
-        recent = [*before, now][-WINDOW:]
+        recent = (*self.recent, now)[-WINDOW:]
         middle = sorted(recent)[(len(recent) - 1) // 2]
         # Two steps don't tell which of them is the bad one.
         value = middle if len(recent) < ENOUGH else max(middle, DECAY * self.value)
-        return Scale(value, torch.tensor(recent, dtype=torch.float64))
+        return Scale(value, recent)

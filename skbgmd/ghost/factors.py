@@ -180,9 +180,9 @@ class Explicit(Factor):
 
     def units(self, index: IntArray) -> list[Factor]:
         stops = np.append(np.flatnonzero(np.diff(index) > 1) + 1, len(index))
-        if self.n_rows * len(index) * self.width < LONG_RUN * len(stops):
+        if self.width == 1 or self.n_rows * len(index) * self.width < LONG_RUN * len(stops):
             at = torch.from_numpy(index).to(self.values.device)
-            return [self._like(self.values.view(self.n_rows, self.n_units, self.width)[:, at])]
+            return [self._like(self.values.view(self.n_rows, self.n_units, self.width).index_select(1, at))]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
         firsts, lasts = index[np.append(0, stops[:-1])], index[stops - 1]
         return [self._like(self.explicit(slice(first, last + 1))) for first, last in zip(firsts, lasts, strict=True)]
@@ -245,9 +245,11 @@ class Outer(Factor):
         return Outer(self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width))
 
     def units(self, index: IntArray) -> list[Factor]:
-        # Along whichever axis is contiguous.
         at = torch.from_numpy(index).to(self.left.device)
-        return [Outer(self.left.transpose(1, 2)[:, at].transpose(1, 2), self.right)]
+        if self.positions == 1:
+            return [Outer(self.left[:, 0].index_select(1, at)[:, None], self.right)]
+        # Along whichever axis is contiguous.
+        return [Outer(self.left.transpose(1, 2).index_select(1, at).transpose(1, 2), self.right)]
 
     def explicit(self, part: slice) -> torch.Tensor:
         left = self.left[:, :, part]
@@ -256,13 +258,24 @@ class Outer(Factor):
         return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
 
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
-        self._sum(self.left * weights[:, None, None], out)
+        if self.positions > 1:
+            self._sum(self.left * weights[:, None, None], out)
+            return
+        # The smaller part is scaled; and fewer views, for in small networks calls are what takes time.
+        left, right = self.left[:, 0], self.right[:, 0]
+        if self.n_units < self.width:
+            left = left * weights[:, None]
+        else:
+            right = right * weights[:, None]
+        torch.mm(left.T, right, out=out.view(self.n_units, self.width))
 
     def combine_apart(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        chosen = mask_of(units, self.n_units, out.device)
-        self._sum(self.left * torch.where(chosen, on_units[:, None], elsewhere[:, None])[:, None], out)
+        at = torch.from_numpy(units).to(out.device)
+        left = self.left * elsewhere[:, None, None]
+        left.index_copy_(2, at, self.left.index_select(2, at) * on_units[:, None, None])
+        self._sum(left, out)
 
     def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
         torch.mm(left.flatten(0, 1).T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
@@ -323,16 +336,25 @@ class Outer(Factor):
         inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
         return inner.mul_(self.left).sum(dim=1).clamp_min_(0.0)
 
-    def squared_norms(self) -> torch.Tensor:
+    def squared_norms(self, plus: float = 0.0) -> torch.Tensor:
+        """Squared norms of the rows, (n,); ``plus`` is added to the squares of what units share."""
         if self.positions > 1:
             return super().squared_norms()
-        own: torch.Tensor = torch.linalg.vector_norm(self.left[:, 0], dim=1)
-        return own.square_() * self._shared_squares
+        return self._own_squares.sum(dim=1) * (self._shared_squares + plus)
 
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         if self.positions > 1:
             return super().unit_scores(weights)
-        return (weights * self._shared_squares) @ self.left[:, 0].square()
+        return (weights * self._shared_squares) @ self._own_squares
+
+    def affine_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        """Scores of the units, and of those of a bias of the same layer at one position, (2 * n_units,)."""
+        return (torch.stack([weights * self._shared_squares, weights]) @ self._own_squares).flatten()
+
+    @cached_property
+    def _own_squares(self) -> torch.Tensor:
+        """Squares of what differs between units, at one position."""
+        return self.left[:, 0].square()
 
     @cached_property
     def _shared_squares(self) -> torch.Tensor:

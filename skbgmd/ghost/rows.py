@@ -75,22 +75,22 @@ class GhostRows(StreamedRows):
             return self._gram_in(torch.float64)
         if self._gram is None:
             self._gram = self._gram_in(self.dtype)
-            squares = np.diagonal(self._gram.products)
-            if not (self._gram.finite.all() and squares.max(initial=0.0) < 1e30):
+            if not (self._gram.finite.all() and self._gram.squares.max(initial=0.0) < 1e30):
                 # Squares that have no number in float32 may have one in float64.
                 self._gram = self._gram_in(torch.float64)
         return self._gram
 
     def _gram_in(self, dtype: torch.dtype) -> Gram:
         total: torch.Tensor | None = None
-        for part in _gram_parts([factor for _, factor in self.factors], dtype):
+        for part in self._gram_parts(dtype):
             total = part.double() if total is None else total.add_(part)
         if total is None:
             total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64)
         products: FloatArray = total.cpu().numpy()
-        # Squares as sums of products may come out a little below zero.
-        np.fill_diagonal(products, np.maximum(np.diagonal(products), 0.0))
-        finite: BoolArray = np.isfinite(np.diagonal(products))
+        squares = products.reshape(-1)[:: self.n_rows + 1]
+        # As sums of products they may come out a little below zero.
+        np.maximum(squares, 0.0, out=squares)
+        finite: BoolArray = np.isfinite(squares)
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
@@ -101,7 +101,7 @@ class GhostRows(StreamedRows):
             gram = self._gram
             if gram is not None and gram.unit == 1.0 and gram.drawn is None and gram.finite.all():
                 # It is about the origin.
-                squares = np.diagonal(gram.products)
+                squares = gram.squares
             else:
                 squares = self._squares_in(self.dtype)
                 if not np.isfinite(squares).all() and self.dtype != torch.float64:
@@ -111,24 +111,54 @@ class GhostRows(StreamedRows):
 
     def _squares_in(self, dtype: torch.dtype) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-        for _, factor in self.factors:
-            total += factor.converted(dtype).squared_norms()
+        for _, factor, biased in self._with_biases():
+            wide = factor.converted(dtype)
+            total += wide.squared_norms(plus=1.0) if biased and isinstance(wide, Outer) else wide.squared_norms()
         found: FloatArray = total.cpu().numpy()
         return found
 
+    def _with_biases(self) -> Iterator[tuple[int, Factor, bool]]:
+        """The factors, but for biases that are those of the factor before; whether it has one."""
+        passed = False
+        for place, (start, factor) in enumerate(self.factors):
+            if passed:
+                passed = False
+                continue
+            after = self.factors[place + 1][1] if place + 1 < len(self.factors) else None
+            passed = isinstance(factor, Outer) and after is not None and factor.has_bias(after)
+            yield start, factor, passed
+
+    def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        """Gram matrices that add up to that of all factors."""
+        small = []
+        for _, factor, biased in self._with_biases():
+            if biased and isinstance(factor, Outer):
+                # Of a layer's weights and bias at once: the bias is a weight of an input of one.
+                yield factor.converted(dtype).gram(plus=1.0)
+            elif isinstance(factor, Explicit) and factor.n_columns <= FEW_COLUMNS:
+                small.append(factor.values)
+            else:
+                yield factor.converted(dtype).gram()
+        # Many in one product: calls are what takes time. Not all of a deep network's, for it takes a copy.
+        at_once = max(1, CHUNK_ELEMENTS // (FEW_COLUMNS * self.n_rows))
+        for start in range(0, len(small), at_once):
+            together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
+            yield together @ together.T
+
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
-        used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
-        if 0 < len(used) < self.n_rows and not self.finite.all():
-            # NaN times zero is NaN.
-            return self.subset(used).combine(weights[..., used], dtype)
+        if weights.ndim > 1:
+            return torch.stack([self.combine(line, dtype) for line in weights])
+        if not self.finite.all():
+            used = np.flatnonzero(weights)
+            if 0 < len(used) < self.n_rows:
+                # NaN times zero is NaN.
+                return self.subset(used).combine(weights[used], dtype)
         dtype = dtype or self.dtype
-        lines = torch.as_tensor(np.atleast_2d(weights), dtype=dtype, device=self.device)
-        result = self._empty((len(lines), self.n_columns), dtype)
+        line = torch.as_tensor(weights, dtype=dtype, device=self.device)
+        result = self._empty((self.n_columns,), dtype)
         for start, factor in self.factors:
-            wide = factor.converted(dtype)
-            for line, values in zip(lines, result, strict=True):
-                wide.combine(line, values[start : start + factor.n_columns])
-        return result if weights.ndim > 1 else result[0]
+            factor.converted(dtype).combine(line, result[start : start + factor.n_columns])
+        return result
 
     def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
         if isinstance(block, Columns) or not self.finite.all():
@@ -167,9 +197,10 @@ class GhostRows(StreamedRows):
         rows, scale, dtype = self._scored(scale)
         squares = torch.as_tensor(rows.weights * scale**2, dtype=dtype, device=self.device)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
-        for start, factor in rows.factors:
-            first = units.at(start)
-            scores[first : first + factor.n_units] = factor.converted(dtype).unit_scores(squares)
+        for start, factor, biased in rows._with_biases():
+            first, wide = units.at(start), factor.converted(dtype)
+            found = wide.affine_scores(squares) if biased and isinstance(wide, Outer) else wide.unit_scores(squares)
+            scores[first : first + len(found)] = found
         return scores
 
     def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray, torch.dtype]:
@@ -273,32 +304,11 @@ class _SomeColumns(StreamedRows):
         return some
 
 
-def _gram_parts(factors: Sequence[Factor], dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Gram matrices that add up to that of all factors."""
-    left, small = list(factors), []
-    while left:
-        factor = left.pop(0)
-        if left and isinstance(factor, Outer) and factor.has_bias(left[0]):
-            left.pop(0)
-            # Of a layer's weights and bias at once: the bias is a weight of an input of one.
-            yield factor.converted(dtype).gram(plus=1.0)
-        elif isinstance(factor, Explicit) and factor.n_columns <= FEW_COLUMNS:
-            small.append(factor.values)
-        else:
-            yield factor.converted(dtype).gram()
-    # Many in one product: calls are what takes time. Not all of a deep network's, for it takes a copy.
-    at_once = max(1, CHUNK_ELEMENTS // (FEW_COLUMNS * len(small[0]))) if small else 1
-    for start in range(0, len(small), at_once):
-        together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
-        yield together @ together.T
-
-
 def _drawn_in(gram: Gram, reach: float) -> Gram:
     """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
-    norms = np.sqrt(np.diagonal(gram.products))
-    if norms.max() <= reach * norms.min():
+    if gram.norms.max() <= reach * gram.norms.min():
         return gram
-    unit, drawn = draw_in(norms, reach)
+    unit, drawn = draw_in(gram.norms, reach)
     if np.all(drawn == 1.0):
         return gram
     scale = drawn / unit

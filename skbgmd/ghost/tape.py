@@ -256,7 +256,8 @@ class _Recorder:
                         f"at the layer {self.name!r}, shape {tuple(given[0].shape)}."
                     )
                 factors = rule(layer, tuple(_wide(value) for value in given), _wide(gradient))
-            for name, parameter in layer.named_parameters():
+            held = layer.named_parameters() if layer._modules else layer._parameters.items()
+            for name, parameter in held:
                 unit, named = 0, factors.get(name, [])
                 for factor in named if isinstance(named, Sequence) else [named]:
                     yield parameter, unit, factor

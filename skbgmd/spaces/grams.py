@@ -38,9 +38,8 @@ class GramSpace(BaseSpace):
         self.weight = float(weights.sum())
         self.n = len(weights)
         self.newton_is_dear = self.n > DENSE_LIMIT
-        self.squares = np.maximum(np.diagonal(gram.products), 0.0)
-        self.norms = np.sqrt(self.squares)
-        self._lengths = gram.known_lengths
+        self.squares, self._lengths = gram.squares, gram.known_lengths
+        self._products = torch.from_numpy(gram.products)
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""
@@ -51,7 +50,9 @@ class GramSpace(BaseSpace):
         if self.n <= SMALL:
             return coefficients @ self.products
         # Large products go to torch, as all others do: two libraries' idle threads would fight over the cores.
-        result: FloatArray = (torch.from_numpy(coefficients) @ torch.from_numpy(self.products)).numpy()
+        given = torch.from_numpy(coefficients)
+        product = torch.mv(self._products, given) if given.ndim == 1 else torch.mm(given, self._products)
+        result: FloatArray = product.numpy()
         return result
 
     def row(self, index: int) -> FloatArray:
@@ -60,7 +61,13 @@ class GramSpace(BaseSpace):
         return np.array([coefficients, self.products[index]])
 
     def distances(self, position: FloatArray) -> FloatArray:
+        """Distances of the rows to a position."""
         return np.sqrt(np.maximum(self._squared_distances(position), 0.0))
+
+    def distances_to_mean(self, weights: FloatArray) -> FloatArray:
+        """Distances of the rows to their mean with some weights, which add up to one."""
+        image = self._times(weights)
+        return np.sqrt(np.maximum(self.squares + (weights @ image - 2.0 * image), 0.0))
 
     def _squared_distances(self, position: FloatArray) -> FloatArray:
         result: FloatArray = self.squares - 2.0 * position[1] + position[0] @ position[1]
