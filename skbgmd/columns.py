@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Columns:
     total: int
 
     @classmethod
+    @lru_cache(maxsize=16)
     def all(cls, total: int, device: torch.device) -> Columns:
         """All columns, as one run: a list of them would take longer to write than some steps take."""
         return cls(torch.zeros(1, dtype=torch.int64, device=device), total, total)

@@ -56,11 +56,8 @@ def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:
     return torch.stack([values[part].sum() for part in slices])
 
 
-def sample_classes(batch: Any, slices: Slices) -> NDArray[np.int64] | None:
-    """The classes of single samples; None where groups hold more, or targets are not classes."""
+def sample_classes(batch: Any, slices: Slices) -> torch.Tensor | None:
+    """The classes of single samples (n,); None where groups hold more, or targets are not classes."""
     y = unpack_data(batch)[1]
     is_class = isinstance(y, torch.Tensor) and y.ndim == 1 and not y.is_floating_point()
-    if not is_class or len(slices) < len(y):
-        return None
-    classes: NDArray[np.int64] = y.cpu().numpy().astype(np.int64)
-    return classes
+    return y if is_class and len(slices) == len(y) else None

@@ -90,8 +90,8 @@ class GradientMatrix:
     def add_to_gradients(self, vector: torch.Tensor) -> None:
         """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards."""
         for parameter, part in zip(self.parameters, torch.split(vector, self.sizes), strict=True):
-            gradient = part.view(parameter.shape).to(parameter.dtype)
-            if parameter.grad is None:
-                parameter.grad = gradient
+            gradient, before = part.view(parameter.shape), parameter.grad
+            if before is not None:
+                before.add_(gradient)
             else:
-                parameter.grad.add_(gradient)
+                parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)

@@ -307,7 +307,7 @@ class _RobustTraining(NeuralNet):
         return mean
 
     def _aggregate(
-        self, rows: DenseRows | GhostRows, weights: NDArray[np.float64], classes: NDArray[np.int64] | None
+        self, rows: DenseRows | GhostRows, weights: NDArray[np.float64], classes: torch.Tensor | None
     ) -> Aggregate:
         if self.gradient_corruption is not None and isinstance(rows, DenseRows):
             self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())

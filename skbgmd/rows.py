@@ -56,7 +56,7 @@ class Rows(Protocol):
         ...
 
     @property
-    def labels(self) -> NDArray[np.int64] | None:
+    def labels(self) -> torch.Tensor | None:
         """The class that each row is of, where it is of one."""
         ...
 

@@ -52,7 +52,7 @@ class StreamedRows(ABC):
     #: Runs of columns that belong together, where they are known.
     units: Units | None = None
     #: The class that each row is of, where it is of one.
-    labels: NDArray[np.int64] | None = None
+    labels: torch.Tensor | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
     #: Adjacent columns that are best gathered together.

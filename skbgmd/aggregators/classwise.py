@@ -43,7 +43,7 @@ class ClasswiseMedian(RowWeighting):
     def _weigh(self, rows: Rows) -> FloatArray:
         _, gram, distances = median_distances(rows, tol=self.tol, max_iter=self.max_iter)
         near = distances <= self.rejection * lower_weighted_median(distances, rows.weights)
-        labels = np.zeros(rows.n_rows) if rows.labels is None else rows.labels
+        labels = np.zeros(rows.n_rows) if rows.labels is None else rows.labels.cpu().numpy()
         weights = np.zeros(rows.n_rows)
         for label in np.unique(labels[near]):
             members = np.flatnonzero(near & (labels == label))

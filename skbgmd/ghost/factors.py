@@ -272,10 +272,12 @@ class Outer(Factor):
     def combine_apart(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        at = torch.from_numpy(units).to(out.device)
-        left = self.left * elsewhere[:, None, None]
-        left.index_copy_(2, at, self.left.index_select(2, at) * on_units[:, None, None])
-        self._sum(left, out)
+        chosen = np.zeros((2, self.n_units))
+        chosen[1, units] = 1.0
+        chosen[0] = 1.0 - chosen[1]
+        # Factors for rows and units by a product: torch.where takes several times as long.
+        factors = torch.stack([elsewhere, on_units], dim=1) @ torch.from_numpy(chosen).to(on_units)
+        self._sum(self.left * factors[:, None], out)
 
     def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
         torch.mm(left.flatten(0, 1).T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))

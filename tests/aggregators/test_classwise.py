@@ -12,7 +12,7 @@ from skbgmd.rows import DenseRows
 
 def rows(values: np.ndarray, labels: list[int] | None, weights: np.ndarray | None = None) -> DenseRows:
     made = DenseRows(torch.as_tensor(values), weights)
-    made.labels = None if labels is None else np.array(labels)
+    made.labels = None if labels is None else torch.tensor(labels)
     return made
 
 
