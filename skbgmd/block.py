@@ -21,6 +21,8 @@ SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
 COMPLEMENTS = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
+#: Norms of rows whose columns have squares in single precision.
+SMALLEST, LARGEST = 1e-10, 1e18
 #: Scores looked at to find a threshold that only the larger ones pass.
 SAMPLE = 1 << 14
 
@@ -231,8 +233,9 @@ def select_block(
         scores = torch.ones(n, dtype=torch.float64, device=rows.device)
         scores = scores if units is not None or run_length == 1 else sums_of_runs(scores, run_length)
     else:
-        scale = clip_factors(rows.norms(run_length), rows.weights) if clip else np.ones(rows.n_rows)
-        scale = scale * (rows.weights > 0.0)
+        norms = rows.norms(run_length)
+        scale = clip_factors(norms, rows.weights) if clip else np.ones(rows.n_rows)
+        scale, memory = _of_unit_size(scale * (rows.weights > 0.0), norms, memory)
         if units is not None:
             scores = rows.unit_scores(units, scale, memory)
         elif run_length > 1:
@@ -246,6 +249,20 @@ def select_block(
     if selection != "top":
         scores = _keys(scores, generator)
     return Columns(_largest(scores, min(len(scores), -(-k // run_length))), run_length, d)
+
+
+def _of_unit_size(
+    scale: FloatArray, norms: FloatArray, memory: torch.Tensor | None
+) -> tuple[FloatArray, torch.Tensor | None]:
+    """Factors of the rows and a memory, multiplied by what makes scores of huge or tiny rows numbers.
+
+    Scores are compared with each other alone; a power of two changes no digit of them.
+    """
+    largest = float((scale * norms).max())
+    if largest == 0.0 or SMALLEST <= largest <= LARGEST:
+        return scale, memory
+    factor = 2.0 ** -math.frexp(largest)[1]
+    return scale * factor, None if memory is None else memory * factor
 
 
 @dataclass(frozen=True)

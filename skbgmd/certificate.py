@@ -98,7 +98,7 @@ def relative_gap(excess: float, objective: float) -> float:
     if excess <= 0.0:
         return 0.0
     lower = objective - excess
-    return float(excess / lower) if lower > 0.0 else math.inf
+    return float(excess / lower) if 0.0 < lower < math.inf else math.inf
 
 
 def _repair(missing: float, near_sum: float, weight: float, objective: float, shift: float) -> float:

@@ -23,6 +23,8 @@ from skbgmd.spaces import GramSpace, PointSpace
 SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
 #: Rows whose coordinate-wise median is the origin in R^d.
 ORIGIN_ROWS = 128
+#: Sizes of typical rows in float64 whose squares, and those of their differences, have numbers.
+TINY, HUGE = 1e-140, 1e140
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Solved:
     weights: FloatArray
     #: None: weights @ rows.
     median: torch.Tensor | None
+    #: Sum of the weighted distances, and how much less it may be elsewhere; in any unit of length.
     objective: float
     excess: float
     n_iter: int
@@ -337,6 +340,11 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
+    exponent = _exponent(matrix)
+    if exponent:
+        solved = _solve_points(DenseRows(_times_power(matrix, -exponent), weights), tol, max_iter)
+        assert solved.median is not None, "in R^d there always is one"
+        return replace(solved, median=_times_power(solved.median, exponent))
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
@@ -382,6 +390,24 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)
 
 
+def _exponent(matrix: torch.Tensor) -> int:
+    """The power of two that a typical row is as large as, where squares of such rows have no number; else 0."""
+    if matrix.dtype != torch.float64:
+        return 0  # worked on in a wider dtype
+    sizes = matrix[:: -(-len(matrix) // ORIGIN_ROWS)].abs().amax(dim=1).cpu().numpy()
+    typical = middle(sizes)
+    if typical == 0.0 or not math.isfinite(typical) or TINY <= typical <= HUGE:
+        return 0
+    # Brought to order one, no row must overflow.
+    return max(math.frexp(typical)[1], math.frexp(float(matrix.abs().max()))[1] - 1000)
+
+
+def _times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Values times a power of two, which itself may have no number."""
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
+
+
 def _solve_column(rows: DenseRows) -> Solved:
     """On a line the geometric median is the weighted median."""
     column = rows.whole()[:, 0].to(rows.work_dtype)
@@ -407,6 +433,12 @@ def _place(solution: Solution) -> FloatArray:
     weights = np.zeros(len(solution.weights))
     weights[solution.vertex] = 1.0
     return weights
+
+
+def _norm(vector: torch.Tensor) -> float:
+    """Norm of a vector of any finite size."""
+    largest = float(vector.abs().max())
+    return largest * float(torch.linalg.vector_norm(vector / largest)) if largest > 0.0 else 0.0
 
 
 def _rounding(dtype: torch.dtype) -> float:
@@ -436,9 +468,7 @@ def _measured(
     median = exact.to(rows.work_dtype)
     objective = float(rows.weights @ rows.distances(median.double()))
     if unit != 1.0:
-        moved = float(torch.linalg.vector_norm(median.double() - exact)) + _rounding(torch.float64) * float(
-            torch.linalg.vector_norm(exact)
-        )
+        moved = _norm(median.double() - exact) + _rounding(torch.float64) * _norm(exact)
         total = unit * excess + float(rows.weights.sum()) * moved
     else:
         total = max(objective - solution.iterate.objective, 0.0) + excess + 2.0**-50 * objective

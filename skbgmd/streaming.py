@@ -112,10 +112,11 @@ class StreamedRows(ABC):
         lossy = torch.get_float32_matmul_precision() != "highest"
         return torch.float64 if small or lossy else self.work_dtype
 
-    @property
-    def _huge(self) -> float:
-        """A norm whose square still has a number, with room for sums."""
-        return 1e18 if self.work_dtype == torch.float32 else 1e150
+    def _have_squares(self, norms: FloatArray) -> bool:
+        """Whether the squares of rows of some norms, and of their columns, have numbers, with room for sums."""
+        low, high = (1e-10, 1e18) if self.work_dtype == torch.float32 else (1e-140, 1e150)
+        largest = float(norms.max(initial=0.0))
+        return largest == 0.0 or low <= largest <= high
 
     @property
     def finite(self) -> BoolArray:
@@ -191,8 +192,8 @@ class StreamedRows(ABC):
             return torch.zeros(self.n_columns, dtype=self.work_dtype, device=self.device)
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
-        # Squares in the order "square, then scale" cost a pass less, but those of a huge entry have no number.
-        if shift is None and float(np.nanmax(self.norms())) <= self._huge:
+        # Squares in the order "square, then scale" cost a pass less, but those of a huge or tiny entry have no number.
+        if shift is None and self._have_squares(self.norms()):
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)

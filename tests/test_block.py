@@ -250,6 +250,23 @@ def test_clip_factors_bound_by_the_median_norm():
     np.testing.assert_allclose(clip_factors(norms, np.array([1, 1, 0, 0, 1]))[4], 0.25)
 
 
+@pytest.mark.parametrize("size", [1e-160, 1e-20, 1e20, 1e160])
+@pytest.mark.parametrize("settings", [{}, {"run_length": 16}, {"clip_scores": False}, {"complement": "memory"}])
+def test_the_block_does_not_depend_on_the_size_of_the_rows(size, settings, rng):
+    X, memory = rng.normal(size=(9, 640)), None
+    X *= np.exp(rng.normal(size=640))
+    dtypes = [np.float64] if max(size, 1 / size) > 1e30 else [np.float64, np.float32]
+    if "complement" in settings:
+        memory = rng.normal(size=640)
+    for dtype in dtypes:
+        blocks = []
+        for factor in (1.0, size):
+            kept = {} if memory is None else {"memory": (factor * memory).astype(dtype)}
+            scaled = (factor * X).astype(dtype)
+            blocks.append(block_geometric_median(scaled, **settings, **kept, return_result=True).block)
+        np.testing.assert_array_equal(*blocks)
+
+
 def test_breakdown_point_counts_weight_not_rows():
     """Five light rows of eight are corrupt: 5/14 of the weight."""
     X = np.ones((8, 40))

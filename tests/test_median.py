@@ -428,3 +428,20 @@ def test_points_on_another_device_run_the_same_code(shape, rng):
         )
     ]
     np.testing.assert_allclose(found[0].position, found[1].position.numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (10, 2000), (9000, 2)])
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e155, 1e160, 1e300])
+def test_the_median_of_huge_and_tiny_rows_is_that_of_others_multiplied(shape, size, rng):
+    X = rng.normal(size=shape) + 1.0
+    result = geometric_median(X * size, return_result=True)
+    np.testing.assert_allclose(result.median / size, geometric_median(X), atol=1e-11)
+    assert result.converged
+
+
+@pytest.mark.parametrize(("most", "others"), [(1e300, 1.0), (1e-200, 1e300), (1.0, 1e300)])
+def test_most_rows_decide_what_is_huge(most, others, rng):
+    X = rng.normal(size=(40, 3))
+    expected = geometric_median(np.vstack([np.full((5, 3), 1e12 if others > most else 0.0), X]))
+    found = geometric_median(np.vstack([np.full((5, 3), others), most * X]))
+    np.testing.assert_allclose(found / most, expected, atol=1e-9)

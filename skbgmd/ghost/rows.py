@@ -207,8 +207,7 @@ class GhostRows(StreamedRows):
         """The rows that have a scale, and it; the others may hold NaN. And a dtype in which squares have a number."""
         used = np.flatnonzero(scale)
         rows, scale = (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
-        huge = float(rows.norms().max(initial=0.0)) > self._huge
-        return rows, scale, torch.float64 if huge else self.dtype
+        return rows, scale, self.dtype if self._have_squares(rows.norms()) else torch.float64
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
