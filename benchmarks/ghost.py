@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import REST, environment, in_turns
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from torch import nn
@@ -194,11 +194,20 @@ def memories() -> list[dict[str, Any]]:
     return rows
 
 
-def fits(rounds: int, epochs: int) -> list[dict[str, Any]]:
+#: Samples and features of data that are made up, and hidden layers; of digits the first.
+FITS = ((1797, 64, (100,)), (10_000, 30, (100,)), (10_000, 500, (100,)), (10_000, 200, (256, 128)))
+
+
+def fits(rounds: int, n: int, d: int, layers: tuple[int, ...]) -> list[dict[str, Any]]:
     """The estimator's fit against MLPClassifier's: equal epochs, batches, layers and optimizer."""
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16.0).astype(np.float32)
-    common = {"hidden_layer_sizes": (100,), "batch_size": 256, "random_state": 0}
+    if (n, d) == (1797, 64):
+        X, y = load_digits(return_X_y=True)
+        name, epochs, X = "digits", 50, X / 16.0
+    else:
+        X, y = make_classification(n, d, n_informative=20, n_classes=5, random_state=0)
+        name, epochs = f"{n} x {d}", 10
+    X = X.astype(np.float32)
+    common = {"hidden_layer_sizes": layers, "batch_size": 256, "random_state": 0}
     models = {
         "MLPClassifier": lambda: MLPClassifier(max_iter=epochs, n_iter_no_change=epochs, tol=0.0, **common),
         "plain training": lambda: BlockGMDClassifier(max_epochs=epochs, aggregator="mean", group_size=None, **common),
@@ -212,7 +221,7 @@ def fits(rounds: int, epochs: int) -> list[dict[str, Any]]:
     medians = {name: float(np.median(values)) for name, values in times.items()}
     return [
         {
-            "case": f"fit, digits, {epochs} epochs",
+            "case": f"fit, {name}, layers {'-'.join(map(str, layers))}, {epochs} epochs",
             "variant": name,
             "ms": 1e3 * value,
             "ratio": value / medians["MLPClassifier"],
@@ -228,7 +237,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [*fits(5, 50), *steps(arguments.rounds), *memories()]
+    rows = [*(row for shape in FITS for row in fits(5, *shape)), *steps(arguments.rounds), *memories()]
     with arguments.output.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["case", "variant", "ms", "ratio", "peak MB", *environment()])
         writer.writeheader()

@@ -342,9 +342,9 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
     matrix, weights = rows.whole(), rows.weights
     exponent = _exponent(matrix)
     if exponent:
-        solved = _solve_points(DenseRows(_times_power(matrix, -exponent), weights), tol, max_iter)
-        assert solved.median is not None, "in R^d there always is one"
-        return replace(solved, median=_times_power(solved.median, exponent))
+        scaled = _solve_points(DenseRows(_times_power(matrix, -exponent), weights), tol, max_iter)
+        assert scaled.median is not None, "in R^d there always is one"
+        return replace(scaled, median=_times_power(scaled.median, exponent))
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix

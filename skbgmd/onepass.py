@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.persample import agree
-from skbgmd.ghost.rules import rule_of
+from skbgmd.ghost.rules import rule_of, sample_axis
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
 
@@ -119,7 +119,11 @@ def _of_two_and_four(
     modes = {module: module.training for module in net.module_.modules()}
     devices = {parameter.device for parameter in tape.parameters if parameter.device.type == "cuda"}
     lengths: dict[str, list[int]] = {name: [] for name, layer in tape.layers if rule_of(layer) is not None}
-    hooks = [layer.register_forward_pre_hook(_keeper(lengths[name])) for name, layer in tape.layers if name in lengths]
+    hooks = [
+        layer.register_forward_pre_hook(_keeper(lengths[name], sample_axis(layer)))
+        for name, layer in tape.layers
+        if name in lengths
+    ]
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
             net.module_.eval()
@@ -132,12 +136,12 @@ def _of_two_and_four(
     return two, four, lengths
 
 
-def _keeper(lengths: list[int]) -> Callable[[nn.Module, Any], None]:
-    """A hook that keeps how many things a layer is called with."""
+def _keeper(lengths: list[int], axis: int) -> Callable[[nn.Module, Any], None]:
+    """A hook that keeps how many things a layer is called with, which lie along an axis."""
 
     def keep(layer: nn.Module, args: Any) -> None:
-        if args and isinstance(args[0], torch.Tensor) and args[0].ndim:
-            lengths.append(len(args[0]))
+        if args and isinstance(args[0], torch.Tensor) and args[0].ndim > axis:
+            lengths.append(args[0].shape[axis])
 
     return keep
 

@@ -1,5 +1,6 @@
 """Gradients of single samples by one forward and backward pass, without writing them out."""
 
+from skbgmd.ghost import recurrent  # noqa: F401 - its rules register themselves
 from skbgmd.ghost.factors import Explicit, Factor, Outer
 from skbgmd.ghost.lookup import Lookup
 from skbgmd.ghost.rows import GhostRows

@@ -396,5 +396,6 @@ def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:
 
 #: A rule's kind of answer: factors of the gradients of a layer's parameters by name.
 Factors = Mapping[str, Factor | Sequence[Factor]]
-#: What makes factors of a layer, its inputs, and the gradient with respect to its output.
-Rule = Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], Factors]
+#: What makes factors of a layer, its inputs, and the gradient with respect to its output; of a layer with several
+#: outputs a tuple, with None where the loss doesn't depend on one.
+Rule = Callable[[Any, tuple[torch.Tensor, ...], Any], Factors]

@@ -28,7 +28,9 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     Parameters
     ----------
     *layers : classes of modules
-        What the rule is for; a rule that there was is replaced.
+        What the rule is for; a rule that there was is replaced. It is called with the layer, the tensors that went in
+        and the gradient with respect to the output: a tuple of them where there are several outputs, with None where
+        the loss doesn't depend on one.
 
     Examples
     --------
@@ -63,6 +65,11 @@ def rule_of(layer: nn.Module) -> Rule | None:
             # A subclass that does something else needs a rule of its own.
             return _RULES[kind] if kind.forward is type(layer).forward else None
     return None
+
+
+def sample_axis(layer: nn.Module) -> int:
+    """The axis of a layer's input that samples are along."""
+    return 1 if isinstance(layer, nn.RNNBase) and not layer.batch_first else 0
 
 
 @register_rule(nn.Linear)

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
 from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer
 from skbgmd.ghost.lookup import Lookup
 from skbgmd.ghost.persample import per_sample_factors
-from skbgmd.ghost.rules import linear_factors, rule_of
+from skbgmd.ghost.rules import linear_factors, rule_of, sample_axis
 
 #: A parameter, the unit at which a factor begins, and the factor.
 Part = tuple[torch.Tensor, int, Factor]
@@ -231,39 +231,47 @@ class _Recorder:
     def __init__(self, tape: Tape, name: str) -> None:
         self.tape, self.name = tape, name
 
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         everything = _tensors(output)
+        if len(everything) > 1:
+            # One may have been made of another: what comes back to the other by way of the first isn't to count twice.
+            output = tree_map_only(torch.Tensor, _alias, output)
+            everything = _tensors(output)
         differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
         if not differentiable:
-            return
+            return output
         given = _tensors(args[0] if len(args) == 1 and not kwargs else (args, kwargs))
         rule = rule_of(layer)
         # What follows may change it in place.
         outputs = [] if rule is not None else [value.detach().clone() for value in everything]
 
         def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
+            of_all: list[torch.Tensor | None] = [None] * len(everything)
+            for number, gradient in zip(differentiable, gradients, strict=True):
+                of_all[number] = gradient
             if rule is None:
-                of_all: list[torch.Tensor | None] = [None] * len(everything)
-                for number, gradient in zip(differentiable, gradients, strict=True):
-                    of_all[number] = gradient
                 factors: Factors = per_sample_factors(layer, (args, kwargs), outputs, of_all, n)
             else:
-                gradient = gradients[0]
-                assert gradient is not None, "a layer with a rule has one output"
-                if len(given[0]) != n or len(gradient) != n:
+                axis, alone = sample_axis(layer), of_all[0] if len(of_all) == 1 else None
+                misplaced = given[0].ndim <= axis or given[0].shape[axis] != n
+                if misplaced or (alone is not None and len(alone) != n):
                     raise GhostError(
-                        f"The samples must be along the first axis of what goes into a layer; found {n} samples and, "
-                        f"at the layer {self.name!r}, shape {tuple(given[0].shape)}."
+                        f"The samples must be along the {('first', 'second')[axis]} axis of what goes into a layer; "
+                        f"found {n} samples and, at the layer {self.name!r}, shape {tuple(given[0].shape)}."
                     )
-                factors = rule(layer, tuple(_wide(value) for value in given), _wide(gradient))
+                wide = tuple(None if gradient is None else _wide(gradient) for gradient in of_all)
+                factors = rule(layer, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
             held = layer.named_parameters() if layer._modules else layer._parameters.items()
             for name, parameter in held:
+                if parameter is None:
+                    continue
                 unit, named = 0, factors.get(name, [])
                 for factor in named if isinstance(named, Sequence) else [named]:
                     yield parameter, unit, factor
                     unit += factor.n_units
 
         self.tape.calls.append(_call(self.name, given, [everything[number] for number in differentiable], parts))
+        return output
 
 
 class _AttentionRecorder:
@@ -306,6 +314,11 @@ def _call(name: str, given: list[torch.Tensor], outputs: list[torch.Tensor], par
         [(value, value._version) for value in given],
         parts,
     )
+
+
+def _alias(value: torch.Tensor) -> torch.Tensor:
+    """The same numbers, to which only gradients of what follows come back."""
+    return value.view_as(value) if value.grad_fn is not None else value
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from single import check, close, ghost, loss, made, reference
 from torch import nn
 
 from skbgmd.aggregators import BlockGeometricMedian
@@ -29,105 +30,7 @@ def _initialisation_from_a_fork() -> Iterator[None]:
         yield
 
 
-def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
-    """Gradients of each sample's loss, (n, d), from as many backward passes."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    lines = []
-    for i in range(len(x)):
-        gradients = torch.autograd.grad(loss(module(x[i : i + 1])).sum(), parameters, allow_unused=True)
-        lines.append(
-            torch.cat(
-                [
-                    (torch.zeros_like(p) if g is None else g).reshape(-1)
-                    for p, g in zip(parameters, gradients, strict=True)
-                ]
-            )
-        )
-    return torch.stack(lines)
-
-
-def ghost(module: nn.Module, x: torch.Tensor, loss: Any) -> GhostRows:
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    with Tape(module, parameters) as tape:
-        losses = loss(module(x))
-    return GhostRows(tape.factors(losses), len(x), sum(p.numel() for p in parameters), device=x.device)
-
-
-def loss(output: Any) -> torch.Tensor:
-    """A loss of each sample that is curved in every output."""
-    output = output[0] if isinstance(output, tuple) else output
-    flat = output.flatten(1)
-    weights = torch.linspace(0.5, 1.5, flat.shape[1], dtype=flat.dtype)
-    return (flat + 0.1).square() @ weights + (flat @ weights / flat.shape[1]).sin()
-
-
-def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
-    """Gram matrix, norms, weighted sums, scores and columns against those of the written-out gradients."""
-    exact = reference(module, x, loss).double().detach()
-    rows = ghost(module, x, loss)
-    tol = tol or (1e-5 if rows.dtype == torch.float32 else 1e-10)
-    lengths = exact.norm(dim=1)
-    scale = max(float(lengths.max()), 1e-30)
-    K = exact @ exact.T
-    assert np.abs(rows.gram().products - K.numpy()).max() <= tol * scale**2
-    # Of the other ways too: the Gram matrix is known now, and norms would be its diagonal.
-    np.testing.assert_allclose(ghost(module, x, loss).norms(), lengths, rtol=tol, atol=tol * scale)
-    rng = np.random.default_rng(0)
-    w = rng.dirichlet(np.ones(len(x)), size=2)
-    close(rows.combine(w), torch.as_tensor(w) @ exact, tol, scale)
-    close(rows.combine(w[0]), torch.as_tensor(w[0]) @ exact, tol, scale)
-    shift = torch.as_tensor(rng.normal(size=rows.n_columns), dtype=rows.dtype)
-    factors = rng.uniform(0.5, 1.0, size=len(x))
-    scores = (torch.as_tensor(factors)[:, None] * exact).square().sum(dim=0)
-    close(rows.column_scores(factors), scores, tol, scale**2 * len(x))
-    shifted = (torch.as_tensor(factors)[:, None] * exact + shift).square().sum(dim=0)
-    close(rows.column_scores(factors, shift), shifted, 10 * tol, (scale + float(shift.abs().max())) ** 2 * len(x))
-    index = torch.as_tensor(rng.permutation(rows.n_columns)[:50])
-    close(rows.columns(index), exact[:, index], tol, scale)
-    close(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), exact, tol, scale)
-    some, two = np.array([len(x) - 1, 0]), np.array([0.3, 0.7])
-    close(
-        rows.subset(some).combine(two),
-        exact[some].T @ torch.as_tensor(two),
-        tol,
-        scale,
-    )
-    check_block(module, ghost(module, x, loss), exact, tol, scale)
-    groups = [slice(0, 2), slice(2, len(x))]
-    sums = torch.stack([exact[group].sum(dim=0) for group in groups])
-    together = rows.grouped(groups, np.ones(2))
-    assert np.abs(together.gram().products - (sums @ sums.T).numpy()).max() <= tol * (scale * len(x)) ** 2
-    close(
-        together.combine(two),
-        torch.as_tensor(two) @ sums,
-        tol,
-        scale * len(x),
-    )
-
-
-def check_block(module: nn.Module, rows: GhostRows, exact: torch.Tensor, tol: float, scale: float) -> None:
-    """Every other unit or so: the rows on them, and sums with weights of their own there."""
-    units = Units.of([p for p in module.parameters() if p.requires_grad])
-    chosen = np.flatnonzero(np.arange(len(units.starts)) * 7 % 3 > 0) if len(units.starts) > 1 else np.array([0])
-    block = replace(units, chosen=chosen)
-    inside = exact[:, block.indices]
-    assert np.abs(rows.block(block).gram().products - (inside @ inside.T).numpy()).max() <= tol * scale**2
-    on_block, elsewhere = np.random.default_rng(1).dirichlet(np.ones(rows.n_rows), size=2)
-    both = torch.as_tensor(elsewhere) @ exact
-    both[block.indices] = torch.as_tensor(on_block) @ inside
-    close(rows.combine_apart(on_block, elsewhere, block), both, tol, scale)
-
-
-def close(found: torch.Tensor, exact: torch.Tensor, tol: float, scale: float) -> None:
-    assert found.shape == exact.shape
-    assert float((found.double() - exact).abs().max()) <= tol * scale
-
-
 DTYPES = st.sampled_from([torch.float32, torch.float64])
-
-
-def made(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 @settings(deadline=None, max_examples=40)
@@ -276,30 +179,6 @@ def test_transformers(dtype: torch.dtype) -> None:
     check(Masked(dtype, kdim=6, vdim=6), made((5, 4, 6), dtype, 2))
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_by_torch_func(kind: Any) -> None:
-    torch.manual_seed(0)
-    check(kind(3, 4, num_layers=2, bidirectional=True, batch_first=True), made((5, 4, 3), torch.float32, 0))
-    check(nn.Sequential(nn.Linear(3, 3), kind(3, 4, batch_first=True)), made((5, 4, 3), torch.float32, 0))
-
-
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize("batch_first", [True, False])
-def test_recurrent_layers_by_their_last_hidden_state(kind: Any, batch_first: bool) -> None:
-    class Last(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.recurrent = kind(3, 4, batch_first=batch_first)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            hidden = self.recurrent(x if batch_first else x.transpose(0, 1))[1]
-            result: torch.Tensor = (hidden[0] if isinstance(hidden, tuple) else hidden)[-1]
-            return result
-
-    torch.manual_seed(0)
-    check(Last(), made((5, 4, 3), torch.float32, 0))
-
-
 class Scale(nn.Module):
     """A layer that there is no rule for."""
 
@@ -428,9 +307,61 @@ def test_samples_along_another_axis_are_refused() -> None:
         ghost(Flat(), made((5, 4, 3), torch.float32, 0), loss)
 
 
+class Related(nn.Module):
+    """A layer without a rule, one of whose outputs is made of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        one = (x @ self.matrix).tanh()
+        return {"one": one, "others": (one.exp(), one)}
+
+
+def test_outputs_that_are_made_of_one_another() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Related()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.layer(x)
+            return torch.cat([found["one"], *found["others"]], dim=1)
+
+    torch.manual_seed(0)
+    check(Both(), made((5, 3), torch.float64, 0))
+
+
+class Overridden(nn.GRU):
+    """A recurrent layer for which there is no rule: it may do anything."""
+
+    def forward(self, x: torch.Tensor, hx: Any = None) -> Any:
+        return super().forward(x, hx)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_recurrent_layers_of_ones_own_by_torch_func(batch_first: bool) -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = Overridden(3, 4, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.recurrent(x if batch_first else x.transpose(0, 1))[1][-1]
+            return result
+
+    torch.manual_seed(0)
+    check(Last(), made((5, 4, 3), torch.float32, 0))
+    layer = Overridden(3, 4, num_layers=2, bidirectional=True, batch_first=True)
+    check(nn.Sequential(nn.Linear(3, 3), layer), made((5, 4, 3), torch.float32, 0))
+
+
 def test_what_would_draw_other_numbers_is_refused() -> None:
     with pytest.raises(GhostError, match="draws other numbers"):
         ghost(nn.GRU(3, 3, num_layers=2, dropout=0.5, batch_first=True), made((5, 4, 3), torch.float32, 0), loss)
+    with pytest.raises(GhostError, match="draws other numbers"):
+        ghost(Overridden(3, 3, num_layers=2, dropout=0.5, batch_first=True), made((5, 4, 3), torch.float32, 0), loss)
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
