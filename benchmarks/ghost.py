@@ -202,10 +202,10 @@ def fits(rounds: int, n: int, d: int, layers: tuple[int, ...]) -> list[dict[str,
     """The estimator's fit against MLPClassifier's: equal epochs, batches, layers and optimizer."""
     if (n, d) == (1797, 64):
         X, y = load_digits(return_X_y=True)
-        name, epochs, X = "digits", 50, X / 16.0
+        data_name, epochs, X = "digits", 50, X / 16.0
     else:
         X, y = make_classification(n, d, n_informative=20, n_classes=5, random_state=0)
-        name, epochs = f"{n} x {d}", 10
+        data_name, epochs = f"{n} x {d}", 10
     X = X.astype(np.float32)
     common = {"hidden_layer_sizes": layers, "batch_size": 256, "random_state": 0}
     models = {
@@ -221,7 +221,7 @@ def fits(rounds: int, n: int, d: int, layers: tuple[int, ...]) -> list[dict[str,
     medians = {name: float(np.median(values)) for name, values in times.items()}
     return [
         {
-            "case": f"fit, {name}, layers {'-'.join(map(str, layers))}, {epochs} epochs",
+            "case": f"fit, {data_name}, layers {'-'.join(map(str, layers))}, {epochs} epochs",
             "variant": name,
             "ms": 1e3 * value,
             "ratio": value / medians["MLPClassifier"],
