@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numbers
 import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+
+P = ParamSpec("P")
+R = TypeVar("R")
+#: Types of devices on which torch may multiply in other dtypes than it is given.
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,25 @@ def as_weights(
         raise ValueError(f"{name} must have a positive entry; found only zeros.")
     result: NDArray[np.float64] = weights / weights.max()
     return result
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function to multiply in the dtypes it is given, even where it is called under autocast.
+
+    What is proved of a median, or computed of factors, rests on products in single precision or better.
+    """
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        enabled = [kind for kind in AUTOCAST if torch.is_autocast_enabled(kind)]
+        if not enabled:
+            return function(*args, **kwargs)
+        with ExitStack() as stack:
+            for kind in enabled:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*args, **kwargs)
+
+    return wrapper
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

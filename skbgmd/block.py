@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, not_finite
+from skbgmd.arrays import (
+    as_matrix,
+    as_weights,
+    check_choice,
+    check_integer,
+    check_number,
+    not_finite,
+    without_autocast,
+)
 from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import FloatArray, factors_to
 from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
@@ -58,6 +66,7 @@ class BlockGeometricMedianResult:
     converged: bool
 
 
+@without_autocast
 def block_geometric_median(
     X: ArrayLike | torch.Tensor,
     *,

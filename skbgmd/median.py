@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite
+from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
 from skbgmd.certificate import relative_gap
 from skbgmd.gram import FloatArray, Gram, factors_to, middle
 from skbgmd.rows import DenseRows, Rows
@@ -72,6 +72,7 @@ class Solved:
         return relative_gap(self.excess, self.objective)
 
 
+@without_autocast
 def geometric_median(
     X: ArrayLike | torch.Tensor,
     *,
@@ -303,13 +304,13 @@ def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
 
 
 def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
-    """Warn the caller's caller that a geometric median is less accurate than asked for."""
+    """Warn who called a function of the package that a geometric median is less accurate than asked for."""
     if not gap <= tol:
         warnings.warn(
             f"The geometric median is proved to a relative accuracy of {gap:.2g} after {n_iter} steps, not to "
             f"tol={tol:g}. Raise max_iter or tol, or use a wider dtype.",
             ConvergenceWarning,
-            stacklevel=3,
+            stacklevel=4,  # past this function, the one that calls it, and what decorates that
         )
 
 

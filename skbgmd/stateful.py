@@ -9,6 +9,7 @@ import numpy as np
 
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.arrays import without_autocast
 from skbgmd.ghost import GhostRows
 from skbgmd.rows import DenseRows
 
@@ -25,6 +26,7 @@ class StatefulAggregator:
         self.n_batches = 0
         self._after: tuple[Any] | None = None
 
+    @without_autocast
     def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
         aggregate, after = self.aggregator(rows, self.state)
         if self._after is None:

@@ -7,7 +7,16 @@ import pytest
 import torch
 from scipy import sparse
 
-from skbgmd.arrays import as_matrix, as_weights, check_choice, check_integer, check_number, empty, not_finite
+from skbgmd.arrays import (
+    as_matrix,
+    as_weights,
+    check_choice,
+    check_integer,
+    check_number,
+    empty,
+    not_finite,
+    without_autocast,
+)
 
 
 def test_no_copy_where_none_is_needed(rng):
@@ -74,3 +83,15 @@ def test_not_finite_names_the_first_entry():
 def test_empty(dtype):
     assert empty((2, 3), dtype, torch.device("cpu")).shape == (2, 3)
     assert empty((2, 3), dtype, torch.device("cpu")).dtype == dtype
+
+
+def test_products_are_in_the_dtypes_given_under_autocast_too():
+    X = torch.linspace(0.9, 1.1, 12).view(3, 4)
+
+    @without_autocast
+    def product():
+        return X @ X.T
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert product().dtype == torch.float32
+        assert (X @ X.T).dtype == torch.bfloat16

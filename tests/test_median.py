@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 import skbgmd.median
 from conftest import ZOO
 from oracle import conic, extended, many_digits, objective
-from skbgmd import geometric_median
+from skbgmd import block_geometric_median, geometric_median
 from skbgmd.median import takes_gram_path
 
 #: Rounding of the oracle's objective.
@@ -445,3 +445,12 @@ def test_most_rows_decide_what_is_huge(most, others, rng):
     expected = geometric_median(np.vstack([np.full((5, 3), 1e12 if others > most else 0.0), X]))
     found = geometric_median(np.vstack([np.full((5, 3), others), most * X]))
     np.testing.assert_allclose(found / most, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(300, 5000), (400, 3)])
+def test_medians_are_as_accurate_under_autocast(shape, rng):
+    X = torch.as_tensor(rng.normal(size=shape) + 3.0, dtype=torch.float32)
+    expected, block = geometric_median(X), block_geometric_median(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(geometric_median(X), expected)
+        assert torch.equal(block_geometric_median(X), block)

@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from skbgmd.arrays import without_autocast
 from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
 from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer
 from skbgmd.ghost.lookup import Lookup
@@ -94,6 +95,7 @@ class Tape:
             handle.remove()
         self._handles = []
 
+    @without_autocast
     def factors(self, losses: torch.Tensor) -> list[tuple[int, Factor]]:
         """Factors of the gradients of each sample's own loss.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import check, ghost, loss, made
+from single import check, ghost, loss, made, reference
 from torch import nn
 
 from skbgmd.ghost import GhostError
@@ -103,6 +104,15 @@ class Loop(nn.Module):
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 3e-5), (torch.float64, None)])
 def test_cells(kind: Any, begins: bool, dtype: torch.dtype, tol: float | None) -> None:
     check(Loop(kind(3, 4, dtype=dtype), begins=begins), made((5, 3, 3), dtype, 0), tol)
+
+
+def test_autocast() -> None:
+    layer, x = nn.GRU(3, 4, batch_first=True), made((5, 4, 3), torch.float32, 0)
+    exact = reference(layer, x, loss)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = ghost(layer, x, lambda out: loss(out[0].float()))
+        weights = np.full(5, 0.2)
+    assert float((rows.combine(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
 
 
 def test_a_frozen_part_of_a_recurrent_layer() -> None:
