@@ -49,11 +49,11 @@ class Encoder(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer, for which there is no rule, and a linear layer on where it ends."""
+    """A recurrent layer, and a linear layer on where it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[nn.LSTM] = nn.LSTM) -> None:
         super().__init__()
-        self.recurrent = nn.LSTM(16, 32, batch_first=True)
+        self.recurrent = kind(16, 32, batch_first=True)
         self.last = nn.Linear(32, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -270,7 +270,9 @@ def _of_unit_size(
     largest = float((scale * norms).max())
     if largest == 0.0 or SMALLEST <= largest <= LARGEST:
         return scale, memory
-    factor = 2.0 ** -math.frexp(largest)[1]
+    if memory is not None:
+        largest = max(largest, float(memory.abs().max()))
+    factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
     return scale * factor, None if memory is None else memory * factor
 
 

@@ -87,7 +87,7 @@ class Units:
         """Units of parameters in a row: slices along the first axis, and single elements of vectors. All are chosen."""
         starts, begin, device = [], 0, torch.device("cpu")
         for parameter in parameters:
-            width = parameter[0].numel() if parameter.ndim > 1 else 1
+            width = parameter.shape[1:].numel()
             starts.append(np.arange(begin, begin + parameter.numel(), max(1, width)))
             begin, device = begin + parameter.numel(), parameter.device
         found = np.concatenate(starts).astype(np.int64)

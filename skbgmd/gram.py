@@ -115,9 +115,10 @@ def factors_to(limit: float, norms: FloatArray) -> FloatArray:
     >>> factors_to(2.0, np.array([0.0, 1.0, 8.0]))
     array([1.  , 1.  , 0.25])
     """
-    # With a limit of zero, vectors of norm zero are as they should be.
-    factors: FloatArray = limit / np.maximum(norms, limit) if limit > 0.0 else (norms == 0.0).astype(np.float64)
-    return factors
+    if 0.0 < limit < np.inf:
+        factors: FloatArray = limit / np.maximum(norms, limit)
+        return factors
+    return np.ones(len(norms)) if limit > 0.0 else (norms == 0.0).astype(np.float64)
 
 
 def middle(values: FloatArray, *, upper: bool = False) -> float:

@@ -36,9 +36,19 @@ def group_weights(slices: Slices, weight: torch.Tensor | None) -> NDArray[np.flo
     return np.array([of_sample[part].sum() for part in slices])
 
 
-def loss_shares(losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArray[np.float64]) -> torch.Tensor:
-    """What each sample's loss, of losses (n, ...), adds to its group's mean, (n,)."""
-    each = losses if losses.ndim == 1 else losses.reshape(len(losses), -1).mean(dim=1)
+def of_samples(losses: torch.Tensor, *, summed: bool) -> torch.Tensor:
+    """Losses (n, ...) of the parts of each sample as one a sample, (n,): their sum or their mean."""
+    if losses.ndim == 1:
+        return losses
+    parts = losses.flatten(1)
+    return parts.sum(dim=1) if summed else parts.mean(dim=1)
+
+
+def loss_shares(
+    losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArray[np.float64], *, summed: bool
+) -> torch.Tensor:
+    """What each sample's loss, of losses (n, ...), adds to its group's mean, (n,); ``summed`` over a sample's parts."""
+    each = of_samples(losses, summed=summed)
     weight = getattr(batch, "weight", None)
     if weight is None and slices.longest == 1:
         return each

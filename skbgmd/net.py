@@ -25,9 +25,19 @@ from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
+from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, of_samples, pieces, sample_classes
 from skbgmd.microbatch import GradientMatrix
-from skbgmd.onepass import group_rows, is_better_written_out, is_cheaper, refusal, refuse_mixing, why_not, write_out
+from skbgmd.onepass import (
+    check_rows,
+    exact_sum,
+    group_rows,
+    is_better_written_out,
+    is_cheaper,
+    refusal,
+    refuse_broadcasting,
+    why_not,
+    write_out,
+)
 from skbgmd.randomness import random_source
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
@@ -49,10 +59,11 @@ _PARAMETERS = """
         row is then the way it went, divided by the learning rate.
     gradients : {"auto", "one_pass", "micro_batches"}, default="auto"
         How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
-        went into the layers and what came back to them; the module must treat each sample by itself, which is looked
-        at once, in evaluation mode. "micro_batches": a pass for each group. "auto": one pass where the module and the
-        loss are known to allow it and groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2
-        where a layer has no rule. The results are the same but for rounding, and for what dropout draws.
+        went into the layers and what came back to them; the module must treat each sample by itself. In the first step
+        a sum of these gradients is compared with that of a backward pass more. "micro_batches": a pass for each group.
+        "auto": one pass where the module and the loss are known to allow it and groups have no more than 32 samples, 8
+        where a CPU has convolutions to do, or 2 where a layer has no rule. The results are the same but for rounding,
+        for what dropout draws, and by up to a per cent for the scale of ``huber``, which is taken about a rough median.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -215,14 +226,17 @@ class _RobustTraining(NeuralNet):
             tape = self._tape(gradients, y, slices)
             if tape is None:
                 return None
-            if not self._is_known_to_allow_one_pass_:
-                self._is_known_to_allow_one_pass_ = refuse_mixing(self, tape, X, fit_params)
             with tape:
                 predicted = self.infer(X, **fit_params)
             with _reduction(self.criterion_, "none"):
                 each = self.get_loss(predicted, y, X=X, training=True)
-            each = loss_shares(each, batch, slices, weights)
+            refuse_broadcasting(each, predicted, y)
+            each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
+            known = self._is_known_to_allow_one_pass_
+            exact = None if known else exact_sum(each, slices, tape.parameters)
             ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
+            if exact is not None:
+                self._is_known_to_allow_one_pass_ = check_rows(ghosts, exact, tape.parameters)
         except GhostError:
             if self.gradients == "one_pass":
                 raise
@@ -302,7 +316,7 @@ class _RobustTraining(NeuralNet):
         with _reduction(self.criterion_, "none"):
             losses = self.get_loss(predicted, yi, X=Xi, training=True)
         w = weight[part].to(device=losses.device, dtype=losses.dtype)
-        each = losses.reshape(len(w), -1).mean(dim=1)
+        each = of_samples(losses, summed=self._sums_losses())
         mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
         return mean
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.dataset import get_len
-from skorch.utils import multi_indexing
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.ghost.persample import agree
-from skbgmd.ghost.rules import rule_of, sample_axis
+from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
 
@@ -44,6 +41,9 @@ KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralN
 GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
+#: Difference of a sum of gradients from the exact one that rounding may make, in half precision too: in shares of a
+#: parameter's gradient, and of the rows' norms added up.
+ROUNDING, TINY = 2e-2, 1e-3
 #: Passes over written-out rows that an aggregation takes, in multiplications for each number.
 PASSES = 16
 
@@ -65,6 +65,20 @@ def why_not(net: NeuralNet, y: Any) -> str | None:
     return None
 
 
+def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
+    """Refuse losses (n, ...) that aren't one for each prediction or target: a sample's own then aren't known.
+
+    Raises
+    ------
+    GhostError
+        Predictions and targets were broadcast against one another.
+    """
+    shapes = [value.shape for value in (predicted, y) if isinstance(value, torch.Tensor)]
+    if losses.ndim > 1 and losses.shape not in shapes:
+        found = " and ".join(str(tuple(shape)) for shape in shapes)
+        raise refusal(f"the losses have shape {tuple(losses.shape)}, of predictions and targets of shapes {found}")
+
+
 def is_cheaper(tape: Tape, slices: Slices) -> bool:
     """Whether one pass is likely to cost less than a pass for each group."""
     ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
@@ -77,77 +91,70 @@ def is_cheaper(tape: Tape, slices: Slices) -> bool:
     return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
 
 
-def refuse_mixing(net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]) -> bool:
-    """See whether what comes out for two samples depends on two more; in evaluation mode, where nothing is drawn.
+def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A weighted sum of the groups' gradients by a backward pass through the parameters, (d,); the graph is kept.
+
+    Parameters
+    ----------
+    losses : tensor of shape (n,)
+        As in :func:`group_rows`.
+    slices : Slices
+        The groups, whose weights are those of :func:`check_rows`.
+    parameters : sequence of tensors
+        What the losses are differentiated by.
+    """
+    of_sample = np.repeat(_weights_to_check(len(slices)), slices.lengths)
+    total = losses @ torch.as_tensor(of_sample).to(losses)
+    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    parts = [
+        torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    ]
+    return torch.cat([part.detach().reshape(-1).to(losses.dtype) for part in parts])
+
+
+def check_rows(rows: GhostRows, exact: torch.Tensor, parameters: Sequence[torch.Tensor]) -> bool:
+    """See whether the rows are the groups' gradients: whether a weighted sum of them is the exact one.
+
+    It is not where something mixes samples, changes their order or shares parameters in a way that hooks on layers
+    don't see. Every row has a weight of its own, so that no mistake of any size cancels.
 
     Returns
     -------
     seen : bool
-        Whether there was anything to see: four samples at least, of finite output.
+        Whether there was anything to see: gradients that are finite, and not all zero.
 
     Raises
     ------
     GhostError
-        It does; or a layer is called with what all samples share.
+        They aren't.
     """
-    if get_len(X) < 4:
+    weights = _weights_to_check(rows.n_rows)
+    scale = float(weights @ rows.norms())
+    if not (0.0 < scale < np.inf):
         return False
-    try:
-        two, four, lengths = _of_two_and_four(net, tape, X, fit_params)
-    except Exception as error:
-        raise refusal(f"the module fails on two or four samples: {error}") from error
-    for name, seen in lengths.items():
-        # As many things for two samples as for four are not one for each sample.
-        if any(few == many for few, many in zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=False)):
-            raise refusal(f"the layer {name!r} is called with what samples share")
-    if not (isinstance(two, torch.Tensor) and two.numel() and two.shape == four[:2].shape):
-        return True  # not what can be compared; the loss has a say on it
-    if not agree(two, four[:2]):
-        raise refusal("what comes out for a sample depends on the others")
-    return bool((two - four[:2]).isfinite().all())
+    sizes = [parameter.numel() for parameter in parameters]
+    found = rows.combine(weights).to(exact.dtype)
+    differences = torch.stack([part.norm() for part in torch.split(found - exact, sizes)])
+    norms = torch.stack([part.norm() for part in torch.split(exact, sizes)])
+    wrong = (differences > ROUNDING * norms + TINY * scale).cpu().numpy()
+    if wrong.any():
+        raise refusal(
+            "gradients of single samples don't add up to those of the batch: something mixes samples, or parameters "
+            "are used other than by the layers that hold them"
+        )
+    return bool(norms.isfinite().all())
+
+
+def _weights_to_check(n: int) -> NDArray[np.float64]:
+    """Numbers between a half and one, no two alike and in no order: multiples of the golden ratio, modulo one."""
+    weights: NDArray[np.float64] = 0.5 + 0.5 * np.modf(np.arange(1, n + 1) * 0.6180339887498949)[0]
+    return weights
 
 
 def refusal(reason: str) -> GhostError:
     """The error that says why there can't be one pass."""
     return GhostError(f"One pass for all groups can't be: {reason}.")
-
-
-def _of_two_and_four(
-    net: NeuralNet, tape: Tape, X: Any, fit_params: dict[str, Any]
-) -> tuple[Any, Any, dict[str, list[int]]]:
-    """What comes out for the first two samples and for the first four, and how many things layers were called with."""
-    modes = {module: module.training for module in net.module_.modules()}
-    devices = {parameter.device for parameter in tape.parameters if parameter.device.type == "cuda"}
-    lengths: dict[str, list[int]] = {name: [] for name, layer in tape.layers if rule_of(layer) is not None}
-    hooks = [
-        layer.register_forward_pre_hook(_keeper(lengths[name], sample_axis(layer)))
-        for name, layer in tape.layers
-        if name in lengths
-    ]
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=list(devices)):
-            net.module_.eval()
-            two, four = (_first(net.infer(multi_indexing(X, slice(0, n)), **fit_params)) for n in (2, 4))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return two, four, lengths
-
-
-def _keeper(lengths: list[int], axis: int) -> Callable[[nn.Module, Any], None]:
-    """A hook that keeps how many things a layer is called with, which lie along an axis."""
-
-    def keep(layer: nn.Module, args: Any) -> None:
-        if args and isinstance(args[0], torch.Tensor) and args[0].ndim > axis:
-            lengths.append(args[0].shape[axis])
-
-    return keep
-
-
-def _first(predicted: Any) -> Any:
-    return predicted[0] if isinstance(predicted, tuple) else predicted
 
 
 def group_rows(

@@ -267,6 +267,15 @@ def test_the_block_does_not_depend_on_the_size_of_the_rows(size, settings, rng):
         np.testing.assert_array_equal(*blocks)
 
 
+def test_a_memory_that_dwarfs_tiny_rows_decides_the_block(rng):
+    for dtype, row, kept in ((np.float32, 1e-20, 1.0), (np.float64, 1e-310, 1e-3)):
+        memory = np.zeros(40, dtype=dtype)
+        memory[30:] = kept * np.arange(1, 11)
+        X = (rng.normal(size=(9, 40)) * row).astype(dtype)
+        step = block_geometric_median(X, beta=0.1, complement="memory", memory=memory, return_result=True)
+        assert step.block.tolist() == [36, 37, 38, 39]
+
+
 def test_breakdown_point_counts_weight_not_rows():
     """Five light rows of eight are corrupt: 5/14 of the weight."""
     X = np.ones((8, 40))

@@ -31,19 +31,22 @@ def test_weights_are_sums_or_numbers_of_samples() -> None:
 
 def test_shares_of_a_group_add_up_to_one_unless_it_has_no_weight() -> None:
     ones = torch.ones(7)
-    plain = loss_shares(ones, (X, y), SLICES, group_weights(SLICES, None))
+    plain = loss_shares(ones, (X, y), SLICES, group_weights(SLICES, None), summed=False)
     np.testing.assert_allclose(group_sums(plain, SLICES), 1.0)
     batch = Batch(X, y, np.arange(7), WEIGHT)
-    weighted = loss_shares(ones, batch, SLICES, group_weights(SLICES, WEIGHT))
+    weighted = loss_shares(ones, batch, SLICES, group_weights(SLICES, WEIGHT), summed=False)
     np.testing.assert_allclose(group_sums(weighted, SLICES), [1.0, 1.0, 0.0])
     np.testing.assert_allclose(weighted[:3], [0.25, 0.0, 0.75])
 
 
 def test_losses_of_several_outputs_are_averaged_for_each_sample() -> None:
     losses, singles = torch.arange(14.0).view(7, 2), Slices(slice(i, i + 1) for i in range(7))
-    means = loss_shares(losses, (X, y), singles, group_weights(singles, None))
+    means = loss_shares(losses, (X, y), singles, group_weights(singles, None), summed=False)
     assert means.tolist() == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12.5]
-    assert loss_shares(losses, (X, y), SLICES, group_weights(SLICES, None))[0].item() == pytest.approx(0.5 / 3)
+    shares = loss_shares(losses, (X, y), SLICES, group_weights(SLICES, None), summed=False)
+    assert shares[0].item() == pytest.approx(0.5 / 3)
+    sums = loss_shares(losses, (X, y), SLICES, group_weights(SLICES, None), summed=True)
+    assert sums[0].item() == pytest.approx(1.0 / 3)
 
 
 def test_sums_of_equal_groups() -> None:

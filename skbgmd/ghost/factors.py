@@ -287,6 +287,7 @@ class Outer(Factor):
         return (
             self.positions == 1
             and isinstance(other, Explicit)
+            and other.width == 1
             and other.values.shape == (self.n_rows, self.n_units)
             # The same memory: comparing numbers would wait for the device.
             and other.values.data_ptr() == self.left.data_ptr()

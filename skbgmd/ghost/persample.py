@@ -92,12 +92,19 @@ def _differentiated(
         products = [(value * delta).sum() for value, delta in zip(single, deltas, strict=True)]
         return torch.stack(products).sum(), single
 
+    kept = [(inner_layer, dict(vars(inner_layer))) for inner_layer in layer.modules()]
     dims: Any = (0, out_axes)
     per_sample = vmap(grad(inner, has_aux=True), (None, [axes[number] for number in mapped], out_axes), dims)
     deltas: list[Any] = [gradients[number] for number in used]
-    found: tuple[dict[str, torch.Tensor], list[torch.Tensor]] = per_sample(
-        parameters, [values[number] for number in mapped], deltas
-    )
+    try:
+        found: tuple[dict[str, torch.Tensor], list[torch.Tensor]] = per_sample(
+            parameters, [values[number] for number in mapped], deltas
+        )
+    finally:
+        # What a layer keeps of its last call is that of the batch, and no tensor of torch.func's.
+        for inner_layer, state in kept:
+            vars(inner_layer).clear()
+            vars(inner_layer).update(state)
     return found
 
 

@@ -103,11 +103,11 @@ def _factors(run: _Run, outputs: Sequence[torch.Tensor], gradients: Sequence[tor
     )
     factors: dict[str, Factor | Sequence[Factor]] = {}
     for product, delta in zip(run.products, found, strict=True):
-        if delta is not None:
-            of_product = linear_factors(product.given, delta)
-            factors[product.weight] = of_product["weight"]
-            if product.bias is not None:
-                factors[product.bias] = of_product["bias"]
+        # What comes back to no state, as of a single step, has no part in the loss.
+        of_product: Factors = {} if delta is None else linear_factors(product.given, delta)
+        factors[product.weight] = of_product.get("weight", [])
+        if product.bias is not None:
+            factors[product.bias] = of_product.get("bias", [])
     return factors
 
 

@@ -124,8 +124,9 @@ class GhostRows(StreamedRows):
             if passed:
                 passed = False
                 continue
-            after = self.factors[place + 1][1] if place + 1 < len(self.factors) else None
-            passed = isinstance(factor, Outer) and after is not None and factor.has_bias(after)
+            begin, after = self.factors[place + 1] if place + 1 < len(self.factors) else (-1, None)
+            adjacent = begin == start + factor.n_columns
+            passed = isinstance(factor, Outer) and after is not None and adjacent and factor.has_bias(after)
             yield start, factor, passed
 
     def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:

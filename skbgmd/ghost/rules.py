@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized
 
 from skbgmd.arrays import empty
 from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer, Rule, outer
 from skbgmd.ghost.lookup import Lookup
 
+#: Methods that say what a layer does.
+_FORWARD = ("forward", "_conv_forward")
 _RULES: dict[type[nn.Module], Rule] = {}
 
 
@@ -62,8 +65,10 @@ def rule_of(layer: nn.Module) -> Rule | None:
     """The rule for a layer; None where there is none."""
     for kind in type(layer).__mro__:
         if kind in _RULES:
-            # A subclass that does something else needs a rule of its own.
-            return _RULES[kind] if kind.forward is type(layer).forward else None
+            # What does something else needs a rule of its own: a subclass, a changed object, a computed parameter.
+            same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in _FORWARD)
+            same = same and "forward" not in vars(layer) and not is_parametrized(layer)
+            return _RULES[kind] if same else None
     return None
 
 
@@ -205,7 +210,7 @@ def unfolded(
 
 def _positions(x: torch.Tensor) -> torch.Tensor:
     """(b, ..., d) as (b, positions, d)."""
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x[:, None] if x.ndim == 2 else x.flatten(1, -2)
 
 
 def _sum_positions(x: torch.Tensor) -> torch.Tensor:

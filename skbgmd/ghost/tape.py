@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from types import TracebackType
 from typing import Any, Self
 
@@ -77,6 +78,7 @@ class Tape:
         self.calls: list[Call] = []
         self._handles: list[Any] = []
         self.layers = list(layers_with_parameters(module, self.parameters))
+        _refuse_nesting(self.layers)
 
     def __enter__(self) -> Self:
         for name, layer in self.layers:
@@ -85,7 +87,10 @@ class Tape:
                 self._handles.append(layer.register_forward_pre_hook(recorder.before))
                 self._handles.append(layer.register_forward_hook(recorder.after, always_call=True))
             else:
-                self._handles.append(layer.register_forward_hook(_Recorder(self, name), with_kwargs=True))
+                # A rule is about what comes out before other hooks change it; torch.func runs these hooks as well.
+                first = rule_of(layer) is not None
+                hook = _Recorder(self, name)
+                self._handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=first))
         return self
 
     def __exit__(
@@ -142,7 +147,10 @@ class Tape:
     def _placed(self, found: dict[int, dict[int, list[Factor]]]) -> list[tuple[int, Factor]]:
         placed, start = [], 0
         for number, parameter in enumerate(self.parameters):
-            for unit, factors in sorted(found.get(number, {}).items()):
+            of_parameter = found.get(number, {})
+            if _overlap(of_parameter):
+                of_parameter = {0: [_written_out(of_parameter, len(parameter))]}
+            for unit, factors in sorted(of_parameter.items()):
                 placed.append((start + unit * factors[0].width, _merged(factors)))
             start += parameter.numel()
         return placed
@@ -189,9 +197,12 @@ def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]
         A layer that mixes samples.
     """
     wanted = {id(parameter) for parameter in parameters}
-    left = [("", module)]
+    left, seen = [("", module)], set()
     while left:
         name, layer = left.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
         if isinstance(layer, _BatchNorm) and layer.training:
             raise GhostError(
                 f"Layers must treat each sample by itself for gradients of single samples; found the layer {name!r}, "
@@ -204,10 +215,45 @@ def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]
             left += [(f"{name}.{child}".lstrip("."), inner) for child, inner in layer.named_children()]
 
 
+def _refuse_nesting(layers: Sequence[tuple[str, nn.Module]]) -> None:
+    """Refuse layers that are parts of others: what they do there would count twice."""
+    names = {id(layer): name for name, layer in layers}
+    for name, layer in layers:
+        for inner in layer.modules():
+            if inner is not layer and id(inner) in names:
+                raise GhostError(
+                    f"Layers must not be parts of one another for gradients of single samples; found "
+                    f"{names[id(inner)]!r} inside of {name!r}, which has parameters of its own. Give the outer one no "
+                    f"parameters, or train with micro-batches."
+                )
+
+
 def _tensors(values: Any) -> list[torch.Tensor]:
     if isinstance(values, torch.Tensor):
         return [values]
     return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+
+
+def _overlap(found: dict[int, list[Factor]]) -> bool:
+    """Whether factors, by the units at which they begin, have some units in common but not all."""
+    stop = 0
+    for unit, factors in sorted(found.items()):
+        ends = {unit + factor.n_units for factor in factors}
+        if unit < stop or len(ends) > 1:
+            return True
+        (stop,) = ends
+    return False
+
+
+def _written_out(found: dict[int, list[Factor]], n_units: int) -> Explicit:
+    """One factor of a parameter that is used by parts that overlap, such as in self- and in cross-attention."""
+    first = next(iter(found.values()))[0]
+    total = first.parts[0].new_zeros((first.n_rows, n_units, first.width))
+    for unit, factors in found.items():
+        for factor in factors:
+            written = factor.explicit(slice(0, factor.n_units))
+            total[:, unit : unit + factor.n_units] += written.view(factor.n_rows, factor.n_units, factor.width)
+    return Explicit(total)
 
 
 def _merged(factors: list[Factor]) -> Factor:
@@ -242,8 +288,8 @@ class _Recorder:
         differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
         if not differentiable:
             return output
-        given = _tensors(args[0] if len(args) == 1 and not kwargs else (args, kwargs))
         rule = rule_of(layer)
+        given = _tensors(args[0] if len(args) == 1 and not kwargs else _in_order(layer, args, kwargs))
         # What follows may change it in place.
         outputs = [] if rule is not None else [value.detach().clone() for value in everything]
 
@@ -267,6 +313,8 @@ class _Recorder:
             for name, parameter in held:
                 if parameter is None:
                     continue
+                if rule is not None and name not in factors:
+                    raise NotImplementedError(f"its rule doesn't know the parameter {name!r}")
                 unit, named = 0, factors.get(name, [])
                 for factor in named if isinstance(named, Sequence) else [named]:
                     yield parameter, unit, factor
@@ -318,9 +366,17 @@ def _call(name: str, given: list[torch.Tensor], outputs: list[torch.Tensor], par
     )
 
 
+def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Arguments in the order in which the layer declares them, however it was called."""
+    if not kwargs:
+        return args
+    return tuple(signature(layer.forward).bind(*args, **kwargs).arguments.values())
+
+
 def _alias(value: torch.Tensor) -> torch.Tensor:
     """The same numbers, to which only gradients of what follows come back."""
-    return value.view_as(value) if value.grad_fn is not None else value
+    # Not a view, for those who are given it may change it in place.
+    return value.clone() if value.grad_fn is not None else value
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

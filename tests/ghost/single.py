@@ -94,6 +94,9 @@ def check_block(module: nn.Module, rows: GhostRows, exact: torch.Tensor, tol: fl
     units = Units.of([p for p in module.parameters() if p.requires_grad])
     chosen = np.flatnonzero(np.arange(len(units.starts)) * 7 % 3 > 0) if len(units.starts) > 1 else np.array([0])
     block = replace(units, chosen=chosen)
+    factors = np.random.default_rng(2).uniform(0.5, 1.0, size=rows.n_rows)
+    squares = (torch.as_tensor(factors)[:, None] * exact).square().sum(dim=0)
+    close(rows.unit_scores(units, factors), units.sums(squares), tol, scale**2 * rows.n_rows)
     inside = exact[:, block.indices]
     assert np.abs(rows.block(block).gram().products - (inside @ inside.T).numpy()).max() <= tol * scale**2
     on_block, elsewhere = np.random.default_rng(1).dirichlet(np.ones(rows.n_rows), size=2)

@@ -333,6 +333,64 @@ def test_outputs_that_are_made_of_one_another() -> None:
     check(Both(), made((5, 3), torch.float64, 0))
 
 
+class Summed(nn.Module):
+    """Two layers whose outputs are added have one gradient in memory, and are no weights and bias of one layer."""
+
+    def __init__(self, second: nn.Module, *, apart: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 6, bias=False)
+        if apart:
+            self.unused = nn.Linear(5, 6)
+        self.second, self.last = second, nn.Linear(6, 3)
+        second.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        other = x[:, :6].view(-1, 2, 3) if isinstance(self.second, nn.LayerNorm) else x.flip(1)
+        result: torch.Tensor = self.last((self.first(x) + self.second(other).flatten(1)).tanh())
+        return result
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("second", [lambda: nn.Linear(16, 6), lambda: nn.LayerNorm((2, 3))])
+def test_gradients_of_two_layers_in_one_place_in_memory(second: Any, apart: bool) -> None:
+    torch.manual_seed(0)
+    check(Summed(second(), apart=apart), made((5, 16), torch.float32, 0))
+
+
+def test_outputs_that_are_changed_in_place_afterwards() -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out, last = self.layer(x)
+            out += 0.3 * x.sum(dim=2, keepdim=True)
+            result: torch.Tensor = out.flatten(1) * last[0].repeat(1, x.shape[1])
+            return result
+
+    torch.manual_seed(0)
+    check(Changing(), made((5, 4, 3), torch.float32, 0), 3e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_layers_without_inputs_or_outputs() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing_in, self.nothing_out, self.last = nn.Linear(0, 4), nn.Linear(3, 0), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(self.nothing_in(self.nothing_out(x)).tanh() + x[:, :1])
+            return result
+
+    torch.manual_seed(0)
+    module, x = Empty(), made((5, 3), torch.float32, 0)
+    rows, exact = ghost(module, x, loss), reference(module, x, loss).double()
+    np.testing.assert_allclose(rows.gram().products, exact @ exact.T, atol=1e-5)
+    np.testing.assert_allclose(rows.combine(np.full(5, 0.2)), exact.mean(dim=0), atol=1e-6)
+
+
 class Overridden(nn.GRU):
     """A recurrent layer for which there is no rule: it may do anything."""
 
