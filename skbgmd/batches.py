@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
 
 from skbgmd.slices import even_slices
@@ -106,6 +107,9 @@ class ArrayLoader(DataLoader[Any]):
                 dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, generator=generator, **kwargs
             )
             return
+        # A batch is pinned as it is made: torch would make a list of it. In workers it can't be.
+        pins = kwargs.pop("pin_memory", False) and torch.cuda.is_available() and not kwargs.get("num_workers", 0)
+        whole.pins = bool(pins)
         order: Sampler[int] = RandomSampler(whole, generator=generator) if shuffle else SequentialSampler(whole)
         sampler: Any
         if whole.clients is not None:
@@ -120,7 +124,7 @@ class ArrayLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         whole = self.dataset
-        if not isinstance(whole, _Whole) or self.num_workers or self.pin_memory:
+        if not isinstance(whole, _Whole) or self.num_workers:
             return super().__iter__()
         # What a DataLoader does around each batch takes longer than the batch. It draws a seed for workers, whether
         # there are any or not: the order of the samples depends on it.
@@ -240,6 +244,7 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         self.X, self.y, self.index, self.n = X, y, index, n
         self.weight = None if weight is None else torch.as_tensor(weight)
         self.clients = clients if clients is None or index is None else clients[index]
+        self.pins = False
 
     def __len__(self) -> int:
         return self.n
@@ -256,7 +261,10 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         y = torch.zeros(len(index)) if self.y is None else _take(self.y, at)
         weight = None if self.weight is None else self.weight[at]
         slices = None if self.clients is None else _runs(self.clients[positions])
-        return Batch(_take(self.X, at), y, index, weight, slices)
+        X = _take(self.X, at)
+        if self.pins:
+            X, y = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, (X, y))
+        return Batch(X, y, index, weight, slices)
 
 
 def _whole(dataset: Any) -> _Whole | None:

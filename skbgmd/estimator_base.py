@@ -92,7 +92,8 @@ PARAMETERS = """
     callbacks : list of callbacks, default=None
         As in skorch.
     warm_start : bool, default=False
-        Go on from the last ``fit`` rather than begin anew.
+        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that and
+        ``verbose`` stay as they were.
     shuffle : bool, default=True
         Draw a new order of the samples in each epoch.
     device : str, default="cpu"
@@ -308,6 +309,9 @@ class BlockGMDBase(BaseEstimator):
                 net = self._new_net(samples, n_outputs, seed)
                 return self._run(net, samples, epochs)
         net = copy.deepcopy(net)
+        if not isinstance(self.module, NeuralNet):
+            net.set_params(verbose=self.verbose)
+            epochs = self.max_epochs if epochs is None else epochs
         seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
         with _seeded(int(seed), self.device):
             return self._run(net, samples, epochs)
@@ -374,15 +378,18 @@ class BlockGMDBase(BaseEstimator):
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
-        batch = self.module.batch_size if isinstance(self.module, NeuralNet) else self.batch_size
-        return prepare(X, y, weight, check_clients(groups, X), merge=0 < len(X) <= batch)
+        source = self.module if isinstance(self.module, NeuralNet) else self
+        # Merged samples are in another order, which what is held out for validation may depend on.
+        merge = 0 < len(X) <= source.batch_size and source.train_split is None
+        return prepare(X, y, weight, check_clients(groups, X), merge=merge)
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
         self.module_ = net.module_
         self.history_ = net.history
-        self.n_iter_ = len(net.history)
-        self.loss_curve_ = [float(epoch["train_loss"]) for epoch in net.history]
+        # An epoch that was interrupted has no loss.
+        self.loss_curve_ = [float(epoch["train_loss"]) for epoch in net.history if "train_loss" in epoch]
+        self.n_iter_ = len(self.loss_curve_)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
         return self
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
+from torch import nn
 
 from skbgmd.slices import Slices, even_slices
 
@@ -55,6 +56,28 @@ def loss_shares(
     of_group = slices.lengths if weight is None else np.maximum(weights, 1e-300)
     of_sample = np.ones(len(each)) if weight is None else weight.cpu().numpy()
     return each * torch.as_tensor(of_sample / np.repeat(of_group, slices.lengths)).to(each)
+
+
+def mean_weight(criterion: Any, y: Any) -> torch.Tensor | None:
+    """Mean of the weights that a criterion gives to the targets y of a batch; None where all are one.
+
+    A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
+    group, or a sample, that would take the weights away again: all are divided by what the batch has.
+    """
+    if not (isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)) and isinstance(y, torch.Tensor)):
+        return None
+    if y.is_floating_point():
+        return None  # shares of classes, by whose weights nothing is divided
+    counted = y != criterion.ignore_index
+    if criterion.weight is None and bool(counted.all()):
+        return None
+    weights = counted.double()
+    if criterion.weight is not None:
+        of_class = criterion.weight.detach().double()
+        weights = weights.to(of_class.device) * of_class[torch.where(counted, y, 0).to(of_class.device)]
+    mean = weights.mean()
+    # With nothing to learn from, all losses are zero.
+    return torch.where(mean > 0.0, mean, 1.0)
 
 
 def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:

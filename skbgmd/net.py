@@ -25,7 +25,16 @@ from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, of_samples, pieces, sample_classes
+from skbgmd.groups import (
+    group_slices,
+    group_sums,
+    group_weights,
+    loss_shares,
+    mean_weight,
+    of_samples,
+    pieces,
+    sample_classes,
+)
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
     check_rows,
@@ -76,6 +85,9 @@ _PARAMETERS = """
 class _RobustTraining(NeuralNet):
     """The robust training step, for any of skorch's nets."""
 
+    # For those who override initialize_module.
+    _no_one_pass_ = False
+    _is_known_to_allow_one_pass_ = False
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
     def __init__(
@@ -201,9 +213,10 @@ class _RobustTraining(NeuralNet):
         self._set_training(True)
         weights = group_weights(slices, weight)
         gradients = self._gradient_matrix()
-        collected = self._one_pass(gradients, batch, slices, weights, fit_params)
+        divisor = None if self._sums_losses() else mean_weight(self.criterion_, unpack_data(batch)[1])
+        collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
         if collected is None:
-            collected = self._micro_batches(gradients, batch, slices, weights, fit_params)
+            collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
         rows, losses, predictions = collected
         aggregate = self._aggregate(rows, weights, sample_classes(batch, slices))
         factor = float(weights.sum()) if self._sums_losses() else 1.0
@@ -218,12 +231,13 @@ class _RobustTraining(NeuralNet):
         batch: Any,
         slices: Slices,
         weights: NDArray[np.float64],
+        divisor: torch.Tensor | None,
         fit_params: dict[str, Any],
     ) -> Collected | None:
         """Rows of one forward and backward pass; None where micro-batches it must be, or they are cheaper."""
         X, y = unpack_data(batch)
         try:
-            tape = self._tape(gradients, y, slices)
+            tape = self._tape(gradients, slices)
             if tape is None:
                 return None
             with tape:
@@ -232,6 +246,7 @@ class _RobustTraining(NeuralNet):
                 each = self.get_loss(predicted, y, X=X, training=True)
             refuse_broadcasting(each, predicted, y)
             each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
+            each = each if divisor is None else each / divisor.to(each)
             known = self._is_known_to_allow_one_pass_
             exact = None if known else exact_sum(each, slices, tape.parameters)
             ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
@@ -248,14 +263,14 @@ class _RobustTraining(NeuralNet):
             rows = write_out(ghosts, gradients.rows(len(slices)))
         return Collected(rows, group_sums(each, slices), predicted)
 
-    def _tape(self, gradients: GradientMatrix, y: Any, slices: Slices) -> Tape | None:
+    def _tape(self, gradients: GradientMatrix, slices: Slices) -> Tape | None:
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
             return None
         tape = Tape(self.module_, gradients.parameters)
         if self.gradients == "auto" and not is_cheaper(tape, slices):
             return None
-        reason = why_not(self, y)
+        reason = why_not(self)
         if reason is not None:
             raise refusal(reason)
         return tape
@@ -266,13 +281,14 @@ class _RobustTraining(NeuralNet):
         batch: Any,
         slices: Slices,
         weights: NDArray[np.float64],
+        divisor: torch.Tensor | None,
         fit_params: dict[str, Any],
     ) -> Collected:
         """Rows of a forward and backward pass for each group."""
         if slices.shortest < 2 * self.local_steps:
             _refuse_batch_norm(self.module_)
         matrix = gradients.rows(len(slices))
-        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, fit_params)
+        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, divisor, fit_params)
         lengths = norms.cpu().numpy().astype(np.float64)
         # A norm that overflowed or is lost in rounding is for the rows to find out.
         known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
@@ -280,7 +296,13 @@ class _RobustTraining(NeuralNet):
         return Collected(rows, losses, _concatenate(predictions))
 
     def _fill(
-        self, gradients: GradientMatrix, matrix: torch.Tensor, batch: Any, slices: Slices, fit_params: Any
+        self,
+        gradients: GradientMatrix,
+        matrix: torch.Tensor,
+        batch: Any,
+        slices: Slices,
+        divisor: torch.Tensor | None,
+        fit_params: Any,
     ) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
         """Write the groups' gradients to the rows of a matrix; mean losses, norms of the rows, and predictions."""
         weight = getattr(batch, "weight", None)
@@ -289,7 +311,7 @@ class _RobustTraining(NeuralNet):
         predictions: list[Any] = []
         for number, part in enumerate(slices):
             compute = [
-                partial(self._group_loss, batch, piece, weight, predictions, fit_params)
+                partial(self._group_loss, batch, piece, weight, divisor, predictions, fit_params)
                 for piece in pieces(part, self.local_steps)
             ]
             if self.local_steps == 1:
@@ -303,20 +325,27 @@ class _RobustTraining(NeuralNet):
         return torch.stack(losses), norms, predictions
 
     def _group_loss(
-        self, batch: Any, part: slice, weight: torch.Tensor | None, predictions: list[Any], fit_params: dict[str, Any]
+        self,
+        batch: Any,
+        part: slice,
+        weight: torch.Tensor | None,
+        divisor: torch.Tensor | None,
+        predictions: list[Any],
+        fit_params: dict[str, Any],
     ) -> torch.Tensor:
         """Mean loss of some samples of a batch; what was predicted is appended to ``predictions``."""
         X, y = unpack_data(batch)
         Xi, yi = multi_indexing(X, part), multi_indexing(y, part)
         predicted = self.infer(Xi, **fit_params)
         predictions.append(predicted)
-        if weight is None:
+        if weight is None and divisor is None:
             loss: torch.Tensor = self.get_loss(predicted, yi, X=Xi, training=True)
             return loss / (part.stop - part.start) if self._sums_losses() else loss
         with _reduction(self.criterion_, "none"):
             losses = self.get_loss(predicted, yi, X=Xi, training=True)
-        w = weight[part].to(device=losses.device, dtype=losses.dtype)
         each = of_samples(losses, summed=self._sums_losses())
+        each = each if divisor is None else each / divisor.to(each)
+        w = torch.ones_like(each) if weight is None else weight[part].to(each)
         mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
         return mean
 

@@ -48,18 +48,16 @@ ROUNDING, TINY = 2e-2, 1e-3
 PASSES = 16
 
 
-def why_not(net: NeuralNet, y: Any) -> str | None:
-    """What keeps a net from one pass for all samples with targets y; None if nothing that is known beforehand does."""
+def why_not(net: NeuralNet) -> str | None:
+    """What keeps a net from one pass for all samples; None if nothing that is known beforehand does."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
     criterion = net.criterion_
     if type(criterion) not in PLAIN_LOSSES or criterion.reduction not in ("mean", "sum"):
         return f"the loss {type(criterion).__name__} may not be a mean over samples"
-    if getattr(criterion, "weight", None) is not None:
-        return "the loss has weights of classes, by which a mean over a group is divided"
-    ignored = getattr(criterion, "ignore_index", None)
-    if ignored is not None and isinstance(y, torch.Tensor) and bool((y == ignored).any()):
-        return "the loss ignores some samples, of which a mean over a group is not made"
+    of_classes = isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
+    if getattr(criterion, "weight", None) is not None and not of_classes:
+        return "the loss has weights, which may not be one for each sample"
     if not isinstance(net.module_, nn.Module) or hasattr(net.module_, "_orig_mod"):
         return "the module is compiled"
     return None

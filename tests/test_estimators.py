@@ -371,3 +371,33 @@ def test_real_data_clean_and_corrupt():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_device(data):
     assert quick(device="cuda", max_epochs=40).fit(*data).score(*data) > 0.9
+
+
+def test_warm_start_goes_on_for_as_many_epochs_as_it_is_told_now(rng):
+    X = rng.normal(size=(60, 3))
+    model = BlockGMDClassifier(max_epochs=2, warm_start=True, random_state=0).fit(X, X[:, 0] > 0)
+    assert model.set_params(max_epochs=5).fit(X, X[:, 0] > 0).n_iter_ == 7
+
+
+@pytest.mark.parametrize("batch_size", [40, 60, 100])
+def test_what_is_held_out_does_not_depend_on_the_batch_size(batch_size, rng):
+    X, seen = rng.normal(size=(60, 3)).astype(np.float32), []
+
+    def last(dataset, y, **kwargs):
+        seen.append(np.asarray(dataset.X))
+        return torch.utils.data.Subset(dataset, range(50)), torch.utils.data.Subset(dataset, range(50, 60))
+
+    BlockGMDClassifier(max_epochs=1, batch_size=batch_size, train_split=last, random_state=0).fit(X, X[:, 0] > 0)
+    np.testing.assert_array_equal(seen[0], X)
+
+
+def test_what_was_trained_before_an_interrupt_is_kept(rng):
+    class Interrupt(Callback):
+        def on_batch_begin(self, net, **kwargs):
+            if len(net.history) == 3:
+                raise KeyboardInterrupt
+
+    X = rng.normal(size=(60, 3))
+    model = BlockGMDClassifier(max_epochs=9, callbacks=[Interrupt()], random_state=0).fit(X, X[:, 0] > 0)
+    assert model.n_iter_ == len(model.loss_curve_) == 2
+    assert len(model.predict(X)) == 60

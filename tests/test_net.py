@@ -425,3 +425,21 @@ def test_training_on_a_device(data):
     net = classifier(device="cuda", aggregator=BlockGeometricMedian(complement="memory")).fit(*data)
     assert net.score(*data) > 0.8
     assert net.aggregator_.state.memory.is_cuda
+
+
+def test_a_memory_begins_anew_when_parameters_are_frozen_or_thawed():
+    with torch.random.fork_rng(devices=[]):
+        module = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
+    net = RobustNeuralNetClassifier(
+        module,
+        criterion=torch.nn.CrossEntropyLoss,
+        aggregator=BlockGeometricMedian(0.3, complement="memory"),
+        verbose=0,
+    ).initialize()
+    batch = (torch.linspace(-1.0, 1.0, 64).view(16, 4), torch.arange(16) % 2)
+    for frozen in (False, True, False):
+        net.module_[0].requires_grad_(not frozen)
+        net.train_step(batch)
+        net.aggregator_.commit()
+        columns = sum(p.numel() for p in net.module_.parameters() if p.requires_grad)
+        assert len(net.aggregator_.state.memory) == columns

@@ -178,8 +178,7 @@ class Centred(nn.Module):
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"criterion__weight": torch.ones(5)}, "weights of classes"),
-        ({"criterion__ignore_index": 2}, "ignores some samples"),
+        ({"criterion": nn.MultiMarginLoss, "criterion__weight": torch.ones(5)}, "may not be one for each sample"),
         ({"criterion": nn.MultiLabelMarginLoss}, "MultiLabelMarginLoss may not be a mean"),
         ({"module": nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.BatchNorm1d(5))}, "BatchNorm1d, which mixes"),
         ({"module": nn.Sequential(nn.Flatten(), Centred(), nn.Linear(64, 5))}, "depends on the others"),
@@ -510,6 +509,36 @@ def test_summed_losses_are_summed_over_the_parts_of_a_sample_too(gradients: str,
     step = net.train_step_single(batch)
     np.testing.assert_allclose(net.module_.weight.grad, expected, rtol=1e-5)
     assert step["loss"].item() == pytest.approx((net.module_(X) - y).square().sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
+@pytest.mark.parametrize("group_size", [1, 5])
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 5.0, 0.2])])
+@pytest.mark.parametrize("ignored", [None, 2])
+@pytest.mark.parametrize("segments", [True, False])
+def test_the_mean_of_groups_is_that_of_a_loss_with_weights_of_classes_and_ignored_ones(
+    gradients: str, group_size: int, weight: torch.Tensor | None, ignored: int | None, segments: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn((12, 8, 4) if segments else (12, 8), generator=generator)
+    y = torch.randint(3, (12, 4) if segments else (12,), generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Conv1d(8, 3, 1) if segments else nn.Linear(8, 3)
+    settings = {"weight": weight} | ({} if ignored is None else {"ignore_index": ignored})
+    loss = nn.CrossEntropyLoss(**settings)(module(X), y)
+    expected = torch.autograd.grad(loss, module.weight)[0]
+    net = RobustNeuralNet(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        **{f"criterion__{name}": value for name, value in settings.items()},
+        aggregator="mean",
+        group_size=group_size,
+        gradients=gradients,
+        verbose=0,
+    ).initialize()
+    step = net.train_step_single((X, y))
+    np.testing.assert_allclose(net.module_.weight.grad, expected, atol=1e-6)
+    assert step["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Using a target size")

@@ -190,6 +190,8 @@ class BlockGeometricMedian(Aggregator):
         state = state or BlockState()
         # What was left out before counts only where it is kept.
         before = state.memory if self.complement == "memory" else None
+        if before is not None and len(before) != rows.n_columns:
+            before = None  # of other columns: parameters were frozen or thawed
         if self.beta < 1.0 and self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)
         # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
