@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
-from torch import nn
 
+from skbgmd.losses import of_samples
 from skbgmd.slices import Slices, even_slices
 
 
@@ -37,14 +37,6 @@ def group_weights(slices: Slices, weight: torch.Tensor | None) -> NDArray[np.flo
     return np.array([of_sample[part].sum() for part in slices])
 
 
-def of_samples(losses: torch.Tensor, *, summed: bool) -> torch.Tensor:
-    """Losses (n, ...) of the parts of each sample as one a sample, (n,): their sum or their mean."""
-    if losses.ndim == 1:
-        return losses
-    parts = losses.flatten(1)
-    return parts.sum(dim=1) if summed else parts.mean(dim=1)
-
-
 def loss_shares(
     losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArray[np.float64], *, summed: bool
 ) -> torch.Tensor:
@@ -56,28 +48,6 @@ def loss_shares(
     of_group = slices.lengths if weight is None else np.maximum(weights, 1e-300)
     of_sample = np.ones(len(each)) if weight is None else weight.cpu().numpy()
     return each * torch.as_tensor(of_sample / np.repeat(of_group, slices.lengths)).to(each)
-
-
-def mean_weight(criterion: Any, y: Any) -> torch.Tensor | None:
-    """Mean of the weights that a criterion gives to the targets y of a batch; None where all are one.
-
-    A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
-    group, or a sample, that would take the weights away again: all are divided by what the batch has.
-    """
-    if not (isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)) and isinstance(y, torch.Tensor)):
-        return None
-    if y.is_floating_point():
-        return None  # shares of classes, by whose weights nothing is divided
-    counted = y != criterion.ignore_index
-    if criterion.weight is None and bool(counted.all()):
-        return None
-    weights = counted.double()
-    if criterion.weight is not None:
-        of_class = criterion.weight.detach().double()
-        weights = weights.to(of_class.device) * of_class[torch.where(counted, y, 0).to(of_class.device)]
-    mean = weights.mean()
-    # With nothing to learn from, all losses are zero.
-    return torch.where(mean > 0.0, mean, 1.0)
 
 
 def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import re
 import time
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,16 +24,8 @@ from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.groups import (
-    group_slices,
-    group_sums,
-    group_weights,
-    loss_shares,
-    mean_weight,
-    of_samples,
-    pieces,
-    sample_classes,
-)
+from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
+from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
     check_rows,
@@ -223,7 +214,7 @@ class _RobustTraining(NeuralNet):
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
-        return {"loss": factor * _mean(losses, weights), "y_pred": predictions}
+        return {"loss": factor * weighted_mean(losses, weights), "y_pred": predictions}
 
     def _one_pass(
         self,
@@ -242,7 +233,7 @@ class _RobustTraining(NeuralNet):
                 return None
             with tape:
                 predicted = self.infer(X, **fit_params)
-            with _reduction(self.criterion_, "none"):
+            with reduction(self.criterion_, "none"):
                 each = self.get_loss(predicted, y, X=X, training=True)
             refuse_broadcasting(each, predicted, y)
             each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
@@ -341,7 +332,7 @@ class _RobustTraining(NeuralNet):
         if weight is None and divisor is None:
             loss: torch.Tensor = self.get_loss(predicted, yi, X=Xi, training=True)
             return loss / (part.stop - part.start) if self._sums_losses() else loss
-        with _reduction(self.criterion_, "none"):
+        with reduction(self.criterion_, "none"):
             losses = self.get_loss(predicted, yi, X=Xi, training=True)
         each = of_samples(losses, summed=self._sums_losses())
         each = each if divisor is None else each / divisor.to(each)
@@ -467,32 +458,10 @@ def _refuse_batch_norm(module: torch.nn.Module) -> None:
             )
 
 
-def _mean(losses: torch.Tensor, weights: NDArray[np.float64]) -> torch.Tensor:
-    """Weighted mean of the groups' losses (g,)."""
-    if weights.min() == weights.max():
-        return losses.mean()
-    return losses @ torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
-
-
 def _concatenate(predictions: list[Any]) -> Any:
     if isinstance(predictions[0], tuple):
         return tuple(torch.cat(parts) for parts in zip(*predictions, strict=True))
     return torch.cat(predictions)
-
-
-@contextmanager
-def _reduction(criterion: Any, reduction: str) -> Any:
-    """Let a criterion reduce its losses otherwise."""
-    before = getattr(criterion, "reduction", None)
-    if before is None:
-        raise ValueError(
-            f"The criterion must have an attribute `reduction` for samples to be weighted; found {criterion!r}."
-        )
-    criterion.reduction = reduction
-    try:
-        yield
-    finally:
-        criterion.reduction = before
 
 
 __all__ = [

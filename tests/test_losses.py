@@ -1,0 +1,59 @@
+"""Losses of samples and groups, against those that torch's criteria give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
+
+
+def test_losses_of_parts_are_summed_or_averaged() -> None:
+    losses = torch.arange(12.0).view(2, 3, 2)
+    assert of_samples(losses, summed=True).tolist() == [15.0, 51.0]
+    assert of_samples(losses, summed=False).tolist() == [2.5, 8.5]
+    assert of_samples(losses[:, 0, 0], summed=True).tolist() == [0.0, 6.0]
+
+
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
+@pytest.mark.parametrize("settings", [{"weight": torch.tensor([1.0, 4.0, 0.5])}, {"ignore_index": 1}])
+def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind: Any, settings: Any) -> None:
+    criterion = kind(**settings)
+    predicted = torch.linspace(-1.0, 1.0, 21).view(7, 3).log_softmax(dim=1)
+    y = torch.tensor([0, 1, 2, 2, 1, 1, 0])
+    divisor = mean_weight(criterion, y)
+    assert divisor is not None
+    with reduction(criterion, "none"):
+        each = criterion(predicted, y)
+    assert float((each / divisor).mean()) == pytest.approx(float(criterion(predicted, y)), rel=1e-6)
+
+
+def test_where_nothing_has_a_weight_there_is_no_divisor() -> None:
+    y = torch.tensor([0, 1])
+    assert mean_weight(nn.CrossEntropyLoss(), y) is None
+    assert mean_weight(nn.CrossEntropyLoss(weight=torch.ones(2)), torch.eye(2)) is None
+    assert mean_weight(nn.MSELoss(), y) is None
+    assert mean_weight(nn.CrossEntropyLoss(), [0, 1]) is None
+    nothing = mean_weight(nn.CrossEntropyLoss(ignore_index=0), torch.zeros(3, dtype=torch.int64))
+    assert nothing is not None
+    assert float(nothing) == 1.0
+
+
+def test_weighted_means() -> None:
+    losses = torch.tensor([1.0, 4.0])
+    assert float(weighted_mean(losses, np.array([2.0, 2.0]))) == 2.5
+    assert float(weighted_mean(losses, np.array([3.0, 1.0]))) == 1.75
+
+
+def test_a_criterion_reduces_as_before_afterwards() -> None:
+    criterion = nn.MSELoss(reduction="sum")
+    with pytest.raises(KeyError), reduction(criterion, "none"):
+        assert criterion.reduction == "none"
+        raise KeyError
+    assert criterion.reduction == "sum"
+    with pytest.raises(ValueError, match="must have an attribute `reduction`"), reduction(abs, "none"):
+        pass
