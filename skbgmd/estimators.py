@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
+from skorch import NeuralNetBinaryClassifier
 
 from skbgmd.aggregators import Aggregator
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
@@ -216,7 +217,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     def _fit(
         self, X: Any, y: Any, weight: Any, groups: Any, classes: NDArray[Any], *, going_on: bool, epochs: int | None
     ) -> Self:
-        samples = self._samples(X, np.searchsorted(classes, y), weight, groups)
+        codes = np.searchsorted(classes, y)
+        if isinstance(self.module, NeuralNetBinaryClassifier):
+            codes = codes.astype(np.float32)  # compared with what comes out, not an index into it
+        samples = self._samples(X, codes, weight, groups)
         net = self._train(self.net_ if going_on else None, samples, len(classes), epochs)
         self.classes_ = classes
         return self._keep(net, samples)

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
 from skorch.dataset import ValidSplit
 
@@ -401,3 +401,20 @@ def test_what_was_trained_before_an_interrupt_is_kept(rng):
     model = BlockGMDClassifier(max_epochs=9, callbacks=[Interrupt()], random_state=0).fit(X, X[:, 0] > 0)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     assert len(model.predict(X)) == 60
+
+
+def test_a_binary_skorch_net_as_the_module(rng):
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(3, 1)
+
+        def forward(self, x):
+            return self.last(x)[:, 0]
+
+    X = rng.normal(size=(200, 3)).astype(np.float32)
+    y = np.where(X[:, 0] > 0, "yes", "no")
+    net = NeuralNetBinaryClassifier(Line, lr=0.5, max_epochs=20, train_split=None, verbose=0)
+    model = BlockGMDClassifier(net, random_state=0).fit(X, y)
+    assert model.score(X, y) > 0.9
+    assert model.predict_proba(X).shape == (200, 2)
