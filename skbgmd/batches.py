@@ -53,6 +53,10 @@ class Batch(tuple[Any, Any]):
         batch.positions, batch.weight, batch.slices = positions, weight, slices
         return batch
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        # For pickles, by which batches come from workers, and for copies.
+        return (*self, self.positions, self.weight, self.slices)
+
 
 class ArrayLoader(DataLoader[Any]):
     """A ``DataLoader`` that takes batches of arrays and tensors by one indexing call each.
@@ -288,7 +292,8 @@ def _as_tensors(data: Any) -> Any:
     if isinstance(data, torch.Tensor):
         return None if data.is_sparse else data
     if isinstance(data, np.ndarray):
-        return torch.from_numpy(data) if data.dtype.kind in "fiub" and data.flags.writeable else _copied(data)
+        as_it_is = data.dtype.kind in "fiub" and data.flags.writeable and min(data.strides, default=0) >= 0
+        return torch.from_numpy(data) if as_it_is else _copied(data)
     if isinstance(data, Mapping):
         parts = {key: _as_tensors(value) for key, value in data.items()}
         return None if any(part is None for part in parts.values()) else parts
@@ -300,7 +305,7 @@ def _as_tensors(data: Any) -> Any:
 
 
 def _copied(data: NDArray[Any]) -> torch.Tensor | None:
-    # Torch warns of arrays that can't be written to, though nothing here would.
+    # Torch warns of arrays that can't be written to, though nothing here would, and has no negative strides.
     return torch.from_numpy(data.copy()) if data.dtype.kind in "fiub" else None
 
 

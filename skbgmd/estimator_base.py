@@ -387,9 +387,9 @@ class BlockGMDBase(BaseEstimator):
         self.net_ = net
         self.module_ = net.module_
         self.history_ = net.history
-        # An epoch that was interrupted has no loss.
+        # An epoch that was interrupted has no loss, nor has any without the callback that records it.
         self.loss_curve_ = [float(epoch["train_loss"]) for epoch in net.history if "train_loss" in epoch]
-        self.n_iter_ = len(self.loss_curve_)
+        self.n_iter_ = sum("train_batch_count" in epoch for epoch in net.history)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
         return self
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import namedtuple
 
 import numpy as np
@@ -133,3 +135,29 @@ def test_sequences_of_arrays_come_as_lists():
     X, _ = next(iter(ArrayLoader(Dataset(data, np.arange(6)), batch_size=4)))
     assert isinstance(X, list)
     assert [tuple(part.shape) for part in X] == [(4, 1), (4, 2)]
+
+
+def test_batches_are_copied_with_all_they_know():
+    batch = Batch(torch.ones(2, 3), torch.zeros(2), np.array([4, 1]), torch.tensor([1.0, 2.0]), [slice(0, 2)])
+    for again in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert torch.equal(again[0], batch[0])
+        np.testing.assert_array_equal(again.positions, batch.positions)
+        assert torch.equal(again.weight, batch.weight)
+        assert again.slices == batch.slices
+
+
+def test_batches_of_workers(dataset):
+    batches = []
+    for workers in (0, 2):
+        torch.manual_seed(3)
+        batches.append(list(ArrayLoader(dataset, batch_size=4, shuffle=True, num_workers=workers)))
+    for ours, theirs in zip(*batches, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours.positions, theirs.positions)
+
+
+def test_arrays_with_negative_strides(rng):
+    X = rng.normal(size=(6, 3))[::-1, ::-1]
+    batch = next(iter(ArrayLoader(Dataset(X, np.arange(6)[::-1]), batch_size=4)))
+    np.testing.assert_array_equal(batch[0], X[:4])
+    assert batch[1].tolist() == [5, 4, 3, 2]

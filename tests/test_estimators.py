@@ -418,3 +418,8 @@ def test_a_binary_skorch_net_as_the_module(rng):
     model = BlockGMDClassifier(net, random_state=0).fit(X, y)
     assert model.score(X, y) > 0.9
     assert model.predict_proba(X).shape == (200, 2)
+
+
+def test_epochs_are_counted_without_callbacks_too(rng):
+    X = rng.normal(size=(60, 3))
+    assert BlockGMDClassifier(max_epochs=3, callbacks="disable", random_state=0).fit(X, X[:, 0] > 0).n_iter_ == 3
