@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -185,6 +186,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"argument --{name}: must be {least} or more; found {value}.")
+    if arguments.seed >= 2**32:
+        parser.error(f"argument --seed: must be less than 2**32; found {arguments.seed}.")
     if arguments.folder is not None and arguments.data != "fashion-mnist":
         parser.error(f"argument --folder: must come with --data fashion-mnist; found --data {arguments.data}.")
     _check_output(parser, arguments.output)
@@ -197,6 +200,10 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
 
     if not output.parent.is_dir():
         parser.error(f"argument --output: the folder must exist; found no folder {str(output.parent)!r}.")
+    if output.is_dir():
+        parser.error(f"argument --output: must be a file; found the folder {str(output)!r}.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        parser.error(f"argument --output: must be writable; found {str(output)!r}, which isn't.")
     formats = FigureCanvasBase.get_supported_filetypes()
     if output.suffix[1:].lower() not in formats:
         parser.error(f"argument --output: the file must end in one of {', '.join(formats)}; found {str(output)!r}.")
@@ -233,6 +240,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"python -m skbgmd: error: {error}") from error
     if arguments.samples is not None:
+        if arguments.samples > len(data.X_train):
+            raise SystemExit(
+                f"python -m skbgmd: error: argument --samples: must be at most {len(data.X_train)}, which is all there "
+                f"are; found {arguments.samples}."
+            )
         data = subset(data, arguments.samples, arguments.seed)
     training = TRAININGS[arguments.data]
     if arguments.data == "digits":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import pytest
@@ -65,13 +67,26 @@ def test_the_picture_has_a_panel_for_each_kind():
         (["--output", "none/picture.png"], "the folder must exist"),
         (["--output", "picture.doc"], "the file must end in one of"),
         (["--data", "cifar"], "invalid choice"),
+        (["--output", "folder.png"], "--output: must be a file; found the folder"),
+        (["--output", "sealed.png"], "--output: must be writable"),
+        (["--seed", str(2**32)], "--seed: must be less than 2**32"),
     ],
 )
-def test_errors_come_before_the_training(arguments, match, capsys):
+def test_errors_come_before_the_training(arguments, match, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "sealed.png").touch()
+    # Nothing is sealed to an administrator.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "sealed.png")
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
     assert match in capsys.readouterr().err
+
+
+def test_there_are_only_so_many_samples(tmp_path):
+    with pytest.raises(SystemExit, match=r"--samples: must be at most 1,?\d+, which is all there are; found 100000"):
+        main(["--samples", "100000", "--output", str(tmp_path / "p.png")])
 
 
 def test_missing_data_is_one_sentence(tmp_path):
