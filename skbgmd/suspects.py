@@ -70,7 +70,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     if not len(known):
         raise ValueError("sample_trust_ must be known; found only NaN: the aggregator doesn't weigh rows.")
     if fraction is not None:
-        n = int(np.ceil(check_number(fraction, "fraction", at_most=1.0) * len(trust) - 1e-9))
+        n = max(1, int(np.ceil(check_number(fraction, "fraction", at_most=1.0) * len(trust) - 1e-9)))
     else:
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
@@ -171,7 +171,9 @@ class SampleTrustDisplay:
             import matplotlib.pyplot as plt
 
             _, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-        left, right = axes
+        if np.size(axes) != 2:
+            raise ValueError(f"axes must be two matplotlib Axes; found {axes!r}.")
+        left, right = np.ravel(axes)
         known = np.zeros(len(self.trust), dtype=bool) if self.known is None else self.known
         finite = np.isfinite(self.trust)
         edges = np.histogram_bin_edges(self.trust[finite], bins=bins)
@@ -202,13 +204,24 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     Returns
     -------
     losses : ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        Labels that the classifier doesn't know, or targets of another shape than what is predicted.
     """
     if hasattr(estimator, "predict_proba"):
         probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+        unknown = np.setdiff1d(y, estimator.classes_)
+        if len(unknown):
+            raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")
         place = np.searchsorted(estimator.classes_, np.asarray(y))
         chosen = probabilities[np.arange(len(place)), place]
         losses: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
         return losses
-    errors = np.asarray(estimator.predict(X), dtype=np.float64) - np.asarray(y, dtype=np.float64)
-    squares: NDArray[np.float64] = np.square(errors).reshape(len(errors), -1).mean(axis=1)
+    predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
+    columns = predicted.reshape(len(predicted), -1)
+    if targets.size != columns.size:
+        raise ValueError(f"y must have the shape of what is predicted, {predicted.shape}; found {targets.shape}.")
+    squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares

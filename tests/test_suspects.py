@@ -92,3 +92,26 @@ def test_display(wrong_labels: Any) -> None:
 def test_suspects_are_of_an_estimator():
     with pytest.raises(TypeError, match="estimator must be a fitted BlockGMDClassifier"):
         find_suspects(np.zeros((3, 2)))
+
+
+def test_a_share_is_one_sample_at_least_and_no_weight_is_no_suspect(wrong_labels: Any) -> None:
+    model, X, y, _ = wrong_labels
+    assert len(find_suspects(model, fraction=1e-12)) == 1
+    weight = np.ones(600)
+    weight[:50] = 0.0
+    weighted = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, y, sample_weight=weight)
+    assert find_suspects(weighted, 600).min() == 50
+
+
+def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
+    model, X, y, _ = wrong_labels
+    with pytest.raises(ValueError, match=r"labels among the classes.*found \[-1\]"):
+        sample_losses(model, X, np.where(np.arange(600) == 3, -1, y))
+    X, y = make_regression(50, 3, random_state=0)
+    regressor = BlockGMDRegressor(max_epochs=2, random_state=0).fit(X, y)
+    assert sample_losses(regressor, X, y[:, None]).tolist() == sample_losses(regressor, X, y).tolist()
+    with pytest.raises(ValueError, match=r"shape of what is predicted, \(50,\); found \(50, 2\)"):
+        sample_losses(regressor, X, np.stack([y, y], axis=1))
+    display = SampleTrustDisplay(regressor.sample_trust_, sample_losses(regressor, X, y))
+    with pytest.raises(ValueError, match="axes must be two"):
+        display.plot(axes=object())
