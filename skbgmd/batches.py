@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from skorch.dataset import Dataset
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
 
+from skbgmd.arrays import check_integer
 from skbgmd.slices import even_slices
 
 
@@ -74,7 +76,8 @@ class ArrayLoader(DataLoader[Any]):
     shuffle : bool, default=False
         Draw a new order in each epoch.
     even : bool, default=False
-        Make the batches as equal in size as can be rather than leave a small one for the end.
+        Make the batches as equal in size as can be rather than leave a small one for the end, so that there is none
+        for ``drop_last`` to drop.
     stratify : int or None, default=None
         Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
         groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes.
@@ -105,6 +108,8 @@ class ArrayLoader(DataLoader[Any]):
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
+        if batch_size is not None or "batch_sampler" not in kwargs:
+            check_integer(batch_size, "batch_size")
         whole = None if {"collate_fn", "batch_sampler", "sampler"} & set(kwargs) else _whole(dataset)
         if whole is None:
             super().__init__(
@@ -262,13 +267,27 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         positions = np.asarray(chosen, dtype=np.int64)
         index = positions if self.index is None else self.index[positions]
         at = torch.from_numpy(index)
-        y = torch.zeros(len(index)) if self.y is None else _take(self.y, at)
+        # What a dataset without targets gives for each sample.
+        y = torch.zeros(len(index), 1) if self.y is None else _take(self.y, at)
         weight = None if self.weight is None else self.weight[at]
         slices = None if self.clients is None else _runs(self.clients[positions])
         X = _take(self.X, at)
         if self.pins:
             X, y = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, (X, y))
         return Batch(X, y, index, weight, slices)
+
+
+def gives_batches(loader: Any) -> bool:
+    """Whether what a loader gives are batches that know their samples, with their weights and clients."""
+    return isinstance(loader, ArrayLoader) and isinstance(loader.dataset, _Whole)
+
+
+def known_of_samples(dataset: Any) -> list[str]:
+    """What the samples of a dataset, or of a subset of one, have besides data: "weights", "clients"."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    names = {"sample_weight": "weights", "clients": "clients"}
+    return [name for attribute, name in names.items() if getattr(dataset, attribute, None) is not None]
 
 
 def _whole(dataset: Any) -> _Whole | None:
@@ -292,8 +311,7 @@ def _as_tensors(data: Any) -> Any:
     if isinstance(data, torch.Tensor):
         return None if data.is_sparse else data
     if isinstance(data, np.ndarray):
-        as_it_is = data.dtype.kind in "fiub" and data.flags.writeable and min(data.strides, default=0) >= 0
-        return torch.from_numpy(data) if as_it_is else _copied(data)
+        return _as_tensor(data) if data.dtype.kind in "fiub" else None
     if isinstance(data, Mapping):
         parts = {key: _as_tensors(value) for key, value in data.items()}
         return None if any(part is None for part in parts.values()) else parts
@@ -304,9 +322,13 @@ def _as_tensors(data: Any) -> Any:
     return None
 
 
-def _copied(data: NDArray[Any]) -> torch.Tensor | None:
-    # Torch warns of arrays that can't be written to, though nothing here would, and has no negative strides.
-    return torch.from_numpy(data.copy()) if data.dtype.kind in "fiub" else None
+def _as_tensor(data: NDArray[Any]) -> torch.Tensor:
+    if min(data.strides, default=0) < 0:
+        return torch.from_numpy(data.copy())  # Torch has no negative strides.
+    with warnings.catch_warnings():
+        # It warns of arrays that can't be written to, such as memory maps: batches are copies, which can.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(data)
 
 
 def _take(data: Any, index: torch.Tensor) -> Any:

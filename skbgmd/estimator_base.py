@@ -35,16 +35,17 @@ PARAMETERS = """
     ----------
     module : Module class, Module, skorch net, or None, default=None
         The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images and
-        sequences, X of more than two dimensions. An unfitted skorch net keeps its own settings; only its training step
-        is replaced, and of the parameters below ``group_size`` to ``gradient_corruption``, ``warm_start`` and
-        ``random_state`` apply.
+        sequences, X of more than two dimensions. It gives a number for each class or target; one for two classes, with
+        or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An unfitted skorch
+        net keeps its own settings; only its training step is replaced, and of the parameters below ``group_size`` to
+        ``gradient_corruption``, ``warm_start`` and ``random_state`` apply.
     hidden_layer_sizes : sequence of int, default=(100,)
         Hidden layers of the perceptron.
     criterion : loss class, default=None
         {criterion}
     optimizer : Optimizer class, default=torch.optim.Adam
-        What takes the steps. Torch's own Adam and AdamW are fused on CPU and CUDA, unless ``optimizer__fused`` or
-        ``optimizer__foreach`` is given.
+        What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
+        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100
@@ -68,9 +69,9 @@ PARAMETERS = """
     huber : float or None, default={huber}
         Rows nearer to the median than so many median distances, which are remembered from step to step, count in full,
         see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
-        larger ones keep minorities. None: the geometric median, which overrules
-        minorities, and in regression is what withstands gross outliers. Only where rows are single
-        samples: means of groups and of clients are much more alike.
+        larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
+        withstands gross outliers. Only where rows are single samples: means of groups and of clients are much more
+        alike.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the median distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
@@ -127,7 +128,8 @@ PARAMETERS = """
     loss_curve_ : list of float
         Training loss of each epoch.
     sample_trust_ : ndarray of shape (n_samples,)
-        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; NaN where there is none.
+        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; NaN for samples that no step was
+        taken on, which have no weight or were held out, and where the aggregator doesn't weigh rows.
 """
 
 
@@ -277,11 +279,26 @@ class BlockGMDBase(BaseEstimator):
         if self.group_size is not None:
             check_integer(self.group_size, "group_size")
         check_number(self.lr, "lr")
+        self._check_parts()
         sizes = self.hidden_layer_sizes
-        if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or np.ndim(sizes) != 1:
             raise TypeError(f"hidden_layer_sizes must be a sequence of integers; found {sizes!r}.")
         for size in sizes:
             check_integer(size, "hidden_layer_sizes")
+
+    def _check_parts(self) -> None:
+        kind = torch.optim.Optimizer
+        if not callable(self.optimizer) or (isinstance(self.optimizer, type) and not issubclass(self.optimizer, kind)):
+            raise TypeError(
+                f"optimizer must be a class of optimizers, such as torch.optim.SGD; found {self.optimizer!r}."
+            )
+        if not (self.criterion is None or callable(self.criterion)):
+            raise TypeError(f"criterion must be a class of losses, a loss or None; found {self.criterion!r}.")
+        if not (self.train_split is None or callable(self.train_split)):
+            raise TypeError(
+                f"train_split must be callable, such as skorch.dataset.ValidSplit(5), or None; found "
+                f"{self.train_split!r}."
+            )
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -309,20 +326,31 @@ class BlockGMDBase(BaseEstimator):
                 net = self._new_net(samples, n_outputs, seed)
                 return self._run(net, samples, epochs)
         net = copy.deepcopy(net)
-        if not isinstance(self.module, NeuralNet):
-            net.set_params(verbose=self.verbose)
-            epochs = self.max_epochs if epochs is None else epochs
+        source = self._source()
+        net.set_params(verbose=source.verbose)
+        epochs = source.max_epochs if epochs is None else epochs
         seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
         with _seeded(int(seed), self.device):
             return self._run(net, samples, epochs)
 
-    @staticmethod
-    def _run(net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
+    def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
         if not net.initialized_:
             net.initialize()
         if epochs is not None:
             net.set_params(max_epochs=epochs)
-        return net.partial_fit(samples.dataset, samples.y)
+        if self.module is not None:
+            # Loaders draw from the generator; the training is to be the same with and without the look.
+            with torch.random.fork_rng(devices=[]):
+                samples = self._suited(net, samples)
+        return net.partial_fit(samples.dataset_of(net), samples.y)
+
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
+        raise NotImplementedError
+
+    def _source(self) -> Any:
+        """What has the settings of the training: the estimator, or the net that it was given."""
+        return self.module if isinstance(self.module, NeuralNet) else self
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int) -> NeuralNet:
         robust = {
@@ -369,7 +397,10 @@ class BlockGMDBase(BaseEstimator):
         }
         if self._can_fuse(routed):
             settings["optimizer__fused"] = True
-        return self._net_class(module, **{**settings, **robust, **routed})
+        return self._kind_of_net()(module, **{**settings, **robust, **routed})
+
+    def _kind_of_net(self) -> Any:
+        return self._net_class
 
     def _can_fuse(self, routed: dict[str, Any]) -> bool:
         """Whether Adam can take its step in one pass over the parameters rather than a dozen."""
@@ -378,7 +409,7 @@ class BlockGMDBase(BaseEstimator):
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
-        source = self.module if isinstance(self.module, NeuralNet) else self
+        source = self._source()
         # Merged samples are in another order, which what is held out for validation may depend on.
         merge = 0 < len(X) <= source.batch_size and source.train_split is None
         return prepare(X, y, weight, check_clients(groups, X), merge=merge)
@@ -387,9 +418,9 @@ class BlockGMDBase(BaseEstimator):
         self.net_ = net
         self.module_ = net.module_
         self.history_ = net.history
-        # An epoch that was interrupted has no loss, nor has any without the callback that records it.
-        self.loss_curve_ = [float(epoch["train_loss"]) for epoch in net.history if "train_loss" in epoch]
-        self.n_iter_ = sum("train_batch_count" in epoch for epoch in net.history)
+        # One that was interrupted has no count.
+        epochs = [epoch for epoch in net.history if "train_batch_count" in epoch]
+        self.loss_curve_, self.n_iter_ = [_training_loss(epoch) for epoch in epochs], len(epochs)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
         return self
 
@@ -402,12 +433,24 @@ class BlockGMDBase(BaseEstimator):
         return result
 
 
+def _training_loss(epoch: Any) -> float:
+    """Mean loss of an epoch of a skorch net's history, which has it only where a callback records it."""
+    if "train_loss" in epoch:
+        return float(epoch["train_loss"])
+    batches = [batch for batch in epoch["batches"] if "train_loss" in batch]
+    sizes = [batch["train_batch_size"] for batch in batches]
+    return float(np.average([batch["train_loss"] for batch in batches], weights=sizes))
+
+
 def _is_routed(name: str) -> bool:
     return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
 
 
 def _as_numpy(X: Any) -> Any:
-    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+    if not isinstance(X, torch.Tensor):
+        return X
+    # NumPy has no bfloat16.
+    return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
 
 
 def _cast(X: NDArray[Any], network: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,13 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
-from skorch import NeuralNetBinaryClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 
 from skbgmd.aggregators import Aggregator
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
 from skbgmd.median import lower_weighted_median
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
-from skbgmd.samples import check_weights
+from skbgmd.onepass import PLAIN_LOSSES
+from skbgmd.samples import Samples, check_weights
+from skbgmd.wrapping import robust_class
 
 
 class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
@@ -212,18 +215,48 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.class_weight is None:
             return weight
         of_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
-        return of_class if weight is None else weight * of_class
+        if not (np.isfinite(of_class).all() and (of_class >= 0.0).all()):
+            raise ValueError(f"class_weight must be finite and not negative; found {self.class_weight}.")
+        product = of_class if weight is None else weight * of_class
+        if not product.any():
+            raise ValueError(
+                f"class_weight must leave a sample with a positive weight; found {self.class_weight} and the labels "
+                f"{np.unique(y)}."
+            )
+        return product
 
     def _fit(
         self, X: Any, y: Any, weight: Any, groups: Any, classes: NDArray[Any], *, going_on: bool, epochs: int | None
     ) -> Self:
-        codes = np.searchsorted(classes, y)
-        if isinstance(self.module, NeuralNetBinaryClassifier):
-            codes = codes.astype(np.float32)  # compared with what comes out, not an index into it
+        codes, n_outputs = np.searchsorted(classes, y), len(classes)
+        if self._is_binary():
+            if len(classes) != 2:
+                raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
+            # Compared with what comes out, not an index into it.
+            codes, n_outputs = codes.astype(X.dtype if X.dtype.kind == "f" else np.float32), 1
         samples = self._samples(X, codes, weight, groups)
-        net = self._train(self.net_ if going_on else None, samples, len(classes), epochs)
         self.classes_ = classes
+        net = self._train(self.net_ if going_on else None, samples, n_outputs, epochs)
         return self._keep(net, samples)
+
+    def _is_binary(self) -> bool:
+        """Whether the network gives one number a sample, for the second of two classes."""
+        if isinstance(self.module, NeuralNet):
+            return isinstance(self.module, NeuralNetBinaryClassifier)
+        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
+        return issubclass(kind, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+
+    def _kind_of_net(self) -> Any:
+        return robust_class(NeuralNetBinaryClassifier) if self._is_binary() else self._net_class
+
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        found, n = net.predict_proba(samples.X[:2]).shape, len(self.classes_)
+        if found[1:] != (n,):
+            raise ValueError(
+                f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
+                f"{_shape(found[1:])}."
+            )
+        return samples
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Probabilities of the classes.
@@ -353,6 +386,17 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         return self._keep(net, samples)
 
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        found, n = net.predict(samples.X[:2]).shape[1:], samples.y.shape[1]
+        if found == () and n == 1:
+            return replace(samples, y=samples.y[:, 0])
+        # A loss of the user's own may compare other numbers with the targets than one for each.
+        if type(net.criterion_) in PLAIN_LOSSES and found != (n,):
+            raise ValueError(
+                f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
+            )
+        return samples
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predicted targets, of the shape and scale of y in :meth:`fit`.
 
@@ -367,6 +411,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         scaled = self._forward(X, "predict")
         targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
         return targets[:, 0] if self._one_column else targets
+
+
+def _shape(of_sample: Sequence[int]) -> str:
+    return f"({', '.join(map(str, ('n_samples', *of_sample)))})"
 
 
 def _location_and_scale(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 import torch
 
@@ -27,22 +29,37 @@ class GradientMatrix:
         Numbers in a row: the elements of the parameters, in their order.
     units : Units
         Their units.
+    used : list of bool
+        Which parameters the losses of the rows were found to depend on.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError("The module must have parameters that require gradients; found none.")
         self.sizes = [parameter.numel() for parameter in self.parameters]
-        self.n_columns = sum(self.sizes)
+        self._stops = list(accumulate(self.sizes))
+        self.n_columns = self._stops[-1]
         wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
         self.dtype = torch.float64 if wide else torch.float32
         self.device = self.parameters[0].device
         self.units = Units.of(self.parameters)
+        self.begin()
         self._memory: torch.Tensor | None = None
 
     def fits(self, parameters: Sequence[torch.Tensor]) -> bool:
         """Whether it was made for these very parameters."""
         same = len(parameters) == len(self.parameters)
         return same and all(a is b for a, b in zip(parameters, self.parameters, strict=True))
+
+    def begin(self) -> None:
+        """Forget what is known of the last step's rows."""
+        self.used = [False] * len(self.parameters)
+
+    def use(self, starts: Iterable[int]) -> None:
+        """Note the columns at which parts of gradients begin: the parameters there are used."""
+        for start in starts:
+            self.used[bisect_right(self._stops, start)] = True
 
     def rows(self, n: int) -> torch.Tensor:
         """The first n rows, as they were left."""
@@ -53,6 +70,7 @@ class GradientMatrix:
     def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
         """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        self._use_all(gradients)
         for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
             if gradient is None:
                 part.zero_()
@@ -75,6 +93,7 @@ class GradientMatrix:
             for compute in losses:
                 loss = compute()
                 gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                self._use_all(gradients)
                 with torch.no_grad():
                     for parameter, gradient in zip(self.parameters, gradients, strict=True):
                         if gradient is not None:
@@ -87,10 +106,18 @@ class GradientMatrix:
                     parameter.copy_(start)
         return seen
 
+    def _use_all(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
+
     def add_to_gradients(self, vector: torch.Tensor) -> None:
-        """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards."""
-        for parameter, part in zip(self.parameters, torch.split(vector, self.sizes), strict=True):
+        """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards.
+
+        What the losses don't depend on gets no gradient, as in a plain step: weight decay and momentum leave it alone.
+        """
+        for parameter, part, used in zip(self.parameters, torch.split(vector, self.sizes), self.used, strict=True):
             gradient, before = part.view(parameter.shape), parameter.grad
+            if not used:
+                continue
             if before is not None:
                 before.add_(gradient)
             else:

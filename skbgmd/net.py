@@ -20,9 +20,9 @@ from skorch.callbacks import PrintLog
 from skorch.dataset import unpack_data
 from skorch.utils import multi_indexing
 
-from skbgmd.aggregators import Aggregate, Aggregator, get_aggregator
+from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
-from skbgmd.batches import ArrayLoader
+from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
@@ -129,6 +129,16 @@ class _RobustTraining(NeuralNet):
         self._gradients_: GradientMatrix | None = None
         self._trust_: NDArray[np.float64] | None = None
         return self
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        iterator = super().get_iterator(dataset, training=training)
+        lost = known_of_samples(dataset) if training and not gives_batches(iterator) else []
+        if lost:
+            raise ValueError(
+                f"iterator_train must be an ArrayLoader that takes whole batches of arrays, without a collate_fn, "
+                f"sampler or batch_sampler, for samples to have {' and '.join(lost)}; found {iterator!r}."
+            )
+        return iterator
 
     def initialize_module(self) -> Any:
         # What steps have found of the module: that it doesn't allow one pass for all groups, or that it does.
@@ -243,6 +253,7 @@ class _RobustTraining(NeuralNet):
             ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
             if exact is not None:
                 self._is_known_to_allow_one_pass_ = check_rows(ghosts, exact, tape.parameters)
+            gradients.use(start for start, _ in ghosts.factors)
         except GhostError:
             if self.gradients == "one_pass":
                 raise
@@ -349,7 +360,13 @@ class _RobustTraining(NeuralNet):
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
         rows.labels = classes
         start = time.perf_counter()
-        aggregate = self.aggregator_(rows)
+        try:
+            aggregate = self.aggregator_(rows)
+        except NonFiniteRowsError as error:
+            raise NonFiniteRowsError(
+                f"{error} The training diverged, which a smaller lr may prevent, or there are huge or non-finite "
+                f"numbers in the data."
+            ) from None
         self._record(aggregate, weights, time.perf_counter() - start)
         return aggregate
 
@@ -398,6 +415,7 @@ class _RobustTraining(NeuralNet):
         held = getattr(self, "_gradients_", None)
         if held is None or not held.fits(parameters):
             self._gradients_ = held = GradientMatrix(parameters)
+        held.begin()
         return held
 
     def _learning_rate(self) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from skorch import NeuralNet
 from skorch.dataset import Dataset
 
 
@@ -41,13 +42,15 @@ class Samples:
     clients: NDArray[Any] | None
     source: NDArray[np.int64]
 
-    @property
-    def dataset(self) -> SampleDataset:
-        return SampleDataset(self.X, self.y, self.weight, self.clients)
+    def dataset_of(self, net: NeuralNet) -> Dataset:
+        """A dataset of the kind that a net makes, whose batches come with the weights and clients."""
+        dataset = net.get_dataset(self.X, self.y)
+        dataset.sample_weight, dataset.clients = self.weight, self.clients
+        return dataset
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One number a sample here, as one number a sample that was given; zero where that has no weight."""
-        return np.where(self.source >= 0, values[self.source], 0.0)
+        """One number a sample here, as one number a sample that was given; NaN where that has no weight."""
+        return np.where(self.source >= 0, values[self.source], np.nan)
 
 
 def prepare(
@@ -64,12 +67,16 @@ def prepare(
     samples, so it is meant for few of them; afterwards they are in an order that doesn't depend on the given one.
     """
     n = len(X)
-    kept = np.arange(n) if weight is None else np.flatnonzero(weight > 0.0)
-    source = np.full(n, -1, dtype=np.int64)
-    source[kept] = np.arange(len(kept))
-    X, y = X[kept], y[kept]
-    weight = None if weight is None else weight[kept]
-    clients = None if clients is None else clients[kept]
+    # Batches are lines of it.
+    X = np.ascontiguousarray(X)
+    kept = np.arange(n)
+    source = kept.astype(np.int64)
+    if weight is not None and not weight.all():
+        kept = np.flatnonzero(weight)
+        source = np.full(n, -1, dtype=np.int64)
+        source[kept] = np.arange(len(kept))
+        X, y, weight = X[kept], y[kept], weight[kept]
+        clients = None if clients is None else clients[kept]
     if merge:
         keys = [X.reshape(len(X), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
         if clients is not None:
@@ -113,4 +120,8 @@ def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
         return None
     clients: NDArray[Any] = column_or_1d(groups)
     check_consistent_length(X, clients)
+    try:
+        np.unique(clients)
+    except TypeError as error:
+        raise TypeError(f"groups must be ids that can be sorted, such as integers or strings: {error}.") from None
     return clients

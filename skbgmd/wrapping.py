@@ -30,7 +30,14 @@ def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
         An unfitted skorch net; it is not changed.
     **robust
         Parameters of :class:`skbgmd.RobustNeuralNet`.
+
+    Raises
+    ------
+    ValueError
+        The net has data of its own.
     """
+    if not callable(net.dataset):
+        raise ValueError(f"The net's dataset must be a class, to be made of what is trained on; found {net.dataset!r}.")
     params = clone(net).get_params(deep=False)
     for name in ("iterator_train", "iterator_valid"):
         # The default collates sample by sample and doesn't say which samples these are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.callbacks import Callback, EpochScoring
-from skorch.dataset import ValidSplit
+from skorch.dataset import Dataset, ValidSplit
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.aggregators import AGGREGATORS, Krum
+from skbgmd.aggregators import AGGREGATORS, Krum, NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise
 
 
@@ -196,7 +197,7 @@ def test_integer_weights_are_repetitions(data):
     weighted = quick().fit(X, y, sample_weight=weight)
     repeated = quick().fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-9)
-    assert (weighted.sample_trust_[weight == 0] == 0.0).all()
+    assert np.isnan(weighted.sample_trust_[weight == 0]).all()
     assert (weighted.sample_trust_[weight > 0] > 0.0).all()
 
 
@@ -423,3 +424,194 @@ def test_a_binary_skorch_net_as_the_module(rng):
 def test_epochs_are_counted_without_callbacks_too(rng):
     X = rng.normal(size=(60, 3))
     assert BlockGMDClassifier(max_epochs=3, callbacks="disable", random_state=0).fit(X, X[:, 0] > 0).n_iter_ == 3
+
+
+class Flat(torch.nn.Module):
+    """A module that gives one number a sample, without an axis for it."""
+
+    def __init__(self, n_features=3):
+        super().__init__()
+        self.layer = torch.nn.Linear(n_features, 1)
+
+    def forward(self, X):
+        return self.layer(X).squeeze(-1)
+
+
+@pytest.mark.parametrize("group_size", [1, 8, None])
+@pytest.mark.parametrize("train_split", [None, ValidSplit(4)])
+def test_modules_without_an_axis_of_outputs(line, group_size, train_split):
+    """Targets have the shape of what is predicted: none is compared with all predictions."""
+    X, y = line
+    settings = {"lr": 0.05, "max_epochs": 30, "group_size": group_size, "train_split": train_split, "random_state": 0}
+    model = BlockGMDRegressor(Flat, **settings).fit(X, y)
+    assert model.score(X, y) > 0.9
+    assert model.partial_fit(X, y[:, None]).predict(X).shape == (200, 1)
+    alike = BlockGMDRegressor(WithAxis, **settings).fit(X, y)
+    np.testing.assert_allclose(alike.loss_curve_, model.loss_curve_[:30], rtol=1e-3, atol=1e-6)
+
+
+class WithAxis(Flat):
+    def forward(self, X):
+        return self.layer(X)
+
+
+def test_outputs_must_suit_the_targets(line, data, forked):
+    X, y = line
+    with pytest.raises(ValueError, match=r"each target, shape \(n_samples, 1\); found shape \(n_samples, 2\)"):
+        BlockGMDRegressor(torch.nn.Linear(3, 2), max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"each target, shape \(n_samples, 2\); found shape \(n_samples\)"):
+        BlockGMDRegressor(Flat, max_epochs=1).fit(X, np.stack([y, y], axis=1))
+
+    class Gaussian(torch.nn.Module):
+        """A loss of another number of outputs than targets."""
+
+        def forward(self, predicted, target):
+            mean, log_scale = predicted.split(1, dim=1)
+            return (((target - mean) / log_scale.exp()).square() / 2 + log_scale).mean()
+
+    model = BlockGMDRegressor(torch.nn.Linear(3, 2), criterion=Gaussian, group_size=8, max_epochs=100, lr=0.05)
+    assert model.set_params(random_state=0).fit(X, y).score(X, y) > 0.9
+    X, y = data
+    for n in (1, 3):
+        message = rf"each of the 2 classes, shape \(n_samples, 2\); found shape \(n_samples, {n}\)"
+        with pytest.raises(ValueError, match=message):
+            quick(module=torch.nn.Linear(4, n)).fit(X, y)
+
+
+@pytest.mark.parametrize("criterion", [torch.nn.BCEWithLogitsLoss, torch.nn.BCEWithLogitsLoss(), torch.nn.BCELoss])
+@pytest.mark.parametrize("group_size", [1, 8])
+def test_binary_losses(data, criterion, group_size, forked):
+    X, y = data
+    layers = [torch.nn.Linear(4, 1), torch.nn.Sigmoid()]
+    own = torch.nn.Sequential(*layers[: 1 + (criterion is torch.nn.BCELoss)])
+    modules = [own] if criterion is torch.nn.BCELoss else [own, None]
+    for module in modules:
+        settings = {"criterion": criterion, "group_size": group_size, "lr": 0.05, "max_epochs": 60}
+        model = quick(module=module, **settings).fit(X, y)
+        assert model.score(X, y) > 0.93
+        np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0, rtol=1e-6)
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict(X), model.predict(X))
+        with pytest.raises(ValueError, match="two classes for a binary loss; found 3"):
+            quick(module=module, criterion=criterion).fit(X, np.arange(160) % 3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ({"no": -1.0, "yes": 1.0}, "class_weight must be finite and not negative"),
+        ({"no": np.inf, "yes": 1.0}, "class_weight must be finite and not negative"),
+        ({"no": 0.0, "yes": 0.0}, "class_weight must leave a sample with a positive weight"),
+    ],
+)
+def test_class_weights_are_checked(data, weight, message):
+    with pytest.raises(ValueError, match=message):
+        quick(class_weight=weight).fit(*data)
+
+
+def _pairs(samples):
+    return tuple(torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*samples, strict=True))
+
+
+@pytest.mark.parametrize("wraps", [False, True])
+def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
+    """What batches aren't known by is refused, rather than trained without."""
+    X, y = data[0].astype(np.float32), data[1]
+    if wraps:
+        net = NeuralNetClassifier(torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, train_split=None)
+        model = quick(module=net.set_params(iterator_train=torch.utils.data.dataloader.DataLoader, verbose=0))
+        model.module.set_params(iterator_train__collate_fn=_pairs)
+    else:
+        model = quick(iterator_train__collate_fn=_pairs, iterator_train__even=False)
+    assert np.isnan(model.fit(X, y).sample_trust_).all()
+    weight = np.arange(160.0)
+    for given, name in (({"sample_weight": weight}, "weights"), ({"groups": weight // 40}, "clients")):
+        with pytest.raises(ValueError, match=f"iterator_train must be an ArrayLoader.*to have {name}"):
+            model.fit(X, y, **given)
+    with pytest.raises(ValueError, match="to have weights"):
+        model.set_params(train_split=ValidSplit(4)).fit(X, y, sample_weight=weight)
+
+
+def test_losses_without_the_callback_that_records_them(data):
+    X, y = data
+    silent = quick(callbacks__train_loss=None).fit(X, y)
+    np.testing.assert_allclose(silent.loss_curve_, quick().fit(X, y).loss_curve_, rtol=1e-6)
+
+
+def test_a_warm_net_takes_its_own_new_settings(data, forked):
+    X, y = data[0].astype(np.float32), data[1]
+    net = NeuralNetClassifier(
+        torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, max_epochs=4, train_split=None, verbose=0
+    )
+    model = quick(module=net, warm_start=True).fit(X, y)
+    assert model.partial_fit(X, y).n_iter_ == 5
+    assert model.fit(X, y).n_iter_ == 9
+    assert model.set_params(module__max_epochs=2).fit(X, y).n_iter_ == 11
+
+
+class Halved(Dataset):
+    """A kind of data of the user's own."""
+
+    def transform(self, X, y):
+        return super().transform(X / 2, y)
+
+
+def test_nets_with_a_kind_of_data_of_their_own(data, forked):
+    """What is predicted of is made the same as what was trained on."""
+    X, y = data[0].astype(np.float32), data[1]
+    net = NeuralNetClassifier(
+        torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, lr=0.5, train_split=None, verbose=0, dataset=Halved
+    )
+    model = quick(module=net).fit(X, y)
+    plain = quick(module=net.set_params(dataset=Dataset)).fit(X / 2, y)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X / 2), rtol=1e-5)
+    with pytest.raises(ValueError, match="dataset must be a class"):
+        quick(module=net.set_params(dataset=Dataset(X, y))).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"optimizer": "adam"}, TypeError, "optimizer must be a class of optimizers"),
+        ({"optimizer": torch.nn.Linear}, TypeError, "optimizer must be a class of optimizers"),
+        ({"criterion": "mse"}, TypeError, "criterion must be a class of losses"),
+        ({"train_split": 0.2}, TypeError, "train_split must be callable"),
+        ({"hidden_layer_sizes": np.array([[5]])}, TypeError, "hidden_layer_sizes must be a sequence"),
+    ],
+)
+def test_parts_are_checked(data, settings, error, message):
+    with pytest.raises(error, match=message):
+        quick(**settings).fit(*data)
+
+
+def test_what_else_data_and_sizes_may_be(data):
+    X, y = data
+    assert quick(hidden_layer_sizes=np.array([5, 4])).fit(X, y).module_[2].out_features == 4
+    half = torch.from_numpy(X).bfloat16()
+    np.testing.assert_array_equal(
+        quick().fit(half, y).predict(half), quick().fit(half.float().numpy(), y).predict(half)
+    )
+    with pytest.raises(TypeError, match="groups must be ids that can be sorted"):
+        quick().fit(X, y, groups=[None] * 160)
+
+
+def test_a_frozen_module(data, forked):
+    with pytest.raises(ValueError, match="must have parameters that require gradients"):
+        quick(module=torch.nn.Linear(4, 2).requires_grad_(False)).fit(*data)
+
+
+def test_data_are_not_copied_to_be_read(data):
+    X, y = np.repeat(data[0].astype(np.float32), 10, axis=0), np.repeat(data[1], 10)
+    X.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = quick(max_epochs=1).fit(X, y)
+    seen = model.net_.get_iterator(Dataset(X, y == "yes"), training=True).dataset.X
+    assert np.shares_memory(seen.numpy(), X)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_divergence_says_so(line):
+    model = BlockGMDRegressor(max_epochs=50, optimizer=torch.optim.SGD, criterion=torch.nn.MSELoss, lr=1e20)
+    with pytest.raises(NonFiniteRowsError, match="training diverged, which a smaller lr may prevent"):
+        model.fit(*line)

@@ -100,3 +100,25 @@ def test_everything_stays_on_the_device(module):
     gradients.differentiate(module(torch.ones(2, 3, dtype=torch.float64, device="cuda")).sum(), row)
     gradients.add_to_gradients(row)
     assert module[0].weight.grad.is_cuda
+
+
+def test_what_the_loss_does_not_depend_on_gets_no_gradient():
+    parameters = [
+        torch.ones(2, requires_grad=True),
+        torch.ones(0, requires_grad=True),
+        torch.ones(3, requires_grad=True),
+    ]
+    gradients = GradientMatrix(parameters)
+    rows = gradients.rows(2)
+    gradients.differentiate(parameters[2].sum(), rows[0])
+    gradients.differentiate(parameters[2].square().sum(), rows[1])
+    gradients.add_to_gradients(rows[0] + rows[1])
+    assert parameters[0].grad is None
+    assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
+    gradients.begin()
+    gradients.use([0])
+    gradients.add_to_gradients(torch.ones(5))
+    assert parameters[0].grad.tolist() == [1.0, 1.0]
+    assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
+    with pytest.raises(ValueError, match="must have parameters that require gradients"):
+        GradientMatrix([])

@@ -633,7 +633,8 @@ def a_net(module: Any, gradients: str, **params: Any) -> Any:
 def stepped(module: Any, gradients: str, batch: Any, **params: Any) -> np.ndarray:
     net = a_net(module, gradients, **params)
     net.train_step_single(batch)
-    return torch.cat([p.grad.flatten() for p in net.module_.parameters()]).numpy()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.module_.parameters()]
+    return torch.cat([gradient.flatten() for gradient in gradients]).numpy()
 
 
 @pytest.mark.parametrize("group_size", [1, 3])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from skorch import NeuralNet
+from skorch.dataset import Dataset
 
 from skbgmd.samples import check_clients, check_weights, prepare
 
@@ -16,8 +19,12 @@ def test_samples_without_weight_are_left_out(rng):
     assert samples.y.tolist() == [0, 2, 4, 5]
     assert samples.weight.tolist() == [1.0, 2.0, 3.0, 1.0]
     assert samples.clients.tolist() == ["a", "b", "c", "c"]
-    assert samples.spread(np.array([10.0, 20.0, 30.0, 40.0])).tolist() == [10.0, 0.0, 20.0, 0.0, 30.0, 40.0]
-    assert samples.dataset.sample_weight is samples.weight
+    spread = samples.spread(np.array([10.0, 20.0, 30.0, 40.0]))
+    np.testing.assert_array_equal(spread, [10.0, np.nan, 20.0, np.nan, 30.0, 40.0])
+    dataset = samples.dataset_of(NeuralNet(torch.nn.Identity, torch.nn.MSELoss))
+    assert type(dataset) is Dataset
+    assert dataset.sample_weight is samples.weight
+    assert dataset.clients is samples.clients
 
 
 def test_merging_makes_weights_of_repetitions(rng):
