@@ -17,8 +17,19 @@ from scipy.sparse import issparse
 
 P = ParamSpec("P")
 R = TypeVar("R")
-#: Types of devices on which torch may multiply in other dtypes than it is given.
-AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+def _autocasts(kind: str) -> bool:
+    """Whether this version of torch may multiply in other dtypes than it is given on a type of devices."""
+    try:
+        torch.is_autocast_enabled(kind)
+    except RuntimeError:
+        return False
+    return True
+
+
+#: Types of devices on which it may.
+AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if _autocasts(kind))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,10 @@ class ArrayLoader(DataLoader[Any]):
         Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
         groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes.
     generator : torch.Generator, default=None
-        Source of randomness.
+        Source of randomness; None: torch's global generator.
+    apart : bool, default=False
+        Leave the global generator alone, from which a ``DataLoader`` draws whether it needs to or not: without a
+        ``generator``, draw from one that always starts alike.
     **kwargs
         Other parameters of ``DataLoader``.
 
@@ -106,8 +109,11 @@ class ArrayLoader(DataLoader[Any]):
         stratify: int | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
+        apart: bool = False,
         **kwargs: Any,
     ) -> None:
+        if apart and generator is None:
+            generator = torch.Generator()
         if batch_size is not None or "batch_sampler" not in kwargs:
             check_integer(batch_size, "batch_size")
         whole = None if {"collate_fn", "batch_sampler", "sampler"} & set(kwargs) else _whole(dataset)
@@ -282,12 +288,17 @@ def gives_batches(loader: Any) -> bool:
     return isinstance(loader, ArrayLoader) and isinstance(loader.dataset, _Whole)
 
 
-def known_of_samples(dataset: Any) -> list[str]:
-    """What the samples of a dataset, or of a subset of one, have besides data: "weights", "clients"."""
+def source(dataset: Any) -> Any:
+    """The dataset that one is a subset of, in however many steps; itself where it is none."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
+    return dataset
+
+
+def known_of_samples(dataset: Any) -> list[str]:
+    """What the samples of a dataset, or of a subset of one, have besides data: "weights", "clients"."""
     names = {"sample_weight": "weights", "clients": "clients"}
-    return [name for attribute, name in names.items() if getattr(dataset, attribute, None) is not None]
+    return [name for attribute, name in names.items() if getattr(source(dataset), attribute, None) is not None]
 
 
 def _whole(dataset: Any) -> _Whole | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,9 +22,11 @@ from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNe
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.mlp import MLP
+from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.randomness import random_source
 from skbgmd.samples import Samples, check_clients, prepare
-from skbgmd.wrapping import wrapped
+from skbgmd.validation import EncodedSplit, Encoder
+from skbgmd.wrapping import copied, wrapped
 
 #: Samples that are predicted at once.
 PREDICTED_AT_ONCE = 1024
@@ -43,6 +48,7 @@ PARAMETERS = """
         Hidden layers of the perceptron.
     criterion : loss class, default=None
         {criterion}
+        With a loss that skorch doesn't know, what the module gives is taken for what is to be predicted.
     optimizer : Optimizer class, default=torch.optim.Adam
         What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
         CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
@@ -89,7 +95,8 @@ PARAMETERS = """
     gradient_corruption : GradientCorruption, default=None
         Corrupts gradients in training, to see what a rule withstands.
     {class_weight}train_split : callable or None, default=None
-        As in skorch: what holds out data for validation.
+        As in skorch: what holds out data for validation. Data of their own, by ``skorch.helper.predefined_split``, have
+        labels and targets as y has.
     callbacks : list of callbacks, default=None
         As in skorch.
     warm_start : bool, default=False
@@ -103,7 +110,7 @@ PARAMETERS = """
         Whether to compile the module.
     random_state : int, RandomState or None, default=None
         Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
-        Global generators are left as they were.
+        Global generators are left as they were; as torch draws from one, trainings in threads of a process take turns.
     verbose : int, default=0
         Whether to print a line for each epoch.
     **module__kwargs
@@ -303,13 +310,12 @@ class BlockGMDBase(BaseEstimator):
     # ---- data -------------------------------------------------------------------------------------------------------
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Data to train on, checked, and X in the dtype of the network."""
+        """Data to train on, checked."""
         multi_output = isinstance(self, RegressorMixin)
         X, y = validate_data(
             self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
         )
-        network = getattr(self.module, "module", self.module) if reset else self.module_
-        return X if network is None else _cast(X, network), y
+        return X, y
 
     def _kind_of_data(self) -> dict[str, Any]:
         if self.module is None:
@@ -318,14 +324,19 @@ class BlockGMDBase(BaseEstimator):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def _train(self, net: NeuralNet | None, samples: Samples, n_outputs: int, epochs: int | None) -> NeuralNet:
-        """Train a net, or a copy of one that is to go on; nothing of the estimator is changed."""
+    def _train(
+        self, net: NeuralNet | None, samples: Samples, n_outputs: int, epochs: int | None, encode: Encoder
+    ) -> NeuralNet:
+        """Train a net, or a copy of one that is to go on; nothing of the estimator is changed.
+
+        ``encode`` makes of targets those of the samples.
+        """
         if net is None:
             seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
             with _seeded(seed, self.device):
-                net = self._new_net(samples, n_outputs, seed)
+                net = self._new_net(samples, n_outputs, seed, encode)
                 return self._run(net, samples, epochs)
-        net = copy.deepcopy(net)
+        net = copied(net)
         source = self._source()
         net.set_params(verbose=source.verbose)
         epochs = source.max_epochs if epochs is None else epochs
@@ -338,21 +349,27 @@ class BlockGMDBase(BaseEstimator):
             net.initialize()
         if epochs is not None:
             net.set_params(max_epochs=epochs)
+        samples = _in_dtype_of(net.module_, samples)
         if self.module is not None:
-            # Loaders draw from the generator; the training is to be the same with and without the look.
-            with torch.random.fork_rng(devices=[]):
-                samples = self._suited(net, samples)
+            samples = self._suited(net, samples)
         return net.partial_fit(samples.dataset_of(net), samples.y)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
         raise NotImplementedError
 
+    def _some(self, samples: Samples) -> NDArray[Any]:
+        """Some of the samples, as many as a step takes: what sees its first data may set itself up by them."""
+        n, size = len(samples.X), self._source().batch_size
+        # To skorch, -1 is all of them.
+        size = min(n, size) if size > 0 else n
+        return samples.X[:: n // size][:size]
+
     def _source(self) -> Any:
         """What has the settings of the training: the estimator, or the net that it was given."""
         return self.module if isinstance(self.module, NeuralNet) else self
 
-    def _new_net(self, samples: Samples, n_outputs: int, seed: int) -> NeuralNet:
+    def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         robust = {
             "aggregator": self._checked_aggregator(
                 seed, of_samples=self.group_size == 1 and samples.clients is None and self.local_steps == 1
@@ -364,6 +381,8 @@ class BlockGMDBase(BaseEstimator):
             "random_state": seed,
             "warm_start": self.warm_start,
         }
+        split = self._source().train_split
+        robust["train_split"] = EncodedSplit(split, encode) if split else None
         if isinstance(self.module, NeuralNet):
             return wrapped(self.module, **robust)
         module, routed = self.module, self._routed()
@@ -380,12 +399,12 @@ class BlockGMDBase(BaseEstimator):
         elif isinstance(module, torch.nn.Module):
             module = copy.deepcopy(module)
         settings = {
-            "criterion": self.criterion or self._default_criterion,
+            # One that is given may learn, and would go on from where the last training left it.
+            "criterion": copy.deepcopy(self.criterion) or self._default_criterion,
             "optimizer": self.optimizer,
             "lr": self.lr,
             "max_epochs": self.max_epochs,
             "batch_size": self.batch_size,
-            "train_split": self.train_split,
             "callbacks": self.callbacks,
             "device": self.device,
             "compile": self.compile,
@@ -394,6 +413,7 @@ class BlockGMDBase(BaseEstimator):
             "iterator_train__even": True,
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
             "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
+            "iterator_valid__apart": True,
         }
         if self._can_fuse(routed):
             settings["optimizer__fused"] = True
@@ -409,10 +429,18 @@ class BlockGMDBase(BaseEstimator):
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
-        source = self._source()
-        # Merged samples are in another order, which what is held out for validation may depend on.
-        merge = 0 < len(X) <= source.batch_size and source.train_split is None
+        merge = 0 < len(X) <= self.batch_size and self._may_merge()
         return prepare(X, y, weight, check_clients(groups, X), merge=merge)
+
+    def _may_merge(self) -> bool:
+        """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""
+        routed = self._routed()
+        sampled = any(name.startswith("iterator_train__") for name in routed)
+        criterion = self.criterion or self._default_criterion
+        kind = criterion if isinstance(criterion, type) else type(criterion)
+        reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
+        averages = kind in PLAIN_LOSSES and reduction == "mean"
+        return self.module is None and self.train_split is None and not sampled and averages
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
@@ -427,9 +455,7 @@ class BlockGMDBase(BaseEstimator):
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
         X = _cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
-        # A loader draws a seed from the global generator, whether it needs one or not.
-        with torch.random.fork_rng(devices=[]):
-            result: NDArray[Any] = getattr(self.net_, method)(X)
+        result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
 
 
@@ -453,19 +479,28 @@ def _as_numpy(X: Any) -> Any:
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
 
 
-def _cast(X: NDArray[Any], network: Any) -> NDArray[Any]:
-    """X in the dtype of a network's parameters; integers stay for one that embeds them. A class is of float32."""
-    if X.dtype.kind in "iub" and _embeds(network):
+def _cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
+    """X in the dtype of a network's parameters; integers stay for one that embeds them."""
+    dtype = _dtype_of(network)
+    embeds = any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
+    if X.dtype == dtype or (X.dtype.kind in "iub" and embeds):
         return X
-    parameters = network.parameters() if isinstance(network, torch.nn.Module) else []
-    wide = any(parameter.dtype == torch.float64 for parameter in parameters)
-    return X.astype(np.float64 if wide else np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        cast = X.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"X must be finite in the network's dtype, {dtype}; found {X[~np.isfinite(cast)][0]}.")
+    return cast
 
 
-def _embeds(network: Any) -> bool:
-    if isinstance(network, torch.nn.Module):
-        return any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
-    return False
+def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
+    wide = any(parameter.dtype == torch.float64 for parameter in network.parameters())
+    return np.dtype(np.float64 if wide else np.float32)
+
+
+def _in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
+    """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
+    y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)
+    return replace(samples, X=_cast(samples.X, network), y=y)
 
 
 @contextmanager
@@ -480,11 +515,22 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
         raise
 
 
+class _Turns:
+    """What threads take turns by that seed torch's global generators."""
+
+    lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread that holds it doesn't come along with a fork.
+    os.register_at_fork(after_in_child=lambda: setattr(_Turns, "lock", threading.RLock()))
+
+
 @contextmanager
 def _seeded(seed: int, device: Any) -> Iterator[None]:
-    """Torch's generators seeded for a while, and then as they were."""
+    """Torch's generators seeded for a while, and then as they were; one thread after the other, for they are global."""
     on_cuda = torch.device(device).type == "cuda"
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
+    with _Turns.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
         # torch.manual_seed would seed the generators of all devices, those that are not put back too.
         torch.default_generator.manual_seed(seed)
         if on_cuda:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd.aggregators import Aggregator
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
@@ -31,7 +32,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 {
         PARAMETERS.format(
             huber="2.0",
-            criterion="None: cross-entropy, for networks that give logits.",
+            criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     ''',
@@ -158,8 +159,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             classes = np.unique(y)
             if going_on and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
-            weight = self._weights(sample_weight, X, y)
-            return self._fit(X, y, weight, groups, classes, going_on=going_on, epochs=None)
+            return self._fit(X, y, sample_weight, groups, classes, going_on=going_on, epochs=None)
 
     def partial_fit(
         self,
@@ -190,11 +190,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             X, y = self._validated(X, y, reset=not going_on)
             check_classification_targets(y)
             known = self._known_classes(classes, going_on)
-            unknown = np.setdiff1d(y, known)
-            if len(unknown):
-                raise ValueError(f"y must have labels among classes; found {unknown}.")
-            weight = self._weights(sample_weight, X, y)
-            return self._fit(X, y, weight, groups, known, going_on=going_on, epochs=1)
+            return self._fit(X, y, sample_weight, groups, known, going_on=going_on, epochs=1)
 
     def _known_classes(self, classes: Any, going_on: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
@@ -209,12 +205,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             )
         return given
 
-    def _weights(self, sample_weight: Any, X: Any, y: Any) -> NDArray[np.float64] | None:
+    def _weights(self, sample_weight: Any, X: Any, y: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
         """Weights of the samples, those of their classes included."""
         weight = check_weights(sample_weight, X)
         if self.class_weight is None:
             return weight
-        of_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
+        # Not of this batch's classes only, which may be fewer.
+        given = compute_class_weight(self.class_weight, classes=classes, y=y)
+        of_class: NDArray[np.float64] = given[np.searchsorted(classes, y)]
         if not (np.isfinite(of_class).all() and (of_class >= 0.0).all()):
             raise ValueError(f"class_weight must be finite and not negative; found {self.class_weight}.")
         product = of_class if weight is None else weight * of_class
@@ -226,17 +224,24 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         return product
 
     def _fit(
-        self, X: Any, y: Any, weight: Any, groups: Any, classes: NDArray[Any], *, going_on: bool, epochs: int | None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        classes: NDArray[Any],
+        *,
+        going_on: bool,
+        epochs: int | None,
     ) -> Self:
-        codes, n_outputs = np.searchsorted(classes, y), len(classes)
-        if self._is_binary():
-            if len(classes) != 2:
-                raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
-            # Compared with what comes out, not an index into it.
-            codes, n_outputs = codes.astype(X.dtype if X.dtype.kind == "f" else np.float32), 1
-        samples = self._samples(X, codes, weight, groups)
+        binary = self._is_binary()
+        if binary and len(classes) != 2:
+            raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
+        encode = partial(_codes, classes=classes, binary=binary)
+        codes = encode(y)
+        samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
         self.classes_ = classes
-        net = self._train(self.net_ if going_on else None, samples, n_outputs, epochs)
+        net = self._train(self.net_ if going_on else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)
 
     def _is_binary(self) -> bool:
@@ -250,11 +255,17 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         return robust_class(NeuralNetBinaryClassifier) if self._is_binary() else self._net_class
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
-        found, n = net.predict_proba(samples.X[:2]).shape, len(self.classes_)
-        if found[1:] != (n,):
+        predicted, n = net.predict_proba(self._some(samples)), len(self.classes_)
+        if predicted.shape[1:] != (n,):
             raise ValueError(
                 f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
-                f"{_shape(found[1:])}."
+                f"{_shape(predicted.shape[1:])}."
+            )
+        logarithms = isinstance(net, NeuralNetClassifier) and isinstance(net.criterion_, torch.nn.NLLLoss)
+        if logarithms and (predicted < 0.0).any():
+            raise ValueError(
+                "module must give probabilities for the criterion NLLLoss, of which skorch takes the logarithms; found "
+                "negative numbers. End it with Softmax rather than LogSoftmax, or give logits to CrossEntropyLoss."
             )
         return samples
 
@@ -379,15 +390,14 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if going_on and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
         center, scale = (self._center, self._scale) if going_on else _location_and_scale(columns, weight)
-        dtype = X.dtype if X.dtype.kind == "f" else np.dtype(np.float32)
-        scaled = ((columns - center) / scale).astype(dtype)
-        samples = self._samples(X, scaled, weight, groups)
-        net = self._train(self.net_ if going_on else None, samples, columns.shape[1], epochs)
+        encode = partial(_scaled, center=center, scale=scale)
+        samples = self._samples(X, encode(columns), weight, groups)
+        net = self._train(self.net_ if going_on else None, samples, columns.shape[1], epochs, encode)
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         return self._keep(net, samples)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
-        found, n = net.predict(samples.X[:2]).shape[1:], samples.y.shape[1]
+        found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]
         if found == () and n == 1:
             return replace(samples, y=samples.y[:, 0])
         # A loss of the user's own may compare other numbers with the targets than one for each.
@@ -411,6 +421,20 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         scaled = self._forward(X, "predict")
         targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
         return targets[:, 0] if self._one_column else targets
+
+
+def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
+    """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")
+    codes = np.searchsorted(classes, y)
+    return codes.astype(np.float64) if binary else codes
+
+
+def _scaled(y: NDArray[Any], center: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = (np.asarray(y, dtype=np.float64).reshape(len(y), -1) - center) / scale
+    return scaled
 
 
 def _shape(of_sample: Sequence[int]) -> str:

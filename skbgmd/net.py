@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,10 +20,11 @@ from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import unpack_data
 from skorch.utils import multi_indexing
+from torch.nn.parameter import is_lazy
 
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
-from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples
+from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples, source
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
@@ -79,6 +81,7 @@ class _RobustTraining(NeuralNet):
     # For those who override initialize_module.
     _no_one_pass_ = False
     _is_known_to_allow_one_pass_ = False
+    _has_places_ = True
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
     def __init__(
@@ -129,6 +132,19 @@ class _RobustTraining(NeuralNet):
         self._gradients_: GradientMatrix | None = None
         self._trust_: NDArray[np.float64] | None = None
         return self
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
+        dataset = self.get_dataset(X, y)
+        train, valid = super().get_split_datasets(dataset, y, **fit_params)
+        # What a split made itself has other places, and neither weights nor clients.
+        self._has_places_ = source(train) is source(dataset)
+        lost = known_of_samples(dataset)
+        if lost and not self._has_places_:
+            raise ValueError(
+                f"train_split must give the training data or a subset of them, for samples to have "
+                f"{' and '.join(lost)}; found {train!r}."
+            )
+        return train, valid
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         iterator = super().get_iterator(dataset, training=training)
@@ -207,19 +223,20 @@ class _RobustTraining(NeuralNet):
         """
         slices = group_slices(batch, self.group_size)
         weight = getattr(batch, "weight", None)
-        if len(slices) == 1 and weight is None and self.local_steps == 1:
+        if len(slices) == 1 and weight is None and self.local_steps == 1 and self.gradient_corruption is None:
             self._remember_trust(batch, slices, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             return step
+        gradients = self._gradient_matrix(batch)
         self._set_training(True)
         weights = group_weights(slices, weight)
-        gradients = self._gradient_matrix()
         divisor = None if self._sums_losses() else mean_weight(self.criterion_, unpack_data(batch)[1])
         collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
         rows, losses, predictions = collected
-        aggregate = self._aggregate(rows, weights, sample_classes(batch, slices))
+        binary = isinstance(self.criterion_, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+        aggregate = self._aggregate(rows, weights, sample_classes(batch, slices, binary=binary))
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
@@ -347,8 +364,12 @@ class _RobustTraining(NeuralNet):
             losses = self.get_loss(predicted, yi, X=Xi, training=True)
         each = of_samples(losses, summed=self._sums_losses())
         each = each if divisor is None else each / divisor.to(each)
-        w = torch.ones_like(each) if weight is None else weight[part].to(each)
-        mean: torch.Tensor = (each @ w) / w.sum().clamp_min(torch.finfo(w.dtype).tiny)
+        if weight is None:
+            return each.mean()
+        # Shares of the group's weight, whatever that is: they are numbers in the losses' dtype.
+        of_sample = weight[part].double()
+        shares = of_sample / of_sample.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        mean: torch.Tensor = each @ shares.to(each)
         return mean
 
     def _aggregate(
@@ -384,7 +405,7 @@ class _RobustTraining(NeuralNet):
 
     def _remember_trust(self, batch: Any, slices: Slices, trust: NDArray[np.float64]) -> None:
         positions = getattr(batch, "positions", None)
-        if positions is None:
+        if positions is None or not self._has_places_:
             return
         size = int(positions.max()) + 1
         if self._trust_ is None or self._trust_.shape[1] < size:
@@ -407,13 +428,15 @@ class _RobustTraining(NeuralNet):
         trust: NDArray[np.float64] = np.where(sums[1] > 0.0, sums[0] / np.maximum(sums[1], 1.0), np.nan)
         return trust
 
-    def _gradient_matrix(self) -> GradientMatrix:
+    def _gradient_matrix(self, batch: Any) -> GradientMatrix:
         # Those that are stepped on: a walk through all modules would take longer.
         groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
         every = dict.fromkeys(parameter for group in groups for parameter in group["params"])
         parameters = [parameter for parameter in every if parameter.requires_grad]
         held = getattr(self, "_gradients_", None)
         if held is None or not held.fits(parameters):
+            if any(is_lazy(parameter) for parameter in parameters):
+                self.evaluation_step(batch)  # Only now it is known what they are of.
             self._gradients_ = held = GradientMatrix(parameters)
         held.begin()
         return held
@@ -476,10 +499,11 @@ def _refuse_batch_norm(module: torch.nn.Module) -> None:
             )
 
 
-def _concatenate(predictions: list[Any]) -> Any:
+def _concatenate(predictions: Sequence[Any]) -> Any:
     if isinstance(predictions[0], tuple):
-        return tuple(torch.cat(parts) for parts in zip(*predictions, strict=True))
-    return torch.cat(predictions)
+        return tuple(_concatenate(parts) for parts in zip(*predictions, strict=True))
+    # Those of a group of one may have lost their axis.
+    return torch.cat([part if part.ndim else part[None] for part in predictions])
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,19 @@ def robust_class(base: Any) -> Any:
     if issubclass(base, _RobustTraining):
         return base
     return type(f"Robust{base.__name__}", (_RobustTraining, base), {"__reduce__": _reduce, "__module__": __name__})
+
+
+def copied(net: NeuralNet) -> NeuralNet:
+    """A net to go on with, while the given one stays as it is; they share their callbacks.
+
+    skorch's own way to a copy is a pickle, which classes made in functions and many callbacks don't allow.
+    """
+    twin: NeuralNet = object.__new__(type(net))
+    twin.__dict__.update(net.__dict__)
+    parts = [f"{name}_" for name in (*net._modules, *net._criteria, *net._optimizers, "history", "aggregator")]
+    # All at once: an optimizer holds the parameters of a module.
+    twin.__dict__.update(copy.deepcopy({name: vars(net)[name] for name in parts}))
+    return twin
 
 
 def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
@@ -43,6 +57,8 @@ def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
         # The default collates sample by sample and doesn't say which samples these are.
         if params.get(name) is DataLoader:
             params[name] = ArrayLoader
+            if name == "iterator_valid":
+                params.setdefault("iterator_valid__apart", True)
     base: Any = type(net)
     robust_net: NeuralNet = robust_class(base)(**{**params, **robust})
     return robust_net

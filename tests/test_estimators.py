@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 import warnings
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,7 +177,7 @@ def test_warm_start_and_partial_fit(data):
         parts.partial_fit(X[:50], y[:50], classes=["yes", "no", "other"])
     assert parts.n_iter_ == 5
     assert parts.predict_proba(X).shape == (160, 3)
-    with pytest.raises(ValueError, match="y must have labels among classes; found"):
+    with pytest.raises(ValueError, match=r"y must have labels among the classes .*; found \['new'\]"):
         parts.partial_fit(X, np.full(160, "new"))
     with pytest.raises(ValueError, match="balanced"):
         quick(class_weight="balanced").partial_fit(X, y, classes=["no", "yes"])
@@ -615,3 +617,280 @@ def test_divergence_says_so(line):
     model = BlockGMDRegressor(max_epochs=50, optimizer=torch.optim.SGD, criterion=torch.nn.MSELoss, lr=1e20)
     with pytest.raises(NonFiniteRowsError, match="training diverged, which a smaller lr may prevent"):
         model.fit(*line)
+
+
+# ---- what must make no difference -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [199, 200])
+def test_samplers_choose_among_the_samples_that_were_given(rng, n):
+    """Of small data too, whose equal samples may otherwise be merged."""
+    X = rng.normal(size=(200, 3))
+    y = (X[:, 0] > 0).astype(int)
+    sampler = torch.utils.data.SubsetRandomSampler(np.flatnonzero(y == 1).tolist())
+    model = quick(iterator_train__sampler=sampler, shuffle=False, batch_size=n, max_epochs=20, lr=0.05).fit(X, y)
+    assert model.predict(X).all()
+
+
+class Focal(torch.nn.Module):
+    """A loss without a way to weigh samples."""
+
+    def forward(self, predicted, target):
+        p = predicted.log_softmax(dim=1).gather(1, target[:, None])
+        return (-((1 - p.exp()) ** 2) * p).mean()
+
+
+def test_equal_samples_need_no_weights(forked):
+    X, y = load_iris(return_X_y=True)  # has one twice
+    for batch_size in (100, 256):
+        model = quick(module=torch.nn.Linear(4, 3), criterion=Focal, batch_size=batch_size, lr=0.05, max_epochs=60)
+        assert model.fit(X, y).score(X, y) > 0.9
+    assert quick(criterion=Focal, lr=0.05, max_epochs=60).fit(X, y).score(X, y) > 0.9
+
+
+def test_sums_of_losses_keep_their_size(data):
+    """Twice the weight is twice the gradient, where losses are added up."""
+    settings = {"group_size": None, "optimizer": torch.optim.SGD, "lr": 1e-4, "max_epochs": 1, "shuffle": False}
+
+    def moved(X, y, weight=None, **more):
+        start = quick(**settings, **more, iterator_train__batch_size=1000).set_params(lr=1e-30)
+        before = states(start.fit(X, y))
+        after = states(quick(**settings, **more, iterator_train__batch_size=1000).fit(X, y, sample_weight=weight))
+        return float((after["0.weight"] - before["0.weight"]).norm())
+
+    X, y = data
+    twice = np.concatenate([X, X]), np.concatenate([y, y])
+    for reduction, factor in (("sum", 2.0), ("mean", 1.0)):
+        once = moved(X, y, criterion__reduction=reduction)
+        assert moved(X, y, np.full(160, 2.0), criterion__reduction=reduction) == pytest.approx(factor * once, rel=1e-3)
+        assert moved(*twice, criterion__reduction=reduction) == pytest.approx(factor * once, rel=1e-3)
+
+
+def test_losses_of_logarithms(data, forked):
+    """skorch takes the logarithms of what comes out itself."""
+    X, y = data
+    layers = [torch.nn.Linear(4, 2), torch.nn.LogSoftmax(dim=-1)]
+    with pytest.raises(ValueError, match="module must give probabilities for the criterion NLLLoss"):
+        quick(module=torch.nn.Sequential(*layers), criterion=torch.nn.NLLLoss).fit(X, y)
+    layers[1] = torch.nn.Softmax(dim=-1)
+    model = quick(module=torch.nn.Sequential(*layers), criterion=torch.nn.NLLLoss, lr=0.05, max_epochs=40)
+    assert model.fit(X, y).score(X, y) > 0.9
+
+
+class Hashed(torch.nn.Module):
+    """Looks up ids that float32 doesn't have; its class says nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(97, 2)
+
+    def forward(self, ids):
+        return self.table(ids[:, 0].long() % 97)
+
+
+class Wide(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2, dtype=torch.float64)
+
+
+class Holder(torch.nn.Module):
+    """Has a child of the name ``module``, beside one that wants integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.module, self.table = torch.nn.Linear(2, 2), torch.nn.Embedding(97, 2)
+
+    def forward(self, ids):
+        return self.module(self.table(ids[:, 0] % 97))
+
+
+def test_data_are_of_the_dtype_of_the_network_that_is_made(data, rng, forked):
+    ids = rng.integers(0, 2**40, size=(400, 1))
+    y = (ids[:, 0] % 97 > 48).astype(int)
+    for module in (
+        Hashed,
+        Hashed(),
+        Holder,
+        Holder(),
+        NeuralNetClassifier(Hashed, criterion=torch.nn.CrossEntropyLoss),
+    ):
+        settings = {"max_epochs": 100, "lr": 0.1}
+        if isinstance(module, NeuralNetClassifier):
+            module.set_params(optimizer=torch.optim.Adam, train_split=None, verbose=0, **settings)
+        assert quick(module=module, group_size=1, **settings).fit(ids, y).score(ids, y) > 0.95
+    X, y = data
+    for given in (X, X.astype(np.float32), np.rint(10 * X).astype(int)):
+        assert quick(module=Wide, max_epochs=2).fit(given, y).predict_proba(given).dtype == np.float64
+
+
+def test_numbers_beyond_the_networks_dtype(data, forked):
+    X, y = data
+    model = quick(module=torch.nn.Linear(4, 2), max_epochs=1).fit(X, y)
+    far = X.copy()
+    far[3, 1] = 1e39
+    for call in (lambda: model.fit(far, y), lambda: model.predict(far)):
+        with pytest.raises(ValueError, match=r"X must be finite in the network's dtype, float32; found 1e\+39"):
+            call()
+
+
+def test_threads_take_turns(data):
+    X, y = data
+    before = torch.get_rng_state()
+    fits = [joblib.delayed(quick(module=Dropping, random_state=seed).fit)(X, y) for seed in (0, 1, 0, 1)]
+    models = joblib.Parallel(4, backend="threading")(fits)
+    for seed in (0, 1):
+        expected = quick(module=Dropping, random_state=seed).fit(X, y).predict_proba(X)
+        for model in models[seed::2]:
+            np.testing.assert_array_equal(model.predict_proba(X), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Dropping(torch.nn.Sequential):
+    def __init__(self):
+        super().__init__(torch.nn.Linear(4, 20), torch.nn.Dropout(0.5), torch.nn.Linear(20, 2))
+
+
+def test_predictions_draw_only_what_the_module_draws(data, forked):
+    class Sampled(torch.nn.Module):
+        """Drops in prediction, too."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, X):
+            return self.layer(torch.nn.functional.dropout(X, 0.5, training=True))
+
+    X, y = data
+    model = quick(module=Sampled, group_size=8).fit(X, y)
+    assert not np.array_equal(model.predict_proba(X), model.predict_proba(X))
+    plain, before = quick().fit(X, y), torch.get_rng_state()
+    plain.predict_proba(X)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loss_that_learns_begins_anew(data, forked):
+    class Tempered(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, predicted, target):
+            return torch.nn.functional.cross_entropy(self.scale * predicted, target)
+
+    model = quick(criterion=Tempered(), lr=0.05)
+    first = model.fit(*data).loss_curve_
+    assert model.fit(*data).loss_curve_ == first
+    assert model.criterion.scale == 1.0
+
+
+class Counted(Callback):
+    """What can't be copied or pickled, and counts."""
+
+    def __init__(self):
+        self.epochs, self.lock = 0, threading.Lock()
+
+    def on_epoch_end(self, net, **kwargs):
+        self.epochs += 1
+
+
+def test_partial_fit_copies_nothing_that_is_not_trained(data, forked):
+    class Local(torch.nn.Linear):
+        """A class that can't be pickled, with a function that can't."""
+
+        def __init__(self):
+            super().__init__(4, 2)
+            self.act = lambda values: values
+
+        def forward(self, X):
+            return self.act(super().forward(X))
+
+    X, y = data
+    counted = Counted()
+    model = quick(module=Local, callbacks=[counted], optimizer__weight_decay=0.01)
+    for _ in range(3):
+        model.partial_fit(X, y, classes=["no", "yes"])
+    assert counted.epochs == 3
+    assert model.n_iter_ == 3
+    # The optimizer's state is of the parameters that are trained.
+    assert set(model.net_.optimizer_.state) == set(model.module_.parameters())
+
+
+def test_class_weights_where_a_batch_lacks_a_class(data):
+    X, y = data
+    model = quick(class_weight={"yes": 5.0})
+    for label in ("no", "yes"):
+        model.partial_fit(X[y == label], y[y == label], classes=["no", "yes"])
+    assert model.n_iter_ == 2
+
+
+def test_minorities_keep_their_say_under_a_binary_loss(rng, forked):
+    X = rng.normal(size=(400, 3))
+    y = (np.arange(400) % 10 == 0).astype(int)
+    X[y == 1] += 1.5
+    settings = {"aggregator": "classwise_median", "group_size": 1, "max_epochs": 20, "shuffle": False}
+    binary = quick(module=torch.nn.Linear(3, 1), criterion=torch.nn.BCEWithLogitsLoss, **settings).fit(X, y)
+    plain = quick(module=torch.nn.Linear(3, 2), **settings).fit(X, y)
+    trust = [model.sample_trust_[y == 1].mean() for model in (binary, plain)]
+    assert trust[0] == pytest.approx(trust[1], abs=0.02)
+
+
+@pytest.mark.parametrize("factor", [1e-50, 1.0, 1e60])
+@pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
+def test_weights_of_any_size(data, factor, gradients):
+    X, y = data
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, size=160)
+    settings = {"group_size": 4, "gradients": gradients, "max_epochs": 5}
+    expected = quick(**settings).fit(X, y, sample_weight=weight).predict_proba(X)
+    found = quick(**settings).fit(X, y, sample_weight=factor * weight).predict_proba(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_splits_that_lose_the_weights(data):
+    X, y = data
+    with pytest.raises(ValueError, match=r"train_split must give the training data or a subset of them.*weights"):
+        quick(train_split=_halves).fit(X, y, sample_weight=np.arange(160.0))
+    assert np.isnan(quick(train_split=_halves).fit(X, y).sample_trust_).all()
+
+
+def _halves(dataset, y=None):
+    return Dataset(dataset.X[60:], dataset.y[60:]), None
+
+
+def test_what_sets_itself_up_by_its_first_data(data, forked):
+    class Normalized(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.layer = None, torch.nn.Linear(4, 2)
+
+        def forward(self, X):
+            if self.scale is None:
+                self.scale = 1.0 / X.std(dim=0)
+            return self.layer(X * self.scale)
+
+    X, y = data
+    X = np.column_stack([X[:, :3], np.repeat([0.0, 1.0], 80)])  # sorted by a feature
+    assert quick(module=Normalized, max_epochs=40, lr=0.05).fit(X, y).score(X, y) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore:No rule withstands")
+def test_a_single_group_is_corrupted_as_well(data):
+    X, y = data
+    settings = {"group_size": None, "lr": 0.05, "max_epochs": 20}
+    assert quick(gradient_corruption=BitFlip(1.0), **settings).fit(X, y).score(X, y) < 0.5
+
+
+def test_predictions_without_an_axis(data, forked):
+    class Squeezed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 1)
+
+        def forward(self, X):
+            return self.layer(X).squeeze()
+
+    X, y = data[0], data[0] @ [1.0, -1.0, 0.5, 0.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of a target with an axis more
+        model = BlockGMDRegressor(Squeezed, gradients="micro_batches", max_epochs=3, random_state=0).fit(X, y)
+    assert model.predict(X).shape == (160,)

@@ -301,11 +301,13 @@ class _Recorder:
                 factors: Factors = per_sample_factors(layer, (args, kwargs), outputs, of_all, n)
             else:
                 axis, alone = sample_axis(layer), of_all[0] if len(of_all) == 1 else None
-                misplaced = given[0].ndim <= axis or given[0].shape[axis] != n
+                # Older versions of torch see no tensors in packed sequences.
+                shape = tuple(given[0].shape) if given else ()
+                misplaced = len(shape) <= axis or shape[axis] != n
                 if misplaced or (alone is not None and len(alone) != n):
                     raise GhostError(
                         f"The samples must be along the {('first', 'second')[axis]} axis of what goes into a layer; "
-                        f"found {n} samples and, at the layer {self.name!r}, shape {tuple(given[0].shape)}."
+                        f"found {n} samples and, at the layer {self.name!r}, shape {shape}."
                     )
                 wide = tuple(None if gradient is None else _wide(gradient) for gradient in of_all)
                 factors = rule(layer, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
