@@ -204,9 +204,12 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
         parser.error(f"argument --output: must be a file; found the folder {str(output)!r}.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         parser.error(f"argument --output: must be writable; found {str(output)!r}, which isn't.")
-    formats = FigureCanvasBase.get_supported_filetypes()
+    # That needs TeX, which may not be there.
+    formats = {name for name in FigureCanvasBase.get_supported_filetypes() if name != "pgf"}
     if output.suffix[1:].lower() not in formats:
-        parser.error(f"argument --output: the file must end in one of {', '.join(formats)}; found {str(output)!r}.")
+        parser.error(
+            f"argument --output: the file must end in one of {', '.join(sorted(formats))}; found {str(output)!r}."
+        )
 
 
 def _description() -> str:

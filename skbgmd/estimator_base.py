@@ -26,7 +26,7 @@ from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.randomness import random_source
 from skbgmd.samples import Samples, check_clients, prepare
 from skbgmd.validation import EncodedSplit, Encoder
-from skbgmd.wrapping import copied, wrapped
+from skbgmd.wrapping import copied, deep_copies, wrapped
 
 #: Samples that are predicted at once.
 PREDICTED_AT_ONCE = 1024
@@ -43,7 +43,7 @@ PARAMETERS = """
         sequences, X of more than two dimensions. It gives a number for each class or target; one for two classes, with
         or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An unfitted skorch
         net keeps its own settings; only its training step is replaced, and of the parameters below ``group_size`` to
-        ``gradient_corruption``, ``warm_start`` and ``random_state`` apply.
+        ``gradient_corruption``, ``warm_start``, ``random_state`` and a classifier's ``class_weight`` apply.
     hidden_layer_sizes : sequence of int, default=(100,)
         Hidden layers of the perceptron.
     criterion : loss class, default=None
@@ -100,8 +100,8 @@ PARAMETERS = """
     callbacks : list of callbacks, default=None
         As in skorch.
     warm_start : bool, default=False
-        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that and
-        ``verbose`` stay as they were.
+        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that,
+        ``verbose`` and ``class_weight`` stay as they were.
     shuffle : bool, default=True
         Draw a new order of the samples in each epoch.
     device : str, default="cpu"
@@ -110,7 +110,8 @@ PARAMETERS = """
         Whether to compile the module.
     random_state : int, RandomState or None, default=None
         Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
-        Global generators are left as they were; as torch draws from one, trainings in threads of a process take turns.
+        Global generators are left as they were, but by iterators of your own in predictions. As torch draws from one,
+        trainings in threads of a process take turns: a callback mustn't wait for another.
     verbose : int, default=0
         Whether to print a line for each epoch.
     **module__kwargs
@@ -341,7 +342,7 @@ class BlockGMDBase(BaseEstimator):
         net.set_params(verbose=source.verbose)
         epochs = source.max_epochs if epochs is None else epochs
         seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
-        with _seeded(int(seed), self.device):
+        with _seeded(int(seed), self.device), _callbacks_restored_on_error(net):
             return self._run(net, samples, epochs)
 
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
@@ -397,10 +398,10 @@ class BlockGMDBase(BaseEstimator):
             }
             routed = {**{f"module__{name}": value for name, value in perceptron.items()}, **routed}
         elif isinstance(module, torch.nn.Module):
-            module = copy.deepcopy(module)
+            module = deep_copies({"module": module})["module"]
         settings = {
             # One that is given may learn, and would go on from where the last training left it.
-            "criterion": copy.deepcopy(self.criterion) or self._default_criterion,
+            "criterion": self._default_criterion if self.criterion is None else copy.deepcopy(self.criterion),
             "optimizer": self.optimizer,
             "lr": self.lr,
             "max_epochs": self.max_epochs,
@@ -436,11 +437,12 @@ class BlockGMDBase(BaseEstimator):
         """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""
         routed = self._routed()
         sampled = any(name.startswith("iterator_train__") for name in routed)
-        criterion = self.criterion or self._default_criterion
+        criterion = self._default_criterion if self.criterion is None else self.criterion
         kind = criterion if isinstance(criterion, type) else type(criterion)
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
         averages = kind in PLAIN_LOSSES and reduction == "mean"
-        return self.module is None and self.train_split is None and not sampled and averages
+        watched = self.train_split is not None or bool(self.callbacks)
+        return self.module is None and not watched and not sampled and averages
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
@@ -493,8 +495,14 @@ def _cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
 
 
 def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
-    wide = any(parameter.dtype == torch.float64 for parameter in network.parameters())
-    return np.dtype(np.float64 if wide else np.float32)
+    found = {parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point}
+    if found == {torch.bfloat16}:
+        raise ValueError(
+            "module must have parameters of a dtype that NumPy has; found bfloat16. Train in float32, under autocast."
+        )
+    if found == {torch.float16}:
+        return np.dtype(np.float16)
+    return np.dtype(np.float64 if torch.float64 in found else np.float32)
 
 
 def _in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
@@ -512,6 +520,19 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)
+        raise
+
+
+@contextmanager
+def _callbacks_restored_on_error(net: NeuralNet) -> Iterator[None]:
+    """Give a net's callbacks back what they had, if a training fails: its copy shares them."""
+    before = [(callback, dict(vars(callback))) for _, callback in net.callbacks_]
+    try:
+        yield
+    except BaseException:
+        for callback, attributes in before:
+            vars(callback).clear()
+            vars(callback).update(attributes)
         raise
 
 

@@ -234,7 +234,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         going_on: bool,
         epochs: int | None,
     ) -> Self:
-        binary = self._is_binary()
+        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if going_on else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
         encode = partial(_codes, classes=classes, binary=binary)
@@ -261,8 +261,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
                 f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
                 f"{_shape(predicted.shape[1:])}."
             )
-        logarithms = isinstance(net, NeuralNetClassifier) and isinstance(net.criterion_, torch.nn.NLLLoss)
-        if logarithms and (predicted < 0.0).any():
+        takes_logarithms = type(net).get_loss is NeuralNetClassifier.get_loss
+        if takes_logarithms and isinstance(net.criterion_, torch.nn.NLLLoss) and (predicted < 0.0).any():
             raise ValueError(
                 "module must give probabilities for the criterion NLLLoss, of which skorch takes the logarithms; found "
                 "negative numbers. End it with Softmax rather than LogSoftmax, or give logits to CrossEntropyLoss."
@@ -401,7 +401,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if found == () and n == 1:
             return replace(samples, y=samples.y[:, 0])
         # A loss of the user's own may compare other numbers with the targets than one for each.
-        if type(net.criterion_) in PLAIN_LOSSES and found != (n,):
+        if isinstance(net.criterion_, PLAIN_LOSSES) and found != (n,):
             raise ValueError(
                 f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
             )

@@ -19,8 +19,10 @@ def of_samples(losses: torch.Tensor, *, summed: bool) -> torch.Tensor:
     return parts.sum(dim=1) if summed else parts.mean(dim=1)
 
 
-def mean_weight(criterion: Any, y: Any) -> torch.Tensor | None:
+def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) -> torch.Tensor | None:
     """Mean of the weights that a criterion gives to the targets y of a batch; None where all are one.
+
+    It is weighted by the weights ``of_samples`` (n,), where they have some.
 
     A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
     group, or a sample, that would take the weights away again: all are divided by what the batch has.
@@ -36,7 +38,11 @@ def mean_weight(criterion: Any, y: Any) -> torch.Tensor | None:
     if criterion.weight is not None:
         of_class = criterion.weight.detach().double()
         weights = weights.to(of_class.device) * of_class[torch.where(counted, y, 0).to(of_class.device)]
-    mean = weights.mean()
+    if of_samples is None:
+        mean = weights.mean()
+    else:
+        shares = of_samples.double().to(weights.device)
+        mean = weights.view(len(shares), -1).mean(dim=1) @ (shares / shares.sum())
     # With nothing to learn from, all losses are zero.
     return torch.where(mean > 0.0, mean, 1.0)
 

@@ -116,7 +116,8 @@ class GradientMatrix:
         """
         for parameter, part, used in zip(self.parameters, torch.split(vector, self.sizes), self.used, strict=True):
             gradient, before = part.view(parameter.shape), parameter.grad
-            if not used:
+            # Of what it did depend on, an aggregator may have kept something.
+            if not used and not bool(part.any()):
                 continue
             if before is not None:
                 before.add_(gradient)

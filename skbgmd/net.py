@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import unpack_data
-from skorch.utils import multi_indexing
+from skorch.utils import is_dataset, multi_indexing
 from torch.nn.parameter import is_lazy
 
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
@@ -134,11 +134,10 @@ class _RobustTraining(NeuralNet):
         return self
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
-        dataset = self.get_dataset(X, y)
-        train, valid = super().get_split_datasets(dataset, y, **fit_params)
+        train, valid = super().get_split_datasets(X, y, **fit_params)
         # What a split made itself has other places, and neither weights nor clients.
-        self._has_places_ = source(train) is source(dataset)
-        lost = known_of_samples(dataset)
+        self._has_places_ = not is_dataset(X) or source(train) is source(X)
+        lost = known_of_samples(X)
         if lost and not self._has_places_:
             raise ValueError(
                 f"train_split must give the training data or a subset of them, for samples to have "
@@ -230,7 +229,7 @@ class _RobustTraining(NeuralNet):
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
         weights = group_weights(slices, weight)
-        divisor = None if self._sums_losses() else mean_weight(self.criterion_, unpack_data(batch)[1])
+        divisor = None if self._sums_losses() else mean_weight(self.criterion_, unpack_data(batch)[1], weight)
         collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)

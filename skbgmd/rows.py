@@ -56,6 +56,11 @@ class Rows(Protocol):
         ...
 
     @property
+    def gram_is_dear(self) -> bool:
+        """Whether the Gram matrix takes many times what norms and weighted sums take."""
+        ...
+
+    @property
     def labels(self) -> torch.Tensor | None:
         """The class that each row is of, where it is of one."""
         ...
@@ -81,6 +86,10 @@ class Rows(Protocol):
 
     def combine(self, weights: FloatArray) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
+        ...
+
+    def dots(self, vector: torch.Tensor) -> FloatArray:
+        """Inner products of the rows with a vector (d,), float64 (n,)."""
         ...
 
     def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:

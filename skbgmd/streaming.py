@@ -57,6 +57,8 @@ class StreamedRows(ABC):
     gathers: bool = False
     #: Adjacent columns that are best gathered together.
     run_length: int = 1
+    #: Whether the Gram matrix takes many times what norms and weighted sums take.
+    gram_is_dear = False
     #: Memory of a chunk that is not a part of a matrix as it is.
     _buffer: torch.Tensor | None = None
     _gram: Gram | None = None
@@ -165,6 +167,13 @@ class StreamedRows(ABC):
 
     def _difference(self, chunk: torch.Tensor, center: torch.Tensor | None, part: slice) -> torch.Tensor:
         return chunk.to(self.work_dtype) if center is None else chunk - center[part]
+
+    def dots(self, vector: torch.Tensor) -> FloatArray:
+        """Inner products of the rows with a vector (d,), float64 (n,)."""
+        total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        for part, chunk in self.column_chunks():
+            total += chunk.to(self.work_dtype) @ vector[part].to(self.work_dtype)
+        return _to_numpy(total)
 
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""

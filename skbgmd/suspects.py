@@ -221,7 +221,7 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
         return losses
     predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
     columns = predicted.reshape(len(predicted), -1)
-    if targets.size != columns.size:
+    if targets.reshape(len(targets), -1).shape != columns.shape:
         raise ValueError(f"y must have the shape of what is predicted, {predicted.shape}; found {targets.shape}.")
     squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares

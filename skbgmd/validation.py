@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ Encoder = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class EncodedSplit:
-    """A ``train_split`` whose validation data, where they are no part of the training data, are encoded as these are.
+    """A ``train_split`` whose validation data, where they don't come of the training data, are encoded as these are.
 
     Parameters
     ----------
@@ -32,11 +33,14 @@ class EncodedSplit:
 
     def __call__(self, dataset: Any, y: Any = None, **kwargs: Any) -> tuple[Any, Any]:
         train, valid = self.split(dataset, y, **kwargs)
-        if valid is None or source(valid) is source(dataset):
+        # What a split makes of the training data is encoded.
+        if valid is None or source(train) is not source(dataset) or source(valid) is source(dataset):
             return train, valid
-        like = source(dataset).X, source(dataset).y
-        if type(valid) is Dataset and isinstance(valid.X, np.ndarray):
-            return train, Dataset(*_alike(valid.X, self.encode(np.asarray(valid.y)), *like))
+        like = _empty(dataset, "X"), _empty(dataset, "y")
+        if isinstance(valid, Dataset) and valid.y is not None:
+            encoded = copy.copy(valid)
+            encoded.X, encoded.y = _alike(valid.X, self.encode(np.asarray(valid.y)), *like)
+            return train, encoded
         return train, _EncodedItems(valid, self.encode, like)
 
 
@@ -44,8 +48,7 @@ class _EncodedItems(torch.utils.data.Dataset[Any]):
     """A dataset whose items are encoded as they are asked for; ``like`` is data that they are to be alike."""
 
     def __init__(self, dataset: Any, encode: Encoder, like: tuple[Any, Any]) -> None:
-        # Of the data nothing but the form is kept.
-        self.dataset, self.encode, self.like = dataset, encode, tuple(part[:0] for part in like)
+        self.dataset, self.encode, self.like = dataset, encode, like
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -56,8 +59,16 @@ class _EncodedItems(torch.utils.data.Dataset[Any]):
         return X, encoded[0]
 
 
-def _alike(X: Any, y: NDArray[Any], like_X: NDArray[Any], like_y: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
-    """Floating point X in the dtype of other data, and y (n, ...) in the dtype and of the shape of other targets."""
-    floating = isinstance(X, np.ndarray) and X.dtype.kind == like_X.dtype.kind == "f"
-    X = X.astype(like_X.dtype, copy=False) if floating else X
-    return X, y.reshape(len(y), *like_y.shape[1:]).astype(like_y.dtype)
+def _empty(dataset: Any, name: str) -> NDArray[Any] | None:
+    """No samples of a dataset's data, which tell their form; None where it doesn't hold arrays."""
+    data = getattr(source(dataset), name, None)
+    return data[:0] if isinstance(data, np.ndarray) else None
+
+
+def _alike(
+    X: Any, y: NDArray[Any], like_X: NDArray[Any] | None, like_y: NDArray[Any] | None
+) -> tuple[Any, NDArray[Any]]:
+    """Numbers X in the floating point dtype of other data, and y (n, ...) in the dtype and of the shape of targets."""
+    if like_X is not None and like_X.dtype.kind == "f":
+        X = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X).astype(like_X.dtype, copy=False)
+    return X, y if like_y is None else y.reshape(len(y), *like_y.shape[1:]).astype(like_y.dtype)

@@ -6,8 +6,10 @@ import copy
 from functools import cache
 from typing import Any
 
+import torch
 from sklearn.base import clone
 from skorch import NeuralNet
+from torch import nn
 from torch.utils.data import DataLoader
 
 from skbgmd.batches import ArrayLoader
@@ -22,16 +24,35 @@ def robust_class(base: Any) -> Any:
     return type(f"Robust{base.__name__}", (_RobustTraining, base), {"__reduce__": _reduce, "__module__": __name__})
 
 
+def deep_copies(parts: dict[str, Any]) -> dict[str, Any]:
+    """Copies of modules and other things that know nothing of the originals.
+
+    Torch itself copies no tensors that were computed, such as an activation that a module keeps to be looked at.
+    """
+    kept = [
+        value
+        for part in parts.values()
+        for layer in (part.modules() if isinstance(part, nn.Module) else ())
+        for value in vars(layer).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    ]
+    return copy.deepcopy(parts, {id(value): value.detach().clone() for value in kept})
+
+
 def copied(net: NeuralNet) -> NeuralNet:
     """A net to go on with, while the given one stays as it is; they share their callbacks.
 
     skorch's own way to a copy is a pickle, which classes made in functions and many callbacks don't allow.
     """
     twin: NeuralNet = object.__new__(type(net))
-    twin.__dict__.update(net.__dict__)
-    parts = [f"{name}_" for name in (*net._modules, *net._criteria, *net._optimizers, "history", "aggregator")]
-    # All at once: an optimizer holds the parameters of a module.
-    twin.__dict__.update(copy.deepcopy({name: vars(net)[name] for name in parts}))
+    parts = {name: getattr(net, f"{name}_") for name in (*net._modules, *net._criteria, "history", "aggregator")}
+    copies = deep_copies(parts)
+    twin.__dict__.update({**net.__dict__, "virtual_params_": dict(net.virtual_params_)})
+    twin.__dict__.update({f"{name}_": part for name, part in copies.items()})
+    # Made anew, with the hooks and attributes that a copy of it wouldn't have.
+    twin.initialize_optimizer()
+    for name in net._optimizers:
+        getattr(twin, f"{name}_").load_state_dict(getattr(net, f"{name}_").state_dict())
     return twin
 
 

@@ -17,13 +17,15 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
-from skorch.callbacks import Callback, EpochScoring
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring
 from skorch.dataset import Dataset, ValidSplit
 
-from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.aggregators import AGGREGATORS, Krum, NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise
+from skbgmd.microbatch import GradientMatrix
+from skbgmd.wrapping import copied
 
 
 @pytest.fixture
@@ -894,3 +896,155 @@ def test_predictions_without_an_axis(data, forked):
         warnings.simplefilter("ignore")  # torch's, of a target with an axis more
         model = BlockGMDRegressor(Squeezed, gradients="micro_batches", max_epochs=3, random_state=0).fit(X, y)
     assert model.predict(X).shape == (160,)
+
+
+def test_weights_of_classes_and_of_samples(data, forked):
+    """As torch has it of each sample so many times, merged or not."""
+    X, y = data
+    weight = np.random.default_rng(0).integers(1, 5, size=160)
+    settings = {"group_size": 1, "aggregator": "mean", "max_epochs": 1, "optimizer": torch.optim.SGD, "lr": 0.1}
+    settings |= {"criterion__weight": torch.tensor([1.0, 10.0], dtype=torch.float64), "batch_size": 1000}
+    losses = [
+        quick(**settings, **more).fit(*samples).loss_curve_
+        for samples in ((X, y, weight), (np.repeat(X, weight, axis=0), np.repeat(y, weight)))
+        for more in ({}, {"iterator_train__drop_last": False}, {"gradients": "micro_batches"})
+    ]
+    np.testing.assert_allclose(losses, losses[0] * np.ones((6, 1)), rtol=1e-6)
+
+
+def test_callbacks_see_the_samples_that_were_given(data):
+    X, y = data
+    X, y = np.concatenate([X, np.repeat(X[:1], 90, axis=0)]), np.concatenate([y, np.repeat(y[:1], 90)])
+    scoring = EpochScoring("accuracy", on_train=True, use_caching=False, name="seen", lower_is_better=False)
+    model = quick(callbacks=[scoring]).fit(X, y)
+    assert model.history_[-1, "seen"] == pytest.approx(model.score(X, y), abs=1e-6)
+
+
+class KeepsAnActivation(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, X):
+        self.activation = super().forward(X).tanh()
+        return self.activation
+
+
+class Hooked(NeuralNetClassifier):
+    """A net whose optimizer counts its steps."""
+
+    def initialize_optimizer(self, *args, **kwargs):
+        super().initialize_optimizer(*args, **kwargs)
+        self.counted_ = []
+        self.optimizer_.register_step_post_hook(lambda *args: self.counted_.append(1))
+        return self
+
+
+def test_what_torch_does_not_copy_goes_on(data, forked):
+    X, y = data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is a newer one
+        normalized = torch.nn.utils.weight_norm(torch.nn.Linear(4, 2), dim=0)
+    kinds = [
+        quick(module=KeepsAnActivation),
+        quick(optimizer=torch.optim.LBFGS, optimizer__max_iter=3, group_size=8),
+        quick(module=normalized, gradients="micro_batches"),
+        quick(optimizer=torch.optim.SGD, optimizer__momentum=0.9, lr=0.01),
+    ]
+    for model in kinds:
+        for _ in range(3):
+            model.partial_fit(X, y, classes=["no", "yes"])
+        assert model.n_iter_ == 3
+    # Of a module that is given it takes the state that it is in, and no pickle.
+    net = RobustNeuralNetClassifier(normalized, criterion=torch.nn.CrossEntropyLoss, train_split=None, verbose=0)
+    net.fit(X.astype(np.float32), (y == "yes").astype(int))
+    twin = copied(net)
+    twin.partial_fit(X.astype(np.float32), (y == "yes").astype(int))
+    assert not torch.equal(twin.module_.weight_v, net.module_.weight_v)
+    # Momentum goes on.
+    assert all("momentum_buffer" in state for state in kinds[-1].net_.optimizer_.state.values())
+    net = Hooked(torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, train_split=None, verbose=0)
+    model = quick(module=net)
+    for _ in range(2):
+        model.partial_fit(X.astype(np.float32), y, classes=["no", "yes"])
+        assert len(model.net_.counted_) == 2
+
+
+def test_a_failed_training_leaves_callbacks_as_they_were(data):
+    X, y = data
+    stopping = EarlyStopping(monitor="train_loss", load_best=True)
+    model = quick(callbacks=[stopping, Fails()], warm_start=True).fit(X, y)
+    before = dict(vars(stopping))
+    Fails.armed = True
+    try:
+        with pytest.raises(RuntimeError, match="in the middle"):
+            model.fit(X, y)
+    finally:
+        Fails.armed = False
+    assert vars(stopping) == before
+
+
+class Listed(torch.nn.ModuleList):
+    """A loss that is empty as a list."""
+
+    def forward(self, predicted, target):
+        return 7.0 + 0.0 * predicted.sum()
+
+
+class Mine(torch.nn.MSELoss):
+    pass
+
+
+def test_losses_are_taken_for_what_they_are(data, line, forked):
+    X, y = data
+    assert quick(criterion=Listed(), max_epochs=1).fit(X, y).loss_curve_ == [7.0]
+    with pytest.raises(ValueError, match="an output for each target"):
+        BlockGMDRegressor(torch.nn.Linear(3, 1), criterion=Mine).fit(line[0], np.stack([line[1]] * 2, axis=1))
+
+    class Logarithmic(NeuralNetClassifier):
+        get_loss = NeuralNet.get_loss
+
+    layers = [torch.nn.Linear(4, 2), torch.nn.LogSoftmax(dim=-1)]
+    settings = {"lr": 0.05, "max_epochs": 40, "optimizer": torch.optim.Adam, "train_split": None, "verbose": 0}
+    net = Logarithmic(torch.nn.Sequential(*layers), criterion=torch.nn.NLLLoss, **settings)
+    assert quick(module=net).fit(X, y).score(X, y) > 0.9
+    warm = quick(warm_start=True).fit(X, y)
+    assert warm.set_params(criterion=torch.nn.BCEWithLogitsLoss).fit(X, y).n_iter_ == 20
+
+
+def test_half_networks(data, forked):
+    X, y = data
+    module = torch.nn.Linear(4, 2).half()
+    assert quick(module=module, max_epochs=1).fit(X, y).module_.weight.dtype == torch.float16
+    with pytest.raises(ValueError, match="dtype that NumPy has; found bfloat16"):
+        quick(module=module.bfloat16()).fit(X, y)
+
+
+class Alternating(torch.nn.Module):
+    """Uses one of two layers in each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.calls = torch.nn.ModuleList(torch.nn.Linear(4, 2) for _ in range(2)), 0
+
+    def forward(self, X):
+        self.calls += self.training
+        return self.layers[self.calls % 2](X)
+
+
+def test_what_a_memory_kept_comes_to_layers_that_this_step_does_not_use(data, monkeypatch):
+    X, y = data
+    seen = []
+    add = GradientMatrix.add_to_gradients
+
+    def spy(self, vector):
+        parts = [part.any() for part in torch.split(vector, self.sizes)]
+        add(self, vector.clone())
+        states = zip(self.used, parts, self.parameters, strict=True)
+        seen.extend((used, bool(nonzero), parameter.grad is not None) for used, nonzero, parameter in states)
+
+    monkeypatch.setattr(GradientMatrix, "add_to_gradients", spy)
+    quick(module=Alternating, memory="weighted", beta=0.3, block="coordinate", group_size=4, batch_size=40).fit(X, y)
+    late = [with_gradient for used, nonzero, with_gradient in seen if nonzero and not used]
+    assert late
+    assert all(late)
+    assert not all(with_gradient for used, nonzero, with_gradient in seen if not used and not nonzero)

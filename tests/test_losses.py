@@ -58,3 +58,14 @@ def test_a_criterion_reduces_as_before_afterwards() -> None:
     assert criterion.reduction == "sum"
     with pytest.raises(ValueError, match="must have an attribute `reduction`"), reduction(abs, "none"):
         pass
+
+
+def test_the_mean_of_weights_is_weighted_by_the_samples():
+    """As of each sample so many times."""
+    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 10.0]))
+    y, times = torch.tensor([0, 0, 1]), torch.tensor([5, 1, 2])
+    repeated = mean_weight(criterion, torch.repeat_interleave(y, times))
+    torch.testing.assert_close(mean_weight(criterion, y, times.float()), repeated)
+    images = torch.stack([y, y.flip(0)], dim=1)
+    repeated = mean_weight(criterion, torch.repeat_interleave(images, times, dim=0))
+    torch.testing.assert_close(mean_weight(criterion, images, times.float()), repeated)

@@ -66,6 +66,7 @@ def test_the_picture_has_a_panel_for_each_kind():
         (["--folder", "."], "--folder: must come with --data fashion-mnist"),
         (["--output", "none/picture.png"], "the folder must exist"),
         (["--output", "picture.doc"], "the file must end in one of"),
+        (["--output", "picture.pgf"], "the file must end in one of"),
         (["--data", "cifar"], "invalid choice"),
         (["--output", "folder.png"], "--output: must be a file; found the folder"),
         (["--output", "sealed.png"], "--output: must be writable"),

@@ -144,3 +144,10 @@ def test_products_in_halves_and_pieces_are_all_of_them(n, d):
     X = torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
     products = DenseRows(X).gram_about(None, torch.float64).products
     np.testing.assert_allclose(products, (X @ X.T).numpy(), atol=1e-9)
+
+
+def test_dots(rng):
+    x, vector = rng.normal(size=(5, 300)), rng.normal(size=300)
+    for rows in (DenseRows(torch.from_numpy(x)), MixedRows(DenseRows(torch.from_numpy(x)), np.eye(5), np.ones(5))):
+        np.testing.assert_allclose(rows.dots(torch.from_numpy(vector)), x @ vector)
+        assert not rows.gram_is_dear

@@ -6,9 +6,12 @@ import pickle
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from sklearn.datasets import make_classification, make_regression
-from skorch.callbacks import EarlyStopping
+from skorch import NeuralNetClassifier
+from skorch.callbacks import EarlyStopping, EpochScoring
 from skorch.dataset import Dataset, ValidSplit
 from skorch.helper import predefined_split
 from torch.utils.data import Subset
@@ -58,3 +61,64 @@ def test_parts_of_the_training_data_are_left_alone():
     assert isinstance(train, Subset)
     assert valid.dataset is data
     assert EncodedSplit(lambda dataset, y: (dataset, None), pytest.fail)(data) == (data, None)
+
+
+def _own(dataset, y=None):
+    return Dataset(dataset.X[:60], dataset.y[:60]), Dataset(dataset.X[60:], dataset.y[60:])
+
+
+def test_what_a_split_makes_of_the_training_data_is_encoded_already():
+    X, y = make_regression(100, 3, random_state=0)
+    settings = {"max_epochs": 20, "lr": 0.02, "random_state": 0}
+    model = BlockGMDRegressor(train_split=_own, **settings).fit(X, 1000.0 + y)
+    scaled = np.abs(model.predict(X[60:]) - 1000.0 - y[60:]) / model._scale
+    loss = np.where(scaled < 1.0, scaled**2 / 2, scaled - 0.5).mean()
+    np.testing.assert_allclose(model.history_[-1, "valid_loss"], loss, rtol=1e-6)
+    labels = np.where(y > 0, "a", "b")
+    assert "valid_acc" in BlockGMDClassifier(train_split=_own, **settings).fit(X, labels).history_[-1]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "float32", "integers", "frame", "torch's own"])
+def test_data_of_any_kind_are_made_alike(kind):
+    X, y = make_regression(100, 3, random_state=0)
+    X = np.rint(10 * X)
+    made = {
+        "tensor": lambda: Dataset(torch.from_numpy(X), y),
+        "float32": lambda: Dataset(X.astype(np.float32), y),
+        "integers": lambda: Dataset(X.astype(int), y),
+        "frame": lambda: Dataset(pd.DataFrame(X), pd.Series(y)),
+        "torch's own": lambda: torch.utils.data.TensorDataset(torch.from_numpy(X).float(), torch.from_numpy(y)),
+    }[kind]()
+    scoring = EpochScoring("r2", name="valid_r2", use_caching=False, lower_is_better=False)
+    callbacks = [] if kind == "torch's own" else [scoring]
+    model = BlockGMDRegressor(
+        train_split=predefined_split(made), max_epochs=30, lr=0.02, callbacks=callbacks, random_state=0
+    ).fit(X, y)
+    scaled = np.abs(model.predict(X) - y) / model._scale
+    loss = np.where(scaled < 1.0, scaled**2 / 2, scaled - 0.5).mean()
+    np.testing.assert_allclose(model.history_[-1, "valid_loss"], loss, rtol=1e-4)
+    if callbacks:
+        assert model.history_[-1, "valid_r2"] == pytest.approx(model.score(X, y), abs=1e-4)
+
+
+class Bare(torch.utils.data.Dataset):
+    """A net's kind of data that isn't skorch's."""
+
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, index):
+        return self.inputs[index].astype(np.float32), 0 if self.targets is None else self.targets[index]
+
+
+def test_nets_with_another_kind_of_data():
+    X, y = make_classification(100, 4, random_state=0)
+    with torch.random.fork_rng(devices=[]):
+        module = torch.nn.Linear(4, 2)
+    net = NeuralNetClassifier(
+        module, criterion=torch.nn.CrossEntropyLoss, dataset=Bare, train_split=predefined_split(Bare(X, y)), verbose=0
+    )
+    assert "valid_acc" in BlockGMDClassifier(net, random_state=0).fit(X, y).history_[-1]

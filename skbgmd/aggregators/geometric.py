@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
+from skbgmd.aggregators.few_far import few_far
 from skbgmd.aggregators.huber import huberised_weights
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_choice, check_integer, check_number
@@ -194,9 +195,18 @@ class BlockGeometricMedian(Aggregator):
             before = None  # of other columns: parameters were frozen or thawed
         if self.beta < 1.0 and self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)
+        by_norms = self.huber is not None and self.beta == 1.0 and self.complement != "memory" and rows.gram_is_dear
         # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
-        usable = usable_rows(rows, rows.gram().finite if self.beta == 1.0 else rows.finite)
+        usable = usable_rows(rows, rows.finite if by_norms or self.beta < 1.0 else rows.gram().finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
+        if self.huber is not None and by_norms:
+            found = few_far(some, self.huber, self.rejection, state.scale, tol=self.tol, max_iter=self.max_iter)
+            if found is not None:
+                weights = np.zeros(rows.n_rows)
+                weights[usable] = found.weights
+                return Aggregate(found.vector, weights, None, 1.0), replace(
+                    state, step=state.step + 1, scale=found.scale
+                )
         block = select_block(
             some,
             self.beta,

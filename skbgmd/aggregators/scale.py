@@ -40,13 +40,18 @@ class Scale(AggregatorState):
     value: float = 0.0
     recent: tuple[float, ...] = ()
 
+    @property
+    def faded(self) -> float:
+        """What is left of it after a step that doesn't raise it."""
+        return DECAY * self.value
+
     def after(self, now: float) -> Scale:
         """The scale after a step."""
         if now == 0.0:
             # Most rows coincide: that says nothing of how far others may be.
-            return replace(self, value=DECAY * self.value)
+            return replace(self, value=self.faded)
         recent = (*self.recent, now)[-WINDOW:]
         middle = sorted(recent)[(len(recent) - 1) // 2]
         # Two steps don't tell which of them is the bad one.
-        value = middle if len(recent) < ENOUGH else max(middle, DECAY * self.value)
+        value = middle if len(recent) < ENOUGH else max(middle, self.faded)
         return Scale(value, recent)

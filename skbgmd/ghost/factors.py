@@ -87,6 +87,13 @@ class Factor(ABC):
     ) -> None:
         """As :meth:`combine`, with weights of their own for some units, ascending."""
 
+    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+        """Inner products of the rows with a vector (n_columns,), (n,)."""
+        total = vector.new_zeros(self.n_rows)
+        for part, chunk in self.chunks():
+            total += chunk @ vector[part.start * self.width : part.stop * self.width]
+        return total
+
     @property
     def multiplications(self) -> int:
         """What the Gram matrix takes."""
@@ -268,6 +275,11 @@ class Outer(Factor):
         else:
             right = right * weights[:, None]
         torch.mm(left.T, right, out=out.view(self.n_units, self.width))
+
+    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+        # As the layer does it: outputs of its inputs, and their products with what came back.
+        products = (self.left @ vector.view(self.n_units, self.width)).mul_(self.right)
+        return products.flatten(1).sum(dim=1)
 
     def combine_apart(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor

@@ -48,6 +48,8 @@ class GhostRows(StreamedRows):
     ((64, 64), torch.Size([500500]))
     """
 
+    gram_is_dear = True
+
     def __init__(
         self,
         factors: Sequence[tuple[int, Factor]],
@@ -145,6 +147,14 @@ class GhostRows(StreamedRows):
         for start in range(0, len(small), at_once):
             together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
             yield together @ together.T
+
+    def dots(self, vector: torch.Tensor) -> FloatArray:
+        total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        vector = vector.to(self.dtype)
+        for start, factor in self.factors:
+            total += factor.dots(vector[start : start + factor.n_columns])
+        found: FloatArray = total.cpu().numpy()
+        return found
 
     def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1:

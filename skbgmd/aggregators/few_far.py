@@ -1,0 +1,134 @@
+"""Huber's mean where most rows are surely near: of norms, one sum, and the products of the few that may be far."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from skbgmd.aggregators.scale import Scale
+from skbgmd.gram import FloatArray, factors_to
+from skbgmd.median import lower_weighted_median
+from skbgmd.rows import Rows
+
+#: Share of the rows that may be far for their products to be worth it.
+FEW = 1 / 3
+#: What the estimate may be longer than the first one by, for the rows that are near that to stay near.
+SLACK = 1.25
+
+
+class FewFar(NamedTuple):
+    """Huber's mean.
+
+    Attributes
+    ----------
+    vector : tensor of shape (d,)
+    weights : ndarray of shape (n,)
+        Weights of the rows, which add up to one.
+    scale : Scale
+        For the next step.
+    """
+
+    vector: torch.Tensor
+    weights: FloatArray
+    scale: Scale
+
+
+def few_far(
+    rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
+) -> FewFar | None:
+    r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where it can't be had so.
+
+    A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
+    is left is a problem in the products of the others and of the sum of all. The scale :math:`M` must not depend on
+    this step: the median distance is at most the median norm and :math:`|y|`, and as long as that wouldn't raise the
+    remembered scale, this fades.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows, all of them finite.
+    huber, rejection, before, tol, max_iter
+        As in :func:`skbgmd.aggregators.huber.huberised_weights`; rows are left out by their distance to a mean of
+        clipped rows.
+    """
+    norms, weights = rows.norms(), rows.weights
+    typical = lower_weighted_median(norms, weights)
+    limit = before.faded
+    reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
+    if limit == 0.0 or before.after(typical).value > limit or np.count_nonzero(norms > near) > FEW * len(norms):
+        return None
+    clipped = weights * factors_to(reach, norms)
+    total = rows.combine(clipped)
+    whole = float(clipped.sum())
+    length = float(torch.linalg.vector_norm(total)) / whole
+    after = before.after(typical + length)
+    far = np.flatnonzero(norms + SLACK * length > near)
+    if not (after.value <= limit and len(far) <= FEW * len(norms)):
+        return None
+    if not len(far):
+        # None is clipped.
+        return FewFar(total.div_(whole), weights / whole, after)
+    few = rows.subset(far)
+    products = few.gram()
+    if products.unit != 1.0 or products.drawn is not None:
+        return None
+    line = _Line(float(total.double().square().sum()), few.dots(total), products.products, whole)
+    out = np.inf if rejection is None else rejection * limit
+    kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
+    change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
+    if norms[norms + SLACK * length <= near].max(initial=0.0) + line.length(change) > near:
+        return None
+    whole += float(change.sum())
+    result = clipped / whole
+    result[far] = (clipped[far] + change) / whole
+    return FewFar(total.add_(few.combine(change)).div_(whole), result, after)
+
+
+class _Line(NamedTuple):
+    """Means of all rows, and what changes of the weights of a few make of them, by their products.
+
+    Attributes
+    ----------
+    square : float
+        Squared norm of the sum of all rows by their first weights.
+    dots : ndarray of shape (k,)
+        Its products with the few.
+    products : ndarray of shape (k, k)
+        Their own.
+    weight : float
+        The first weights of all rows, added up.
+    """
+
+    square: float
+    dots: FloatArray
+    products: FloatArray
+    weight: float
+
+    def distances(self, change: FloatArray) -> FloatArray:
+        """Distances of the few to the mean, after a change of their weights, (k,)."""
+        whole = self.weight + change.sum()
+        to_mean = (self.dots + self.products @ change) / whole
+        result: FloatArray = np.sqrt(
+            np.maximum(np.diagonal(self.products) - 2.0 * to_mean + self.length(change) ** 2, 0.0)
+        )
+        return result
+
+    def length(self, change: FloatArray) -> float:
+        """Norm of the mean."""
+        square = self.square + float(change @ (2.0 * self.dots + self.products @ change))
+        return math.sqrt(max(square, 0.0)) / (self.weight + float(change.sum()))
+
+
+def _settled(
+    line: _Line, weights: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
+) -> FloatArray:
+    """Changes of the weights of the few by which these are Huber's about the mean that they make."""
+    change = weights * factors_to(reach, line.distances(np.zeros(len(first)))) - first
+    for _ in range(max_iter - 1):
+        before, change = change, weights * factors_to(reach, line.distances(change)) - first
+        if np.abs(change - before).max() <= tol * line.weight:
+            break
+    return change

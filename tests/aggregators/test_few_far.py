@@ -1,0 +1,119 @@
+"""Huber's mean of a few far rows, against the same by the Gram matrix of all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators.few_far import few_far
+from skbgmd.aggregators.huber import huberised_weights
+from skbgmd.aggregators.scale import Scale
+from skbgmd.ghost import GhostRows
+from skbgmd.ghost.factors import Explicit
+from skbgmd.rows import DenseRows
+
+
+def remembered(value):
+    """A scale that steps of the same size neither raise nor lower but by fading."""
+    return Scale(value, (0.5 * value,) * 5)
+
+
+@st.composite
+def problems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, d = draw(st.integers(3, 60)), draw(st.integers(1, 30))
+    x = rng.normal(size=(n, d)) + draw(st.sampled_from([0.0, 0.3, 2.0])) * rng.normal(size=d)
+    far = rng.random(n) < draw(st.sampled_from([0.0, 0.1, 0.3]))
+    x[far] = draw(st.sampled_from([3.0, 30.0, 1e4])) * (x[far] + draw(st.sampled_from([0.0, 1.0])))
+    weights = rng.choice([0.25, 0.5, 1.0], size=n) if draw(st.booleans()) else np.ones(n)
+    weights /= weights.max()
+    factor = draw(st.sampled_from([0.7, 1.5, 4.0]))
+    value = factor * float(np.median(np.linalg.norm(x, axis=1)))
+    huber, rejection = draw(st.sampled_from([0.5, 1.0, 2.0, 20.0])), draw(st.sampled_from([None, 3.0, 10.0]))
+    return x, weights, huber, rejection, remembered(value)
+
+
+@settings(max_examples=400)
+@given(problems())
+def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
+    x, weights, huber, rejection, before = problem
+    rows = GhostRows([(0, Explicit(torch.from_numpy(x)[:, :, None]))], len(x), x.shape[1], weights)
+    found = few_far(rows, huber, rejection, before, tol=1e-12, max_iter=2000)
+    if found is None:
+        return
+    np.testing.assert_allclose(found.weights.sum(), 1.0)
+    np.testing.assert_allclose(found.vector.numpy(), found.weights @ x, atol=1e-9 * np.abs(x).max())
+    assert found.scale.value == before.faded
+    # Of all weights that this scale allows they are Huber's: each row counts by its distance to the mean they make.
+    distances = np.linalg.norm(x - found.weights @ x, axis=1)
+    limit = huber * before.faded
+    expected = weights * limit / np.maximum(distances, limit)
+    out = found.weights == 0.0
+    expected[out] = 0.0
+    np.testing.assert_allclose(found.weights, expected / expected.sum(), atol=1e-7)
+    if rejection is None:
+        assert not out.any()
+    else:
+        # None is left out but far ones; the first distances are to a mean of clipped rows.
+        assert (distances[out] > 0.3 * rejection * before.faded).all()
+    if not out.any():
+        by_gram, scale = huberised_weights(
+            DenseRows(torch.from_numpy(x), weights), huber, None, before, tol=1e-12, max_iter=2000
+        )
+        assert scale.value == before.faded
+        np.testing.assert_allclose(found.weights, by_gram, atol=1e-6)
+
+
+def ghost(x):
+    return GhostRows([(0, Explicit(x[:, :, None]))], len(x), x.shape[1])
+
+
+def test_it_is_taken_where_few_are_far(rng):
+    x = torch.from_numpy(rng.normal(size=(100, 20)))
+    before = remembered(2.0 * float(x.norm(dim=1).median()))
+    same = {"tol": 1e-6, "max_iter": 100}
+    assert few_far(ghost(x), 2.0, 10.0, before, **same).weights == pytest.approx(np.full(100, 0.01))
+    x[:20] *= 7.0
+    some = few_far(ghost(x), 2.0, 10.0, before, **same)
+    assert 0.0 < some.weights[:20].max() < 0.01 < some.weights[20:].min()
+    x[:20] *= 1e3
+    assert (few_far(ghost(x), 2.0, 10.0, before, **same).weights[:20] == 0.0).all()
+    # Many that may be far, a scale that this step would raise, and none that is remembered.
+    assert few_far(ghost(x), 0.4, 10.0, before, **same) is None
+    rising = Scale(before.value, (1.5 * before.value,) * 4)
+    assert few_far(ghost(1.5 * x), 2.0, 10.0, rising, **same) is None
+    assert few_far(ghost(x), 2.0, 10.0, Scale(), **same) is None
+
+
+def test_the_aggregator_does_the_same_with_and_without_it(rng):
+    """Over steps: of factors, where it is taken, and of a matrix, where it isn't."""
+    rule = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0, tol=1e-9, max_iter=500)
+    state = other = None
+    taken = 0
+    for step in range(30):
+        x = torch.from_numpy(rng.normal(size=(64, 10))) * 0.98**step
+        x[:9] *= 6.0
+        x[9] = torch.nan
+        rows = ghost(x)
+        found, state = rule(rows, state)
+        taken += rows._gram is None
+        expected, other = rule(DenseRows(x), other)
+        torch.testing.assert_close(found.vector, expected.vector, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
+        assert found.weights[9] == 0.0
+        assert state.scale.value == pytest.approx(other.scale.value, rel=1e-9)
+        assert state.step == other.step == step + 1
+    assert taken > 20
+
+
+def test_a_memory_keeps_to_the_block(rng):
+    x = torch.from_numpy(rng.normal(size=(50, 6)))
+    rule = BlockGeometricMedian(1.0, huber=2.0, complement="memory")
+    _, state = rule(ghost(x))
+    aggregate, after = rule(ghost(x), state)
+    assert after.memory is not None
+    assert aggregate.vector.shape == (6,)
