@@ -43,8 +43,8 @@ def few_far(
 
     A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
     is left is a problem in the products of the others and of the sum of all. The scale :math:`M` must not depend on
-    this step: the median distance is at most the median norm and :math:`|y|`, and as long as that wouldn't raise the
-    remembered scale, this fades.
+    this step: the median distance to a mean of clipped rows is at most the median norm and that mean's, and as long
+    as it wouldn't raise the remembered scale, this fades.
 
     Parameters
     ----------
@@ -54,17 +54,22 @@ def few_far(
         As in :func:`skbgmd.aggregators.huber.huberised_weights`; rows are left out by their distance to a mean of
         clipped rows.
     """
-    norms, weights = rows.norms(), rows.weights
-    typical = lower_weighted_median(norms, weights)
     limit = before.faded
+    if limit == 0.0 or before.is_rising:
+        return None
+    norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    if limit == 0.0 or before.after(typical).value > limit or np.count_nonzero(norms > near) > FEW * len(norms):
+    if np.count_nonzero(norms > near) > FEW * len(norms):
         return None
     clipped = weights * factors_to(reach, norms)
     total = rows.combine(clipped)
     whole = float(clipped.sum())
     length = float(torch.linalg.vector_norm(total)) / whole
-    after = before.after(typical + length)
+    after = before.after(lower_weighted_median(norms, weights) + length)
+    if after.value > limit:
+        # At most so much: what it is takes another pass.
+        squares = norms**2 - 2.0 * rows.dots(total) / whole + length**2
+        after = before.after(float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights)))
     far = np.flatnonzero(norms + SLACK * length > near)
     if not (after.value <= limit and len(far) <= FEW * len(norms)):
         return None

@@ -45,13 +45,22 @@ class Scale(AggregatorState):
         """What is left of it after a step that doesn't raise it."""
         return DECAY * self.value
 
+    @property
+    def is_rising(self) -> bool:
+        """Whether it is what the last steps made it, rather than what is left of an earlier one."""
+        return len(self.recent) < ENOUGH or self.value == _middle(self.recent)
+
     def after(self, now: float) -> Scale:
         """The scale after a step."""
         if now == 0.0:
             # Most rows coincide: that says nothing of how far others may be.
             return replace(self, value=self.faded)
         recent = (*self.recent, now)[-WINDOW:]
-        middle = sorted(recent)[(len(recent) - 1) // 2]
+        middle = _middle(recent)
         # Two steps don't tell which of them is the bad one.
         value = middle if len(recent) < ENOUGH else max(middle, self.faded)
         return Scale(value, recent)
+
+
+def _middle(distances: tuple[float, ...]) -> float:
+    return sorted(distances)[(len(distances) - 1) // 2]
