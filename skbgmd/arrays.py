@@ -207,8 +207,8 @@ def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:
     return int(value)
 
 
-def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """One of a few names."""
-    if not isinstance(value, str) or value not in choices:
+def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
+    """One of a few names, or None where that is one of them."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
     return value

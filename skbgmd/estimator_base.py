@@ -136,8 +136,9 @@ PARAMETERS = """
     loss_curve_ : list of float
         Training loss of each epoch.
     sample_trust_ : ndarray of shape (n_samples,)
-        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; NaN for samples that no step was
-        taken on, which have no weight or were held out, and where the aggregator doesn't weigh rows.
+        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
+        NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
+        doesn't weigh rows.
 """
 
 
@@ -246,10 +247,8 @@ class BlockGMDBase(BaseEstimator):
         check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
         check_choice(self.block, "block", BLOCKS)
-        if self.memory is not None:
-            check_choice(self.memory, "memory", ("weighted", "mean"))
-        if self.mixing is not None:
-            check_choice(self.mixing, "mixing", ("nearest",))
+        check_choice(self.memory, "memory", (None, "weighted", "mean"))
+        check_choice(self.mixing, "mixing", (None, "nearest"))
         if self.huber is not None:
             check_number(self.huber, "huber")
         if self.rejection is not None:

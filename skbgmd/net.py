@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -26,6 +27,7 @@ from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_ag
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples, source
 from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost.rules import is_registered, rule_of
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
 from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
 from skbgmd.microbatch import GradientMatrix
@@ -270,9 +272,11 @@ class _RobustTraining(NeuralNet):
             if exact is not None:
                 self._is_known_to_allow_one_pass_ = check_rows(ghosts, exact, tape.parameters)
             gradients.use(start for start, _ in ghosts.factors)
-        except GhostError:
+        except GhostError as error:
             if self.gradients == "one_pass":
                 raise
+            if any(is_registered(rule_of(layer)) for layer in self.module_.modules()):
+                warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
             # It won't do in the next step either.
             self._no_one_pass_ = True
             return None

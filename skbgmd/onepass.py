@@ -138,8 +138,8 @@ def check_rows(rows: GhostRows, exact: torch.Tensor, parameters: Sequence[torch.
     wrong = (differences > ROUNDING * norms + TINY * scale).cpu().numpy()
     if wrong.any():
         raise refusal(
-            "gradients of single samples don't add up to those of the batch: something mixes samples, or parameters "
-            "are used other than by the layers that hold them"
+            "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
+            "are used other than by the layers that hold them, or a registered rule is wrong"
         )
     return bool(norms.isfinite().all())
 

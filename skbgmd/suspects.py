@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skbgmd.arrays import check_integer, check_number
@@ -17,7 +18,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
-        Fitted. Single samples are told apart by ``group_size=1``, best with ``huber=1.0``.
+        Fitted; a pipeline that ends with one, and a search for its parameters, are looked into. Single samples are told
+        apart by ``group_size=1``, best with ``huber=1.0``.
     n_suspects : int, default=None
         How many.
     fraction : float, default=None
@@ -58,10 +60,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     >>> len(found), len(set(found) & set(wrong)) >= 8
     (15, True)
     """
-    if not hasattr(estimator, "fit"):
-        raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(estimator)}.")
-    check_is_fitted(estimator, "sample_trust_")
-    trust = np.asarray(estimator.sample_trust_, dtype=np.float64)
+    trust = _trust(estimator)
     if (n_suspects is None) == (fraction is None):
         raise ValueError(
             f"One of n_suspects and fraction must be given; found n_suspects={n_suspects!r}, fraction={fraction!r}."
@@ -78,6 +77,17 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     order = np.argsort(trust[known], kind="stable")
     suspects: NDArray[np.int64] = known[order[:n]].astype(np.int64)
     return suspects
+
+
+def _trust(estimator: Any) -> NDArray[np.float64]:
+    """What an estimator, or the one within a pipeline or a search, found of its training samples."""
+    inner = estimator
+    while isinstance(inner, Pipeline) or hasattr(inner, "best_estimator_"):
+        inner = inner[-1] if isinstance(inner, Pipeline) else inner.best_estimator_
+    if not hasattr(inner, "fit"):
+        raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(inner)}.")
+    check_is_fitted(inner, "sample_trust_")
+    return np.asarray(inner.sample_trust_, dtype=np.float64)
 
 
 class SampleTrustDisplay:
@@ -129,9 +139,9 @@ class SampleTrustDisplay:
         Parameters
         ----------
         estimator : BlockGMDClassifier or BlockGMDRegressor
-            Fitted on X and y.
+            Fitted on X and y; or a pipeline that ends with one, or a search for its parameters.
         X, y : array-like
-            The training data.
+            The training data, as the estimator, or the whole pipeline, was given them.
         corrupted : array-like of shape (n_samples,), bool, default=None
             Samples that are known to be corrupt.
         axes : sequence of two matplotlib Axes, default=None
@@ -141,8 +151,7 @@ class SampleTrustDisplay:
         -------
         SampleTrustDisplay
         """
-        check_is_fitted(estimator, "sample_trust_")
-        trust = np.asarray(estimator.sample_trust_, dtype=np.float64)
+        trust = _trust(estimator)
         known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
         for name, value in (("X", X), ("y", y), ("corrupted", known)):
             if value is not None and len(np.asarray(value)) != len(trust):

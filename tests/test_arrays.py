@@ -95,3 +95,11 @@ def test_products_are_in_the_dtypes_given_under_autocast_too():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert product().dtype == torch.float32
         assert (X @ X.T).dtype == torch.bfloat16
+
+
+def test_choices_may_hold_none():
+    assert check_choice(None, "memory", (None, "mean")) is None
+    with pytest.raises(ValueError, match="memory must be one of None, 'mean'; found 'x'"):
+        check_choice("x", "memory", (None, "mean"))
+    with pytest.raises(ValueError, match="found None"):
+        check_choice(None, "block", ("unit",))

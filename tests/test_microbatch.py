@@ -117,8 +117,12 @@ def test_what_the_loss_does_not_depend_on_gets_no_gradient():
     assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
     gradients.begin()
     gradients.use([0])
-    gradients.add_to_gradients(torch.ones(5))
+    gradients.add_to_gradients(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]))
     assert parameters[0].grad.tolist() == [1.0, 1.0]
     assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
+    # What an aggregator kept of earlier steps is not lost.
+    gradients.begin()
+    gradients.add_to_gradients(torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0]))
+    assert parameters[2].grad.tolist() == [4.0, 4.0, 4.0]
     with pytest.raises(ValueError, match="must have parameters that require gradients"):
         GradientMatrix([])

@@ -10,6 +10,9 @@ import pytest
 from sklearn.datasets import load_digits, make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.suspects import SampleTrustDisplay, find_suspects, sample_losses
@@ -118,3 +121,15 @@ def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
     display = SampleTrustDisplay(regressor.sample_trust_, sample_losses(regressor, X, y))
     with pytest.raises(ValueError, match="axes must be two"):
         display.plot(axes=object())
+
+
+def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
+    _, X, y, _ = wrong_labels
+    pipe = make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=3, random_state=0)).fit(X, y)
+    search = GridSearchCV(pipe, {"blockgmdclassifier__lr": [0.01]}, cv=2).fit(X, y)
+    np.testing.assert_array_equal(find_suspects(pipe, 5), find_suspects(pipe[-1], 5))
+    np.testing.assert_array_equal(find_suspects(search, 5), find_suspects(search.best_estimator_[-1], 5))
+    display = SampleTrustDisplay.from_estimator(pipe, X, y)
+    np.testing.assert_allclose(display.loss, sample_losses(pipe[-1], pipe[:-1].transform(X), y))
+    with pytest.raises(NotFittedError):
+        find_suspects(make_pipeline(StandardScaler(), BlockGMDClassifier()), 1)

@@ -62,34 +62,35 @@ def few_far(
     if np.count_nonzero(norms > near) > FEW * len(norms):
         return None
     clipped = weights * factors_to(reach, norms)
-    total = rows.combine(clipped)
     whole = float(clipped.sum())
-    length = float(torch.linalg.vector_norm(total)) / whole
+    mean = rows.combine(clipped / whole)
+    length = float(torch.linalg.vector_norm(mean))
     after = before.after(lower_weighted_median(norms, weights) + length)
     if after.value > limit:
         # At most so much: what it is takes another pass.
-        squares = norms**2 - 2.0 * rows.dots(total) / whole + length**2
+        squares = norms**2 - 2.0 * rows.dots(mean) + length**2
         after = before.after(float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights)))
     far = np.flatnonzero(norms + SLACK * length > near)
     if not (after.value <= limit and len(far) <= FEW * len(norms)):
         return None
     if not len(far):
         # None is clipped.
-        return FewFar(total.div_(whole), weights / whole, after)
+        return FewFar(mean, weights / whole, after)
     few = rows.subset(far)
     products = few.gram()
     if products.unit != 1.0 or products.drawn is not None:
         return None
-    line = _Line(float(total.double().square().sum()), few.dots(total), products.products, whole)
+    line = _Line((whole * length) ** 2, whole * few.dots(mean), products.products, whole)
     out = np.inf if rejection is None else rejection * limit
     kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
     change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
     if norms[norms + SLACK * length <= near].max(initial=0.0) + line.length(change) > near:
         return None
-    whole += float(change.sum())
-    result = clipped / whole
-    result[far] = (clipped[far] + change) / whole
-    return FewFar(total.add_(few.combine(change)).div_(whole), result, after)
+    new = whole + float(change.sum())
+    result = clipped / new
+    result[far] = (clipped[far] + change) / new
+    # One pass over all columns.
+    return FewFar(few.combine(change / new).add_(mean, alpha=whole / new), result, after)
 
 
 class _Line(NamedTuple):

@@ -38,8 +38,9 @@ class GhostRows(StreamedRows):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import torch
-    >>> from skbgmd.ghost import Tape
+    >>> from skbgmd.ghost import GhostRows, Tape
     >>> layer = torch.nn.Linear(1000, 500)
     >>> with Tape(layer, list(layer.parameters())) as tape:
     ...     losses = layer(torch.randn(64, 1000)).square().sum(dim=1)

@@ -8,7 +8,7 @@ products, ``Explicit`` where it is small. Several factors of one parameter are t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,9 +31,27 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     Parameters
     ----------
     *layers : classes of modules
-        What the rule is for; a rule that there was is replaced. It is called with the layer, the tensors that went in
-        and the gradient with respect to the output: a tuple of them where there are several outputs, with None where
-        the loss doesn't depend on one.
+        What the rule is for; a rule that there was is replaced.
+
+    Returns
+    -------
+    decorator : callable
+        Of a function ``rule(layer, inputs, gradient)`` that gives a dict: for the name of each of the layer's own
+        parameters a :class:`Factor`, or several of adjacent ranges of the units.
+
+        ``inputs`` is a tuple of the tensors that went in, ``gradient`` is that of the summed losses with respect to the
+        output, both without a graph; line i of them is of sample i. It is a tuple where there are several outputs,
+        with None where the losses don't depend on one.
+
+    Raises
+    ------
+    TypeError
+        No classes of modules; in a training step: not such a dict.
+
+    Notes
+    -----
+    In its first step a training compares a sum of all gradients with an exact one. Where they differ,
+    ``gradients="auto"`` warns and takes micro-batches, ``"one_pass"`` is an error.
 
     Examples
     --------
@@ -51,7 +69,22 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     >>> @register_rule(Scale)
     ... def scale(layer, inputs, gradient):
     ...     return {"factor": Explicit(inputs[0] * gradient)}
+
+    One that scales the channels of images (b, c, h, w): what the positions of an image add is summed.
+
+    >>> class Gain(torch.nn.Module):
+    ...     def __init__(self, c):
+    ...         super().__init__()
+    ...         self.gain = torch.nn.Parameter(torch.ones(c))
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.gain[:, None, None]
+    >>> @register_rule(Gain)
+    ... def gain(layer, inputs, gradient):
+    ...     return {"gain": Explicit((inputs[0] * gradient).sum(dim=(2, 3)))}
     """
+    if not layers or not all(isinstance(layer, type) and issubclass(layer, nn.Module) for layer in layers):
+        raise TypeError(f"layers must be classes of modules, one at least; found {layers}.")
 
     def register(rule: Rule) -> Rule:
         for layer in layers:
@@ -59,6 +92,32 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
         return rule
 
     return register
+
+
+def is_registered(rule: Rule | None) -> bool:
+    """Whether a rule is a user's own."""
+    return rule is not None and not rule.__module__.startswith("skbgmd.")
+
+
+def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
+    """See whether a rule's answer for n samples of the layer of some name is what :func:`register_rule` asks for."""
+    what = f"The rule of the layer {name!r}, {type(layer).__name__},"
+    if not isinstance(answer, Mapping):
+        raise TypeError(f"{what} must give a dict of factors by the parameters' names; found {type(answer).__name__}.")
+    unknown = set(answer) - set(layer._parameters)
+    if unknown:
+        raise TypeError(f"{what} must name parameters of the layer; found {sorted(unknown)}.")
+    for key, given in answer.items():
+        factors = given if isinstance(given, Sequence) else [given]
+        if not all(isinstance(factor, Factor) for factor in factors):
+            raise TypeError(f"{what} must give factors, such as Explicit or Outer; found {given!r} for {key!r}.")
+        columns, of_parameter = sum(factor.n_columns for factor in factors), layer._parameters[key]
+        size = 0 if of_parameter is None else of_parameter.numel()
+        if columns != size or any(factor.n_rows != n for factor in factors):
+            raise TypeError(
+                f"{what} must give {n} rows of {size} numbers for {key!r}; found "
+                f"{' and '.join(f'{factor.n_rows} of {factor.n_columns}' for factor in factors)}."
+            )
 
 
 def rule_of(layer: nn.Module) -> Rule | None:

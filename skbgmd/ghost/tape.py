@@ -22,7 +22,7 @@ from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
 from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer
 from skbgmd.ghost.lookup import Lookup
 from skbgmd.ghost.persample import per_sample_factors
-from skbgmd.ghost.rules import linear_factors, rule_of, sample_axis
+from skbgmd.ghost.rules import check_answer, is_registered, linear_factors, rule_of, sample_axis
 
 #: A parameter, the unit at which a factor begins, and the factor.
 Part = tuple[torch.Tensor, int, Factor]
@@ -311,6 +311,8 @@ class _Recorder:
                     )
                 wide = tuple(None if gradient is None else _wide(gradient) for gradient in of_all)
                 factors = rule(layer, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
+                if is_registered(rule):
+                    check_answer(factors, layer, self.name, n)
             held = layer.named_parameters() if layer._modules else layer._parameters.items()
             for name, parameter in held:
                 if parameter is None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from single import check, close, ghost, loss, made, reference
 from torch import nn
 
+from skbgmd import RobustNeuralNetClassifier
 from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.columns import Columns, Units
-from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule
+from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule, rules
 from skbgmd.ghost import factors as factors_module
 from skbgmd.ghost import rows as rows_module
 from skbgmd.ghost.factors import Outer
@@ -549,3 +550,60 @@ def test_many_small_gradients_are_joined_some_at_a_time(monkeypatch: pytest.Monk
         monkeypatch.setattr(rows_module, "CHUNK_ELEMENTS", at_once * 6 * rows_module.FEW_COLUMNS)
         assert len(list(rows._gram_parts(torch.float64))) == -(-5 // at_once)
         np.testing.assert_allclose(rows._gram_in(torch.float64).products, (whole @ whole.T).numpy(), atol=1e-12)
+
+
+class Shifted(nn.Module):
+    """A layer of a user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.shift
+
+
+@pytest.fixture
+def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "_RULES", dict(rules._RULES))
+
+
+@pytest.mark.usefixtures("own_rules")
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda gradient: None, "the layer '0', Shifted, must give a dict of factors.*found NoneType"),
+        (lambda gradient: {"shift": gradient}, "must give factors, such as Explicit or Outer"),
+        (lambda gradient: {"shift": [Explicit(gradient), gradient]}, "must give factors, such as Explicit or Outer"),
+        (lambda gradient: {"shift": Explicit(gradient), "other": Explicit(gradient)}, r"found \['other'\]"),
+        (lambda gradient: {"shift": Explicit(gradient[:3])}, "must give 5 rows of 4 numbers for 'shift'; found 3 of 4"),
+        (lambda gradient: {"shift": Explicit(gradient[:, :3])}, "must give 5 rows of 4 numbers.*found 5 of 3"),
+    ],
+)
+def test_answers_of_registered_rules_are_checked(answer: Any, message: str) -> None:
+    register_rule(Shifted)(lambda layer, inputs, gradient: answer(gradient))
+    module = nn.Sequential(Shifted())
+    with Tape(module, list(module.parameters())) as tape:
+        losses = module(torch.ones(5, 4)).square().sum(dim=1)
+    with pytest.raises(TypeError, match=message):
+        tape.factors(losses)
+
+
+def test_rules_are_for_modules() -> None:
+    for layers in ((), (3,), (int,)):
+        with pytest.raises(TypeError, match="layers must be classes of modules"):
+            register_rule(*layers)
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_a_wrong_rule_is_told_of() -> None:
+    register_rule(Shifted)(lambda layer, inputs, gradient: {"shift": Explicit(2.0 * gradient)})
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Sequential(Shifted(), nn.Linear(4, 2))
+        X, y = torch.randn(20, 4), torch.arange(20) % 2
+    settings: dict[str, Any] = {"criterion": nn.CrossEntropyLoss, "group_size": 1, "verbose": 0, "train_split": None}
+    net = RobustNeuralNetClassifier(module, max_epochs=2, **settings)
+    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning, match="A rule was registered, and yet.*is wrong"):
+        net.fit(X, y)
+    with torch.random.fork_rng(devices=[]), pytest.raises(GhostError, match="or a registered rule is wrong"):
+        RobustNeuralNetClassifier(module, gradients="one_pass", **settings).fit(X, y)
