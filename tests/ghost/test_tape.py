@@ -599,6 +599,7 @@ def test_rules_are_for_modules() -> None:
 def test_a_wrong_rule_is_told_of() -> None:
     register_rule(Shifted)(lambda layer, inputs, gradient: {"shift": Explicit(2.0 * gradient)})
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         module = nn.Sequential(Shifted(), nn.Linear(4, 2))
         X, y = torch.randn(20, 4), torch.arange(20) % 2
     settings: dict[str, Any] = {"criterion": nn.CrossEntropyLoss, "group_size": 1, "verbose": 0, "train_split": None}
