@@ -1,4 +1,4 @@
-"""Seeds and a zoo of hard matrices that every rule has to get through."""
+"""Seeds, data, and a zoo of hard matrices that every rule has to get through."""
 
 from __future__ import annotations
 
@@ -21,6 +21,26 @@ settings.load_profile("default")
 @pytest.fixture
 def rng():
     return np.random.default_rng(20211)
+
+
+@pytest.fixture
+def forked():
+    """For tests that make modules themselves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.normal(size=(160, 4))
+    return X, np.where(X[:, 0] - X[:, 1] > 0, "yes", "no")
+
+
+@pytest.fixture
+def line(rng):
+    X = rng.normal(size=(200, 3))
+    return X, X @ [1.0, -2.0, 0.5] + 3.0
 
 
 def vertex(multiplicity: float, n: int = 24, d: int = 3, seed: int = 0) -> np.ndarray:

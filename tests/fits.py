@@ -1,0 +1,23 @@
+"""Estimators that are quick to fit, for tests of them."""
+
+from __future__ import annotations
+
+from skorch.callbacks import Callback
+
+from skbgmd import BlockGMDClassifier
+
+
+def quick(**settings):
+    return BlockGMDClassifier(
+        **{"max_epochs": 10, "hidden_layer_sizes": (8,), "group_size": 8, "mixing": None, "random_state": 0, **settings}
+    )
+
+
+def states(estimator):
+    return {name: value.clone() for name, value in estimator.module_.state_dict().items()}
+
+
+class Fails(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) >= 2 and getattr(Fails, "armed", False):
+            raise RuntimeError("in the middle")
