@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 from skorch import NeuralNet
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
 from skbgmd.batches import ArrayLoader
@@ -33,7 +34,7 @@ def deep_copies(parts: dict[str, Any]) -> dict[str, Any]:
         value
         for part in parts.values()
         for layer in (part.modules() if isinstance(part, nn.Module) else ())
-        for value in vars(layer).values()
+        for value in tree_leaves(vars(layer))
         if isinstance(value, torch.Tensor) and not value.is_leaf
     ]
     return copy.deepcopy(parts, {id(value): value.detach().clone() for value in kept})

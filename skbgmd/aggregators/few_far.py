@@ -7,14 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skbgmd.aggregators.scale import Scale
 from skbgmd.gram import FloatArray, factors_to
 from skbgmd.median import lower_weighted_median
 from skbgmd.rows import Rows
 
-#: Share of the rows that may be far for their products to be worth it.
+#: Share of the rows, and of their weight, that may be far: more are not worth it, and could be the half that counts.
 FEW = 1 / 3
+#: Norms beyond which products may have no number in float32.
+HUGE = 1e15
 #: What the estimate may be longer than the first one by, for the rows that are near that to stay near.
 SLACK = 1.25
 
@@ -59,20 +62,23 @@ def few_far(
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    if np.count_nonzero(norms > near) > FEW * len(norms):
+    if not norms.max(initial=0.0) <= HUGE or not _are_few(norms > near, weights):
         return None
     clipped = weights * factors_to(reach, norms)
     whole = float(clipped.sum())
     mean = rows.combine(clipped / whole)
     length = float(torch.linalg.vector_norm(mean))
-    after = before.after(lower_weighted_median(norms, weights) + length)
-    if after.value > limit:
+    typical = lower_weighted_median(norms, weights) + length
+    if typical > limit:
         # At most so much: what it is takes another pass.
         squares = norms**2 - 2.0 * rows.dots(mean) + length**2
-        after = before.after(float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights)))
-    far = np.flatnonzero(norms + SLACK * length > near)
-    if not (after.value <= limit and len(far) <= FEW * len(norms)):
+        typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
+    after = before.after(typical)
+    may_be_far = norms + SLACK * length > near
+    # A distance that is remembered though it is larger would have a say in later steps.
+    if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):
         return None
+    far = np.flatnonzero(may_be_far)
     if not len(far):
         # None is clipped.
         return FewFar(mean, weights / whole, after)
@@ -84,13 +90,18 @@ def few_far(
     out = np.inf if rejection is None else rejection * limit
     kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
     change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
-    if norms[norms + SLACK * length <= near].max(initial=0.0) + line.length(change) > near:
+    if not norms[~may_be_far].max(initial=0.0) + line.length(change) <= near:
         return None
     new = whole + float(change.sum())
     result = clipped / new
     result[far] = (clipped[far] + change) / new
     # One pass over all columns.
     return FewFar(few.combine(change / new).add_(mean, alpha=whole / new), result, after)
+
+
+def _are_few(chosen: NDArray[np.bool_], weights: FloatArray) -> bool:
+    few = np.count_nonzero(chosen) <= FEW * len(chosen)
+    return bool(few and weights[chosen].sum() <= FEW * weights.sum())
 
 
 class _Line(NamedTuple):

@@ -86,6 +86,10 @@ class Lookup(Factor):
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         return self._add_up(self.values.square().sum(dim=1) * weights[self.row], self.unit, self.n_units)
 
+    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+        of_entries = (self.values * vector.view(self.n_units, self.width)[self.unit]).sum(dim=1)
+        return self._add_up(of_entries, self.row, self.n_rows)
+
     def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         self._sum(weights[self.row], out)
 

@@ -36,8 +36,8 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     Returns
     -------
     decorator : callable
-        Of a function ``rule(layer, inputs, gradient)`` that gives a dict: for the name of each of the layer's own
-        parameters a :class:`Factor`, or several of adjacent ranges of the units.
+        Of a function ``rule(layer, inputs, gradient)`` that gives a dict: for the name of each of the layer's
+        parameters, those of modules within it included, a :class:`Factor`, or several of adjacent ranges of the units.
 
         ``inputs`` is a tuple of the tensors that went in, ``gradient`` is that of the summed losses with respect to the
         output, both without a graph; line i of them is of sample i. It is a tuple where there are several outputs,
@@ -96,7 +96,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
 
 def is_registered(rule: Rule | None) -> bool:
     """Whether a rule is a user's own."""
-    return rule is not None and not rule.__module__.startswith("skbgmd.")
+    return rule is not None and not (getattr(rule, "__module__", None) or "").startswith("skbgmd.")
 
 
 def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
@@ -104,15 +104,18 @@ def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
     what = f"The rule of the layer {name!r}, {type(layer).__name__},"
     if not isinstance(answer, Mapping):
         raise TypeError(f"{what} must give a dict of factors by the parameters' names; found {type(answer).__name__}.")
-    unknown = set(answer) - set(layer._parameters)
+    held = {**layer._parameters, **dict(layer.named_parameters())}
+    unknown = set(answer) - set(held)
     if unknown:
         raise TypeError(f"{what} must name parameters of the layer; found {sorted(unknown)}.")
     for key, given in answer.items():
         factors = given if isinstance(given, Sequence) else [given]
         if not all(isinstance(factor, Factor) for factor in factors):
             raise TypeError(f"{what} must give factors, such as Explicit or Outer; found {given!r} for {key!r}.")
-        columns, of_parameter = sum(factor.n_columns for factor in factors), layer._parameters[key]
-        size = 0 if of_parameter is None else of_parameter.numel()
+        parameter = held[key]
+        if parameter is None:
+            continue  # such as a bias that a layer doesn't have
+        columns, size = sum(factor.n_columns for factor in factors), parameter.numel()
         if columns != size or any(factor.n_rows != n for factor in factors):
             raise TypeError(
                 f"{what} must give {n} rows of {size} numbers for {key!r}; found "

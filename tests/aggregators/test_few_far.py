@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.aggregators.few_far import few_far
+from skbgmd.aggregators.geometric import BlockState
 from skbgmd.aggregators.huber import huberised_weights
 from skbgmd.aggregators.scale import Scale
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
+from skbgmd.ghost.lookup import Lookup
 from skbgmd.rows import DenseRows
 
 
@@ -117,3 +119,53 @@ def test_a_memory_keeps_to_the_block(rng):
     aggregate, after = rule(ghost(x), state)
     assert after.memory is not None
     assert aggregate.vector.shape == (6,)
+
+
+@pytest.mark.parametrize("size", [1e36, 1e38])
+@pytest.mark.parametrize("rejection", [None, 10.0])
+def test_rows_whose_products_have_no_number(rng, size, rejection):
+    x = torch.from_numpy(rng.normal(size=(64, 200))).float() / 3.0
+    x[:12] = 0.0
+    x[:12, 0] = size
+    found, _ = BlockGeometricMedian(1.0, huber=2.0, rejection=rejection)(ghost(x), block_state(10.0))
+    assert np.isfinite(found.weights).all()
+    assert found.vector.norm() < 20.0
+
+
+def block_state(value):
+    return BlockState(step=5, scale=remembered(value))
+
+
+def test_single_bad_batches_do_not_raise_the_scale(rng):
+    """Of 30 % corrupt samples, more than half in every sixth step: what they do to it is what they do by the matrix."""
+    rule, scales = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0), {}
+    for kind in ("factors", "matrix"):
+        draws, state = np.random.default_rng(0), block_state(1.0)
+        for step in range(120):
+            x = draws.normal(size=(64, 40)) * 0.5 / np.sqrt(40)
+            bad = draws.random(64) < (0.55 if step % 6 == 5 else 0.3)
+            x[bad] = 8.0 * state.scale.value * np.eye(40)[0] + x[bad]
+            rows = torch.from_numpy(x)
+            _, state = rule(ghost(rows) if kind == "factors" else DenseRows(rows), state)
+        scales[kind] = state.scale.value
+    assert scales["factors"] <= 1.02 * scales["matrix"]
+
+
+@pytest.mark.parametrize("ratio", [1e2, 1e12])
+def test_few_rows_may_have_most_of_the_weight(rng, ratio):
+    x = torch.from_numpy(rng.normal(size=(64, 10)) / 4.0)
+    x[:4] = torch.tensor([[20.0], [-20.0], [20.0], [-20.0]]) * torch.eye(10, dtype=torch.float64)[[0, 0, 2, 2]]
+    weights = np.full(64, 1.0 / ratio)
+    weights[:4] = 1.0
+    rule, before = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0, tol=1e-9, max_iter=500), block_state(1.0)
+    rows = GhostRows([(0, Explicit(x[:, :, None]))], 64, 10, weights)
+    found, expected = rule(rows, before)[0], rule(DenseRows(x, weights), before)[0]
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
+    np.testing.assert_allclose(found.vector.numpy(), found.weights @ x.numpy(), atol=1e-9)
+
+
+def test_dots_of_an_embedding(rng):
+    row, unit = torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 2, 1])
+    factor = Lookup(row, unit, torch.from_numpy(rng.normal(size=(4, 5))), 4, 3)
+    vector = torch.from_numpy(rng.normal(size=15))
+    torch.testing.assert_close(factor.dots(vector), factor.explicit(slice(0, 3)) @ vector)

@@ -608,3 +608,27 @@ def test_a_wrong_rule_is_told_of() -> None:
         net.fit(X, y)
     with torch.random.fork_rng(devices=[]), pytest.raises(GhostError, match="or a registered rule is wrong"):
         RobustNeuralNetClassifier(module, gradients="one_pass", **settings).fit(X, y)
+
+
+class Container(nn.Module):
+    """A layer of a user's own with another in it, and a parameter that it doesn't have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.inner = nn.Parameter(torch.zeros(4)), nn.Linear(4, 4, bias=False)
+        self.register_parameter("missing", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.inner(x) + self.shift
+        return result
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_rules_of_layers_with_layers_in_them() -> None:
+    def rule(layer: nn.Module, inputs: Any, gradient: Any) -> Any:
+        weight = Outer(gradient[:, None], inputs[0][:, None])
+        return {"shift": Explicit(gradient), "inner.weight": weight, "missing": Explicit(gradient)}
+
+    rule.__module__ = None  # type: ignore[assignment]
+    register_rule(Container)(rule)
+    check(Container(), torch.randn(5, 4))
