@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -23,8 +20,8 @@ from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
-from skbgmd.randomness import random_source
-from skbgmd.samples import Samples, check_clients, prepare
+from skbgmd.randomness import random_source, seeded
+from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder
 from skbgmd.wrapping import copied, deep_copies, wrapped
 
@@ -333,7 +330,7 @@ class BlockGMDBase(BaseEstimator):
         """
         if net is None:
             seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-            with _seeded(seed, self.device):
+            with seeded(seed, self.device):
                 net = self._new_net(samples, n_outputs, seed, encode)
                 return self._run(net, samples, epochs)
         net = copied(net)
@@ -341,7 +338,7 @@ class BlockGMDBase(BaseEstimator):
         net.set_params(verbose=source.verbose)
         epochs = source.max_epochs if epochs is None else epochs
         seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
-        with _seeded(int(seed), self.device), _callbacks_restored_on_error(net):
+        with seeded(int(seed), self.device), _callbacks_restored_on_error(net):
             return self._run(net, samples, epochs)
 
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
@@ -349,7 +346,7 @@ class BlockGMDBase(BaseEstimator):
             net.initialize()
         if epochs is not None:
             net.set_params(max_epochs=epochs)
-        samples = _in_dtype_of(net.module_, samples)
+        samples = in_dtype_of(net.module_, samples)
         if self.module is not None:
             samples = self._suited(net, samples)
         return net.partial_fit(samples.dataset_of(net), samples.y)
@@ -455,7 +452,7 @@ class BlockGMDBase(BaseEstimator):
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
-        X = _cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
+        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
         result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
 
@@ -478,36 +475,6 @@ def _as_numpy(X: Any) -> Any:
         return X
     # NumPy has no bfloat16.
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
-
-
-def _cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
-    """X in the dtype of a network's parameters; integers stay for one that embeds them."""
-    dtype = _dtype_of(network)
-    embeds = any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
-    if X.dtype == dtype or (X.dtype.kind in "iub" and embeds):
-        return X
-    with np.errstate(over="ignore"):
-        cast = X.astype(dtype)
-    if not np.isfinite(cast).all():
-        raise ValueError(f"X must be finite in the network's dtype, {dtype}; found {X[~np.isfinite(cast)][0]}.")
-    return cast
-
-
-def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
-    found = {parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point}
-    if found == {torch.bfloat16}:
-        raise ValueError(
-            "module must have parameters of a dtype that NumPy has; found bfloat16. Train in float32, under autocast."
-        )
-    if found == {torch.float16}:
-        return np.dtype(np.float16)
-    return np.dtype(np.float64 if torch.float64 in found else np.float32)
-
-
-def _in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
-    """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
-    y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)
-    return replace(samples, X=_cast(samples.X, network), y=y)
 
 
 @contextmanager
@@ -533,26 +500,3 @@ def _callbacks_restored_on_error(net: NeuralNet) -> Iterator[None]:
             vars(callback).clear()
             vars(callback).update(attributes)
         raise
-
-
-class _Turns:
-    """What threads take turns by that seed torch's global generators."""
-
-    lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    # A thread that holds it doesn't come along with a fork.
-    os.register_at_fork(after_in_child=lambda: setattr(_Turns, "lock", threading.RLock()))
-
-
-@contextmanager
-def _seeded(seed: int, device: Any) -> Iterator[None]:
-    """Torch's generators seeded for a while, and then as they were; one thread after the other, for they are global."""
-    on_cuda = torch.device(device).type == "cuda"
-    with _Turns.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
-        # torch.manual_seed would seed the generators of all devices, those that are not put back too.
-        torch.default_generator.manual_seed(seed)
-        if on_cuda:
-            torch.cuda.manual_seed_all(seed)
-        yield

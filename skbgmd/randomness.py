@@ -1,7 +1,11 @@
-"""Sources of random numbers from what a caller hands in; never the global ones."""
+"""Sources of random numbers from what a caller hands in; the global ones are put back to where they were."""
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -38,3 +42,26 @@ def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
     else:
         seed = int(np.random.default_rng(random_state).integers(0, 2**63))
     return torch.Generator(device=device).manual_seed(seed)
+
+
+class _Turns:
+    """What threads take turns by that seed torch's global generators."""
+
+    lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread that holds it doesn't come along with a fork.
+    os.register_at_fork(after_in_child=lambda: setattr(_Turns, "lock", threading.RLock()))
+
+
+@contextmanager
+def seeded(seed: int, device: Any) -> Iterator[None]:
+    """Torch's generators seeded for a while, and then as they were; one thread after the other, for they are global."""
+    on_cuda = torch.device(device).type == "cuda"
+    with _Turns.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
+        # torch.manual_seed would seed the generators of all devices, those that are not put back too.
+        torch.default_generator.manual_seed(seed)
+        if on_cuda:
+            torch.cuda.manual_seed_all(seed)
+        yield

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from skorch import NeuralNet
@@ -125,3 +126,33 @@ def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
     except TypeError as error:
         raise TypeError(f"groups must be ids that can be sorted, such as integers or strings: {error}.") from None
     return clients
+
+
+def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
+    """X in the dtype of a network's parameters; integers stay for one that embeds them."""
+    dtype = _dtype_of(network)
+    embeds = any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
+    if X.dtype == dtype or (X.dtype.kind in "iub" and embeds):
+        return X
+    with np.errstate(over="ignore"):
+        cast = X.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"X must be finite in the network's dtype, {dtype}; found {X[~np.isfinite(cast)][0]}.")
+    return cast
+
+
+def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
+    found = {parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point}
+    if found == {torch.bfloat16}:
+        raise ValueError(
+            "module must have parameters of a dtype that NumPy has; found bfloat16. Train in float32, under autocast."
+        )
+    if found == {torch.float16}:
+        return np.dtype(np.float16)
+    return np.dtype(np.float64 if torch.float64 in found else np.float32)
+
+
+def in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
+    """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
+    y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)
+    return replace(samples, X=cast(samples.X, network), y=y)

@@ -18,7 +18,7 @@ from skorch.dataset import Dataset
 from fits import Fails, quick, states
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.corruption import BitFlip
-from skbgmd.estimator_base import _seeded, restored_on_error
+from skbgmd.estimator_base import restored_on_error
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.wrapping import copied
 
@@ -38,26 +38,6 @@ def test_restored_on_error():
     with restored_on_error(model):
         model.coef_ = 2.0
     assert model.coef_ == 2.0
-
-
-def test_seeding_leaves_the_generators_as_they_were(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("CUDA generators were seeded"))
-    before = torch.get_rng_state()
-    with _seeded(3, "cpu"):
-        first = torch.rand(4)
-    with _seeded(3, "cpu"):
-        assert torch.equal(torch.rand(4), first)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_seeding_a_device():
-    before = torch.cuda.get_rng_state()
-    with _seeded(3, "cuda"):
-        first = torch.rand(4, device="cuda")
-    with _seeded(3, "cuda"):
-        assert torch.equal(torch.rand(4, device="cuda"), first)
-    assert torch.equal(torch.cuda.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd.randomness import random_source, torch_generator
+from skbgmd.randomness import random_source, seeded, torch_generator
 
 CPU = torch.device("cpu")
 
@@ -33,3 +33,23 @@ def test_a_torch_generator_follows_its_source(make):
     first, second = (torch.randn(3, generator=torch_generator(make(), CPU)) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, torch.randn(3, generator=torch_generator(6, CPU)))
+
+
+def test_seeding_leaves_the_generators_as_they_were(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("CUDA generators were seeded"))
+    before = torch.get_rng_state()
+    with seeded(3, "cpu"):
+        first = torch.rand(4)
+    with seeded(3, "cpu"):
+        assert torch.equal(torch.rand(4), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_seeding_a_device():
+    before = torch.cuda.get_rng_state()
+    with seeded(3, "cuda"):
+        first = torch.rand(4, device="cuda")
+    with seeded(3, "cuda"):
+        assert torch.equal(torch.rand(4, device="cuda"), first)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
