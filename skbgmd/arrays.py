@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def _autocasts(kind: str) -> bool:
-    """Whether this version of torch may multiply in other dtypes than it is given on a type of devices."""
+    """Whether this version of torch knows of autocast on a type of devices."""
     try:
         torch.is_autocast_enabled(kind)
     except RuntimeError:
@@ -28,7 +28,7 @@ def _autocasts(kind: str) -> bool:
     return True
 
 
-#: Types of devices on which it may.
+#: Types of devices on which torch may multiply in other dtypes than it is given.
 AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if _autocasts(kind))
 
 

@@ -25,7 +25,7 @@ def rng():
 
 @pytest.fixture
 def forked():
-    """For tests that make modules themselves."""
+    """For tests that draw from torch's global generator: it is seeded, and then as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

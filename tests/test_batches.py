@@ -17,13 +17,8 @@ from skbgmd.batches import ArrayLoader, Batch, ClientSampler
 from skbgmd.samples import SampleDataset
 from skbgmd.slices import even_slices
 
-
-@pytest.fixture(autouse=True)
-def _torch_is_seeded():
-    """Loaders and layers draw from torch's global generator, as they do without this library."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture

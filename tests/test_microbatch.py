@@ -7,13 +7,8 @@ import torch
 
 from skbgmd.microbatch import GradientMatrix
 
-
-@pytest.fixture(autouse=True)
-def _torch_is_seeded():
-    """Loaders and layers draw from torch's global generator, as they do without this library."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture

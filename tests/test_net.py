@@ -21,13 +21,8 @@ from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip, NonFinite
 from skbgmd.samples import SampleDataset
 
-
-@pytest.fixture(autouse=True)
-def _torch_is_seeded():
-    """A net draws from torch's global generator, as skorch's nets do."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 @pytest.fixture

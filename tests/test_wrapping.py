@@ -13,12 +13,8 @@ from skbgmd import RobustNeuralNetClassifier
 from skbgmd.batches import ArrayLoader
 from skbgmd.wrapping import robust_class, wrapped
 
-
-@pytest.fixture(autouse=True)
-def _torch_is_seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 class Penalized(NeuralNetClassifier):
