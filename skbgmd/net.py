@@ -32,7 +32,7 @@ from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, 
 from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
-    check_rows,
+    OnePassCheck,
     exact_sum,
     group_rows,
     is_better_written_out,
@@ -82,7 +82,7 @@ class _RobustTraining(NeuralNet):
 
     # For those who override initialize_module.
     _no_one_pass_ = False
-    _is_known_to_allow_one_pass_ = False
+    _check_: OnePassCheck | None = None
     _has_places_ = True
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
@@ -158,9 +158,8 @@ class _RobustTraining(NeuralNet):
         return iterator
 
     def initialize_module(self) -> Any:
-        # What steps have found of the module: that it doesn't allow one pass for all groups, or that it does.
-        self._no_one_pass_ = False
-        self._is_known_to_allow_one_pass_ = False
+        # What steps have found of the module: that it doesn't allow one pass for all groups, or what they saw of it.
+        self._no_one_pass_, self._check_ = False, None
         return super().initialize_module()
 
     def _initialize_aggregator(self) -> None:
@@ -209,8 +208,9 @@ class _RobustTraining(NeuralNet):
         super().on_epoch_end(net, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The matrix is memory to work in, not a part of the net.
-        return {key: value for key, value in super().__getstate__().items() if key != "_gradients_"}
+        # Memory to work in, and what was seen of this very module, are not a part of the net.
+        work = ("_gradients_", "_check_")
+        return {key: value for key, value in super().__getstate__().items() if key not in work}
 
     # ---- the step ---------------------------------------------------------------------------------------------------
 
@@ -255,6 +255,7 @@ class _RobustTraining(NeuralNet):
     ) -> Collected | None:
         """Rows of one forward and backward pass; None where micro-batches it must be, or they are cheaper."""
         X, y = unpack_data(batch)
+        check = self._check_of(gradients)
         try:
             tape = self._tape(gradients, slices)
             if tape is None:
@@ -266,17 +267,24 @@ class _RobustTraining(NeuralNet):
             refuse_broadcasting(each, predicted, y)
             each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
             each = each if divisor is None else each / divisor.to(each)
-            known = self._is_known_to_allow_one_pass_
-            exact = None if known else exact_sum(each, slices, tape.parameters)
+            half, exact = tape.in_half_precision, None
+            if check.is_due():
+                exact = exact_sum(each, slices, tape.parameters)
             ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
             if exact is not None:
-                self._is_known_to_allow_one_pass_ = check_rows(ghosts, exact, tape.parameters)
+                check.compare(ghosts, exact, tape.parameters, half=half)
             gradients.use(start for start, _ in ghosts.factors)
         except GhostError as error:
             if self.gradients == "one_pass":
                 raise
             if any(is_registered(rule_of(layer)) for layer in self.module_.modules()):
                 warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
+            elif check.n_unseen > 0:
+                warnings.warn(
+                    f"There is a pass for each group from now on; up to {check.n_unseen} steps before had wrong "
+                    f"gradients. {error}",
+                    stacklevel=2,
+                )
             # It won't do in the next step either.
             self._no_one_pass_ = True
             return None
@@ -284,6 +292,12 @@ class _RobustTraining(NeuralNet):
         if self.gradient_corruption is not None or is_better_written_out(ghosts):
             rows = write_out(ghosts, gradients.rows(len(slices)))
         return Collected(rows, group_sums(each, slices), predicted)
+
+    def _check_of(self, gradients: GradientMatrix) -> OnePassCheck:
+        """What compares the rows of one pass; anew for other parameters."""
+        if self._check_ is None or len(self._check_.seen) != len(gradients.parameters):
+            self._check_ = OnePassCheck(len(gradients.parameters))
+        return self._check_
 
     def _tape(self, gradients: GradientMatrix, slices: Slices) -> Tape | None:
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import rule_of
+from skbgmd.gram import FloatArray
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
 
@@ -41,9 +43,17 @@ KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralN
 GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
-#: Difference of a sum of gradients from the exact one that rounding may make, in half precision too: in shares of a
-#: parameter's gradient, and of the rows' norms added up.
+#: Difference of a sum of gradients from the exact one that rounding may make: in shares of a parameter's gradient, and
+#: of what the rows have in that parameter, added up.
 ROUNDING, TINY = 2e-2, 1e-3
+#: The same in shares of the whole rows, added up: what is left of a parameter whose gradient is zero but for rounding.
+NOISE = {torch.float16: 1e-3, torch.float32: 1e-5, torch.float64: 1e-10}
+#: A gradient of so many times what may be rounding is worth comparing: if it were wrong, it would be found out.
+WORTH = 4.0
+#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the steps in
+#: between grow by this factor, up to this number. So many lie between comparisons of what has been seen, each of which
+#: costs less than a step.
+FIRST_STEPS, GROWTH, INTERVAL = 16, 1.25, 256
 #: Passes over written-out rows that an aggregation takes, in multiplications for each number.
 PASSES = 16
 
@@ -89,15 +99,30 @@ def is_cheaper(tape: Tape, slices: Slices) -> bool:
     return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
 
 
-def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.Tensor]) -> torch.Tensor:
-    """A weighted sum of the groups' gradients by a backward pass through the parameters, (d,); the graph is kept.
+class Exact(NamedTuple):
+    """A weighted sum of gradients.
+
+    Attributes
+    ----------
+    vector : tensor of shape (d,)
+        The sum.
+    used : ndarray of shape (n_parameters,), bool
+        Parameters that the losses depend on.
+    """
+
+    vector: torch.Tensor
+    used: NDArray[np.bool_]
+
+
+def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.Tensor]) -> Exact:
+    """A weighted sum of the groups' gradients by a backward pass through the parameters; the graph is kept.
 
     Parameters
     ----------
     losses : tensor of shape (n,)
         As in :func:`group_rows`.
     slices : Slices
-        The groups, whose weights are those of :func:`check_rows`.
+        The groups, whose weights are those of :class:`OnePassCheck`.
     parameters : sequence of tensors
         What the losses are differentiated by.
     """
@@ -108,40 +133,97 @@ def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.T
         torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
-    return torch.cat([part.detach().reshape(-1).to(losses.dtype) for part in parts])
+    vector = torch.cat([part.detach().reshape(-1).to(losses.dtype) for part in parts])
+    return Exact(vector, np.array([gradient is not None for gradient in gradients]))
 
 
-def check_rows(rows: GhostRows, exact: torch.Tensor, parameters: Sequence[torch.Tensor]) -> bool:
-    """See whether the rows are the groups' gradients: whether a weighted sum of them is the exact one.
+class OnePassCheck:
+    """Compares weighted sums of the rows of one pass with exact ones, now and then.
 
-    It is not where something mixes samples, changes their order or shares parameters in a way that hooks on layers
-    don't see. Every row has a weight of its own, so that no mistake of any size cancels.
+    They differ where something mixes samples, changes their order or shares parameters in a way that hooks on layers
+    don't see. As long as a parameter has no gradient to speak of nothing can be seen of it: what is before a layer that
+    begins at zero, a gate that is closed or an adapter. So there are comparisons in the first steps until each
+    parameter that the loss depends on has had a gradient worth comparing, fewer and fewer after that, and at intervals
+    for what changes later.
 
-    Returns
-    -------
-    seen : bool
-        Whether there was anything to see: gradients that are finite, and not all zero.
-
-    Raises
-    ------
-    GhostError
-        They aren't.
+    Parameters
+    ----------
+    n_parameters : int
+        Number of parameters whose gradients the rows hold.
     """
-    weights = _weights_to_check(rows.n_rows)
-    scale = float(weights @ rows.norms())
-    if not (0.0 < scale < np.inf):
-        return False
-    sizes = [parameter.numel() for parameter in parameters]
-    found = rows.combine(weights).to(exact.dtype)
-    differences = torch.stack([part.norm() for part in torch.split(found - exact, sizes)])
-    norms = torch.stack([part.norm() for part in torch.split(exact, sizes)])
-    wrong = (differences > ROUNDING * norms + TINY * scale).cpu().numpy()
-    if wrong.any():
-        raise refusal(
-            "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
-            "are used other than by the layers that hold them, or a registered rule is wrong"
-        )
-    return bool(norms.isfinite().all())
+
+    def __init__(self, n_parameters: int) -> None:
+        self.seen: NDArray[np.bool_] = np.zeros(n_parameters, dtype=bool)
+        self.n_steps = 0
+        self._last = self._next = 0
+
+    def is_due(self) -> bool:
+        """Whether this step's rows are to be compared; to be asked once a step."""
+        self.n_steps += 1
+        return self.n_steps > self._next
+
+    def compare(self, rows: GhostRows, exact: Exact, parameters: Sequence[torch.Tensor], *, half: bool = False) -> None:
+        """See whether the rows are the groups' gradients: whether a weighted sum of them is the exact one.
+
+        Every row has a weight of its own, so that no mistake of any size cancels.
+
+        Parameters
+        ----------
+        rows : GhostRows
+            The rows.
+        exact : Exact
+            What :func:`exact_sum` gives for them.
+        parameters : sequence of tensors
+            Whose gradients they hold, in their order.
+        half : bool, default=False
+            Gradients were computed in half precision.
+
+        Raises
+        ------
+        GhostError
+            They aren't.
+        """
+        sizes = [parameter.numel() for parameter in parameters]
+        weights = _weights_to_check(rows.n_rows)
+        of_rows = _norms_in_parts(rows, weights, sizes)
+        whole = float(weights @ rows.norms())
+        if not (math.isfinite(whole) and np.isfinite(of_rows).all()):
+            return  # It is for the aggregator to say that.
+        vector = exact.vector
+        found = rows.combine(weights).to(vector.dtype)
+        norms, differences = _norms(vector, sizes), _norms(found - vector, sizes)
+        noise = NOISE[torch.float16 if half else vector.dtype]
+        rounding = TINY * of_rows + noise * whole
+        wrong = differences > ROUNDING * norms + rounding
+        if wrong.any():
+            raise refusal(
+                "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
+                "are used other than by the layers that hold them, or a registered rule is wrong"
+            )
+        self.seen |= (norms > 0.0) & (norms >= WORTH * rounding)
+        waits = bool((exact.used & ~self.seen).any())
+        after = 1 if self.n_steps < FIRST_STEPS else int((GROWTH - 1.0) * self.n_steps)
+        self._last, self._next = self.n_steps, self.n_steps + (min(after, INTERVAL) if waits else INTERVAL) - 1
+
+    @property
+    def n_unseen(self) -> int:
+        """Steps before the present one whose rows were not compared, since the last that were."""
+        return self.n_steps - 1 - self._last
+
+
+def _norms(vector: torch.Tensor, sizes: list[int]) -> FloatArray:
+    """Norms of the parts of a vector."""
+    norms: FloatArray = torch.stack([part.norm() for part in torch.split(vector, sizes)]).double().cpu().numpy()
+    return norms
+
+
+def _norms_in_parts(rows: GhostRows, weights: FloatArray, sizes: list[int]) -> FloatArray:
+    """Weighted sums of the norms that the rows have in each of some parts of the columns."""
+    stops = np.cumsum(sizes)
+    squares = np.zeros((len(sizes), rows.n_rows))
+    for start, factor in rows.factors:
+        squares[np.searchsorted(stops, start, side="right")] += factor.squared_norms().double().cpu().numpy()
+    return np.sqrt(np.maximum(squares, 0.0)) @ weights
 
 
 def _weights_to_check(n: int) -> NDArray[np.float64]:

@@ -13,13 +13,15 @@ import torch.nn.utils.prune
 from torch import nn
 
 import skbgmd.net as net_module
+import skbgmd.onepass as onepass_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.batches import Batch
 from skbgmd.corruption import BitFlip
 from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.onepass import group_rows, is_cheaper
+from skbgmd.ghost.factors import Explicit
+from skbgmd.onepass import Exact, OnePassCheck, group_rows, is_cheaper
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices, even_slices
 
@@ -258,9 +260,131 @@ def test_gradients_are_compared_until_there_was_something_to_see() -> None:
     broken = X.clone()
     broken[:4] = torch.nan
     net.train_step_single((broken, y))
-    assert not net._is_known_to_allow_one_pass_
+    assert not net._check_.seen.any()
     net.train_step_single((X, y))
-    assert net._is_known_to_allow_one_pass_
+    assert net._check_.seen.all()
+
+
+class Gated(nn.Module):
+    """A part that takes the samples in another order, behind a gate."""
+
+    def __init__(self, gate: str = "scalar", size: float = 0.0, turned: bool = True) -> None:
+        super().__init__()
+        self.kind, self.turned = gate, turned
+        self.first, self.inner, self.last = nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 5)
+        gates = {
+            "scalar": lambda: Gate(1.0),
+            "adapter": lambda: nn.Linear(8, 8, bias=False),
+            "norm": lambda: nn.LayerNorm(8),
+            "attention": lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+            "convolution": lambda: nn.Conv1d(1, 1, 3, padding=1),
+            "group norm": lambda: nn.GroupNorm(1, 8),
+        }
+        self.gate = self.last if gate == "last layer" else gates[gate]()
+        with torch.no_grad():
+            (self.gate.out_proj if gate == "attention" else self.gate).weight.mul_(size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x.flatten(1)).tanh()
+        inner = self.inner(h.flip(0)).flip(0) if self.turned else self.inner(h)
+        if self.kind == "last layer":
+            return self.last(inner)
+        if self.kind == "attention":
+            inner = self.gate(*(inner[:, None],) * 3)[0][:, 0]
+        elif self.kind == "convolution":
+            inner = self.gate(inner[:, None])[:, 0]
+        else:
+            inner = self.gate(inner)
+        result: torch.Tensor = self.last(h + inner)
+        return result
+
+
+class Gate(nn.Module):
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x
+
+
+GATES = ["last layer", "adapter", "scalar", "norm", "group norm", "attention", "convolution"]
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("gate", GATES)
+def test_what_is_before_a_closed_gate_is_compared_once_it_opens(gate: str, size: float) -> None:
+    """In every step gradients are those of micro-batches, but for less than a thousandth of them."""
+    settings = {"group_size": 1, "optimizer": torch.optim.SGD, "lr": 0.5, "aggregator": GeometricMedian()}
+    nets = [a_net(partial(Gated, gate, size), kind, **settings) for kind in ("auto", "micro_batches")]
+    for _ in range(12):
+        found = []
+        for net in nets:
+            net.optimizer_.zero_grad()
+            net.train_step_single(data(24))
+            found.append(torch.cat([part.grad.flatten() for part in net.module_.parameters()]))
+        assert (found[0] - found[1]).norm() < 1e-3 * found[1].norm()
+        # The same step of both, so that nothing adds up.
+        for part, other in zip(nets[0].module_.parameters(), nets[1].module_.parameters(), strict=True):
+            part.grad.copy_(other.grad)
+        for net in nets:
+            net.optimizer_.step()
+    assert nets[0]._no_one_pass_
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_before_which_nothing_is_turned_are_no_reason(gate: str) -> None:
+    net = a_net(partial(Gated, gate, 0.0, False), "one_pass", group_size=1, optimizer=torch.optim.SGD, lr=0.5)
+    for _ in range(12):
+        net.optimizer_.zero_grad()
+        net.train_step_single(data(24))
+        net.optimizer_.step()
+    assert net._check_.seen.all()
+
+
+def test_it_is_compared_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What begins to mix samples after some steps is found out, and told of."""
+
+    class Later(Convolutional):
+        mixes = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result = super().forward(x)
+            return result - result.mean(dim=0) if self.mixes else result
+
+    monkeypatch.setattr(onepass_module, "INTERVAL", 5)
+    net = a_net(Later, "auto", group_size=1)
+    for _ in range(2):
+        net.train_step_single(data())
+    net.module_.mixes = True
+    for _ in range(3):
+        net.train_step_single(data())
+    with pytest.warns(UserWarning, match=r"a pass for each group from now on; up to 4 steps before .* don't add up"):
+        net.train_step_single(data())
+    net.train_step_single(data())
+    assert net._no_one_pass_
+
+
+def test_comparisons_are_few() -> None:
+    every, closed = OnePassCheck(2), OnePassCheck(2)
+    rows = GhostRows([(0, Explicit(torch.ones(3, 1, 1)))], 3, 2)
+    parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    weights = onepass_module._weights_to_check(3)
+    known = Exact(torch.tensor([float(weights.sum()), 0.0]), np.array([True, False]))
+    never = Exact(torch.zeros(2), np.array([True, True]))
+    counts = []
+    for check, exact, these in ((every, known, rows), (closed, never, GhostRows([], 3, 2))):
+        due = []
+        for step in range(4000):
+            if check.is_due():
+                due.append(step)
+                check.compare(these, exact, parameters)
+        counts.append(len(due))
+    # A parameter that the loss doesn't depend on is not waited for; where there is no gradient at all, ever fewer.
+    assert counts[0] == 1 + 3999 // onepass_module.INTERVAL
+    assert every.seen.tolist() == [True, False]
+    assert 16 < counts[1] < 50
+    assert not closed.seen.any()
 
 
 class Flattened(nn.Module):

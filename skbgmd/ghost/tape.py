@@ -28,6 +28,10 @@ from skbgmd.ghost.rules import check_answer, is_registered, linear_factors, rule
 Part = tuple[torch.Tensor, int, Factor]
 
 
+#: Half precision.
+HALF = (torch.float16, torch.bfloat16)
+
+
 class GhostError(ValueError):
     """Gradients of single samples can't be had from one backward pass of this module."""
 
@@ -48,6 +52,8 @@ class Call:
         Tensors that went in, and their versions, which go up when they are changed in place.
     parts : callable
         Parts of the parameters' gradients, from the gradients at the edges and the number of samples.
+    half : bool
+        What came out is in half precision.
     """
 
     name: str
@@ -55,6 +61,7 @@ class Call:
     sources: list[Node]
     given: list[tuple[torch.Tensor, int]]
     parts: Callable[[list[torch.Tensor | None], int], Iterator[Part]]
+    half: bool
 
 
 class Tape:
@@ -99,6 +106,11 @@ class Tape:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    @property
+    def in_half_precision(self) -> bool:
+        """Whether some layer was computed in half precision, as under autocast."""
+        return any(call.half for call in self.calls)
 
     @without_autocast
     def factors(self, losses: torch.Tensor) -> list[tuple[int, Factor]]:
@@ -367,6 +379,7 @@ def _call(name: str, given: list[torch.Tensor], outputs: list[torch.Tensor], par
         [value.grad_fn for value in given if value.grad_fn is not None],
         [(value, value._version) for value in given],
         parts,
+        any(value.dtype in HALF for value in outputs),
     )
 
 
@@ -386,4 +399,4 @@ def _alias(value: torch.Tensor) -> torch.Tensor:
 def _wide(values: torch.Tensor) -> torch.Tensor:
     """Detached, and in single precision where it is half."""
     values = values.detach()
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.float() if values.dtype in HALF else values
