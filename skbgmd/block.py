@@ -243,7 +243,7 @@ def select_block(
         scores = scores if units is not None or run_length == 1 else sums_of_runs(scores, run_length)
     else:
         norms = rows.norms(run_length)
-        scale = clip_factors(norms, rows.weights) if clip else np.ones(rows.n_rows)
+        scale = _score_factors(norms, rows.weights) if clip else np.ones(rows.n_rows)
         scale, memory = _of_unit_size(scale * (rows.weights > 0.0), norms, memory)
         if units is not None:
             scores = rows.unit_scores(units, scale, memory)
@@ -339,6 +339,14 @@ def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
     """
     return factors_to(lower_weighted_median(norms, weights), norms)
+
+
+def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
+    """As :func:`clip_factors`, but rows of zero, which have no scores, don't take the others' away."""
+    factors = clip_factors(norms, weights)
+    if factors[norms > 0.0].any():
+        return factors
+    return clip_factors(norms, weights * (norms > 0.0)) if norms.any() else factors
 
 
 def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:

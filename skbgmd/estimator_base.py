@@ -260,6 +260,7 @@ class BlockGMDBase(BaseEstimator):
                 memory_rule=self.memory or "weighted",
                 huber=self.huber if of_samples else None,
                 rejection=self.rejection,
+                ties="huber" if of_samples else "median",
                 tol=TOL,
                 random_state=seed,
             )

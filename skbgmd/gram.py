@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -58,6 +59,11 @@ class Gram:
     def known_lengths(self) -> FloatArray:
         """The lengths, whether given or norms."""
         return self.norms if self.lengths is None else self.lengths
+
+    @property
+    def resolution(self) -> float:
+        """Distance that rows of typical length can't be told apart at, because their products are rounded."""
+        return 2.0 * math.sqrt(2.0 * self.rounding) * middle(self.known_lengths)
 
     @property
     def bending(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd.aggregators.base import RowWeighting
-from skbgmd.aggregators.geometric import check_rejection
+from skbgmd.aggregators.rejection import check_rejection
 from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray
 from skbgmd.median import gram_weights, lower_weighted_median, median_distances

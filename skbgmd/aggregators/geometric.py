@@ -10,7 +10,8 @@ import torch
 
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
 from skbgmd.aggregators.few_far import few_far
-from skbgmd.aggregators.huber import huberised_weights
+from skbgmd.aggregators.huber import Huberised, huberised_weights
+from skbgmd.aggregators.rejection import check_rejection, median_weights
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import (
@@ -26,9 +27,12 @@ from skbgmd.block import (
     take_norms,
 )
 from skbgmd.gram import BoolArray, FloatArray, factors_to
-from skbgmd.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.median import lower_weighted_median
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
+
+#: What may be done where many rows are tied.
+TIES = ("median", "huber")
 
 
 class GeometricMedian(RowWeighting):
@@ -70,30 +74,6 @@ class GeometricMedian(RowWeighting):
         return median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
 
 
-def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
-    """Weights of the geometric median, with far rows left out; parameters as in :class:`GeometricMedian`.
-
-    Less than half of the weight can move the first median only so far, and so too the median distance and
-    what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
-    """
-    weights, gram, distances = median_distances(rows, tol=tol, max_iter=max_iter)
-    if rejection is None:
-        return weights
-    near = np.flatnonzero(distances <= rejection * lower_weighted_median(distances, rows.weights))
-    if len(near) == rows.n_rows:
-        return weights
-    again = gram_weights(gram.subset(near), rows.weights[near], tol=tol, max_iter=max_iter)
-    weights = np.zeros(rows.n_rows)
-    weights[near] = again.weights
-    return weights
-
-
-def check_rejection(rejection: Any) -> None:
-    """A limit of rejection, None or a number above one."""
-    if rejection is not None:
-        check_number(rejection, "rejection", above=1.0)
-
-
 @dataclass(frozen=True)
 class BlockState(AggregatorState):
     """What :class:`BlockGeometricMedian` carries from one call to the next.
@@ -105,7 +85,7 @@ class BlockState(AggregatorState):
     step : int
         Calls so far: together with the seed it decides what is drawn.
     scale, outside : Scale
-        Median distance on the block, and median norm outside of it, as they are remembered; for ``huber``.
+        Typical distance on the block, and typical norm outside of it, as they are remembered.
     """
 
     memory: torch.Tensor | None = None
@@ -127,12 +107,19 @@ class BlockGeometricMedian(Aggregator):
         What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
         slices of them along their first axis, such as the weights of one output.
     huber : float or None, default=None
-        If given, rows nearer to the median than so many median distances count in full, and farther ones by their
-        direction, as in :class:`HuberMean`. The median distance is the median of the last five steps' or, if that is
-        larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients shrink, and
-        those that are yet to be learnt would look like outliers. For rows that are single samples.
+        If given, rows nearer to the median than so many typical distances count in full, and farther ones by their
+        direction, as in :class:`HuberMean`. The typical distance of a step is the median distance; where many rows are
+        tied, as those of empty, constant or repeated samples are, it is that of the others, see
+        :func:`skbgmd.aggregators.huber.typical_distance`. What counts is the median of the last five steps' or, if
+        that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients
+        shrink, and those that are yet to be learnt would look like outliers. For rows that are single samples.
     rejection : float or None, default=None
-        As in :class:`GeometricMedian`, on the block; with ``huber``, in median distances as they are remembered.
+        As in :class:`GeometricMedian`, on the block; with ``huber``, in typical distances as they are remembered.
+        Where many rows are tied, and others have a say, none is left out.
+    ties : {"median", "huber"}, default="median"
+        Without ``huber``, where many rows are tied. "median": they may be the geometric median, whatever the others
+        are. "huber": the others have a say, by Huber's mean with the typical distance as its length. For rows that are
+        single samples.
     tol : float, default=1e-6
     max_iter : int, default=100
         As in :class:`GeometricMedian`.
@@ -163,13 +150,15 @@ class BlockGeometricMedian(Aggregator):
         block: str = "coordinate",
         huber: float | None = None,
         rejection: float | None = None,
+        ties: str = "median",
         tol: float = 1e-6,
         max_iter: int = 100,
         random_state: int | None = None,
     ) -> None:
         self.beta, self.selection, self.complement, self.memory_rule = beta, selection, complement, memory_rule
         self.clip_scores, self.run_length, self.random_state = clip_scores, run_length, random_state
-        self.block, self.huber, self.rejection, self.tol, self.max_iter = block, huber, rejection, tol, max_iter
+        self.block, self.huber, self.rejection, self.ties = block, huber, rejection, ties
+        self.tol, self.max_iter = tol, max_iter
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
@@ -218,19 +207,18 @@ class BlockGeometricMedian(Aggregator):
             generator=self._generator(state.step, rows.device),
         )
         inside = some if len(block) == some.n_columns else some.block(block)
-        after = replace(state, step=state.step + 1)
-        if self.huber is None:
-            on_block = median_weights(inside, self.rejection, tol=self.tol, max_iter=self.max_iter)
-        else:
-            on_block, scale = huberised_weights(
-                inside, self.huber, self.rejection, state.scale, tol=self.tol, max_iter=self.max_iter
-            )
-            after = replace(after, scale=scale)
-        part, clip = BlockPart(block, inside, on_block), None
-        if self.huber is not None and len(block) < some.n_columns:
+        judged = self._judge(inside, state.scale)
+        after = replace(state, step=state.step + 1, scale=judged.scale)
+        part, clip = BlockPart(block, inside, judged.weights), None
+        if (self.huber is not None or judged.tied) and len(block) < some.n_columns:
             norms = outside_norms(some, part)
-            limit = state.outside.after(lower_weighted_median(norms, some.weights))
-            clip, after = factors_to(self.huber * limit.value, norms), replace(after, outside=limit)
+            now = lower_weighted_median(norms, some.weights)
+            if judged.tied:
+                # The tied rows may have next to nothing off the block, where the others have most of theirs.
+                now = max(now, judged.scale.value)
+            limit = state.outside.after(now)
+            clip = factors_to((self.huber or 1.0) * limit.value, norms)
+            after = replace(after, outside=limit)
         vector, memory = block_step(
             some,
             part,
@@ -240,9 +228,16 @@ class BlockGeometricMedian(Aggregator):
             outside=clip,
         )
         weights = np.zeros(rows.n_rows)
-        weights[usable] = on_block
+        weights[usable] = judged.weights
         looked_at = None if len(block) == rows.n_columns else block.indices
         return Aggregate(vector, weights, looked_at, self._mass(some, part)), replace(after, memory=memory)
+
+    def _judge(self, rows: Rows, before: Scale) -> Huberised:
+        """Weights of the rows, and the scale they were judged by."""
+        if self.huber is None and self.ties == "median":
+            weights = median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
+            return Huberised(weights, before, tied=False)
+        return huberised_weights(rows, self.huber, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:
@@ -264,6 +259,7 @@ class BlockGeometricMedian(Aggregator):
         if self.huber is not None:
             check_number(self.huber, "huber")
         check_rejection(self.rejection)
+        check_choice(self.ties, "ties", TIES)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 

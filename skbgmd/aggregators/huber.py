@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from skbgmd.aggregators.base import RowWeighting
+from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray, Gram, factors_to
@@ -62,6 +65,8 @@ def huber_weights(
         As in :class:`HuberMean`.
     """
     space = GramSpace(gram, weights)
+    # Rows that coincide lie as far apart as their products are rounded: no shorter length means anything.
+    limit = max(limit, gram.resolution)
     current = _weights_at(distances, weights, limit)
     for _ in range(max_iter - 1):
         before, current = current, _weights_at(space.distances_to_mean(current), weights, limit)
@@ -71,7 +76,6 @@ def huber_weights(
 
 
 def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> FloatArray:
-    # With a limit of zero most rows coincide: they are the estimate.
     result: FloatArray = weights * factors_to(limit, distances)
     result /= result.sum()
     return result
@@ -79,23 +83,99 @@ def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> Flo
 
 #: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
 START = 0.2
-#: Least scale, in median distances of the step.
+#: Least scale, in typical distances of the step.
 TINY = 1e-9
+#: Distance from the median, in norms of the row itself, within which a row is tied with others: they say the same.
+#: Gradients of samples are as far from their median as they are long: in trainings on seven sets of classes and three
+#: of regression, all standardised, at most 3 % of the rows of a step were so near.
+TIED = 0.25
+#: Share of the weight on tied rows from which the scale is that of the others.
+MANY_TIED = 0.1
+#: Largest scale, in median norms, that the others may make.
+LONGEST = 100.0
+
+
+class Typical(NamedTuple):
+    """A length that rows are judged by.
+
+    Attributes
+    ----------
+    distance : float
+        Median distance of the rows, or of those that aren't tied, from a median of all.
+    tied : bool
+        Whether many rows are tied, so that it is that of the others.
+    """
+
+    distance: float
+    tied: bool
+
+
+def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArray, *, zeros: bool = True) -> Typical:
+    """Median distance of the rows; where many of them are tied, of the others.
+
+    Gradients of empty, constant or repeated samples are copies of one another, or nearly so. Where there are many such
+    rows the geometric median is among them, and a scale taken over all rows is zero or tiny: it says nothing of the
+    other rows, which would all look like outliers. A row counts as tied within a quarter of its norm from the median,
+    and ties count from a tenth of the weight on. The others can then make the scale as long as they like with half of
+    *their* weight, but for a hundred median norms.
+
+    Parameters
+    ----------
+    distances, norms : ndarray of shape (n,)
+        Distances of the rows to a median, and to zero.
+    weights : ndarray of shape (n,)
+        Non-negative row weights.
+    zeros : bool, default=True
+        Rows of zero may be tied. Where there were others before, they are samples that have been learnt.
+
+    Examples
+    --------
+    >>> typical_distance(np.array([0.0, 0.0, 0.0, 5.0]), np.array([1.0, 1.0, 1.0, 6.0]), np.ones(4))
+    Typical(distance=5.0, tied=True)
+    """
+    tied = (distances <= TIED * norms) & ((norms > 0.0) | zeros)
+    if tied.all() or weights[tied].sum() < MANY_TIED * weights.sum():
+        return Typical(lower_weighted_median(distances, weights), tied=False)
+    longest = LONGEST * lower_weighted_median(norms, weights)
+    others = lower_weighted_median(distances[~tied], weights[~tied])
+    # Where most rows are zero there is nothing to compare the others with.
+    return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
+
+
+class Huberised(NamedTuple):
+    """Huber's mean about the geometric median.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n,)
+        Weights of the rows; they add up to one.
+    scale : Scale
+        For the next step.
+    tied : bool
+        Whether many rows are tied, see :func:`typical_distance`.
+    """
+
+    weights: FloatArray
+    scale: Scale
+    tied: bool
 
 
 def huberised_weights(
-    rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
-) -> tuple[FloatArray, Scale]:
+    rows: Rows, huber: float | None, rejection: float | None, before: Scale, *, tol: float, max_iter: int
+) -> Huberised:
     """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
+
+    Where many rows are tied none is left out: seen from there all others are far.
 
     Parameters
     ----------
     rows : Rows
         The rows, all of them finite.
-    huber : float
-        Distance, in median distances, from which a row's weight falls.
+    huber : float or None
+        Distance, in typical distances, from which a row's weight falls. None: the geometric median, unless many rows
+        are tied, and then one typical distance.
     rejection : float or None
-        Distance, in median distances, from which a row has no weight, unless it is among the nearer half.
+        Distance, in typical distances, from which a row has no weight, unless it is among the nearer half.
     before : Scale
         The scale of the step before.
     tol, max_iter
@@ -103,12 +183,19 @@ def huberised_weights(
     """
     # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
-    _, gram, distances = median_distances(rows, tol=max(tol, START), max_iter=max_iter)
-    middle = lower_weighted_median(distances, rows.weights)
-    scale = before.after(gram.unit * middle)
+    rough = tol if huber is None else max(tol, START)
+    weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
+    now = typical_distance(gram.unit * distances, rows.norms(), rows.weights, zeros=before.value == 0.0)
+    scale = before.after(now.distance)
+    if huber is None and not now.tied:
+        near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
+        return Huberised(near, scale, tied=False)
     # A smaller limit would change nothing but that weights may underflow.
-    limit = max(scale.value / gram.unit, TINY * middle)
-    # The nearer half is kept, however small the scale is that is remembered.
-    reach = np.inf if rejection is None else max(rejection * limit, middle)
-    kept = np.where(distances <= reach, rows.weights, 0.0)
-    return huber_weights(gram, kept, distances, huber * limit, tol=tol, max_iter=max_iter), scale
+    limit = max(scale.value, TINY * now.distance) / gram.unit
+    kept = rows.weights
+    if rejection is not None and not now.tied:
+        # The nearer half is kept, however small the scale is that is remembered.
+        reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
+        kept = np.where(distances <= reach, kept, 0.0)
+    limit *= 1.0 if huber is None else huber
+    return Huberised(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)

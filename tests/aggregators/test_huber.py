@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from skbgmd.aggregators import BlockGeometricMedian, HuberMean
+from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
+from skbgmd.aggregators.huber import MANY_TIED, TIED, typical_distance
 from skbgmd.aggregators.scale import DECAY, WINDOW
 from skbgmd.columns import Units
+from skbgmd.ghost import GhostRows
+from skbgmd.ghost.factors import Explicit
+from skbgmd.median import lower_weighted_median
 from skbgmd.rows import DenseRows
 
 
@@ -100,3 +109,100 @@ def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
 def test_huber_is_checked() -> None:
     with pytest.raises(ValueError, match="huber must be"):
         BlockGeometricMedian(huber=0.0)(DenseRows(torch.zeros(3, 2)))
+
+
+def mostly_equal(n: int = 40, share: float = 0.6, size: float = 1.0, place: float = 1.0, d: int = 12) -> np.ndarray:
+    """Rows of which a share is one and the same, with norm ``place``, and the others are of another size."""
+    rng = np.random.default_rng(0)
+    rows = size * rng.normal(size=(n, d)) / np.sqrt(d)
+    same = rng.normal(size=d)
+    rows[: int(share * n)] = place * same / np.linalg.norm(same)
+    return rows
+
+
+def as_ghosts(values: np.ndarray, dtype: torch.dtype) -> GhostRows:
+    return GhostRows([(0, Explicit(torch.as_tensor(values, dtype=dtype)[:, :, None]))], *values.shape)
+
+
+KINDS = {
+    "matrix": lambda values: DenseRows(torch.as_tensor(values)),
+    "float32": lambda values: DenseRows(torch.as_tensor(values).float()),
+    "factors": lambda values: as_ghosts(values, torch.float64),
+    "factors, float32": lambda values: as_ghosts(values, torch.float32),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("share", [0.25, 0.45, 0.5, 0.6, 0.9])
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("settings", [{"huber": 2.0}, {"huber": 1.0}, {"ties": "huber"}, {"huber": 2.0, "beta": 0.5}])
+def test_tied_rows_leave_a_say_to_the_others(kind: str, share: float, size: float, settings: Any) -> None:
+    values = mostly_equal(share=share, size=size)
+    aggregate, state = BlockGeometricMedian(**{"beta": 1.0, **settings}, rejection=10.0)(KINDS[kind](values))
+    others = aggregate.weights[int(share * 40) :]
+    # As of rows that aren't tied: none is left out, and a typical one has a good part of its share.
+    assert (others > 0.0).all()
+    assert np.median(others) > 0.3 / 40
+    assert np.isfinite(state.scale.value)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("place", [0.0, 1e-9, 1.0, 1e3])
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-7])
+@pytest.mark.parametrize(
+    "rule", [HuberMean(), NearestNeighborMixing(HuberMean()), Bucketing(HuberMean(), 2, 0)], ids=str
+)
+def test_hubers_mean_of_rows_that_coincide_but_for_rounding(kind: str, place: float, noise: float, rule: Any) -> None:
+    values = mostly_equal(place=place)
+    values[:24] += noise * np.random.default_rng(1).normal(size=(24, 12))
+    aggregate, _ = rule(KINDS[kind](values))
+    assert aggregate.weights.sum() == pytest.approx(1.0)
+    assert (aggregate.weights >= 0.0).all()
+    if not isinstance(rule, Bucketing):
+        # It is the place of the majority.
+        assert np.linalg.norm(aggregate.vector.numpy() - values[0]) < 2e-2 * (place or 1.0) + 10 * noise
+
+
+@pytest.mark.parametrize("settings", [{"huber": 2.0}, {"ties": "huber"}, {"huber": 2.0, "beta": 0.5}])
+@pytest.mark.parametrize("share", [0.3, 0.55, 0.6])
+def test_what_others_than_tied_rows_can_do_is_bounded_by_norms(settings: Any, share: float) -> None:
+    values = mostly_equal(60, share=share)
+    values[-24:] = 1e9 * np.random.default_rng(1).normal(size=(24, 12))
+    aggregate, state = BlockGeometricMedian(**{"beta": 1.0, **settings}, rejection=10.0)(KINDS["matrix"](values))
+    # A hundred median norms, times huber.
+    assert aggregate.vector.norm() < 200.0
+    assert state.scale.value <= 100.0 * np.median(np.linalg.norm(values, axis=1)) * 1.01
+
+
+def test_samples_that_have_been_learnt_raise_no_scale() -> None:
+    rule = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)
+    state = None
+    for seed in range(WINDOW):
+        _, state = rule(DenseRows(torch.as_tensor(cloud(1.0, seed))), state)
+    learnt = 50.0 * cloud(1.0)
+    learnt[:9] = 0.0
+    for _ in range(WINDOW):
+        before = state.scale.value
+        _, state = rule(DenseRows(torch.as_tensor(learnt)), state)
+        assert state.scale.value == pytest.approx(DECAY * before)
+
+
+@given(
+    arrays(np.float64, 12, elements=st.floats(0.0, 1e3)),
+    arrays(np.float64, 12, elements=st.floats(1e-3, 1e3)),
+    arrays(np.float64, 12, elements=st.sampled_from([0.1, 1.0, 3.0])),
+)
+def test_a_typical_distance(distances: np.ndarray, norms: np.ndarray, weights: np.ndarray) -> None:
+    found = typical_distance(distances, norms, weights)
+    tied = distances <= TIED * norms
+    assert found.tied == (not tied.all() and weights[tied].sum() >= MANY_TIED * weights.sum())
+    middle = lower_weighted_median(distances, weights)
+    assert found.distance == middle if not found.tied else found.distance >= min(middle, TIED * norms.min())
+    scaled = typical_distance(1e6 * distances, 1e6 * norms, weights)
+    assert scaled.tied == found.tied
+    assert scaled.distance == pytest.approx(1e6 * found.distance)
+
+
+def test_ties_are_checked() -> None:
+    with pytest.raises(ValueError, match="ties must be one of 'median', 'huber'; found 'some'"):
+        BlockGeometricMedian(ties="some")(DenseRows(torch.zeros(3, 2)))

@@ -1,0 +1,67 @@
+"""Medians of which far rows are left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from skbgmd.arrays import check_number
+from skbgmd.gram import FloatArray, Gram
+from skbgmd.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.rows import Rows
+
+
+def check_rejection(rejection: Any) -> None:
+    """A limit of rejection, None or a number above one."""
+    if rejection is not None:
+        check_number(rejection, "rejection", above=1.0)
+
+
+def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
+    """Weights of the geometric median, with far rows left out.
+
+    Less than half of the weight can move the first median only so far, and so too the median distance and
+    what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows, all of them finite.
+    rejection, tol, max_iter
+        As in :class:`skbgmd.aggregators.GeometricMedian`.
+    """
+    weights, gram, distances = median_distances(rows, tol=tol, max_iter=max_iter)
+    return without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
+
+
+def without_far(
+    of_rows: FloatArray,
+    weights: FloatArray,
+    gram: Gram,
+    distances: FloatArray,
+    rejection: float | None,
+    *,
+    tol: float,
+    max_iter: int,
+) -> FloatArray:
+    """Weights of the geometric median of the rows that aren't far from the median of all.
+
+    Parameters
+    ----------
+    of_rows : ndarray of shape (n,)
+        Weights that the rows have to begin with.
+    weights, gram, distances
+        What :func:`skbgmd.median.median_distances` gives of all rows.
+    rejection, tol, max_iter
+        As in :func:`median_weights`.
+    """
+    if rejection is None:
+        return weights
+    near = np.flatnonzero(distances <= rejection * lower_weighted_median(distances, of_rows))
+    if len(near) == len(weights):
+        return weights
+    again = gram_weights(gram.subset(near), of_rows[near], tol=tol, max_iter=max_iter)
+    of_near = np.zeros(len(weights))
+    of_near[near] = again.weights
+    return of_near
