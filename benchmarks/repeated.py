@@ -24,6 +24,8 @@ from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 RESULTS = Path(__file__).resolve().parent / "results" / "repeated.csv"
 COLUMNS = ("data", "rule", "seed", "score", "seconds", "epochs")
 N = 900
+#: The first seed: others were looked at when thresholds were chosen.
+SEED = 100
 RULES: dict[str, dict[str, Any]] = {
     "plain training": {"aggregator": "mean"},
     "default": {},
@@ -188,7 +190,8 @@ def main() -> None:
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
     arguments = parser.parse_args()
     names = [*CLASSES, *TARGETS]
-    runs = [(name, rule, seed) for seed in range(arguments.seeds) for name in names for rule in arguments.rules]
+    seeds = range(SEED, SEED + arguments.seeds)
+    runs = [(name, rule, seed) for seed in seeds for name in names for rule in arguments.rules]
     train_missing(runs, train, COLUMNS, arguments)
 
 

@@ -26,6 +26,7 @@ from torch.nn.parameter import is_lazy
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples, source
+from skbgmd.divergence import explanation
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import is_registered, rule_of
 from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
@@ -235,9 +236,13 @@ class _RobustTraining(NeuralNet):
         collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
-        rows, losses, predictions = collected
+        losses, predictions = collected.losses, collected.predictions
         binary = isinstance(self.criterion_, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
-        aggregate = self._aggregate(rows, weights, sample_classes(batch, slices, binary=binary))
+        try:
+            aggregate = self._aggregate(collected.rows, weights, sample_classes(batch, slices, binary=binary))
+        except NonFiniteRowsError as error:
+            reason = explanation(self, batch, collected.rows, gradients.parameters, losses, predictions)
+            raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
@@ -398,13 +403,7 @@ class _RobustTraining(NeuralNet):
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
         rows.labels = classes
         start = time.perf_counter()
-        try:
-            aggregate = self.aggregator_(rows)
-        except NonFiniteRowsError as error:
-            raise NonFiniteRowsError(
-                f"{error} The training diverged, which a smaller lr may prevent, or there are huge or non-finite "
-                f"numbers in the data."
-            ) from None
+        aggregate = self.aggregator_(rows)
         self._record(aggregate, weights, time.perf_counter() - start)
         return aggregate
 

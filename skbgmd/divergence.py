@@ -1,0 +1,105 @@
+"""What is not finite in a training step that can't be taken, and since when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.dataset import unpack_data
+from torch.utils._pytree import tree_leaves
+
+from skbgmd.ghost import GhostRows
+from skbgmd.rows import DenseRows
+
+#: Names that an error tells; what is more is counted.
+NAMED = 3
+
+
+def explanation(
+    net: NeuralNet,
+    batch: Any,
+    rows: DenseRows | GhostRows,
+    parameters: list[torch.Tensor],
+    losses: torch.Tensor,
+    predicted: Any,
+) -> str:
+    """Which part of a step is not finite first, in sentences: parameters, data, predictions, losses or gradients.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        The net that is trained.
+    batch : tuple
+        Samples and targets of the step.
+    rows : DenseRows or GhostRows
+        Gradients of the groups.
+    parameters : list of tensors
+        Whose gradients these are, in their order.
+    losses : tensor of shape (g,)
+        Losses of the groups.
+    predicted : tensor, or tensors in containers
+        What the module gave.
+    """
+    epoch = len(getattr(net, "history_", []) or [])
+    when = f"In epoch {epoch} " if epoch else ""
+    X, y = unpack_data(batch)
+    bad = [name for name, parameter in _named(net, parameters) if not _is_finite(parameter)]
+    if bad:
+        return f"{_begin(when, 'parameters')} {_listed(bad)} are not finite: the training diverged. {_ADVICE}"
+    for name, data in (("X", X), ("y", y)):
+        if not _is_finite(data):
+            return f"{_begin(when, 'data')} are not finite: {name} holds NaN or inf."
+    if not _is_finite(predicted):
+        return (
+            f"{_begin(when, 'predictions')} are not finite, though the data are: numbers overflow in the module, whose "
+            f"largest parameter is {_largest(parameters):.1g}. {_ADVICE}"
+        )
+    if not _is_finite(losses):
+        kind = type(net.criterion_).__name__
+        return (
+            f"{_begin(when, 'loss')} {kind} is not finite, though predictions, the largest of which is "
+            f"{_largest(predicted):.1g}, and targets are. {_ADVICE}"
+        )
+    bad = _of_bad_gradients(net, rows, parameters)
+    if getattr(net, "gradient_corruption", None) is not None:
+        return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite after {net.gradient_corruption}."
+    return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite, though the losses are. {_ADVICE}"
+
+
+_ADVICE = "A smaller lr, or data and targets of smaller numbers, may prevent it."
+
+
+def _begin(when: str, what: str) -> str:
+    return f"{when}the {what}" if when else f"The {what}"
+
+
+def _named(net: NeuralNet, parameters: list[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    names = {id(parameter): name for name, parameter in net.get_all_learnable_params()}
+    for number, parameter in enumerate(parameters):
+        yield names.get(id(parameter), f"number {number}"), parameter
+
+
+def _of_bad_gradients(net: NeuralNet, rows: DenseRows | GhostRows, parameters: list[torch.Tensor]) -> list[str]:
+    """Names of the parameters whose gradients are not finite in the first row that isn't."""
+    row = rows.row(int(np.argmin(rows.finite)))
+    parts = torch.split(row, [parameter.numel() for parameter in parameters])
+    return [name for (name, _), part in zip(_named(net, parameters), parts, strict=True) if not _is_finite(part)]
+
+
+def _largest(values: Any) -> float:
+    """Size of the largest number in some finite tensors."""
+    tensors = (leaf.detach() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+    return max(float(tensor.abs().max()) for tensor in tensors)
+
+
+def _is_finite(values: Any) -> bool:
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def _listed(names: list[str]) -> str:
+    told = ", ".join(repr(name) for name in names[:NAMED])
+    return told if len(names) <= NAMED else f"{told} and {len(names) - NAMED} more"
