@@ -10,6 +10,7 @@ import pandas as pd
 from attacks import PERCENT, RULES
 from paper.report import DOCS, write
 from per_sample import PLAIN
+from repeated import PLAIN as PLAIN_TRAINING
 from sklearn.datasets import load_digits
 from suspects import FINDERS, FRACTION
 
@@ -102,8 +103,22 @@ def trust_picture() -> None:
     display.figure_.savefig(DOCS.parent / "images" / "sample_trust.png", dpi=100)
 
 
+def repeated(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the rules cost on clean data with repeated samples, on the other samples."""
+    frame = frame.assign(score=100.0 * frame["score"])
+    scores = frame.pivot_table(index=["data", "seed"], columns="rule", values="score", sort=False)
+    table = scores.groupby("data", sort=False).mean().round(1)
+    difference = (scores["default"] - scores[PLAIN_TRAINING]).groupby("data", sort=False)
+    spread = difference.std() / difference.count() ** 0.5
+    table["default, against plain"] = [
+        f"{mean:+.2f} ± {error:.2f}" for mean, error in zip(difference.mean(), spread, strict=True)
+    ]
+    return table.reset_index()
+
+
 def main() -> None:
     tables = {
+        "repeated": {"repeated": repeated},
         "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
         "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},

@@ -70,14 +70,15 @@ PARAMETERS = """
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
     huber : float or None, default={huber}
-        Rows nearer to the median than so many median distances, which are remembered from step to step, count in full,
+        Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
         see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
         larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
-        withstands gross outliers. Only where rows are single samples: means of groups and of clients are much more
-        alike.
+        withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
+        Only where rows are single samples: means of groups and of clients are much more alike.
     rejection : float or None, default=10.0
-        Rows farther from the median than this many times the median distance, more than 1, are left out, and the
-        median is taken of the others. None: a row that is far off pulls as much as any other.
+        Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
+        median is taken of the others. None: a row that is far off pulls as much as any other. Where many samples are
+        alike, none is left out.
     mixing : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which

@@ -64,11 +64,12 @@ _PARAMETERS = """
         row is then the way it went, divided by the learning rate.
     gradients : {"auto", "one_pass", "micro_batches"}, default="auto"
         How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
-        went into the layers and what came back to them; the module must treat each sample by itself. In the first step
-        a sum of these gradients is compared with that of a backward pass more. "micro_batches": a pass for each group.
-        "auto": one pass where the module and the loss are known to allow it and groups have no more than 32 samples, 8
-        where a CPU has convolutions to do, or 2 where a layer has no rule. The results are the same but for rounding,
-        for what dropout draws, and by up to a per cent for the scale of ``huber``, which is taken about a rough median.
+        went into the layers and what came back to them; the module must treat each sample by itself. In the first
+        steps, and now and then later, a sum of these gradients is compared with that of a backward pass more.
+        "micro_batches": a pass for each group. "auto": one pass where the module and the loss are known to allow it and
+        groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2 where a layer has no rule. The
+        results are the same but for rounding, for what dropout draws, and by up to a per cent for the scale of
+        ``huber``, which is taken about a rough median.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None

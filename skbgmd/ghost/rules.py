@@ -50,8 +50,8 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
 
     Notes
     -----
-    In its first step a training compares a sum of all gradients with an exact one. Where they differ,
-    ``gradients="auto"`` warns and takes micro-batches, ``"one_pass"`` is an error.
+    In its first steps, and now and then later, a training compares a sum of all gradients with an exact one. Where they
+    differ, ``gradients="auto"`` warns and takes micro-batches, ``"one_pass"`` is an error.
 
     Examples
     --------
