@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from resume import add_options, train_missing
+from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
 
@@ -114,6 +115,13 @@ def constant_columns(rng: Generator) -> Data:
     return Data(X, (X[:, 0] * X[:, 1] > 0).astype(int), np.ones(N, dtype=bool))
 
 
+def not_scaled(rng: Generator) -> Data:
+    """Columns from 0.001 to 4,000: half of the samples are right by chance to begin with, without a gradient."""
+    X, y = load_breast_cancer(return_X_y=True)
+    chosen = rng.permutation(len(X))
+    return Data(X[chosen], y[chosen], np.ones(len(X), dtype=bool))
+
+
 def linear(rng: Generator, share: float, **settings: Any) -> Data:
     X, other = empty(rng, share, **settings)
     return Data(X, X @ rng.normal(size=6), other)
@@ -155,6 +163,7 @@ CLASSES: dict[str, Callable[[Generator], Data]] = {
     "copies": copies,
     "a class of copies": one_class,
     "constant columns": constant_columns,
+    "breast cancer, not scaled": not_scaled,
 }
 TARGETS: dict[str, Callable[[Generator], Data]] = {
     "regression, 60 % empty": lambda rng: linear(rng, 0.6),
@@ -172,7 +181,7 @@ def train(name: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     data = ({**CLASSES, **TARGETS})[name](np.random.default_rng(seed))
     kind: Any = BlockGMDClassifier if name in CLASSES else BlockGMDRegressor
     metric = balanced_accuracy_score if name in CLASSES else r2_score
-    tested = np.arange(N) % 3 == 0
+    tested = np.arange(len(data.X)) % 3 == 0
     start, score = time.perf_counter(), np.nan
     try:
         model = kind(max_epochs=epochs, random_state=seed, **RULES[rule]).fit(data.X[~tested], data.y[~tested])

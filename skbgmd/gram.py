@@ -33,6 +33,8 @@ class Gram:
         Length that counts as one: other than 1 where the squares of the rows have no number.
     drawn : ndarray of shape (n,), or None
         Factors at most one by which far rows were drawn nearer for the same reason.
+    original : Gram, or None
+        The products before that, where they have numbers.
     """
 
     products: FloatArray
@@ -41,6 +43,7 @@ class Gram:
     unit: float = 1.0
     drawn: FloatArray | None = None
     lengths: FloatArray | None = None
+    original: Gram | None = None
 
     @cached_property
     def squares(self) -> FloatArray:
@@ -83,7 +86,10 @@ class Gram:
         drawn = None if self.drawn is None else self.drawn[index]
         lengths = None if self.lengths is None else self.lengths[index]
         products = self.products[index][:, index]
-        return replace(self, products=products, finite=self.finite[index], drawn=drawn, lengths=lengths)
+        original = None if self.original is None else self.original.subset(index)
+        return replace(
+            self, products=products, finite=self.finite[index], drawn=drawn, lengths=lengths, original=original
+        )
 
     def mixed(self, mixing: FloatArray) -> Gram:
         """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
@@ -94,6 +100,7 @@ class Gram:
             lengths=mixing @ self.known_lengths,
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
             drawn=None if self.drawn is None else 1.0 / (mixing @ (1.0 / self.drawn)),
+            original=None if self.original is None else self.original.mixed(mixing),
         )
 
     @property

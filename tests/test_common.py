@@ -19,8 +19,16 @@ ESTIMATORS = [
     LabelCorruption(),
     BlockGMDClassifier(),
     BlockGMDRegressor(),
-    BlockGMDClassifier(beta=0.25),
-    BlockGMDRegressor(beta=0.25),
+    *(
+        kind(**settings)
+        for settings in (
+            {"beta": 0.25},
+            {"beta": 0.1, "memory": "weighted"},
+            {"group_size": 8},
+            {"mixing": "nearest"},
+        )
+        for kind in (BlockGMDClassifier, BlockGMDRegressor)
+    ),
 ]
 CHECKS = [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)]
 

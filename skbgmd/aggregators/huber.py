@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
@@ -93,6 +94,8 @@ TIED = 0.25
 MANY_TIED = 0.1
 #: Largest scale, in median norms, that the others may make.
 LONGEST = 100.0
+#: Ratio within which norms are of one size: those of gradients of samples that are all to be learnt, or all honest.
+SAME_SIZE = 1e4
 
 
 class Typical(NamedTuple):
@@ -142,6 +145,42 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
 
 
+def of_common_size(norms: FloatArray, weights: FloatArray) -> NDArray[np.bool_] | None:
+    """Rows whose norms are of the size that most weight has, up to a factor; None where that of the median is.
+
+    In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
+    samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
+    of the samples that are yet to be learnt are of one. The median is among the former, and no measure of the latter.
+
+    Parameters
+    ----------
+    norms : ndarray of shape (n,)
+        Norms of the rows.
+    weights : ndarray of shape (n,)
+        Non-negative row weights.
+
+    Examples
+    --------
+    >>> of_common_size(np.array([1e-30, 1e-20, 1e-10, 1.0, 2.0]), np.ones(5))
+    array([False, False, False,  True,  True])
+    >>> of_common_size(np.array([1.0, 2.0, 2.0, 1e20, 1e20]), np.ones(5)) is None
+    True
+    """
+    middle = lower_weighted_median(norms, weights)
+    if norms.max() <= SAME_SIZE * middle:
+        return None
+    order = np.argsort(norms, kind="stable")
+    # Weight of the rows from each one on, up to so many times its norm.
+    mass = np.append(0.0, np.cumsum(weights[order]))
+    ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
+    held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
+    smallest = float(norms[order][held.argmax()])
+    if smallest <= middle:
+        return None
+    common: NDArray[np.bool_] = (norms >= smallest) & (norms <= SAME_SIZE * smallest)
+    return common
+
+
 class Huberised(NamedTuple):
     """Huber's mean about the geometric median.
 
@@ -185,11 +224,19 @@ def huberised_weights(
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
     rough = tol if huber is None else max(tol, START)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
-    now = typical_distance(gram.unit * distances, rows.norms(), rows.weights, zeros=before.value == 0.0)
+    norms = rows.norms()
+    now = typical_distance(gram.unit * distances, norms, rows.weights, zeros=before.is_new)
+    common = of_common_size(norms, rows.weights) if before.is_new else None
+    if common is not None:
+        now = now._replace(distance=lower_weighted_median(norms[common], rows.weights[common]))
     scale = before.after(now.distance)
     if huber is None and not now.tied:
         near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
         return Huberised(near, scale, tied=False)
+    whole = gram.original
+    if whole is not None and scale.value > gram.unit * gram.norms.max():
+        # Rows that were drawn nearer, for they are far from the median, are not far for this scale.
+        gram, distances = whole, GramSpace(whole, rows.weights).distances_to_mean(weights)
     # A smaller limit would change nothing but that weights may underflow.
     limit = max(scale.value, TINY * now.distance) / gram.unit
     kept = rows.weights

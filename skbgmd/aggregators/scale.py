@@ -46,9 +46,14 @@ class Scale(AggregatorState):
         return DECAY * self.value
 
     @property
+    def is_new(self) -> bool:
+        """Whether too few steps were seen to be compared with."""
+        return len(self.recent) < ENOUGH
+
+    @property
     def is_rising(self) -> bool:
         """Whether it is what the last steps made it, rather than what is left of an earlier one."""
-        return len(self.recent) < ENOUGH or self.value == _middle(self.recent)
+        return self.is_new or self.value == _middle(self.recent)
 
     def after(self, now: float) -> Scale:
         """The scale after a step."""

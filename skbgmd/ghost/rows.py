@@ -323,4 +323,4 @@ def _drawn_in(gram: Gram, reach: float) -> Gram:
     if np.all(drawn == 1.0):
         return gram
     scale = drawn / unit
-    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, drawn=drawn)
+    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, drawn=drawn, original=gram)

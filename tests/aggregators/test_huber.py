@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
-from skbgmd.aggregators.huber import MANY_TIED, TIED, typical_distance
+from skbgmd.aggregators.huber import MANY_TIED, TIED, of_common_size, typical_distance
 from skbgmd.aggregators.scale import DECAY, WINDOW
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostRows
@@ -187,6 +187,33 @@ def test_samples_that_have_been_learnt_raise_no_scale() -> None:
         assert state.scale.value == pytest.approx(DECAY * before)
 
 
+@pytest.mark.parametrize("kind", ["factors", "factors, float32"])
+@pytest.mark.parametrize("right", [0.55, 0.6])
+def test_samples_that_are_right_by_chance_set_no_scale(kind: str, right: float) -> None:
+    """Most gradients are next to nothing, of all sizes, before any other was seen."""
+    rng = np.random.default_rng(0)
+    values = 1e3 * rng.normal(size=(100, 12))
+    values[: int(100 * right)] *= 10.0 ** rng.uniform(-60.0, -10.0, size=(int(100 * right), 1))
+    if "float32" in kind:
+        values = values.astype(np.float32).astype(np.float64)
+    state = None
+    for _ in range(4):
+        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS[kind](values), state)
+        assert state.scale.value > 1e3
+        np.testing.assert_allclose(aggregate.weights, 0.01, rtol=0.5)
+
+
+@pytest.mark.parametrize("size", [1e6, 1e12, 1e30])
+def test_rows_of_another_size_are_no_common_size(size: float) -> None:
+    """Less than half of them, far off and of one size, while those of the others differ by a thousand."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(100, 12)) * 10.0 ** rng.uniform(-1.5, 1.5, size=(100, 1))
+    values[:40] *= size
+    assert of_common_size(np.linalg.norm(values, axis=1), np.ones(100)) is None
+    aggregate, _ = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values))
+    assert aggregate.vector.norm() < 200.0
+
+
 @given(
     arrays(np.float64, 12, elements=st.floats(0.0, 1e3)),
     arrays(np.float64, 12, elements=st.floats(1e-3, 1e3)),
@@ -198,9 +225,9 @@ def test_a_typical_distance(distances: np.ndarray, norms: np.ndarray, weights: n
     assert found.tied == (not tied.all() and weights[tied].sum() >= MANY_TIED * weights.sum())
     middle = lower_weighted_median(distances, weights)
     assert found.distance == middle if not found.tied else found.distance >= min(middle, TIED * norms.min())
-    scaled = typical_distance(1e6 * distances, 1e6 * norms, weights)
+    scaled = typical_distance(2.0**20 * distances, 2.0**20 * norms, weights)
     assert scaled.tied == found.tied
-    assert scaled.distance == pytest.approx(1e6 * found.distance)
+    assert scaled.distance == 2.0**20 * found.distance
 
 
 def test_ties_are_checked() -> None:
