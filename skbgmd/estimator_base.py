@@ -15,9 +15,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
+from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.randomness import random_source, seeded
@@ -27,8 +28,6 @@ from skbgmd.wrapping import copied, deep_copies, wrapped
 
 #: Samples that are predicted at once.
 PREDICTED_AT_ONCE = 1024
-#: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
-TOL = 1e-4
 #: What parameters may be handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
@@ -160,10 +159,10 @@ class BlockGMDBase(BaseEstimator):
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = None,
-        rejection: float | None = 10.0,
+        huber: float | None = HUBER_OF_NUMBERS,
+        rejection: float | None = REJECTION,
         mixing: str | None = None,
-        aggregator: str | Aggregator = "block_geometric_median",
+        aggregator: str | Aggregator = DEFAULT,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,
@@ -251,16 +250,15 @@ class BlockGMDBase(BaseEstimator):
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
         aggregator = get_aggregator(self.aggregator)
-        if self.aggregator == "block_geometric_median":
-            aggregator = BlockGeometricMedian(
+        if isinstance(self.aggregator, str) and self.aggregator == DEFAULT:
+            aggregator = default_rule(
+                huber=self.huber,
+                of_samples=of_samples,
                 beta=self.beta,
                 selection=self.selection,
                 block=self.block,
-                complement="weighted" if self.memory is None else "memory",
-                memory_rule=self.memory or "weighted",
-                huber=self.huber if of_samples else None,
+                memory=self.memory,
                 rejection=self.rejection,
-                tol=TOL,
                 random_state=seed,
             )
         if self.mixing is None or isinstance(aggregator, Mean):

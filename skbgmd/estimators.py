@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd.aggregators import Aggregator
+from skbgmd.defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
 from skbgmd.median import lower_weighted_median
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
@@ -81,10 +82,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = 2.0,
-        rejection: float | None = 10.0,
+        huber: float | None = HUBER_OF_CLASSES,
+        rejection: float | None = REJECTION,
         mixing: str | None = None,
-        aggregator: str | Aggregator = "block_geometric_median",
+        aggregator: str | Aggregator = DEFAULT,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,

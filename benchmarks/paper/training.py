@@ -119,6 +119,7 @@ def _net(run: Run, curve: Curve, device: str) -> CorruptGroups:
         # From each client, or from all rows together.
         batch_size=setting.samples * (setting.local_steps if setting.heterogeneous else setting.rows),
         iterator_train__shuffle=True,
+        iterator_train__stratify=None,
         iterator_valid__batch_size=1024,
         train_split=None,
         callbacks=[("curve", curve)],
