@@ -22,7 +22,7 @@ from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.randomness import random_source, seeded
-from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, prepare
+from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder
 from skbgmd.wrapping import copied, deep_copies, wrapped
 
@@ -121,7 +121,7 @@ PARAMETERS = """
     feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
     net_ : NeuralNet
-        The trained skorch net.
+        The trained skorch net, of which the next four are.
     module_ : Module
         The trained network.
     history_ : skorch.history.History
@@ -344,7 +344,7 @@ class BlockGMDBase(BaseEstimator):
             net.initialize()
         if epochs is not None:
             net.set_params(max_epochs=epochs)
-        samples = in_dtype_of(net.module_, samples)
+        samples = in_dtype_of(network_of(net), samples)
         if self.module is not None:
             samples = self._suited(net, samples)
         return net.partial_fit(samples.dataset_of(net), samples.y)
@@ -409,10 +409,15 @@ class BlockGMDBase(BaseEstimator):
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
             "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
             "iterator_valid__apart": True,
+            **self._own_settings(),
         }
         if self._can_fuse(routed):
             settings["optimizer__fused"] = True
         return self._kind_of_net()(module, **{**settings, **robust, **routed})
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Settings of the net that not all estimators have."""
+        return {}
 
     def _kind_of_net(self) -> Any:
         return self._net_class
@@ -440,17 +445,38 @@ class BlockGMDBase(BaseEstimator):
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
-        self.module_ = net.module_
-        self.history_ = net.history
-        # One that was interrupted has no count.
-        epochs = [epoch for epoch in net.history if "train_batch_count" in epoch]
-        self.loss_curve_, self.n_iter_ = [_training_loss(epoch) for epoch in epochs], len(epochs)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
         return self
 
+    # What is the net's: a copy of the estimator, or one that is saved and loaded, has one of each.
+
+    @property
+    def module_(self) -> Any:
+        """The trained network."""
+        return self.net_.module_
+
+    @property
+    def history_(self) -> Any:
+        """The history of the trained net."""
+        return self.net_.history
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Training loss of each epoch."""
+        return [_training_loss(epoch) for epoch in self._epochs()]
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        return len(self._epochs())
+
+    def _epochs(self) -> list[Any]:
+        # One that was interrupted has no count.
+        return [epoch for epoch in self.net_.history if "train_batch_count" in epoch]
+
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
-        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
+        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
         result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
 

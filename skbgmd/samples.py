@@ -152,6 +152,14 @@ def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
     return np.dtype(np.float64 if torch.float64 in found else np.float32)
 
 
+def network_of(net: NeuralNet) -> torch.nn.Module:
+    """The module of a net that is initialized; all of its modules as one where there are several, or other names."""
+    if isinstance(getattr(net, "module_", None), torch.nn.Module):
+        network: torch.nn.Module = net.module_
+        return network
+    return torch.nn.ModuleList([getattr(net, f"{name}_") for name in net._modules])
+
+
 def in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
     """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
     y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)
