@@ -453,7 +453,7 @@ class BlockGMDBase(BaseEstimator):
     @property
     def module_(self) -> Any:
         """The trained network."""
-        return self.net_.module_
+        return network_of(self.net_)
 
     @property
     def history_(self) -> Any:

@@ -335,7 +335,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable labels, (n_samples,)."""
         # Those with the largest number, probabilities or not.
-        labels: NDArray[Any] = self.classes_[self._forward(X, "predict_proba").argmax(axis=1)]
+        numbers = self._forward(X, "predict_proba")
+        labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
         return labels
 
 

@@ -170,9 +170,8 @@ class _RobustTraining(NeuralNet):
         super().check_data(X, y)
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
-        loads = isinstance(self.iterator_train, type) and issubclass(self.iterator_train, ArrayLoader)
         # In predictions samples keep their order; to a mean it doesn't matter.
-        self._deals_ = loads and self._compares_groups() and self._learns_classes()
+        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._learns_classes()
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         finally:

@@ -153,11 +153,12 @@ def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
 
 
 def network_of(net: NeuralNet) -> torch.nn.Module:
-    """The module of a net that is initialized; all of its modules as one where there are several, or other names."""
-    if isinstance(getattr(net, "module_", None), torch.nn.Module):
+    """The module of a net that is initialized, whatever its name; all as one where none of several is ``module_``."""
+    if hasattr(net, "module_"):
         network: torch.nn.Module = net.module_
         return network
-    return torch.nn.ModuleList([getattr(net, f"{name}_") for name in net._modules])
+    modules: list[torch.nn.Module] = [getattr(net, f"{name}_") for name in net._modules]
+    return modules[0] if len(modules) == 1 else torch.nn.ModuleList(modules)
 
 
 def in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
