@@ -417,8 +417,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """Train for one more epoch, on these samples.
 
         Targets are scaled as those of the first calls, of 32 samples and more, that differ. Until there are so many the
-        samples are kept, the last 1,024 at most, and whenever their number has doubled the network is trained anew on
-        all of them, with a scale of all: as it would have been, had that been known from the first call.
+        samples are kept, of earlier calls the last 1,024 at most. Whenever their number has doubled the network is
+        trained anew on all of them, with a scale of all: as it would have been, had that been known from the first.
 
         Parameters
         ----------
@@ -527,7 +527,7 @@ class _Provisional(NamedTuple):
 
     def after(self, part: _Part, *, is_whole: bool) -> _Provisional:
         """What there is with one part more; ``is_whole`` where more isn't to be expected."""
-        kept, n = [part], len(part.y)
+        kept, n = [part], 0
         for earlier in reversed(self.parts):
             n += len(earlier.y)
             if n > KEPT:

@@ -174,6 +174,11 @@ class _RobustTraining(NeuralNet):
         self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._learns_classes()
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except (RuntimeError, ValueError) as error:
+            # Losses and scores may refuse what diverged parameters predict, before these are looked at.
+            if not isinstance(error, NonFiniteRowsError):
+                self._refuse_divergence()
+            raise
         finally:
             self._deals_ = False
 

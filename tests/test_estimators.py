@@ -760,3 +760,10 @@ def test_plain_training_that_diverges_says_so(line, settings):
     with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite; found NaN or inf in 0\.weight"):
         model.set_params(**diverging).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_a_large_second_chunk_drops_no_first_one(line):
+    X, y = (np.repeat(part, 10, axis=0) for part in line)
+    model = BlockGMDRegressor(random_state=0, hidden_layer_sizes=(5,)).partial_fit(X[:1], y[:1]).partial_fit(X, y)
+    assert model.n_iter_ == 2
+    assert model._provisional is None

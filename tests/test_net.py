@@ -847,3 +847,22 @@ def test_other_axes_are_left_alone(data):
     net = net_of(TimeFirst()).initialize()
     assert net.infer(torch.ones(1, 4)).shape == (3, 1, 2)
     assert net.infer(torch.ones(5, 4)).shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize("group_size", [None, 8])
+def test_what_a_loss_says_of_diverged_parameters_is_not_the_cause(data, group_size):
+    X, y = plain_data(data)
+    sound = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid())
+    settings = {"kind": robust_class(NeuralNetBinaryClassifier), "criterion": torch.nn.BCELoss, "batch_size": 50}
+    net = net_of(copy.deepcopy(sound), group_size=group_size, **settings, callbacks=[RuinFirst()])
+    with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite; found NaN or inf in 0\.bias"):
+        net.fit(X, y.astype(np.float32))
+    wrong = net_of(copy.deepcopy(sound), group_size=group_size, **settings)
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        wrong.fit(X, 3.0 * y.astype(np.float32))
+
+
+class RuinFirst(Callback):
+    def on_batch_end(self, net, training=False, **kwargs):
+        with torch.no_grad():
+            net.module_[0].bias[0] = float("nan")
