@@ -27,7 +27,7 @@ from torch.func import functional_call, grad, vmap
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean
-from skbgmd.estimator_base import TOL
+from skbgmd.defaults import TOL
 from skbgmd.lenet import LeNet
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ghost.csv"

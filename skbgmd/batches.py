@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
 
 from skbgmd.arrays import check_integer
 from skbgmd.slices import even_slices
@@ -80,7 +88,8 @@ class ArrayLoader(DataLoader[Any]):
         for ``drop_last`` to drop.
     stratify : int or None, default=None
         Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
-        groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes.
+        groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes, as
+        integers, booleans or whole numbers. Of other targets nothing is dealt out.
     generator : torch.Generator, default=None
         Source of randomness; None: torch's global generator.
     apart : bool, default=False
@@ -118,6 +127,13 @@ class ArrayLoader(DataLoader[Any]):
             check_integer(batch_size, "batch_size")
         whole = None if {"collate_fn", "batch_sampler", "sampler"} & set(kwargs) else _whole(dataset)
         if whole is None:
+            own_order = {"batch_sampler", "sampler"} & set(kwargs)
+            classes = None if stratify is None or own_order or batch_size is None else _classes(*_targets(dataset))
+            if stratify is not None and classes is not None:
+                each = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+                dealt = StratifiedGroups(BatchSampler(each, batch_size, drop_last), classes, stratify)
+                super().__init__(dataset, batch_sampler=dealt, generator=generator, **kwargs)
+                return
             super().__init__(
                 dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, generator=generator, **kwargs
             )
@@ -133,8 +149,9 @@ class ArrayLoader(DataLoader[Any]):
             sampler = EvenBatchSampler(order, len(whole), batch_size)
         else:
             sampler = BatchSampler(order, batch_size, drop_last)
-        if stratify is not None and whole.clients is None:
-            sampler = StratifiedGroups(sampler, whole.classes(), stratify)
+        classes = None if stratify is None or whole.clients is not None else _classes(whole.y, whole.index)
+        if stratify is not None and classes is not None:
+            sampler = StratifiedGroups(sampler, classes, stratify)
         super().__init__(whole, batch_size=None, sampler=sampler, collate_fn=_as_it_is, generator=generator, **kwargs)
 
     def __iter__(self) -> Any:
@@ -264,11 +281,6 @@ class _Whole(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return self.n
 
-    def classes(self) -> NDArray[Any]:
-        """The class of each sample."""
-        y = np.asarray(self.y)
-        return y if self.index is None else y[self.index]
-
     def __getitem__(self, chosen: Any) -> Batch:
         positions = np.asarray(chosen, dtype=np.int64)
         index = positions if self.index is None else self.index[positions]
@@ -281,6 +293,28 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         if self.pins:
             X, y = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, (X, y))
         return Batch(X, y, index, weight, slices)
+
+
+def _targets(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:
+    """Targets of a dataset that has them at once, and which of them are those of a subset."""
+    dataset, index = _origin(dataset)
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[-1], index
+    y = dataset.y if isinstance(dataset, Dataset) else None
+    return None if y is None else _as_tensors(y), index
+
+
+def _classes(y: Any, index: NDArray[np.int64] | None) -> NDArray[Any] | None:
+    """The class of each sample that is chosen; None where targets (n,) aren't classes."""
+    if not isinstance(y, torch.Tensor) or y.numel() != len(y):
+        return None
+    y = y.detach().cpu().flatten()
+    if y.is_floating_point():
+        y = y.double()
+        if not bool((y == y.round()).all()):
+            return None
+    classes: NDArray[Any] = y.numpy() if index is None else y.numpy()[index]
+    return classes
 
 
 def gives_batches(loader: Any) -> bool:
@@ -301,13 +335,19 @@ def known_of_samples(dataset: Any) -> list[str]:
     return [name for attribute, name in names.items() if getattr(source(dataset), attribute, None) is not None]
 
 
-def _whole(dataset: Any) -> _Whole | None:
-    """The dataset for whole batches; None where it doesn't hold arrays, or does something of its own with them."""
+def _origin(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:
+    """The dataset that one is a subset of, and which of its samples these are; None: all."""
     index = None
     while isinstance(dataset, Subset):
         inner = np.asarray(dataset.indices, dtype=np.int64)
         index = inner if index is None else inner[index]
         dataset = dataset.dataset
+    return dataset, index
+
+
+def _whole(dataset: Any) -> _Whole | None:
+    """The dataset for whole batches; None where it doesn't hold arrays, or does something of its own with them."""
+    dataset, index = _origin(dataset)
     if not isinstance(dataset, Dataset) or type(dataset).transform is not Dataset.transform:
         return None
     X, y = _as_tensors(dataset.X), None if dataset.y is None else _as_tensors(dataset.y)

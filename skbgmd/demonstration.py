@@ -316,8 +316,7 @@ def train(
     except NonFiniteRowsError:
         progress(training.epochs * len(X) - counter.samples)
         return None
-    finite = all(bool(torch.isfinite(parameter).all()) for parameter in model.module_.parameters())
-    return model if finite else None
+    return model
 
 
 class _Counter(Callback):

@@ -19,7 +19,7 @@ NAMED = 3
 
 
 def explanation(
-    net: NeuralNet,
+    net: Any,
     batch: Any,
     rows: DenseRows | GhostRows,
     parameters: list[torch.Tensor],
@@ -30,7 +30,7 @@ def explanation(
 
     Parameters
     ----------
-    net : NeuralNet
+    net : RobustNeuralNet
         The net that is trained.
     batch : tuple
         Samples and targets of the step.
@@ -43,22 +43,19 @@ def explanation(
     predicted : tensor, or tensors in containers
         What the module gave.
     """
-    epoch = len(getattr(net, "history_", []) or [])
-    when = f"In epoch {epoch} " if epoch else ""
     X, y = unpack_data(batch)
-    bad = [name for name, parameter in _named(net, parameters) if not _is_finite(parameter)]
-    if bad:
-        return f"{_begin(when, 'parameters')} {_listed(bad)} are not finite: the training diverged. {_ADVICE}"
-    for name, data in (("X", X), ("y", y)):
-        if not _is_finite(data):
-            return f"{_begin(when, 'data')} are not finite: {name} holds NaN or inf."
+    data = {"X": X, "y": y}
+    reason = diverged(net, parameters, data) or _of_data(net, data)
+    if reason is not None:
+        return reason
+    when = _when(net)
     if not _is_finite(predicted):
         return (
             f"{_begin(when, 'predictions')} are not finite, though the data are: numbers overflow in the module, whose "
             f"largest parameter is {_largest(parameters):.1g}. {_ADVICE}"
         )
     if not _is_finite(losses):
-        kind = type(net.criterion_).__name__
+        kind = type(net._criterion()).__name__
         return (
             f"{_begin(when, 'loss')} {kind} is not finite, though predictions, the largest of which is "
             f"{_largest(predicted):.1g}, and targets are. {_ADVICE}"
@@ -69,7 +66,40 @@ def explanation(
     return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite, though the losses are. {_ADVICE}"
 
 
+def diverged(net: NeuralNet, parameters: list[torch.Tensor], data: dict[str, Any]) -> str | None:
+    """Which parameters are not finite, in a sentence, or the data that made them so; None where all are.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        The net that is trained.
+    parameters : list of tensors
+        Some or all of its parameters.
+    data : dict of str to arrays, or to anything that holds them
+        What it was trained on.
+    """
+    bad = [name for name, parameter in _named(net, parameters) if not _is_finite(parameter)]
+    if not bad:
+        return None
+    of_data = _of_data(net, data)
+    if of_data is not None:
+        return of_data
+    return f"{_begin(_when(net), 'parameters')} {_listed(bad)} are not finite: the training diverged. {_ADVICE}"
+
+
+def _of_data(net: NeuralNet, data: dict[str, Any]) -> str | None:
+    for name, values in data.items():
+        if not _is_finite(values):
+            return f"{_begin(_when(net), 'data')} are not finite: {name} holds NaN or inf."
+    return None
+
+
 _ADVICE = "A smaller lr, or data and targets of smaller numbers, may prevent it."
+
+
+def _when(net: NeuralNet) -> str:
+    epoch = len(getattr(net, "history_", []) or [])
+    return f"In epoch {epoch} " if epoch else ""
 
 
 def _begin(when: str, what: str) -> str:
@@ -96,8 +126,12 @@ def _largest(values: Any) -> float:
 
 
 def _is_finite(values: Any) -> bool:
-    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    for leaf in tree_leaves(values):
+        if isinstance(leaf, torch.Tensor) and not bool(torch.isfinite(leaf).all()):
+            return False
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            return False
+    return True
 
 
 def _listed(names: list[str]) -> str:

@@ -15,20 +15,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
+from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.randomness import random_source, seeded
-from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, prepare
+from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder
 from skbgmd.wrapping import copied, deep_copies, wrapped
 
 #: Samples that are predicted at once.
 PREDICTED_AT_ONCE = 1024
-#: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
-TOL = 1e-4
 #: What parameters may be handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
@@ -123,7 +122,7 @@ PARAMETERS = """
     feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
     net_ : NeuralNet
-        The trained skorch net.
+        The trained skorch net, of which the next four are.
     module_ : Module
         The trained network.
     history_ : skorch.history.History
@@ -161,10 +160,10 @@ class BlockGMDBase(BaseEstimator):
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = None,
-        rejection: float | None = 10.0,
+        huber: float | None = HUBER_OF_NUMBERS,
+        rejection: float | None = REJECTION,
         mixing: str | None = None,
-        aggregator: str | Aggregator = "block_geometric_median",
+        aggregator: str | Aggregator = DEFAULT,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,
@@ -252,17 +251,15 @@ class BlockGMDBase(BaseEstimator):
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
         aggregator = get_aggregator(self.aggregator)
-        if self.aggregator == "block_geometric_median":
-            aggregator = BlockGeometricMedian(
+        if isinstance(self.aggregator, str) and self.aggregator == DEFAULT:
+            aggregator = default_rule(
+                huber=self.huber,
+                of_samples=of_samples,
                 beta=self.beta,
                 selection=self.selection,
                 block=self.block,
-                complement="weighted" if self.memory is None else "memory",
-                memory_rule=self.memory or "weighted",
-                huber=self.huber if of_samples else None,
+                memory=self.memory,
                 rejection=self.rejection,
-                ties="huber" if of_samples else "median",
-                tol=TOL,
                 random_state=seed,
             )
         if self.mixing is None or isinstance(aggregator, Mean):
@@ -348,7 +345,7 @@ class BlockGMDBase(BaseEstimator):
             net.initialize()
         if epochs is not None:
             net.set_params(max_epochs=epochs)
-        samples = in_dtype_of(net.module_, samples)
+        samples = in_dtype_of(network_of(net), samples)
         if self.module is not None:
             samples = self._suited(net, samples)
         return net.partial_fit(samples.dataset_of(net), samples.y)
@@ -413,10 +410,15 @@ class BlockGMDBase(BaseEstimator):
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
             "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
             "iterator_valid__apart": True,
+            **self._own_settings(),
         }
         if self._can_fuse(routed):
             settings["optimizer__fused"] = True
         return self._kind_of_net()(module, **{**settings, **robust, **routed})
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Settings of the net that not all estimators have."""
+        return {}
 
     def _kind_of_net(self) -> Any:
         return self._net_class
@@ -444,17 +446,38 @@ class BlockGMDBase(BaseEstimator):
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
-        self.module_ = net.module_
-        self.history_ = net.history
-        # One that was interrupted has no count.
-        epochs = [epoch for epoch in net.history if "train_batch_count" in epoch]
-        self.loss_curve_, self.n_iter_ = [_training_loss(epoch) for epoch in epochs], len(epochs)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
         return self
 
+    # What is the net's: a copy of the estimator, or one that is saved and loaded, has one of each.
+
+    @property
+    def module_(self) -> Any:
+        """The trained network."""
+        return network_of(self.net_)
+
+    @property
+    def history_(self) -> Any:
+        """The history of the trained net."""
+        return self.net_.history
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Training loss of each epoch."""
+        return [_training_loss(epoch) for epoch in self._epochs()]
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        return len(self._epochs())
+
+    def _epochs(self) -> list[Any]:
+        # One that was interrupted has no count.
+        return [epoch for epoch in self.net_.history if "train_batch_count" in epoch]
+
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
-        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), self.module_)
+        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
         result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,12 +16,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd.aggregators import Aggregator
+from skbgmd.defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
+from skbgmd.losses import check_probabilities
 from skbgmd.median import lower_weighted_median
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.samples import Samples, check_weights
 from skbgmd.wrapping import robust_class
+
+#: Samples that a regressor has seen before the scale of its targets stays, and that it keeps until then, at most.
+SETTLED, KEPT = 32, 1024
 
 
 class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
@@ -34,7 +39,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             huber="2.0",
             criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, as in scikit-learn.
+        Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
+    predict_nonlinearity : callable, "auto" or None, default="auto"
+        As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
+        skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
@@ -81,14 +89,15 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = 2.0,
-        rejection: float | None = 10.0,
+        huber: float | None = HUBER_OF_CLASSES,
+        rejection: float | None = REJECTION,
         mixing: str | None = None,
-        aggregator: str | Aggregator = "block_geometric_median",
+        aggregator: str | Aggregator = DEFAULT,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,
         class_weight: Any = None,
+        predict_nonlinearity: Any = "auto",
         train_split: Any = None,
         callbacks: Any = None,
         warm_start: bool = False,
@@ -130,6 +139,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             **module__kwargs,
         )
         self.class_weight = class_weight
+        self.predict_nonlinearity = predict_nonlinearity
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -211,7 +221,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.class_weight is None:
             return weight
         # Not of this batch's classes only, which may be fewer.
-        given = compute_class_weight(self.class_weight, classes=classes, y=y)
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            given = _balanced(np.searchsorted(classes, y), weight, len(classes))
+        else:
+            given = compute_class_weight(self.class_weight, classes=classes, y=y)
         of_class: NDArray[np.float64] = given[np.searchsorted(classes, y)]
         if not (np.isfinite(of_class).all() and (of_class >= 0.0).all()):
             raise ValueError(f"class_weight must be finite and not negative; found {self.class_weight}.")
@@ -251,22 +264,34 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
         return issubclass(kind, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
 
+    def _check_parts(self) -> None:
+        super()._check_parts()
+        given = self.predict_nonlinearity
+        if not (given is None or callable(given) or (isinstance(given, str) and given == "auto")):
+            raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"predict_nonlinearity": self.predict_nonlinearity}
+
     def _kind_of_net(self) -> Any:
         return robust_class(NeuralNetBinaryClassifier) if self._is_binary() else self._net_class
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         predicted, n = net.predict_proba(self._some(samples)), len(self.classes_)
+        if isinstance(net, NeuralNetBinaryClassifier) and predicted.ndim == 1:
+            raise ValueError(
+                f"predict_nonlinearity must make two probabilities of a number, shape (n_samples, 2), for the "
+                f"criterion {type(net._criterion()).__name__}; found shape (n_samples) with "
+                f"{net.predict_nonlinearity!r}."
+            )
         if predicted.shape[1:] != (n,):
             raise ValueError(
                 f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
                 f"{_shape(predicted.shape[1:])}."
             )
         takes_logarithms = type(net).get_loss is NeuralNetClassifier.get_loss
-        if takes_logarithms and isinstance(net.criterion_, torch.nn.NLLLoss) and (predicted < 0.0).any():
-            raise ValueError(
-                "module must give probabilities for the criterion NLLLoss, of which skorch takes the logarithms; found "
-                "negative numbers. End it with Softmax rather than LogSoftmax, or give logits to CrossEntropyLoss."
-            )
+        if takes_logarithms and isinstance(net._criterion(), torch.nn.NLLLoss):
+            check_probabilities(predicted)
         return samples
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
@@ -280,8 +305,26 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            What the network gives isn't known to be probabilities: the criterion is of your own.
         """
-        return self._forward(X, "predict_proba")
+        probabilities = self._forward(X, "predict_proba")
+        totals = probabilities.sum(axis=1, dtype=np.float64)
+        rounding = 2e-2 if probabilities.dtype == np.float16 else 1e-3
+        # One that isn't a number is for others to be told of.
+        wrong = (probabilities < 0.0).any(axis=1) | (np.abs(totals - 1.0) > rounding)
+        if wrong.any():
+            raise ValueError(
+                f"predict_nonlinearity must make probabilities of what the module gives for the criterion "
+                f"{type(self.net_._criterion()).__name__}; found {probabilities[wrong][0]} with "
+                f"{self.net_.predict_nonlinearity!r}. Give a function, such as a softmax, to the estimator, or to the "
+                f"skorch net that is its module; or end the module with Softmax, if the criterion is of "
+                f"probabilities."
+            )
+        return probabilities
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Logarithms of :meth:`predict_proba`."""
@@ -291,8 +334,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable labels, (n_samples,)."""
-        probabilities = self.predict_proba(X)
-        labels: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
+        # Those with the largest number, probabilities or not.
+        numbers = self._forward(X, "predict_proba")
+        labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
         return labels
 
 
@@ -326,6 +370,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     _center: NDArray[np.float64]
     _scale: NDArray[np.float64]
+    # None: center and scale stay as they are.
+    _provisional: _Provisional | None = None
     _one_column: bool
     _net_class = RobustNeuralNetRegressor
     _default_criterion = torch.nn.SmoothL1Loss
@@ -368,7 +414,11 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Train for one more epoch, on these samples; targets are scaled as in the first call.
+        """Train for one more epoch, on these samples.
+
+        Targets are scaled as those of the first calls, of 32 samples and more, that differ. Until there are so many the
+        samples are kept, of earlier calls the last 1,024 at most. Whenever their number has doubled the network is
+        trained anew on all of them, with a scale of all: as it would have been, had that been known from the first.
 
         Parameters
         ----------
@@ -389,11 +439,22 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if going_on and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        center, scale = (self._center, self._scale) if going_on else _location_and_scale(columns, weight)
+        passes = self._source().max_epochs if epochs is None else epochs
+        part = _Part(X, columns, weight, groups, passes)
+        before = self._provisional if going_on else _Provisional()
+        after = None if before is None else before.after(part, is_whole=epochs is None)
+        if after is not None and after.is_due:
+            net, trained = None, after.parts
+            center, scale = _location_and_scale(*after.targets())
+        else:
+            net, trained = self.net_, (part,)
+            center, scale = self._center, self._scale
         encode = partial(_scaled, center=center, scale=scale)
-        samples = self._samples(X, encode(columns), weight, groups)
-        net = self._train(self.net_ if going_on else None, samples, columns.shape[1], epochs, encode)
+        for some in trained:
+            samples = self._samples(some.X, encode(some.y), some.weight, some.groups)
+            net = self._train(net, samples, columns.shape[1], some.epochs, encode)
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
+        self._provisional = None if after is None or after.is_settled else after.stored()
         return self._keep(net, samples)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
@@ -401,7 +462,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if found == () and n == 1:
             return replace(samples, y=samples.y[:, 0])
         # A loss of the user's own may compare other numbers with the targets than one for each.
-        if isinstance(net.criterion_, PLAIN_LOSSES) and found != (n,):
+        if isinstance(net._criterion(), PLAIN_LOSSES) and found != (n,):
             raise ValueError(
                 f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
             )
@@ -423,6 +484,75 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         return targets[:, 0] if self._one_column else targets
 
 
+class _Part(NamedTuple):
+    """What one call of a regressor was given: checked data, targets (n, k), and how many epochs to train."""
+
+    X: NDArray[Any]
+    y: NDArray[np.float64]
+    weight: NDArray[np.float64] | None
+    groups: Any
+    epochs: int
+
+    def shares(self) -> NDArray[np.float64]:
+        """Weights of the samples, one where they have none."""
+        return np.ones(len(self.y)) if self.weight is None else self.weight
+
+    def copied(self, start: int) -> _Part:
+        """A copy, from a sample on."""
+        weight, groups = (None if values is None else np.array(values)[start:] for values in (self.weight, self.groups))
+        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, self.epochs)
+
+
+class _Provisional(NamedTuple):
+    """What a regressor was given so far, while that is too little to scale targets by.
+
+    Attributes
+    ----------
+    parts : tuple of _Part
+        The last of it.
+    seen, used : int
+        Samples so far, and those that the scale is of.
+    is_spread : ndarray of shape (k,), bool
+        Which targets differ.
+    is_due, is_settled : bool
+        Whether the scale is to be estimated now, and whether it is to stay.
+    """
+
+    parts: tuple[_Part, ...] = ()
+    seen: int = 0
+    used: int = 0
+    is_spread: NDArray[np.bool_] = np.zeros(1, dtype=bool)
+    is_due: bool = True
+    is_settled: bool = False
+
+    def after(self, part: _Part, *, is_whole: bool) -> _Provisional:
+        """What there is with one part more; ``is_whole`` where more isn't to be expected."""
+        kept, n = [part], 0
+        for earlier in reversed(self.parts):
+            n += len(earlier.y)
+            if n > KEPT:
+                break
+            kept.insert(0, earlier)
+        parts = tuple(kept)
+        seen = self.seen + int((part.shares() > 0.0).sum())
+        y, weight = _Provisional(parts).targets()
+        is_spread = self.is_spread | (np.ptp(y[weight > 0.0], axis=0) > 0.0)
+        # Of several targets one may be the same for good.
+        enough = 1 if is_whole else SETTLED if is_spread.all() else 8 * SETTLED
+        is_settled = bool(is_spread.any()) and seen >= enough
+        is_new = bool((is_spread & ~self.is_spread).any())
+        is_due = is_settled or is_new or seen >= 2 * self.used
+        return _Provisional(parts, seen, seen if is_due else self.used, is_spread, is_due, is_settled)
+
+    def stored(self) -> _Provisional:
+        """The same with copies, as arrays are the caller's to change; of a single part as much as is kept."""
+        return self._replace(parts=tuple(part.copied(-KEPT) for part in self.parts))
+
+    def targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Targets (n, k) of the parts, and their weights (n,)."""
+        return np.concatenate([part.y for part in self.parts]), np.concatenate([part.shares() for part in self.parts])
+
+
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
     """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
     unknown = np.setdiff1d(y, classes)
@@ -430,6 +560,17 @@ def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]
         raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")
     codes = np.searchsorted(classes, y)
     return codes.astype(np.float64) if binary else codes
+
+
+def _balanced(codes: NDArray[np.intp], weight: NDArray[np.float64] | None, n_classes: int) -> NDArray[np.float64]:
+    """Weights under which all classes (n_classes,) have the same, that of the samples on the whole; 0 for one without.
+
+    As scikit-learn's newer versions have it; older ones don't look at the weights.
+    """
+    totals = np.bincount(codes, weights=weight, minlength=n_classes).astype(np.float64)
+    found = totals > 0.0
+    result: NDArray[np.float64] = np.where(found, totals.sum() / (found.sum() * np.where(found, totals, 1.0)), 0.0)
+    return result
 
 
 def _scaled(y: NDArray[Any], center: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,22 +17,27 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from sklearn.base import is_classifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import unpack_data
+from skorch.dataset import get_len, unpack_data
+from skorch.hf import AccelerateMixin
 from skorch.utils import is_dataset, multi_indexing
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
+from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples, source
-from skbgmd.divergence import explanation
+from skbgmd.defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
+from skbgmd.divergence import diverged, explanation
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import is_registered, rule_of
-from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
-from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
+from skbgmd.groups import group_slices, group_sums, group_weights, is_sorted, loss_shares, pieces, sample_classes
+from skbgmd.losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
+    KNOWN_WAYS,
     OnePassCheck,
     exact_sum,
     group_rows,
@@ -55,10 +60,14 @@ _PARAMETERS = """
         As in skorch.
     aggregator : str or Aggregator, default="block_geometric_median"
         What makes one gradient of the groups' gradients: a key of :data:`skbgmd.aggregators.AGGREGATORS`, or an
-        aggregator.
+        aggregator. "block_geometric_median" is the rule of :class:`skbgmd.BlockGMDClassifier` and
+        :class:`skbgmd.BlockGMDRegressor` with their defaults: all coordinates, ``rejection=10.0``, and for classes and
+        groups of one ``huber=2.0``.
     group_size : int or None, default=8
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
-        be, of sizes as equal as can be. None: the whole batch is one group, which is plain training.
+        be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
+        classes, the default loader deals the samples of each class out to all groups of a batch, unless
+        ``iterator_train__stratify=None``.
     local_steps : int, default=1
         Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
         row is then the way it went, divided by the learning rate.
@@ -86,13 +95,22 @@ class _RobustTraining(NeuralNet):
     _no_one_pass_ = False
     _check_: OnePassCheck | None = None
     _has_places_ = True
+    # Whether samples are dealt out to groups, which is for batches to train on; whether a robust step was ever taken;
+    # whether the next batch is the first of a training.
+    _deals_ = False
+    _has_stepped_ = False
+    _is_first_batch_ = False
+    # Of a training: groups and samples of the largest batch so far, and whether that was told of.
+    _most_groups_ = 0
+    _most_samples_ = 0
+    _is_told_ = False
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
     def __init__(
         self,
         module: Any,
         *args: Any,
-        aggregator: str | Aggregator = "block_geometric_median",
+        aggregator: str | Aggregator = DEFAULT,
         group_size: int | None = 8,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -102,6 +120,7 @@ class _RobustTraining(NeuralNet):
         iterator_valid: Any = ArrayLoader,
         **kwargs: Any,
     ) -> None:
+        _refuse_other_steps(type(self))
         super().__init__(module, *args, iterator_train=iterator_train, iterator_valid=iterator_valid, **kwargs)
         self.aggregator = aggregator
         self.group_size = group_size
@@ -116,7 +135,7 @@ class _RobustTraining(NeuralNet):
         super().set_params(**{name: value for name, value in kwargs.items() if name not in nested})
         for name in sorted(nested):
             head, _, tail = name.partition("__")
-            part = get_aggregator(self.aggregator) if head == "aggregator" else self.gradient_corruption
+            part = self._rule() if head == "aggregator" else self.gradient_corruption
             if not hasattr(part, "set_params"):
                 raise ValueError(f"{head} must have parameters for {name!r} to be set; found {part!r}.")
             setattr(self, head, part.set_params(**{tail: kwargs[name]}))
@@ -132,10 +151,44 @@ class _RobustTraining(NeuralNet):
     def initialize(self) -> Any:
         self._check_parameters()
         super().initialize()
-        self._initialize_aggregator()
+        if type(self).get_loss in KNOWN_WAYS and not hasattr(self, "criterion_"):
+            raise ValueError(
+                f"initialize_criterion must set criterion_, which skorch's get_loss is of, or get_loss must be the "
+                f"net's own; found {self._criteria}."
+            )
+        self._initialize_aggregator(self._rule())
         self._gradients_: GradientMatrix | None = None
         self._trust_: NDArray[np.float64] | None = None
         return self
+
+    def check_data(self, X: Any, y: Any = None) -> None:
+        needs = isinstance(self, (NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor))
+        # skorch asks this of its default loader only.
+        if needs and y is None and not is_dataset(X) and self.iterator_train is ArrayLoader:
+            raise ValueError(
+                "No y-values are given (y=None). y must be given, or a Dataset that has it as X, or a loader of your "
+                "own that makes it as iterator_train."
+            )
+        super().check_data(X, y)
+
+    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
+        # In predictions samples keep their order; to a mean it doesn't matter.
+        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._learns_classes()
+        try:
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
+        except (RuntimeError, ValueError) as error:
+            # Losses and scores may refuse what diverged parameters predict, before these are looked at.
+            if not isinstance(error, NonFiniteRowsError):
+                self._refuse_divergence(X, y)
+            raise
+        finally:
+            self._deals_ = False
+
+    def get_params_for(self, prefix: str) -> dict[str, Any]:
+        params: dict[str, Any] = super().get_params_for(prefix)
+        if prefix == "iterator_train" and self._deals_:
+            params.setdefault("stratify", self.group_size)
+        return params
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
         train, valid = super().get_split_datasets(X, y, **fit_params)
@@ -164,11 +217,33 @@ class _RobustTraining(NeuralNet):
         self._no_one_pass_, self._check_ = False, None
         return super().initialize_module()
 
-    def _initialize_aggregator(self) -> None:
-        # A copy: changing the parameter in the middle of a training must be noticed.
-        aggregator = copy.deepcopy(get_aggregator(self.aggregator))
+    def _initialize_aggregator(self, aggregator: Aggregator) -> None:
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        self.aggregator_ = StatefulAggregator(aggregator, seed)
+        # A copy: changing the parameter in the middle of a training must be noticed.
+        self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed)
+
+    def _rule(self, X: Any = None) -> Aggregator:
+        """What ``aggregator`` stands for in a training on X."""
+        if not (isinstance(self.aggregator, str) and self.aggregator == DEFAULT):
+            return get_aggregator(self.aggregator)
+        by_clients = is_dataset(X) and "clients" in known_of_samples(X)
+        return default_rule(
+            huber=HUBER_OF_CLASSES if self._learns_classes() else HUBER_OF_NUMBERS,
+            of_samples=self.group_size == 1 and self.local_steps == 1 and not by_clients,
+        )
+
+    def _learns_classes(self) -> bool:
+        return is_classifier(self) or isinstance(self._criterion(), (nn.CrossEntropyLoss, nn.NLLLoss))
+
+    def _compares_groups(self) -> bool:
+        """Whether batches are to be split into groups for a rule that can tell them apart."""
+        return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
+
+    def _criterion(self) -> Any:
+        """The one loss, whatever its name; None where there are several, or none yet."""
+        if hasattr(self, "criterion_"):
+            return self.criterion_
+        return getattr(self, f"{self._criteria[0]}_", None) if len(self._criteria) == 1 else None
 
     def _check_parameters(self) -> None:
         if self.group_size is not None:
@@ -186,12 +261,19 @@ class _RobustTraining(NeuralNet):
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         super().on_train_begin(net, X=X, y=y, **kwargs)
+        if not hasattr(self, "aggregator_"):
+            raise TypeError(
+                f"initialize must be that of the robust net; found {type(self).__name__}, of which a class in front of "
+                f"it doesn't call super().initialize()."
+            )
         self._check_parameters()
-        aggregator = get_aggregator(self.aggregator)
+        self._has_stepped_, self._is_first_batch_ = False, True
+        self._most_groups_, self._most_samples_, self._is_told_ = 0, 0, False
+        aggregator = self._rule(X)
         if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
             aggregator
         ) is not type(self.aggregator_.aggregator):
-            self._initialize_aggregator()
+            self._initialize_aggregator(aggregator)
         self._trust_ = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
@@ -201,13 +283,67 @@ class _RobustTraining(NeuralNet):
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         super().on_batch_end(net, batch=batch, training=training, **kwargs)
         if training:
+            self._check_step()
             self.aggregator_.commit()
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, training: bool = False, **kwargs: Any) -> None:
+        # Before the optimizer takes the gradients.
+        super().on_grad_computed(net, named_parameters, training=training, **kwargs)
+        if training:
+            self._check_step()
+
+    def _check_step(self) -> None:
+        if self._has_stepped_:
+            return
+        order = type(self).__mro__
+        in_front = order[: order.index(_RobustTraining)]
+        steps = [f"{kind.__name__}.{name}" for kind in in_front for name in _STEPS if name in vars(kind)]
+        raise TypeError(
+            f"The training step must be the robust net's: gradients would be plain ones; found one that doesn't call "
+            f"super().train_step_single: {', '.join(steps)}."
+        )
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         for name in sorted({name for record in self._records_ for name in record}):
             values = [record[name] for record in self._records_ if name in record]
             self.history.record(name, sum(values) if name == "aggregation_time" else sum(values) / len(values))
+        losses = [batch.get("train_loss", 0.0) for batch in self.history[-1]["batches"]]
+        if not np.isfinite(losses).all():
+            self._refuse_divergence(kwargs.get("dataset_train"))
+        self._warn_of_one_group()
         super().on_epoch_end(net, **kwargs)
+
+    def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
+        """Train on, as in skorch; an error where the parameters are not finite afterwards."""
+        super().partial_fit(X, y, classes=classes, **fit_params)
+        # A callback may have loaded others in the end.
+        self._refuse_divergence(X, y)
+        return self
+
+    def _refuse_divergence(self, X: Any, y: Any = None) -> None:
+        """Refuse parameters that aren't finite: a plain step has no rows that would tell, nor has the last step."""
+        parameters = (parameter for _, parameter in self.get_all_learnable_params())
+        held = source(X)
+        data = {"X": getattr(held, "X", X), "y": getattr(held, "y", y)}
+        reason = diverged(self, [each for each in parameters if each.requires_grad and not is_lazy(each)], data)
+        if reason is not None:
+            raise NonFiniteRowsError(f"The network's parameters must stay finite. {reason}")
+
+    def _warn_of_one_group(self) -> None:
+        """Warn, once a training, where no batch had groups to be compared."""
+        if self._most_groups_ != 1 or self._is_told_ or not self._compares_groups():
+            return
+        if self._has_clients_:
+            found = "found one client, so that there was nothing to compare: this is plain training."
+            warnings.warn(f"clients, groups in an estimator's fit, must be several; {found}", stacklevel=2)
+        elif self.group_size != 1:
+            warnings.warn(
+                f"group_size must be smaller than the batches, for a rule to have groups to compare; found "
+                f"group_size={self.group_size} and no batch of more than {self._most_samples_} samples, with "
+                f"batch_size={self.batch_size}: this is plain training. Take smaller groups, or group_size=None.",
+                stacklevel=2,
+            )
+        self._is_told_ = True
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
@@ -225,30 +361,65 @@ class _RobustTraining(NeuralNet):
             ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
         """
         slices = group_slices(batch, self.group_size)
+        self._has_stepped_, self._has_clients_ = True, getattr(batch, "slices", None) is not None
+        self._most_groups_ = max(self._most_groups_, len(slices))
+        self._most_samples_ = max(self._most_samples_, slices[-1].stop)
         weight = getattr(batch, "weight", None)
         if len(slices) == 1 and weight is None and self.local_steps == 1 and self.gradient_corruption is None:
             self._remember_trust(batch, slices, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
+            self._look_at(batch, step["y_pred"])
             return step
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
         weights = group_weights(slices, weight)
-        divisor = None if self._sums_losses() else mean_weight(self.criterion_, unpack_data(batch)[1], weight)
+        divisor = None if self._sums_losses() else mean_weight(self._criterion(), unpack_data(batch)[1], weight)
         collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
         if collected is None:
             collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
-        losses, predictions = collected.losses, collected.predictions
-        binary = isinstance(self.criterion_, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+        rows, losses, predictions = collected
+        self._look_at(batch, predictions)
+        binary = isinstance(self._criterion(), (nn.BCELoss, nn.BCEWithLogitsLoss))
         try:
-            aggregate = self._aggregate(collected.rows, weights, sample_classes(batch, slices, binary=binary))
+            aggregate = self._aggregate(rows, weights, sample_classes(batch, slices, binary=binary))
         except NonFiniteRowsError as error:
-            reason = explanation(self, batch, collected.rows, gradients.parameters, losses, predictions)
+            reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(weights.sum()) if self._sums_losses() else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
         return {"loss": factor * weighted_mean(losses, weights), "y_pred": predictions}
+
+    def _look_at(self, batch: Any, predicted: Any) -> None:
+        """See what is likely to be a mistake in the first batch of a training."""
+        if not self._is_first_batch_:
+            return
+        self._is_first_batch_ = False
+        predicted = predicted[0] if isinstance(predicted, tuple) else predicted
+        takes_logarithms = type(self).get_loss is NeuralNetClassifier.get_loss
+        if takes_logarithms and isinstance(self._criterion(), nn.NLLLoss):
+            check_probabilities(predicted)
+        found = complaint(self._criterion(), predicted) if type(self).get_loss in KNOWN_WAYS else None
+        if found is not None:
+            warnings.warn(found, stacklevel=2)
+        size = self.group_size or 1
+        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._learns_classes()
+        if is_told_apart and is_sorted(unpack_data(batch)[1], size):
+            warnings.warn(
+                "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
+                "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
+                "that takes whole batches of arrays deals them out.",
+                stacklevel=2,
+            )
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
+        predicted = super().infer(x, **fit_params)
+        if not isinstance(predicted, tuple):
+            return _of_samples(predicted, x)
+        first = _of_samples(predicted[0], x)
+        return predicted if first is predicted[0] else (first, *predicted[1:])
 
     def _one_pass(
         self,
@@ -268,7 +439,7 @@ class _RobustTraining(NeuralNet):
                 return None
             with tape:
                 predicted = self.infer(X, **fit_params)
-            with reduction(self.criterion_, "none"):
+            with reduction(self._criterion(), "none"):
                 each = self.get_loss(predicted, y, X=X, training=True)
             refuse_broadcasting(each, predicted, y)
             each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
@@ -283,7 +454,7 @@ class _RobustTraining(NeuralNet):
         except GhostError as error:
             if self.gradients == "one_pass":
                 raise
-            if any(is_registered(rule_of(layer)) for layer in self.module_.modules()):
+            if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
                 warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
             elif check.n_unseen > 0:
                 warnings.warn(
@@ -309,6 +480,8 @@ class _RobustTraining(NeuralNet):
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
             return None
+        if not hasattr(self, "module_"):
+            raise refusal("the net's module isn't module_")
         tape = Tape(self.module_, gradients.parameters)
         if self.gradients == "auto" and not is_cheaper(tape, slices):
             return None
@@ -328,7 +501,8 @@ class _RobustTraining(NeuralNet):
     ) -> Collected:
         """Rows of a forward and backward pass for each group."""
         if slices.shortest < 2 * self.local_steps:
-            _refuse_batch_norm(self.module_)
+            for module in self._networks():
+                _refuse_batch_norm(module)
         matrix = gradients.rows(len(slices))
         losses, norms, predictions = self._fill(gradients, matrix, batch, slices, divisor, fit_params)
         lengths = norms.cpu().numpy().astype(np.float64)
@@ -383,9 +557,9 @@ class _RobustTraining(NeuralNet):
         if weight is None and divisor is None:
             loss: torch.Tensor = self.get_loss(predicted, yi, X=Xi, training=True)
             return loss / (part.stop - part.start) if self._sums_losses() else loss
-        with reduction(self.criterion_, "none"):
+        with reduction(self._criterion(), "none"):
             losses = self.get_loss(predicted, yi, X=Xi, training=True)
-        each = of_samples(losses, summed=self._sums_losses())
+        each = of_samples(losses, part.stop - part.start, summed=self._sums_losses())
         each = each if divisor is None else each / divisor.to(each)
         if weight is None:
             return each.mean()
@@ -459,10 +633,13 @@ class _RobustTraining(NeuralNet):
         return held
 
     def _learning_rate(self) -> float:
-        return float(self.optimizer_.param_groups[0]["lr"])
+        return float(getattr(self, f"{self._optimizers[0]}_").param_groups[0]["lr"])
+
+    def _networks(self) -> list[nn.Module]:
+        return [getattr(self, f"{name}_") for name in self._modules]
 
     def _sums_losses(self) -> bool:
-        return getattr(self.criterion_, "reduction", "mean") == "sum"
+        return getattr(self._criterion(), "reduction", "mean") == "sum"
 
 
 class RobustNeuralNet(_RobustTraining):  # noqa: D101
@@ -507,9 +684,47 @@ class Collected(NamedTuple):
     predictions: Any
 
 
+#: What skorch calls to take a step.
+_STEPS = ("train_step", "train_step_single")
+
+
+def _refuse_other_steps(kind: type) -> None:
+    """Refuse nets with a training step besides the robust one, which would take its place or be lost.
+
+    Raises
+    ------
+    TypeError
+        There is one behind the robust step, or accelerate's.
+    """
+    if issubclass(kind, AccelerateMixin):
+        raise TypeError(
+            f"A robust net must take its gradients itself, a row for each group, which accelerate's training step "
+            f"doesn't; found {kind.__name__}, which has skorch's AccelerateMixin."
+        )
+    order = kind.__mro__
+    for position, base in enumerate(order):
+        of_skorch = base in NeuralNet.__mro__ or position < order.index(_RobustTraining) or base is _RobustTraining
+        steps = _STEPS if position > order.index(NeuralNet) else _STEPS[1:]
+        found = [] if of_skorch else [name for name in steps if name in vars(base)]
+        if found:
+            raise TypeError(
+                f"A net to be made robust must have skorch's own training step, which the robust step replaces; found "
+                f"{base.__name__}.{found[0]}. Put what it does to the loss into get_loss, or override the step of the "
+                f"robust net and call super().train_step_single."
+            )
+
+
+def _of_samples(predicted: Any, X: Any) -> Any:
+    """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
+    if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
+        return predicted
+    known = isinstance(X, (torch.Tensor, np.ndarray, dict, list, tuple))
+    return predicted[None] if known and get_len(X) == 1 else predicted
+
+
 def _refuse_batch_norm(module: torch.nn.Module) -> None:
     for name, layer in module.named_modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm) and layer.training:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
             raise ValueError(
                 f"Groups must have at least two samples to pass through batch normalization; found a group of one and "
                 f"the layer {name!r}. Raise group_size, or use torch.nn.GroupNorm or LayerNorm."

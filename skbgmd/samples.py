@@ -152,6 +152,15 @@ def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
     return np.dtype(np.float64 if torch.float64 in found else np.float32)
 
 
+def network_of(net: NeuralNet) -> torch.nn.Module:
+    """The module of a net that is initialized, whatever its name; all as one where none of several is ``module_``."""
+    if hasattr(net, "module_"):
+        network: torch.nn.Module = net.module_
+        return network
+    modules: list[torch.nn.Module] = [getattr(net, f"{name}_") for name in net._modules]
+    return modules[0] if len(modules) == 1 else torch.nn.ModuleList(modules)
+
+
 def in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
     """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
     y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)

@@ -37,8 +37,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        Neither or both of the two are given, one is out of its range, or nothing is known of the samples, because
-        the aggregator doesn't weigh rows.
+        Neither or both of the two are given, one is out of its range, or nothing is known of the samples: the
+        aggregator doesn't weigh rows, or trusted all alike, as a mean does, and any rule of a single group.
 
     Notes
     -----
@@ -74,6 +74,13 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
             raise ValueError(f"n_suspects must be at most the number of samples, {len(trust)}; found {n}.")
+    # All that there are is no choice.
+    if n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
+        raise ValueError(
+            f"sample_trust_ must differ for samples to be suspects; found {trust[known[0]]:g} for all {len(known)} "
+            f"that it is known of: the aggregator trusts all alike, or had nothing to compare, as in plain training, "
+            f"with one group in each batch."
+        )
     order = np.argsort(trust[known], kind="stable")
     suspects: NDArray[np.int64] = known[order[:n]].astype(np.int64)
     return suspects

@@ -22,7 +22,35 @@ def robust_class(base: Any) -> Any:
     """A subclass of a skorch net's class with the robust training step; the class itself if it has that already."""
     if issubclass(base, _RobustTraining):
         return base
-    return type(f"Robust{base.__name__}", (_RobustTraining, base), {"__reduce__": _reduce, "__module__": __name__})
+    return type(_robust_name(base), (_RobustTraining, base), {"__reduce__": _reduce, "__module__": __name__})
+
+
+def __getattr__(name: str) -> Any:
+    """A class that :func:`robust_class` makes, by its name, for those who save it by that: pickle and skops.
+
+    Raises
+    ------
+    AttributeError
+        No skorch net's class, of those that were imported, has such a name, or several have.
+    """
+    bases = [] if name.startswith("__") else [base for base in _nets(NeuralNet) if _robust_name(base) == name]
+    if len(bases) != 1:
+        found = "none; import the module that defines it first" if not bases else f"{len(bases)}: {bases}"
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}: a class of nets must have that name without 'Robust'; "
+            f"found {found}."
+        )
+    return robust_class(bases[0])
+
+
+def _robust_name(base: Any) -> str:
+    return f"Robust{base.__name__}"
+
+
+def _nets(base: Any) -> list[Any]:
+    """A class of nets and those derived from it, without those that have the robust step."""
+    derived = [net for kind in base.__subclasses__() if not issubclass(kind, _RobustTraining) for net in _nets(kind)]
+    return list(dict.fromkeys([base, *derived]))
 
 
 def deep_copies(parts: dict[str, Any]) -> dict[str, Any]:

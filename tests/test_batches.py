@@ -156,3 +156,25 @@ def test_arrays_with_negative_strides(rng):
     batch = next(iter(ArrayLoader(Dataset(X, np.arange(6)[::-1]), batch_size=4)))
     np.testing.assert_array_equal(batch[0], X[:4])
     assert batch[1].tolist() == [5, 4, 3, 2]
+
+
+@pytest.mark.parametrize("kind", ["whole", "subset", "tensors", "transformed"])
+def test_classes_are_dealt_out_whatever_the_dataset(kind):
+    X, y = np.arange(24.0)[:, None], np.repeat([0, 1, 2], 8)
+    dataset = Dataset(X, y)
+    if kind == "subset":
+        dataset = Subset(Dataset(np.repeat(X, 2, axis=0), np.repeat(y, 2)), np.arange(0, 48, 2))
+    if kind == "tensors":
+        dataset = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    if kind == "transformed":
+        dataset = type("Other", (Dataset,), {"transform": lambda self, X, y: Dataset.transform(self, X, y)})(X, y)
+    for targets in ArrayLoader(dataset, batch_size=24, stratify=6):
+        assert [sorted(part.tolist()) for part in targets[1].view(4, 6)] == [[0, 0, 1, 1, 2, 2]] * 4
+
+
+@pytest.mark.parametrize("y", [np.linspace(0.0, 1.0, 8), np.zeros((8, 2), dtype=int), None, np.full(8, np.nan)])
+def test_other_targets_are_not_dealt_out(y):
+    seen = [batch.positions.tolist() for batch in ArrayLoader(Dataset(np.zeros((8, 1)), y), batch_size=8, stratify=2)]
+    assert seen == [list(range(8))]
+    halves = ArrayLoader(Dataset(np.zeros((8, 1)), np.repeat([0.0, 1.0], 4)[:, None]), batch_size=8, stratify=2)
+    assert [batch.positions.tolist() for batch in halves] == [[0, 4, 1, 5, 2, 6, 3, 7]]

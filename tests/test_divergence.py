@@ -109,6 +109,9 @@ def test_data(samples: Any, forked: None) -> None:
     net = RobustNeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, group_size=1, verbose=0)
     with pytest.raises(NonFiniteRowsError, match="In epoch 1 the data are not finite: X holds NaN or inf"):
         net.fit(X, y)
+    plain = RobustNeuralNetClassifier(nn.Linear(4, 2), criterion=nn.CrossEntropyLoss, group_size=None, verbose=0)
+    with pytest.raises(NonFiniteRowsError, match=r"In epoch \d+ the data are not finite: X holds NaN or inf"):
+        plain.fit(X, y)
     net.initialize()
     with pytest.raises(NonFiniteRowsError, match="The data are not finite: X holds NaN or inf"):
         net.train_step_single((torch.as_tensor(X), torch.as_tensor(y)))

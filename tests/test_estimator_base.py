@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from contextlib import nullcontext
 
 import joblib
 import numpy as np
@@ -486,3 +487,75 @@ def test_what_a_memory_kept_comes_to_layers_that_this_step_does_not_use(data, mo
     assert late
     assert all(late)
     assert not all(with_gradient for used, nonzero, with_gradient in seen if not used and not nonzero)
+
+
+class Renamed(NeuralNetClassifier):
+    """A net with other names for its module and its loss."""
+
+    def initialize_criterion(self):
+        self.loss_ = self.initialized_instance(self.criterion, self.get_params_for("criterion"))
+        return self
+
+    def initialize_module(self):
+        self.network_ = self.initialized_instance(self.module, self.get_params_for("module"))
+        return self
+
+    def infer(self, x, **fit_params):
+        return self.network_(x)
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return self.loss_(y_pred, y_true)
+
+
+@pytest.mark.parametrize("group_size", [1, 8, None])
+def test_nets_with_other_names_for_their_parts(data, group_size, forked):
+    X, y = data
+    net = Renamed(
+        torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, lr=0.5, train_split=None, max_epochs=20, verbose=0
+    )
+    model = quick(module=net, group_size=group_size).fit(X, y, sample_weight=np.arange(1.0, 161.0))
+    assert model.score(X, y) > 0.9
+    assert model.module_ is model.net_.network_
+    assert model.partial_fit(X, y).n_iter_ == 21
+
+
+@pytest.mark.parametrize("group_size", [1, 8, None])
+def test_losses_that_are_means_cannot_be_weighted(data, group_size, forked):
+    class Averages(torch.nn.CrossEntropyLoss):
+        def forward(self, predicted, target):
+            return torch.nn.functional.cross_entropy(predicted, target)
+
+    X, y = data
+    model = quick(module=torch.nn.Linear(4, 2), criterion=Averages, group_size=group_size)
+    match = "criterion must give a loss for each sample where its reduction is 'none', for sample_weight"
+    # A sample's mean is its loss.
+    expected = nullcontext() if group_size == 1 else pytest.raises(ValueError, match=match)
+    with expected:
+        model.fit(X, y, sample_weight=np.arange(1.0, 161.0))
+    model.set_params(class_weight={"no": 1.0, "yes": 3.0})
+    with expected:
+        model.fit(X, y)
+    with pytest.raises(ValueError, match=match):
+        model.fit(X, y, groups=np.arange(160) % 3)
+    model.set_params(class_weight=None).fit(X, y, groups=np.arange(160) % 3)
+
+
+def test_what_is_squashed_twice_is_told_of(data, forked):
+    X, y = data
+    module = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Softmax(dim=-1))
+    with pytest.warns(UserWarning, match="must give logits for the criterion CrossEntropyLoss"):
+        quick(module=module).fit(X, y)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid())
+    with pytest.warns(UserWarning, match="must give logits for the criterion BCEWithLogitsLoss"):
+        quick(module=module, criterion=torch.nn.BCEWithLogitsLoss).fit(X, y)
+
+
+class OwnStep(NeuralNetClassifier):
+    def train_step_single(self, batch, **fit_params):
+        return super().train_step_single(batch, **fit_params)
+
+
+def test_nets_with_a_step_of_their_own(data, forked):
+    net = OwnStep(torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, train_split=None, verbose=0)
+    with pytest.raises(TypeError, match=r"skorch's own training step.*found OwnStep\.train_step_single"):
+        quick(module=net).fit(*data)

@@ -580,3 +580,190 @@ def test_divergence_says_so(line):
     model = BlockGMDRegressor(max_epochs=50, optimizer=torch.optim.SGD, criterion=torch.nn.MSELoss, lr=1e20)
     with pytest.raises(NonFiniteRowsError, match=r"In epoch \d the loss MSELoss is not finite.* A smaller lr"):
         model.fit(*line)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_targets_that_come_bit_by_bit(line, chunk):
+    """The first ones may not tell how they are spread."""
+    X, y = line
+    y = 40.0 * y + 300.0
+    settings = {"lr": 0.02, "random_state": 0, "hidden_layer_sizes": (20,)}
+    model = BlockGMDRegressor(**settings)
+    for start in range(0, 200, chunk):
+        model.partial_fit(X[start : start + chunk], y[start : start + chunk])
+    whole = BlockGMDRegressor(**settings, max_epochs=1, batch_size=chunk).fit(X, y)
+    assert model.score(X, y) > min(0.95, whole.score(X, y)) - 0.02
+    assert model.n_iter_ == 200 // chunk
+    assert model._provisional is None
+    center = model._center
+    assert model.partial_fit(1e3 + X, 1e3 * y)._center is center
+
+
+@pytest.mark.parametrize("first", ["one", "equal", "fit", "two columns"])
+def test_first_targets_without_a_spread(line, first):
+    X, y = line
+    y = 40.0 * y + 300.0
+    y = np.stack([y, -1e4 * y], axis=1) if first == "two columns" else y
+    model = BlockGMDRegressor(lr=0.02, random_state=0, hidden_layer_sizes=(20,), max_epochs=3)
+    given = X[:40].copy(), np.full((40, *y.shape[1:]), 5.0)
+    if first == "one":
+        given = given[0][:1], y[:1]
+    (model.fit if first == "fit" else model.partial_fit)(*given)
+    assert model.predict(X[:3]) == pytest.approx(np.full((3, *y.shape[1:]), given[1][0]), abs=3.0)
+    given[0][:] = np.nan  # the caller's, to use again
+    model = pickle.loads(pickle.dumps(model))
+    for _ in range(60):
+        model.partial_fit(X, y)
+    assert model.score(X, y) > 0.98
+    assert model.n_iter_ == 60 + (3 if first == "fit" else 1)
+
+
+def test_what_is_kept_of_targets_without_a_spread(line):
+    X, y = line
+    many = np.repeat(X, 10, axis=0)
+    model = BlockGMDRegressor(max_epochs=1, random_state=0).fit(many, np.zeros(2000))
+    assert [len(part.y) for part in model._provisional.parts] == [1024]
+    for _ in range(3):
+        model.partial_fit(X, np.zeros(200))
+    assert sum(len(part.y) for part in model._provisional.parts) <= 1024
+    failing = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="y must have 1 columns"):
+        failing.partial_fit(X, np.stack([y, y], axis=1))
+    assert failing._provisional.seen == model._provisional.seen == 2600
+    weight = np.arange(200) % 2
+    mixed = BlockGMDRegressor(random_state=0).partial_fit(X, np.where(weight, 3.0, y), sample_weight=weight)
+    assert mixed._provisional.seen == 100
+    assert mixed.partial_fit(X[:9], y[:9], groups=np.arange(9) % 3)._provisional is None
+
+
+def test_a_frozen_scale_of_one_chunk_stays_as_it_was(line):
+    X, y = line
+    model = BlockGMDRegressor(random_state=0).partial_fit(X[:32], y[:32])
+    center, first = model._center, model.net_
+    model.partial_fit(X, 5.0 * y)
+    assert model._center is center
+    assert len(model.history_) == 2
+    assert len(first.history) == 1
+
+
+@pytest.mark.parametrize("criterion", [torch.nn.BCEWithLogitsLoss, None])
+def test_what_is_the_nets_is_no_copy(data, criterion):
+    X, y = data
+    model = quick(criterion=criterion).fit(X, y)
+    for again in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.module_ is again.net_.module_
+        assert again.history_ is again.net_.history
+        again.partial_fit(X, y)
+        assert again.n_iter_ == len(again.loss_curve_) == len(again.net_.history)
+        assert again.module_ is again.net_.module_
+    assert not any(hasattr(quick(), name) for name in ("module_", "history_", "loss_curve_", "n_iter_"))
+
+
+def test_balanced_classes_count_weights(rng):
+    """An integer weight is as many samples."""
+    X, y = rng.normal(size=(60, 4)), np.arange(60) % 3
+    weight = rng.integers(0, 4, size=60)
+    weight[y == 2] = np.minimum(weight[y == 2], 1)
+    settings = {"class_weight": "balanced", "batch_size": 1000, "max_epochs": 5}
+    weighted = quick(**settings).fit(X, y, sample_weight=weight)
+    repeated = quick(**settings).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+    weight = np.where(y == 1, 0, weight)
+    dropped = quick(**settings).fit(X, y, sample_weight=weight)
+    assert np.isnan(dropped.sample_trust_[y == 1]).all()
+    given = dropped._weights(weight, X, y, np.arange(3))
+    totals = [given[y == label].sum() for label in range(3)]
+    assert totals == pytest.approx([weight.sum() / 2, 0.0, weight.sum() / 2])
+
+
+def test_probabilities_under_a_loss_of_ones_own(data, forked):
+    X, y = data
+
+    class Focal(torch.nn.Module):
+        def forward(self, predicted, target):
+            p = predicted.log_softmax(dim=1).gather(1, target[:, None])
+            return (-((1 - p.exp()) ** 2) * p).mean()
+
+    settings = {"module": torch.nn.Linear(4, 2), "criterion": Focal, "lr": 0.05, "max_epochs": 40}
+    model = quick(**settings).fit(X, y)
+    assert model.score(X, y) > 0.9
+    for method in (model.predict_proba, model.predict_log_proba):
+        with pytest.raises(
+            ValueError, match=r"predict_nonlinearity must make probabilities .* for the criterion Focal"
+        ):
+            method(X)
+    told = quick(**settings, predict_nonlinearity=_softmax).fit(X, y)
+    np.testing.assert_allclose(told.predict_proba(X).sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(told.predict(X), model.predict(X))
+    net = NeuralNetClassifier(settings["module"], criterion=Focal, train_split=None, verbose=0)
+    with pytest.raises(ValueError, match="predict_nonlinearity"):
+        quick(module=net).fit(X, y).predict_proba(X)
+    net.set_params(predict_nonlinearity=_softmax)
+    np.testing.assert_allclose(quick(module=net).fit(X, y).predict_proba(X).sum(axis=1), 1.0, rtol=1e-6)
+    binary = NeuralNetBinaryClassifier(torch.nn.Linear(4, 1), criterion=torch.nn.MSELoss, train_split=None, verbose=0)
+    with pytest.raises(ValueError, match="predict_nonlinearity must make two probabilities of a number"):
+        quick(module=binary).fit(X, y)
+    with pytest.raises(TypeError, match="predict_nonlinearity must be callable"):
+        quick(predict_nonlinearity="softmax").fit(X, y)
+
+
+def _softmax(values):
+    return values.softmax(dim=1)
+
+
+class SqueezesAll(torch.nn.Linear):
+    def forward(self, X):
+        return super().forward(X).squeeze()
+
+
+@pytest.mark.parametrize("group_size", [1, 8, None])
+@pytest.mark.parametrize("kind", ["numbers", "binary", "classes"])
+def test_modules_that_squeeze_predict_any_number_of_samples(rng, kind, group_size, forked):
+    X = rng.normal(size=(1025, 3))
+    y = X[:, 0] if kind == "numbers" else (X[:, 0] > 0).astype(int)
+    module = SqueezesAll(3, 2 if kind == "classes" else 1)
+    settings = {"batch_size": 128, "iterator_train__even": False, "group_size": group_size, "max_epochs": 2}
+    if kind == "numbers":
+        model = BlockGMDRegressor(module, **settings).fit(X, y)
+        method = model.predict
+    else:
+        criterion = torch.nn.BCEWithLogitsLoss if kind == "binary" else None
+        model = quick(module=module, criterion=criterion, **settings).fit(X, y)
+        method = model.predict_proba
+    whole = method(X)
+    for n in (1, 1024, 1025):
+        assert model.predict(X[:n]).shape == (n,)
+        np.testing.assert_allclose(method(X[:n]), whole[:n], rtol=1e-5, atol=1e-6)
+    if kind == "numbers" and group_size != 8:
+        assert clone(model).fit(X[:1], y[:1]).predict(X[:2]).shape == (2,)
+
+
+@pytest.mark.parametrize("kind", ["group", "clients"])
+def test_rules_without_anything_to_compare(data, kind):
+    X, y = data
+    if kind == "group":
+        with pytest.warns(UserWarning, match=r"group_size=200 and no batch of more than \d+ samples"):
+            quick(group_size=200).fit(X, y)
+    else:
+        with pytest.warns(UserWarning, match="must be several; found one client"):
+            quick().fit(X, y, groups=np.zeros(160))
+    quick(group_size=None).fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"aggregator": "mean", "group_size": None}], ids=str)
+def test_plain_training_that_diverges_says_so(line, settings):
+    X, y = line
+    diverging = {"max_epochs": 50, "optimizer": torch.optim.SGD, "criterion": torch.nn.MSELoss, "lr": 1e20}
+    model = BlockGMDRegressor(random_state=0, **settings).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite; found NaN or inf in 0\.weight"):
+        model.set_params(**diverging).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
+def test_a_large_second_chunk_drops_no_first_one(line):
+    X, y = (np.repeat(part, 10, axis=0) for part in line)
+    model = BlockGMDRegressor(random_state=0, hidden_layer_sizes=(5,)).partial_fit(X[:1], y[:1]).partial_fit(X, y)
+    assert model.n_iter_ == 2
+    assert model._provisional is None

@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from skbgmd.batches import Batch
-from skbgmd.groups import group_slices, group_sums, group_weights, loss_shares, pieces, sample_classes
+from skbgmd.groups import (
+    group_slices,
+    group_sums,
+    group_weights,
+    is_sorted,
+    loss_shares,
+    pieces,
+    sample_classes,
+)
 from skbgmd.slices import Slices
 
 X, y = torch.zeros(7, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -60,3 +68,22 @@ def test_classes_are_of_single_samples() -> None:
     assert classes.tolist() == y.tolist()
     assert sample_classes((X, y), SLICES) is None
     assert sample_classes((X, y.float()), singles) is None
+
+
+def test_what_is_sorted() -> None:
+    ordered = torch.arange(3).repeat_interleave(8)
+    assert is_sorted(ordered, 8)
+    assert is_sorted(ordered.flip(0), 2)
+    for other in (
+        ordered[torch.arange(24) * 7 % 24],
+        torch.cat([ordered, ordered[:1]]),
+        torch.zeros(24, dtype=torch.int64),
+        torch.arange(24),
+        torch.cat([torch.zeros(23, dtype=torch.int64), torch.ones(1, dtype=torch.int64)]),
+        ordered[:12],
+        ordered.double(),
+        ordered[:, None],
+        None,
+    ):
+        assert not is_sorted(other, 2)
+    assert not is_sorted(ordered, 9)

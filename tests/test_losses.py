@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from skbgmd.losses import mean_weight, of_samples, reduction, weighted_mean
+from skbgmd.losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
 
 
 def test_losses_of_parts_are_summed_or_averaged() -> None:
     losses = torch.arange(12.0).view(2, 3, 2)
-    assert of_samples(losses, summed=True).tolist() == [15.0, 51.0]
-    assert of_samples(losses, summed=False).tolist() == [2.5, 8.5]
-    assert of_samples(losses[:, 0, 0], summed=True).tolist() == [0.0, 6.0]
+    assert of_samples(losses, 2, summed=True).tolist() == [15.0, 51.0]
+    assert of_samples(losses, 2, summed=False).tolist() == [2.5, 8.5]
+    assert of_samples(losses[:, 0, 0], 2, summed=True).tolist() == [0.0, 6.0]
 
 
 @pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
@@ -69,3 +69,41 @@ def test_the_mean_of_weights_is_weighted_by_the_samples():
     images = torch.stack([y, y.flip(0)], dim=1)
     repeated = mean_weight(criterion, torch.repeat_interleave(images, times, dim=0))
     torch.testing.assert_close(mean_weight(criterion, images, times.float()), repeated)
+
+
+def test_losses_must_be_of_the_samples() -> None:
+    assert of_samples(torch.tensor(3.0), 1, summed=False).tolist() == [3.0]
+    for losses in (torch.tensor(3.0), torch.ones(5), torch.ones(1, 4)):
+        with pytest.raises(ValueError, match=r"criterion must give a loss for each sample .*for 4 samples"):
+            of_samples(losses, 4, summed=False)
+
+
+def _logits(n: int = 6, classes: int = 3) -> torch.Tensor:
+    return torch.linspace(-2.0, 3.0, n * classes).view(n, classes).requires_grad_()
+
+
+def test_probabilities_are_no_logits() -> None:
+    entropy, binary = nn.CrossEntropyLoss(), nn.BCEWithLogitsLoss()
+    for predicted in (_logits().softmax(dim=1), _logits().double().softmax(dim=1), torch.eye(3)):
+        assert "Leave out its last Softmax" in (complaint(entropy, predicted) or "")
+        assert complaint(nn.NLLLoss(), predicted) is None
+        assert complaint(binary, predicted) is None
+    assert complaint(entropy, _logits(classes=400).bfloat16().softmax(dim=1)) is not None
+    for predicted in (_logits(), _logits().log_softmax(dim=1), _logits().sigmoid(), _logits()[:1].softmax(dim=1)):
+        assert complaint(entropy, predicted) is None
+
+
+def test_sigmoids_are_told_by_what_was_computed() -> None:
+    squashed, binary = _logits(classes=1).sigmoid(), nn.BCEWithLogitsLoss()
+    for predicted in (squashed, squashed.squeeze(), squashed[:, 0], torch.cat([squashed, squashed]), squashed.double()):
+        assert "Leave out its last Sigmoid" in (complaint(binary, predicted) or "")
+    # The same numbers, as logits.
+    for predicted in (squashed.detach(), squashed.log(), squashed + 0.0, _logits(classes=1)):
+        assert complaint(binary, predicted) is None
+
+
+def test_logarithms_are_of_probabilities() -> None:
+    check_probabilities(_logits().softmax(dim=1))
+    for wrong in (_logits(), _logits().log_softmax(dim=1).detach().numpy()):
+        with pytest.raises(ValueError, match="must give probabilities for the criterion NLLLoss"):
+            check_probabilities(wrong)

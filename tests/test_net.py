@@ -11,15 +11,19 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
-from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.dataset import Dataset as SkorchDataset
+from skorch.dataset import ValidSplit
 from skorch.helper import SliceDataset
+from skorch.hf import AccelerateMixin
 
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
-from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing
+from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip, NonFinite
 from skbgmd.samples import SampleDataset
+from skbgmd.wrapping import robust_class
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -438,3 +442,429 @@ def test_a_memory_begins_anew_when_parameters_are_frozen_or_thawed():
         net.aggregator_.commit()
         columns = sum(p.numel() for p in net.module_.parameters() if p.requires_grad)
         assert len(net.aggregator_.state.memory) == columns
+
+
+def plain_data(data):
+    return data[0].astype(np.float32), data[1]
+
+
+def net_of(module=None, kind=RobustNeuralNetClassifier, **settings):
+    settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "max_epochs": 3, **settings}
+    return kind(torch.nn.Linear(4, 2) if module is None else module, **settings)
+
+
+class Ruin(Callback):
+    """Puts NaN into a parameter, as an optimizer that overflows does."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and (len(net.history), len(net.history[-1, "batches"])) == self.when:
+            with torch.no_grad():
+                net.module_.bias[0] = float("nan")
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"group_size": None},
+        {"group_size": None, "aggregator": "mean"},
+        {"group_size": None, "aggregator": "coordinate_median"},
+        {"group_size": 8, "aggregator": "mean"},
+        {"group_size": 8},
+        {"group_size": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("max_epochs", [1, 20])
+def test_diverged_parameters_are_an_error(data, settings, max_epochs):
+    X, y = plain_data(data)
+    settings = {"kind": RobustNeuralNetRegressor, "criterion": torch.nn.MSELoss, "lr": 1e20, **settings}
+    net = net_of(torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 1)), max_epochs=max_epochs, **settings)
+    if max_epochs == 1:
+        net.set_params(batch_size=50)
+    with pytest.raises(NonFiniteRowsError, match=r"not finite.* A smaller lr, or data and targets"):
+        net.fit(1e15 * X, y[:, None].astype(np.float32))
+
+
+@pytest.mark.parametrize("group_size", [None, 8])
+def test_parameters_that_the_last_step_ruined_are_an_error(data, group_size):
+    X, y = plain_data(data)
+    net = net_of(group_size=group_size, callbacks=[Ruin((3, 2))], batch_size=100)
+    with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite. In epoch \d the parameters 'bias' are"):
+        net.fit(X, y)
+    first = {"monitor": "train_loss", "lower_is_better": False, "patience": 9}
+    stopping = EarlyStopping(load_best=True, sink=lambda text: None, **first)
+    saved = net_of(group_size=group_size, callbacks=[Ruin((3, 2)), stopping], batch_size=100).fit(X, y)
+    assert torch.isfinite(saved.module_.bias).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "n"),
+    [({"group_size": 64, "batch_size": 50}, 150), ({}, 7), ({"group_size": 150}, 150), ({"group_size": 9000}, 150)],
+    ids=str,
+)
+def test_one_group_in_every_batch_is_told_once(data, settings, n):
+    X, y = (part[:n] for part in plain_data(data))
+    net = net_of(**{"group_size": 8, "batch_size": 150, **settings})
+    match = rf"group_size=\d+ and no batch of more than {min(n, net.batch_size)} samples, with batch_size="
+    with pytest.warns(UserWarning, match=match) as caught:
+        net.fit(X, y)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="group_size must be smaller than the batches"):
+        net.partial_fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("settings", "n"),
+    [
+        ({"group_size": None}, 150),
+        ({"aggregator": "mean", "group_size": 500}, 150),
+        ({"group_size": 1}, 1),
+        ({"group_size": 30, "batch_size": 64}, 150),  # the last batch has one group
+    ],
+    ids=str,
+)
+def test_where_nothing_is_lost_nothing_is_told(data, settings, n):
+    X, y = (part[:n] for part in plain_data(data))
+    net_of(**settings).fit(X, y)
+
+
+@pytest.mark.parametrize("group_size", [1, 8])
+def test_one_client_is_told(data, group_size):
+    X, y = plain_data(data)
+    net = net_of(group_size=group_size)
+    with pytest.warns(UserWarning, match="must be several; found one client"):
+        net.fit(SampleDataset(X, y, None, np.zeros(150)), y)
+    net.fit(SampleDataset(X, y, None, np.arange(150) % 2), y)
+
+
+def three_classes(rng):
+    X = rng.normal(size=(120, 4)).astype(np.float32)
+    y = np.repeat([0, 1, 2], 40)
+    X[y > 0, 0] += 4.0
+    X[y == 2, 1] += 4.0
+    return X, y
+
+
+@pytest.mark.parametrize("data_kind", ["arrays", "subset", "tensors", "held out"])
+@pytest.mark.parametrize("kind", [RobustNeuralNetClassifier, RobustNeuralNet])
+def test_sorted_classes_are_dealt_out(rng, data_kind, kind):
+    X, y = three_classes(rng)
+    given = (X, y)
+    if data_kind == "subset":
+        given = (torch.utils.data.Subset(SkorchDataset(X, y), np.arange(0, 120, 2)), None)
+    if data_kind == "tensors":
+        given = (torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y)), None)
+    settings = {"lr": 0.3, "max_epochs": 40, "kind": kind}
+    if data_kind == "held out":
+        settings["train_split"] = ValidSplit(4, stratified=True)
+    net = net_of(torch.nn.Linear(4, 3), **settings).fit(*given)
+    assert (net.predict_proba(X).argmax(axis=1) == y).mean() > 0.85
+    # Predictions are in the order of the samples, of loaders for training too.
+    expected = net.module_(torch.from_numpy(X)).detach()
+    torch.testing.assert_close(net.forward(SkorchDataset(X, y), training=True), expected)
+
+
+def test_shuffled_batches_are_those_that_were_drawn(rng):
+    X, y = three_classes(rng)
+    seen = []
+
+    class Look(Callback):
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            seen.append(sorted(batch.positions.tolist()))
+
+    for deal in ({}, {"iterator_train__stratify": None}):
+        torch.manual_seed(5)
+        net_of(torch.nn.Linear(4, 3), callbacks=[Look()], iterator_train__shuffle=True, batch_size=50, **deal).fit(X, y)
+    assert seen[:9] == seen[9:]
+
+
+def test_sorted_classes_that_are_not_dealt_out_are_told_of(rng):
+    X, y = three_classes(rng)
+    loader = {"iterator_train": torch.utils.data.DataLoader}
+    for settings in (loader, {"iterator_train__stratify": None}):
+        with pytest.warns(UserWarning, match="first batch is sorted by class"):
+            net_of(torch.nn.Linear(4, 3), max_epochs=2, **settings).fit(X, y)
+        # Not where it is as it should be.
+        for more in ({"iterator_train__shuffle": True}, {"group_size": 1}, {"group_size": None}):
+            net_of(torch.nn.Linear(4, 3), **settings, **more).fit(X, y)
+        net_of(torch.nn.Linear(4, 3), aggregator="mean", **settings).fit(X, y)
+    net_of(torch.nn.Linear(4, 3)).fit(SampleDataset(X, y, None, y), y)
+
+
+class Squashed(torch.nn.Module):
+    def __init__(self, n_outputs, squash):
+        super().__init__()
+        self.layer, self.squash = torch.nn.Linear(4, n_outputs), squash
+
+    def forward(self, X):
+        return self.squash(self.layer(X))
+
+
+def binary(module, **settings):
+    return net_of(
+        module, kind=robust_class(NeuralNetBinaryClassifier), criterion=torch.nn.BCEWithLogitsLoss, **settings
+    )
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"group_size": 8}, {"group_size": 1}], ids=str)
+def test_what_is_squashed_twice_is_told(data, settings):
+    X, y = plain_data(data)
+    layers = [torch.nn.Linear(4, 2), torch.nn.Softmax(dim=-1)]
+    for module in (torch.nn.Sequential(*layers), Squashed(2, lambda values: values.softmax(dim=1))):
+        with pytest.warns(
+            UserWarning, match="must give logits for the criterion CrossEntropyLoss; found prob"
+        ) as caught:
+            net_of(module, **settings).fit(X, y)
+        assert len(caught) == 1
+    y = y.astype(np.float32)
+    for module in (torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid()), Squashed(1, torch.sigmoid)):
+        with pytest.warns(UserWarning, match="must give logits for the criterion BCEWithLogitsLoss; found prob"):
+            binary(module, **settings).fit(X, y)
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"group_size": 8}, {"group_size": 1}], ids=str)
+def test_logits_are_no_probabilities(data, settings):
+    X, y = plain_data(data)
+    for squash in (torch.nn.functional.log_softmax, torch.relu, lambda values: 0.0 * values + 0.5 * values.sum()):
+        squashed = (
+            (lambda values, squash=squash: squash(values, dim=1))
+            if squash is torch.nn.functional.log_softmax
+            else squash
+        )
+        net_of(Squashed(2, squashed), gradients="micro_batches", **settings).fit(X, y)
+    # Logits between zero and one.
+    binary(Squashed(1, lambda values: 0.5 + 0.1 * torch.tanh(values)), **settings).fit(X, y.astype(np.float32))
+    net_of(Squashed(2, lambda values: values.softmax(dim=1)), criterion=torch.nn.NLLLoss, **settings).fit(X, y)
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"group_size": 8}, {"group_size": 1}], ids=str)
+def test_logarithms_are_taken_by_skorch(data, settings):
+    net = net_of(criterion=torch.nn.NLLLoss, **settings).initialize()
+    before = net.module_.weight.detach().clone()
+    with pytest.raises(ValueError, match="must give probabilities for the criterion NLLLoss"):
+        net.partial_fit(*plain_data(data))
+    assert torch.equal(net.module_.weight, before)
+
+
+@pytest.mark.parametrize(
+    "kind", [RobustNeuralNetClassifier, RobustNeuralNetRegressor, robust_class(NeuralNetBinaryClassifier)]
+)
+def test_targets_must_be_given(data, kind):
+    with pytest.raises(ValueError, match="No y-values are given"):
+        net_of(kind=kind, criterion=torch.nn.MSELoss).fit(data[0].astype(np.float32), None)
+
+
+def test_targets_that_a_dataset_or_a_loader_has(data):
+    X, y = plain_data(data)
+    net_of().fit(SkorchDataset(X, y), None)
+    # Of the general net none are asked for, as in skorch.
+    net_of(kind=RobustNeuralNet, criterion=ToZero).fit(X, None)
+
+
+class ToZero(torch.nn.MSELoss):
+    def forward(self, predicted, target):
+        return super().forward(predicted, torch.zeros_like(predicted))
+
+
+class OwnStep:
+    """What accelerate's mixin does, and others' do."""
+
+    def train_step_single(self, batch, **fit_params):
+        X, y = batch
+        predicted = self.infer(X)
+        loss = self.get_loss(predicted, y)
+        loss.backward()
+        return {"loss": loss, "y_pred": predicted}
+
+
+class WholeStep:
+    def train_step(self, batch, **fit_params):
+        self.optimizer_.zero_grad()
+        step = OwnStep.train_step_single(self, batch)
+        self.optimizer_.step()
+        return step
+
+
+class Calls:
+    def train_step_single(self, batch, **fit_params):
+        return self.step_of_mine(batch, **fit_params)
+
+    def step_of_mine(self, batch, **fit_params):
+        self.called_ = True
+        return super().train_step_single(batch, **fit_params)
+
+
+class Skips:
+    def initialize(self):
+        return NeuralNet.initialize(self)
+
+
+def test_steps_in_front_of_the_robust_one(data):
+    X, y = plain_data(data)
+    net = net_of(kind=type("Net", (OwnStep, RobustNeuralNetClassifier), {})).initialize()
+    before = net.module_.weight.detach().clone()
+    with pytest.raises(TypeError, match=r"super\(\).train_step_single: OwnStep.train_step_single"):
+        net.partial_fit(X, y)
+    assert torch.equal(net.module_.weight, before)
+    with pytest.raises(TypeError, match=r"super\(\).train_step_single: WholeStep.train_step"):
+        net_of(kind=type("Net", (WholeStep, RobustNeuralNetClassifier), {})).fit(X, y)
+    assert net_of(kind=type("Net", (Calls, RobustNeuralNetClassifier), {})).fit(X, y).called_
+    with pytest.raises(TypeError, match=r"Net, of which a class in front of it doesn't call super\(\).initialize"):
+        net_of(kind=type("Net", (Skips, RobustNeuralNetClassifier), {})).fit(X, y)
+
+
+def test_steps_behind_the_robust_one(data):
+    behind = type("Own", (OwnStep, NeuralNetClassifier), {})
+    last = type("Net", (RobustNeuralNetClassifier, OwnStep), {})
+    whole = type("Net", (RobustNeuralNetClassifier, WholeStep), {})
+    for kind, name in ((robust_class(behind), "OwnStep.train_step_single"), (last, "OwnStep.train_step_single")):
+        with pytest.raises(TypeError, match=f"which the robust step replaces; found {name}"):
+            net_of(kind=kind)
+    with pytest.raises(TypeError, match=r"found WholeStep\.train_step"):
+        net_of(kind=whole)
+    # One that calls the step is kept, where it can be reached.
+    kept = type("Own", (WholeStep, NeuralNetClassifier), {"train_step": NeuralNetClassifier.train_step})
+    net_of(kind=robust_class(kept)).fit(*plain_data(data))
+
+
+@pytest.mark.parametrize(
+    "bases", [(AccelerateMixin, RobustNeuralNetClassifier), (RobustNeuralNetClassifier, AccelerateMixin)]
+)
+def test_accelerate_is_refused(bases):
+    with pytest.raises(
+        TypeError, match=r"must take its gradients itself.*found Net, which has skorch's AccelerateMixin"
+    ):
+        net_of(kind=type("Net", bases, {}), accelerator=object())
+    wrapped_one = robust_class(type("Net", (AccelerateMixin, NeuralNetClassifier), {}))
+    with pytest.raises(TypeError, match="AccelerateMixin"):
+        net_of(kind=wrapped_one, accelerator=object())
+
+
+class Renamed(RobustNeuralNetClassifier):
+    """Another name for the loss and for the module."""
+
+    def initialize_criterion(self):
+        self.loss_ = self.initialized_instance(self.criterion, self.get_params_for("criterion"))
+        return self
+
+    def initialize_module(self):
+        self.network_ = self.initialized_instance(self.module, self.get_params_for("module"))
+        return self
+
+    def infer(self, x, **fit_params):
+        return self.network_(x)
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        return self.loss_(y_pred, y_true)
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {}, {"group_size": 1}, {"local_steps": 2}], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_and_modules_under_another_name(data, settings, weighted):
+    X, y = plain_data(data)
+    weight = np.arange(1.0, 151.0) if weighted else None
+    module = torch.nn.Linear(4, 2)
+    net = net_of(copy.deepcopy(module), kind=Renamed, **settings).fit(SampleDataset(X, y, weight), y)
+    expected = net_of(module, gradients="micro_batches", **settings).fit(SampleDataset(X, y, weight), y)
+    torch.testing.assert_close(net.network_.weight, expected.module_.weight)
+    with pytest.raises(ValueError, match="batch normalization"):
+        net_of(torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)), kind=Renamed, group_size=1).fit(
+            X, y
+        )
+
+
+def test_a_loss_that_is_not_there(data):
+    kind = type("Net", (RobustNeuralNetClassifier,), {"initialize_criterion": Renamed.initialize_criterion})
+    with pytest.raises(ValueError, match=r"initialize_criterion must set criterion_.*found \['loss'\]"):
+        net_of(kind=kind).fit(*plain_data(data))
+
+
+class Averages(torch.nn.CrossEntropyLoss):
+    """Gives a mean, whatever its reduction."""
+
+    def forward(self, predicted, target):
+        return torch.nn.functional.cross_entropy(predicted, target)
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"group_size": 8}, {"gradients": "micro_batches"}], ids=str)
+def test_losses_that_are_means_have_none_of_single_samples(data, settings):
+    X, y = plain_data(data)
+    net = net_of(criterion=Averages, **settings).initialize()
+    before = net.module_.weight.detach().clone()
+    match = r"criterion must give a loss for each sample where its reduction is 'none', for sample_weight.*shape \(\)"
+    with pytest.raises(ValueError, match=match):
+        net.partial_fit(SampleDataset(X, y, np.arange(1.0, 151.0)), y)
+    assert torch.equal(net.module_.weight, before)
+    if settings["group_size" if "group_size" in settings else "gradients"] is not None:
+        weights = {"criterion__weight": torch.tensor([1.0, 2.0])}
+        with pytest.raises(ValueError, match=match):
+            net_of(criterion=Averages, **settings, **weights).fit(X, y)
+    net_of(criterion=Averages, **settings).fit(X, y)
+
+
+class Squeezes(torch.nn.Linear):
+    def forward(self, X):
+        return super().forward(X).squeeze()
+
+
+@pytest.mark.parametrize("settings", [{"group_size": None}, {"group_size": 1}, {"group_size": 4}], ids=str)
+@pytest.mark.parametrize("gradients", ["auto", "micro_batches"])
+@pytest.mark.parametrize("kind", ["numbers", "binary", "classes"])
+def test_modules_that_squeeze(rng, settings, gradients, kind):
+    X = rng.normal(size=(33, 4)).astype(np.float32)
+    y = X[:, 0] if kind == "numbers" else (X[:, 0] > 0).astype(np.float32)
+    settings = {"gradients": gradients, "batch_size": 8, **settings}
+    if kind == "numbers":
+        net = net_of(Squeezes(4, 1), kind=RobustNeuralNetRegressor, criterion=torch.nn.MSELoss, **settings)
+    elif kind == "binary":
+        net = binary(Squeezes(4, 1), **settings)
+    else:
+        net, y = net_of(Squeezes(4, 2), **settings), y.astype(np.int64)
+    net.fit(X, y)
+    for n in (1, 8, 9, 33):
+        assert net.predict_proba(X[:n]).shape == ((n,) if kind == "numbers" else (n, 2))
+        np.testing.assert_allclose(net.predict_proba(X[:n]), net.predict_proba(X)[:n], rtol=1e-5)
+    if settings["group_size"] != 4:  # which is one group, and told of
+        net.fit(X[:1], y[:1])
+
+
+class TimeFirst(torch.nn.Module):
+    """Gives what isn't of one sample in front, for a loss of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def forward(self, X):
+        return self.layer(X)[None].repeat(3, 1, 1)
+
+
+def test_other_axes_are_left_alone(data):
+    net = net_of(TimeFirst()).initialize()
+    assert net.infer(torch.ones(1, 4)).shape == (3, 1, 2)
+    assert net.infer(torch.ones(5, 4)).shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize("group_size", [None, 8])
+def test_what_a_loss_says_of_diverged_parameters_is_not_the_cause(data, group_size):
+    X, y = plain_data(data)
+    sound = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid())
+    settings = {"kind": robust_class(NeuralNetBinaryClassifier), "criterion": torch.nn.BCELoss, "batch_size": 50}
+    net = net_of(copy.deepcopy(sound), group_size=group_size, **settings, callbacks=[RuinFirst()])
+    with pytest.raises(
+        NonFiniteRowsError, match=r"parameters must stay finite. In epoch \d the parameters '0\.bias' are"
+    ):
+        net.fit(X, y.astype(np.float32))
+    wrong = net_of(copy.deepcopy(sound), group_size=group_size, **settings)
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        wrong.fit(X, 3.0 * y.astype(np.float32))
+
+
+class RuinFirst(Callback):
+    def on_batch_end(self, net, training=False, **kwargs):
+        with torch.no_grad():
+            net.module_[0].bias[0] = float("nan")

@@ -133,3 +133,28 @@ def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
     np.testing.assert_allclose(display.loss, sample_losses(pipe[-1], pipe[:-1].transform(X), y))
     with pytest.raises(NotFittedError):
         find_suspects(make_pipeline(StandardScaler(), BlockGMDClassifier()), 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"aggregator": "mean"},
+        {"group_size": None},
+        {"huber": 1e9, "rejection": None},
+        {"group_size": 9, "weighted": True},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:group_size must be smaller")
+def test_where_all_are_trusted_alike_there_are_no_suspects(settings: dict[str, Any]) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:60] / 16.0, y[:60].copy()
+    settings = dict(settings)
+    weight = np.linspace(1.0, 3.0, 60) if settings.pop("weighted", False) else None
+    n = 9 if weight is not None else 60
+    model = BlockGMDClassifier(max_epochs=2, random_state=0, **settings)
+    model.fit(X[:n], y[:n], sample_weight=None if weight is None else weight[:n])
+    for arguments in ({"n_suspects": 5}, {"fraction": 0.1}):
+        with pytest.raises(ValueError, match=rf"must differ for samples to be suspects; found 1 for all {n} "):
+            find_suspects(model, **arguments)
+    assert len(find_suspects(model, n)) == n  # all of them is no choice

@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd.corruption.labels import as_labels, corrupt_labels
+from skbgmd.corruption.labels import as_labels, corrupt_labels, is_column
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -123,8 +123,9 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
             )
         else:
-            given = as_labels(y_corrupt)
-            corrupted = given != as_labels(y)
+            labels = as_labels(y_corrupt)
+            given = y_corrupt if is_column(y_corrupt) else labels
+            corrupted = labels != as_labels(y)
         routed = self._routed("fit", params)
         self.estimator_ = clone(self.estimator).fit(X, given, **routed)
         self.corrupted_ = corrupted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def corrupt_labels(
     classes: ArrayLike | None = None,
     target: Any = None,
     random_state: Any = None,
-) -> tuple[NDArray[Any], BoolArray]:
+) -> tuple[Any, BoolArray]:
     r"""Give some of the labels another class.
 
     :math:`\lfloor \psi m \rfloor` of the m labels in question are drawn at random, and every drawn label changes:
@@ -55,7 +56,8 @@ def corrupt_labels(
     Returns
     -------
     y_corrupt : ndarray of shape (n,)
-        A copy.
+        A copy. Of a Series, an Index or another column of pandas it is of the same kind, with the dtype, the
+        categories, the name and the index.
     corrupted : ndarray of shape (n,), bool
         Which labels were changed.
 
@@ -81,10 +83,9 @@ def corrupt_labels(
     known, codes = _classes(labels, classes)
     goal = _target_code(target, kind, known)
     n, n_classes = len(labels), len(known)
-    result = labels.astype(np.result_type(labels, known))
     corrupted = np.zeros(n, dtype=bool)
     if n_classes < 2:
-        return result, corrupted
+        return _relabelled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
     rng = random_source(random_state)
     eligible = np.flatnonzero(codes != goal) if goal is not None else np.arange(n)
     rows = draw_rows(eligible, corrupt_total(share, len(eligible)), rng)
@@ -93,9 +94,64 @@ def corrupt_labels(
     else:
         step = 1 if kind == "pair" else rng.randint(1, n_classes, size=len(rows))
         new = (codes[rows] + step) % n_classes
-    result[rows] = known[new]
     corrupted[rows] = True
-    return result, corrupted
+    return _relabelled(y, labels, known, codes, rows, new), corrupted
+
+
+def _relabelled(
+    y: Any,
+    labels: NDArray[Any],
+    known: NDArray[Any],
+    codes: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    new: NDArray[np.intp],
+) -> Any:
+    """Labels with some rows of other classes: as an array, or where y is of pandas in its own kind and dtype."""
+    if not _is_of_pandas(y):
+        result = labels.astype(np.result_type(labels, known))
+        result[rows] = known[new]
+        return result
+    import pandas as pd
+
+    series = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else pd.Series(y)
+    # Taken from samples of these classes, so that nothing is converted; from samples made up, where there are none.
+    place = np.full(len(known), -1)
+    place[codes] = np.arange(len(codes))
+    missing = np.setdiff1d(new, codes)
+    place[missing] = len(codes) + np.arange(len(missing))
+    source = np.arange(len(codes))
+    source[rows] = place[new]
+    result = (_extended(series, known[missing]) if len(missing) else series).take(source)
+    if isinstance(y, pd.Index):
+        return pd.Index(result, dtype=result.dtype, name=y.name)
+    if not isinstance(y, (pd.Series, pd.DataFrame)):
+        return result.array
+    result = result.set_axis(series.index).rename(series.name)
+    return result.to_frame() if isinstance(y, pd.DataFrame) else result
+
+
+def _is_of_pandas(y: Any) -> bool:
+    # It needn't be installed.
+    pd = sys.modules.get("pandas")
+    return pd is not None and isinstance(y, (pd.Series, pd.DataFrame, pd.Index, pd.api.extensions.ExtensionArray))
+
+
+def _extended(series: Any, labels: NDArray[Any]) -> Any:
+    """A Series with labels more, in its dtype if that has them."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        unknown = [label for label in labels.tolist() if label not in series.cat.categories]
+        dtype: Any = series.cat.add_categories(unknown).dtype
+        return pd.concat([series.astype(dtype), pd.Series(labels).astype(dtype)])
+    more = pd.Series(labels)
+    of_extension = isinstance(series.dtype, pd.api.extensions.ExtensionDtype)
+    return pd.concat([series, more.astype(series.dtype) if of_extension else more])
+
+
+def is_column(y: Any) -> bool:
+    """Whether y is a Series or another of pandas' columns, to be handed on as it is."""
+    return _is_of_pandas(y) and getattr(y, "ndim", 1) == 1
 
 
 def as_labels(y: ArrayLike) -> NDArray[Any]:
@@ -195,7 +251,7 @@ class LabelCorruption(BaseEstimator):
         self.corrupted_ = np.zeros_like(corrupted)
         return self
 
-    def fit_resample(self, X: Any, y: ArrayLike) -> tuple[Any, NDArray[Any]]:
+    def fit_resample(self, X: Any, y: ArrayLike) -> tuple[Any, Any]:
         """Corrupt labels.
 
         Parameters
@@ -209,7 +265,7 @@ class LabelCorruption(BaseEstimator):
         -------
         X : object
             As it was given.
-        y_corrupt : ndarray of shape (n_samples,)
+        y_corrupt : ndarray of shape (n_samples,), or of the kind of y where that is of pandas
             A copy.
 
         Raises
@@ -220,7 +276,7 @@ class LabelCorruption(BaseEstimator):
         y_corrupt, self.corrupted_ = self._corrupt(X, y)
         return X, y_corrupt
 
-    def _corrupt(self, X: Any, y: ArrayLike) -> tuple[NDArray[Any], BoolArray]:
+    def _corrupt(self, X: Any, y: ArrayLike) -> tuple[Any, BoolArray]:
         validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
         if y is None:
             raise ValueError("y must be given: LabelCorruption requires y to be passed, but the target y is None.")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from sklearn.base import clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
@@ -121,3 +121,25 @@ def test_parameters_are_searched():
         cv=3,
     ).fit(*IRIS)
     assert search.best_params_ == {"fraction": 0.0, "estimator__C": 1.0}
+
+
+class Remembers(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        self.seen_, self.classes_ = y, np.unique(y)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+def test_a_series_is_handed_on_as_one():
+    X = np.zeros((20, 1))
+    y = pd.Series(list("abab") * 5, dtype="category", name="label", index=range(5, 25))
+    model = CorruptedLabels(Remembers(), fraction=0.5, random_state=0).fit(X, y)
+    assert (model.estimator_.seen_.dtype, model.estimator_.seen_.name) == (y.dtype, "label")
+    assert model.estimator_.seen_.index.equals(y.index)
+    given = y.copy()
+    given.iloc[:3] = "a"
+    model.fit(X, y, y_corrupt=given)
+    assert model.estimator_.seen_ is given
+    assert model.corrupted_.tolist() == (given != y).tolist()

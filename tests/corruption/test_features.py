@@ -203,3 +203,21 @@ def test_a_corruption_of_ones_own():
     result = doubled.fit_transform(np.ones((8, 2)))
     np.testing.assert_array_equal(result[:, 0], np.where(doubled.corrupted_, 2.0, 1.0))
     assert doubled.corrupted_.sum() == 2
+
+
+@pytest.mark.parametrize("corruption", [GaussianNoise(0.25, random_state=0), ImpulseNoise(0.25, random_state=0)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "Int64"])
+def test_frames_keep_names_and_index(corruption, dtype):
+    X = pd.DataFrame(np.arange(24).reshape(8, 3), columns=list("abc"), index=range(5, 13)).astype(dtype)
+    noise = clone(corruption)
+    plain = noise.fit_transform(X)
+    assert isinstance(plain, np.ndarray)
+    assert noise.get_feature_names_out().tolist() == list("abc")
+    framed = clone(corruption).set_output(transform="pandas")
+    for found in (framed.fit_transform(X), framed.transform(X)):
+        assert found.columns.tolist() == list("abc")
+        assert found.index.equals(X.index)
+        assert set(found.dtypes) == {np.dtype("float32" if dtype == "float32" else "float64")}
+    np.testing.assert_array_equal(framed.fit_transform(X).to_numpy(), plain)
+    with pytest.raises(ValueError, match="feature names"):
+        framed.transform(X[["b", "a", "c"]])

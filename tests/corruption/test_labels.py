@@ -86,8 +86,8 @@ def test_classes_that_are_not_in_y():
 )
 def test_kinds_of_labels(y):
     y_corrupt, corrupted = corrupt_labels(y, fraction=0.5, random_state=0)
-    assert isinstance(y_corrupt, np.ndarray)
-    np.testing.assert_array_equal(y_corrupt != np.asarray(y), corrupted)
+    assert type(y_corrupt) is (np.ndarray if isinstance(y, list) else pd.Series)
+    np.testing.assert_array_equal(np.asarray(y_corrupt) != np.asarray(y), corrupted)
     assert corrupted.sum() == 2
 
 
@@ -152,3 +152,73 @@ def test_sampler_speaks_the_protocol_of_samplers():
         LabelCorruption(fraction=-1).fit_resample(*IRIS)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         sampler.fit_resample(IRIS[0], IRIS[1][1:])
+
+
+KINDS_OF_LABELS = {
+    "integers": pd.Series([1, 2, 3] * 10, dtype="int8"),
+    "nullable": pd.Series([1, 2, 3] * 10, dtype="Int64"),
+    "booleans": pd.Series([True, False] * 15),
+    "nullable booleans": pd.Series([True, False] * 15, dtype="boolean"),
+    "objects": pd.Series(list("abc") * 10, dtype=object),
+    "strings": pd.Series(list("abc") * 10, dtype="string"),
+    "inferred": pd.Series(list("abc") * 10),
+    "categories": pd.Series(list("abc") * 10, dtype=pd.CategoricalDtype(list("cabz"))),
+    "ordered": pd.Series([3, 1, 7] * 10, dtype=pd.CategoricalDtype([7, 3, 1, 5], ordered=True)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_LABELS)
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_series_stay_what_they_are(kind, fraction):
+    y = KINDS_OF_LABELS[kind].copy()
+    y.name, y.index = "label", pd.date_range("2024-01-01", periods=30)
+    before = y.copy()
+    settings = {"fraction": fraction, "random_state": 3}
+    expected, mask = corrupt_labels(np.asarray(y.tolist()), **settings)
+    for found, corrupted in (corrupt_labels(y, **settings), _resampled(y, settings)):
+        assert isinstance(found, pd.Series)
+        assert (found.dtype, found.name) == (y.dtype, "label")
+        assert found.index.equals(y.index)
+        assert found.tolist() == expected.tolist()
+        np.testing.assert_array_equal(corrupted, mask)
+    pd.testing.assert_series_equal(y, before)
+
+
+def _resampled(y, settings):
+    sampler = LabelCorruption(**settings)
+    return sampler.fit_resample(np.zeros((len(y), 1)), y)[1], sampler.corrupted_
+
+
+@pytest.mark.parametrize("make", [pd.Index, pd.Categorical, pd.CategoricalIndex, pd.array, pd.Series])
+def test_other_columns_of_pandas(make):
+    y = make(list("abc") * 4)
+    found, corrupted = corrupt_labels(y, fraction=0.5, random_state=0)
+    assert type(found) is type(y)
+    assert found.dtype == y.dtype
+    assert np.asarray(found != y).tolist() == corrupted.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+def test_a_frame_of_one_column():
+    frame = pd.DataFrame({"label": list("ab") * 4}, index=range(10, 18))
+    found, corrupted = corrupt_labels(frame, fraction=0.5, random_state=0)
+    assert isinstance(found, pd.DataFrame)
+    assert found.columns.tolist() == ["label"]
+    assert found.index.equals(frame.index)
+    assert (found["label"] != frame["label"]).tolist() == corrupted.tolist()
+
+
+@pytest.mark.parametrize(
+    ("y", "classes", "dtype"),
+    [
+        (pd.Series([1, 1], dtype="int8"), [1, 300], "int64"),
+        (pd.Series([1, 1], dtype="Int64"), [1, 3], "Int64"),
+        (pd.Series(["a", "a"], dtype="string"), ["a", "bc"], "string"),
+        (pd.Series(["a", "a"], dtype="category"), ["a", "bc"], pd.CategoricalDtype(["a", "bc"])),
+        (pd.Series(["a", "a"], dtype=pd.CategoricalDtype(["z", "bc", "a"])), ["a", "bc"], None),
+    ],
+)
+def test_classes_that_no_sample_has(y, classes, dtype):
+    found, _ = corrupt_labels(y, fraction=0.5, classes=classes, random_state=0)
+    assert found.dtype == (y.dtype if dtype is None else dtype)
+    assert sorted(found.tolist()) == sorted(classes)
