@@ -18,9 +18,11 @@ from skorch import NeuralNet
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
+from skbgmd.interrupts import Interruptible, TrainingInterrupted
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
-from skbgmd.randomness import random_source, seeded
+from skbgmd.randomness import generator_states, random_source, seeded, set_generator_states
+from skbgmd.resume import is_whole
 from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder
 from skbgmd.wrapping import copied, deep_copies, wrapped
@@ -139,7 +141,7 @@ PARAMETERS = """
 """
 
 
-class BlockGMDBase(BaseEstimator):
+class BlockGMDBase(Interruptible):
     """What both estimators share."""
 
     _net_class: Any
@@ -344,12 +346,21 @@ class BlockGMDBase(BaseEstimator):
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
         if not net.initialized_:
             net.initialize()
+        # A first fit takes max_epochs for all epochs, those of a checkpoint included.
+        net._counts_loaded_epochs_ = epochs is None
         if epochs is not None:
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(net.module_, samples)
         if self.module is not None:
             samples = self._suited(net, samples)
-        return net.partial_fit(samples.dataset_of(net), samples.y)
+        before = generator_states()
+        try:
+            net._train_until_interrupted(samples.dataset_of(net), samples.y)
+        finally:
+            if net._is_resumed_:
+                # Not only torch's were put to where they were when the checkpoint was saved.
+                set_generator_states(before)
+        return net
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
@@ -444,10 +455,13 @@ class BlockGMDBase(BaseEstimator):
         self.net_ = net
         self.module_ = net.module_
         self.history_ = net.history
-        # One that was interrupted has no count.
-        epochs = [epoch for epoch in net.history if "train_batch_count" in epoch]
-        self.loss_curve_, self.n_iter_ = [_training_loss(epoch) for epoch in epochs], len(epochs)
+        if not all(map(is_whole, net.history)):
+            # Nobody can ask a history with part of an epoch for the losses of all.
+            net.history[:] = filter(is_whole, net.history)
+        self.loss_curve_, self.n_iter_ = [_training_loss(epoch) for epoch in net.history], len(net.history)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
+        if net._is_interrupted_:
+            self._tell_of_interrupt()
         return self
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
@@ -483,6 +497,9 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
     before = dict(vars(estimator))
     try:
         yield
+    except TrainingInterrupted:
+        # It has what it learnt until then.
+        raise
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)

@@ -10,7 +10,7 @@ import copy
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -43,6 +43,7 @@ from skbgmd.onepass import (
     write_out,
 )
 from skbgmd.randomness import random_source
+from skbgmd.resume import ResumableNet
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
 from skbgmd.stateful import StatefulAggregator
@@ -71,13 +72,13 @@ _PARAMETERS = """
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
-        Seed of what the gradient corruption draws.
+        Seed of what the gradient corruption draws, and an aggregator without a seed of its own.
     **kwargs
         Parameters of the skorch net.
 """
 
 
-class _RobustTraining(NeuralNet):
+class _RobustTraining(ResumableNet):
     """The robust training step, for any of skorch's nets."""
 
     # For those who override initialize_module.
@@ -207,6 +208,22 @@ class _RobustTraining(NeuralNet):
             values = [record[name] for record in self._records_ if name in record]
             self.history.record(name, sum(values) if name == "aggregation_time" else sum(values) / len(values))
         super().on_epoch_end(net, **kwargs)
+
+    def _state_of_training(self) -> dict[str, Any]:
+        return {
+            "aggregator": self.aggregator_.state_dict(),
+            "no_one_pass": self._no_one_pass_,
+            "trust": None if self._trust_ is None else torch.from_numpy(self._trust_.copy()),
+        }
+
+    def _take_state(self, state: Mapping[str, Any]) -> None:
+        self.aggregator_.load_state_dict(state["aggregator"])
+        # A pass that is tried in vain draws dropout.
+        self._no_one_pass_ = state["no_one_pass"]
+
+    def _begin_with_state(self, state: Mapping[str, Any]) -> None:
+        trust = state["trust"]
+        self._trust_ = None if trust is None else trust.cpu().numpy().copy()
 
     def __getstate__(self) -> dict[str, Any]:
         # The matrix is memory to work in, not a part of the net.
