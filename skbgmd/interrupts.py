@@ -20,16 +20,16 @@ class Interruptible(BaseEstimator):
     stops then: a fit that only kept what it had would make them go on with the next one.
     """
 
-    _is_clone = False
+    _hands_interrupts_on = False
 
     def __sklearn_clone__(self) -> Self:
         twin: Self = super().__sklearn_clone__()
-        twin._is_clone = True
+        twin._hands_interrupts_on = True
         return twin
 
     def _tell_of_interrupt(self) -> None:
         message = "Training interrupted by user."
-        if self._is_clone:
+        if self._hands_interrupts_on:
             raise TrainingInterrupted(message)
         warnings.warn(message, UserWarning, stacklevel=3)
 

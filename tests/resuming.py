@@ -46,7 +46,7 @@ class Shakes(Callback):
 
     def on_batch_end(self, net, **kwargs):
         # The generators are the matter here.
-        noise = np.random.normal() + random.gauss(0.0, 1.0)  # noqa: NPY002
+        noise = np.random.normal() + random.gauss(0.0, 1.0)
         for group in net.optimizer_.param_groups:
             for parameter in group["params"]:
                 parameter.data += 1e-3 * noise
@@ -107,7 +107,7 @@ def train(name, folder, *, epochs=EPOCHS, kills=False, seed=0):
     y = (X[:, 0] > X[:, 1]).astype(np.int64)
     # Those of a new process are anywhere.
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     random.seed(seed)
     make, settings, before, after = TRAININGS[name]
     settings = {key: value() if value is torch.Generator else value for key, value in settings.items()}
@@ -136,7 +136,7 @@ def killed(name, folder):
         train(name, folder, kills=True)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (name, status)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, name
 
 
 def main(mode, folder):

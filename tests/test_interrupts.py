@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -112,11 +113,9 @@ def test_whoever_fits_clones_stops(data, search, n_jobs):
         "bagging": lambda: BaggingClassifier(model, n_estimators=2, random_state=0),
         "boosting": lambda: AdaBoostClassifier(model, n_estimators=2, random_state=0),
     }
+    fit = partial(cross_validate, model, cv=2) if search == "validate" else meta[search]().fit
     with pytest.raises(KeyboardInterrupt):
-        if search == "validate":
-            cross_validate(model, *data, cv=2)
-        else:
-            meta[search]().fit(*data)
+        fit(*data)
 
 
 class AtRefit(BlockGMDClassifier):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LoadInitState, TrainEndCheckpoint
+from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckpoint
 
 import resuming
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
@@ -259,7 +259,6 @@ def test_saving_by_hand_raises_and_leaves_what_was_there(data, folder, monkeypat
     ]
     # An error that was seen isn't told of again.
     net.notify("on_train_end")
-
 
 
 def test_a_history_that_is_no_json_is_told_of(data, folder):
