@@ -52,6 +52,11 @@ class ResumableNet(Interruptible, NeuralNet):
     #: Whether epochs that were loaded at the beginning of a training count among ``max_epochs``.
     _counts_loaded_epochs_ = False
 
+    def initialize(self) -> Any:
+        # Whoever begins anew doesn't go on.
+        self._loaded_ = None
+        return super().initialize()
+
     # ---- what is saved ----------------------------------------------------------------------------------------------
 
     def _state_of_training(self) -> dict[str, Any]:

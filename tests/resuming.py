@@ -17,7 +17,7 @@ from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassif
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing
 from skbgmd.corruption import BitFlip
 
-EPOCHS, KILLED = 7, 4
+EPOCHS, KILLED = 5, 3
 
 
 class Own(torch.nn.Module):
@@ -91,7 +91,13 @@ TRAININGS = {
         schedule(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=60, step_every="batch"),
     ),
     "plateau": (classifier, {}, schedule("ReduceLROnPlateau", monitor="train_loss", patience=0, threshold=0.5), []),
-    "early stopping": (classifier, {}, [], [("stop", EarlyStopping("train_loss", patience=2, threshold=0.3))]),
+    "early stopping": (
+        classifier,
+        {},
+        [],
+        [("stop", EarlyStopping("train_loss", patience=2, threshold=0.9, load_best=True))],
+    ),
+    "best epoch": (classifier, {"train_split": ValidSplit(5), "monitor": "valid_loss_best", "lr": 0.1}, [], []),
     "net": (net, {}, [], []),
     "net, sampled": (net, {"aggregator": sampled, "gradient_corruption": BitFlip(0.2)}, [], []),
     "net, split at random": (net, {"train_split": ValidSplit(0.2), "optimizer__momentum": 0.9}, [], []),
@@ -111,7 +117,7 @@ def train(name, folder, *, epochs=EPOCHS, kills=False, seed=0):
     random.seed(seed)
     make, settings, before, after = TRAININGS[name]
     settings = {key: value() if value is torch.Generator else value for key, value in settings.items()}
-    checkpoint = Checkpoint(monitor=None, dirname=str(Path(folder) / name))
+    checkpoint = Checkpoint(monitor=settings.pop("monitor", None), dirname=str(Path(folder) / name))
     callbacks = [*before, ("checkpoint", checkpoint), ("load", LoadInitState(checkpoint)), *after]
     callbacks += [("kills", Kills())] if kills else []
     # A seed of its own in each process: none of it may matter to what is resumed.

@@ -19,6 +19,7 @@ from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckp
 
 import resuming
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
+from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.resume import KEY
 
 SCRIPT = Path(__file__).with_name("resuming.py")
@@ -125,6 +126,38 @@ def plain_net(kind, **settings):
     module = torch.nn.Linear(4, 2).double()
     settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "max_epochs": 2, "verbose": 0, **settings}
     return kind(module, **settings)
+
+
+def shuffled_net(callbacks=(), **settings):
+    rule = BlockGeometricMedian(beta=0.5, selection="sample", complement="memory")
+    settings = {"iterator_train__shuffle": True, "max_epochs": 3, "aggregator": rule, **settings}
+    return plain_net(RobustNeuralNetClassifier, callbacks=list(callbacks), **settings)
+
+
+@pytest.mark.usefixtures("forked")
+def test_max_epochs_of_a_net_are_so_many_more(data, folder):
+    """As in skorch; the first training goes on in memory, the others from files."""
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    end = TrainEndCheckpoint(dirname=str(folder))
+    whole = shuffled_net([end, LoadInitState(end)]).fit(X, y)
+    torch.manual_seed(1)
+    by_hand = shuffled_net().initialize()
+    by_hand.load_params(checkpoint=whole.callbacks[0].checkpoint_)
+    other = copy.deepcopy(torch.get_rng_state())
+    by_hand.partial_fit(X, y)
+    torch.manual_seed(2)
+    resumed = shuffled_net([end, LoadInitState(end)]).fit(X, y)
+    assert len(resumed.history) == len(by_hand.history) == 6
+    assert_same(dict(by_hand.module_.state_dict()), dict(resumed.module_.state_dict()))
+    np.testing.assert_array_equal(by_hand.sample_trust(160), resumed.sample_trust(160))
+    # Whoever begins anew isn't held to what was loaded.
+    torch.set_rng_state(other)
+    by_hand.load_params(checkpoint=resumed.callbacks[0].checkpoint_)
+    by_hand.fit(X, y)
+    anew = by_hand.module_.state_dict()
+    torch.set_rng_state(other)
+    assert len(by_hand.history) == 3
+    assert_same(dict(anew), dict(by_hand.fit(X, y).module_.state_dict()))
 
 
 @pytest.mark.usefixtures("forked")
