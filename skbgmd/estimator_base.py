@@ -54,7 +54,7 @@ PARAMETERS = """
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100
-        Passes over the data.
+        Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
     batch_size : int, default=256
         Samples of a step; with ``groups``, samples from each client.
     group_size : int or None, default=1

@@ -30,16 +30,14 @@ class StatefulAggregator:
         self._after: tuple[Any] | None = None
         # What has no seed of its own gets one: a training that is resumed must draw as before.
         drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-        self._seeds = {
-            name: int(drawn.integers(2**31)) if value is None else value
-            for name, value in sorted(aggregator.get_params().items())
-            if name.split("__")[-1] == "random_state" and (value is None or isinstance(value, Integral))
-        }
-        self._seed_rule()
+        given = _seeds_of(aggregator)
+        self._seed_rule({name: int(drawn.integers(2**31)) if own is None else own for name, own in given.items()})
 
-    def _seed_rule(self) -> None:
-        self._rule = copy.deepcopy(self.aggregator)
-        self._rule.set_params(**self._seeds)
+    def _seed_rule(self, seeds: dict[str, Any]) -> None:
+        self._seeds, self._rule = seeds, self.aggregator
+        if seeds != _seeds_of(self.aggregator):
+            self._rule = copy.deepcopy(self.aggregator)
+            self._rule.set_params(**seeds)
 
     @without_autocast
     def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
@@ -83,8 +81,16 @@ class StatefulAggregator:
         self.n_batches, self.seed = state_dict["n_batches"], state_dict["seed"]
         self._after = None
         if known:
-            self._seeds = {name: seeds.get(name, seed) for name, seed in self._seeds.items()}
-            self._seed_rule()
+            self._seed_rule({name: seeds.get(name, seed) for name, seed in self._seeds.items()})
+
+
+def _seeds_of(aggregator: Aggregator) -> dict[str, Any]:
+    """Seeds that an aggregator and those in it have, or None where they have none."""
+    return {
+        name: value
+        for name, value in sorted(aggregator.get_params().items())
+        if name.split("__")[-1] == "random_state" and (value is None or isinstance(value, Integral))
+    }
 
 
 def _name(aggregator: Aggregator) -> str:
