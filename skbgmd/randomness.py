@@ -75,8 +75,7 @@ def seeded(seed: int, device: Any) -> Iterator[None]:
 
 def generator_states() -> dict[str, Any]:
     """States of the global generators that a training may draw from, as plain containers and tensors."""
-    version, numbers, gauss = random.getstate()
-    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": (version, torch.tensor(numbers), gauss)}
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if _cuda_draws():
         states["cuda"] = torch.cuda.get_rng_state_all()
     # The global one, by which any random_state=None draws.
@@ -92,8 +91,7 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
     Tensors may have moved to a device since then.
     """
     torch.set_rng_state(states["torch"].cpu())
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers.tolist()), gauss))
+    random.setstate(states["python"])
     if _cuda_draws():
         for device, state in zip(range(torch.cuda.device_count()), states.get("cuda", ()), strict=False):
             torch.cuda.set_rng_state(state.cpu(), device)

@@ -30,12 +30,13 @@ class StatefulAggregator:
         self._after: tuple[Any] | None = None
         # What has no seed of its own gets one: a training that is resumed must draw as before.
         drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-        given = _seeds_of(aggregator)
-        self._seed_rule({name: int(drawn.integers(2**31)) if own is None else own for name, own in given.items()})
+        self._given = _seeds_of(aggregator)
+        seeds = {name: int(drawn.integers(2**31)) if own is None else own for name, own in self._given.items()}
+        self._seed_rule(seeds)
 
     def _seed_rule(self, seeds: dict[str, Any]) -> None:
         self._seeds, self._rule = seeds, self.aggregator
-        if seeds != _seeds_of(self.aggregator):
+        if seeds != self._given:
             self._rule = copy.deepcopy(self.aggregator)
             self._rule.set_params(**seeds)
 
