@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -77,7 +77,7 @@ class ResumableNet(Interruptible, NeuralNet):
         parts = {name: getattr(self, f"{name}_") for name in (*self._modules, *self._criteria)}
         drawn = {name: [one.get_state() for one in own] for name, own in self._generators_.items()}
         return {
-            **self._state_of_training(),
+            **_plain(self._state_of_training()),
             # Whoever is killed between two files leaves those of two moments; this one has all of its own.
             "history": _as_json(self.history),
             "parts": {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
@@ -371,12 +371,15 @@ def _callback_states(
     for name, callback in callbacks:
         scheduler: Any = getattr(callback, "lr_scheduler_", None)
         kept = vars(callback)
-        state = scheduler.state_dict() if scheduler else {key: kept[key] for key in _COUNTED if key in kept}
+        counted = {key: kept[key] for key in _COUNTED if key in kept}
+        try:
+            state = _plain(scheduler.state_dict() if hasattr(scheduler, "state_dict") else counted)
+        except TypeError:
+            # It would keep the whole file from being loaded; skorch makes the callback anew.
+            continue
         count = _count(callback)
-        # A state of other things would keep the whole file from being loaded; skorch makes the callback anew.
-        with suppress(TypeError):
-            if state:
-                yield name, {"state": _plain(state), "is_behind": count is not None and before.get(name) == count}
+        if state:
+            yield name, {"state": state, "is_behind": count is not None and before.get(name) == count}
 
 
 def _resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
@@ -389,7 +392,7 @@ def _resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
             # It stopped there; whoever goes on nonetheless has its patience again.
             continue
         scheduler: Any = getattr(callback, "lr_scheduler_", None)
-        if scheduler:
+        if hasattr(scheduler, "load_state_dict"):
             scheduler.load_state_dict(state)
         else:
             vars(callback).update(state)
@@ -409,7 +412,10 @@ def _plain(value: Any) -> Any:
         return type(value)({_plain(key): _plain(item) for key, item in value.items()})
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
-    raise TypeError(f"Must be plain to be saved; found {type(value)}.")
+    raise TypeError(
+        f"The state of a training, such as its aggregator's, must be made of tensors, numbers, text, None and containers "
+        f"of these to be saved; found {type(value)}."
+    )
 
 
 __all__ = ["KEY", "ResumableNet", "is_whole"]

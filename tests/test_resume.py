@@ -19,7 +19,7 @@ from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckp
 
 import resuming
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean
 from skbgmd.resume import KEY
 
 SCRIPT = Path(__file__).with_name("resuming.py")
@@ -94,21 +94,15 @@ def test_max_epochs_of_an_estimator_are_all_of_them(data, folder, tmp_path, kind
 
 
 def test_a_wrapped_net_is_resumed(data, folder, tmp_path):
-    def wrapped(where, epochs):
+    def trained(where, epochs, seed):
         checkpoint = Checkpoint(monitor=None, dirname=str(where))
         callbacks = [("checkpoint", checkpoint), ("load", LoadInitState(checkpoint))]
         given = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "callbacks": callbacks}
         net = NeuralNetClassifier(resuming.Own, max_epochs=epochs, iterator_train__shuffle=True, **given)
-        X, y = data
-        return BlockGMDClassifier(net, random_state=epochs if where == folder else 0).fit(X.astype(np.float32), y)
+        return BlockGMDClassifier(net, random_state=seed).fit(data[0].astype(np.float32), data[1])
 
-    whole = wrapped(tmp_path / "whole", 6)
-    shutil.copytree(tmp_path / "whole", folder)
-    first = wrapped(tmp_path / "first", 3)
-    shutil.rmtree(folder)
-    shutil.copytree(tmp_path / "first", folder)
-    assert first.n_iter_ == 3
-    assert_same_training(wrapped(folder, 6), whole)
+    assert trained(folder, 3, 0).n_iter_ == 3
+    assert_same_training(trained(folder, 6, 1), trained(tmp_path / "whole", 6, 0))
 
 
 def test_others_read_the_files(data, folder):
@@ -302,6 +296,36 @@ def test_a_history_that_is_no_json_is_told_of(data, folder):
     with pytest.warns(UserWarning, match="not JSON serializable"):
         estimator(folder, epochs=1, callbacks=[("records", Records())]).fit(*data)
     assert torch.load(folder / "optimizer.pt", weights_only=True)[KEY]["history"] is None
+
+
+class Odd(Aggregator):
+    """Has a state that isn't read without executing something."""
+
+    def __call__(self, rows, state=None):
+        return Mean()(rows)[0], np.zeros(3)
+
+
+def test_a_state_that_could_not_be_loaded_is_not_saved(data, folder):
+    with pytest.warns(UserWarning, match=r"must be made of tensors.*found <class 'numpy.ndarray'>"):
+        estimator(folder, epochs=1, aggregator=Odd()).fit(*data)
+    assert not (folder / "optimizer.pt").exists()
+
+
+class Custom(Callback):
+    """A scheduler that can't tell its state, and one whose state can't be saved."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.lr_scheduler_ = object() if len(net.history) else LambdaState()
+
+
+class LambdaState:
+    def state_dict(self):
+        return {"function": len}
+
+
+def test_schedulers_of_any_kind(data, folder):
+    assert estimator(folder, epochs=2, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 2
+    assert estimator(folder, epochs=3, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 3
 
 
 def test_a_pickle_has_no_generators(data, folder):
