@@ -354,13 +354,14 @@ class BlockGMDBase(Interruptible):
         if self.module is not None:
             samples = self._suited(net, samples)
         before = generator_states()
+        net._is_estimators_ = True
         try:
-            net._train_until_interrupted(samples.dataset_of(net), samples.y)
+            return net.partial_fit(samples.dataset_of(net), samples.y)
         finally:
+            net._is_estimators_ = False
             if net._is_resumed_:
                 # Not only torch's were put to where they were when the checkpoint was saved.
                 set_generator_states(before)
-        return net
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""

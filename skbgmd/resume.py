@@ -51,6 +51,8 @@ class ResumableNet(Interruptible, NeuralNet):
     _is_over_ = _is_interrupted_ = _is_resumed_ = False
     #: Whether epochs that were loaded at the beginning of a training count among ``max_epochs``.
     _counts_loaded_epochs_ = False
+    #: Whether an estimator trains it just now, which tells of an interrupt itself.
+    _is_estimators_ = False
 
     def initialize(self) -> Any:
         # Whoever begins anew doesn't go on.
@@ -292,20 +294,18 @@ class ResumableNet(Interruptible, NeuralNet):
         KeyboardInterrupt
             The training was interrupted before its first step, or that of a clone was.
         """
-        self._train_until_interrupted(X, y, classes=classes, **fit_params)
-        if self._is_interrupted_:
-            self._tell_of_interrupt()
-        return self
-
-    def _train_until_interrupted(self, X: Any, y: Any = None, **fit_params: Any) -> None:
         self._is_interrupted_ = False
-        super().partial_fit(X, y, **fit_params)
+        super().partial_fit(X, y, classes=classes, **fit_params)
         self._is_over_ = False
         if self._loaded_ is not None:
             self._begin_with_state(self._loaded_)
             self._loaded_ = None
-        if self._is_interrupted_ and not any("train_loss" in batch for row in self.history for batch in row["batches"]):
-            raise KeyboardInterrupt("Training interrupted by user before its first step.")
+        if self._is_interrupted_:
+            if not any("train_loss" in batch for row in self.history for batch in row["batches"]):
+                raise KeyboardInterrupt("Training interrupted by user before its first step.")
+            if not self._is_estimators_:
+                self._tell_of_interrupt()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         passing = {"_loaded_", "_resumed_", "_began_", "_generators_", "_states_of_loaders_"}
@@ -413,8 +413,8 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
     raise TypeError(
-        f"The state of a training, such as its aggregator's, must be made of tensors, numbers, text, None and containers "
-        f"of these to be saved; found {type(value)}."
+        f"The state of a training, such as its aggregator's, must be made of tensors, numbers, text, None and "
+        f"containers of these to be saved; found {type(value)}."
     )
 
 
