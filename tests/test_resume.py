@@ -93,6 +93,15 @@ def test_max_epochs_of_an_estimator_are_all_of_them(data, folder, tmp_path, kind
     assert_same_training(more, estimator(tmp_path / "longer", epochs=8).fit(*data))
 
 
+def test_on_a_device(data, folder, cuda, tmp_path):
+    """Its generators are the device's; sums there may be of another order each time."""
+    settings = {"module": resuming.Own, "device": "cuda"}
+    whole = estimator(tmp_path / "whole", epochs=6, **settings).fit(*data)
+    estimator(folder, epochs=3, **settings).fit(*data)
+    resumed = estimator(folder, epochs=6, **{**settings, "random_state": None}).fit(*data)
+    np.testing.assert_allclose(resumed.loss_curve_, whole.loss_curve_, rtol=1e-3)
+
+
 def test_a_wrapped_net_is_resumed(data, folder, tmp_path):
     def trained(where, epochs, seed):
         checkpoint = Checkpoint(monitor=None, dirname=str(where))
