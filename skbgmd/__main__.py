@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from skbgmd.demonstration import (
     run,
     subset,
 )
+from skbgmd.saving import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +46,9 @@ LOOKS = {
     "BGMD, groups": ("#e69f00", "P", 7.5, "--"),
     "BGMD": ("#0b4f7d", "^", 7.0, "-"),
 }
+PROGRAM = "python -m skbgmd"
+#: Exit codes by which shells know what SIGINT and SIGPIPE have ended.
+INTERRUPTED, UNREAD = 130, 141
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
 
@@ -137,6 +143,23 @@ def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
     panel.spines[["top", "right", "left"]].set_visible(False)
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that doesn't keep to itself that its help couldn't be written."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with a message, or without one where there is nothing to write it to."""
+        if sys.stderr is None:
+            self.exit(2)
+        super().error(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout and message:
+            _print(message, end="")
+        elif file is not None:
+            # An error's exit code is still to be had.
+            _Forgiving(file).write(message)
+
+
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; leave with a message where it can't be followed.
 
@@ -150,8 +173,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     Namespace
         With ``data``, ``folder``, ``samples``, ``epochs``, ``output`` and ``seed``.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m skbgmd",
+    parser = _Parser(
+        prog=PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=_description(),
     )
@@ -236,17 +259,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     ----------
     argv : sequence of str, default=None
         Command-line arguments; None: the process's own.
+
+    Raises
+    ------
+    SystemExit
+        The command line can't be followed, there are no data, or the table or the picture can't be written.
     """
+    if sys.stdout is None:
+        raise _left("the standard output must be open, for the table to be printed.")
     arguments = parse_arguments(argv)
     try:
         data = digits(arguments.seed) if arguments.data == "digits" else fashion_mnist(arguments.folder)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"python -m skbgmd: error: {error}") from error
+        raise _left(str(error)) from error
     if arguments.samples is not None:
         if arguments.samples > len(data.X_train):
-            raise SystemExit(
-                f"python -m skbgmd: error: argument --samples: must be at most {len(data.X_train)}, which is all there "
-                f"are; found {arguments.samples}."
+            raise _left(
+                f"argument --samples: must be at most {len(data.X_train)}, which is all there are; found "
+                f"{arguments.samples}."
             )
         data = subset(data, arguments.samples, arguments.seed)
     training = TRAININGS[arguments.data]
@@ -255,12 +285,87 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(1)
     if arguments.epochs is not None:
         training = dataclasses.replace(training, epochs=arguments.epochs)
-    print(_announcement(arguments.data, data, training), flush=True)
+    _print(_announcement(arguments.data, data, training))
     start = time.perf_counter()
     outcomes = _watched(data, training, arguments.seed)
-    print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
-    draw(outcomes).savefig(arguments.output, dpi=150)
-    print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
+    try:
+        _print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
+    finally:
+        # What is left of the result, where the table can't be printed.
+        _save(outcomes, arguments.output)
+    _print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
+
+
+def command() -> None:
+    """Run the demonstration as a process of its own, which an interrupt ends in a line."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The next file that is opened would be taken for a standard stream by whatever writes to that.
+            os.open(os.devnull, os.O_RDWR)
+    try:
+        main()
+    except KeyboardInterrupt:
+        if sys.stderr is not None:
+            _Forgiving(sys.stderr).write(f"{PROGRAM}: interrupted.\n")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _left(reason: str) -> SystemExit:
+    return SystemExit(f"{PROGRAM}: error: {reason}")
+
+
+def _print(text: str, end: str = "\n") -> None:
+    """Print at once; leave where it can't be written."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        _forget(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            # Whoever read it has had enough, which is nothing to tell of.
+            raise SystemExit(UNREAD) from None
+        raise _left(f"the output can't be written: {error}") from None
+
+
+def _save(outcomes: Sequence[Outcome], output: Path) -> None:
+    try:
+        with written_whole({"picture": output}) as files:
+            draw(outcomes).savefig(files["picture"], dpi=150, format=output.suffix[1:].lower())
+    except OSError as error:
+        raise _left(str(error)) from None
+
+
+def _forget(stream: IO[str]) -> None:
+    """Lead what is left in a stream to nowhere: Python tries again to write it when it ends, and complains."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class _Forgiving:
+    """A stream to which nothing is written any longer once it fails."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.failed = stream, False
+
+    def write(self, text: str) -> None:
+        """Write and flush."""
+        if self.failed:
+            return
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError:
+            self.failed = True
+            _forget(self.stream)
+
+    def flush(self) -> None:
+        """All is flushed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def _announcement(name: str, data: Data, training: Training) -> str:
@@ -276,9 +381,10 @@ def _announcement(name: str, data: Data, training: Training) -> str:
 
 def _watched(data: Data, training: Training, seed: int) -> list[Outcome]:
     n_samples = len(cases()) * len(METHODS) * training.epochs * len(data.X_train)
-    with tqdm(total=n_samples, unit=" samples", unit_scale=True, leave=False, dynamic_ncols=True) as bar:
+    shown: Any = {"unit": " samples", "unit_scale": True, "leave": False, "dynamic_ncols": True}
+    with tqdm(total=n_samples, file=_Forgiving(sys.stderr), disable=sys.stderr is None, **shown) as bar:
         return list(run(data, training, seed=seed, progress=bar.update))
 
 
 if __name__ == "__main__":
-    main()
+    command()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
+import zlib
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,14 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 SIDE, N_TRAIN = 28, 60_000
-#: Bytes of an image of CIFAR-10 with its label, and how many images are for training.
-CIFAR_RECORD, CIFAR_TRAIN = 1 + 3 * 32 * 32, 50_000
+#: Bytes of an image of CIFAR-10 with its label, how many images are for training, and how many a file holds at most.
+CIFAR_RECORD, CIFAR_TRAIN, CIFAR_FILE = 1 + 3 * 32 * 32, 50_000, 10_000
+#: Bytes that are read at once, so that a file which says it is long costs no memory before it is.
+CHUNK = 1 << 20
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
 
 
 def load_fashion_mnist(
@@ -120,6 +126,11 @@ def load_cifar10(folder: str | Path | None = None, *, download: bool = False) ->
 
 
 def _read_records(path: Path) -> tuple[Images, Labels]:
+    most = CIFAR_FILE * CIFAR_RECORD
+    if path.stat().st_size > most:
+        raise ValueError(
+            f"{path} must hold at most {CIFAR_FILE} records of {CIFAR_RECORD} bytes; found {path.stat().st_size} bytes."
+        )
     data = np.frombuffer(path.read_bytes(), np.uint8)
     if not data.size or data.size % CIFAR_RECORD:
         raise ValueError(f"{path} must hold records of {CIFAR_RECORD} bytes; found {data.size} bytes.")
@@ -130,11 +141,11 @@ def _read_records(path: Path) -> tuple[Images, Labels]:
     return images, records[:, 0].astype(np.int64)
 
 
-def read_idx(path: Path, n_dimensions: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, n_dimensions: int, *, of_item: tuple[int, ...] = (), n_at_most: int | None = None) -> Bytes:
     """Read bytes from a file in the idx format.
 
     The format is a magic number (two zero bytes, 8 for unsigned bytes, the number of dimensions), the sizes as
-    big-endian 32-bit integers, and the bytes.
+    big-endian 32-bit integers, and the bytes. Nothing is unpacked beyond what the sizes announce.
 
     Parameters
     ----------
@@ -142,6 +153,10 @@ def read_idx(path: Path, n_dimensions: int) -> NDArray[np.uint8]:
         The file; compressed with gzip if it ends in .gz.
     n_dimensions : int
         How many dimensions it must have.
+    of_item : tuple of int, default=()
+        Sizes that all dimensions but the first must have; none: any.
+    n_at_most : int or None, default=None
+        The largest size that the first may have.
 
     Returns
     -------
@@ -153,22 +168,39 @@ def read_idx(path: Path, n_dimensions: int) -> NDArray[np.uint8]:
         It is of another format, has other dimensions, or is not as long as it says.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError) as error:
-        if isinstance(error, EOFError | gzip.BadGzipFile):
-            raise ValueError(f"{path} must be a whole gzip file; found {error}") from error
-        raise
-    magic = bytes([0, 0, 8, n_dimensions])
-    if data[:4] != magic:
-        raise ValueError(f"{path} must begin with the idx magic number {magic.hex()}; found {data[:4].hex()!r}.")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            shape = _read_header(file, path, n_dimensions)
+            if of_item and shape[1:] != of_item:
+                sides, found = (" x ".join(map(str, sizes)) for sizes in (of_item, shape[1:]))
+                raise ValueError(f"{path} must hold images of {sides} pixels; found {found}.")
+            if n_at_most is not None and shape[0] > n_at_most:
+                raise ValueError(f"{path} must hold at most {n_at_most} items; found {shape[0]}.")
+            size = math.prod(shape)
+            data = _read(file, size + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} must be a whole gzip file; found {error}") from error
+    if len(data) != size:
+        more = " or more" if len(data) > size else ""
+        raise ValueError(f"{path} must hold {size} bytes after its header; found {len(data)}{more}.")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _read_header(file: BufferedIOBase, path: Path, n_dimensions: int) -> tuple[int, ...]:
     start = 4 + 4 * n_dimensions
-    if len(data) < start:
-        raise ValueError(f"{path} must have an idx header of {start} bytes; found {len(data)} bytes.")
-    shape = struct.unpack(f">{n_dimensions}I", data[4:start])
-    size = int(np.prod(shape, dtype=np.int64))
-    if len(data) != start + size:
-        raise ValueError(f"{path} must hold {size} bytes after its header; found {len(data) - start}.")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    header, magic = file.read(start), bytes([0, 0, 8, n_dimensions])
+    if header[:4] != magic:
+        raise ValueError(f"{path} must begin with the idx magic number {magic.hex()}; found {header[:4].hex()!r}.")
+    if len(header) < start:
+        raise ValueError(f"{path} must have an idx header of {start} bytes; found {len(header)} bytes.")
+    return struct.unpack(f">{n_dimensions}I", header[4:])
+
+
+def _read(file: BufferedIOBase, size: int) -> bytearray:
+    """So many bytes of a file, or all there are."""
+    data = bytearray()
+    while chunk := file.read(min(CHUNK, size - len(data))):
+        data += chunk
+    return data
 
 
 def _read_parts(folder: Path) -> tuple[Images, Labels, Images, Labels]:
@@ -188,9 +220,8 @@ def _read_parts(folder: Path) -> tuple[Images, Labels, Images, Labels]:
 
 
 def _part(images: Path, labels: Path) -> tuple[Images, Labels]:
-    X, y = read_idx(images, 3), read_idx(labels, 1)
-    if X.shape[1:] != (SIDE, SIDE):
-        raise ValueError(f"{images} must hold images of {SIDE} x {SIDE} pixels; found {X.shape[1]} x {X.shape[2]}.")
+    X = read_idx(images, 3, of_item=(SIDE, SIDE), n_at_most=N_TRAIN)
+    y = read_idx(labels, 1, n_at_most=N_TRAIN)
     if len(X) != len(y):
         raise ValueError(f"{labels} must hold a label for each of {len(X)} images; found {len(y)}.")
     if len(y) and y.max() > 9:

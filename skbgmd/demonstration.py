@@ -311,6 +311,8 @@ def train(
         random_state=seed,
         **{"group_size": training.group_size, **METHODS[method]},
     )
+    # It is all trainings that a user stops.
+    model._hands_interrupts_on = True
     try:
         model.fit(X, y)
     except NonFiniteRowsError:

@@ -19,9 +19,11 @@ from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggr
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
+from skbgmd.interrupts import Interruptible, TrainingInterrupted
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
-from skbgmd.randomness import random_source, seeded
+from skbgmd.randomness import generator_states, random_source, seeded, set_generator_states
+from skbgmd.resume import is_whole
 from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder
 from skbgmd.wrapping import copied, deep_copies, wrapped
@@ -51,7 +53,7 @@ PARAMETERS = """
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100
-        Passes over the data.
+        Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
     batch_size : int, default=256
         Samples of a step; with ``groups``, samples from each client.
     group_size : int or None, default=1
@@ -139,7 +141,7 @@ PARAMETERS = """
 """
 
 
-class BlockGMDBase(BaseEstimator):
+class BlockGMDBase(Interruptible):
     """What both estimators share."""
 
     _net_class: Any
@@ -343,12 +345,22 @@ class BlockGMDBase(BaseEstimator):
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
         if not net.initialized_:
             net.initialize()
+        # A first fit takes max_epochs for all epochs, those of a checkpoint included.
+        net._counts_loaded_epochs_ = epochs is None
         if epochs is not None:
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(network_of(net), samples)
         if self.module is not None:
             samples = self._suited(net, samples)
-        return net.partial_fit(samples.dataset_of(net), samples.y)
+        before = generator_states()
+        net._is_estimators_ = True
+        try:
+            return net.partial_fit(samples.dataset_of(net), samples.y)
+        finally:
+            net._is_estimators_ = False
+            if net._is_resumed_:
+                # Not only torch's were put to where they were when the checkpoint was saved.
+                set_generator_states(before)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
@@ -446,7 +458,12 @@ class BlockGMDBase(BaseEstimator):
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
+        if not all(map(is_whole, net.history)):
+            # Nobody can ask a history with part of an epoch for the losses of all.
+            net.history[:] = filter(is_whole, net.history)
         self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
+        if net._is_interrupted_:
+            self._tell_of_interrupt()
         return self
 
     # What is the net's: a copy of the estimator, or one that is saved and loaded, has one of each.
@@ -464,16 +481,12 @@ class BlockGMDBase(BaseEstimator):
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch."""
-        return [_training_loss(epoch) for epoch in self._epochs()]
+        return [_training_loss(epoch) for epoch in self.net_.history]
 
     @property
     def n_iter_(self) -> int:
         """Epochs trained."""
-        return len(self._epochs())
-
-    def _epochs(self) -> list[Any]:
-        # One that was interrupted has no count.
-        return [epoch for epoch in self.net_.history if "train_batch_count" in epoch]
+        return len(self.net_.history)
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
@@ -508,6 +521,9 @@ def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
     before = dict(vars(estimator))
     try:
         yield
+    except TrainingInterrupted:
+        # It has what it learnt until then.
+        raise
     except BaseException:
         vars(estimator).clear()
         vars(estimator).update(before)

@@ -439,8 +439,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if going_on and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        passes = self._source().max_epochs if epochs is None else epochs
-        part = _Part(X, columns, weight, groups, passes)
+        part = _Part(X, columns, weight, groups, epochs)
         before = self._provisional if going_on else _Provisional()
         after = None if before is None else before.after(part, is_whole=epochs is None)
         if after is not None and after.is_due:
@@ -485,13 +484,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
 
 class _Part(NamedTuple):
-    """What one call of a regressor was given: checked data, targets (n, k), and how many epochs to train."""
+    """What one call of a regressor was given: checked data, targets (n, k), and epochs to train, None for all of a fit."""
 
     X: NDArray[Any]
     y: NDArray[np.float64]
     weight: NDArray[np.float64] | None
     groups: Any
-    epochs: int
+    epochs: int | None
 
     def shares(self) -> NDArray[np.float64]:
         """Weights of the samples, one where they have none."""

@@ -10,7 +10,7 @@ import copy
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,6 +49,7 @@ from skbgmd.onepass import (
     write_out,
 )
 from skbgmd.randomness import random_source
+from skbgmd.resume import ResumableNet
 from skbgmd.rows import DenseRows
 from skbgmd.slices import Slices
 from skbgmd.stateful import StatefulAggregator
@@ -82,13 +83,13 @@ _PARAMETERS = """
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
-        Seed of what the gradient corruption draws.
+        Seed of what the gradient corruption draws, and an aggregator without a seed of its own.
     **kwargs
         Parameters of the skorch net.
 """
 
 
-class _RobustTraining(NeuralNet):
+class _RobustTraining(ResumableNet):
     """The robust training step, for any of skorch's nets."""
 
     # For those who override initialize_module.
@@ -344,6 +345,22 @@ class _RobustTraining(NeuralNet):
                 stacklevel=2,
             )
         self._is_told_ = True
+
+    def _state_of_training(self) -> dict[str, Any]:
+        return {
+            "aggregator": self.aggregator_.state_dict(),
+            "no_one_pass": self._no_one_pass_,
+            "trust": None if self._trust_ is None else torch.from_numpy(self._trust_.copy()),
+        }
+
+    def _take_state(self, state: Mapping[str, Any]) -> None:
+        self.aggregator_.load_state_dict(state["aggregator"])
+        # A pass that is tried in vain draws dropout.
+        self._no_one_pass_ = state["no_one_pass"]
+
+    def _begin_with_state(self, state: Mapping[str, Any]) -> None:
+        trust = state["trust"]
+        self._trust_ = None if trust is None else trust.cpu().numpy().copy()
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch.utils.data import Sampler
 
 
 def random_source(random_state: Any) -> np.random.RandomState:
@@ -55,6 +57,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: setattr(_Turns, "lock", threading.RLock()))
 
 
+#: Whether anything may have drawn on a CUDA device: to ask for a state is to set CUDA up.
+_cuda_draws: Callable[[], bool] = torch.cuda.is_initialized
+
+
 @contextmanager
 def seeded(seed: int, device: Any) -> Iterator[None]:
     """Torch's generators seeded for a while, and then as they were; one thread after the other, for they are global."""
@@ -65,3 +71,43 @@ def seeded(seed: int, device: Any) -> Iterator[None]:
         if on_cuda:
             torch.cuda.manual_seed_all(seed)
         yield
+
+
+def generator_states() -> dict[str, Any]:
+    """States of the global generators that a training may draw from, as plain containers and tensors."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if _cuda_draws():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    # The global one, by which any random_state=None draws.
+    kind, key, *rest = check_random_state(None).get_state()
+    if kind == "MT19937":
+        states["numpy"] = (kind, torch.from_numpy(key.astype(np.int64)), *rest)
+    return states
+
+
+def set_generator_states(states: Mapping[str, Any]) -> None:
+    """Put the global generators to where they were when :func:`generator_states` was called.
+
+    Tensors may have moved to a device since then.
+    """
+    torch.set_rng_state(states["torch"].cpu())
+    random.setstate(states["python"])
+    if _cuda_draws():
+        for device, state in zip(range(torch.cuda.device_count()), states.get("cuda", ()), strict=False):
+            torch.cuda.set_rng_state(state.cpu(), device)
+    if "numpy" in states:
+        kind, key, *rest = states["numpy"]
+        check_random_state(None).set_state((kind, key.cpu().numpy().astype(np.uint32), *rest))
+
+
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """Generators of their own that a loader and its samplers draw from."""
+    found: list[torch.Generator] = []
+    parts = [loader]
+    for part in parts:
+        for value in getattr(part, "__dict__", {}).values():
+            if isinstance(value, torch.Generator) and value is not torch.default_generator and value not in found:
+                found.append(value)
+            elif isinstance(value, Sampler) and not any(value is known for known in parts):
+                parts.append(value)
+    return found

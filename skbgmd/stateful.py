@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -25,10 +28,21 @@ class StatefulAggregator:
         self.state: Any = None
         self.n_batches = 0
         self._after: tuple[Any] | None = None
+        # What has no seed of its own gets one: a training that is resumed must draw as before.
+        drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+        self._given = _seeds_of(aggregator)
+        seeds = {name: int(drawn.integers(2**31)) if own is None else own for name, own in self._given.items()}
+        self._seed_rule(seeds)
+
+    def _seed_rule(self, seeds: dict[str, Any]) -> None:
+        self._seeds, self._rule = seeds, self.aggregator
+        if seeds != self._given:
+            self._rule = copy.deepcopy(self.aggregator)
+            self._rule.set_params(**seeds)
 
     @without_autocast
     def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
-        aggregate, after = self.aggregator(rows, self.state)
+        aggregate, after = self._rule(rows, self.state)
         if self._after is None:
             self._after = (after,)
         return aggregate
@@ -46,10 +60,41 @@ class StatefulAggregator:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed training needs, as plain containers and tensors."""
-        return {"state": pack_state(self.state), "n_batches": self.n_batches, "seed": self.seed}
+        return {
+            "rule": _name(self.aggregator),
+            "state": pack_state(self.state),
+            "n_batches": self.n_batches,
+            "seed": self.seed,
+            "seeds": {name: int(seed) for name, seed in self._seeds.items()},
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
-        state = unpack_state(state_dict["state"])
-        self.state, self.n_batches, self.seed = state, state_dict["n_batches"], state_dict["seed"]
+        """Take over what :meth:`state_dict` returned; of another rule's only the number of batches and the seed."""
+        rule, seeds = state_dict.get("rule"), state_dict.get("seeds", {})
+        known = rule is None or rule == _name(self.aggregator)
+        if not known:
+            warnings.warn(
+                f"The aggregator must be the one whose state was saved, {rule}, for the training to go on as it was; "
+                f"found {_name(self.aggregator)}, which begins anew.",
+                stacklevel=2,
+            )
+        self.state = unpack_state(state_dict["state"]) if known else None
+        self.n_batches, self.seed = state_dict["n_batches"], state_dict["seed"]
         self._after = None
+        if known:
+            self._seed_rule({name: seeds.get(name, seed) for name, seed in self._seeds.items()})
+
+
+def _seeds_of(aggregator: Aggregator) -> dict[str, Any]:
+    """Seeds that an aggregator and those in it have, or None where they have none."""
+    return {
+        name: value
+        for name, value in sorted(aggregator.get_params().items())
+        if name.split("__")[-1] == "random_state" and (value is None or isinstance(value, Integral))
+    }
+
+
+def _name(aggregator: Aggregator) -> str:
+    """The rule's name, with those of the rules in it."""
+    inner = [_name(part) for _, part in sorted(vars(aggregator).items()) if isinstance(part, Aggregator)]
+    return f"{type(aggregator).__name__}({', '.join(inner)})" if inner else type(aggregator).__name__

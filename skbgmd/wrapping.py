@@ -117,7 +117,7 @@ def wrapped(net: NeuralNet, **robust: Any) -> NeuralNet:
 
 def _reduce(net: Any) -> Any:
     # A class made here can't be looked up by its name.
-    base: Any = type(net).__mro__[2]
+    base: Any = type(net).__bases__[1]
     return _rebuild, (base,), net.__getstate__()
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from skbgmd.datasets import DEBIAN_FASHION_MNIST, IDX_FILES, load_cifar10, load_
 
 def idx(array):
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def header(*sizes):
+    return bytes([0, 0, 8, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes)
 
 
 @pytest.fixture
@@ -100,6 +105,11 @@ def test_downloads_when_allowed(tmp_path, monkeypatch):
         (0, idx(np.zeros((7, 32, 32), np.uint8)), "28 x 28 pixels; found 32 x 32"),
         (1, idx(np.zeros(6, np.uint8)), "each of 7 images; found 6"),
         (1, idx(np.full(7, 10, np.uint8)), "from 0 to 9; found 10"),
+        (0, header(2**32 - 1, 28, 28), "at most 60000 items; found 4294967295"),
+        (0, header(60_001, 28, 28), "at most 60000 items; found 60001"),
+        (0, header(1, 2**32 - 1, 2**32 - 1), "28 x 28 pixels; found 4294967295 x 4294967295"),
+        (0, header(60_000, 28, 28), "47040000 bytes after its header; found 0"),
+        (1, header(2**31), "at most 60000 items; found 2147483648"),
     ],
 )
 def test_wrong_files_are_named(folder, number, content, message):
@@ -110,12 +120,44 @@ def test_wrong_files_are_named(folder, number, content, message):
     assert path.name in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(idx(np.zeros(9, np.uint8)))[:-4]])
+NINE = gzip.compress(idx(np.arange(9, dtype=np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no gzip",
+        NINE[:-4],
+        NINE[:15],
+        NINE[:10],
+        NINE[:12] + b"\xff\xff" + NINE[14:],
+        NINE[:-8] + bytes(4) + NINE[-4:],
+        NINE + b"garbage",
+    ],
+)
 def test_broken_compression_is_named(tmp_path, content):
     path = tmp_path / "labels.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"labels\.gz must be a whole gzip file"):
         read_idx(path, 1)
+
+
+def test_nothing_is_unpacked_beyond_what_is_announced(folder):
+    """A file of a few kilobytes that unpacks to 64 MB, and is told by its first one."""
+    path = folder / f"{IDX_FILES[1]}.gz"
+    bomb = gzip.compress(bytes(1 << 20), mtime=0) * 64
+    path.write_bytes(gzip.compress(header(7)) + bomb)
+    assert path.stat().st_size < 1 << 17
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"{path.name} must hold 7 bytes after its header; found 8 or more"):
+        read_idx(path, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    # A size that is announced costs no memory until the bytes are there.
+    (folder / "long").write_bytes(header(2**32 - 1))
+    with pytest.raises(ValueError, match="must hold 4294967295 bytes after its header; found 0"):
+        read_idx(folder / "long", 1)
+    assert max(peak, tracemalloc.get_traced_memory()[1]) < 1 << 22
+    tracemalloc.stop()
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's package dataset-fashion-mnist isn't installed")
@@ -155,6 +197,14 @@ def test_cifar10_missing_or_wrong(cifar, tmp_path):
         load_cifar10(cifar)
     (cifar / "test_batch.bin").write_bytes(bytes([77]) + bytes(3072))
     with pytest.raises(ValueError, match="labels from 0 to 9; found 77"):
+        load_cifar10(cifar)
+
+
+def test_cifar10_of_any_size_is_not_read(cifar):
+    path = cifar / "data_batch_1.bin"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match=rf"{path.name} must hold at most 10000 records of 3073 bytes; found 1099511"):
         load_cifar10(cifar)
 
 

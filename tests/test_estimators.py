@@ -364,7 +364,9 @@ def test_what_was_trained_before_an_interrupt_is_kept(rng):
                 raise KeyboardInterrupt
 
     X = rng.normal(size=(60, 3))
-    model = BlockGMDClassifier(max_epochs=9, callbacks=[Interrupt()], random_state=0).fit(X, X[:, 0] > 0)
+    model = BlockGMDClassifier(max_epochs=9, callbacks=[Interrupt()], random_state=0)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        model.fit(X, X[:, 0] > 0)
     assert model.n_iter_ == len(model.loss_curve_) == 2
     assert len(model.predict(X)) == 60
 

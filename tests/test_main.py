@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,8 @@ import matplotlib.image
 import pytest
 import torch
 
-from skbgmd.__main__ import draw, main, table
+from skbgmd import __main__
+from skbgmd.__main__ import command, draw, main, table
 from skbgmd.demonstration import CLEAN, METHODS, Outcome, cases
 
 OUTCOMES = [
@@ -93,6 +97,154 @@ def test_there_are_only_so_many_samples(tmp_path):
 def test_missing_data_is_one_sentence(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*dataset-fashion-mnist"):
         main(["--data", "fashion-mnist", "--folder", str(tmp_path), "--output", str(tmp_path / "p.png")])
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """A command whose trainings are over at once."""
+    monkeypatch.setattr(__main__, "_watched", lambda *args: OUTCOMES)
+    monkeypatch.chdir(tmp_path)
+    return ["--samples", "20"]
+
+
+def test_a_picture_that_cannot_be_written_costs_no_table(trained, tmp_path, capsys):
+    picture = tmp_path / "full.png"
+    picture.symlink_to("/dev/full")
+    with pytest.raises(SystemExit, match=r"error: .*full\.png can't be written: .*No space left"):
+        main([*trained, "--output", str(picture)])
+    printed = capsys.readouterr()
+    assert table(OUTCOMES) in printed.out
+    assert "saved" not in printed.out
+
+
+def test_what_was_there_lasts_until_the_picture_is_whole(trained, tmp_path, monkeypatch):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"before")
+
+    class Fails:
+        def savefig(self, file, **kwargs):
+            Path(file).write_bytes(b"half")
+            raise OSError("no space")
+
+    monkeypatch.setattr(__main__, "draw", lambda outcomes: Fails())
+    with pytest.raises(SystemExit, match="no space"):
+        main([*trained, "--output", str(picture)])
+    assert picture.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+class Broken(io.StringIO):
+    """A stream that takes so many lines at most, or nothing."""
+
+    def __init__(self, error, lines=0):
+        super().__init__()
+        self.error, self.lines = error, lines
+
+    def flush(self):
+        if self.getvalue().count("\n") > self.lines:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(BrokenPipeError(), 141), (OSError("no space"), "python -m skbgmd: error: the output can't be written: no space")],
+)
+def test_an_output_that_fails(trained, error, code, monkeypatch, tmp_path):
+    # At the announcement, nothing is lost by stopping.
+    monkeypatch.setattr(sys, "stdout", Broken(error))
+    with pytest.raises(SystemExit) as left:
+        main(trained)
+    assert left.value.code == code
+    assert not list(tmp_path.iterdir())
+    # At the table, the picture is what is left of the training.
+    monkeypatch.setattr(sys, "stdout", Broken(error, lines=10))
+    with pytest.raises(SystemExit) as left:
+        main(trained)
+    assert left.value.code == code
+    assert (tmp_path / "robust_training.png").is_file()
+    for option in ("--help", "--version"):
+        monkeypatch.setattr(sys, "stdout", Broken(error))
+        with pytest.raises(SystemExit) as left:
+            main([option])
+        assert left.value.code == code
+
+
+def test_a_closed_output_is_found_before_the_training(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="standard output must be open"):
+        main([])
+
+
+@pytest.mark.parametrize("stream", [None, Broken(OSError("no space"))])
+def test_nobody_needs_the_progress(stream, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", stream)
+    main(["--samples", "20", "--epochs", "1", "--output", str(tmp_path / "picture.png")])
+    assert "Picture saved" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main(["--epochs", "0"])
+    assert left.value.code == 2
+
+
+def test_an_interrupt_ends_all_trainings_in_a_line(monkeypatch, capsys, tmp_path):
+    seen = []
+
+    def interrupts(self, net, batch=None, training=False, **kwargs):
+        seen.append(len(net.history))
+        if len(seen) == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("skbgmd.demonstration._Counter.on_batch_end", interrupts)
+    monkeypatch.setattr(sys, "argv", ["skbgmd", "--samples", "50", "--output", str(tmp_path / "picture.png")])
+    with pytest.raises(SystemExit) as left:
+        command()
+    assert left.value.code == 130
+    assert len(seen) == 30
+    assert capsys.readouterr().err.split("\r")[-1].strip() == "python -m skbgmd: interrupted."
+
+
+STREAMS = """
+import json, os, sys
+from skbgmd.__main__ import command
+
+def opened(how):
+    if how == "pipe":
+        reading, writing = os.pipe()
+        os.close(reading)
+        return writing
+    return os.open(how, os.O_WRONLY | os.O_CREAT)
+
+for arguments, out, err in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        for descriptor, how in ((1, out), (2, err)):
+            if how is None:
+                os.close(descriptor)
+                setattr(sys, ("stdout", "stderr")[descriptor - 1], None)
+            else:
+                os.dup2(opened(how), descriptor)
+        sys.argv[1:] = arguments
+        command()
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def test_real_streams_that_fail(tmp_path):
+    """In children of one process, which end as processes do: to start takes long."""
+    said = str(tmp_path / "said")
+    cases = [
+        (["--help"], "/dev/full", said),
+        (["--samples", "20", "--output", str(tmp_path / "p.png")], "pipe", None),
+        ([], None, None),
+        (["--epochs", "0"], "/dev/null", "/dev/full"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", STREAMS, json.dumps(cases)], capture_output=True, text=True, check=True
+    )
+    assert list(map(int, done.stdout.split())) == [1, 141, 1, 2]
+    assert done.stderr == ""
+    expected = "python -m skbgmd: error: the output can't be written: [Errno 28] No space left on device\n"
+    assert Path(said).read_text() == expected
 
 
 def test_help_explains_the_command():

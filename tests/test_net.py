@@ -855,9 +855,7 @@ def test_what_a_loss_says_of_diverged_parameters_is_not_the_cause(data, group_si
     sound = torch.nn.Sequential(torch.nn.Linear(4, 1), torch.nn.Sigmoid())
     settings = {"kind": robust_class(NeuralNetBinaryClassifier), "criterion": torch.nn.BCELoss, "batch_size": 50}
     net = net_of(copy.deepcopy(sound), group_size=group_size, **settings, callbacks=[RuinFirst()])
-    with pytest.raises(
-        NonFiniteRowsError, match=r"parameters must stay finite. In epoch \d the parameters '0\.bias' are"
-    ):
+    with pytest.raises(NonFiniteRowsError, match=r"stay finite. In epoch \d the parameters '0\.bias' are"):
         net.fit(X, y.astype(np.float32))
     wrong = net_of(copy.deepcopy(sound), group_size=group_size, **settings)
     with pytest.raises(RuntimeError, match="between 0 and 1"):

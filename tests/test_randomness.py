@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import random
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
 
-from skbgmd.randomness import random_source, seeded, torch_generator
+from skbgmd.randomness import (
+    generator_states,
+    generators_of,
+    random_source,
+    seeded,
+    set_generator_states,
+    torch_generator,
+)
 
 CPU = torch.device("cpu")
 
@@ -53,3 +64,32 @@ def test_seeding_a_device():
     with seeded(3, "cuda"):
         assert torch.equal(torch.rand(4, device="cuda"), first)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_global_generators_are_put_to_where_they_were():
+    before = generator_states()
+    file = io.BytesIO()
+    torch.save(before, file)
+    file.seek(0)
+    draws = [(torch.rand(1).item(), np.random.normal(), random.gauss(0.0, 1.0))]
+    set_generator_states(torch.load(file, weights_only=True))
+    # Both normal draws come in pairs, of which one is kept for the next time.
+    draws += [(torch.rand(1).item(), np.random.normal(), random.gauss(0.0, 1.0))]
+    middle = generator_states()
+    draws += [(torch.rand(1).item(), np.random.normal(), random.gauss(0.0, 1.0))]
+    set_generator_states(middle)
+    draws += [(torch.rand(1).item(), np.random.normal(), random.gauss(0.0, 1.0))]
+    set_generator_states(before)
+    assert draws[0] == draws[1]
+    assert draws[2] == draws[3] != draws[1]
+
+
+def test_generators_of_a_loader_and_its_samplers():
+    one, two, three = (torch.Generator() for _ in range(3))
+    X = torch.zeros(6, 1)
+    sampler = BatchSampler(RandomSampler(X, generator=one), 2, False)
+    assert set(generators_of(DataLoader(X, batch_sampler=sampler, generator=two))) == {one, two}
+    weighted = WeightedRandomSampler([0.5] * 6, 6, generator=three)
+    assert generators_of(DataLoader(X, sampler=weighted, generator=three)) == [three]
+    assert generators_of(DataLoader(X, shuffle=True, generator=torch.default_generator)) == []
+    assert generators_of([X]) == []

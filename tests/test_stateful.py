@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import BlockGeometricMedian, NearestNeighborMixing
 from skbgmd.rows import DenseRows
 from skbgmd.stateful import StatefulAggregator
 
@@ -50,3 +50,18 @@ def test_it_is_saved_and_loaded(rng):
     np.testing.assert_array_equal(again.random_state().random(3), aggregator.random_state().random(3))
     given = rows(rng)
     torch.testing.assert_close(again(given).vector, aggregator(given).vector)
+
+
+def test_rules_without_a_seed_draw_by_that_of_the_training(rng):
+    """Also what is within a rule, also after it was loaded; a seed of its own stays."""
+    given = DenseRows(torch.from_numpy(rng.normal(size=(12, 40))))
+    rule = NearestNeighborMixing(BlockGeometricMedian(beta=0.2, selection="uniform"))
+    one, same, other = (StatefulAggregator(rule, seed) for seed in (0, 0, 1))
+    drawn = one(given).vector
+    assert torch.equal(drawn, same(given).vector)
+    assert not torch.equal(drawn, other(given).vector)
+    other.load_state_dict(StatefulAggregator(rule, 0).state_dict())
+    assert torch.equal(drawn, other(given).vector)
+    assert rule.aggregator.random_state is None
+    own = rule.set_params(aggregator__random_state=5)
+    assert torch.equal(StatefulAggregator(own, 0)(given).vector, StatefulAggregator(own, 1)(given).vector)

@@ -1,0 +1,42 @@
+"""What becomes of Ctrl-C in a training: what was learnt is kept, and whoever ought to know is told."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+from sklearn.base import BaseEstimator
+from skorch.callbacks import EarlyStopping
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C in the training of a clone: what was learnt is kept, and whoever made the clone stops as well."""
+
+
+class Interruptible(BaseEstimator):
+    """An estimator whose training can be interrupted; a clone hands the interrupt on.
+
+    A search, a cross-validation and an ensemble fit clones, in this process or in another. It is them that a user
+    stops then: a fit that only kept what it had would make them go on with the next one.
+    """
+
+    _hands_interrupts_on = False
+
+    def __sklearn_clone__(self) -> Self:
+        twin: Self = super().__sklearn_clone__()
+        twin._hands_interrupts_on = True
+        return twin
+
+    def _tell_of_interrupt(self) -> None:
+        message = "Training interrupted by user."
+        if self._hands_interrupts_on:
+            raise TrainingInterrupted(message)
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def was_stopped_early(error: KeyboardInterrupt) -> bool:
+    """Whether it is how skorch's early stopping ends a training, which is no interrupt."""
+    where: Any = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    return where is not None and where.tb_frame.f_code is EarlyStopping.on_epoch_end.__code__
