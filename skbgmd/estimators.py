@@ -484,7 +484,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
 
 class _Part(NamedTuple):
-    """What one call of a regressor was given: checked data, targets (n, k), and epochs to train, None for all of a fit."""
+    """What one call of a regressor was given: checked data, targets (n, k), and epochs to train; None: all of a fit."""
 
     X: NDArray[Any]
     y: NDArray[np.float64]
