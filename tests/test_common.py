@@ -46,6 +46,8 @@ def check_name(check):
     return getattr(check, "func", check).__name__ + (f"({arguments})" if arguments else "")
 
 
+# Some of the checks fit as few samples as make one group.
+@pytest.mark.filterwarnings("ignore:group_size must be smaller than the batches")
 @pytest.mark.parametrize(
     ("estimator", "check"), CHECKS, ids=[f"{estimator}-{check_name(c)}" for estimator, c in CHECKS]
 )
