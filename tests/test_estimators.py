@@ -759,7 +759,7 @@ def test_plain_training_that_diverges_says_so(line, settings):
     diverging = {"max_epochs": 50, "optimizer": torch.optim.SGD, "criterion": torch.nn.MSELoss, "lr": 1e20}
     model = BlockGMDRegressor(random_state=0, **settings).fit(X, y)
     before = model.predict(X)
-    with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite; found NaN or inf in 0\.weight"):
+    with pytest.raises(NonFiniteRowsError, match=r"parameters must stay finite.* the parameters .0\.weight"):
         model.set_params(**diverging).fit(X, y)
     np.testing.assert_array_equal(model.predict(X), before)
 
