@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+from sklearn.utils._missing import is_pandas_na
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,9 +41,23 @@ class Caller:
     ----------
     dtype : numpy.dtype or torch.dtype
         Floating dtype of the answer: the input's own, float64 for integers and booleans.
+    lost : ndarray of shape (n,), or None
+        Lengths of what the rows lost where they have more digits than float64; None: nothing.
     """
 
     dtype: Any
+    lost: NDArray[np.float64] | None = None
+
+    @property
+    def rounded_to(self) -> torch.dtype:
+        """The dtype that float64 numbers are rounded to when they are given."""
+        if isinstance(self.dtype, torch.dtype):
+            return self.dtype
+        return {2: torch.float16, 4: torch.float32}.get(self.dtype.itemsize, torch.float64)
+
+    def rounded(self, values: torch.Tensor) -> torch.Tensor:
+        """Numbers in the dtype of the answer, still a tensor."""
+        return values.to(self.rounded_to)
 
     def give(self, values: torch.Tensor | NDArray[Any]) -> Any:
         """Numbers in the caller's kind of array and dtype, on the device they are on."""
@@ -50,6 +65,12 @@ class Caller:
             return torch.as_tensor(values).to(self.dtype)
         values = values.numpy(force=True) if isinstance(values, torch.Tensor) else values
         return values.astype(self.dtype)
+
+    def give_weights(self, weights: NDArray[np.float64], device: torch.device) -> Any:
+        """Weights in the caller's kind of array; in single precision at least, or they don't add up to one."""
+        if not isinstance(self.dtype, torch.dtype):
+            return weights.astype(np.promote_types(self.dtype, np.float32))
+        return torch.as_tensor(weights, dtype=torch.promote_types(self.dtype, torch.float32), device=device)
 
 
 def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tensor, Caller]:
@@ -77,28 +98,126 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     """
     if isinstance(X, torch.Tensor):
         return _as_tensor_matrix(X, name)
-    if issparse(X):
-        raise TypeError(f"{name} must be a dense array; found a sparse one of type {type(X).__name__}.")
-    try:
-        array = np.asarray(X)
-    except ValueError as error:
-        raise ValueError(f"{name} must be a rectangular table of numbers; {error}.") from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers; found dtype {array.dtype}.")
+    array = as_real_array(X, name)
     _check_shape(array.shape, name)
-    dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float64)
-    work = dtype if dtype in (np.float16, np.float32, np.float64) else np.dtype(np.float64)
-    # Torch knows no foreign byte order and no negative strides.
-    array = np.asarray(array, dtype=work.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    caller = Caller(dtype.newbyteorder("="))
+    dtype = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.dtype(np.float64)
+    work = dtype if dtype.itemsize <= 8 else np.dtype(np.float64)
+    # Torch knows no foreign byte order.
+    given = array
+    if array.dtype != work:
+        array = _in_float64(array, name) if work == np.float64 else array.astype(work)
+    caller = Caller(dtype, None if given is array else _lost(given, array))
+    # Nor strides that lead backwards or to the midst of a number. Where there is but one row NumPy takes any stride for
+    # contiguous, and only a copy has another.
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+        array = array.copy(order="C")
     if array.flags.writeable:
         return torch.from_numpy(array), caller
     with warnings.catch_warnings():
         # A read-only array is fine: nothing here writes to it.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array), caller
+
+
+def as_real_array(X: Any, name: str) -> NDArray[Any]:
+    """Take real numbers of any shape and dtype as an array.
+
+    Raises
+    ------
+    TypeError
+        For sparse, complex, object or text data, dates and durations.
+    ValueError
+        For masked entries; for sequences of unequal lengths.
+    """
+    if issparse(X):
+        raise TypeError(f"{name} must be a dense array; found a sparse one of type {type(X).__name__}.")
+    refuse_masks_and_dates(X, name)
+    try:
+        array = _of_nullable(X) if hasattr(X, "iloc") else np.asarray(X)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a rectangular table of numbers; {error}.") from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers; found dtype {array.dtype}.")
+    return array
+
+
+def refuse_masks_and_dates(values: Any, name: str) -> None:
+    """Raise an error for what NumPy would take for numbers without a word.
+
+    Raises
+    ------
+    TypeError
+        For dates and durations, in an array or in a column of a data frame.
+    ValueError
+        For masked entries.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked entries; found {int(values.mask.sum())} of them.")
+    for dtype in _dtypes(values):
+        if getattr(dtype, "kind", "O") in "mM":
+            raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}.")
+
+
+def refuse_missing(values: Any, name: str) -> None:
+    """Raise an error for None, NA or NaN among labels; of NaN in arrays of numbers others tell.
+
+    Raises
+    ------
+    ValueError
+    """
+    if hasattr(values, "isna"):
+        missing = np.asarray(values.isna())
+    elif getattr(values, "dtype", None) is not None and values.dtype != np.dtype(object):
+        return
+    else:
+        flat = np.asarray(values, dtype=object)
+        missing = np.array([_is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
+    if missing.any():
+        first = int(missing.argmax()) // (missing.size // len(missing))
+        raise ValueError(f"{name} must have no missing values; found None, NA or NaN at position {first}.")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or is_pandas_na(value) or (isinstance(value, float) and value != value)
+
+
+def _dtypes(values: Any) -> list[Any]:
+    """Dtypes of an array, a series, or the columns of a data frame."""
+    if hasattr(values, "iloc") and hasattr(values, "columns"):
+        return list(values.dtypes)
+    return [values.dtype] if hasattr(values, "dtype") else []
+
+
+def _of_nullable(frame: Any) -> NDArray[Any]:
+    """The array of a data frame or series; of dtypes that know missing values, one of numbers with NaN for these."""
+    array = np.asarray(frame)
+    if array.dtype.kind == "O" and all(getattr(dtype, "kind", "O") in "fiub" for dtype in _dtypes(frame)):
+        return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
+    return array
+
+
+def _in_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        converted: NDArray[np.float64] = array.astype(np.float64, copy=False)
+    if array.dtype.kind == "f" and array.itemsize > 8:
+        beyond = np.isinf(converted) & np.isfinite(array)
+        if beyond.any():
+            raise ValueError(f"{name} must hold numbers that float64 has; found {array[beyond][0]!s}.")
+    return converted
+
+
+def _lost(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Lengths of what rows of more digits than float64's lost in it; None where that is nothing."""
+    if given.dtype.itemsize < 8 or given.dtype == converted.dtype or not np.isfinite(converted).all():
+        return None
+    if given.dtype.kind in "iu":
+        # An integer of 64 bits is a high part and a low one, both of them exact.
+        high, low = given >> 32, given & 0xFFFFFFFF
+        difference = (high * 2.0**32 - converted) + low
+    else:
+        difference = given - converted
+    lost = np.linalg.norm(np.asarray(difference, dtype=np.float64), axis=1)
+    return lost if lost.any() else None
 
 
 def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]:
@@ -108,7 +227,12 @@ def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]
         raise TypeError(f"{name} must hold real numbers; found dtype {X.dtype}.")
     _check_shape(tuple(X.shape), name)
     X = X.detach()
-    return (X, Caller(X.dtype)) if X.is_floating_point() else (X.double(), Caller(torch.float64))
+    if X.is_floating_point():
+        return X, Caller(X.dtype)
+    converted = X.double()
+    if X.dtype not in (torch.int64, torch.uint64):
+        return converted, Caller(torch.float64)
+    return converted, Caller(torch.float64, _lost(X.cpu().numpy(), converted.cpu().numpy()))
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
@@ -133,20 +257,20 @@ def as_weights(
     if sample_weight is None:
         return np.ones(n)
     if isinstance(sample_weight, torch.Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
-    given = np.asarray(sample_weight)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers; found dtype {given.dtype}.")
+        sample_weight = sample_weight.detach().cpu()
+        # NumPy has no bfloat16.
+        sample_weight = (sample_weight.float() if sample_weight.dtype == torch.bfloat16 else sample_weight).numpy()
+    given = as_real_array(sample_weight, name)
     if given.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one weight a row; found shape {given.shape}.")
-    weights = given.astype(np.float64)
+    weights = given.astype(np.promote_types(given.dtype, np.float64))
     if not np.isfinite(weights).all():
         raise ValueError(f"{name} must be finite; found {weights[~np.isfinite(weights)][0]}.")
     if (weights < 0).any():
         raise ValueError(f"{name} must not be negative; found {weights.min()}.")
     if not weights.any():
         raise ValueError(f"{name} must have a positive entry; found only zeros.")
-    result: NDArray[np.float64] = weights / weights.max()
+    result: NDArray[np.float64] = (weights / weights.max()).astype(np.float64)
     return result
 
 

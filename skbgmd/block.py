@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skbgmd.arrays import (
     as_matrix,
+    as_real_array,
     as_weights,
     check_choice,
     check_integer,
@@ -20,10 +21,11 @@ from skbgmd.arrays import (
     without_autocast,
 )
 from skbgmd.columns import Columns, Units, sums_of_runs
-from skbgmd.gram import FloatArray, factors_to
-from skbgmd.median import lower_weighted_median, solve, warn_if_not_proved
+from skbgmd.gram import FloatArray, factors_to, lower_weighted_median
+from skbgmd.median import solve, warn_if_not_proved
 from skbgmd.randomness import torch_generator
 from skbgmd.rows import DenseRows, Rows
+from skbgmd.streaming import in_range, means
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
@@ -44,13 +46,15 @@ class BlockGeometricMedianResult:
     median : array or tensor of shape (d,)
         The geometric median on the block; elsewhere what ``complement`` says.
     weights : array or tensor of shape (n,)
-        Weights of the rows in the geometric median of the block.
+        Weights of the rows in the geometric median of the block. In float32 for half precision, in which they would not
+        add up to one.
     block : array or tensor of shape (k,), int64
         The selected columns, ascending.
     memory : array or tensor of shape (d,), or None
         To be handed in with the next call; None unless ``complement="memory"``.
     gap : float
-        Proved upper bound on the relative excess objective, on the block.
+        Proved upper bound on the relative excess objective, on the block, of the median rounded to its dtype; before a
+        memory is added.
     n_iter : int
         Steps taken.
     converged : bool
@@ -195,21 +199,41 @@ def block_geometric_median(
         generator=torch_generator(random_state, matrix.device) if selection != "top" else None,
     )
     inside = rows if len(block) == rows.n_columns else rows.block(block)
-    solved = solve(inside, tol=tol, max_iter=max_iter, weights_only=True)
-    warn_if_not_proved(solved.gap, tol, solved.n_iter)
+    solved = solve(inside, tol=tol, max_iter=max_iter, dtype=caller.rounded_to, combines=True)
+    solved = solved.of_rounded_rows(caller.lost, weights)
     part = BlockPart(block, inside, solved.weights)
     step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
+    if solved.median is not None:
+        on_block = solved.median.to(step.dtype)
+        step.index_copy_(0, block.indices, on_block if before is None else on_block + before[block.indices])
+    step = caller.rounded(step)
+    if before is not None:
+        _check_range(step)
+    warn_if_not_proved(solved.gap, tol, solved.n_iter)
     if not return_result:
         return caller.give(step)
+    if after is not None:
+        after = caller.rounded(after)
+        _check_range(after)
     return BlockGeometricMedianResult(
         median=caller.give(step),
-        weights=caller.give(torch.as_tensor(solved.weights, device=matrix.device)),
+        weights=caller.give_weights(solved.weights, matrix.device),
         block=block.indices if isinstance(caller.dtype, torch.dtype) else block.indices.cpu().numpy(),
         memory=None if after is None else caller.give(after),
         gap=solved.gap,
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
+
+
+def _check_range(values: torch.Tensor) -> None:
+    """Raise an error where what a memory was added to has no number in its dtype."""
+    # A sum that is finite has finite terms.
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
+            f"{torch.finfo(values.dtype).max:.2g}. Divide both by a constant, or begin with no memory."
+        )
 
 
 def take_norms(rows: Rows, selection: str, run_length: int, memory: torch.Tensor | None) -> None:
@@ -257,7 +281,10 @@ def select_block(
         return units.choose(found / units.sizes if selection == "top" else found, k)
     if selection != "top":
         scores = _keys(scores, generator)
-    return Columns(_largest(scores, min(len(scores), -(-k // run_length))), run_length, d)
+    wanted = min(len(scores), -(-k // run_length))
+    block = Columns(_largest(scores, wanted), run_length, d)
+    # The last run of all may be short.
+    return block if len(block) >= k else Columns(_largest(scores, wanted + 1), run_length, d)
 
 
 def _of_unit_size(
@@ -273,7 +300,7 @@ def _of_unit_size(
     if memory is not None:
         largest = max(largest, float(memory.abs().max()))
     factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
-    return scale * factor, None if memory is None else memory * factor
+    return scale * factor, None if memory is None else memory.double() * factor
 
 
 @dataclass(frozen=True)
@@ -310,23 +337,27 @@ def block_step(
     :func:`outside_clip` says. The other parameters are those of :func:`block_geometric_median`.
     """
     if len(part.columns) == rows.n_columns and memory is None:
-        step = part.rows.combine(part.weights)
+        step = means(part.rows, part.weights)
         return step, torch.zeros_like(step) if complement == "memory" else None
     if complement == "zero":
-        on_block = part.rows.combine(part.weights)
+        on_block = means(part.rows, part.weights)
         return on_block.new_zeros(rows.n_columns).index_copy_(0, part.columns.indices, on_block), None
     if len(part.columns) == rows.n_columns:
-        moved = part.rows.combine(part.weights)
+        moved = means(part.rows, part.weights)
     else:
         if complement == "memory" and memory_rule == "mean":
             elsewhere = rows.weights / rows.weights.sum()
         else:
             elsewhere = part.weights * (outside_clip(rows, part) if outside is None else outside)
         moved = rows.combine_apart(part.weights, elsewhere, part.columns)
+        if not bool(torch.isfinite(moved.sum())):
+            on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
+            moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
     if complement == "weighted":
         return moved, None
     if memory is not None:
         moved += memory
+        _check_range(moved)
     index = part.columns.indices
     step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
     # A copy, for it lasts: what moves may be a part of something larger.
@@ -412,9 +443,11 @@ def _as_memory(memory: Any, complement: str, rows: DenseRows) -> torch.Tensor | 
         return None
     if complement != "memory":
         raise ValueError(f'memory is only used with complement="memory"; found complement={complement!r}.')
-    given = memory.detach() if isinstance(memory, torch.Tensor) else torch.as_tensor(np.asarray(memory))
-    if tuple(given.shape) != (rows.n_columns,):
-        raise ValueError(f"memory must have shape ({rows.n_columns},); found shape {tuple(given.shape)}.")
-    if given.is_complex() or not bool(torch.isfinite(given).all()):
-        raise ValueError("memory must be real and finite; found complex numbers, NaN or inf.")
-    return given.to(dtype=rows.work_dtype, device=rows.matrix.device)
+    if np.ndim(memory) != 1 or len(memory) != rows.n_columns:
+        raise ValueError(f"memory must have shape ({rows.n_columns},); found shape {tuple(np.shape(memory))}.")
+    given = as_matrix(memory[None] if isinstance(memory, torch.Tensor) else as_real_array(memory, "memory")[None])[0][0]
+    kept = given.to(dtype=rows.work_dtype, device=rows.matrix.device)
+    if not bool(torch.isfinite(kept).all()):
+        found = float(given[~torch.isfinite(kept).to(given.device)][0])
+        raise ValueError(f"memory must be finite and have a number in {rows.work_dtype}; found {found}.")
+    return kept

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
-from skbgmd.arrays import check_choice, check_integer, check_number
+from skbgmd.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
 from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.interrupts import Interruptible, TrainingInterrupted
@@ -310,6 +310,9 @@ class BlockGMDBase(Interruptible):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Data to train on, checked."""
         multi_output = isinstance(self, RegressorMixin)
+        if y is not None:
+            refuse_masks_and_dates(y, "y")
+            refuse_missing(y, "y")
         X, y = validate_data(
             self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
         )
@@ -510,6 +513,7 @@ def _is_routed(name: str) -> bool:
 
 def _as_numpy(X: Any) -> Any:
     if not isinstance(X, torch.Tensor):
+        refuse_masks_and_dates(X, "X")
         return X
     # NumPy has no bfloat16.
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()

@@ -35,6 +35,8 @@ class Gram:
         Factors at most one by which far rows were drawn nearer for the same reason.
     original : Gram, or None
         The products before that, where they have numbers.
+    floor : float
+        Error of every product besides: terms of them that have no number.
     """
 
     products: FloatArray
@@ -44,6 +46,7 @@ class Gram:
     drawn: FloatArray | None = None
     lengths: FloatArray | None = None
     original: Gram | None = None
+    floor: float = 0.0
 
     @cached_property
     def squares(self) -> FloatArray:
@@ -68,18 +71,13 @@ class Gram:
         """Distance that rows of typical length can't be told apart at, because their products are rounded."""
         return 2.0 * math.sqrt(2.0 * self.rounding) * middle(self.known_lengths)
 
-    @property
-    def bending(self) -> float:
-        """Bound on the change of direction to a row, seen from a typical distance, by drawing rows nearer."""
-        return 0.0 if self.drawn is None else 4.0 / float(self.norms.max())
-
     def restore(self, weights: FloatArray) -> FloatArray:
         """Weights of the rows as they are, from weights of the rows as drawn nearer."""
         if self.drawn is None:
             return weights
         restored: FloatArray = weights * self.drawn
-        restored /= restored.sum()
-        return restored
+        whole = restored.sum()
+        return restored / whole if whole > 0.0 else weights
 
     def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
         """The Gram matrix of some of the rows."""
@@ -93,13 +91,18 @@ class Gram:
 
     def mixed(self, mixing: FloatArray) -> Gram:
         """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
+        drawn = None
+        if self.drawn is not None:
+            # A mean with a row that was drawn nearer is drawn nearer by about as much.
+            gone = self.drawn == 0.0
+            drawn = 1.0 / (mixing @ (1.0 / np.where(gone, 1.0, self.drawn)))
+            drawn = np.where((mixing[:, gone] > 0.0).any(axis=1), 0.0, drawn)
         return replace(
             self,
             products=mixing @ self.products @ mixing.T,
             finite=np.ones(len(mixing), dtype=bool),
             lengths=mixing @ self.known_lengths,
-            # A mean with a row that was drawn nearer is drawn nearer by about as much.
-            drawn=None if self.drawn is None else 1.0 / (mixing @ (1.0 / self.drawn)),
+            drawn=drawn,
             original=None if self.original is None else self.original.mixed(mixing),
         )
 
@@ -148,3 +151,25 @@ def middle(values: FloatArray, *, upper: bool = False) -> float:
     """
     at = len(values) // 2 if upper else (len(values) - 1) // 2
     return float(np.partition(values, at)[at])
+
+
+def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
+    """The smallest value that, with those below it, holds half of the weight.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    weights : ndarray of shape (n,)
+        Non-negative, one of them positive.
+
+    Examples
+    --------
+    >>> lower_weighted_median(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4))
+    2.0
+    """
+    if weights.min() == weights.max():
+        return middle(values)
+    order = np.argsort(values, kind="stable")
+    mass = np.cumsum(weights[order])
+    # Sums of equal weights may differ in their last digits.
+    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])

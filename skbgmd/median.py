@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,19 @@ from sklearn.exceptions import ConvergenceWarning
 from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
 from skbgmd.certificate import relative_gap
 from skbgmd.gram import FloatArray, Gram, factors_to, middle
+from skbgmd.gram import lower_weighted_median as lower_weighted_median
+from skbgmd.ranges import RangedRows, coordinatewise_median, exponents
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.solver import Solution, as_float_array, minimize
+from skbgmd.solver import Iterate, Solution, as_float_array, minimize
 from skbgmd.spaces import GramSpace, PointSpace
+from skbgmd.streaming import means
 
 #: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
 SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
 #: Rows whose coordinate-wise median is the origin in R^d.
 ORIGIN_ROWS = 128
+#: Ratio of distances beyond which a solver that gets no farther may be at the wrong ones.
+FAR_APART = 1e12
 #: Sizes of typical rows in float64 whose squares, and those of their differences, have numbers.
 TINY, HUGE = 1e-140, 1e140
 
@@ -36,11 +42,12 @@ class GeometricMedianResult:
     median : array or tensor of shape (d,)
         The point; the caller's kind of array, dtype and device.
     weights : array or tensor of shape (n,)
-        Non-negative, adding up to one; ``weights @ X`` is the median, to rounding.
+        Non-negative, adding up to one; ``weights @ X`` is the median, to rounding. In float32 for half precision, in
+        which they would not add up.
     objective : float
-        ``g = sum_i a_i ||x_i - median||``.
+        ``g = sum_i a_i ||x_i - median||``, of the median as it is here, rounded to its dtype.
     gap : float
-        Proved upper bound on the relative excess ``(g - g*) / g*``.
+        Proved upper bound on the relative excess ``(g - g*) / g*``, of the same.
     n_iter : int
         Steps taken.
     converged : bool
@@ -60,16 +67,26 @@ class Solved:
     """The answer of either path, before it is put in the caller's terms."""
 
     weights: FloatArray
-    #: None: weights @ rows.
+    #: As rounded; None: weights @ rows, in the rows' working precision, and then rounded.
     median: torch.Tensor | None
-    #: Sum of the weighted distances, and how much less it may be elsewhere; in any unit of length.
+    #: Sum of the weighted distances, and how much less it may be elsewhere; in units of length of 2**exponent.
     objective: float
     excess: float
     n_iter: int
+    exponent: int = 0
+    #: Whether the median is a row, but for rounding.
+    is_row: bool = False
 
     @property
     def gap(self) -> float:
         return relative_gap(self.excess, self.objective)
+
+    def of_rounded_rows(self, lost: FloatArray | None, weights: FloatArray) -> Solved:
+        """The same of rows that lost up to so much each on their way to float64."""
+        if lost is None:
+            return self
+        moved = math.ldexp(float(weights @ lost), -self.exponent)
+        return replace(self, objective=self.objective + moved, excess=self.excess + 2.0 * moved)
 
 
 @without_autocast
@@ -91,8 +108,8 @@ def geometric_median(
     Parameters
     ----------
     X : array-like or tensor of shape (n, d)
-        The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers are computed in
-        float64, half precision in float32. Gradients are not followed.
+        The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers and extended
+        precision are computed in float64, half precision in float32. Gradients are not followed.
     sample_weight : array-like or tensor of shape (n,), default=None
         Non-negative weights :math:`a_i`; an integer weight counts as so many equal rows. None: all one.
     tol : float, default=1e-6
@@ -112,9 +129,10 @@ def geometric_median(
     Raises
     ------
     TypeError
-        Complex, object, text or sparse data; parameters of a wrong type.
+        Complex, object, text or sparse data, dates or durations; parameters of a wrong type.
     ValueError
-        NaN or inf, a wrong shape, no rows; weights that are negative, all zero or of a wrong length; tol <= 0.
+        NaN, NA or inf, masked entries, a wrong shape, no rows; weights that are negative, all zero or of a wrong
+        length; tol <= 0. With ``return_result``, an objective that has no number in float64.
 
     Warns
     -----
@@ -152,21 +170,56 @@ def geometric_median(
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
-    solved = solve(rows, tol=tol, max_iter=max_iter)
+    solved = solve(rows, tol=tol, max_iter=max_iter, dtype=caller.rounded_to)
+    solved = solved.of_rounded_rows(caller.lost, weights)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
-    median = solved.median if solved.median is not None else rows.combine(solved.weights)
+    assert solved.median is not None, "asked for"
+    median = solved.median
     if not return_result:
         return caller.give(median)
+    distances = rows.distances(median.double())
+    of_rows = solved.weights
+    if solved.is_row and distances[of_rows > 0.0].any():
+        # Others were too near to be told from it.
+        of_rows = np.where(distances == 0.0, of_rows, 0.0)
+        of_rows = of_rows / of_rows.sum() if of_rows.any() else solved.weights
     # In float32 the proof needs fewer digits of the objective than its reader may want.
-    scale = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
     return GeometricMedianResult(
         median=caller.give(median),
-        weights=caller.give(torch.as_tensor(solved.weights, device=matrix.device)),
-        objective=scale * float(weights @ rows.distances(median.double())),
+        weights=caller.give_weights(of_rows, matrix.device),
+        objective=_objective(rows, median.double(), distances, sample_weight),
         gap=solved.gap,
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
+
+
+def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, sample_weight: Any) -> float:
+    """Sum of distances to a point by the caller's weights, of which the rows' are multiples.
+
+    Raises
+    ------
+    ValueError
+        It has no number.
+    """
+    down = 0
+    if not distances.max() < np.finfo(np.float64).max:
+        distances, down = rows.huge_distances(point), 64
+    given = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
+    size = float(distances.max())
+    if size == 0.0:
+        return 0.0
+    # Each may be far from one, and their product need not be.
+    parts = [math.frexp(part) for part in (float(rows.weights @ (distances / size)), size, given)]
+    mantissa, exponent = math.prod(part for part, _ in parts), sum(power for _, power in parts) + down
+    with np.errstate(over="ignore"):
+        objective = float(np.ldexp(mantissa, exponent))
+    if not math.isfinite(objective):
+        raise ValueError(
+            "The weighted sum of the distances to the rows of X must have a number in float64; found one beyond "
+            f"{np.finfo(np.float64).max:.2g}. Divide X by a constant, or ask for the median alone."
+        )
+    return objective
 
 
 def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_centre: bool = False) -> Solution:
@@ -254,53 +307,57 @@ def takes_gram_path(n: int, d: int) -> bool:
     return d >= 1000 and 2 * n <= d
 
 
-def solve(rows: DenseRows, *, tol: float, max_iter: int, weights_only: bool = False) -> Solved:
+def solve(
+    rows: DenseRows, *, tol: float, max_iter: int, dtype: torch.dtype | None = None, combines: bool = False
+) -> Solved:
     """Geometric median of dense rows on whichever path is cheaper; rows of weight zero are left out.
 
-    With ``weights_only`` the proof is of the weights: what rounding their combination would cost is left open.
+    What is proved is proved of the answer, as rounded; by default it is of the working precision.
+
+    Parameters
+    ----------
+    rows : DenseRows
+        The rows, with their weights.
+    tol, max_iter
+        As in :func:`geometric_median`.
+    dtype : torch.dtype, default=None
+        What the median is rounded to; None: the working precision.
+    combines : bool, default=False
+        Whether the caller combines the rows by the weights anyhow: then there is no median where that will do.
 
     Raises
     ------
     ValueError
         A row that isn't finite.
     """
+    dtype = dtype or rows.work_dtype
+    # What is left of the tolerance is for rounding; and it is relative to the least objective, not to that of a point.
+    solved = _solve(rows, 0.9 * tol / (1.0 + tol), max_iter, dtype, combines)
+    left = max_iter - solved.n_iter
+    if tol < solved.gap <= 2.0 * tol and left > 0:
+        # Rounding costs more than that, and less than all of it: a lower bound that is nearer shows it.
+        again = _solve(rows, 0.01 * tol, left, dtype, combines)
+        better = again if again.gap < solved.gap else solved
+        solved = replace(better, n_iter=solved.n_iter + again.n_iter)
+    return solved
+
+
+def _solve(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
     used = np.flatnonzero(rows.weights)
     if len(used) < rows.n_rows and not rows.finite.all():
         raise not_finite("X", rows.whole())
     part = rows if len(used) == rows.n_rows else rows.subset(used)
     if part.n_columns == 1:
-        solved = _solve_column(part)
+        solved = _solve_column(part, dtype)
     elif takes_gram_path(part.n_rows, part.n_columns):
-        solved = _solve_gram(part, tol, max_iter, weights_only)
+        solved = _solve_gram(part, tol, max_iter, dtype, combines)
     else:
-        solved = _solve_points(part, tol, max_iter)
+        solved = _solve_points(part, tol, max_iter, dtype)
     if part is rows:
         return solved
     weights = np.zeros(rows.n_rows)
     weights[used] = solved.weights
-    return Solved(weights, solved.median, solved.objective, solved.excess, solved.n_iter)
-
-
-def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    """The smallest value that, with those below it, holds half of the weight.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-    weights : ndarray of shape (n,)
-        Non-negative, one of them positive.
-
-    Examples
-    --------
-    >>> lower_weighted_median(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4))
-    2.0
-    """
-    if weights.min() == weights.max():
-        return middle(values)
-    order = np.argsort(values, kind="stable")
-    mass = np.cumsum(weights[order])
-    # Sums of equal weights may differ in their last digits.
-    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])
+    return replace(solved, weights=weights)
 
 
 def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
@@ -314,38 +371,57 @@ def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
         )
 
 
-def _solve_gram(rows: DenseRows, tol: float, max_iter: int, weights_only: bool) -> Solved:
+def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
     """In the Gram matrix of the rows."""
-    if not rows.gram().finite.all():
+    gram = rows.gram()
+    if not gram.finite.all():
         raise not_finite("X", rows.whole())
+    if gram.unit != 1.0:
+        return _solve_ranged(rows, tol, max_iter, dtype)
     solution, gram, n_iter = row_weights(rows, tol=tol, max_iter=max_iter)
+    if gram.unit != 1.0:
+        return _solve_ranged(rows, tol, max_iter, dtype)
     iterate = solution.iterate
-    if weights_only:
-        return Solved(solution.weights, None, iterate.objective, iterate.excess.absolute, n_iter)
-    if solution.converged and gram.unit == 1.0:
-        median = rows.combine(_place(solution))
-        # Each of the products and sums that make up the median is rounded; a row comes out as it is.
+    if solution.converged:
+        if solution.vertex is None and combines and rows.knows_norms:
+            # The median's length isn't known yet; it is no more than the mean of the rows'.
+            length = float(solution.weights @ rows.norms())
+            moved = _combined(rows, length) + _moved(length, rows.work_dtype, dtype, rows.n_columns)
+            if (excess := _after_move(iterate, moved, tol)) is not None:
+                return Solved(as_float_array(solution.weights), None, iterate.objective, excess, n_iter)
+        median = means(rows, _place(solution))
+        # A row comes out as it is.
         spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
-        moved = 4.0 * _rounding(median.dtype) * (float(torch.linalg.vector_norm(median)) + spread)
-        moved = moved if solution.vertex is None else 0.0
-        if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
-            return solved
-    if gram.rounding > 2.0**-40:
-        gram = rows.gram(about=_place(solution))
-        solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter, at_centre=True)
-        iterate, n_iter = solution.iterate, n_iter + solution.n_iter
-    excess = iterate.excess.absolute + iterate.excess.near_objective * (gram.bending + gram.rounding)
-    return _measured(rows, solution, rows.combine(_place(solution), torch.float64), gram.unit, excess, n_iter)
+        length = _norm(median)
+        moved = _combined(rows, length + spread) if solution.vertex is None else 0.0
+        moved += _moved_point(median, length, dtype, is_row=solution.vertex is not None)
+        if (excess := _after_move(iterate, moved, tol)) is not None:
+            return Solved(
+                as_float_array(solution.weights),
+                median.to(dtype),
+                iterate.objective,
+                excess,
+                n_iter,
+                is_row=solution.vertex is not None,
+            )
+    if not solution.converged and n_iter < max_iter and _are_far_apart(gram.norms):
+        return _solve_ranged(rows, tol, max_iter, dtype)
+    space = GramSpace(gram, rows.weights)
+    settled = _measured(rows, solution, space.objective_error(iterate), _exact(rows, solution), dtype, n_iter)
+    if settled.gap <= tol or gram.rounding <= 2.0**-40:
+        return settled
+    about = rows.gram(about=_place(solution))
+    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_centre=True)
+    error = GramSpace(about, rows.weights).objective_error(again.iterate)
+    better = _measured(rows, again, error, _exact(rows, again), dtype, n_iter + again.n_iter)
+    return better if better.gap < settled.gap else replace(settled, n_iter=better.n_iter)
 
 
-def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
+def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    exponent = _exponent(matrix)
-    if exponent:
-        scaled = _solve_points(DenseRows(_times_power(matrix, -exponent), weights), tol, max_iter)
-        assert scaled.median is not None, "in R^d there always is one"
-        return replace(scaled, median=_times_power(scaled.median, exponent))
+    if matrix.dtype == torch.float64 and not TINY <= _typical_size(matrix) <= HUGE:
+        return _solve_ranged(rows, tol, max_iter, dtype)
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
@@ -371,7 +447,10 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
         start, n_iter = first.position, first.n_iter
     for _ in range(3):
         left = max(1, max_iter - n_iter)
-        solution = minimize(PointSpace(points, row_weights, origin, xp), start, tol=tol, max_iter=left)
+        space = PointSpace(points, row_weights, origin, xp)
+        solution = minimize(space, start, tol=tol, max_iter=left)
+        if space.out_of_range:
+            return _solve_ranged(rows, tol, max_iter, dtype)
         n_iter += solution.n_iter
         exact: Any = origin + solution.position
         if solution.vertex is not None:
@@ -379,39 +458,81 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int) -> Solved:
             exact = exact.numpy() if on_cpu else exact
         if solution.converged or n_iter >= max_iter:
             break
+        if _are_far_apart(solution.iterate.distances):
+            return _solve_ranged(rows, tol, max_iter, dtype)
         # The origin was too far off for the digits that the proof wants.
         origin, start = exact, 0.0 * exact
-    iterate, moved = solution.iterate, 0.0
-    if solution.vertex is None:
-        moved = _rounding(rows.work_dtype) * math.sqrt(float(exact @ exact))
+    with np.errstate(over="ignore"):
+        length, *others = (math.sqrt(space.inner(part, part)) for part in (exact, origin, solution.position))
     exact = torch.as_tensor(exact)
-    median = exact.to(rows.work_dtype)
-    if (solved := _rounded(solution, median, moved, tol, n_iter)) is not None:
-        return solved
-    return _measured(rows, solution, exact, 1.0, iterate.excess.absolute, n_iter)
+    moved = _moved_point(exact, length, dtype, is_row=solution.vertex is not None)
+    if solution.vertex is None:
+        # The sum of two parts is rounded, and each of them was.
+        moved += 2.0**-52 * (length + sum(others))
+    iterate = solution.iterate
+    if solution.converged and (excess := _after_move(iterate, moved, tol)) is not None:
+        return Solved(
+            as_float_array(solution.weights),
+            exact.to(dtype),
+            iterate.objective,
+            excess,
+            n_iter,
+            is_row=solution.vertex is not None,
+        )
+    return _measured(rows, solution, space.objective_error(iterate), exact, dtype, n_iter)
 
 
-def _exponent(matrix: torch.Tensor) -> int:
-    """The power of two that a typical row is as large as, where squares of such rows have no number; else 0."""
-    if matrix.dtype != torch.float64:
-        return 0  # worked on in a wider dtype
-    sizes = matrix[:: -(-len(matrix) // ORIGIN_ROWS)].abs().amax(dim=1).cpu().numpy()
-    typical = middle(sizes)
-    if typical == 0.0 or not math.isfinite(typical) or TINY <= typical <= HUGE:
-        return 0
-    # Brought to order one, no row must overflow.
-    return max(math.frexp(typical)[1], math.frexp(float(matrix.abs().max()))[1] - 1000)
+def _are_far_apart(distances: Any) -> bool:
+    """Whether some distances are so much larger than others that steps among the ones don't lead to the others."""
+    positive = as_float_array(distances)
+    positive = positive[positive > 0.0]
+    return bool(len(positive)) and float(positive.max()) > FAR_APART * float(positive.min())
 
 
-def _times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
-    """Values times a power of two, which itself may have no number."""
-    half = exponent // 2
-    return values * 2.0**half * 2.0 ** (exponent - half)
+def _typical_size(matrix: torch.Tensor) -> float:
+    """Size of a typical row, as far as a sample of the rows tells; 1 if it is zero or has no number."""
+    some = matrix[:: -(-len(matrix) // ORIGIN_ROWS)].cpu().numpy()
+    typical = middle(np.abs(some).max(axis=1))
+    return typical if 0.0 < typical < math.inf else 1.0
 
 
-def _solve_column(rows: DenseRows) -> Solved:
+def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
+    """In R^d, of rows brought to order one: numbers whose squares have none, or sizes that are far apart."""
+    whole = rows.whole()
+    matrix, weights = whole.double().cpu().numpy(), rows.weights
+    if not np.isfinite(matrix).all():
+        raise not_finite("X", whole)
+    about, n_iter = coordinatewise_median(matrix, weights), 0
+    for _ in range(4):
+        with np.errstate(under="ignore"):
+            ranged = RangedRows.of(matrix, weights, about)
+        space = PointSpace(ranged.points, weights, np.zeros(rows.n_columns))
+        solution = minimize(space, np.zeros(rows.n_columns), tol=tol, max_iter=max(1, max_iter - n_iter))
+        n_iter += solution.n_iter
+        exact = matrix[solution.vertex] if solution.vertex is not None else ranged.restored(solution.position)
+        exact = np.clip(exact, matrix.min(axis=0), matrix.max(axis=0))
+        if solution.converged or n_iter >= max_iter:
+            break
+        about = exact
+    answer = torch.from_numpy(exact).to(whole.device, dtype)
+    with np.errstate(under="ignore"):
+        place = ranged.place(answer.double().cpu().numpy())
+        apart = np.sqrt(np.einsum("ij,ij->i", ranged.points - place, ranged.points - place))
+    objective = float(weights @ apart)
+    away = float(weights[apart > 0.0].sum())
+    error = space.objective_error(solution.iterate) + 2.0**-52 * away * float(np.linalg.norm(place))
+    excess = _excess(objective, solution.iterate, error)
+    if ranged.drawn is not None:
+        # Of the rows as they are, a bound relative to the objective is at most twice as much larger.
+        excess *= 3.0
+    weights_of_rows = ranged.restored_weights(as_float_array(solution.weights))
+    is_row = solution.vertex is not None
+    return Solved(weights_of_rows, answer, objective, excess, n_iter, ranged.exponent, is_row)
+
+
+def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     """On a line the geometric median is the weighted median."""
-    column = rows.whole()[:, 0].to(rows.work_dtype)
+    column = rows.whole()[:, 0].double()
     if not bool(torch.isfinite(column).all()):
         raise not_finite("X", column[:, None])
     values = column.cpu().numpy()
@@ -423,8 +544,31 @@ def _solve_column(rows: DenseRows) -> Solved:
     weights = np.zeros(rows.n_rows)
     weights[low] += 0.5
     weights[high] += 0.5
-    objective = float(rows.weights @ np.abs(values - 0.5 * (values[low] + values[high]), dtype=np.float64))
-    return Solved(weights, None, objective, 0.0, 0)
+    # Half of a number that is odd and has no smaller part is none.
+    point = values[low] if values[low] == values[high] else 0.5 * values[low] + 0.5 * values[high]
+    point = min(max(point, values[low]), values[high])
+    answer = torch.full((1,), point, dtype=torch.float64, device=column.device).to(dtype)
+    # A power of two by which no difference overflows.
+    exponent = int(exponents(np.abs(values).max())) + 2
+    scaled = np.ldexp(values, -exponent)
+    apart = scaled - np.ldexp(point, -exponent)
+    whole, objective = float(mass[-1]), float(rows.weights @ np.abs(apart))
+    left, right = float(rows.weights[apart < 0.0].sum()), float(rows.weights[apart > 0.0].sum())
+    pull, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
+    # Sums of ones are exact.
+    doubt = 0.0 if np.all(rows.weights == 1.0) else 2.0**-50 * whole
+    # As in R^d: what the rows at the point don't hold of the pull is repaired by all of them.
+    share = max(pull + doubt - at, 0.0) / whole
+    shift = share * abs(float(rows.weights @ apart))
+    excess = (share * objective + shift) / (1.0 + share)
+    if float(answer[0]) != point:
+        moved = float(rows.weights @ np.abs(scaled - np.ldexp(float(answer[0]), -exponent)))
+        objective, excess = moved, excess + max(0.0, moved * (1.0 + 2.0**-50) - objective)
+    return Solved(weights, answer, objective, excess, 0, exponent)
+
+
+def _exact(rows: DenseRows, solution: Solution) -> torch.Tensor:
+    return rows.combine(_place(solution), torch.float64)
 
 
 def _place(solution: Solution) -> FloatArray:
@@ -437,40 +581,81 @@ def _place(solution: Solution) -> FloatArray:
 
 
 def _norm(vector: torch.Tensor) -> float:
-    """Norm of a vector of any finite size."""
+    """Norm of a vector whose square may have no number."""
+    norm = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+    if TINY <= norm <= HUGE:
+        return norm
     largest = float(vector.abs().max())
     return largest * float(torch.linalg.vector_norm(vector / largest)) if largest > 0.0 else 0.0
 
 
+@cache
 def _rounding(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2.0
 
 
-def _rounded(solution: Solution, median: torch.Tensor, moved: float, tol: float, n_iter: int) -> Solved | None:
-    """The answer with what rounding the median by at most ``moved`` can cost; None where that is too much.
+@cache
+def _least(dtype: torch.dtype) -> float:
+    """The smallest positive number of a dtype."""
+    return float(torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
+
+
+def _moved(length: float, dtype: torch.dtype, rounded_to: torch.dtype, d: int) -> float:
+    """How far rounding may move a point (d,) of some length and dtype."""
+    if dtype == rounded_to:
+        return 0.0
+    return 2.0 * _rounding(rounded_to) * length + _least(rounded_to) * math.sqrt(d)
+
+
+def _moved_point(point: torch.Tensor, length: float, rounded_to: torch.dtype, *, is_row: bool) -> float:
+    """The same of a point that may be a row: then its numbers may have a place in any dtype."""
+    if is_row and torch.equal(point.to(rounded_to).to(point.dtype), point):
+        return 0.0
+    return _moved(length, point.dtype, rounded_to, len(point))
+
+
+def _combined(rows: DenseRows, length: float) -> float:
+    """How far rounding may move a weighted mean of rows whose mean length is at most so much.
+
+    Each weight is rounded, each product, and each sum.
+    """
+    least = _least(rows.work_dtype) * rows.n_rows * math.sqrt(rows.n_columns)
+    return (rows.n_rows + 2) * _rounding(rows.work_dtype) * length + least
+
+
+def _after_move(iterate: Iterate, moved: float, tol: float) -> float | None:
+    """What is proved of the excess once the median is moved by at most so much; None where that costs too much.
 
     ``||z - e|| <= ||z|| - <z, e> / ||z|| + ||e||^2 / (2 ||z||)``, summed over the rows; rows at the point add
     ``||e||``. Twice that, for the step from the iterate to the median.
     """
-    iterate = solution.iterate
     cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_pull * moved)
-    if cost > 0.1 * tol * iterate.excess.near_objective:
+    if not cost <= 0.1 * tol * iterate.excess.near_objective:
         return None
-    return Solved(as_float_array(solution.weights), median, iterate.objective, iterate.excess.absolute + cost, n_iter)
+    excess = iterate.excess.absolute + cost
+    return excess if relative_gap(excess, iterate.objective) <= tol else None
+
+
+def _excess(objective: float, iterate: Iterate, error: float) -> float:
+    """What is proved of a point of some objective: the iterate's proof gives a lower bound on that of all points."""
+    lower = iterate.objective - error - iterate.excess.absolute
+    return max(0.0, objective * (1.0 + 2.0**-50) - lower) if objective > 0.0 else 0.0
 
 
 def _measured(
-    rows: DenseRows, solution: Solution, exact: torch.Tensor, unit: float, excess: float, n_iter: int
+    rows: DenseRows, solution: Solution, error: float, exact: torch.Tensor, dtype: torch.dtype, n_iter: int
 ) -> Solved:
     """Settle what rounding the median costs by measuring the distances to the rounded point, in float64.
 
     A point moved by rounding is worse by second order only, which a bound from the size of the move can't tell.
     """
-    median = exact.to(rows.work_dtype)
-    objective = float(rows.weights @ rows.distances(median.double()))
-    if unit != 1.0:
-        moved = _norm(median.double() - exact) + _rounding(torch.float64) * _norm(exact)
-        total = unit * excess + float(rows.weights.sum()) * moved
-    else:
-        total = max(objective - solution.iterate.objective, 0.0) + excess + 2.0**-50 * objective
-    return Solved(as_float_array(solution.weights), median, objective, total, n_iter)
+    answer, iterate = exact.to(dtype), solution.iterate
+    distances = rows.distances(answer.double())
+    objective = float(rows.weights @ distances)
+    excess = _excess(objective, iterate, error)
+    if solution.vertex is not None:
+        # Rows that count as at the point may be seen to be so now.
+        at = as_float_array(iterate.distances) == 0.0
+        excess -= 2.0 * max(0.0, iterate.doubtful - float(rows.weights[at] @ distances[at]))
+    is_row = solution.vertex is not None
+    return Solved(as_float_array(solution.weights), answer, objective, excess, n_iter, is_row=is_row)

@@ -44,7 +44,7 @@ class MixedRows(StreamedRows):
         return self.columns(torch.arange(part.start, part.stop, device=self.device))
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:
-        return self._factors @ self.rows.columns(index).to(self.dtype)
+        return self._clamped(self._factors @ self.rows.columns(index).to(self.dtype))
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         for part, chunk in self.rows.column_chunks():
@@ -52,7 +52,13 @@ class MixedRows(StreamedRows):
             if self._buffer is None or self._buffer.numel() < self.n_rows * chunk.shape[1]:
                 self._buffer = empty((self.n_rows * chunk.shape[1],), self.dtype, self.device)
             mixed = self._buffer[: self.n_rows * chunk.shape[1]].view(self.n_rows, chunk.shape[1])
-            yield part, torch.mm(self._factors, chunk.to(self.dtype), out=mixed)
+            yield part, self._clamped(torch.mm(self._factors, chunk.to(self.dtype), out=mixed))
+
+    def _clamped(self, mixed: torch.Tensor) -> torch.Tensor:
+        """Mixed rows; those of rows near the largest number may have been rounded to none."""
+        # A sum that is finite has finite terms.
+        largest = torch.finfo(self.dtype).max
+        return mixed if bool(torch.isfinite(mixed.sum())) else mixed.clamp_(-largest, largest)
 
     def row(self, index: int) -> torch.Tensor:
         return self.rows.combine(self.mixing[index])
@@ -81,7 +87,8 @@ class MixedRows(StreamedRows):
         gram, norms = self.rows.gram(), self.rows.norms()
         if gram.unit != 1.0 or gram.drawn is not None:
             return None
-        first = self.mixing @ norms**2
+        with np.errstate(over="ignore", invalid="ignore"):
+            first = self.mixing @ norms**2
         spread = self.mixing @ np.diagonal(gram.products) - np.einsum(
             "ij,ij->i", self.mixing @ gram.products, self.mixing
         )

@@ -228,7 +228,7 @@ class DenseRows(StreamedRows):
         used = np.flatnonzero(scale)
         if norms is None or known != length or shift is not None or not len(used):
             return super().run_scores(length, scale, shift)
-        if not self._have_squares(self.norms()[used]):
+        if not self._may_square_first(self.norms()[used], scale[used]):
             return super().run_scores(length, scale, shift)
         factors = torch.as_tensor((self.weights * scale * scale)[used], dtype=norms.dtype, device=self.device)
         some = norms if len(used) == self.n_rows else norms[torch.as_tensor(used, device=self.device)]

@@ -13,6 +13,8 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
+from skbgmd.arrays import refuse_masks_and_dates
+
 
 class SampleDataset(Dataset):
     """A skorch dataset whose samples have weights and clients; :class:`skbgmd.batches.ArrayLoader` hands them on."""
@@ -97,11 +99,14 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
 
     Raises
     ------
+    TypeError
+        Dates or durations.
     ValueError
-        Of a wrong shape, negative, not finite, or all zero.
+        Of a wrong shape, negative, not finite, masked, or all zero.
     """
     if sample_weight is None:
         return None
+    refuse_masks_and_dates(sample_weight, "sample_weight")
     given = np.full(len(X), float(sample_weight)) if isinstance(sample_weight, Real) else sample_weight
     weight: NDArray[np.float64] = check_array(
         given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"

@@ -14,6 +14,7 @@ The loop knows nothing of where the points live. A *space* holds the points and 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +53,8 @@ class Iterate:
     weight_at: float
     objective: float
     excess: Excess
+    #: What the rows at the position may add to the objective, if "at" only means "too near to tell".
+    doubtful: float = 0.0
 
     @property
     def is_vertex_optimum(self) -> bool:
@@ -74,6 +77,7 @@ class Space(Protocol):
     def decrease(self, point: Iterate, along: PerRow, square: float, step: float) -> tuple[float, float]: ...
     def nearest(self, point: Iterate) -> tuple[int, float]: ...
     def inner(self, left: Vector, right: Vector) -> float: ...
+    def objective_error(self, point: Iterate) -> float: ...
 
 
 @dataclass
@@ -112,11 +116,11 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
         iterate's proof holds for it.
     """
     # Squares of far rows may overflow: what needs them is careful, and a bound that is lost isn't used.
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         best, n_iter = _descend(space, start, tol, max_iter)
-    position = best.position + _vardi_zhang_step(best)
+        position, weights = best.position + _vardi_zhang_step(best), vardi_zhang_weights(best)
     vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
-    return Solution(position, vardi_zhang_weights(best), best, n_iter, _is_close(best, tol), vertex)
+    return Solution(position, weights, best, n_iter, _is_close(best, tol), vertex)
 
 
 def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[Iterate, int]:
@@ -211,7 +215,7 @@ def _vardi_zhang_step(point: Iterate) -> Vector:
 def _vertex_passed(space: Space, point: Iterate, direction: Vector, rejected: set[int]) -> int | None:
     """The nearest row, where a step is long enough to reach it: then it may be the optimum itself."""
     index, distance = space.nearest(point)
-    if index in rejected or distance**2 > space.inner(direction, direction):
+    if index in rejected or distance > math.sqrt(max(space.inner(direction, direction), 0.0)):
         return None
     return index
 

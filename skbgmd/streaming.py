@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from skbgmd.arrays import empty
 from skbgmd.columns import Columns, Units, sums_of_runs
-from skbgmd.gram import BoolArray, FloatArray, Gram, middle
+from skbgmd.gram import BoolArray, FloatArray, Gram, lower_weighted_median, middle
 
 #: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20
@@ -120,6 +121,16 @@ class StreamedRows(ABC):
         largest = float(norms.max(initial=0.0))
         return largest == 0.0 or low <= largest <= high
 
+    def _may_square_first(self, norms: FloatArray, scale: FloatArray) -> bool:
+        """Whether squares of rows of some norms and those of factors have numbers, each by themselves."""
+        least = 1e-15 if self.work_dtype == torch.float32 else 1e-120
+        return self._have_squares(norms) and bool(least <= scale.min() and scale.max() <= 1.0 / least)
+
+    @property
+    def knows_norms(self) -> bool:
+        """Whether the norms are at hand, without a pass."""
+        return self._norms is not None
+
     @property
     def finite(self) -> BoolArray:
         """Rows that hold neither NaN nor inf."""
@@ -153,20 +164,33 @@ class StreamedRows(ABC):
             norms[odd] = self.subset(odd)._careful_distances(center)
         return norms
 
-    def _careful_distances(self, center: torch.Tensor | None) -> FloatArray:
+    def _careful_distances(self, center: torch.Tensor | None, factor: float = 1.0) -> FloatArray:
+        """Distances of the rows to a point, both multiplied by a power of two first."""
         largest = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
-            largest = torch.maximum(largest, self._difference(chunk, center, part).abs().amax(dim=1).double())
+            difference = self._difference(chunk, center, part, factor)
+            largest = torch.maximum(largest, difference.abs().amax(dim=1).double())
         scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
         squares = torch.zeros_like(largest)
         for part, chunk in self.column_chunks():
-            squares += (self._difference(chunk, center, part) / scale[:, None]).square_().sum(dim=1)
-        norms = _to_numpy(squares.sqrt_() * scale)
+            # In double precision, in which what has no inverse in single precision has one.
+            difference = self._difference(chunk, center, part, factor).double()
+            squares += (difference / scale[:, None]).square_().sum(dim=1)
+        # Longer ones than have a number count as the longest that has.
+        norms = np.minimum(_to_numpy(squares.sqrt_() * scale), np.finfo(np.float64).max)
         norms[~_to_numpy(torch.isfinite(largest)).astype(bool)] = np.nan
         return norms
 
-    def _difference(self, chunk: torch.Tensor, center: torch.Tensor | None, part: slice) -> torch.Tensor:
+    def _difference(
+        self, chunk: torch.Tensor, center: torch.Tensor | None, part: slice, factor: float = 1.0
+    ) -> torch.Tensor:
+        if factor != 1.0:
+            chunk, center = chunk.double() * factor, None if center is None else center.double() * factor
         return chunk.to(self.work_dtype) if center is None else chunk - center[part]
+
+    def huge_distances(self, center: torch.Tensor | None) -> FloatArray:
+        """Distances of the rows to a point, divided by 2**64: those that have no number have one then."""
+        return self._careful_distances(center, 2.0**-64)
 
     def dots(self, vector: torch.Tensor) -> FloatArray:
         """Inner products of the rows with a vector (d,), float64 (n,)."""
@@ -202,10 +226,13 @@ class StreamedRows(ABC):
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
         # Squares in the order "square, then scale" cost a pass less, but those of a huge or tiny entry have no number.
-        if shift is None and self._have_squares(self.norms()):
+        if shift is None and self._may_square_first(self.norms(), scale):
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)
+        if dtype == torch.float32 and not self._have_squares(self.norms()):
+            # Factors that bring tiny rows to order one have no number in single precision.
+            dtype = torch.float64
         factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
         weights = torch.as_tensor(self.weights, dtype=dtype, device=device)
         buffer: torch.Tensor | None = None
@@ -214,7 +241,7 @@ class StreamedRows(ABC):
             scaled = torch.mul(chunk.to(dtype), factors, out=buffer[:, : chunk.shape[1]])
             if shift is not None:
                 scaled += shift[part]
-            torch.mv(scaled.square_().T, weights, out=result[part])
+            result[part] = torch.mv(scaled.square_().T, weights)
         return result
 
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
@@ -250,23 +277,33 @@ class StreamedRows(ABC):
     def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype) -> Gram:
         """Gram matrix of ``rows - center``, or of the rows as they are, multiplied in ``dtype``.
 
-        Chunks are multiplied in ``dtype`` and added up in float64. Where rows are beyond the range of the dtype's
-        squares, all are brought to order one, and those farther than 1e8 (float32) or 1e12 typical distances are drawn
-        in to there: from within a typical distance of the centre their direction changes by that little.
+        Chunks are multiplied in ``dtype`` and added up in float64. Where rows are beyond the range of float32's
+        squares, they are multiplied in float64. Where they are beyond the range of these, all are brought to order one,
+        and those farther than 1e12 typical distances are drawn in to there: from within a typical distance of the
+        centre their direction changes by that little.
         """
-        rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)
-        products = self._products(center, dtype, None)
-        squares = np.diagonal(products)
-        finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(squares).all() else self.finite
+        products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
+        finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(np.diagonal(products)).all() else self.finite
+        if dtype == torch.float32 and _out_of_range(np.diagonal(products)[finite], floor):
+            dtype = torch.float64
+            products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
         unit, drawn = 1.0, None
-        if _out_of_range(squares[finite], dtype):
-            reach = 1e8 if dtype == torch.float32 else 1e12
-            unit, drawn = draw_in(self.distances(None if center is None else center.double()), reach)
-            products = self._products(center, dtype, drawn / unit)
+        if _out_of_range(np.diagonal(products)[finite], floor):
+            down = 64 if not np.isfinite(np.diagonal(products)[finite]).all() else 0
+            about = None if center is None else center.double()
+            norms = self.huge_distances(about) if down else self.distances(about)
+            reach = 1e12
+            typical, drawn = draw_in(norms, reach, self.weights)
+            # It has an inverse, and needs be no more than near what is typical.
+            unit = float(np.clip(np.ldexp(min(typical, 1e280), down), 1e-300, 1e300))
+            far = reach * np.ldexp(typical / unit, down)
+            factors = np.where(drawn < 1.0, np.ldexp(far / np.where(drawn < 1.0, norms, 1.0), -down), 1.0 / unit)
+            products = self._products(center, dtype, factors)
             drawn = None if np.all(drawn == 1.0) else drawn
+            floor = floor if norms[finite].any() else 0.0
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
-        return Gram(products, finite, rounding, unit, drawn)
+        return Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50), unit, drawn, floor=floor)
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
@@ -340,11 +377,40 @@ class StreamedRows(ABC):
         return _to_numpy(some.columns(columns[columns < self.n_columns]).double())
 
 
+def means(rows: Any, weights: FloatArray) -> torch.Tensor:
+    """Weighted means of rows of any home, which are numbers if the rows are."""
+    return in_range(rows, rows.combine(weights), weights)
+
+
+def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tensor:
+    """Means ``weights @ rows``, (d,); of rows near the largest number of the dtype they may have been rounded to none.
+
+    Weights may add up to less than one.
+    """
+    # A sum that is finite has finite terms; where all are NaN it is rows that are not finite.
+    if bool(torch.isfinite(vector.sum())) or bool(vector.isnan().all()):
+        return vector
+    used = np.flatnonzero(weights)
+    some = rows if len(used) == len(weights) else rows.subset(used)
+    odd = (~torch.isfinite(vector)).nonzero().flatten()
+    quarter = torch.finfo(vector.dtype).max / 4.0
+    factors = torch.as_tensor(weights[used] / 4.0, dtype=torch.float64, device=vector.device)
+    for start in range(0, len(odd), MIN_CHUNK_COLUMNS):
+        index = odd[start : start + MIN_CHUNK_COLUMNS]
+        columns = some.columns(index).double()
+        mean = (4.0 * (factors @ columns).clamp(-quarter, quarter)).to(vector.dtype)
+        vector[index] = torch.where(torch.isfinite(columns).all(dim=0), mean, vector[index])
+    return vector
+
+
 def _move(chunk: torch.Tensor, center: torch.Tensor | None, factors: torch.Tensor | None, out: torch.Tensor) -> None:
     """Write ``factors * (chunk - center)``."""
     if factors is not None:
-        moved = chunk.double()
-        out.copy_((moved if center is None else moved - center) * factors)
+        moved = chunk.double() * factors
+        if center is not None:
+            # The difference of huge numbers may have none, and so may multiples of others.
+            moved = torch.where(factors < 1.0, moved - center * factors, (chunk - center) * factors)
+        out.copy_(moved)
     elif center is None:
         out.copy_(chunk)
     else:
@@ -361,19 +427,27 @@ def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
     return values.cpu().numpy().astype(np.float64, copy=False)
 
 
-def _out_of_range(squares: FloatArray, dtype: torch.dtype) -> bool:
+def _floor(dtype: torch.dtype, d: int) -> float:
+    """What products of d columns lose where terms of them are so small that they have no number."""
+    return d * float(torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
+
+
+def _out_of_range(squares: FloatArray, floor: float) -> bool:
     """Whether squared norms overflowed, or most of them came so near underflow that their digits are gone."""
     if not np.isfinite(squares).all():
         return True
     positive = squares[squares > 0.0]
-    smallest = 1e-30 if dtype == torch.float32 else 1e-280
-    return not positive.size or middle(positive) < smallest
+    return not positive.size or middle(positive) < 1e16 * floor
 
 
-def draw_in(norms: FloatArray, reach: float) -> tuple[float, FloatArray]:
+def draw_in(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
     """A typical norm, and factors that draw rows beyond ``reach`` times as far in to there."""
-    positive = norms[(norms > 0.0) & np.isfinite(norms)]
-    if not positive.size:
+    apart = (norms > 0.0) & np.isfinite(norms)
+    if not apart.any():
         return 1.0, np.ones_like(norms)
-    typical = middle(positive)
-    return typical, 1.0 / np.maximum(1.0, np.nan_to_num(norms / typical, nan=1.0) / reach)
+    typical = middle(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
+    # Of sizes that are so far apart that their ratio has no number, the far ones come out as zero.
+    mantissas, powers = np.frexp(np.where(apart, norms, typical))
+    mantissa, power = math.frexp(typical)
+    drawn = np.ldexp(reach * mantissa / mantissas, np.minimum(power - powers, 0))
+    return typical, np.minimum(drawn, 1.0)

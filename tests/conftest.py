@@ -85,6 +85,10 @@ def zoo() -> dict[str, np.ndarray]:
         "collinear, even": line[:10],
         "collinear, many rows": np.repeat(line, 3, axis=0)[:, :2],
         "majority of duplicates": np.vstack([np.repeat(few_rows[:1], 9, axis=0), few_rows[1:8]]),
+        # Equal but for rounding: their distances are nothing but that.
+        "majority of duplicates, rounded": np.vstack(
+            [few_rows[0] * (1.0 + 2.0**-52 * rng.integers(0, 3, size=(9, 40))), few_rows[1:8]]
+        ),
         "duplicates": np.repeat(few_columns[:9], 3, axis=0),
         "vertex": vertex(3),
         "vertex, few rows": np.hstack([vertex(3), np.zeros((27, 30))]),
@@ -101,6 +105,34 @@ def zoo() -> dict[str, np.ndarray]:
 
 
 ZOO = zoo()
+
+
+def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Named matrices at the ends of a dtype's range, both with few rows and with few columns."""
+    rng = np.random.default_rng(11)
+    info = torch.finfo(dtype)
+    smallest, largest = info.tiny * info.eps, info.max
+    matrices = {}
+    for name, shape in (("few rows", (11, 30)), ("few columns", (31, 3)), ("one column", (9, 1))):
+        signs = rng.choice([-1.0, 1.0], size=shape)
+        whole = torch.from_numpy(signs * rng.integers(1, 9, size=shape))
+        ordinary = torch.from_numpy(signs * rng.uniform(0.2, 1.0, size=shape))
+        far = torch.arange(shape[0])[:, None] < 0.3 * shape[0]
+        kinds = {
+            "denormal": whole * smallest,
+            "denormal, equal": torch.full(shape, smallest, dtype=torch.float64),
+            "near overflow": ordinary * largest,
+            "largest, equal": torch.full(shape, largest, dtype=torch.float64),
+            "largest, either sign": torch.from_numpy(signs) * largest,
+            "huge ratio": torch.where(far, ordinary * largest, whole * smallest),
+            "huge ratio, few tiny": torch.where(far, whole * smallest, ordinary * largest),
+            "numbers of all sizes": ordinary
+            * torch.from_numpy(10.0 ** rng.uniform(np.log10(info.tiny), np.log10(largest), size=shape)),
+            "offset": ordinary + 1e9 if info.max > 1e9 else ordinary + 1e4,
+            "majority of equal rows, largest": torch.where(far, ordinary, torch.ones(shape[1])) * largest,
+        }
+        matrices |= {f"{kind}, {name}": X.clamp(-largest, largest).to(dtype) for kind, X in kinds.items()}
+    return matrices
 
 
 @pytest.fixture(params=list(ZOO))

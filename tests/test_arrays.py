@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -15,6 +16,7 @@ from skbgmd.arrays import (
     check_number,
     empty,
     not_finite,
+    refuse_missing,
     without_autocast,
 )
 
@@ -103,3 +105,92 @@ def test_choices_may_hold_none():
         check_choice("x", "memory", (None, "mean"))
     with pytest.raises(ValueError, match="found None"):
         check_choice(None, "block", ("unit",))
+
+
+def test_every_stride_torch_does_not_know(rng):
+    X = rng.normal(size=(4, 3))
+    records = np.zeros((4, 3), dtype=[("kind", "i1"), ("value", "f8")])
+    records["value"] = X
+    single = np.ones((1, 3))
+    for view in (single[::-1], single.T[:, ::-1], records["value"], np.broadcast_to(X[0], (5, 3)), X[:1, ::-1]):
+        np.testing.assert_array_equal(as_matrix(view)[0].numpy(), view)
+    repeated = np.lib.stride_tricks.as_strided(X, (4, 2), (8, 8))
+    np.testing.assert_array_equal(as_matrix(repeated)[0].numpy(), repeated)
+
+
+def test_memory_maps(tmp_path, rng):
+    X = np.memmap(tmp_path / "rows", dtype=np.float32, mode="w+", shape=(3, 2))
+    X[:] = rng.normal(size=(3, 2))
+    np.testing.assert_array_equal(as_matrix(X)[0].numpy(), X)
+
+
+def test_foreign_byte_order_is_no_other_precision(rng):
+    for dtype in ("f2", "f4", "f8"):
+        matrix, caller = as_matrix(rng.normal(size=(3, 2)).astype(">" + dtype))
+        assert matrix.numpy().dtype == np.dtype("=" + dtype) == caller.dtype
+
+
+def test_masks_and_dates_are_refused(rng):
+    X = rng.normal(size=(4, 2))
+    masked = np.ma.masked_array(X, mask=np.eye(4, 2))
+    with pytest.raises(ValueError, match="X must have no masked entries; found 2 of them"):
+        as_matrix(masked)
+    np.testing.assert_array_equal(as_matrix(np.ma.masked_array(X, mask=False))[0].numpy(), X)
+    with pytest.raises(ValueError, match="sample_weight must have no masked entries; found 1 of them"):
+        as_weights(np.ma.masked_array(np.ones(4), mask=np.arange(4) == 1), 4)
+    for dtype in ("datetime64[s]", "timedelta64[s]"):
+        dates = (100 * X).astype(dtype)
+        for given in (dates, pd.DataFrame(dates), pd.DataFrame(X).assign(date=dates[:, 0])):
+            with pytest.raises(TypeError, match="X must hold no dates or durations; found dtype"):
+                as_matrix(given)
+        with pytest.raises(TypeError, match="sample_weight must hold no dates or durations"):
+            as_weights(dates[:, 0], 4)
+
+
+def test_data_frames_that_know_missing_values(rng):
+    X = rng.normal(size=(4, 2))
+    frame = pd.DataFrame({"a": pd.array([1, 2, 3, 4], dtype="Int64"), "b": [1.0, 2.0, 3.0, 4.0]})
+    frame["c"] = pd.array([True, False, True, True], dtype="boolean")
+    np.testing.assert_array_equal(as_matrix(frame)[0].numpy(), frame.to_numpy(dtype=float))
+    np.testing.assert_array_equal(as_matrix(pd.DataFrame(X, dtype="Float64"))[0].numpy(), X)
+    np.testing.assert_array_equal(as_weights(pd.Series([1, 2, 4], dtype="Int64"), 3), [0.25, 0.5, 1.0])
+    frame.loc[2, "a"] = pd.NA
+    assert bool(as_matrix(frame)[0][2, 0].isnan())
+    with pytest.raises(ValueError, match="sample_weight must be finite; found nan"):
+        as_weights(pd.Series([1, None, 4], dtype="Int64"), 3)
+    with pytest.raises(TypeError, match="real numbers; found dtype object"):
+        as_matrix(frame.astype(object))
+
+
+def test_missing_labels():
+    for values in (
+        ["a", None],
+        np.array(["a", pd.NA], dtype=object),
+        pd.Series(["a", None], dtype="string"),
+        [1, np.nan],
+    ):
+        with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 1"):
+            refuse_missing(values, "y")
+    with pytest.raises(ValueError, match="position 1"):
+        refuse_missing(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, np.nan]}), "y")
+    for values in (["a", "b"], np.array([1.0, np.nan]), pd.Series(["a", "b"]), np.zeros((2, 2), dtype=object)):
+        refuse_missing(values, "y")
+
+
+def test_what_float64_loses_of_rows():
+    exact = np.array([[2**60, 1], [2**53 + 1, 0]])
+    for X in (exact, torch.from_numpy(exact)):
+        np.testing.assert_array_equal(as_matrix(X)[1].lost, [0.0, 1.0])
+    assert as_matrix(exact // 2**20)[1].lost is None
+    assert as_matrix(np.ones((2, 2), dtype=np.longdouble))[1].lost is None
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        third = np.full((2, 2), 1, dtype=np.longdouble) / 3
+        assert 0.0 < as_matrix(third)[1].lost.max() < 2.0**-53
+        with pytest.raises(ValueError, match=r"X must hold numbers that float64 has; found 1\S*e\+4000"):
+            as_matrix(third * 3 * np.longdouble("1e4000"))
+
+
+def test_weights_of_every_dtype():
+    for given in (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), np.array([1, 2], dtype=">f4")):
+        np.testing.assert_array_equal(as_weights(given, 2), [0.5, 1.0])
+    np.testing.assert_array_equal(as_weights([5e-324, 5e-324], 2), [1.0, 1.0])

@@ -312,7 +312,8 @@ def test_weights_count_as_repeated_rows(rng):
 def test_tensors(dtype):
     X = torch.randn(6, 90, generator=torch.Generator().manual_seed(0)).to(dtype)
     result = block_geometric_median(X, complement="memory", return_result=True)
-    assert result.median.dtype == result.memory.dtype == result.weights.dtype == dtype
+    assert result.median.dtype == result.memory.dtype == dtype
+    assert result.weights.dtype == torch.promote_types(dtype, torch.float32)
     assert result.block.dtype == torch.int64
     again = block_geometric_median(X, complement="memory", memory=result.memory)
     assert again.shape == (90,)
@@ -340,7 +341,11 @@ def test_the_input_is_left_alone(rng):
         ({"run_length": 0}, ValueError, "run_length must be at least 1"),
         ({"memory": np.zeros(5)}, ValueError, "only used with complement"),
         ({"memory": np.zeros(4), "complement": "memory"}, ValueError, r"shape \(5,\); found shape \(4,\)"),
-        ({"memory": np.full(5, np.nan), "complement": "memory"}, ValueError, "memory must be real and finite"),
+        (
+            {"memory": np.full(5, np.nan), "complement": "memory"},
+            ValueError,
+            "memory must be finite .*; found nan",
+        ),
         ({"tol": -1.0}, ValueError, "tol must be"),
         ({"random_state": "x", "selection": "sample"}, TypeError, "SeedSequence|random_state"),
     ],
@@ -415,3 +420,56 @@ def test_a_row_that_is_not_finite_is_found_among_long_runs(rng):
     aggregate, _ = BlockGeometricMedian(run_length=64)(DenseRows(torch.from_numpy(X)))
     assert aggregate.weights[4] == 0.0
     assert torch.isfinite(aggregate.vector).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers of any size, and blocks of any
+
+
+@pytest.mark.parametrize("selection", ["top", "sample", "uniform"])
+def test_blocks_of_runs_hold_as_many_columns_as_asked_for(selection, rng):
+    for d in (5, 10, 13, 20, 29):
+        X = rng.normal(size=(4, d))
+        # The last run is likely chosen.
+        X[:, -1] *= 10.0
+        for run_length in (2, 3, 7, 12):
+            for beta in (0.1, 0.3, 0.5, 0.9):
+                result = block_geometric_median(
+                    X, beta=beta, run_length=run_length, selection=selection, random_state=0, return_result=True
+                )
+                k = int(np.ceil(beta * d))
+                assert k <= len(result.block) < k + 2 * run_length
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-40, 1e-20, 1.0, 1e30])
+def test_tiny_rows_beside_others(dtype, size):
+    X = np.full((6, 40), size, dtype=dtype)
+    X[0] = min(1e38, 1e20 * size)
+    for options in ({}, {"clip_scores": False}, {"run_length": 32}, {"selection": "sample", "random_state": 0}):
+        result = block_geometric_median(X, return_result=True, **options)
+        np.testing.assert_array_equal(result.median[result.block], X[1, result.block])
+        assert result.converged
+
+
+def test_memories_of_every_kind(rng):
+    X, memory = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    expected = block_geometric_median(X, complement="memory", memory=memory)
+    for kind in (memory.astype(">f4"), memory[::-1].copy()[::-1], memory.tolist(), torch.from_numpy(memory)):
+        np.testing.assert_array_equal(block_geometric_median(X, complement="memory", memory=kind), expected)
+    with pytest.raises(TypeError, match="memory must hold real numbers; found dtype object"):
+        block_geometric_median(X, complement="memory", memory=np.array([None] * 8))
+    with pytest.raises(ValueError, match=r"memory must be finite and have a number in torch\.float32; found 1e"):
+        block_geometric_median(X, complement="memory", memory=np.full(8, 1e300))
+
+
+def test_a_memory_that_has_no_number_once_it_is_added():
+    X = np.full((3, 4), 3e38, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"memory must have a number in torch\.float32 after it is added"):
+        block_geometric_median(X, complement="memory", memory=X[0])
+    half = np.full((3, 4), 6e4, dtype=np.float16)
+    with pytest.raises(ValueError, match=r"memory must have a number in torch\.float16"):
+        block_geometric_median(half, complement="memory", memory=half[0])
+    state = BlockGeometricMedian(complement="memory", beta=0.5)(DenseRows(torch.from_numpy(X)))[1]
+    with pytest.raises(ValueError, match="memory must have a number"):
+        BlockGeometricMedian(complement="memory", beta=0.5)(DenseRows(torch.from_numpy(X)), state)

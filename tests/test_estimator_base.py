@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_iris, make_classification
@@ -559,3 +560,74 @@ def test_nets_with_a_step_of_their_own(data, forked):
     net = OwnStep(torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, train_split=None, verbose=0)
     with pytest.raises(TypeError, match=r"skorch's own training step.*found OwnStep\.train_step_single"):
         quick(module=net).fit(*data)
+
+
+LABELS = np.array(["a", "b"] * 20)
+MISSING = {
+    "None": np.where(np.arange(40) == 3, None, LABELS),
+    "NA": pd.Series(LABELS, dtype="string").mask(np.arange(40) == 3),
+    "NA, objects": np.where(np.arange(40) == 3, pd.NA, LABELS.astype(object)),
+    "NaN": np.where(np.arange(40) == 3, np.nan, LABELS.astype(object)),
+    "NA, integers": pd.Series(np.arange(40) % 2, dtype="Int64").mask(np.arange(40) == 3),
+    "NA, booleans": pd.Series(np.arange(40) % 2 == 0, dtype="boolean").mask(np.arange(40) == 3),
+    "category": pd.Series(LABELS, dtype="category").mask(np.arange(40) == 3),
+}
+
+
+def briefly(kind):
+    return kind(max_epochs=1, hidden_layer_sizes=(4,), random_state=0)
+
+
+@pytest.mark.parametrize("kind", list(MISSING))
+def test_labels_that_are_missing(kind, rng):
+    X = rng.normal(size=(40, 3))
+    model = briefly(BlockGMDClassifier).fit(X, LABELS)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 3"):
+        model.fit(X, MISSING[kind])
+    assert vars(model) == before
+
+
+def test_targets_that_are_missing(rng):
+    X, y = rng.normal(size=(40, 3)), np.arange(40.0)
+    for given in (
+        np.where(np.arange(40) == 3, None, y.astype(object)),
+        pd.Series(y, dtype="Float64").mask(y == 3),
+        pd.DataFrame({"a": y, "b": pd.Series(y, dtype="Float64").mask(y == 3)}),
+    ):
+        with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 3"):
+            briefly(BlockGMDRegressor).fit(X, given)
+
+
+def test_masks_and_dates_are_no_data(rng):
+    X, y = rng.normal(size=(40, 3)), np.arange(40.0)
+    masked = np.ma.masked_array(X, mask=np.eye(40, 3))
+    for kind, targets in ((BlockGMDClassifier, LABELS), (BlockGMDRegressor, y)):
+        model = briefly(kind).fit(np.ma.masked_array(X, mask=False), targets)
+        for method in (lambda X, model=model, y=targets: model.fit(X, y), model.predict):
+            with pytest.raises(ValueError, match="X must have no masked entries; found 3 of them"):
+                method(masked)
+            for dtype in ("datetime64[s]", "timedelta64[s]"):
+                with pytest.raises(TypeError, match="X must hold no dates or durations; found dtype"):
+                    method((100 * X).astype(dtype))
+        with pytest.raises(ValueError, match="y must have no masked entries; found 1 of them"):
+            model.fit(X, np.ma.masked_array(targets, mask=np.arange(40) == 1))
+        with pytest.raises(ValueError, match="sample_weight must have no masked entries"):
+            model.fit(X, targets, sample_weight=np.ma.masked_array(np.ones(40), mask=np.arange(40) == 1))
+        with pytest.raises(TypeError, match="sample_weight must hold no dates or durations"):
+            model.fit(X, targets, sample_weight=np.ones(40).astype("timedelta64[s]"))
+    with pytest.raises(TypeError, match="y must hold no dates or durations"):
+        briefly(BlockGMDRegressor).fit(X, y.astype("timedelta64[s]"))
+
+
+def test_frames_that_know_missing_values_are_data(rng):
+    X, y = rng.normal(size=(40, 3)), np.arange(40.0)
+    frame = pd.DataFrame(X, columns=list("abc"), dtype="Float64")
+    for kind, given, targets in (
+        (BlockGMDClassifier, LABELS, pd.Series(LABELS, dtype="string")),
+        (BlockGMDRegressor, y, pd.Series(y, dtype="Float64")),
+    ):
+        expected = briefly(kind).fit(X, given).predict(X)
+        np.testing.assert_array_equal(briefly(kind).fit(frame, targets).predict(frame), expected)
+        with pytest.raises(ValueError, match="X contains NaN"):
+            briefly(kind).fit(frame.mask(np.eye(40, 3) > 0), targets)

@@ -179,3 +179,61 @@ def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
     exact = GeometricMedian(tol=1e-6)(DenseRows(X.double()))[0].weights
     np.testing.assert_allclose(weights, exact, atol=1e-3)
     assert weights[0] < 0.25
+
+
+def test_rows_whose_ratio_has_no_number_are_drawn_in_to_nothing():
+    typical, drawn = draw_in(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
+    assert typical == 1e-170
+    np.testing.assert_array_equal(drawn, [1.0, 1.0, 1.0, 1.0, 0.0])
+    assert draw_in(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-180, 1e180, 1.7e308])
+def test_gram_matrices_of_every_size(size):
+    X = size * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])
+    gram = DenseRows(torch.from_numpy(X)).gram()
+    assert np.isfinite(gram.products).all()
+    expected = DenseRows(torch.from_numpy(X / size)).gram().squared_distances()
+    found = gram.squared_distances() * (gram.unit / size) ** 2 if size > 1e-300 else gram.squared_distances()
+    ratio = found[expected > 0] / expected[expected > 0]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+
+
+def test_float32_rows_beyond_the_range_of_its_squares_are_multiplied_in_float64(monkeypatch):
+    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    rows, _ = rows_of((6, 300), torch.float64)
+    for size in (1e25, 1e-25):
+        far = DenseRows((rows.matrix * size).float())
+        gram = far.gram()
+        assert (gram.unit, gram.drawn) == (1.0, None)
+        exact = far.matrix.double().numpy()
+        np.testing.assert_allclose(
+            np.sqrt(gram.squared_distances()[0, 1:]), np.linalg.norm(exact[1:] - exact[0], axis=1)
+        )
+
+
+def test_distances_that_have_no_number():
+    X = torch.tensor([[1.7e308, 1.7e308], [-1.7e308, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    rows = DenseRows(X)
+    assert rows.finite.all()
+    assert rows.norms()[0] == np.finfo(np.float64).max
+    expected = [np.hypot(*row) for row in (X / 2.0**64 - X[0] / 2.0**64).numpy()]
+    np.testing.assert_allclose(rows.huge_distances(X[0]), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "factor"),
+    [(torch.float32, 1e-42, 2.0**138), (torch.float64, 1e-320, 2.0**1000), (torch.float64, 1.0, 1e200)],
+)
+def test_scores_by_factors_whose_squares_have_no_number(dtype, size, factor):
+    X = torch.full((6, 40), size, dtype=dtype)
+    X[1:, 7] *= 2.0
+    scale = np.full(6, factor)
+    scale[0] = 0.0
+    if size == 1.0:
+        X[1:] *= 1e-190
+        X[0] = 1.0
+    scores = DenseRows(X).column_scores(scale)
+    assert torch.isfinite(scores).all()
+    assert int(scores.argmax()) == 7
+    assert float(scores.min()) > 0.0

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from skbgmd.arrays import check_number
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
+from skbgmd.streaming import means
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class RowWeighting(Aggregator):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         weights = self.weights(rows)
-        return Aggregate(rows.combine(weights), weights), None
+        return Aggregate(means(rows, weights), weights), None
 
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""

@@ -36,7 +36,7 @@ class Coordinatewise(Aggregator):
     def _reduce_weighted(self, lines: torch.Tensor, weights: FloatArray) -> torch.Tensor:
         values, order = lines.sort(dim=1)
         mass = torch.as_tensor(weights, device=lines.device)[order].cumsum(dim=1)
-        return (values * self._shares(mass).to(values.dtype)).sum(dim=1)
+        return (values * self._shares(mass).to(values.dtype)).sum(dim=1).clamp(values[:, 0], values[:, -1])
 
     def _validate(self) -> None:
         """Check the hyperparameters."""
@@ -65,7 +65,9 @@ class CoordinatewiseMedian(Coordinatewise):
 
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         n = values.shape[1]
-        return 0.5 * values[:, (n - 1) // 2] + 0.5 * values[:, n // 2]
+        low, high = values[:, (n - 1) // 2], values[:, n // 2]
+        # Half of the smallest number is none.
+        return torch.where(low == high, low, 0.5 * low + 0.5 * high)
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
         half = 0.5 * mass[:, -1:]
@@ -97,7 +99,12 @@ class TrimmedMean(Coordinatewise):
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         n = values.shape[1]
         f = corrupt_count(self.fraction, n)
-        return values[:, f : n - f].mean(dim=1)
+        kept = values[:, f : n - f]
+        mean = kept.mean(dim=1)
+        if bool(torch.isfinite(mean.sum())):
+            return mean
+        # Sums of the largest numbers have none, and their mean may be rounded to none.
+        return (kept / kept.shape[1]).sum(dim=1).clamp(kept[:, 0], kept[:, -1])
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
         total = mass[:, -1:]

@@ -172,7 +172,8 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> NDArray[np.bool_] 
     order = np.argsort(norms, kind="stable")
     # Weight of the rows from each one on, up to so many times its norm.
     mass = np.append(0.0, np.cumsum(weights[order]))
-    ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
+    with np.errstate(over="ignore"):
+        ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
     smallest = float(norms[order][held.argmax()])
     if smallest <= middle:

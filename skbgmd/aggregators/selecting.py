@@ -11,6 +11,7 @@ from skbgmd.aggregators.base import Aggregate, RowWeighting, check_fraction, cor
 from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
+from skbgmd.streaming import in_range
 
 
 class Mean(RowWeighting):
@@ -32,6 +33,8 @@ class Mean(RowWeighting):
         vector = rows.combine(weights)
         if bool(torch.isfinite(vector.sum())):
             return Aggregate(vector, weights), None
+        if bool(rows.finite[weights > 0.0].all()):
+            return Aggregate(in_range(rows, vector, weights), weights), None
         return super().__call__(rows)
 
     def _finite(self, rows: Rows) -> BoolArray:
@@ -142,7 +145,8 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
     fraction : float
         Share of the weight to remove.
     """
-    gram = torch.from_numpy(products)
+    # Of order one: squares of products of huge rows have no number. A power of two changes no digit.
+    gram = torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
     kept = weights.copy()
     target = (1.0 - fraction) * weights.sum() * (1.0 + 1e-12)
     # Each round takes at least one row out.

@@ -108,6 +108,7 @@ class BaseSpace:
             weight_at=weight_at,
             objective=objective,
             excess=excess,
+            doubtful=doubtful,
         )
 
 

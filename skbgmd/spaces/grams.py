@@ -38,7 +38,7 @@ class GramSpace(BaseSpace):
         self.weight = float(weights.sum())
         self.n = len(weights)
         self.newton_is_dear = self.n > DENSE_LIMIT
-        self.squares, self._lengths = gram.squares, gram.known_lengths
+        self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
         self._products = torch.from_numpy(gram.products)
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
@@ -77,9 +77,7 @@ class GramSpace(BaseSpace):
         """Evaluate a position: one product of four vectors with the Gram matrix."""
         a, w = self.weights, position[0]
         squared = self._squared_distances(position)
-        # Rounding of squared distances: independent errors of the entries, mostly of the row's own square.
-        of_position = w * self._lengths
-        doubt = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
+        doubt = self._doubt(w)
         here = squared <= 2.0 * doubt
         at = here if np.count_nonzero(here) else None
         distances = np.sqrt(np.maximum(squared, 0.0))
@@ -111,6 +109,20 @@ class GramSpace(BaseSpace):
             doubtful=doubtful,
             slack=slack,
         )
+
+    def _doubt(self, coefficients: FloatArray) -> FloatArray:
+        """Rounding of squared distances: independent errors of the entries, mostly of the row's own square."""
+        of_position = coefficients * self._lengths
+        doubt: FloatArray = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
+        doubt += self._floor
+        return doubt
+
+    def objective_error(self, point: Iterate) -> float:
+        """What the objective of a point may be less than it is said to be; rows at the point count as nothing there."""
+        d = point.distances
+        away = d > 0.0
+        doubt = self._doubt(point.position[0])[away] / (2.0 * d[away])
+        return float(self.weights[away] @ doubt) + 2.0**-50 * point.objective
 
     def inner(self, left: FloatArray, right: FloatArray) -> float:
         return float(left[0] @ right[1])

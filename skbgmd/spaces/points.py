@@ -59,6 +59,8 @@ class PointSpace(BaseSpace):
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
+        #: Whether distances were met whose squares have no number: what rests on them may not have one either.
+        self.out_of_range = False
         self.newton_is_dear = self.d > DENSE_LIMIT
         if not self.newton_is_dear:
             self._identity = xp.diag(xp.ones_like(origin))
@@ -117,13 +119,13 @@ class PointSpace(BaseSpace):
     def at(self, position: Any, radius: float | None = None) -> Iterate:
         """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
         # The rounding of the position itself: nearer than this, a row can't be told from it.
-        tiny = 2.0**-52 * math.sqrt(self.inner(position, position))
+        rounding = 2.0**-52 * math.sqrt(self.inner(position, position))
         seen: list[_Seen] = []
         for part, z in self._blocks(position):
-            seen.append(self._look(z, self.weights[part], tiny, radius))
+            seen.append(self._look(z, self.weights[part], rounding, radius))
             radius = seen[-1].radius
         whole = seen[0] if len(seen) == 1 else self._joined(seen)
-        vectors = whole.sums[:, :-2]
+        vectors, totals = whole.sums[:, :-2], whole.sums[:, -1].tolist()
         return self._assemble(
             position,
             whole.distances,
@@ -131,15 +133,23 @@ class PointSpace(BaseSpace):
             whole.here,
             vectors[0],
             (vectors @ vectors.T).tolist(),
-            whole.sums[:, -1].tolist(),
+            totals,
             whole.sums[:, -2].tolist(),
             doubtful=whole.doubtful,
-            slack=2.0**-50 * self.weight,
+            # Of unit vectors, and of the differences that they are of.
+            slack=2.0**-50 * self.weight + rounding * totals[0],
         )
+
+    def objective_error(self, point: Iterate) -> float:
+        """What the objective of a point may be less than it is said to be."""
+        rounding = 2.0**-52 * math.sqrt(self.inner(point.position, point.position))
+        away = float(self.weights[point.distances > 0.0].sum())
+        return 2.0**-50 * point.objective + rounding * away
 
     def _look(self, z: Any, weights: Any, tiny: float, radius: float | None) -> _Seen:
         """Everything that is asked of a block of ``x_i - y`` and its two lines more."""
-        d, nearest, farthest = _column_norms(z[:-2], self.xp)
+        d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
+        self.out_of_range |= not in_range
         radius = near_radius(d) if radius is None else radius
         close = None if farthest <= radius else d <= max(radius, tiny)
         here, doubtful = None, 0.0
@@ -201,13 +211,15 @@ class PointSpace(BaseSpace):
             yield z, point.pull[part], safe[part]
 
 
-def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float]:
-    """Norms of columns, the smallest and the largest of them; squares may overflow or underflow."""
+def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:
+    """Norms of columns, the smallest and the largest of them, and whether the squares of all but zeros have numbers."""
     squares = xp.einsum("ij,ij->j", z, z)
     # Quicker than min and max.
     low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
     if low > 1e-280 and high < 1e300:
-        return xp.sqrt(squares), math.sqrt(low), math.sqrt(high)
+        return xp.sqrt(squares), math.sqrt(low), math.sqrt(high), True
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
     norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
-    return norms, float(norms.min()), float(norms.max())
+    low, high = float(norms.min()), float(norms.max())
+    in_range = high < 1e150 and not bool(((norms > 0.0) & (norms < 1e-140)).any())
+    return norms, low, high, in_range

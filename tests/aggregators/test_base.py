@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from conftest import ZOO
+from conftest import ZOO, extremes
 from skbgmd.aggregators import (
     AGGREGATORS,
     Aggregator,
@@ -59,6 +59,24 @@ def test_every_hard_matrix(aggregator, name):
     if aggregate.weights is not None:
         assert (aggregate.weights >= 0).all()
         assert aggregate.weights.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_extreme_matrix(aggregator, dtype, weighted):
+    """Denormal numbers, the largest ones, and both of them: finite answers, within what the rows span."""
+    for name, X in extremes(dtype).items():
+        before, weights = X.clone(), np.linspace(0.1, 1.0, len(X)) if weighted else None
+        aggregate, _ = aggregator(DenseRows(X, weights))
+        assert torch.isfinite(aggregate.vector).all(), name
+        room = 1e-4 * X.abs().amax(dim=0).double() + torch.finfo(dtype).tiny
+        # Zero, where a part is left out or clipped.
+        low, high = X.double().amin(dim=0).clamp(max=0.0) - room, X.double().amax(dim=0).clamp(min=0.0) + room
+        assert ((low <= aggregate.vector) & (aggregate.vector <= high)).all(), name
+        assert torch.equal(X, before), name
+        if aggregate.weights is not None:
+            assert (aggregate.weights >= 0).all(), name
+            assert aggregate.weights.sum() == pytest.approx(1.0), name
 
 
 def test_equal_rows_give_that_row(aggregator):

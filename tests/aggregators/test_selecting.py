@@ -88,3 +88,34 @@ def test_spectral_weights_by_a_plain_transcription(rng):
 
 def test_spectral_weights_of_equal_rows():
     np.testing.assert_allclose(spectral_weights(np.zeros((4, 4)), np.ones(4), 0.4), 0.25)
+
+
+@pytest.mark.parametrize("size", [1e100, 1e149, 1e300, 1e-300])
+def test_spectral_filter_of_rows_far_beyond_the_others(size, rng):
+    X = rng.normal(size=(20, 5)) * min(1.0, size * 1e10)
+    X[:4] = size
+    aggregate, _ = SpectralFilter(0.25)(dense(X))
+    np.testing.assert_allclose(aggregate.weights.sum(), 1.0)
+    if size > 1.0:
+        assert aggregate.weights[:4].sum() == 0.0
+        assert float(aggregate.vector.abs().max()) < 2.0
+
+
+def test_spectral_weights_know_no_scale(rng):
+    X = rng.normal(size=(12, 4))
+    expected = spectral_weights(X @ X.T, np.ones(12), 0.3)
+    for exponent in (-900, 900):
+        products = np.ldexp(X @ X.T, exponent)
+        np.testing.assert_allclose(spectral_weights(products, np.ones(12), 0.3), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 3, 7, 31])
+def test_means_of_the_largest_numbers_are_numbers(dtype, n):
+    largest = torch.finfo(dtype).max
+    X = torch.full((n, 900), largest, dtype=dtype)
+    X[:, 1], X[:, 2] = -largest, 1.0
+    weights = np.linspace(0.1, 1.0, n)
+    for rows in (DenseRows(X), DenseRows(X, weights), DenseRows(X, index=torch.arange(900))):
+        vector = Mean()(rows)[0].vector
+        torch.testing.assert_close(vector.to(dtype), X[0])

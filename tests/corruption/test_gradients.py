@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 
+from conftest import extremes
 from skbgmd import block_geometric_median
 from skbgmd.corruption import (
     GRADIENT_CORRUPTIONS,
@@ -351,3 +352,51 @@ def test_attacks_on_blocks_own_a_block_that_is_selected_by_plain_norms():
 def test_non_finite(value):
     attacked, corrupt, _ = split(NonFinite(fraction=0.4, value=value), matrix())
     assert (attacked[corrupt].isnan() if value == "nan" else attacked[corrupt] == float("inf")).all()
+
+
+# Numbers of any size
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "non_finite"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_rows_of_any_size_stay_finite(name, dtype):
+    for fraction in (0.2, 0.45):
+        for kind, gradients in extremes(dtype).items():
+            attack = GRADIENT_CORRUPTIONS[name](fraction=fraction)
+            attacked = attack(gradients, random_state=0)
+            assert attacked.dtype == dtype
+            assert torch.isfinite(attacked).all(), kind
+
+
+@pytest.mark.parametrize("name", ["a_little_is_enough", "inner_product", "min_max", "min_sum"])
+@pytest.mark.parametrize("size", [1e-280, 1e-20, 1e20, 1e100, 1e200, 1e300])
+def test_attacks_scale_with_the_gradients(name, size):
+    gradients = matrix()
+    attack = GRADIENT_CORRUPTIONS[name](fraction=0.4)
+    expected = attack(gradients, random_state=0)
+    torch.testing.assert_close(attack(gradients * size, random_state=0) / size, expected, rtol=1e-9, atol=1e-9)
+    if 1e-30 < size < 1e30:
+        single = attack((gradients * size).float(), random_state=0).double() / size
+        torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["std", "sign", "unit"])
+@pytest.mark.parametrize("kind", [MinMax, MinSum])
+def test_directions_of_any_size(direction, kind):
+    gradients = matrix()
+    expected = kind(0.4, direction)(gradients, random_state=0)
+    for size in (1e-200, 1e200):
+        found = kind(0.4, direction)(gradients * size, random_state=0) / size
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_beyond_a_dtype_becomes_its_largest_number():
+    gradients = torch.full((5, 4), 1000.0, dtype=torch.float16)
+    for attack, sign in ((BitFlip(0.4), -1), (ConstantRows(0.4, value=1e9, share=1.0), None), (BitFlip(0.4, 1e9), 1)):
+        attacked, corrupt, _ = split(attack, gradients)
+        assert (attacked[corrupt].abs() == 65504.0).all()
+        if sign is not None:
+            assert (attacked[corrupt].sign() == sign).all()
+    gradients[0] = float("inf")
+    attacked = BitFlip(0.4)(gradients, random_state=0)
+    assert attacked[0].isinf().all()

@@ -22,9 +22,13 @@ class GradientCorruption(BaseEstimator, ABC):
     Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. An attack holds parameters
     only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
 
-    An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``.
+    An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``. Entries that are larger
+    than any number of the gradients' dtype become the largest one; only :class:`NonFinite` makes NaN or inf of finite
+    rows.
     """
 
+    #: Whether what it makes of finite rows is to be finite.
+    stays_finite: ClassVar[bool] = True
     #: Whether the corrupt rows know the honest ones. A worker that acts alone knows only its own.
     omniscient: ClassVar[bool] = False
 
@@ -101,8 +105,19 @@ class GradientCorruption(BaseEstimator, ABC):
         if len(rows):
             others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)
             with torch.no_grad():
-                gradients[corrupt] = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng)
+                replacement = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng)
+                gradients[corrupt] = self._representable(replacement, gradients)
         return corrupt
+
+    def _representable(self, replacement: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        """A replacement whose entries are the largest numbers of the dtype where they are beyond it."""
+        # Sums that are finite have finite terms; only others need a look at each number.
+        if not self.stays_finite or bool(torch.isfinite(replacement.sum())):
+            return replacement
+        if not bool(torch.isfinite(gradients).all()):
+            return replacement
+        largest = torch.finfo(replacement.dtype).max
+        return replacement.clamp(-largest, largest)
 
     def _check_parameters(self) -> None:
         """Check the parameters other than ``fraction``."""
@@ -136,11 +151,13 @@ class GradientCorruption(BaseEstimator, ABC):
 
 
 def mean_of_rows(gradients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Mean of some rows, (d,); they aren't copied."""
-    mean = torch.zeros_like(gradients[0])
+    """Mean of some rows, (d,), in single precision at least; they aren't copied."""
+    mean = torch.zeros_like(gradients[0], dtype=torch.promote_types(gradients.dtype, torch.float32))
     for row in index.tolist():
         mean.add_(gradients[row], alpha=1.0 / len(index))
-    return mean
+    # Of the largest numbers of a dtype the mean may be rounded to none.
+    largest = torch.finfo(mean.dtype).max
+    return mean if bool(torch.isfinite(mean.sum())) else mean.clamp_(-largest, largest)
 
 
 def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
@@ -150,4 +167,25 @@ def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor
     for row in index.tolist():
         torch.sub(gradients[row], mean, out=difference)
         variance.addcmul_(difference, difference, value=1.0 / len(index))
-    return variance.sqrt_()
+    info = torch.finfo(mean.dtype)
+    if info.tiny / info.eps <= float(variance.max()) <= info.max:
+        return variance.sqrt_()
+    # The squares have no number.
+    std, share = torch.zeros_like(mean), len(index) ** -0.5
+    for row in index.tolist():
+        std = torch.hypot(std, gradients[row] * share - mean * share)
+    return std
+
+
+def scaled(values: torch.Tensor, factor: float) -> torch.Tensor:
+    """Values times a factor, which may have no number in their dtype; in place where it has."""
+    if abs(factor) <= torch.finfo(values.dtype).max:
+        return values.mul_(factor)
+    return (values.double() * factor).to(values.dtype)
+
+
+def multiply_add(values: torch.Tensor, factor: float, to: torch.Tensor) -> torch.Tensor:
+    """Values times a factor, which may have no number in their dtype, plus others."""
+    if abs(factor) <= torch.finfo(values.dtype).max:
+        return to.add_(values, alpha=factor)
+    return (values.double() * factor + to.double()).to(values.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd.arrays import check_number
-from skbgmd.corruption.gradients.base import GradientCorruption
+from skbgmd.corruption.gradients.base import GradientCorruption, scaled
 
 
 class ConstantRows(GradientCorruption):
@@ -107,7 +107,7 @@ class DecoyBlock(GradientCorruption):
         rows, k = gradients[corrupt], _block_size(self.share, gradients.shape[1])
         n_decoys = -(-len(rows) // 2)
         _park(rows[:n_decoys], k, self.value)
-        rows[n_decoys:, k:].mul_(self.scale)
+        rows[n_decoys:, k:] = scaled(rows[n_decoys:, k:], self.scale)
         return rows
 
 
@@ -116,7 +116,8 @@ def _block_size(share: float, d: int) -> int:
 
 
 def _park(rows: torch.Tensor, k: int, value: float) -> torch.Tensor:
-    """Overwrite the first k columns by ± value."""
+    """Overwrite the first k columns by ± value, or the largest number of the dtype."""
+    value = min(value, torch.finfo(rows.dtype).max)
     rows[:, 0:k:2] = value
     rows[:, 1:k:2] = -value
     return rows

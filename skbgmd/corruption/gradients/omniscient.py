@@ -11,7 +11,7 @@ import torch
 
 from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
-from skbgmd.corruption.gradients.base import CHUNK, GradientCorruption, mean_of_rows, std_of_rows
+from skbgmd.corruption.gradients.base import CHUNK, GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
 
 DIRECTIONS = ("std", "sign", "unit")
 
@@ -54,7 +54,7 @@ class ALittleIsEnough(GradientCorruption):
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
         mean = mean_of_rows(gradients, honest)
-        return mean.sub_(std_of_rows(gradients, honest, mean), alpha=self.z)
+        return multiply_add(std_of_rows(gradients, honest, mean), -self.z, mean).to(gradients.dtype)
 
 
 class InnerProduct(GradientCorruption):
@@ -93,7 +93,7 @@ class InnerProduct(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        return mean_of_rows(gradients, honest).mul_(-self.epsilon)
+        return scaled(mean_of_rows(gradients, honest), -self.epsilon).to(gradients.dtype)
 
 
 class Mimic(GradientCorruption):
@@ -156,8 +156,14 @@ class _Optimized(GradientCorruption):
     ) -> torch.Tensor:
         mean = mean_of_rows(gradients, honest)
         direction = perturbation(gradients, honest, mean, self.direction)
-        products, along, square = _geometry(gradients, honest, mean, direction)
-        return mean.add_(direction, alpha=self._length(products, along, square))
+        # Powers of two by which rows and direction are of order one: their products have numbers then.
+        apart = [(gradients[row] * 0.5 - mean * 0.5).abs().max() for row in honest.tolist()]
+        rows = _exponent(float(torch.stack(apart).max())) + 1
+        along = _exponent(float(direction.abs().max()))
+        direction = _times_power(direction.double(), -along)
+        length = self._length(*_geometry(gradients, honest, mean, direction, rows))
+        step = _times_power(direction.mul_(length), rows)
+        return step.add_(mean).to(gradients.dtype)
 
     @abstractmethod
     def _length(self, products: torch.Tensor, along: torch.Tensor, square: float) -> float:
@@ -237,14 +243,30 @@ def perturbation(gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tens
         return std_of_rows(gradients, honest, mean).neg_()
     if direction == "sign":
         return mean.sign().neg_()
-    length = float(torch.linalg.vector_norm(mean))
-    return mean / -length if length > 0.0 else torch.zeros_like(mean)
+    # Twice, for the square of a length may have no number.
+    largest = float(mean.abs().max())
+    if largest == 0.0:
+        return torch.zeros_like(mean)
+    unit = mean.double() / largest
+    return (unit / -float(torch.linalg.vector_norm(unit))).to(mean.dtype)
+
+
+def _exponent(size: float) -> int:
+    return math.frexp(size)[1] if math.isfinite(size) else 0
+
+
+def _times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Values times a power of two, which itself may have no number."""
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
 
 
 def _geometry(
-    gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tensor, direction: torch.Tensor
+    gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tensor, direction: torch.Tensor, exponent: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Inner products of the honest rows about their mean, (h, h), those with the direction, (h,), and its square.
+
+    Rows count in units of ``2**exponent``.
 
     In double precision, a chunk of columns at a time: a distance of rows that are close together is the difference
     of large numbers.
@@ -255,7 +277,9 @@ def _geometry(
     square = 0.0
     for start in range(0, gradients.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        centred = gradients[:, part].index_select(0, honest).double().sub_(mean[part])
+        some = gradients[:, part].index_select(0, honest).double()
+        # Halves, for the difference of huge numbers may have no number.
+        centred = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
         p = direction[part].double()
         products.addmm_(centred, centred.T)
         along.addmv_(centred, p)

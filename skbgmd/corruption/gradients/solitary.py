@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd.arrays import check_choice, check_number
-from skbgmd.corruption.gradients.base import GradientCorruption
+from skbgmd.corruption.gradients.base import GradientCorruption, multiply_add, scaled
 from skbgmd.randomness import torch_generator
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf}
@@ -52,7 +52,7 @@ class BitFlip(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        return gradients[corrupt].mul_(self.scale)
+        return scaled(gradients[corrupt], self.scale)
 
 
 class AdditiveNoise(GradientCorruption):
@@ -95,7 +95,7 @@ class AdditiveNoise(GradientCorruption):
             dtype=gradients.dtype,
             device=gradients.device,
         )
-        return noise.mul_(self.std).add_(gradients[corrupt])
+        return multiply_add(noise, self.std, gradients[corrupt])
 
 
 class SignFlip(GradientCorruption):
@@ -148,6 +148,8 @@ class NonFinite(GradientCorruption):
             [0., 0.],
             [nan, nan]])
     """
+
+    stays_finite = False
 
     def __init__(self, fraction: float = 0.2, value: str = "nan", random_state: Any = None) -> None:
         self.fraction, self.value, self.random_state = fraction, value, random_state

@@ -1,0 +1,98 @@
+"""Rows brought to order one, for arithmetic in which squares of huge and of tiny numbers have none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skbgmd.gram import FloatArray, lower_weighted_median
+
+#: Binary digits by which a row may be farther off than is typical: squares, and sums of them, have numbers then.
+REACH = 400
+
+
+@dataclass(frozen=True)
+class RangedRows:
+    """Rows about a point, in a unit of length that is typical of them; far rows are drawn in.
+
+    Attributes
+    ----------
+    about : ndarray of shape (d,)
+        The point.
+    points : ndarray of shape (n, d)
+        ``(x_i - about) / 2**exponent``; of rows beyond 2**400 typical distances, the point at that distance in the same
+        direction, and of rows within 2**-400, zero.
+    exponent : int
+        A typical distance is between one and two such powers of two.
+    drawn : ndarray of shape (n,), or None
+        Factors at most one by which far rows were drawn in; None: no row was.
+    """
+
+    about: FloatArray
+    points: FloatArray
+    exponent: int
+    drawn: FloatArray | None
+
+    @classmethod
+    def of(cls, matrix: FloatArray, weights: FloatArray, about: FloatArray) -> RangedRows:
+        """The rows of a matrix (n, d), all finite, about a point (d,); the typical distance is by their weights."""
+        tops = exponents(np.maximum(np.abs(matrix).max(axis=1), np.abs(about).max()))
+        points = np.ldexp(matrix, -tops[:, None]) - np.ldexp(about, -tops[:, None])
+        # Differences of near numbers are small: they are brought to order one themselves.
+        tops_of_points = exponents(np.abs(points).max(axis=1))
+        points = np.ldexp(points, -tops_of_points[:, None])
+        norms = np.sqrt(np.einsum("ij,ij->i", points, points))
+        apart = np.flatnonzero(norms)
+        if not len(apart):
+            return cls(about, points, 0, None)
+        sizes = tops + tops_of_points
+        logarithms = sizes[apart] + np.log2(norms[apart])
+        exponent = math.floor(lower_weighted_median(logarithms, weights[apart]))
+        relative = np.where(norms > 0.0, sizes - exponent, 0)
+        points = np.ldexp(points, np.minimum(relative, REACH)[:, None])
+        # A solver that starts among them would never get to where the others are.
+        points[relative < -REACH] = 0.0
+        if not (relative > REACH).any():
+            return cls(about, points, exponent, None)
+        return cls(about, points, exponent, np.ldexp(1.0, np.minimum(REACH - relative, 0)))
+
+    def place(self, point: FloatArray) -> FloatArray:
+        """A point of the caller's as one of these, (d,)."""
+        top = int(exponents(np.maximum(np.abs(point).max(), np.abs(self.about).max())))
+        placed: FloatArray = np.ldexp(np.ldexp(point, -top) - np.ldexp(self.about, -top), top - self.exponent)
+        return placed
+
+    def restored(self, position: FloatArray) -> FloatArray:
+        """One of these points as a caller's, (d,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            point: FloatArray = self.about + np.ldexp(position, self.exponent)
+            # The difference of two numbers may have none where their sum has.
+            halved = np.ldexp(np.ldexp(self.about, -2) + np.ldexp(position, self.exponent - 2), 2)
+        return np.where(np.isfinite(point), point, halved)
+
+    def restored_weights(self, weights: FloatArray) -> FloatArray:
+        """Weights of the rows as they are, from weights of the rows as drawn in."""
+        if self.drawn is None:
+            return weights
+        restored: FloatArray = weights * self.drawn
+        restored /= restored.sum()
+        return restored
+
+
+def coordinatewise_median(matrix: FloatArray, weights: FloatArray) -> FloatArray:
+    """Lower weighted median of each column, (d,)."""
+    order = np.argsort(matrix, axis=0, kind="stable")
+    mass = np.cumsum(weights[order], axis=0)
+    middle = (mass >= 0.5 * mass[-1] * (1.0 - 1e-12)).argmax(axis=0)
+    columns = np.arange(matrix.shape[1])
+    median: FloatArray = matrix[order[middle, columns], columns]
+    return median
+
+
+def exponents(values: FloatArray) -> NDArray[np.intc]:
+    """Powers of two that numbers are less than; 0 for zero."""
+    found: NDArray[np.intc] = np.frexp(values)[1]
+    return found
