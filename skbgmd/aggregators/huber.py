@@ -226,7 +226,10 @@ def huberised_weights(
     rough = tol if huber is None else max(tol, START)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
     norms = rows.norms()
-    now = typical_distance(gram.unit * distances, norms, rows.weights, zeros=before.is_new)
+    with np.errstate(over="ignore"):
+        # A length that has no number is as long as any.
+        lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
+    now = typical_distance(lengths, norms, rows.weights, zeros=before.is_new)
     common = of_common_size(norms, rows.weights) if before.is_new else None
     if common is not None:
         now = now._replace(distance=lower_weighted_median(norms[common], rows.weights[common]))
