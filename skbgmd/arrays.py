@@ -41,12 +41,16 @@ class Caller:
     ----------
     dtype : numpy.dtype or torch.dtype
         Floating dtype of the answer: the input's own, float64 for integers and booleans.
-    lost : ndarray of shape (n,), or None
-        Lengths of what the rows lost where they have more digits than float64; None: nothing.
+    difference : ndarray of shape (n, d), or None
+        What the rows lost where they have more digits than float64; None: nothing.
     """
 
     dtype: Any
-    lost: NDArray[np.float64] | None = None
+    difference: NDArray[np.float64] | None = None
+
+    def lost(self, columns: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64] | None:
+        """Lengths (n,) of what the rows lost on some columns; None: nothing."""
+        return None if self.difference is None else np.linalg.norm(self.difference[:, columns], axis=1)
 
     @property
     def rounded_to(self) -> torch.dtype:
@@ -106,7 +110,7 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     given = array
     if array.dtype != work:
         array = _in_float64(array, name) if work == np.float64 else array.astype(work)
-    caller = Caller(dtype, None if given is array else _lost(given, array))
+    caller = Caller(dtype, None if given is array else _difference(given, array))
     # Nor strides that lead backwards or to the midst of a number. Where there is but one row NumPy takes any stride for
     # contiguous, and only a copy has another.
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
@@ -206,18 +210,17 @@ def _in_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:
     return converted
 
 
-def _lost(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Lengths of what rows of more digits than float64's lost in it; None where that is nothing."""
+def _difference(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.float64] | None:
+    """What numbers of more digits than float64's lost in it; None where that is nothing."""
     if given.dtype.itemsize < 8 or given.dtype == converted.dtype or not np.isfinite(converted).all():
         return None
     if given.dtype.kind in "iu":
         # An integer of 64 bits is a high part and a low one, both of them exact.
         high, low = given >> 32, given & 0xFFFFFFFF
-        difference = (high * 2.0**32 - converted) + low
+        difference = np.asarray((high * 2.0**32 - converted) + low, dtype=np.float64)
     else:
-        difference = given - converted
-    lost = np.linalg.norm(np.asarray(difference, dtype=np.float64), axis=1)
-    return lost if lost.any() else None
+        difference = np.asarray(given - converted, dtype=np.float64)
+    return difference if difference.any() else None
 
 
 def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]:
@@ -232,7 +235,7 @@ def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]
     converted = X.double()
     if X.dtype not in (torch.int64, torch.uint64):
         return converted, Caller(torch.float64)
-    return converted, Caller(torch.float64, _lost(X.cpu().numpy(), converted.cpu().numpy()))
+    return converted, Caller(torch.float64, _difference(X.cpu().numpy(), converted.cpu().numpy()))
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:

@@ -200,7 +200,8 @@ def block_geometric_median(
     )
     inside = rows if len(block) == rows.n_columns else rows.block(block)
     solved = solve(inside, tol=tol, max_iter=max_iter, dtype=caller.rounded_to, combines=True)
-    solved = solved.of_rounded_rows(caller.lost, weights)
+    if caller.difference is not None:
+        solved = solved.of_rounded_rows(caller.lost(block.indices.cpu().numpy()), weights)
     part = BlockPart(block, inside, solved.weights)
     step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
     if solved.median is not None:
@@ -295,10 +296,10 @@ def _of_unit_size(
     Scores are compared with each other alone; a power of two changes no digit of them.
     """
     largest = float((scale * norms).max())
-    if largest == 0.0 or SMALLEST <= largest <= LARGEST:
-        return scale, memory
     if memory is not None:
         largest = max(largest, float(memory.abs().max()))
+    if largest == 0.0 or SMALLEST <= largest <= LARGEST:
+        return scale, memory
     factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
     return scale * factor, None if memory is None else memory.double() * factor
 

@@ -171,7 +171,7 @@ def geometric_median(
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
     solved = solve(rows, tol=tol, max_iter=max_iter, dtype=caller.rounded_to)
-    solved = solved.of_rounded_rows(caller.lost, weights)
+    solved = solved.of_rounded_rows(caller.lost(), weights)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
     assert solved.median is not None, "asked for"
     median = solved.median

@@ -230,8 +230,8 @@ class StreamedRows(ABC):
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)
-        if dtype == torch.float32 and not self._have_squares(self.norms()):
-            # Factors that bring tiny rows to order one have no number in single precision.
+        if dtype == torch.float32 and not self._may_square_first(self.norms(), scale):
+            # Factors that bring tiny rows to order one may have no number in single precision.
             dtype = torch.float64
         factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
         weights = torch.as_tensor(self.weights, dtype=dtype, device=device)

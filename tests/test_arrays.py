@@ -180,12 +180,13 @@ def test_missing_labels():
 def test_what_float64_loses_of_rows():
     exact = np.array([[2**60, 1], [2**53 + 1, 0]])
     for X in (exact, torch.from_numpy(exact)):
-        np.testing.assert_array_equal(as_matrix(X)[1].lost, [0.0, 1.0])
-    assert as_matrix(exact // 2**20)[1].lost is None
-    assert as_matrix(np.ones((2, 2), dtype=np.longdouble))[1].lost is None
+        np.testing.assert_array_equal(as_matrix(X)[1].lost(), [0.0, 1.0])
+        np.testing.assert_array_equal(as_matrix(X)[1].lost(np.array([1])), [0.0, 0.0])
+    assert as_matrix(exact // 2**20)[1].lost() is None
+    assert as_matrix(np.ones((2, 2), dtype=np.longdouble))[1].lost() is None
     if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
         third = np.full((2, 2), 1, dtype=np.longdouble) / 3
-        assert 0.0 < as_matrix(third)[1].lost.max() < 2.0**-53
+        assert 0.0 < as_matrix(third)[1].lost().max() < 2.0**-53
         with pytest.raises(ValueError, match=r"X must hold numbers that float64 has; found 1\S*e\+4000"):
             as_matrix(third * 3 * np.longdouble("1e4000"))
 

@@ -452,6 +452,14 @@ def test_tiny_rows_beside_others(dtype, size):
         assert result.converged
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 4e37), (np.float32, 1e-44), (np.float64, 1e300)])
+def test_a_memory_decides_the_block_of_rows_that_say_nothing(dtype, size):
+    memory = (size * np.arange(8)).astype(dtype)
+    memory[6:] = memory[3]
+    step = block_geometric_median(np.zeros((5, 8)).astype(dtype), beta=0.25, complement="memory", memory=memory)
+    np.testing.assert_array_equal(np.flatnonzero(step), [4, 5])
+
+
 def test_memories_of_every_kind(rng):
     X, memory = rng.normal(size=(5, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
     expected = block_geometric_median(X, complement="memory", memory=memory)

@@ -223,7 +223,12 @@ def test_distances_that_have_no_number():
 
 @pytest.mark.parametrize(
     ("dtype", "size", "factor"),
-    [(torch.float32, 1e-42, 2.0**138), (torch.float64, 1e-320, 2.0**1000), (torch.float64, 1.0, 1e200)],
+    [
+        (torch.float32, 1e-42, 2.0**138),
+        (torch.float32, 1.0, 1e42),
+        (torch.float64, 1e-320, 2.0**1000),
+        (torch.float64, 1.0, 1e200),
+    ],
 )
 def test_scores_by_factors_whose_squares_have_no_number(dtype, size, factor):
     X = torch.full((6, 40), size, dtype=dtype)
@@ -231,7 +236,7 @@ def test_scores_by_factors_whose_squares_have_no_number(dtype, size, factor):
     scale = np.full(6, factor)
     scale[0] = 0.0
     if size == 1.0:
-        X[1:] *= 1e-190
+        X[1:] *= 1e-42 if dtype == torch.float32 else 1e-190
         X[0] = 1.0
     scores = DenseRows(X).column_scores(scale)
     assert torch.isfinite(scores).all()
