@@ -95,7 +95,8 @@ class Gram:
         if self.drawn is not None:
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
             gone = self.drawn == 0.0
-            drawn = 1.0 / (mixing @ (1.0 / np.where(gone, 1.0, self.drawn)))
+            with np.errstate(over="ignore"):  # to nothing, as those that are gone
+                drawn = 1.0 / (mixing @ (1.0 / np.where(gone, 1.0, self.drawn)))
             drawn = np.where((mixing[:, gone] > 0.0).any(axis=1), 0.0, drawn)
         return replace(
             self,
