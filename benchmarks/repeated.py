@@ -26,7 +26,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "repeated.csv"
 COLUMNS = ("data", "rule", "seed", "score", "seconds", "epochs")
 N = 900
 #: The first seed: others were looked at when thresholds were chosen.
-SEED = 100
+SEED = 200
 PLAIN = "plain training"
 RULES: dict[str, dict[str, Any]] = {
     PLAIN: {"aggregator": "mean"},

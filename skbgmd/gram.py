@@ -170,7 +170,25 @@ def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
     """
     if weights.min() == weights.max():
         return middle(values)
+    return lower_weighted_quantile(values, weights, 0.5)
+
+
+def lower_weighted_quantile(values: FloatArray, weights: FloatArray, share: float) -> float:
+    """The smallest value that, with those below it, holds a share of the weight.
+
+    Parameters
+    ----------
+    values, weights : ndarray of shape (n,)
+        As in :func:`lower_weighted_median`.
+    share : float
+        In (0, 1].
+
+    Examples
+    --------
+    >>> lower_weighted_quantile(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4), 0.25)
+    1.0
+    """
     order = np.argsort(values, kind="stable")
     mass = np.cumsum(weights[order])
     # Sums of equal weights may differ in their last digits.
-    return float(values[order[np.searchsorted(mass, 0.5 * mass[-1] * (1.0 - 1e-12))]])
+    return float(values[order[np.searchsorted(mass, share * mass[-1] * (1.0 - 1e-12))]])

@@ -43,17 +43,20 @@ KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralN
 GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
 #: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
 SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
-#: Difference of a sum of gradients from the exact one that rounding may make: in shares of a parameter's gradient, and
-#: of what the rows have in that parameter, added up.
-ROUNDING, TINY = 2e-2, 1e-3
-#: The same in shares of the whole rows, added up: what is left of a parameter whose gradient is zero but for rounding.
-NOISE = {torch.float16: 1e-3, torch.float32: 1e-5, torch.float64: 1e-10}
+#: Difference of a sum of gradients from the exact one that rounding may make, by precision: in shares of a parameter's
+#: gradient; of what the rows have in that parameter, added up; and of the whole rows, for what is left of a parameter
+#: whose gradient is zero but for rounding.
+ROUNDING = {
+    torch.float16: (2e-2, 1e-3, 1e-3),
+    torch.float32: (1e-3, 1e-4, 1e-5),
+    torch.float64: (1e-6, 1e-8, 1e-10),
+}
 #: A gradient of so many times what may be rounding is worth comparing: if it were wrong, it would be found out.
 WORTH = 4.0
-#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the steps in
-#: between grow by this factor, up to this number. So many lie between comparisons of what has been seen, each of which
-#: costs less than a step.
-FIRST_STEPS, GROWTH, INTERVAL = 16, 1.25, 256
+#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the number of the
+#: step grows by this factor from one comparison to the next. It grows by the other where all has been seen, until so
+#: many steps lie in between. A comparison costs less than a step.
+FIRST_STEPS, GROWTH, SEEN_GROWTH, INTERVAL = 8, 1.5, 4, 256
 #: Passes over written-out rows that an aggregation takes, in multiplications for each number.
 PASSES = 16
 
@@ -143,8 +146,8 @@ class OnePassCheck:
     They differ where something mixes samples, changes their order or shares parameters in a way that hooks on layers
     don't see. As long as a parameter has no gradient to speak of nothing can be seen of it: what is before a layer that
     begins at zero, a gate that is closed or an adapter. So there are comparisons in the first steps until each
-    parameter that the loss depends on has had a gradient worth comparing, fewer and fewer after that, and at intervals
-    for what changes later.
+    parameter that the loss depends on has had a gradient worth comparing; fewer and fewer after that, for what mixes
+    samples may have a share in a gradient that only grows; and at intervals for what changes later.
 
     Parameters
     ----------
@@ -185,16 +188,17 @@ class OnePassCheck:
         """
         sizes = [parameter.numel() for parameter in parameters]
         weights = _weights_to_check(rows.n_rows)
-        of_rows = _norms_in_parts(rows, weights, sizes)
-        whole = float(weights @ rows.norms())
+        of_rows = _norms_in_parts(rows, np.abs(weights), sizes)
+        whole = float(np.abs(weights) @ rows.norms())
         if not (math.isfinite(whole) and np.isfinite(of_rows).all()):
             return  # It is for the aggregator to say that.
         vector = exact.vector
         found = rows.combine(weights).to(vector.dtype)
         norms, differences = _norms(vector, sizes), _norms(found - vector, sizes)
-        noise = NOISE[torch.float16 if half else vector.dtype]
-        rounding = TINY * of_rows + noise * whole
-        wrong = differences > ROUNDING * norms + rounding
+        lossy = half or torch.get_float32_matmul_precision() != "highest"
+        of_norm, of_part, of_whole = ROUNDING[torch.float16 if lossy else vector.dtype]
+        rounding = of_part * of_rows + of_whole * whole
+        wrong = differences > of_norm * norms + rounding
         if wrong.any():
             raise refusal(
                 "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
@@ -202,8 +206,10 @@ class OnePassCheck:
             )
         self.seen |= (norms > 0.0) & (norms >= WORTH * rounding)
         waits = bool((exact.used & ~self.seen).any())
-        after = 1 if self.n_steps < FIRST_STEPS else int((GROWTH - 1.0) * self.n_steps)
-        self._last, self._next = self.n_steps, self.n_steps + (min(after, INTERVAL) if waits else INTERVAL) - 1
+        growth = GROWTH if waits else SEEN_GROWTH
+        first = self.n_steps < FIRST_STEPS if waits else self.n_steps == 1
+        after = 1 if first else int((growth - 1.0) * self.n_steps)
+        self._last, self._next = self.n_steps, self.n_steps + min(after, INTERVAL) - 1
 
     @property
     def n_unseen(self) -> int:
@@ -227,8 +233,14 @@ def _norms_in_parts(rows: GhostRows, weights: FloatArray, sizes: list[int]) -> F
 
 
 def _weights_to_check(n: int) -> NDArray[np.float64]:
-    """Numbers between a half and one, no two alike and in no order: multiples of the golden ratio, modulo one."""
-    weights: NDArray[np.float64] = 0.5 + 0.5 * np.modf(np.arange(1, n + 1) * 0.6180339887498949)[0]
+    """Numbers between a half and one in size, of either sign, no two alike and in no order.
+
+    Of either sign, for what samples have in common must not hide what they haven't. Sizes and signs are of multiples of
+    irrational numbers, modulo one.
+    """
+    places = np.arange(1, n + 1)
+    sizes = 0.5 + 0.5 * np.modf(places * 0.6180339887498949)[0]
+    weights: NDArray[np.float64] = np.where(np.modf(places * 0.4142135623730951)[0] < 0.5, sizes, -sizes)
     return weights
 
 

@@ -83,6 +83,8 @@ class ResumableNet(Interruptible, NeuralNet):
             # Whoever is killed between two files leaves those of two moments; this one has all of its own.
             "history": _as_json(self.history),
             "parts": {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
+            # skorch's Freezer and Unfreezer have set it in an epoch that won't come again.
+            "requires_grad": [parameter.requires_grad for _, parameter in self.get_all_learnable_params()],
             "began": self._began_,
             "generators": generator_states(),
             "loaders": {**self._states_of_loaders_, **drawn},
@@ -262,6 +264,13 @@ class ResumableNet(Interruptible, NeuralNet):
                 self._resume(self._resumed_)
                 if self._counts_loaded_epochs_:
                     epochs = max(0, epochs - sum(map(is_whole, self.history)))
+                    if epochs == 0:
+                        warnings.warn(
+                            f"The checkpoint that was loaded has all of max_epochs={self.max_epochs} epochs already: "
+                            f"nothing is left to train, whatever the data are.",
+                            UserWarning,
+                            stacklevel=2,
+                        )
             self._began_ = generator_states()
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt as error:
@@ -276,6 +285,8 @@ class ResumableNet(Interruptible, NeuralNet):
     def _resume(self, state: Mapping[str, Any]) -> None:
         self._begin_with_state(state)
         self._states_of_loaders_ = state["loaders"]
+        for (_, parameter), requires_grad in zip(self.get_all_learnable_params(), state["requires_grad"], strict=False):
+            parameter.requires_grad_(requires_grad)
         if any(hasattr(callback, "lr_scheduler_") for name, callback in self.callbacks_ if name in state["callbacks"]):
             # Schedulers have set them anew.
             optimizer = getattr(self, f"{self._optimizers[0]}_")

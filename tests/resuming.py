@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, LoadInitState, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, Freezer, LoadInitState, LRScheduler
 from skorch.dataset import ValidSplit
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
@@ -81,6 +81,7 @@ TRAININGS = {
     "corrupt": (classifier, {"gradient_corruption": BitFlip(0.2), "mixing": "nearest"}, [], []),
     "dropout": (classifier, {"module": Own}, [], []),
     "dropout, no one pass": (classifier, {"module": Own, "module__known": False}, [], []),
+    "frozen": (classifier, {"module": Own}, [], [("freezer", Freezer("first.*"))]),
     "clients": (classifier, {"module": Own, "local_steps": 2, "batch_size": 8}, [], []),
     "schedule after": (classifier, {}, [], schedule(gamma=0.5)),
     "schedule before": (classifier, {}, schedule(gamma=0.5), []),

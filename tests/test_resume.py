@@ -85,8 +85,10 @@ def test_max_epochs_of_an_estimator_are_all_of_them(data, folder, tmp_path, kind
     assert estimator(folder, kind=kind, epochs=4).fit(*data).n_iter_ == 4
     resumed = estimator(folder, kind=kind, epochs=7, random_state=None).fit(*data)
     assert_same_training(resumed, whole)
-    # What is over isn't trained again.
-    assert_same_training(estimator(folder, kind=kind, epochs=7, random_state=None).fit(*data), whole)
+    # What is over isn't trained again, and that is told.
+    with pytest.warns(UserWarning, match="has all of max_epochs=7 epochs already: nothing is left to train"):
+        over = estimator(folder, kind=kind, epochs=7, random_state=None).fit(*data)
+    assert_same_training(over, whole)
     # A call for one epoch more is for one epoch more.
     more = estimator(folder, kind=kind, epochs=7, random_state=None).partial_fit(*data, classes=["no", "yes"])
     assert more.n_iter_ == 8

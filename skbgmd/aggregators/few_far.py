@@ -54,7 +54,8 @@ def few_far(
     rows : Rows
         The rows, all of them finite.
     huber, rejection, before, tol, max_iter
-        As in :func:`skbgmd.aggregators.huber.huberised_weights`.
+        As in :func:`skbgmd.aggregators.huber.huberised_weights`; rows are left out by their distance to a mean of
+        clipped rows.
     """
     limit = before.faded
     if limit == 0.0 or before.is_rising:
@@ -86,10 +87,9 @@ def few_far(
     if products.unit != 1.0 or products.drawn is not None:
         return None
     line = _Line((whole * length) ** 2, whole * few.dots(mean), products.products, whole)
-    if rejection is not None and line.distances(np.zeros(len(far))).max() > rejection * limit:
-        # They are left out, unless many are tied, which the Gram matrix tells.
-        return None
-    change = _settled(line, weights[far], clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
+    out = np.inf if rejection is None else rejection * limit
+    kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
+    change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
     if not norms[~may_be_far].max(initial=0.0) + line.length(change) <= near:
         return None
     new = whole + float(change.sum())

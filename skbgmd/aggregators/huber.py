@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_integer, check_number
-from skbgmd.gram import FloatArray, Gram, factors_to
-from skbgmd.median import lower_weighted_median, median_distances
+from skbgmd.gram import BoolArray, FloatArray, Gram, factors_to, lower_weighted_median, lower_weighted_quantile
+from skbgmd.median import median_distances
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
 
@@ -86,14 +85,16 @@ def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> Flo
 START = 0.2
 #: Least scale, in typical distances of the step.
 TINY = 1e-9
-#: Distance from the median, in norms of the row itself, within which a row is tied with others: they say the same.
-#: Gradients of samples are as far from their median as they are long: in trainings on seven sets of classes and three
-#: of regression, all standardised, at most 3 % of the rows of a step were so near.
+#: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
+#: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of
+#: regression, all standardised, at most 3 % of the rows of a step were so near to the median.
 TIED = 0.25
 #: Share of the weight on tied rows from which the scale is that of the others.
 MANY_TIED = 0.1
-#: Largest scale, in median norms, that the others may make.
-LONGEST = 100.0
+#: Share of the others' weight within whose distance the scale is then: less than half, for what is corrupt is no copy.
+SHARE_OF_OTHERS = 0.25
+#: The same of those of common size in the first steps, of which others may be nothing.
+SHARE_OF_FIRST = 0.4
 #: Ratio within which norms are of one size: those of gradients of samples that are all to be learnt, or all honest.
 SAME_SIZE = 1e4
 
@@ -104,7 +105,7 @@ class Typical(NamedTuple):
     Attributes
     ----------
     distance : float
-        Median distance of the rows, or of those that aren't tied, from a median of all.
+        A typical distance of the rows, or of those that aren't tied, from a median of all.
     tied : bool
         Whether many rows are tied, so that it is that of the others.
     """
@@ -113,14 +114,13 @@ class Typical(NamedTuple):
     tied: bool
 
 
-def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArray, *, zeros: bool = True) -> Typical:
-    """Median distance of the rows; where many of them are tied, of the others.
+def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArray, tied: BoolArray) -> Typical:
+    """Median distance of the rows; where many of them are tied, the lower quartile of the others'.
 
     Gradients of empty, constant or repeated samples are copies of one another, or nearly so. Where there are many such
     rows the geometric median is among them, and a scale taken over all rows is zero or tiny: it says nothing of the
-    other rows, which would all look like outliers. A row counts as tied within a quarter of its norm from the median,
-    and ties count from a tenth of the weight on. The others can then make the scale as long as they like with half of
-    *their* weight, but for a hundred median norms.
+    other rows, which would all look like outliers. Ties count from a tenth of the weight on. The others can then make
+    the scale as long as they like with three quarters of *their* weight, but for ten thousand median norms.
 
     Parameters
     ----------
@@ -128,25 +128,54 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
         Distances of the rows to a median, and to zero.
     weights : ndarray of shape (n,)
         Non-negative row weights.
-    zeros : bool, default=True
-        Rows of zero may be tied. Where there were others before, they are samples that have been learnt.
+    tied : ndarray of shape (n,), bool
+        Rows that are tied, by :func:`tied_with_median` or :func:`copies`.
 
     Examples
     --------
-    >>> typical_distance(np.array([0.0, 0.0, 0.0, 5.0]), np.array([1.0, 1.0, 1.0, 6.0]), np.ones(4))
+    >>> distances, norms = np.array([0.0, 0.0, 0.0, 5.0]), np.array([1.0, 1.0, 1.0, 6.0])
+    >>> typical_distance(distances, norms, np.ones(4), tied=distances == 0.0)
     Typical(distance=5.0, tied=True)
     """
-    tied = (distances <= TIED * norms) & ((norms > 0.0) | zeros)
-    if tied.all() or weights[tied].sum() < MANY_TIED * weights.sum():
+    if tied.all() or not weights[tied].sum() >= _many(weights):
         return Typical(lower_weighted_median(distances, weights), tied=False)
-    longest = LONGEST * lower_weighted_median(norms, weights)
-    others = lower_weighted_median(distances[~tied], weights[~tied])
+    longest = SAME_SIZE * lower_weighted_median(norms, weights)
+    others = lower_weighted_quantile(distances[~tied], weights[~tied], SHARE_OF_OTHERS)
     # Where most rows are zero there is nothing to compare the others with.
     return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
 
 
-def of_common_size(norms: FloatArray, weights: FloatArray) -> NDArray[np.bool_] | None:
-    """Rows whose norms are of the size that most weight has, up to a factor; None where that of the median is.
+def _many(weights: FloatArray) -> float:
+    """Weight that is much for tied rows: more than a single row of a few has."""
+    return max(MANY_TIED * float(weights.sum()), 2.0 * lower_weighted_median(weights, np.ones(len(weights))))
+
+
+def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
+    """Rows that are within a quarter of their norms of the median; none of zero, which are learnt and say nothing."""
+    tied: BoolArray = (distances <= TIED * norms) & (norms > 0.0)
+    return tied
+
+
+def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
+    """Rows that have many others, or much weight, within a quarter of their norm, wherever they are.
+
+    Parameters
+    ----------
+    gram : Gram
+        Inner products of the rows, about any point.
+    norms, weights : ndarray of shape (n,)
+        Norms of the rows, in the unit of the Gram matrix, and their non-negative weights.
+    """
+    whole = gram if gram.original is None else gram.original
+    lengths = norms if gram.original is None else gram.unit * norms
+    near = whole.squared_distances() <= (TIED * lengths[:, None]) ** 2
+    tied: BoolArray = near @ weights >= _many(weights)
+    # Of rows that were drawn nearer it isn't known how near they are to each other.
+    return tied if whole.drawn is None else tied & (whole.drawn == 1.0)
+
+
+def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
+    """Rows whose norms are of the size that most weight has, up to a factor of ten thousand; none of zero.
 
     In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
     samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
@@ -157,18 +186,13 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> NDArray[np.bool_] 
     norms : ndarray of shape (n,)
         Norms of the rows.
     weights : ndarray of shape (n,)
-        Non-negative row weights.
+        Non-negative weights of the rows.
 
     Examples
     --------
     >>> of_common_size(np.array([1e-30, 1e-20, 1e-10, 1.0, 2.0]), np.ones(5))
     array([False, False, False,  True,  True])
-    >>> of_common_size(np.array([1.0, 2.0, 2.0, 1e20, 1e20]), np.ones(5)) is None
-    True
     """
-    middle = lower_weighted_median(norms, weights)
-    if norms.max() <= SAME_SIZE * middle:
-        return None
     order = np.argsort(norms, kind="stable")
     # Weight of the rows from each one on, up to so many times its norm.
     mass = np.append(0.0, np.cumsum(weights[order]))
@@ -176,9 +200,7 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> NDArray[np.bool_] 
         ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
     smallest = float(norms[order][held.argmax()])
-    if smallest <= middle:
-        return None
-    common: NDArray[np.bool_] = (norms >= smallest) & (norms <= SAME_SIZE * smallest)
+    common: BoolArray = (norms >= smallest) & (norms <= SAME_SIZE * smallest) & (norms > 0.0)
     return common
 
 
@@ -205,8 +227,6 @@ def huberised_weights(
 ) -> Huberised:
     """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
 
-    Where many rows are tied none is left out: seen from there all others are far.
-
     Parameters
     ----------
     rows : Rows
@@ -225,14 +245,7 @@ def huberised_weights(
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
     rough = tol if huber is None else max(tol, START)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
-    norms = rows.norms()
-    with np.errstate(over="ignore"):
-        # A length that has no number is as long as any.
-        lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
-    now = typical_distance(lengths, norms, rows.weights, zeros=before.is_new)
-    common = of_common_size(norms, rows.weights) if before.is_new else None
-    if common is not None:
-        now = now._replace(distance=lower_weighted_median(norms[common], rows.weights[common]))
+    now = _typical(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
     scale = before.after(now.distance)
     if huber is None and not now.tied:
         near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
@@ -244,9 +257,31 @@ def huberised_weights(
     # A smaller limit would change nothing but that weights may underflow.
     limit = max(scale.value, TINY * now.distance) / gram.unit
     kept = rows.weights
-    if rejection is not None and not now.tied:
+    if rejection is not None:
         # The nearer half is kept, however small the scale is that is remembered.
         reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
         kept = np.where(distances <= reach, kept, 0.0)
     limit *= 1.0 if huber is None else huber
     return Huberised(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)
+
+
+def _typical(gram: Gram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool) -> Typical:
+    """The typical distance of a step; in the first ones, with which later ones are compared, by a closer look."""
+    with np.errstate(over="ignore"):
+        # A length that has no number is as long as any.
+        lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
+        tied = copies(gram, norms / gram.unit, weights) if is_first else tied_with_median(lengths, norms)
+    found = typical_distance(lengths, norms, weights, tied)
+    if not is_first or not norms.any():
+        return found
+    # Norms, for rows may have been drawn nearer.
+    common = of_common_size(norms, weights)
+    size = lower_weighted_median(norms[common], weights[common])
+    if lower_weighted_median(norms, weights) < norms[common].min():
+        found = found._replace(distance=max(found.distance, size))
+    if found.tied and norms[~tied].any():
+        others = np.flatnonzero(~tied)
+        others = others[of_common_size(norms[others], weights[others])]
+        typical = lower_weighted_quantile(norms[others], weights[others], SHARE_OF_FIRST)
+        found = found._replace(distance=max(found.distance, min(typical, SAME_SIZE * size)))
+    return found
