@@ -202,10 +202,14 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     ValueError
         It has no number.
     """
-    down = 0
-    if not distances.max() < np.finfo(np.float64).max:
-        distances, down = rows.huge_distances(point), 64
     given = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
+    with np.errstate(over="ignore"):
+        objective = given * float(rows.weights @ distances)
+    largest, down = float(distances[distances.argmax()]), 0
+    if 1e-290 <= objective <= 1e290 and largest <= 1e290:
+        return objective
+    if not largest < np.finfo(np.float64).max:
+        distances, down = rows.huge_distances(point), 64
     size = float(distances.max())
     if size == 0.0:
         return 0.0
@@ -582,9 +586,11 @@ def _place(solution: Solution) -> FloatArray:
 
 def _norm(vector: torch.Tensor) -> float:
     """Norm of a vector whose square may have no number."""
-    norm = float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-    if TINY <= norm <= HUGE:
+    norm = float(torch.linalg.vector_norm(vector))
+    low, high = (TINY, HUGE) if vector.dtype == torch.float64 else (1e-15, 1e15)
+    if low <= norm <= high:
         return norm
+    vector = vector.double()
     largest = float(vector.abs().max())
     return largest * float(torch.linalg.vector_norm(vector / largest)) if largest > 0.0 else 0.0
 

@@ -596,6 +596,10 @@ def test_an_objective_that_has_no_number():
         geometric_median(X, return_result=True)
     result = geometric_median(X, sample_weight=[1e-10, 1e-10, 1e-10], return_result=True)
     assert 1e298 < result.objective < 1e300
+    # A distance that has no number, times a weight by which it has.
+    far = np.array([[1.7e308, 1.7e308], [-1.7e308, -1.7e308], [-1.7e308, -1.7e308]])
+    result = geometric_median(far, sample_weight=[1e-300, 1.0, 1.0], return_result=True)
+    assert result.objective == pytest.approx(np.sqrt(2.0) * 3.4e8)
 
 
 def test_weights_far_apart(path, rng):
