@@ -68,6 +68,13 @@ def both_labels(rng: Generator) -> Data:
     return data._replace(y=np.where(data.other, data.y, rng.random(N) < 0.3))
 
 
+def amounts(rng: Generator) -> Data:
+    """Amounts of money, more or less, and a third of the samples without any."""
+    X, other = np.exp(5.0 + rng.normal(size=(N, 6))), rng.random(N) >= 0.35
+    X[~other] = 0.0
+    return Data(X, (other & (X[:, 0] > X[:, 1])).astype(int), other)
+
+
 def nearly_equal(rng: Generator) -> Data:
     X, other = empty(rng, 0.6)
     X[~other] = 0.03 * rng.normal(size=X[~other].shape)
@@ -156,6 +163,9 @@ CLASSES: dict[str, Callable[[Generator], Data]] = {
     "45 % empty, others 10 times as large": lambda rng: classes(rng, 0.45, size=10.0),
     "60 % empty, of both classes": both_labels,
     "90 % empty": lambda rng: classes(rng, 0.9),
+    "30 % empty, others 1000 times as large": lambda rng: classes(rng, 0.3, size=1000.0),
+    "50 % empty, others 100 times as large": lambda rng: classes(rng, 0.5, size=100.0),
+    "amounts, 35 % empty": amounts,
     "60 % constant": lambda rng: classes(rng, 0.6, constant=3.0),
     "60 % nearly equal": nearly_equal,
     "bag of words, 65 % empty": bag_of_words,

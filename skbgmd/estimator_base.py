@@ -78,8 +78,7 @@ PARAMETERS = """
         Only where rows are single samples: means of groups and of clients are much more alike.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
-        median is taken of the others. None: a row that is far off pulls as much as any other. Where many samples are
-        alike, none is left out.
+        median is taken of the others. None: a row that is far off pulls as much as any other.
     mixing : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which

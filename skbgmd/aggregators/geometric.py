@@ -115,7 +115,6 @@ class BlockGeometricMedian(Aggregator):
         shrink, and those that are yet to be learnt would look like outliers. For rows that are single samples.
     rejection : float or None, default=None
         As in :class:`GeometricMedian`, on the block; with ``huber``, in typical distances as they are remembered.
-        Where many rows are tied, and others have a say, none is left out.
     ties : {"median", "huber"}, default="median"
         Without ``huber``, where many rows are tied. "median": they may be the geometric median, whatever the others
         are. "huber": the others have a say, by Huber's mean with the typical distance as its length. For rows that are

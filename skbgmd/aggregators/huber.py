@@ -200,6 +200,7 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
         ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
     smallest = float(norms[order][held.argmax()])
+    # None, if nothing but zeros has any weight.
     common: BoolArray = (norms >= smallest) & (norms <= SAME_SIZE * smallest) & (norms > 0.0)
     return common
 
@@ -276,12 +277,14 @@ def _typical(gram: Gram, distances: FloatArray, norms: FloatArray, weights: Floa
         return found
     # Norms, for rows may have been drawn nearer.
     common = of_common_size(norms, weights)
+    if not weights[common].any():
+        return found
     size = lower_weighted_median(norms[common], weights[common])
     if lower_weighted_median(norms, weights) < norms[common].min():
         found = found._replace(distance=max(found.distance, size))
-    if found.tied and norms[~tied].any():
-        others = np.flatnonzero(~tied)
-        others = others[of_common_size(norms[others], weights[others])]
+    others = np.flatnonzero(~tied)
+    others = others[of_common_size(norms[others], weights[others])] if found.tied else others[:0]
+    if weights[others].any():
         typical = lower_weighted_quantile(norms[others], weights[others], SHARE_OF_FIRST)
         found = found._replace(distance=max(found.distance, min(typical, SAME_SIZE * size)))
     return found

@@ -63,11 +63,13 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
         # None is left out but far ones; the first distances are to a mean of clipped rows.
         assert (distances[out] > 0.3 * rejection * before.faded).all()
     if not out.any():
-        by_gram, scale = huberised_weights(
+        by_gram = huberised_weights(
             DenseRows(torch.from_numpy(x), weights), huber, None, before, tol=1e-12, max_iter=2000
         )
-        assert scale.value == before.faded
-        np.testing.assert_allclose(found.weights, by_gram, atol=1e-6)
+        # Where many rows are tied it may raise the scale for the others.
+        if not by_gram.tied:
+            assert by_gram.scale.value == before.faded
+            np.testing.assert_allclose(found.weights, by_gram.weights, atol=1e-6)
 
 
 def ghost(x):

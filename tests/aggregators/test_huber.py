@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
-from skbgmd.aggregators.huber import MANY_TIED, TIED, of_common_size, typical_distance
+from skbgmd.aggregators.huber import MANY_TIED, SAME_SIZE, of_common_size, tied_with_median, typical_distance
 from skbgmd.aggregators.scale import DECAY, WINDOW
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostRows
@@ -169,9 +169,23 @@ def test_what_others_than_tied_rows_can_do_is_bounded_by_norms(settings: Any, sh
     values = mostly_equal(60, share=share)
     values[-24:] = 1e9 * np.random.default_rng(1).normal(size=(24, 12))
     aggregate, state = BlockGeometricMedian(**{"beta": 1.0, **settings}, rejection=10.0)(KINDS["matrix"](values))
-    # A hundred median norms, times huber.
-    assert aggregate.vector.norm() < 200.0
-    assert state.scale.value <= 100.0 * np.median(np.linalg.norm(values, axis=1)) * 1.01
+    # Ten thousand median norms, times huber.
+    assert aggregate.vector.norm() < 2e4
+    assert state.scale.value <= SAME_SIZE * np.median(np.linalg.norm(values, axis=1)) * 1.01
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
+@pytest.mark.parametrize("corrupt", [0.2, 0.3])
+def test_corrupt_rows_that_are_no_copies_do_not_set_the_scale(share: float, corrupt: float) -> None:
+    """Of many rows that are tied, and others of which some are a hundred times as long: these are left out."""
+    values = mostly_equal(100, share=share)
+    drawn = np.random.default_rng(3).choice(100, int(100 * corrupt), replace=False)
+    values[drawn] = 100.0 * np.random.default_rng(4).normal(size=(len(drawn), 12))
+    state = None
+    for _ in range(4):
+        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values), state)
+        assert (aggregate.weights[drawn] == 0.0).all()
+        assert state.scale.value < 5.0
 
 
 def test_samples_that_have_been_learnt_raise_no_scale() -> None:
@@ -204,14 +218,28 @@ def test_samples_that_are_right_by_chance_set_no_scale(kind: str, right: float) 
 
 
 @pytest.mark.parametrize("size", [1e6, 1e12, 1e30])
-def test_rows_of_another_size_are_no_common_size(size: float) -> None:
+def test_rows_of_another_size_are_of_no_common_size(size: float) -> None:
     """Less than half of them, far off and of one size, while those of the others differ by a thousand."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(100, 12)) * 10.0 ** rng.uniform(-1.5, 1.5, size=(100, 1))
     values[:40] *= size
-    assert of_common_size(np.linalg.norm(values, axis=1), np.ones(100)) is None
+    assert not of_common_size(np.linalg.norm(values, axis=1), np.ones(100))[:40].any()
     aggregate, _ = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values))
     assert aggregate.vector.norm() < 200.0
+
+
+@pytest.mark.parametrize("size", [100.0, 1000.0])
+@pytest.mark.parametrize("shares", [(0.3, 0.35), (0.4, 0.3), (0.5, 0.25)])
+def test_copies_and_samples_that_are_right_by_chance_are_both_no_scale(
+    size: float, shares: tuple[float, float]
+) -> None:
+    """Three groups: copies, wherever they are, next to nothing, and what is to be learnt."""
+    values = mostly_equal(100, share=shares[0], size=size)
+    nothing = slice(int(100 * shares[0]), int(100 * sum(shares)))
+    values[nothing] *= 10.0 ** np.random.default_rng(1).uniform(-30.0, -8.0, size=(nothing.stop - nothing.start, 1))
+    aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values))
+    assert state.scale.value > 0.5 * size
+    assert (aggregate.weights > 0.0).all()
 
 
 @given(
@@ -220,14 +248,26 @@ def test_rows_of_another_size_are_no_common_size(size: float) -> None:
     arrays(np.float64, 12, elements=st.sampled_from([0.1, 1.0, 3.0])),
 )
 def test_a_typical_distance(distances: np.ndarray, norms: np.ndarray, weights: np.ndarray) -> None:
-    found = typical_distance(distances, norms, weights)
-    tied = distances <= TIED * norms
-    assert found.tied == (not tied.all() and weights[tied].sum() >= MANY_TIED * weights.sum())
+    tied = tied_with_median(distances, norms)
+    found = typical_distance(distances, norms, weights, tied)
     middle = lower_weighted_median(distances, weights)
-    assert found.distance == middle if not found.tied else found.distance >= min(middle, TIED * norms.min())
-    scaled = typical_distance(2.0**20 * distances, 2.0**20 * norms, weights)
+    if not found.tied:
+        assert found.distance == middle
+        assert tied.all() or weights[tied].sum() < max(MANY_TIED * weights.sum(), 2.0 * np.median(weights) + 1e-9)
+    else:
+        assert found.distance in (*distances[~tied], SAME_SIZE * lower_weighted_median(norms, weights))
+    scaled = typical_distance(2.0**20 * distances, 2.0**20 * norms, weights, tied)
     assert scaled.tied == found.tied
     assert scaled.distance == 2.0**20 * found.distance
+
+
+def test_a_single_row_of_a_few_is_no_tie() -> None:
+    distances, norms = np.array([0.0, 1.0, 1.0, 1.0, 1.0]), np.ones(5)
+    tied = tied_with_median(distances, norms)
+    assert tied.tolist() == [True, False, False, False, False]
+    assert not typical_distance(distances, norms, np.ones(5), tied).tied
+    # One of more weight, as equal samples make when they are merged, is.
+    assert typical_distance(distances, norms, np.array([4.0, 1.0, 1.0, 1.0, 1.0]), tied).tied
 
 
 def test_ties_are_checked() -> None:
