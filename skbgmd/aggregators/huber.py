@@ -87,8 +87,8 @@ START = 0.2
 TINY = 1e-9
 #: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
 #: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of
-#: regression, all standardised, at most 3 % of the rows of a step were so near to the median.
-TIED = 0.25
+#: regression, all standardised, at most 1 % of the rows of a step were so near to the median.
+TIED = 0.1
 #: Share of the weight on tied rows from which the scale is that of the others.
 MANY_TIED = 0.1
 #: Share of the others' weight within whose distance the scale is then: less than half, for what is corrupt is no copy.
@@ -151,13 +151,13 @@ def _many(weights: FloatArray) -> float:
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
-    """Rows that are within a quarter of their norms of the median; none of zero, which are learnt and say nothing."""
+    """Rows that are within a tenth of their norms of the median; none of zero, which are learnt and say nothing."""
     tied: BoolArray = (distances <= TIED * norms) & (norms > 0.0)
     return tied
 
 
 def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
-    """Rows that have many others, or much weight, within a quarter of their norm, wherever they are.
+    """Rows that have many others, or much weight, within a tenth of their norm, wherever they are.
 
     Parameters
     ----------
