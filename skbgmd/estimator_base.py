@@ -359,7 +359,7 @@ class BlockGMDBase(Interruptible):
         try:
             return net.partial_fit(samples.dataset_of(net), samples.y)
         finally:
-            net._is_estimators_ = False
+            net._is_estimators_ = net._counts_loaded_epochs_ = False
             if net._is_resumed_:
                 # Not only torch's were put to where they were when the checkpoint was saved.
                 set_generator_states(before)

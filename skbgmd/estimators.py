@@ -452,6 +452,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         for some in trained:
             samples = self._samples(some.X, encode(some.y), some.weight, some.groups)
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
+            if net._is_interrupted_:
+                break
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         self._provisional = None if after is None or after.is_settled else after.stored()
         return self._keep(net, samples)

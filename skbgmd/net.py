@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import get_len, unpack_data
+from skorch.dataset import unpack_data
 from skorch.hf import AccelerateMixin
 from skorch.utils import is_dataset, multi_indexing
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
 from skbgmd.arrays import check_choice, check_integer
@@ -79,7 +80,8 @@ _PARAMETERS = """
         "micro_batches": a pass for each group. "auto": one pass where the module and the loss are known to allow it and
         groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2 where a layer has no rule. The
         results are the same but for rounding, for what dropout draws, and by up to a per cent for the scale of
-        ``huber``, which is taken about a rough median.
+        ``huber``, which is taken about a rough median; where many samples are tied, the scale may only be raised by
+        later steps that take the Gram matrix.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -234,7 +236,10 @@ class _RobustTraining(ResumableNet):
         )
 
     def _learns_classes(self) -> bool:
-        return is_classifier(self) or isinstance(self._criterion(), (nn.CrossEntropyLoss, nn.NLLLoss))
+        # Before it is initialized there is what it is to be made of.
+        criterion = self._criterion() or self.criterion
+        kind = criterion if isinstance(criterion, type) else type(criterion)
+        return is_classifier(self) or issubclass(kind, (nn.CrossEntropyLoss, nn.NLLLoss))
 
     def _compares_groups(self) -> bool:
         """Whether batches are to be split into groups for a rule that can tell them apart."""
@@ -735,8 +740,9 @@ def _of_samples(predicted: Any, X: Any) -> Any:
     """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
     if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
         return predicted
-    known = isinstance(X, (torch.Tensor, np.ndarray, dict, list, tuple))
-    return predicted[None] if known and get_len(X) == 1 else predicted
+    # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
+    lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
+    return predicted[None] if lengths == {1} else predicted
 
 
 def _refuse_batch_norm(module: torch.nn.Module) -> None:

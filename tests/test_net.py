@@ -866,3 +866,26 @@ class RuinFirst(Callback):
     def on_batch_end(self, net, training=False, **kwargs):
         with torch.no_grad():
             net.module_[0].bias[0] = float("nan")
+
+
+def test_inputs_without_an_axis_of_samples_are_let_through():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 2)
+
+        def forward(self, x, temperature):
+            return self.linear(x) / temperature
+
+    with torch.random.fork_rng(devices=[]):
+        net = RobustNeuralNet(Scaled, criterion=torch.nn.CrossEntropyLoss, verbose=0).initialize()
+        sizes = {"module__num_embeddings": 9, "module__embedding_dim": 2}
+        bag = RobustNeuralNet(torch.nn.EmbeddingBag, torch.nn.MSELoss, verbose=0, **sizes).initialize()
+    assert net.infer({"x": torch.zeros(5, 4), "temperature": torch.tensor(2.0)}).shape == (5, 2)
+    tokens, offsets = torch.arange(7), torch.tensor([0, 3])
+    assert bag.infer(tokens, offsets=offsets).shape == (2, 2)
+
+
+def test_the_default_rule_is_that_of_the_loss_before_there_is_one():
+    net = RobustNeuralNet(torch.nn.Linear, criterion=torch.nn.CrossEntropyLoss, group_size=1)
+    assert net.set_params(aggregator__beta=0.5).aggregator.huber == 2.0

@@ -10,7 +10,7 @@ from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
 from skbgmd.arrays import check_integer, check_number
-from skbgmd.gram import BoolArray, FloatArray, Gram, factors_to, lower_weighted_median, lower_weighted_quantile
+from skbgmd.gram import BoolArray, FloatArray, Gram, factors_to, lower_weighted_median, lower_weighted_quantile, middle
 from skbgmd.median import median_distances
 from skbgmd.rows import Rows
 from skbgmd.spaces import GramSpace
@@ -97,6 +97,8 @@ SHARE_OF_OTHERS = 0.25
 SHARE_OF_FIRST = 0.4
 #: Ratio within which norms are of one size: those of gradients of samples that are all to be learnt, or all honest.
 SAME_SIZE = 1e4
+#: Weight of a size, relative to that of the size that has most, which makes it common as well.
+NEARLY_AS_MUCH = 0.7
 
 
 class Typical(NamedTuple):
@@ -137,7 +139,9 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     >>> typical_distance(distances, norms, np.ones(4), tied=distances == 0.0)
     Typical(distance=5.0, tied=True)
     """
-    if tied.all() or not weights[tied].sum() >= _many(weights):
+    held = float(weights[tied].sum())
+    # First what is quick to see: in most steps none is tied.
+    if held < MANY_TIED * weights.sum() or tied.all() or held < _more_than_one(weights):
         return Typical(lower_weighted_median(distances, weights), tied=False)
     longest = SAME_SIZE * lower_weighted_median(norms, weights)
     others = lower_weighted_quantile(distances[~tied], weights[~tied], SHARE_OF_OTHERS)
@@ -145,9 +149,9 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
 
 
-def _many(weights: FloatArray) -> float:
-    """Weight that is much for tied rows: more than a single row of a few has."""
-    return max(MANY_TIED * float(weights.sum()), 2.0 * lower_weighted_median(weights, np.ones(len(weights))))
+def _more_than_one(weights: FloatArray) -> float:
+    """Weight that is more than that of a single row: among a few rows, each has a tenth."""
+    return 2.0 * middle(weights)
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
@@ -169,17 +173,20 @@ def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
     whole = gram if gram.original is None else gram.original
     lengths = norms if gram.original is None else gram.unit * norms
     near = whole.squared_distances() <= (TIED * lengths[:, None]) ** 2
-    tied: BoolArray = near @ weights >= _many(weights)
+    tied: BoolArray = near @ weights >= max(MANY_TIED * float(weights.sum()), _more_than_one(weights))
     # Of rows that were drawn nearer it isn't known how near they are to each other.
     return tied if whole.drawn is None else tied & (whole.drawn == 1.0)
 
 
 def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
-    """Rows whose norms are of the size that most weight has, up to a factor of ten thousand; none of zero.
+    """Rows whose norms are of a size that much weight has in common, up to a factor of ten thousand; none of zero.
 
     In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
     samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
     of the samples that are yet to be learnt are of one. The median is among the former, and no measure of the latter.
+
+    Of the sizes that have at least seven tenths of the weight of the one that has most it is the smallest: what is
+    corrupt is not taken for common as long as so much is honest, and of one size.
 
     Parameters
     ----------
@@ -190,8 +197,10 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
 
     Examples
     --------
-    >>> of_common_size(np.array([1e-30, 1e-20, 1e-10, 1.0, 2.0]), np.ones(5))
-    array([False, False, False,  True,  True])
+    >>> of_common_size(np.array([1e-30, 1e-20, 1e-10, 1.0, 2.0, 3.0]), np.ones(6))
+    array([False, False, False,  True,  True,  True])
+    >>> of_common_size(np.array([1.0, 2.0, 3.0, 1e9, 1e9, 1e9, 1e9]), np.ones(7))
+    array([ True,  True,  True, False, False, False, False])
     """
     order = np.argsort(norms, kind="stable")
     # Weight of the rows from each one on, up to so many times its norm.
@@ -199,7 +208,10 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     with np.errstate(over="ignore"):
         ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
-    smallest = float(norms[order][held.argmax()])
+    first = int(np.argmax(held >= NEARLY_AS_MUCH * held.max()))
+    # From there the one that has most: rows below it may be so few that they are chance.
+    first += int(held[first : ends[first]].argmax()) if ends[first] > first else 0
+    smallest = float(norms[order][first])
     # None, if nothing but zeros has any weight.
     common: BoolArray = (norms >= smallest) & (norms <= SAME_SIZE * smallest) & (norms > 0.0)
     return common

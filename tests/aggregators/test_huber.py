@@ -261,6 +261,19 @@ def test_a_typical_distance(distances: np.ndarray, norms: np.ndarray, weights: n
     assert scaled.distance == 2.0**20 * found.distance
 
 
+@pytest.mark.parametrize("big", [1e3, 1e6, 1e9])
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_corrupt_rows_are_of_no_common_size_where_nearly_as_many_are_honest(big: float, place: float) -> None:
+    values = mostly_equal(100, share=0.45, place=place)
+    corrupt = np.random.default_rng(2).normal(size=12)
+    values[70:] = big * corrupt / np.linalg.norm(corrupt)
+    state = None
+    for _ in range(4):
+        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values), state)
+        assert state.scale.value < 5.0
+        assert aggregate.vector.norm() < 5.0
+
+
 def test_a_single_row_of_a_few_is_no_tie() -> None:
     distances, norms = np.array([0.0, 1.0, 1.0, 1.0, 1.0]), np.ones(5)
     tied = tied_with_median(distances, norms)
