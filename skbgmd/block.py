@@ -230,7 +230,7 @@ def block_geometric_median(
 def _check_range(values: torch.Tensor) -> None:
     """Raise an error where what a memory was added to has no number in its dtype."""
     # A sum that is finite has finite terms.
-    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+    if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
             f"{torch.finfo(values.dtype).max:.2g}. Divide both by a constant, or begin with no memory."
@@ -351,7 +351,7 @@ def block_step(
         else:
             elsewhere = part.weights * (outside_clip(rows, part) if outside is None else outside)
         moved = rows.combine_apart(part.weights, elsewhere, part.columns)
-        if not bool(torch.isfinite(moved.sum())):
+        if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
             moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
     if complement == "weighted":

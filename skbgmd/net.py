@@ -383,11 +383,14 @@ class _RobustTraining(ResumableNet):
             ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
         """
         slices = group_slices(batch, self.group_size)
-        self._has_stepped_, self._has_clients_ = True, getattr(batch, "slices", None) is not None
-        self._most_groups_ = max(self._most_groups_, len(slices))
-        self._most_samples_ = max(self._most_samples_, slices[-1].stop)
+        n_groups, n = len(slices), slices[-1].stop
+        # skorch looks at each attribute that is set: not in every step.
+        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
+            self._has_stepped_, self._has_clients_ = True, getattr(batch, "slices", None) is not None
+            self._most_groups_ = max(self._most_groups_, n_groups)
+            self._most_samples_ = max(self._most_samples_, n)
         weight = getattr(batch, "weight", None)
-        if len(slices) == 1 and weight is None and self.local_steps == 1 and self.gradient_corruption is None:
+        if n_groups == 1 and weight is None and self.local_steps == 1 and self.gradient_corruption is None:
             self._remember_trust(batch, slices, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             self._look_at(batch, step["y_pred"])
@@ -740,6 +743,8 @@ def _of_samples(predicted: Any, X: Any) -> Any:
     """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
     if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
         return predicted
+    if isinstance(X, torch.Tensor):
+        return predicted[None] if X.ndim and len(X) == 1 else predicted
     # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
     lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
     return predicted[None] if lengths == {1} else predicted

@@ -388,7 +388,7 @@ def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tens
     Weights may add up to less than one.
     """
     # A sum that is finite has finite terms; where all are NaN it is rows that are not finite.
-    if bool(torch.isfinite(vector.sum())) or bool(vector.isnan().all()):
+    if math.isfinite(float(vector.sum())) or bool(vector.isnan().all()):
         return vector
     used = np.flatnonzero(weights)
     some = rows if len(used) == len(weights) else rows.subset(used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ class Mean(RowWeighting):
         # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
         weights = rows.weights / rows.weights.sum()
         vector = rows.combine(weights)
-        if bool(torch.isfinite(vector.sum())):
+        if math.isfinite(float(vector.sum())):
             return Aggregate(vector, weights), None
         if bool(rows.finite[weights > 0.0].all()):
             return Aggregate(in_range(rows, vector, weights), weights), None
