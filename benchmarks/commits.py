@@ -1,0 +1,151 @@
+"""This checkout against another one: calls timed in turns, each checkout in a process of its own.
+
+``python benchmarks/commits.py ../before`` writes results/commits.csv: for each case the median time of either, and the
+median and quartiles of the ratios of each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+COLUMNS = ("case", "before, ms", "now, ms", "ratio", "lower quartile", "upper quartile", "rounds")
+
+
+def cases() -> dict[str, Callable[[], Any]]:
+    """Calls to time, of some tenths of a second each; of whichever checkout is imported."""
+    import torch
+    from sklearn.datasets import load_digits, make_classification
+
+    from ghost import perceptron
+    from skbgmd import BlockGMDClassifier, BlockGMDRegressor, block_geometric_median, geometric_median
+    from skbgmd import RobustNeuralNetClassifier as Net
+    from skbgmd.aggregators import BlockGeometricMedian
+    from skbgmd.lenet import LeNet
+
+    rng = np.random.default_rng(0)
+
+    def with_outliers(n: int, d: int, dtype: Any = np.float64) -> Any:
+        X = rng.normal(size=(n, d)).astype(dtype)
+        X[: 3 * n // 10] += 100.0
+        return X
+
+    def repeat(call: Callable[[], Any], times: int) -> Callable[[], Any]:
+        return lambda: [call() for _ in range(times)]
+
+    def steps(module: Any, shape: tuple[int, ...], huber: float | None) -> Callable[[], Any]:
+        generator = torch.Generator().manual_seed(0)
+        X, y = torch.randn((256, *shape), generator=generator), torch.randint(10, (256,), generator=generator)
+        rule = BlockGeometricMedian(1.0, block="unit", huber=huber, rejection=10.0, tol=1e-4)
+        net = Net(module, criterion=torch.nn.CrossEntropyLoss, aggregator=rule, group_size=1, verbose=0).initialize()
+
+        def step() -> None:
+            net.train_step((X, y))
+            net.aggregator_.commit()
+
+        return repeat(step, 8)
+
+    X, y = load_digits(return_X_y=True)
+    digits = (X / 16).astype(np.float32), y
+    X, y = make_classification(10_000, 30, n_informative=10, random_state=0)
+    wide, numbers = (X.astype(np.float32), y), (X.astype(np.float32), X[:, 0])
+    rows = with_outliers(32, 116_000, np.float32)
+    fit = partial(BlockGMDClassifier, random_state=0)
+    return {
+        "median, 100 x 2": repeat(partial(geometric_median, with_outliers(100, 2)), 400),
+        "median, 10,000 x 2": repeat(partial(geometric_median, with_outliers(10_000, 2)), 40),
+        "median, 1000 x 100": repeat(partial(geometric_median, with_outliers(1000, 100)), 60),
+        "median, 32 x 116,000": repeat(partial(geometric_median, rows), 40),
+        "block, 32 x 116,000": repeat(partial(block_geometric_median, rows), 40),
+        "step, perceptron, default": steps(perceptron, (784,), 2.0),
+        "step, perceptron, median": steps(perceptron, (784,), None),
+        "step, LeNet, default": steps(LeNet, (1, 28, 28), 2.0),
+        "fit, digits, default": lambda: fit(max_epochs=20).fit(*digits),
+        "fit, digits, beta=0.1": lambda: fit(max_epochs=20, beta=0.1).fit(*digits),
+        "fit, digits, groups of 8": lambda: fit(max_epochs=20, group_size=8).fit(*digits),
+        "fit, digits, plain": lambda: fit(max_epochs=40, aggregator="mean").fit(*digits),
+        "fit, 10,000 x 30, default": lambda: fit(max_epochs=5).fit(*wide),
+        "fit, 10,000 x 30, regressor": lambda: BlockGMDRegressor(max_epochs=5, random_state=0).fit(*numbers),
+    }
+
+
+def serve(threads: int) -> None:
+    """Time the cases that are asked for, a line each."""
+    import torch
+
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    calls = cases()
+    print(*calls, sep="\t", flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        calls[line.strip()]()
+        print(time.perf_counter() - start, flush=True)
+
+
+class Checkout:
+    """A process that times calls of one checkout."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        paths = os.pathsep.join([str(folder), str(HERE)])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
+        command = [sys.executable, str(HERE / "commits.py"), "--serve", "--threads", str(threads)]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+        self.cases = self.process.stdout.readline().strip().split("\t")
+
+    def time(self, case: str) -> float:
+        self.process.stdin.write(f"{case}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", nargs="?", type=Path, help="folder of the other checkout")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", default="", help="only cases whose name holds this")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "commits.csv")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments.threads)
+    from measure import environment
+
+    before, now = (Checkout(folder.resolve(), arguments.threads) for folder in (arguments.before, HERE.parent))
+    around = environment()
+    with arguments.output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*COLUMNS, *around])
+        writer.writeheader()
+        for case in now.cases:
+            if arguments.case not in case:
+                continue
+            times = []
+            for turn in range(arguments.rounds + 1):
+                order = (before, now) if turn % 2 else (now, before)
+                taken = {checkout: checkout.time(case) for checkout in order}
+                times.append((taken[before], taken[now]))
+            seconds = np.array(times[1:])  # the first is to warm up
+            low, ratio, high = np.percentile(seconds[:, 1] / seconds[:, 0], (25, 50, 75))
+            values = (case, *(1e3 * np.median(seconds, axis=0)), ratio, low, high, arguments.rounds)
+            row = dict(zip(COLUMNS, (f"{v:.4g}" if isinstance(v, float) else v for v in values), strict=True))
+            writer.writerow({**row, **around, "threads": arguments.threads})
+            file.flush()
+            print(f"{case:30s} {ratio:.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
