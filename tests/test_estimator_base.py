@@ -17,6 +17,7 @@ from skorch import NeuralNet, NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring
 from skorch.dataset import Dataset
 
+from conftest import ZOO
 from fits import Fails, quick, states
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.corruption import BitFlip
@@ -631,3 +632,14 @@ def test_frames_that_know_missing_values_are_data(rng):
         np.testing.assert_array_equal(briefly(kind).fit(frame, targets).predict(frame), expected)
         with pytest.raises(ValueError, match="X contains NaN"):
             briefly(kind).fit(frame.mask(np.eye(40, 3) > 0), targets)
+
+
+@pytest.mark.filterwarnings("ignore:group_size must be smaller than the batches")
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.3}, {"group_size": 2}, {"gradients": "micro_batches"}], ids=str)
+@pytest.mark.parametrize("name", list(ZOO))
+def test_every_hard_matrix(name, settings):
+    X = np.vstack([ZOO[name]] * 2)
+    for kind, y in ((BlockGMDClassifier, np.arange(len(X)) % 2), (BlockGMDRegressor, X[:, 0])):
+        model = kind(max_epochs=2, random_state=0, hidden_layer_sizes=(5,), **settings).fit(X, y)
+        assert np.isfinite(np.asarray(model.predict(X), dtype=np.float64)).all()
+        assert all(bool(parameter.isfinite().all()) for parameter in model.module_.parameters())
