@@ -211,7 +211,7 @@ def _in_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:
 
 
 def _difference(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.float64] | None:
-    """What numbers of more digits than float64's lost in it; None where that is nothing."""
+    """Digits that numbers with more of them than float64 has lost in it; None where none are."""
     if given.dtype.itemsize < 8 or given.dtype == converted.dtype or not np.isfinite(converted).all():
         return None
     if given.dtype.kind in "iu":

@@ -1,4 +1,4 @@
-"""What is not finite in a training step that can't be taken, and since when."""
+"""Errors of trainings that can't go on: the part of a step that is not finite, and the epoch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def explanation(
     losses: torch.Tensor,
     predicted: Any,
 ) -> str:
-    """Which part of a step is not finite first, in sentences: parameters, data, predictions, losses or gradients.
+    """Name the part of a step that is not finite first: parameters, data, predictions, losses or gradients.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def explanation(
 
 
 def diverged(net: NeuralNet, parameters: list[torch.Tensor], data: dict[str, Any]) -> str | None:
-    """Which parameters are not finite, in a sentence, or the data that made them so; None where all are.
+    """Name the parameters that are not finite, or the data that made them so; None where all are finite.
 
     Parameters
     ----------

@@ -486,7 +486,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
 
 class _Part(NamedTuple):
-    """What one call of a regressor was given: checked data, targets (n, k), and epochs to train; None: all of a fit."""
+    """Data of one call of a regressor, checked, with targets (n, k) and epochs to train; None: all of a fit."""
 
     X: NDArray[Any]
     y: NDArray[np.float64]
@@ -505,7 +505,7 @@ class _Part(NamedTuple):
 
 
 class _Provisional(NamedTuple):
-    """What a regressor was given so far, while that is too little to scale targets by.
+    """Data of a regressor so far, while they are too few to scale targets by.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ class Scale(AggregatorState):
 
     @property
     def is_new(self) -> bool:
-        """Whether too few steps were seen to be compared with."""
+        """True as long as too few steps were seen to be compared with."""
         return len(self.recent) < ENOUGH
 
     @property
