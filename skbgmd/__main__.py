@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from skbgmd import __version__
+from skbgmd._utils.saving import written_whole
 from skbgmd.demonstration import (
     CLEAN,
     KINDS,
@@ -31,7 +32,6 @@ from skbgmd.demonstration import (
     run,
     subset,
 )
-from skbgmd.saving import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

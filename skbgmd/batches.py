@@ -22,8 +22,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from skbgmd.arrays import check_integer
-from skbgmd.slices import even_slices
+from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.slices import even_slices
 
 
 class SizedSampler(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from skbgmd.arrays import (
+from skbgmd._utils.arrays import (
     as_matrix,
     as_real_array,
     as_weights,
@@ -20,10 +20,10 @@ from skbgmd.arrays import (
     not_finite,
     without_autocast,
 )
+from skbgmd._utils.random import torch_generator
 from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import FloatArray, factors_to, lower_weighted_median
 from skbgmd.median import solve, warn_if_not_proved
-from skbgmd.randomness import torch_generator
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.streaming import in_range, means
 

@@ -15,14 +15,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
+from skbgmd._utils.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
+from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
-from skbgmd.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
 from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.interrupts import Interruptible, TrainingInterrupted
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
-from skbgmd.randomness import generator_states, random_source, seeded, set_generator_states
 from skbgmd.resume import is_whole
 from skbgmd.samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
 from skbgmd.validation import EncodedSplit, Encoder

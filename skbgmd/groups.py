@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 
+from skbgmd._utils.slices import Slices, even_slices
 from skbgmd.losses import of_samples
-from skbgmd.slices import Slices, even_slices
 
 
 def group_slices(batch: Any, group_size: int | None) -> Slices:

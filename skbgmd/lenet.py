@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from skbgmd.arrays import check_integer
+from skbgmd._utils.arrays import check_integer
 
 
 class LeNet(torch.nn.Sequential):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
-from skbgmd.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
+from skbgmd._utils.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
 from skbgmd.certificate import relative_gap
 from skbgmd.gram import FloatArray, Gram, factors_to, middle
 from skbgmd.gram import lower_weighted_median as lower_weighted_median

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import torch
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 from skbgmd.columns import Units
 
 #: Something that computes the loss of some samples.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 from skbgmd.columns import Columns, Units
 from skbgmd.gram import FloatArray, Gram
 from skbgmd.rows import Rows

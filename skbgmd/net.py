@@ -27,8 +27,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from skbgmd._utils.arrays import check_choice, check_integer
+from skbgmd._utils.random import random_source
+from skbgmd._utils.slices import Slices
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
-from skbgmd.arrays import check_choice, check_integer
 from skbgmd.batches import ArrayLoader, gives_batches, known_of_samples, source
 from skbgmd.defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
 from skbgmd.divergence import diverged, explanation
@@ -49,10 +51,8 @@ from skbgmd.onepass import (
     why_not,
     write_out,
 )
-from skbgmd.randomness import random_source
 from skbgmd.resume import ResumableNet
 from skbgmd.rows import DenseRows
-from skbgmd.slices import Slices
 from skbgmd.stateful import StatefulAggregator
 
 _PARAMETERS = """

@@ -13,12 +13,12 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from skbgmd._utils.slices import Slices
 from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import rule_of
 from skbgmd.gram import FloatArray
 from skbgmd.rows import DenseRows
-from skbgmd.slices import Slices
 
 #: Losses whose mean over a batch is the mean of what they are for each sample.
 PLAIN_LOSSES = (

@@ -25,9 +25,9 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from skorch.history import History
 
+from skbgmd._utils.random import generator_states, generators_of, set_generator_states
+from skbgmd._utils.saving import written_whole
 from skbgmd.interrupts import Interruptible, was_stopped_early
-from skbgmd.randomness import generator_states, generators_of, set_generator_states
-from skbgmd.saving import written_whole
 
 #: What the optimizer's file has it under.
 KEY = "skbgmd"

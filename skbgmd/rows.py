@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows

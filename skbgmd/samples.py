@@ -13,7 +13,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd.arrays import refuse_masks_and_dates
+from skbgmd._utils.arrays import refuse_masks_and_dates
 
 
 class SampleDataset(Dataset):

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from skbgmd._utils.arrays import without_autocast
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.arrays import without_autocast
 from skbgmd.ghost import GhostRows
 from skbgmd.rows import DenseRows
 

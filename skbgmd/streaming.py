@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 from skbgmd.columns import Columns, Units, sums_of_runs
 from skbgmd.gram import BoolArray, FloatArray, Gram, lower_weighted_median, middle
 

@@ -13,9 +13,9 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
+from skbgmd._utils.slices import even_slices
 from skbgmd.batches import ArrayLoader, Batch, ClientSampler
 from skbgmd.samples import SampleDataset
-from skbgmd.slices import even_slices
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")

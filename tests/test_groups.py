@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd._utils.slices import Slices
 from skbgmd.batches import Batch
 from skbgmd.groups import (
     group_slices,
@@ -16,7 +17,6 @@ from skbgmd.groups import (
     pieces,
     sample_classes,
 )
-from skbgmd.slices import Slices
 
 X, y = torch.zeros(7, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0])
 SLICES = Slices([slice(0, 3), slice(3, 5), slice(5, 7)])

@@ -16,6 +16,7 @@ from torch import nn
 import skbgmd.net as net_module
 import skbgmd.onepass as onepass_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd._utils.slices import Slices, even_slices
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.batches import Batch
@@ -24,7 +25,6 @@ from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.factors import Explicit
 from skbgmd.onepass import Exact, OnePassCheck, group_rows, is_cheaper
 from skbgmd.rows import DenseRows
-from skbgmd.slices import Slices, even_slices
 
 RULES: dict[str, Aggregator] = {
     **{name: kind() for name, kind in AGGREGATORS.items()},

@@ -15,11 +15,11 @@ from paper.data import Images, load
 from paper.methods import PLAIN, methods
 from paper.networks import network
 from skbgmd import RobustNeuralNetClassifier
+from skbgmd._utils.slices import even_slices
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.batches import Batch
 from skbgmd.corruption import AdditiveNoise, BitFlip
 from skbgmd.samples import SampleDataset
-from skbgmd.slices import even_slices
 
 #: Standard deviation of the paper's additive noise, and the share of the pixels that impulse noise sets.
 NOISE, IMPULSE = 10.0, 0.9

@@ -5,6 +5,7 @@ Each is a small class of hyperparameters, called as ``aggregate, state = aggrega
 
 from __future__ import annotations
 
+from skbgmd._utils.arrays import check_choice
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, RowWeighting
 from skbgmd.aggregators.classwise import ClasswiseMedian
 from skbgmd.aggregators.coordinatewise import Coordinatewise, CoordinatewiseMedian, TrimmedMean
@@ -12,7 +13,6 @@ from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, Geome
 from skbgmd.aggregators.huber import HuberMean
 from skbgmd.aggregators.mixing import Bucketing, Mixing, MixingState, NearestNeighborMixing
 from skbgmd.aggregators.selecting import Krum, Mean, NormFilter, SpectralFilter
-from skbgmd.arrays import check_choice
 
 #: Aggregators by name.
 AGGREGATORS: dict[str, type[Aggregator]] = {

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skbgmd.arrays import check_number
+from skbgmd._utils.arrays import check_number
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
 from skbgmd.streaming import means

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import check_rejection
-from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import FloatArray
 from skbgmd.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows

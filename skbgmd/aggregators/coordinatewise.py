@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from skbgmd._utils.arrays import empty
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, corrupt_count, usable_rows
-from skbgmd.arrays import empty
 from skbgmd.gram import FloatArray
 from skbgmd.rows import Rows
 

@@ -8,12 +8,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.random import torch_generator
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
 from skbgmd.aggregators.few_far import few_far
 from skbgmd.aggregators.huber import Huberised, huberised_weights
 from skbgmd.aggregators.rejection import check_rejection, median_weights
 from skbgmd.aggregators.scale import Scale
-from skbgmd.arrays import check_choice, check_integer, check_number
 from skbgmd.block import (
     BLOCKS,
     COMPLEMENTS,
@@ -28,7 +29,6 @@ from skbgmd.block import (
 )
 from skbgmd.gram import BoolArray, FloatArray, factors_to
 from skbgmd.median import lower_weighted_median
-from skbgmd.randomness import torch_generator
 from skbgmd.rows import Rows
 
 #: What may be done where many rows are tied.

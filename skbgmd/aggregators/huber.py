@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
-from skbgmd.arrays import check_integer, check_number
 from skbgmd.gram import BoolArray, FloatArray, Gram, factors_to, lower_weighted_median, lower_weighted_quantile, middle
 from skbgmd.median import median_distances
 from skbgmd.rows import Rows

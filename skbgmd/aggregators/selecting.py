@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from skbgmd._utils.arrays import check_integer
 from skbgmd.aggregators.base import Aggregate, RowWeighting, check_fraction, corrupt_count
-from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
 from skbgmd.streaming import in_range

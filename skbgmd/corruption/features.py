@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbgmd.arrays import check_number
+from skbgmd._utils.arrays import check_number
+from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, warn_hopeless
-from skbgmd.randomness import random_source
 
 
 def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:

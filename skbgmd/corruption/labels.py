@@ -12,10 +12,10 @@ from sklearn.utils import assert_all_finite, check_consistent_length, column_or_
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd.arrays import check_choice
+from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
 from skbgmd.gram import BoolArray
-from skbgmd.randomness import random_source
 
 KINDS = ("uniform", "pair", "backdoor")
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 
 #: Numbers of units, on the CPU: which they are is known there, and goes to the device, never back.
 IntArray = NDArray[np.int64]

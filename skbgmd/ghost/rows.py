@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
+from skbgmd._utils.slices import Slices
 from skbgmd.columns import Columns, Units
 from skbgmd.ghost.factors import CHUNK_ELEMENTS, FEW_COLUMNS, Explicit, Factor, Outer
 from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.slices import Slices
 from skbgmd.streaming import StreamedRows, draw_in
 
 

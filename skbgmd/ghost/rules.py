@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
-from skbgmd.arrays import empty
+from skbgmd._utils.arrays import empty
 from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer, Rule, outer
 from skbgmd.ghost.lookup import Lookup
 

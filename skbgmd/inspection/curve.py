@@ -19,10 +19,10 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
+from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
 from skbgmd.gram import FloatArray
-from skbgmd.randomness import random_source
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
+from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import Indices, check_share, corrupt_total, draw_rows, warn_hopeless
-from skbgmd.randomness import random_source
 
 #: Columns that are brought to double precision at a time.
 CHUNK = 8192

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
 from skbgmd.corruption.gradients.base import CHUNK, GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd.arrays import check_choice, check_number
+from skbgmd._utils.arrays import check_choice, check_number
+from skbgmd._utils.random import torch_generator
 from skbgmd.corruption.gradients.base import GradientCorruption, multiply_add, scaled
-from skbgmd.randomness import torch_generator
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skbgmd.slices import Slices, even_slices
+from skbgmd._utils.slices import Slices, even_slices
 
 
 def test_even_slices_cover_everything_in_order():

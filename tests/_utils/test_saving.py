@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from skbgmd.saving import written_whole
+from skbgmd._utils.saving import written_whole
 
 
 def write(targets, error=None):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
 
-from skbgmd.randomness import (
+from skbgmd._utils.random import (
     generator_states,
     generators_of,
     random_source,

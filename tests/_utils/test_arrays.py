@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from skbgmd.arrays import (
+from skbgmd._utils.arrays import (
     as_matrix,
     as_weights,
     check_choice,

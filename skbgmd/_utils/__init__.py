@@ -1,0 +1,1 @@
+"""What every room uses: checks, arrays, generators of random numbers, slices, files, thresholds."""
