@@ -21,11 +21,11 @@ from skbgmd._utils.arrays import (
     without_autocast,
 )
 from skbgmd._utils.random import torch_generator
-from skbgmd.columns import Columns, Units, sums_of_runs
-from skbgmd.gram import FloatArray, factors_to, lower_weighted_median
 from skbgmd.median import solve, warn_if_not_proved
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.streaming import in_range, means
+from skbgmd.rows.blocks import Columns, Units, sums_of_runs
+from skbgmd.rows.chunked import in_range, means
+from skbgmd.rows.gram import FloatArray, factors_to, lower_weighted_median
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")

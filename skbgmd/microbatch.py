@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 
 from skbgmd._utils.arrays import empty
-from skbgmd.columns import Units
+from skbgmd.rows.blocks import Units
 
 #: Something that computes the loss of some samples.
 Loss = Callable[[], torch.Tensor]

@@ -14,11 +14,11 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skbgmd._utils.slices import Slices
-from skbgmd.columns import Units
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import rule_of
-from skbgmd.gram import FloatArray
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import Units
+from skbgmd.rows.gram import FloatArray
 
 #: Losses whose mean over a batch is the mean of what they are for each sample.
 PLAIN_LOSSES = (

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from skbgmd import block, block_geometric_median, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.block import BlockPart, block_step, clip_factors, outside_clip, select_block
-from skbgmd.columns import sums_of_runs
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import sums_of_runs
 
 PAPER = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
 

@@ -15,9 +15,9 @@ from torch import nn
 from elsewhere import DEVICE, Elsewhere, Pretending, fetched, moved
 from skbgmd import RobustNeuralNetClassifier, block_geometric_median, geometric_median
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, Bucketing, NearestNeighborMixing, get_aggregator
-from skbgmd.columns import Units
 from skbgmd.ghost import GhostRows, Tape
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import Units
 
 RULES: dict[str, Any] = {name: get_aggregator(name) for name in AGGREGATORS} | {
     "a block of units": BlockGeometricMedian(0.2, block="unit", huber=2.0, rejection=10.0),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skbgmd.gram import lower_weighted_median
 from skbgmd.ranges import REACH, RangedRows, coordinatewise_median
+from skbgmd.rows.gram import lower_weighted_median
 
 
 @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-100, 1.0, 1e200, 1.7e308])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd.gram import Gram
+from skbgmd.rows.gram import Gram
 from skbgmd.solver import near_radius
 from skbgmd.spaces import GramSpace, PointSpace, grams
 from skbgmd.spaces import points as points_module

@@ -10,8 +10,8 @@ import torch
 
 from skbgmd._utils.arrays import empty
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, corrupt_count, usable_rows
-from skbgmd.gram import FloatArray
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import FloatArray
 
 
 class Coordinatewise(Aggregator):

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd.aggregators.scale import Scale
-from skbgmd.gram import FloatArray, factors_to
 from skbgmd.median import lower_weighted_median
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import FloatArray, factors_to
 
 #: Share of the rows, and of their weight, that may be far: more are not worth it, and could be the half that counts.
 FEW = 1 / 3

@@ -27,9 +27,9 @@ from skbgmd.block import (
     select_block,
     take_norms,
 )
-from skbgmd.gram import BoolArray, FloatArray, factors_to
 from skbgmd.median import lower_weighted_median
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import BoolArray, FloatArray, factors_to
 
 #: What may be done where many rows are tied.
 TIES = ("median", "huber")

@@ -10,9 +10,17 @@ from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
-from skbgmd.gram import BoolArray, FloatArray, Gram, factors_to, lower_weighted_median, lower_weighted_quantile, middle
 from skbgmd.median import median_distances
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import (
+    BoolArray,
+    FloatArray,
+    Gram,
+    factors_to,
+    lower_weighted_median,
+    lower_weighted_quantile,
+    middle,
+)
 from skbgmd.spaces import GramSpace
 
 

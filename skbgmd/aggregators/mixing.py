@@ -11,9 +11,9 @@ import numpy as np
 from skbgmd._utils.arrays import check_integer
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_fraction, corrupt_count, usable_rows
 from skbgmd.aggregators.geometric import GeometricMedian, step_seed
-from skbgmd.gram import BoolArray, FloatArray
-from skbgmd.mixed import MixedRows
 from skbgmd.rows import Rows
+from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

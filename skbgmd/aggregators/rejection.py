@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from skbgmd._utils.arrays import check_number
-from skbgmd.gram import FloatArray, Gram
 from skbgmd.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import FloatArray, Gram
 
 
 def check_rejection(rejection: Any) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from skbgmd._utils.arrays import check_integer
 from skbgmd.aggregators.base import Aggregate, RowWeighting, check_fraction, corrupt_count
-from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
-from skbgmd.streaming import in_range
+from skbgmd.rows.chunked import in_range
+from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 class Mean(RowWeighting):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from skbgmd._utils.arrays import check_choice
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
-from skbgmd.gram import BoolArray
+from skbgmd.rows.gram import BoolArray
 
 KINDS = ("uniform", "pair", "backdoor")
 

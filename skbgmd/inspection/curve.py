@@ -22,7 +22,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
-from skbgmd.gram import FloatArray
+from skbgmd.rows.gram import FloatArray
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from skbgmd.gram import FloatArray, Gram
+from skbgmd.rows.gram import FloatArray, Gram
 from skbgmd.solver import Iterate, near_radius
 from skbgmd.spaces.base import DENSE_LIMIT, BaseSpace
 from skbgmd.spaces.linear import conjugate_gradients, solve_positive

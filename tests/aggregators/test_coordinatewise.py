@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd import streaming
 from skbgmd.aggregators import CoordinatewiseMedian, TrimmedMean
-from skbgmd.rows import DenseRows
+from skbgmd.rows import DenseRows, chunked
 
 
 @pytest.fixture(autouse=True)
 def _several_chunks(monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", 1 << 8)
-    monkeypatch.setattr(streaming, "MIN_CHUNK_COLUMNS", 16)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 8)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (2, 5), (7, 100), (8, 100), (5, 1)])

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skbgmd import block_geometric_median, geometric_median, streaming
+from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
 from skbgmd.aggregators.geometric import step_seed
-from skbgmd.columns import Units
-from skbgmd.mixed import MixedRows
-from skbgmd.rows import DenseRows
+from skbgmd.rows import DenseRows, chunked
+from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.blocks import Units
 
 
 def dense(X, weights=None):
@@ -32,13 +32,13 @@ def test_geometric_median_is_the_functions(shape, rng):
 
 def test_geometric_median_finds_a_centre_that_a_sample_of_columns_hides(rng, monkeypatch):
     """A row like the others on every sampled column, and far out elsewhere, is a centre that costs all digits."""
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     X = rng.normal(size=(12, 3000)).astype(np.float32)
     rows = dense(X)
     decoy = X.copy()
     decoy[0] = np.median(X, axis=0)
-    step = -(-3000 // streaming.SAMPLE_RUNS)
-    decoy[0, streaming.SAMPLE_RUN :: step] = 1e7
+    step = -(-3000 // chunked.SAMPLE_RUNS)
+    decoy[0, chunked.SAMPLE_RUN :: step] = 1e7
     rows = dense(decoy)
     assert rows._central_index() == 0
     expected = geometric_median(decoy.astype(np.float64), tol=1e-10)

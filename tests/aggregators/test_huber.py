@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
 from skbgmd.aggregators.huber import MANY_TIED, SAME_SIZE, of_common_size, tied_with_median, typical_distance
 from skbgmd.aggregators.scale import DECAY, WINDOW
-from skbgmd.columns import Units
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
 from skbgmd.median import lower_weighted_median
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import Units
 
 
 def cloud(scale: float, seed: int = 0, d: int = 20) -> np.ndarray:

@@ -15,8 +15,8 @@ from skbgmd.aggregators import (
     MixingState,
     NearestNeighborMixing,
 )
-from skbgmd.mixed import MixedRows
 from skbgmd.rows import DenseRows
+from skbgmd.rows.averaged import MixedRows
 
 
 def dense(X, weights=None):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skbgmd.columns import Units
 from skbgmd.ghost import GhostRows, Tape
+from skbgmd.rows.blocks import Units
 
 
 def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:

@@ -16,12 +16,12 @@ from torch import nn
 
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd.aggregators import BlockGeometricMedian
-from skbgmd.columns import Columns, Units
 from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule, rules
 from skbgmd.ghost import factors as factors_module
 from skbgmd.ghost import rows as rows_module
 from skbgmd.ghost.factors import Outer
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import Columns, Units
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd import streaming
 from skbgmd.aggregators import GeometricMedian
-from skbgmd.rows import DenseRows
-from skbgmd.streaming import draw_in
+from skbgmd.rows import DenseRows, chunked
+from skbgmd.rows.chunked import draw_in
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -21,8 +20,8 @@ def shape(request):
 
 @pytest.fixture(autouse=True)
 def _several_chunks_and_stripes(monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", 1 << 10)
-    monkeypatch.setattr(streaming, "MIN_CHUNK_COLUMNS", 16)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 16)
 
 
 def rows_of(shape, dtype, seed=0):
@@ -126,7 +125,7 @@ def test_the_centre_is_a_row_of_the_majority(rng):
 @pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
 def test_zero_is_the_centre_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
     """Rows about zero are multiplied as they are; a common offset would cost digits, and is taken off."""
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
     X[:6] += 10.0
     rows = DenseRows(torch.from_numpy(X))
@@ -148,7 +147,7 @@ def test_products_about_zero(rng, columns, dtype):
 
 
 def test_lowered_product_precision_is_not_trusted(monkeypatch):
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     rows, _ = rows_of((4, 300), torch.float32)
     assert rows.product_dtype == torch.float32
     torch.set_float32_matmul_precision("medium")
@@ -170,7 +169,7 @@ def test_a_typical_norm_is_of_the_majority():
 
 
 def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(5, 20_000, generator=generator) + 5.0
     X[3:] = 1e25 * torch.randn(2, 20_000, generator=generator)
@@ -200,7 +199,7 @@ def test_gram_matrices_of_every_size(size):
 
 
 def test_float32_rows_beyond_the_range_of_its_squares_are_multiplied_in_float64(monkeypatch):
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     rows, _ = rows_of((6, 300), torch.float64)
     for size in (1e25, 1e-25):
         far = DenseRows((rows.matrix * size).float())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd import streaming
-from skbgmd.columns import Columns
-from skbgmd.mixed import MixedRows
-from skbgmd.rows import PRODUCT_COLUMNS, DenseRows, Rows
+from skbgmd.rows import DenseRows, Rows, chunked
+from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.blocks import Columns
+from skbgmd.rows.dense import PRODUCT_COLUMNS
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ def test_every_home_gives_the_same_answers(kind, matrix):
 @pytest.mark.parametrize("length", [8, 16, 24, 64, 5000])
 def test_runs_are_gathered_as_their_columns_are(length, monkeypatch):
     """Chunks end where runs do, and a run that is longer than a chunk is gathered in pieces."""
-    monkeypatch.setattr(streaming, "CHUNK_ELEMENTS", 1 << 10)
-    monkeypatch.setattr(streaming, "MIN_CHUNK_COLUMNS", 50)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 50)
     X = torch.randn(20, 20_001, generator=torch.Generator().manual_seed(0))
     columns = Columns(torch.arange(0, -(-20_001 // length), 2), length, 20_001)
     rows = DenseRows(X).block(columns)
     widths = [chunk.shape[1] for _, chunk in rows.column_chunks()]
     assert len(widths) > 1
-    assert max(widths) <= streaming.GOOD_CHUNK_COLUMNS + 64
+    assert max(widths) <= chunked.GOOD_CHUNK_COLUMNS + 64
     assert torch.equal(torch.cat([chunk.clone() for _, chunk in rows.column_chunks()], dim=1), X[:, columns.indices])
 
 

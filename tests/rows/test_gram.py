@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from skbgmd.gram import Gram
 from skbgmd.rows import DenseRows
+from skbgmd.rows.gram import Gram
 
 
 def gram_of(X):

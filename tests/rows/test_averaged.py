@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skbgmd import streaming
-from skbgmd.mixed import MixedRows
-from skbgmd.rows import DenseRows
+from skbgmd.rows import DenseRows, chunked
+from skbgmd.rows.averaged import MixedRows
 
 
 def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
@@ -25,7 +24,7 @@ def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
 
 
 def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
-    monkeypatch.setattr(streaming, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
     matrix = torch.from_numpy(rng.normal(size=(20, 3000)).astype(np.float32))
     mixing = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
     exact = torch.from_numpy(mixing) @ matrix.double()

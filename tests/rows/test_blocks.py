@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbgmd.columns import Columns, Units
+from skbgmd.rows.blocks import Columns, Units
 
 PARAMETERS = [torch.zeros(3, 4), torch.zeros(3), torch.zeros(2, 2, 2)]
 

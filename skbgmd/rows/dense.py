@@ -1,23 +1,15 @@
-"""Where the vectors are, and what may be asked of them.
-
-An aggregator sees b vectors of d numbers, the *rows*, only through this module's protocol: their Gram matrix, a
-weighted sum, scores of the columns, some columns. :class:`DenseRows` holds a matrix and streams over it in chunks of
-columns; it never copies it. Other homes of rows (factors of gradients, other machines) give the same answers.
-"""
+"""The rows of a matrix, on any device: in chunks of columns, without a copy."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
-from skbgmd.columns import Columns, Units
-from skbgmd.gram import BoolArray, FloatArray, Gram
-from skbgmd.streaming import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
+from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.chunked import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
+from skbgmd.rows.gram import FloatArray
 
 #: Columns whose squares are added up in the rows' own dtype.
 NORM_COLUMNS = 1 << 13
@@ -35,94 +27,6 @@ HALVED_ROWS = 32
 MIN_RUN = 8
 #: Length from which norms of runs come as quick as norms of rows, or nearly, and take little memory.
 MIN_MEASURED_RUN = 32
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """b vectors of d numbers, wherever they are."""
-
-    #: Weight of each row, float64 (n,), on the CPU.
-    weights: FloatArray
-
-    @property
-    def n_rows(self) -> int: ...
-    @property
-    def n_columns(self) -> int: ...
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def units(self) -> Units | None:
-        """Runs of columns that belong together, where they are known."""
-        ...
-
-    @property
-    def gram_is_dear(self) -> bool:
-        """Whether the Gram matrix takes many times what norms and weighted sums take."""
-        ...
-
-    @property
-    def labels(self) -> torch.Tensor | None:
-        """The class that each row is of, where it is of one."""
-        ...
-
-    @property
-    def finite(self) -> BoolArray:
-        """Rows that hold neither NaN nor inf."""
-        ...
-
-    def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        """Inner products about ``about @ rows``, as accurate as can be; by default about a likely centre.
-
-        A hint: relative errors of distances up to ``tol`` don't matter, if that saves a pass.
-        """
-        ...
-
-    def norms(self, run_length: int = 1) -> FloatArray:
-        """Euclidean norms of the rows; NaN for rows that are not finite.
-
-        A hint: scores of runs of ``run_length`` adjacent columns will be asked for, if that saves a pass.
-        """
-        ...
-
-    def combine(self, weights: FloatArray) -> torch.Tensor:
-        """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
-        ...
-
-    def dots(self, vector: torch.Tensor) -> FloatArray:
-        """Inner products of the rows with a vector (d,), float64 (n,)."""
-        ...
-
-    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
-        """``on_block @ rows`` on a block's columns and ``elsewhere @ rows`` on the others, (d,)."""
-        ...
-
-    def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """``sum_i a_i (scale_i x_ij + s_j)^2`` for every column, ``a`` the weights; rows of scale zero are left out."""
-        ...
-
-    def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
-        ...
-
-    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over each of some units that all columns are cut into."""
-        ...
-
-    def columns(self, index: torch.Tensor) -> torch.Tensor:
-        """Some columns of all rows, (n, k)."""
-        ...
-
-    def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All columns, a chunk at a time."""
-        ...
-
-    def block(self, columns: Columns | Units) -> Rows:
-        """The rows restricted to some columns."""
-        ...
-
-    def subset(self, index: NDArray[np.intp]) -> Rows:
-        """Some of the rows."""
-        ...
 
 
 class DenseRows(StreamedRows):

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
-from skbgmd.columns import Columns, Units
-from skbgmd.gram import FloatArray, Gram
-from skbgmd.rows import Rows
-from skbgmd.streaming import StreamedRows
+from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.chunked import StreamedRows
+from skbgmd.rows.gram import FloatArray, Gram
+from skbgmd.rows.protocol import Rows
 
 
 class MixedRows(StreamedRows):

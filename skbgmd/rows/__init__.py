@@ -1,0 +1,15 @@
+"""Rows: n vectors of d numbers, wherever they are, and what a rule may ask of them.
+
+An aggregator sees the vectors only through the protocol :class:`Rows`: their Gram matrix, weighted sums, norms, scores
+of the columns, some columns. :class:`DenseRows` holds a matrix and goes over it in chunks of columns, without a copy.
+Rows in other places (the factors of one backward pass, the ranks of a process group) give the same answers.
+"""
+
+from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.chunked import StreamedRows
+from skbgmd.rows.dense import DenseRows
+from skbgmd.rows.gram import Gram
+from skbgmd.rows.protocol import Rows
+
+__all__ = ["Columns", "DenseRows", "Gram", "MixedRows", "Rows", "StreamedRows", "Units"]
