@@ -11,7 +11,7 @@ from unittest import mock
 from cases import RUN_LENGTHS, Case, NamedCase, StepCase, gradient_cases, median_cases, path_cases, step_cases
 from measure import REST, in_turns, peak_extra_memory, proved_gap, ratio
 
-import skbgmd.median
+import skbgmd.location.median
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.rows import DenseRows
 
@@ -89,7 +89,7 @@ def paths(case: Case, options: Options) -> list[Row]:
         "R^d": lambda: _on_path(X, gram=False),
     }
     times = in_turns(calls, options.repeats, rest=REST)
-    taken = "Gram matrix" if skbgmd.median.takes_gram_path(case.n, case.d) else "R^d"
+    taken = "Gram matrix" if skbgmd.location.median.takes_gram_path(case.n, case.d) else "R^d"
     return [
         {
             "case": case.name,
@@ -177,7 +177,7 @@ def _rules(seed: int) -> dict[str, Any]:
 
 
 def _on_path(X: Any, *, gram: bool) -> None:
-    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=gram):
+    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=gram):
         geometric_median(X)
 
 

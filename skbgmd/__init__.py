@@ -1,8 +1,8 @@
 """Robust training and robust means for scikit-learn and PyTorch users."""
 
-from skbgmd.block import BlockGeometricMedianResult, block_geometric_median
 from skbgmd.estimators import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.median import GeometricMedianResult, geometric_median
+from skbgmd.location.block import BlockGeometricMedianResult, block_geometric_median
+from skbgmd.location.median import GeometricMedianResult, geometric_median
 from skbgmd.net import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 
 __version__ = "0.1.0"

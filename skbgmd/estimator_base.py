@@ -18,9 +18,9 @@ from skorch import NeuralNet
 from skbgmd._utils.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
-from skbgmd.block import BLOCKS, SELECTIONS
 from skbgmd.defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.interrupts import Interruptible, TrainingInterrupted
+from skbgmd.location.block import BLOCKS, SELECTIONS
 from skbgmd.mlp import MLP
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.resume import is_whole

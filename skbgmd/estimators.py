@@ -18,8 +18,8 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from skbgmd.aggregators import Aggregator
 from skbgmd.defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
 from skbgmd.estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
+from skbgmd.location.median import lower_weighted_median
 from skbgmd.losses import check_probabilities
-from skbgmd.median import lower_weighted_median
 from skbgmd.net import RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.onepass import PLAIN_LOSSES
 from skbgmd.samples import Samples, check_weights

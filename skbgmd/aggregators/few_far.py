@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd.aggregators.scale import Scale
-from skbgmd.median import lower_weighted_median
+from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import FloatArray, factors_to
 

@@ -15,7 +15,7 @@ from skbgmd.aggregators.few_far import few_far
 from skbgmd.aggregators.huber import Huberised, huberised_weights
 from skbgmd.aggregators.rejection import check_rejection, median_weights
 from skbgmd.aggregators.scale import Scale
-from skbgmd.block import (
+from skbgmd.location.block import (
     BLOCKS,
     COMPLEMENTS,
     MEMORY_RULES,
@@ -27,7 +27,7 @@ from skbgmd.block import (
     select_block,
     take_norms,
 )
-from skbgmd.median import lower_weighted_median
+from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import BoolArray, FloatArray, factors_to
 

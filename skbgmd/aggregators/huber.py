@@ -10,7 +10,8 @@ from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.rejection import without_far
 from skbgmd.aggregators.scale import Scale
-from skbgmd.median import median_distances
+from skbgmd.location.median import median_distances
+from skbgmd.location.spaces import GramSpace
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import (
     BoolArray,
@@ -21,7 +22,6 @@ from skbgmd.rows.gram import (
     lower_weighted_quantile,
     middle,
 )
-from skbgmd.spaces import GramSpace
 
 
 class HuberMean(RowWeighting):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skbgmd._utils.arrays import check_number
-from skbgmd.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import FloatArray, Gram
 
@@ -52,7 +52,7 @@ def without_far(
     of_rows : ndarray of shape (n,)
         Weights that the rows have to begin with.
     weights, gram, distances
-        What :func:`skbgmd.median.median_distances` gives of all rows.
+        What :func:`skbgmd.location.median.median_distances` gives of all rows.
     rejection, tol, max_iter
         As in :func:`median_weights`.
     """

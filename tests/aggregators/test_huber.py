@@ -16,7 +16,7 @@ from skbgmd.aggregators.huber import MANY_TIED, SAME_SIZE, of_common_size, tied_
 from skbgmd.aggregators.scale import DECAY, WINDOW
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
-from skbgmd.median import lower_weighted_median
+from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import Units
 

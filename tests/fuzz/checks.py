@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-import skbgmd.median
+import skbgmd.location.median
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import (
     AGGREGATORS,
@@ -145,7 +145,7 @@ PARAMETERS: dict[str, Any] = {
 def check(case: Case) -> None:
     """Assert what must hold of a case's answer."""
     before = _bits(case.X)
-    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=case.gram):
+    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case.gram):
         CHECKS[case.target](case)
     assert _bits(case.X) == before, "the input was changed"
 

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbgmd import block, block_geometric_median, geometric_median
+from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian
-from skbgmd.block import BlockPart, block_step, clip_factors, outside_clip, select_block
+from skbgmd.location import block
+from skbgmd.location.block import BlockPart, block_step, clip_factors, outside_clip, select_block
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import sums_of_runs
 

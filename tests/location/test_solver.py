@@ -8,8 +8,8 @@ import numpy as np
 
 from conftest import ZOO, vertex
 from oracle import objective
-from skbgmd.solver import _line_search, minimize, near_radius, vardi_zhang_weights
-from skbgmd.spaces import PointSpace
+from skbgmd.location.solver import _line_search, minimize, near_radius, vardi_zhang_weights
+from skbgmd.location.spaces import PointSpace
 
 
 def space_of(X, weights=None):

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skbgmd.solver import Iterate, near_radius
-from skbgmd.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
-from skbgmd.spaces.linear import conjugate_gradients, solve_positive
+from skbgmd.location.solver import Iterate, near_radius
+from skbgmd.location.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
+from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
 
 #: Elements of a block of points that is worked on at once (8 MB in float64).
 BLOCK_ELEMENTS = 1 << 20

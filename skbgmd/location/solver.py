@@ -7,9 +7,9 @@ the sequence converges whatever the data are.
 
 The loop knows nothing of where the points live. A *space* holds the points and answers a few questions:
 
-- :class:`skbgmd.spaces.PointSpace`: few columns; a position is a vector of R^d;
-- :class:`skbgmd.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever asked of
-  the rows is their Gram matrix.
+- :class:`skbgmd.location.spaces.PointSpace`: few columns; a position is a vector of R^d;
+- :class:`skbgmd.location.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever
+  asked of the rows is their Gram matrix.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from skbgmd.certificate import Excess
+from skbgmd.location.certificate import Excess
 
 #: A vector of the space: its kind is the space's own affair; the loop adds and scales it.
 Vector = Any
@@ -141,7 +141,7 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[It
 def near_radius(distances: PerRow) -> float:
     """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
 
-    Any radius gives a valid proof (:mod:`skbgmd.certificate`), so a thousand rows are enough to choose it.
+    Any radius gives a valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
     """
     some = as_float_array(distances[:: max(1, len(distances) // 1024)])
     positive = some[some > 0.0]

@@ -21,7 +21,7 @@ from skbgmd._utils.arrays import (
     without_autocast,
 )
 from skbgmd._utils.random import torch_generator
-from skbgmd.median import solve, warn_if_not_proved
+from skbgmd.location.median import solve, warn_if_not_proved
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.blocks import Columns, Units, sums_of_runs
 from skbgmd.rows.chunked import in_range, means

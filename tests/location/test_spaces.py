@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd.location.solver import near_radius
+from skbgmd.location.spaces import GramSpace, PointSpace, grams
+from skbgmd.location.spaces import points as points_module
+from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
 from skbgmd.rows.gram import Gram
-from skbgmd.solver import near_radius
-from skbgmd.spaces import GramSpace, PointSpace, grams
-from skbgmd.spaces import points as points_module
-from skbgmd.spaces.linear import conjugate_gradients, solve_positive
 
 
 @pytest.fixture

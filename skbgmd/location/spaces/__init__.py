@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skbgmd.spaces.grams import GramSpace
-from skbgmd.spaces.points import PointSpace
+from skbgmd.location.spaces.grams import GramSpace
+from skbgmd.location.spaces.points import PointSpace
 
 __all__ = ["GramSpace", "PointSpace"]

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-import skbgmd.median
+import skbgmd.location.median
 from conftest import ZOO
 from oracle import conic, extended, many_digits, objective
 from skbgmd import block_geometric_median, geometric_median
-from skbgmd.median import takes_gram_path
+from skbgmd.location.median import takes_gram_path
 
 #: Rounding of the oracle's objective.
 ORACLE = 1e-18
@@ -34,7 +34,7 @@ def excess(X, median, weights=None):
 @pytest.fixture(params=["in R^d", "in the Gram matrix"])
 def path(request, monkeypatch):
     """Small matrices take the one path; the other has to be right on them too."""
-    monkeypatch.setattr("skbgmd.median.takes_gram_path", lambda n, d: request.param == "in the Gram matrix")
+    monkeypatch.setattr("skbgmd.location.median.takes_gram_path", lambda n, d: request.param == "in the Gram matrix")
     return request.param
 
 
@@ -134,7 +134,7 @@ def make(seed, n, d, kind, weighted, dtype, gram):
 @settings(max_examples=2500)
 @given(cases())
 def test_gap_is_never_below_the_true_excess(case):
-    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=case["gram"]):
+    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"]):
         check_gap(case)
 
 
@@ -156,7 +156,7 @@ def check_gap(case):
 @given(cases(), st.sampled_from([1, 2, 3]))
 def test_gap_is_true_when_stopped_early(case, max_iter):
     X, weights = make(**case)
-    forced = mock.patch.object(skbgmd.median, "takes_gram_path", return_value=case["gram"])
+    forced = mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"])
     with warnings.catch_warnings(), forced:
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = geometric_median(X, sample_weight=weights, tol=1e-15, max_iter=max_iter, return_result=True)
@@ -170,7 +170,7 @@ def test_gap_is_true_when_stopped_early(case, max_iter):
 @settings(max_examples=100)
 @given(cases())
 def test_equivariance(case):
-    with mock.patch.object(skbgmd.median, "takes_gram_path", return_value=case["gram"]):
+    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"]):
         check_equivariance(case)
 
 
@@ -293,7 +293,7 @@ def test_paths_agree(rng, monkeypatch):
     X[:9] += 6.0
     assert not takes_gram_path(30, 10)
     points = geometric_median(X, tol=1e-12)
-    monkeypatch.setattr("skbgmd.median.takes_gram_path", lambda n, d: True)
+    monkeypatch.setattr("skbgmd.location.median.takes_gram_path", lambda n, d: True)
     np.testing.assert_allclose(geometric_median(X, tol=1e-12), points, atol=1e-9)
 
 
@@ -418,8 +418,8 @@ def test_cuda(shape, cuda):
 @pytest.mark.parametrize("shape", [(40, 3), (40, 300)])
 def test_points_on_another_device_run_the_same_code(shape, rng):
     """The torch namespace of the R^d path, which a GPU takes, checked on the CPU."""
-    from skbgmd.solver import minimize
-    from skbgmd.spaces import PointSpace
+    from skbgmd.location.solver import minimize
+    from skbgmd.location.spaces import PointSpace
 
     X = rng.normal(size=shape)
     tensor = torch.from_numpy(X)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import extended, objective
-from skbgmd.certificate import excess_bound, relative_gap
+from skbgmd.location.certificate import excess_bound, relative_gap
 
 
 def bound_at(X, y, radius=np.inf, slack=0.0):

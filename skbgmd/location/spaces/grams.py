@@ -7,10 +7,10 @@ import math
 import numpy as np
 import torch
 
+from skbgmd.location.solver import Iterate, near_radius
+from skbgmd.location.spaces.base import DENSE_LIMIT, BaseSpace
+from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
 from skbgmd.rows.gram import FloatArray, Gram
-from skbgmd.solver import Iterate, near_radius
-from skbgmd.spaces.base import DENSE_LIMIT, BaseSpace
-from skbgmd.spaces.linear import conjugate_gradients, solve_positive
 
 #: Rows up to which NumPy multiplies Gram matrices, in one thread.
 SMALL = 64

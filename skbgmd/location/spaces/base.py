@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd.certificate import excess_bound
-from skbgmd.solver import Iterate
+from skbgmd.location.certificate import excess_bound
+from skbgmd.location.solver import Iterate
 
 #: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
 DENSE_LIMIT = 64
@@ -55,7 +55,7 @@ class BaseSpace:
         return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
 
     def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
-        """Weights of the four sums of :func:`~skbgmd.certificate.excess_bound`; of two, if all rows are near."""
+        """Weights of the sums of :func:`~skbgmd.location.certificate.excess_bound`: four, or two if all are near."""
         lines = [pull, weights] if near is None else [pull, near * pull, weights, near * weights]
         # np.stack takes longer to check than this to copy.
         return np.array(lines) if self.xp is np else self.xp.stack(lines)

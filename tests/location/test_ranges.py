@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skbgmd.ranges import REACH, RangedRows, coordinatewise_median
+from skbgmd.location.ranges import REACH, RangedRows, coordinatewise_median
 from skbgmd.rows.gram import lower_weighted_median
 
 
