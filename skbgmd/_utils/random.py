@@ -14,6 +14,8 @@ import torch
 from sklearn.utils import check_random_state
 from torch.utils.data import Sampler
 
+from skbgmd._utils.arrays import check_integer
+
 
 def random_source(random_state: Any) -> np.random.RandomState:
     """A source of random numbers that is never the global one.
@@ -111,3 +113,10 @@ def generators_of(loader: Any) -> list[torch.Generator]:
             elif isinstance(value, Sampler) and not any(value is known for known in parts):
                 parts.append(value)
     return found
+
+
+def step_seed(random_state: Any, step: int) -> Any:
+    """A seed of its own for every call: from the aggregator's seed and the number of the call; None stays None."""
+    if random_state is None:
+        return None
+    return np.random.default_rng([check_integer(random_state, "random_state", at_least=0), step])

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from skbgmd._utils.arrays import check_choice
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, RowWeighting
+from skbgmd.aggregators.block_geometric_median import BlockGeometricMedian, BlockState
+from skbgmd.aggregators.bucketing import Bucketing
 from skbgmd.aggregators.classwise import ClasswiseMedian
-from skbgmd.aggregators.coordinatewise import Coordinatewise, CoordinatewiseMedian, TrimmedMean
-from skbgmd.aggregators.geometric import BlockGeometricMedian, BlockState, GeometricMedian
-from skbgmd.aggregators.huber import HuberMean
-from skbgmd.aggregators.mixing import Bucketing, Mixing, MixingState, NearestNeighborMixing
-from skbgmd.aggregators.selecting import Krum, Mean, NormFilter, SpectralFilter
+from skbgmd.aggregators.coordinatewise import Coordinatewise
+from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
+from skbgmd.aggregators.geometric_median import GeometricMedian
+from skbgmd.aggregators.huber_mean import HuberMean
+from skbgmd.aggregators.krum import Krum
+from skbgmd.aggregators.mean import Mean
+from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
+from skbgmd.aggregators.norm_filter import NormFilter
+from skbgmd.aggregators.pre_aggregation import Mixing, MixingState
+from skbgmd.aggregators.spectral_filter import SpectralFilter
+from skbgmd.aggregators.trimmed_mean import TrimmedMean
 
 #: Aggregators by name.
 AGGREGATORS: dict[str, type[Aggregator]] = {

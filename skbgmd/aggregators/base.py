@@ -180,3 +180,11 @@ def check_fraction(value: Any) -> float:
 def corrupt_count(fraction: float, n: int) -> int:
     """How many of n rows to reckon with as corrupt: the fraction rounded up, and always less than half."""
     return min(math.ceil(fraction * n - 1e-9), (n - 1) // 2)
+
+
+def mean_of_selected(index: Any, rows: Rows) -> FloatArray:
+    """Weights of the weighted mean of some rows: zero for the others, adding up to one."""
+    weights = np.zeros(rows.n_rows)
+    weights[index] = rows.weights[index]
+    result: FloatArray = weights / weights.sum()
+    return result

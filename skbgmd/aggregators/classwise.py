@@ -6,8 +6,8 @@ import numpy as np
 
 from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd.aggregators.base import RowWeighting
-from skbgmd.aggregators.rejection import check_rejection
 from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.location.rejection import check_rejection
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import FloatArray
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils.arrays import empty
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, corrupt_count, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, usable_rows
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import FloatArray
 
@@ -48,70 +48,6 @@ class Coordinatewise(Aggregator):
     @abstractmethod
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
         """Weights (m, n) of sorted values from their cumulated weights; each line adds up to one."""
-
-
-class CoordinatewiseMedian(Coordinatewise):
-    """Median of each column; of an even number of rows the mean of the middle two. Yin et al. (2018).
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skbgmd.aggregators import CoordinatewiseMedian
-    >>> from skbgmd.rows import DenseRows
-    >>> rows = DenseRows(torch.tensor([[0.0, 5.0], [1.0, 6.0], [1e9, -1e9]]))
-    >>> CoordinatewiseMedian()(rows)[0].vector
-    tensor([1., 5.])
-    """
-
-    def _reduce(self, values: torch.Tensor) -> torch.Tensor:
-        n = values.shape[1]
-        low, high = values[:, (n - 1) // 2], values[:, n // 2]
-        # Half of the smallest number is none.
-        return torch.where(low == high, low, 0.5 * low + 0.5 * high)
-
-    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        half = 0.5 * mass[:, -1:]
-        # The first value that reaches half of the weight, and the first that passes it.
-        low = (mass >= half * (1.0 - 1e-14)).int().argmax(dim=1, keepdim=True)
-        high = (mass > half * (1.0 + 1e-14)).int().argmax(dim=1, keepdim=True)
-        shares = torch.zeros_like(mass)
-        shares.scatter_add_(1, low, torch.full_like(half, 0.5))
-        return shares.scatter_add_(1, high, torch.full_like(half, 0.5))
-
-
-class TrimmedMean(Coordinatewise):
-    r"""Mean of each column without its largest and smallest values. Yin et al. (2018).
-
-    Trims :math:`f = \lceil \psi n \rceil` rows (less than half) at either end, or that share of the weight.
-
-    Parameters
-    ----------
-    fraction : float, default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5).
-    """
-
-    def __init__(self, fraction: float = 0.4) -> None:
-        self.fraction = fraction
-
-    def _validate(self) -> None:
-        check_fraction(self.fraction)
-
-    def _reduce(self, values: torch.Tensor) -> torch.Tensor:
-        n = values.shape[1]
-        f = corrupt_count(self.fraction, n)
-        kept = values[:, f : n - f]
-        mean = kept.mean(dim=1)
-        if bool(torch.isfinite(mean.sum())):
-            return mean
-        # Sums of the largest numbers have none, and their mean may be rounded to none.
-        return (kept / kept.shape[1]).sum(dim=1).clamp(kept[:, 0], kept[:, -1])
-
-    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        total = mass[:, -1:]
-        cut = total * (corrupt_count(self.fraction, mass.shape[1]) / mass.shape[1])
-        before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
-        kept = (torch.minimum(mass, total - cut) - torch.maximum(before, cut)).clamp_min(0.0)
-        return kept / kept.sum(dim=1, keepdim=True)
 
 
 def _sorted(lines: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd import block_geometric_median, geometric_median
+from skbgmd._utils.random import step_seed
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
-from skbgmd.aggregators.geometric import step_seed
 from skbgmd.rows import DenseRows, chunked
 from skbgmd.rows.averaged import MixedRows
 from skbgmd.rows.blocks import Units

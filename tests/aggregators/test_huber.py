@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
-from skbgmd.aggregators.huber import MANY_TIED, SAME_SIZE, of_common_size, tied_with_median, typical_distance
-from skbgmd.aggregators.scale import DECAY, WINDOW
+from skbgmd.aggregators.remembered_scale import DECAY, WINDOW
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
 from skbgmd.location.median import lower_weighted_median
+from skbgmd.location.typical_distance import MANY_TIED, SAME_SIZE, of_common_size, tied_with_median, typical_distance
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import Units
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skbgmd.aggregators import Krum, Mean, NormFilter, SpectralFilter
-from skbgmd.aggregators.selecting import spectral_weights
+from skbgmd.aggregators.spectral_filter import spectral_weights
 from skbgmd.rows import DenseRows
 
 

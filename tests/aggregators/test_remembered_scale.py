@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.aggregators.scale import DECAY, WINDOW, Scale
+from skbgmd.aggregators.remembered_scale import DECAY, WINDOW, Scale
 
 
 def scales(distances: list[float]) -> list[float]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.aggregators.scale import Scale
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import FloatArray, factors_to
@@ -54,7 +54,7 @@ def few_far(
     rows : Rows
         The rows, all of them finite.
     huber, rejection, before, tol, max_iter
-        As in :func:`skbgmd.aggregators.huber.huberised_weights`; rows are left out by their distance to a mean of
+        As in :func:`skbgmd.aggregators.huber_mean.huberised_weights`; rows are left out by their distance to a mean of
         clipped rows.
     """
     limit = before.faded

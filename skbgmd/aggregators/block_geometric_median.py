@@ -1,20 +1,19 @@
-"""The geometric median of rows, and that of a block of columns with what it carries from step to step."""
+"""Block coordinate geometric median (BGMD's aggregate), with what it carries from step to step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 
 from skbgmd._utils.arrays import check_choice, check_integer, check_number
-from skbgmd._utils.random import torch_generator
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
-from skbgmd.aggregators.few_far import few_far
-from skbgmd.aggregators.huber import Huberised, huberised_weights
-from skbgmd.aggregators.rejection import check_rejection, median_weights
-from skbgmd.aggregators.scale import Scale
+from skbgmd._utils.random import step_seed, torch_generator
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, usable_rows
+from skbgmd.aggregators.huber_active_set import few_far
+from skbgmd.aggregators.huber_mean import Huberised, huberised_weights
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.block import (
     BLOCKS,
     COMPLEMENTS,
@@ -28,50 +27,12 @@ from skbgmd.location.block import (
     take_norms,
 )
 from skbgmd.location.median import lower_weighted_median
+from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import BoolArray, FloatArray, factors_to
+from skbgmd.rows.gram import factors_to
 
 #: What may be done where many rows are tied.
 TIES = ("median", "huber")
-
-
-class GeometricMedian(RowWeighting):
-    """The geometric median of the rows (GMD's aggregate); breakdown point 1/2.
-
-    Parameters
-    ----------
-    rejection : float or None, default=None
-        Leave out rows farther from the median than this many times the median distance, more than 1, and take the
-        median of the others. Rows that are far off then have no influence at all, where on the median alone they have
-        as much as any other.
-    tol : float, default=1e-6
-        Proved relative accuracy, as in :func:`skbgmd.geometric_median`. There is no warning where it isn't reached.
-    max_iter : int, default=100
-        Largest number of steps.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skbgmd.aggregators import GeometricMedian
-    >>> from skbgmd.rows import DenseRows
-    >>> rows = DenseRows(torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0], [1.0, 3.0], [1e9, 5e8]]))
-    >>> GeometricMedian()(rows)[0].vector
-    tensor([1., 1.])
-    """
-
-    def __init__(self, rejection: float | None = None, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
-
-    def _validate(self) -> None:
-        check_rejection(self.rejection)
-        check_number(self.tol, "tol")
-        check_integer(self.max_iter, "max_iter")
-
-    def _finite(self, rows: Rows) -> BoolArray:
-        return rows.gram(tol=self.tol).finite
-
-    def _weigh(self, rows: Rows) -> FloatArray:
-        return median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
 
 
 @dataclass(frozen=True)
@@ -110,8 +71,8 @@ class BlockGeometricMedian(Aggregator):
         If given, rows nearer to the median than so many typical distances count in full, and farther ones by their
         direction, as in :class:`HuberMean`. The typical distance of a step is the median distance; where many rows are
         tied, as those of empty, constant or repeated samples are, it is that of the others, see
-        :func:`skbgmd.aggregators.huber.typical_distance`. What counts is the median of the last five steps' or, if
-        that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients
+        :func:`skbgmd.location.typical_distance.typical_distance`. What counts is the median of the last five steps'
+        or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients
         shrink, and those that are yet to be learnt would look like outliers. For rows that are single samples.
     rejection : float or None, default=None
         As in :class:`GeometricMedian`, on the block; with ``huber``, in typical distances as they are remembered.
@@ -266,10 +227,3 @@ class BlockGeometricMedian(Aggregator):
         if self.selection == "top":
             return None
         return torch_generator(step_seed(self.random_state, step), device)
-
-
-def step_seed(random_state: Any, step: int) -> Any:
-    """A seed of its own for every call: from the aggregator's seed and the number of the call; None stays None."""
-    if random_state is None:
-        return None
-    return np.random.default_rng([check_integer(random_state, "random_state", at_least=0), step])

@@ -1,4 +1,4 @@
-"""Huber's mean: near rows count in full, far rows by their direction; with a scale that may remember earlier steps."""
+"""The typical distance of rows from their median: Huber's scale, also where many rows are tied."""
 
 from __future__ import annotations
 
@@ -6,93 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_integer, check_number
-from skbgmd.aggregators.base import RowWeighting
-from skbgmd.aggregators.rejection import without_far
-from skbgmd.aggregators.scale import Scale
-from skbgmd.location.median import median_distances
-from skbgmd.location.spaces import GramSpace
-from skbgmd.rows import Rows
 from skbgmd.rows.gram import (
     BoolArray,
     FloatArray,
     Gram,
-    factors_to,
     lower_weighted_median,
     lower_weighted_quantile,
     middle,
 )
 
-
-class HuberMean(RowWeighting):
-    r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
-
-    Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
-    and linear beyond; :math:`M` is the median distance of the rows to their geometric median. Weights
-    :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
-    geometric median.
-
-    Parameters
-    ----------
-    c : float, default=1.0
-        Distance, in median distances, from which a row's weight falls.
-    tol : float, default=1e-6
-        Stop when no weight changes by more than this, in shares of 1/n.
-    max_iter : int, default=100
-        Largest number of iterations.
-    """
-
-    def __init__(self, c: float = 1.0, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.c, self.tol, self.max_iter = c, tol, max_iter
-
-    def _validate(self) -> None:
-        check_number(self.c, "c")
-        check_number(self.tol, "tol")
-        check_integer(self.max_iter, "max_iter")
-
-    def _weigh(self, rows: Rows) -> FloatArray:
-        _, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
-        limit = self.c * lower_weighted_median(distances, rows.weights)
-        return huber_weights(gram, rows.weights, distances, limit, tol=self.tol, max_iter=self.max_iter)
-
-
-def huber_weights(
-    gram: Gram, weights: FloatArray, distances: FloatArray, limit: float, *, tol: float, max_iter: int
-) -> FloatArray:
-    """Weights of Huber's location estimate; they add up to one.
-
-    Parameters
-    ----------
-    gram : Gram
-        Inner products of the rows.
-    weights, distances : ndarray of shape (n,)
-        Row weights, none of them negative; distances to a robust first estimate.
-    limit : float
-        Distance from which a row's weight falls.
-    tol, max_iter
-        As in :class:`HuberMean`.
-    """
-    space = GramSpace(gram, weights)
-    # Rows that coincide lie as far apart as their products are rounded: no shorter length means anything.
-    limit = max(limit, gram.resolution)
-    current = _weights_at(distances, weights, limit)
-    for _ in range(max_iter - 1):
-        before, current = current, _weights_at(space.distances_to_mean(current), weights, limit)
-        if np.abs(current - before).max() * len(current) <= tol:
-            break
-    return gram.restore(current)
-
-
-def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> FloatArray:
-    result: FloatArray = weights * factors_to(limit, distances)
-    result /= result.sum()
-    return result
-
-
-#: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
-START = 0.2
-#: Least scale, in typical distances of the step.
-TINY = 1e-9
 #: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
 #: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of
 #: regression, all standardised, at most 1 % of the rows of a step were so near to the median.
@@ -225,68 +147,9 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     return common
 
 
-class Huberised(NamedTuple):
-    """Huber's mean about the geometric median.
-
-    Attributes
-    ----------
-    weights : ndarray of shape (n,)
-        Weights of the rows; they add up to one.
-    scale : Scale
-        For the next step.
-    tied : bool
-        Whether many rows are tied, see :func:`typical_distance`.
-    """
-
-    weights: FloatArray
-    scale: Scale
-    tied: bool
-
-
-def huberised_weights(
-    rows: Rows, huber: float | None, rejection: float | None, before: Scale, *, tol: float, max_iter: int
-) -> Huberised:
-    """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
-
-    Parameters
-    ----------
-    rows : Rows
-        The rows, all of them finite.
-    huber : float or None
-        Distance, in typical distances, from which a row's weight falls. None: the geometric median, unless many rows
-        are tied, and then one typical distance.
-    rejection : float or None
-        Distance, in typical distances, from which a row has no weight, unless it is among the nearer half.
-    before : Scale
-        The scale of the step before.
-    tol, max_iter
-        As in :class:`HuberMean`.
-    """
-    # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
-    # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
-    rough = tol if huber is None else max(tol, START)
-    weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
-    now = _typical(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
-    scale = before.after(now.distance)
-    if huber is None and not now.tied:
-        near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
-        return Huberised(near, scale, tied=False)
-    whole = gram.original
-    if whole is not None and scale.value > gram.unit * gram.norms.max():
-        # Rows that were drawn nearer, for they are far from the median, are not far for this scale.
-        gram, distances = whole, GramSpace(whole, rows.weights).distances_to_mean(weights)
-    # A smaller limit would change nothing but that weights may underflow.
-    limit = max(scale.value, TINY * now.distance) / gram.unit
-    kept = rows.weights
-    if rejection is not None:
-        # The nearer half is kept, however small the scale is that is remembered.
-        reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
-        kept = np.where(distances <= reach, kept, 0.0)
-    limit *= 1.0 if huber is None else huber
-    return Huberised(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)
-
-
-def _typical(gram: Gram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool) -> Typical:
+def typical_distance_of_step(
+    gram: Gram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool
+) -> Typical:
     """The typical distance of a step; in the first ones, with which later ones are compared, by a closer look."""
     with np.errstate(over="ignore"):
         # A length that has no number is as long as any.

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd.aggregators import BlockGeometricMedian
-from skbgmd.aggregators.few_far import few_far
-from skbgmd.aggregators.geometric import BlockState
-from skbgmd.aggregators.huber import huberised_weights
-from skbgmd.aggregators.scale import Scale
+from skbgmd.aggregators.block_geometric_median import BlockState
+from skbgmd.aggregators.huber_active_set import few_far
+from skbgmd.aggregators.huber_mean import huberised_weights
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
 from skbgmd.ghost.lookup import Lookup

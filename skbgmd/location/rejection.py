@@ -1,4 +1,4 @@
-"""Medians of which far rows are left out."""
+"""Rejection: far rows are left out, and the median is that of the others."""
 
 from __future__ import annotations
 

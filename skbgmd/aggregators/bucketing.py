@@ -1,0 +1,47 @@
+"""Bucketing: rows are averaged in random buckets."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.random import step_seed
+from skbgmd.aggregators.base import Aggregator
+from skbgmd.aggregators.pre_aggregation import Mixing
+from skbgmd.rows import Rows
+from skbgmd.rows.gram import FloatArray
+
+
+class Bucketing(Mixing):
+    """Average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
+
+    Brings rows from different distributions nearer together, at the price that a corrupt row spoils its bucket.
+
+    Parameters
+    ----------
+    aggregator : Aggregator, default=None
+        What aggregates the buckets; None: :class:`GeometricMedian`.
+    bucket_size : int, default=2
+        Rows in a bucket; the last may hold fewer.
+    random_state : int or None, default=None
+        Seed; each call draws other buckets. None: another seed each call.
+    """
+
+    def __init__(
+        self, aggregator: Aggregator | None = None, bucket_size: int = 2, random_state: int | None = None
+    ) -> None:
+        self.aggregator, self.bucket_size, self.random_state = aggregator, bucket_size, random_state
+
+    def _validate(self) -> None:
+        super()._validate()
+        check_integer(self.bucket_size, "bucket_size")
+
+    def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+        n = rows.n_rows
+        order = np.random.default_rng(step_seed(self.random_state, step)).permutation(n)
+        bucket = np.empty(n, dtype=np.intp)
+        bucket[order] = np.arange(n) // self.bucket_size
+        mixing = np.zeros((int(bucket.max()) + 1, n))
+        mixing[bucket, np.arange(n)] = rows.weights
+        weights = mixing.sum(axis=1)
+        return mixing / weights[:, None], weights

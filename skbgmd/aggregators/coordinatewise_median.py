@@ -1,0 +1,36 @@
+"""Coordinate-wise median."""
+
+from __future__ import annotations
+
+import torch
+
+from skbgmd.aggregators.coordinatewise import Coordinatewise
+
+
+class CoordinatewiseMedian(Coordinatewise):
+    """Median of each column; of an even number of rows the mean of the middle two. Yin et al. (2018).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.aggregators import CoordinatewiseMedian
+    >>> from skbgmd.rows import DenseRows
+    >>> rows = DenseRows(torch.tensor([[0.0, 5.0], [1.0, 6.0], [1e9, -1e9]]))
+    >>> CoordinatewiseMedian()(rows)[0].vector
+    tensor([1., 5.])
+    """
+
+    def _reduce(self, values: torch.Tensor) -> torch.Tensor:
+        n = values.shape[1]
+        low, high = values[:, (n - 1) // 2], values[:, n // 2]
+        # Half of the smallest number is none.
+        return torch.where(low == high, low, 0.5 * low + 0.5 * high)
+
+    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
+        half = 0.5 * mass[:, -1:]
+        # The first value that reaches half of the weight, and the first that passes it.
+        low = (mass >= half * (1.0 - 1e-14)).int().argmax(dim=1, keepdim=True)
+        high = (mass > half * (1.0 + 1e-14)).int().argmax(dim=1, keepdim=True)
+        shares = torch.zeros_like(mass)
+        shares.scatter_add_(1, low, torch.full_like(half, 0.5))
+        return shares.scatter_add_(1, high, torch.full_like(half, 0.5))

@@ -1,0 +1,45 @@
+"""Krum and multi-Krum: the mean of the rows closest to their neighbors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from skbgmd._utils.arrays import check_integer
+from skbgmd.aggregators.base import RowWeighting, check_fraction, corrupt_count, mean_of_selected
+from skbgmd.rows import Rows
+from skbgmd.rows.gram import FloatArray
+
+
+class Krum(RowWeighting):
+    r"""Mean of the rows that lie closest to their neighbours. Blanchard et al. (2017).
+
+    The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows,
+    :math:`f = \lceil \psi n \rceil` (less than half); the ``n_selected`` rows of least score are averaged. The row
+    itself is no neighbour of its own; at least one neighbour counts, however few the rows.
+
+    Parameters
+    ----------
+    fraction : float, default=0.4
+        Assumed share ψ of corrupt rows, in [0, 0.5).
+    n_selected : int, default=1
+        Rows to average: 1 is Krum, more is multi-Krum. At most :math:`n - f` are used.
+    """
+
+    def __init__(self, fraction: float = 0.4, n_selected: int = 1) -> None:
+        self.fraction, self.n_selected = fraction, n_selected
+
+    def _validate(self) -> None:
+        check_fraction(self.fraction)
+        check_integer(self.n_selected, "n_selected")
+
+    def _weigh(self, rows: Rows) -> FloatArray:
+        n = rows.n_rows
+        if n == 1:
+            return np.ones(1)
+        f = corrupt_count(self.fraction, n)
+        distances = rows.gram().squared_distances()
+        np.fill_diagonal(distances, np.inf)
+        neighbours = max(1, n - f - 2)
+        scores = np.partition(distances, neighbours - 1, axis=1)[:, :neighbours].sum(axis=1)
+        selected = np.argsort(scores, kind="stable")[: min(self.n_selected, n - f)]
+        return mean_of_selected(selected, rows)

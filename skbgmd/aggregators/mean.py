@@ -1,0 +1,42 @@
+"""The weighted mean: plain SGD's aggregate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from skbgmd.aggregators.base import Aggregate, RowWeighting
+from skbgmd.rows import Rows
+from skbgmd.rows.chunked import in_range
+from skbgmd.rows.gram import BoolArray, FloatArray
+
+
+class Mean(RowWeighting):
+    """Weighted mean: plain SGD's aggregate. One bad row moves it anywhere (breakdown point 0).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.aggregators import Mean
+    >>> from skbgmd.rows import DenseRows
+    >>> aggregate, state = Mean()(DenseRows(torch.tensor([[1.0], [2.0], [float("nan")]])))
+    >>> aggregate.vector, aggregate.weights
+    (tensor([1.5000]), array([0.5, 0.5, 0. ]))
+    """
+
+    def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
+        # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
+        weights = rows.weights / rows.weights.sum()
+        vector = rows.combine(weights)
+        if math.isfinite(float(vector.sum())):
+            return Aggregate(vector, weights), None
+        if bool(rows.finite[weights > 0.0].all()):
+            return Aggregate(in_range(rows, vector, weights), weights), None
+        return super().__call__(rows)
+
+    def _finite(self, rows: Rows) -> BoolArray:
+        return rows.finite
+
+    def _weigh(self, rows: Rows) -> FloatArray:
+        weights: FloatArray = rows.weights / rows.weights.sum()
+        return weights

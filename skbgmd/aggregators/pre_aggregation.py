@@ -1,0 +1,54 @@
+"""Pre-aggregation: replace the rows by averages of rows before another aggregator sees them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, usable_rows
+from skbgmd.aggregators.geometric_median import GeometricMedian
+from skbgmd.rows import Rows
+from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.gram import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class MixingState(AggregatorState):
+    """What a mixing carries from one call to the next: the number of calls, and the inner aggregator's state."""
+
+    step: int = 0
+    inner: Any = None
+
+
+class Mixing(Aggregator):
+    r"""Mixes the rows, then aggregates the mixed rows; :math:`K \to M K M^T` on the Gram matrix."""
+
+    aggregator: Aggregator | None
+
+    def __call__(self, rows: Rows, state: MixingState | None = None) -> tuple[Aggregate, MixingState]:
+        self._validate()
+        inner = GeometricMedian() if self.aggregator is None else self.aggregator
+        state = state or MixingState()
+        usable = usable_rows(rows, self._finite(rows))
+        some = rows if len(usable) == rows.n_rows else rows.subset(usable)
+        mixing, weights = self._mix(some, state.step)
+        aggregate, after = inner(MixedRows(some, mixing, weights), state.inner)
+        if aggregate.weights is not None:
+            spread = np.zeros(rows.n_rows)
+            spread[usable] = aggregate.weights @ mixing
+            aggregate = replace(aggregate, weights=spread)
+        return aggregate, MixingState(state.step + 1, after)
+
+    def _validate(self) -> None:
+        if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):
+            raise TypeError(f"aggregator must be an Aggregator or None; found {self.aggregator!r}.")
+
+    def _finite(self, rows: Rows) -> BoolArray:
+        return rows.finite
+
+    @abstractmethod
+    def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+        """The mixing matrix (m, n), lines adding up to one, and the weights (m,) of the mixed rows."""
