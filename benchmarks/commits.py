@@ -33,7 +33,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     from skbgmd import BlockGMDClassifier, BlockGMDRegressor, block_geometric_median, geometric_median
     from skbgmd import RobustNeuralNetClassifier as Net
     from skbgmd.aggregators import BlockGeometricMedian
-    from skbgmd.lenet import LeNet
+    from skbgmd.training.networks import LeNet
 
     rng = np.random.default_rng(0)
 

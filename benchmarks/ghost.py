@@ -27,8 +27,8 @@ from torch.func import functional_call, grad, vmap
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean
-from skbgmd.defaults import TOL
-from skbgmd.lenet import LeNet
+from skbgmd.training._defaults import TOL
+from skbgmd.training.networks import LeNet
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ghost.csv"
 BATCH = 256

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import BlockGeometricMedian, NonFiniteRowsError
 from skbgmd.corruption import BitFlip
-from skbgmd.datasets import load_fashion_mnist
-from skbgmd.lenet import LeNet
+from skbgmd.inspection.datasets import load_fashion_mnist
+from skbgmd.training.networks import LeNet
 
 RESULTS = Path(__file__).resolve().parent / "results" / "lenet.csv"
 COLUMNS = (

@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import BlockGeometricMedian, ClasswiseMedian, HuberMean, NearestNeighborMixing
 from skbgmd.corruption import GaussianNoise, corrupt_labels
-from skbgmd.datasets import load_fashion_mnist
+from skbgmd.inspection.datasets import load_fashion_mnist
 
 RESULTS = Path(__file__).resolve().parent / "results" / "per_sample.csv"
 FRACTION = 0.3

@@ -16,7 +16,7 @@ from suspects import FINDERS, FRACTION
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import corrupt_labels
-from skbgmd.suspects import SampleTrustDisplay
+from skbgmd.inspection.suspects import SampleTrustDisplay
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

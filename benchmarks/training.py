@@ -14,8 +14,7 @@ from sklearn.neural_network import MLPClassifier
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean, NearestNeighborMixing
-from skbgmd.lenet import LeNet
-from skbgmd.mlp import MLP
+from skbgmd.training.networks import MLP, LeNet
 
 #: Rules whose step is timed.
 RULES = {

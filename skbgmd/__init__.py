@@ -1,11 +1,26 @@
 """Robust training and robust means for scikit-learn and PyTorch users."""
 
-from skbgmd.estimators import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.location.block import BlockGeometricMedianResult, block_geometric_median
-from skbgmd.location.median import GeometricMedianResult, geometric_median
-from skbgmd.net import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+import sys
+
+from skbgmd.inspection import suspects
+from skbgmd.location import (
+    BlockGeometricMedianResult,
+    GeometricMedianResult,
+    block_geometric_median,
+    geometric_median,
+)
+from skbgmd.training import (
+    BlockGMDClassifier,
+    BlockGMDRegressor,
+    RobustNeuralNet,
+    RobustNeuralNetClassifier,
+    RobustNeuralNetRegressor,
+)
 
 __version__ = "0.1.0"
+
+# `from skbgmd.suspects import find_suspects`, too: it is what users look for, and has its place in inspection.
+sys.modules[f"{__name__}.suspects"] = suspects
 
 __all__ = [
     "BlockGMDClassifier",

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from skbgmd import __version__
 from skbgmd._utils.saving import written_whole
-from skbgmd.demonstration import (
+from skbgmd.inspection.demonstration import (
     CLEAN,
     KINDS,
     METHODS,

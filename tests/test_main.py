@@ -17,7 +17,7 @@ import torch
 
 from skbgmd import __main__
 from skbgmd.__main__ import command, draw, main, table
-from skbgmd.demonstration import CLEAN, METHODS, Outcome, cases
+from skbgmd.inspection.demonstration import CLEAN, METHODS, Outcome, cases
 
 OUTCOMES = [
     Outcome(kind, fraction, method, math.nan if (method, fraction) == ("SGD", 0.4) else 0.1 * place, 2.0)
@@ -193,7 +193,7 @@ def test_an_interrupt_ends_all_trainings_in_a_line(monkeypatch, capsys, tmp_path
         if len(seen) == 30:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("skbgmd.demonstration._Counter.on_batch_end", interrupts)
+    monkeypatch.setattr("skbgmd.inspection.demonstration._Counter.on_batch_end", interrupts)
     monkeypatch.setattr(sys, "argv", ["skbgmd", "--samples", "50", "--output", str(tmp_path / "picture.png")])
     with pytest.raises(SystemExit) as left:
         command()

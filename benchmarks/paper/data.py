@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from paper.cases import Setting
-from skbgmd.datasets import load_cifar10, load_fashion_mnist
+from skbgmd.inspection.datasets import load_cifar10, load_fashion_mnist
 
 #: SHA-256 of all pixels and labels: of the whole data, or of the first 10,000 and 2,000 images of CIFAR-10.
 CHECKSUMS = {

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from skbgmd import geometric_median
-from skbgmd.datasets import load_fashion_mnist
+from skbgmd.inspection.datasets import load_fashion_mnist
 
 #: Colour and line of each method: Okabe and Ito's colours, the baselines dashed.
 LOOKS = {

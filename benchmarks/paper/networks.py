@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from skbgmd.lenet import LeNet
-from skbgmd.mlp import MLP
+from skbgmd.training.networks import MLP, LeNet
 
 
 class Block(nn.Module):

@@ -17,9 +17,9 @@ from paper.networks import network
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd._utils.slices import even_slices
 from skbgmd.aggregators import NonFiniteRowsError
-from skbgmd.batches import Batch
 from skbgmd.corruption import AdditiveNoise, BitFlip
-from skbgmd.samples import SampleDataset
+from skbgmd.training._loader import Batch
+from skbgmd.training._samples import SampleDataset
 
 #: Standard deviation of the paper's additive noise, and the share of the pixels that impulse noise sets.
 NOISE, IMPULSE = 10.0, 0.9

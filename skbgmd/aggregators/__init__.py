@@ -57,8 +57,8 @@ def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
 
     Notes
     -----
-    Estimators and nets make another rule of "block_geometric_median", :func:`skbgmd.defaults.default_rule`: it looks at
-    all coordinates, and leaves out far rows.
+    Estimators and nets make another rule of "block_geometric_median", that of
+    :func:`skbgmd.training._defaults.default_rule`: it looks at all coordinates, and leaves out far rows.
 
     Examples
     --------

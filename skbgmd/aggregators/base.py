@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from skbgmd._utils.arrays import check_number
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 
 from skbgmd._utils.arrays import check_integer
 from skbgmd._utils.random import step_seed
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.aggregators.pre_aggregation import Mixing
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray
 
 
 class Bucketing(Mixing):

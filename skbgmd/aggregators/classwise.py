@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.location.rejection import check_rejection
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray
 
 
 class ClasswiseMedian(RowWeighting):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from skbgmd._utils.arrays import empty
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, usable_rows
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray
 
 
 class Coordinatewise(Aggregator):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 class GeometricMedian(RowWeighting):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray, factors_to
+from skbgmd.rows.gram import factors_to
 
 #: Share of the rows, and of their weight, that may be far: more are not worth it, and could be the half that counts.
 FEW = 1 / 3

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.huber import huber_weights
@@ -15,10 +16,7 @@ from skbgmd.location.rejection import without_far
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import (
-    FloatArray,
-    lower_weighted_median,
-)
+from skbgmd.rows.gram import lower_weighted_median
 
 
 class HuberMean(RowWeighting):

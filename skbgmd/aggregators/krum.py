@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction, corrupt_count, mean_of_selected
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray
 
 
 class Krum(RowWeighting):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, RowWeighting
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import in_range
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 class Mean(RowWeighting):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, corrupt_count
 from skbgmd.aggregators.pre_aggregation import Mixing
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 class NearestNeighborMixing(Mixing):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction, corrupt_count, mean_of_selected
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 class NormFilter(RowWeighting):

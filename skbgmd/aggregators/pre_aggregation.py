@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.rows import Rows
 from skbgmd.rows.averaged import MixedRows
-from skbgmd.rows.gram import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

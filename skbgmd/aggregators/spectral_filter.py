@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import FloatArray
 
 
 class SpectralFilter(RowWeighting):

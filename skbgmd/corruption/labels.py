@@ -14,8 +14,8 @@ from sklearn.utils.validation import validate_data
 
 from skbgmd._utils.arrays import check_choice
 from skbgmd._utils.random import random_source
+from skbgmd._utils.typing import BoolArray
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
-from skbgmd.rows.gram import BoolArray
 
 KINDS = ("uniform", "pair", "backdoor")
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.slices import Slices
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import CHUNK_ELEMENTS, FEW_COLUMNS, Explicit, Factor, Outer
 from skbgmd.rows.blocks import Columns, Units
 from skbgmd.rows.chunked import StreamedRows, draw_in
-from skbgmd.rows.gram import BoolArray, FloatArray, Gram
+from skbgmd.rows.gram import Gram
 
 
 class GhostRows(StreamedRows):

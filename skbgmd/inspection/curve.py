@@ -20,9 +20,9 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.parallel import Parallel, delayed
 
 from skbgmd._utils.random import random_source
+from skbgmd._utils.typing import FloatArray
 from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
-from skbgmd.rows.gram import FloatArray
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 

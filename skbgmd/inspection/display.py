@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.typing import FloatArray
 from skbgmd.inspection.curve import FRACTIONS, robustness_curve
-from skbgmd.rows.gram import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,11 +21,12 @@ from skbgmd._utils.arrays import (
     without_autocast,
 )
 from skbgmd._utils.random import torch_generator
+from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import solve, warn_if_not_proved
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.blocks import Columns, Units, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
-from skbgmd.rows.gram import FloatArray, factors_to, lower_weighted_median
+from skbgmd.rows.gram import factors_to, lower_weighted_median
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from skbgmd._utils.typing import FloatArray
 from skbgmd.location.spaces import GramSpace
-from skbgmd.rows.gram import (
-    FloatArray,
-    Gram,
-    factors_to,
-)
+from skbgmd.rows.gram import Gram, factors_to
 
 
 def huber_weights(

@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd._utils.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
+from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents
 from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize
 from skbgmd.location.spaces import GramSpace, PointSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import FloatArray, Gram, factors_to, middle
+from skbgmd.rows.gram import Gram, factors_to, middle
 from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
 
 #: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skbgmd.rows.gram import FloatArray, lower_weighted_median
+from skbgmd._utils.typing import FloatArray
+from skbgmd.rows.gram import lower_weighted_median
 
 #: Binary digits by which a row may be farther off than is typical: squares, and sums of them, have numbers then.
 REACH = 400

@@ -6,14 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from skbgmd.rows.gram import (
-    BoolArray,
-    FloatArray,
-    Gram,
-    lower_weighted_median,
-    lower_weighted_quantile,
-    middle,
-)
+from skbgmd._utils.typing import BoolArray, FloatArray
+from skbgmd.rows.gram import Gram, lower_weighted_median, lower_weighted_quantile, middle
 
 #: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
 #: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of

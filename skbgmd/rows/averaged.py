@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
+from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import Columns, Units
 from skbgmd.rows.chunked import StreamedRows
-from skbgmd.rows.gram import FloatArray, Gram
+from skbgmd.rows.gram import Gram
 from skbgmd.rows.protocol import Rows
 
 

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import Columns, Units, sums_of_runs
-from skbgmd.rows.gram import BoolArray, FloatArray, Gram, lower_weighted_median, middle
+from skbgmd.rows.gram import Gram, lower_weighted_median, middle
 
 #: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
+from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import Columns, Units
 from skbgmd.rows.chunked import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
-from skbgmd.rows.gram import FloatArray
 
 #: Columns whose squares are added up in the rows' own dtype.
 NORM_COLUMNS = 1 << 13

@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from skbgmd._utils.typing import BoolArray, FloatArray
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import Columns, Units
-from skbgmd.rows.gram import BoolArray, FloatArray, Gram
+from skbgmd.rows.gram import Gram
 
 
 @runtime_checkable

@@ -7,10 +7,11 @@ import math
 import numpy as np
 import torch
 
+from skbgmd._utils.typing import FloatArray
 from skbgmd.location.solver import Iterate, near_radius
 from skbgmd.location.spaces.base import DENSE_LIMIT, BaseSpace
 from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
-from skbgmd.rows.gram import FloatArray, Gram
+from skbgmd.rows.gram import Gram
 
 #: Rows up to which NumPy multiplies Gram matrices, in one thread.
 SMALL = 64

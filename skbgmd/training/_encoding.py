@@ -1,0 +1,74 @@
+"""Validation data of the user's own, with the targets that a network learns rather than those that were given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.dataset import Dataset
+
+from skbgmd.training._loader import source
+
+#: From targets as they are given to those that are learnt: codes of classes, scaled numbers.
+Encoder = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class EncodedSplit:
+    """A ``train_split`` whose validation data, where they don't come of the training data, are encoded as these are.
+
+    Parameters
+    ----------
+    split : callable
+        A ``train_split`` as skorch takes it, such as ``skorch.helper.predefined_split(valid)``.
+    encode : callable
+        Makes of targets (n, ...) those that the network learns.
+    """
+
+    def __init__(self, split: Callable[..., Any], encode: Encoder) -> None:
+        self.split, self.encode = split, encode
+
+    def __call__(self, dataset: Any, y: Any = None, **kwargs: Any) -> tuple[Any, Any]:
+        train, valid = self.split(dataset, y, **kwargs)
+        # What a split makes of the training data is encoded.
+        if valid is None or source(train) is not source(dataset) or source(valid) is source(dataset):
+            return train, valid
+        like = _empty(dataset, "X"), _empty(dataset, "y")
+        if isinstance(valid, Dataset) and valid.y is not None:
+            encoded = copy.copy(valid)
+            encoded.X, encoded.y = _alike(valid.X, self.encode(np.asarray(valid.y)), *like)
+            return train, encoded
+        return train, _EncodedItems(valid, self.encode, like)
+
+
+class _EncodedItems(torch.utils.data.Dataset[Any]):
+    """A dataset whose items are encoded as they are asked for; ``like`` is data that they are to be alike."""
+
+    def __init__(self, dataset: Any, encode: Encoder, like: tuple[Any, Any]) -> None:
+        self.dataset, self.encode, self.like = dataset, encode, like
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        X, y = self.dataset[index]
+        X, encoded = _alike(X, self.encode(np.asarray([y])), *self.like)
+        return X, encoded[0]
+
+
+def _empty(dataset: Any, name: str) -> NDArray[Any] | None:
+    """No samples of a dataset's data, which tell their form; None where it doesn't hold arrays."""
+    data = getattr(source(dataset), name, None)
+    return data[:0] if isinstance(data, np.ndarray) else None
+
+
+def _alike(
+    X: Any, y: NDArray[Any], like_X: NDArray[Any] | None, like_y: NDArray[Any] | None
+) -> tuple[Any, NDArray[Any]]:
+    """Numbers X in the floating point dtype of other data, and y (n, ...) in the dtype and of the shape of targets."""
+    if like_X is not None and like_X.dtype.kind == "f":
+        X = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X).astype(like_X.dtype, copy=False)
+    return X, y if like_y is None else y.reshape(len(y), *like_y.shape[1:]).astype(like_y.dtype)

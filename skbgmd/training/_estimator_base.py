@@ -1,0 +1,546 @@
+"""What the estimators share: parameters, checks of them and of data, and the training of a skorch net."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNet
+
+from skbgmd._utils.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
+from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
+from skbgmd.location.block import BLOCKS, SELECTIONS
+from skbgmd.training._defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
+from skbgmd.training._encoding import EncodedSplit, Encoder
+from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
+from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._resume import is_whole
+from skbgmd.training._samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
+from skbgmd.training._wrapping import copied, deep_copies, wrapped
+from skbgmd.training.networks import MLP
+
+#: Samples that are predicted at once.
+PREDICTED_AT_ONCE = 1024
+#: What parameters may be handed on to.
+ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+
+PARAMETERS = """
+    Parameters
+    ----------
+    module : Module class, Module, skorch net, or None, default=None
+        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images and
+        sequences, X of more than two dimensions. It gives a number for each class or target; one for two classes, with
+        or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An unfitted skorch
+        net keeps its own settings; only its training step is replaced, and of the parameters below ``group_size`` to
+        ``gradient_corruption``, ``warm_start``, ``random_state`` and a classifier's ``class_weight`` apply.
+    hidden_layer_sizes : sequence of int, default=(100,)
+        Hidden layers of the perceptron.
+    criterion : loss class, default=None
+        {criterion}
+        With a loss that skorch doesn't know, what the module gives is taken for what is to be predicted.
+    optimizer : Optimizer class, default=torch.optim.Adam
+        What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
+        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
+    lr : float, default=0.005
+        Learning rate.
+    max_epochs : int, default=100
+        Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
+    batch_size : int, default=256
+        Samples of a step; with ``groups``, samples from each client.
+    group_size : int or None, default=1
+        Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
+        Larger groups suit networks with layers that mix samples. None: plain training.
+    beta : float, default=1.0
+        Share of the coordinates that the median looks at; 0.1 in the paper. With 1.0 it looks at all of them, which
+        for single samples is as fast.
+    selection : {{"top", "sample", "uniform"}}, default="top"
+        How they are chosen, see :func:`skbgmd.block_geometric_median`.
+    block : {{"unit", "coordinate"}}, default="unit"
+        What is chosen: whole slices of the parameters along their first axis, such as the weights of one output, or
+        single coordinates, as in the paper.
+    memory : {{"weighted", "mean"}} or None, default=None
+        None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
+        block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
+    huber : float or None, default={huber}
+        Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
+        see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
+        larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
+        withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
+        Only where rows are single samples: means of groups and of clients are much more alike.
+    rejection : float or None, default=10.0
+        Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
+        median is taken of the others. None: a row that is far off pulls as much as any other.
+    mixing : {{"nearest"}} or None, default=None
+        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
+        better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which
+        needs no company.
+    aggregator : str or Aggregator, default="block_geometric_median"
+        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``block``,
+        ``memory``, ``huber`` and ``rejection`` are those of "block_geometric_median".
+    local_steps : int, default=1
+        Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
+    gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
+        How the rows are had, see :class:`skbgmd.RobustNeuralNet`.
+    gradient_corruption : GradientCorruption, default=None
+        Corrupts gradients in training, to see what a rule withstands.
+    {class_weight}train_split : callable or None, default=None
+        As in skorch: what holds out data for validation. Data of their own, by ``skorch.helper.predefined_split``, have
+        labels and targets as y has.
+    callbacks : list of callbacks, default=None
+        As in skorch.
+    warm_start : bool, default=False
+        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that,
+        ``verbose`` and ``class_weight`` stay as they were.
+    shuffle : bool, default=True
+        Draw a new order of the samples in each epoch.
+    device : str, default="cpu"
+        Where to train, as in torch.
+    compile : bool, default=False
+        Whether to compile the module.
+    random_state : int, RandomState or None, default=None
+        Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
+        Global generators are left as they were, but by iterators of your own in predictions. As torch draws from one,
+        trainings in threads of a process take turns: a callback mustn't wait for another.
+    verbose : int, default=0
+        Whether to print a line for each epoch.
+    **module__kwargs
+        Parameters for parts: ``module__x``, ``criterion__x``, ``optimizer__x``, ``iterator_train__x``,
+        ``iterator_valid__x``, ``callbacks__x``.
+
+    Attributes
+    ----------
+    {classes}n_features_in_ : int
+        Features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Their names, where X has any.
+    net_ : NeuralNet
+        The trained skorch net, of which the next four are.
+    module_ : Module
+        The trained network.
+    history_ : skorch.history.History
+        Losses and times of each epoch; ``aggregation_time`` in seconds, ``distrusted_weight``, the weight on the half
+        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block.
+    n_iter_ : int
+        Epochs trained.
+    loss_curve_ : list of float
+        Training loss of each epoch.
+    sample_trust_ : ndarray of shape (n_samples,)
+        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
+        NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
+        doesn't weigh rows.
+"""
+
+
+class BlockGMDBase(Interruptible):
+    """What both estimators share."""
+
+    _net_class: Any
+    _default_criterion: Any
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        criterion: Any = None,
+        optimizer: Any = torch.optim.Adam,
+        lr: float = 0.005,
+        max_epochs: int = 100,
+        batch_size: int = 256,
+        group_size: int | None = 1,
+        beta: float = 1.0,
+        selection: str = "top",
+        block: str = "unit",
+        memory: str | None = None,
+        huber: float | None = HUBER_OF_NUMBERS,
+        rejection: float | None = REJECTION,
+        mixing: str | None = None,
+        aggregator: str | Aggregator = DEFAULT,
+        local_steps: int = 1,
+        gradients: str = "auto",
+        gradient_corruption: Any = None,
+        train_split: Any = None,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        shuffle: bool = True,
+        device: str = "cpu",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        **module__kwargs: Any,
+    ) -> None:
+        self.module = module
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.group_size = group_size
+        self.beta = beta
+        self.selection = selection
+        self.block = block
+        self.memory = memory
+        self.huber = huber
+        self.rejection = rejection
+        self.mixing = mixing
+        self.aggregator = aggregator
+        self.local_steps = local_steps
+        self.gradients = gradients
+        self.gradient_corruption = gradient_corruption
+        self.train_split = train_split
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.shuffle = shuffle
+        self.device = device
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+        self._take_routed(module__kwargs)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = self.module is not None
+        return tags
+
+    # ---- parameters -------------------------------------------------------------------------------------------------
+
+    def _take_routed(self, routed: dict[str, Any]) -> None:
+        for name, value in routed.items():
+            if not _is_routed(name):
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}.")
+            setattr(self, name, value)
+
+    def _routed(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if _is_routed(name)}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, those that are handed on included."""
+        return {**super().get_params(deep=deep), **self._routed()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; ``module__x`` and the like are handed on."""
+        own = {}
+        for name, value in params.items():
+            # A net or another estimator as the module takes its parameters itself.
+            nested = name.split("__")[0] == "module" and hasattr(self.module, "set_params")
+            if _is_routed(name) and not nested:
+                setattr(self, name, value)
+            else:
+                own[name] = value
+        super().set_params(**own)
+        return self
+
+    def _checked_aggregator(self, seed: int, *, of_samples: bool = True) -> Aggregator:
+        """The aggregator that the parameters describe, for rows that are of single samples or not."""
+        check_number(self.beta, "beta", at_most=1.0)
+        check_choice(self.selection, "selection", SELECTIONS)
+        check_choice(self.block, "block", BLOCKS)
+        check_choice(self.memory, "memory", (None, "weighted", "mean"))
+        check_choice(self.mixing, "mixing", (None, "nearest"))
+        if self.huber is not None:
+            check_number(self.huber, "huber")
+        if self.rejection is not None:
+            check_number(self.rejection, "rejection", above=1.0)
+        aggregator = get_aggregator(self.aggregator)
+        if isinstance(self.aggregator, str) and self.aggregator == DEFAULT:
+            aggregator = default_rule(
+                huber=self.huber,
+                of_samples=of_samples,
+                beta=self.beta,
+                selection=self.selection,
+                block=self.block,
+                memory=self.memory,
+                rejection=self.rejection,
+                random_state=seed,
+            )
+        if self.mixing is None or isinstance(aggregator, Mean):
+            return aggregator
+        return NearestNeighborMixing(aggregator)
+
+    def _check_parameters(self) -> None:
+        self._checked_aggregator(0)
+        if isinstance(self.module, NeuralNet):
+            if getattr(self.module, "initialized_", False):
+                raise ValueError("module must be an unfitted skorch net; found one that is initialized.")
+            return
+        is_module = isinstance(self.module, torch.nn.Module) or callable(self.module)
+        if not (self.module is None or is_module):
+            raise TypeError(
+                f"module must be a Module, a class of modules, a skorch net or None; found {self.module!r}."
+            )
+        for name in ("max_epochs", "batch_size", "local_steps"):
+            check_integer(getattr(self, name), name)
+        if self.group_size is not None:
+            check_integer(self.group_size, "group_size")
+        check_number(self.lr, "lr")
+        self._check_parts()
+        sizes = self.hidden_layer_sizes
+        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or np.ndim(sizes) != 1:
+            raise TypeError(f"hidden_layer_sizes must be a sequence of integers; found {sizes!r}.")
+        for size in sizes:
+            check_integer(size, "hidden_layer_sizes")
+
+    def _check_parts(self) -> None:
+        kind = torch.optim.Optimizer
+        if not callable(self.optimizer) or (isinstance(self.optimizer, type) and not issubclass(self.optimizer, kind)):
+            raise TypeError(
+                f"optimizer must be a class of optimizers, such as torch.optim.SGD; found {self.optimizer!r}."
+            )
+        if not (self.criterion is None or callable(self.criterion)):
+            raise TypeError(f"criterion must be a class of losses, a loss or None; found {self.criterion!r}.")
+        if not (self.train_split is None or callable(self.train_split)):
+            raise TypeError(
+                f"train_split must be callable, such as skorch.dataset.ValidSplit(5), or None; found "
+                f"{self.train_split!r}."
+            )
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Data to train on, checked."""
+        multi_output = isinstance(self, RegressorMixin)
+        if y is not None:
+            refuse_masks_and_dates(y, "y")
+            refuse_missing(y, "y")
+        X, y = validate_data(
+            self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
+        )
+        return X, y
+
+    def _kind_of_data(self) -> dict[str, Any]:
+        if self.module is None:
+            return {"dtype": (np.float64, np.float32)}
+        return {"dtype": "numeric", "allow_nd": True}
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def _train(
+        self, net: NeuralNet | None, samples: Samples, n_outputs: int, epochs: int | None, encode: Encoder
+    ) -> NeuralNet:
+        """Train a net, or a copy of one that is to go on; nothing of the estimator is changed.
+
+        ``encode`` makes of targets those of the samples.
+        """
+        if net is None:
+            seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+            with seeded(seed, self.device):
+                net = self._new_net(samples, n_outputs, seed, encode)
+                return self._run(net, samples, epochs)
+        net = copied(net)
+        source = self._source()
+        net.set_params(verbose=source.verbose)
+        epochs = source.max_epochs if epochs is None else epochs
+        seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
+        with seeded(int(seed), self.device), _callbacks_restored_on_error(net):
+            return self._run(net, samples, epochs)
+
+    def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
+        if not net.initialized_:
+            net.initialize()
+        # A first fit takes max_epochs for all epochs, those of a checkpoint included.
+        net._counts_loaded_epochs_ = epochs is None
+        if epochs is not None:
+            net.set_params(max_epochs=epochs)
+        samples = in_dtype_of(network_of(net), samples)
+        if self.module is not None:
+            samples = self._suited(net, samples)
+        before = generator_states()
+        net._is_estimators_ = True
+        try:
+            return net.partial_fit(samples.dataset_of(net), samples.y)
+        finally:
+            net._is_estimators_ = net._counts_loaded_epochs_ = False
+            if net._is_resumed_:
+                # Not only torch's were put to where they were when the checkpoint was saved.
+                set_generator_states(before)
+
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
+        raise NotImplementedError
+
+    def _some(self, samples: Samples) -> NDArray[Any]:
+        """Some of the samples, as many as a step takes: what sees its first data may set itself up by them."""
+        n, size = len(samples.X), self._source().batch_size
+        # To skorch, -1 is all of them.
+        size = min(n, size) if size > 0 else n
+        return samples.X[:: n // size][:size]
+
+    def _source(self) -> Any:
+        """What has the settings of the training: the estimator, or the net that it was given."""
+        return self.module if isinstance(self.module, NeuralNet) else self
+
+    def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
+        robust = {
+            "aggregator": self._checked_aggregator(
+                seed, of_samples=self.group_size == 1 and samples.clients is None and self.local_steps == 1
+            ),
+            "group_size": self.group_size,
+            "local_steps": self.local_steps,
+            "gradients": self.gradients,
+            "gradient_corruption": self.gradient_corruption,
+            "random_state": seed,
+            "warm_start": self.warm_start,
+        }
+        split = self._source().train_split
+        robust["train_split"] = EncodedSplit(split, encode) if split else None
+        if isinstance(self.module, NeuralNet):
+            return wrapped(self.module, **robust)
+        module, routed = self.module, self._routed()
+        if module is None:
+            module = MLP
+            dtype = torch.float64 if samples.X.dtype == np.float64 else torch.float32
+            perceptron = {
+                "n_features": samples.X.shape[1],
+                "n_outputs": n_outputs,
+                "hidden_layer_sizes": tuple(self.hidden_layer_sizes),
+                "dtype": dtype,
+            }
+            routed = {**{f"module__{name}": value for name, value in perceptron.items()}, **routed}
+        elif isinstance(module, torch.nn.Module):
+            module = deep_copies({"module": module})["module"]
+        settings = {
+            # One that is given may learn, and would go on from where the last training left it.
+            "criterion": self._default_criterion if self.criterion is None else copy.deepcopy(self.criterion),
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "callbacks": self.callbacks,
+            "device": self.device,
+            "compile": self.compile,
+            "verbose": self.verbose,
+            "iterator_train__shuffle": self.shuffle,
+            "iterator_train__even": True,
+            "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
+            "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
+            "iterator_valid__apart": True,
+            **self._own_settings(),
+        }
+        if self._can_fuse(routed):
+            settings["optimizer__fused"] = True
+        return self._kind_of_net()(module, **{**settings, **robust, **routed})
+
+    def _own_settings(self) -> dict[str, Any]:
+        """Settings of the net that not all estimators have."""
+        return {}
+
+    def _kind_of_net(self) -> Any:
+        return self._net_class
+
+    def _can_fuse(self, routed: dict[str, Any]) -> bool:
+        """Whether Adam can take its step in one pass over the parameters rather than a dozen."""
+        told = {f"optimizer__{name}" for name in ("fused", "foreach", "capturable", "differentiable")} & set(routed)
+        known = torch.device(self.device).type in ("cpu", "cuda")
+        return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
+
+    def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
+        merge = 0 < len(X) <= self.batch_size and self._may_merge()
+        return prepare(X, y, weight, check_clients(groups, X), merge=merge)
+
+    def _may_merge(self) -> bool:
+        """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""
+        routed = self._routed()
+        sampled = any(name.startswith("iterator_train__") for name in routed)
+        criterion = self._default_criterion if self.criterion is None else self.criterion
+        kind = criterion if isinstance(criterion, type) else type(criterion)
+        reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
+        averages = kind in PLAIN_LOSSES and reduction == "mean"
+        watched = self.train_split is not None or bool(self.callbacks)
+        return self.module is None and not watched and not sampled and averages
+
+    def _keep(self, net: NeuralNet, samples: Samples) -> Self:
+        self.net_ = net
+        if not all(map(is_whole, net.history)):
+            # Nobody can ask a history with part of an epoch for the losses of all.
+            net.history[:] = filter(is_whole, net.history)
+        self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
+        if net._is_interrupted_:
+            self._tell_of_interrupt()
+        return self
+
+    # What is the net's: a copy of the estimator, or one that is saved and loaded, has one of each.
+
+    @property
+    def module_(self) -> Any:
+        """The trained network."""
+        return network_of(self.net_)
+
+    @property
+    def history_(self) -> Any:
+        """The history of the trained net."""
+        return self.net_.history
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Training loss of each epoch."""
+        return [_training_loss(epoch) for epoch in self.net_.history]
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs trained."""
+        return len(self.net_.history)
+
+    def _forward(self, X: Any, method: str) -> NDArray[Any]:
+        check_is_fitted(self)
+        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
+        result: NDArray[Any] = getattr(self.net_, method)(X)
+        return result
+
+
+def _training_loss(epoch: Any) -> float:
+    """Mean loss of an epoch of a skorch net's history, which has it only where a callback records it."""
+    if "train_loss" in epoch:
+        return float(epoch["train_loss"])
+    batches = [batch for batch in epoch["batches"] if "train_loss" in batch]
+    sizes = [batch["train_batch_size"] for batch in batches]
+    return float(np.average([batch["train_loss"] for batch in batches], weights=sizes))
+
+
+def _is_routed(name: str) -> bool:
+    return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
+
+
+def _as_numpy(X: Any) -> Any:
+    if not isinstance(X, torch.Tensor):
+        refuse_masks_and_dates(X, "X")
+        return X
+    # NumPy has no bfloat16.
+    return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
+
+
+@contextmanager
+def restored_on_error(estimator: BaseEstimator) -> Iterator[None]:
+    """Give an estimator back the attributes it had, if what is done to it fails."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except TrainingInterrupted:
+        # It has what it learnt until then.
+        raise
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+@contextmanager
+def _callbacks_restored_on_error(net: NeuralNet) -> Iterator[None]:
+    """Give a net's callbacks back what they had, if a training fails: its copy shares them."""
+    before = [(callback, dict(vars(callback))) for _, callback in net.callbacks_]
+    try:
+        yield
+    except BaseException:
+        for callback, attributes in before:
+            vars(callback).clear()
+            vars(callback).update(attributes)
+        raise

@@ -1,0 +1,292 @@
+"""Rows of all groups of a batch from one forward and backward pass, where nothing mixes the samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from skbgmd._utils.slices import Slices
+from skbgmd._utils.typing import FloatArray
+from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost.rules import rule_of
+from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import Units
+
+#: Losses whose mean over a batch is the mean of what they are for each sample.
+PLAIN_LOSSES = (
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.CrossEntropyLoss,
+    nn.HuberLoss,
+    nn.L1Loss,
+    nn.MSELoss,
+    nn.MultiLabelSoftMarginLoss,
+    nn.MultiMarginLoss,
+    nn.NLLLoss,
+    nn.PoissonNLLLoss,
+    nn.SmoothL1Loss,
+    nn.SoftMarginLoss,
+)
+#: skorch's own ways to a loss; one of the user's may hold anything.
+KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
+#: Samples in a group up to which one pass is taken to be cheaper (benchmarks/results/group_passes.csv); where a CPU has
+#: convolutions to do, which it does best for few samples at a time; and where torch.func has to differentiate some
+#: layer for each sample.
+GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
+#: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
+SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
+#: Difference of a sum of gradients from the exact one that rounding may make, by precision: in shares of a parameter's
+#: gradient; of what the rows have in that parameter, added up; and of the whole rows, for what is left of a parameter
+#: whose gradient is zero but for rounding.
+ROUNDING = {
+    torch.float16: (2e-2, 1e-3, 1e-3),
+    torch.float32: (1e-3, 1e-4, 1e-5),
+    torch.float64: (1e-6, 1e-8, 1e-10),
+}
+#: A gradient of so many times what may be rounding is worth comparing: if it were wrong, it would be found out.
+WORTH = 4.0
+#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the number of the
+#: step grows by this factor from one comparison to the next. It grows by the other where all has been seen, until so
+#: many steps lie in between. A comparison costs less than a step.
+FIRST_STEPS, GROWTH, SEEN_GROWTH, INTERVAL = 8, 1.5, 4, 256
+#: Passes over written-out rows that an aggregation takes, in multiplications for each number.
+PASSES = 16
+
+
+def why_not(net: NeuralNet) -> str | None:
+    """What keeps a net from one pass for all samples; None if nothing that is known beforehand does."""
+    if type(net).get_loss not in KNOWN_WAYS:
+        return "the net has a get_loss of its own"
+    criterion = net.criterion_
+    if type(criterion) not in PLAIN_LOSSES or criterion.reduction not in ("mean", "sum"):
+        return f"the loss {type(criterion).__name__} may not be a mean over samples"
+    of_classes = isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
+    if getattr(criterion, "weight", None) is not None and not of_classes:
+        return "the loss has weights, which may not be one for each sample"
+    if not isinstance(net.module_, nn.Module) or hasattr(net.module_, "_orig_mod"):
+        return "the module is compiled"
+    return None
+
+
+def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
+    """Refuse losses (n, ...) that aren't one for each prediction or target: a sample's own then aren't known.
+
+    Raises
+    ------
+    GhostError
+        Predictions and targets were broadcast against one another.
+    """
+    shapes = [value.shape for value in (predicted, y) if isinstance(value, torch.Tensor)]
+    if losses.ndim > 1 and losses.shape not in shapes:
+        found = " and ".join(str(tuple(shape)) for shape in shapes)
+        raise refusal(f"the losses have shape {tuple(losses.shape)}, of predictions and targets of shapes {found}")
+
+
+def is_cheaper(tape: Tape, slices: Slices) -> bool:
+    """Whether one pass is likely to cost less than a pass for each group."""
+    ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
+    if not ruled:
+        return slices.longest <= GROUP_WITHOUT_RULE
+    if slices.longest <= GROUP_CONVOLVED:
+        return True
+    convolves = any(isinstance(layer, _ConvNd) for _, layer in tape.layers)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
+    return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
+
+
+class Exact(NamedTuple):
+    """A weighted sum of gradients.
+
+    Attributes
+    ----------
+    vector : tensor of shape (d,)
+        The sum.
+    used : ndarray of shape (n_parameters,), bool
+        Parameters that the losses depend on.
+    """
+
+    vector: torch.Tensor
+    used: NDArray[np.bool_]
+
+
+def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.Tensor]) -> Exact:
+    """A weighted sum of the groups' gradients by a backward pass through the parameters; the graph is kept.
+
+    Parameters
+    ----------
+    losses : tensor of shape (n,)
+        As in :func:`group_rows`.
+    slices : Slices
+        The groups, whose weights are those of :class:`OnePassCheck`.
+    parameters : sequence of tensors
+        What the losses are differentiated by.
+    """
+    of_sample = np.repeat(_weights_to_check(len(slices)), slices.lengths)
+    total = losses @ torch.as_tensor(of_sample).to(losses)
+    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    parts = [
+        torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
+        for parameter, gradient in zip(parameters, gradients, strict=True)
+    ]
+    vector = torch.cat([part.detach().reshape(-1).to(losses.dtype) for part in parts])
+    return Exact(vector, np.array([gradient is not None for gradient in gradients]))
+
+
+class OnePassCheck:
+    """Compares weighted sums of the rows of one pass with exact ones, now and then.
+
+    They differ where something mixes samples, changes their order or shares parameters in a way that hooks on layers
+    don't see. As long as a parameter has no gradient to speak of nothing can be seen of it: what is before a layer that
+    begins at zero, a gate that is closed or an adapter. So there are comparisons in the first steps until each
+    parameter that the loss depends on has had a gradient worth comparing; fewer and fewer after that, for what mixes
+    samples may have a share in a gradient that only grows; and at intervals for what changes later.
+
+    Parameters
+    ----------
+    n_parameters : int
+        Number of parameters whose gradients the rows hold.
+    """
+
+    def __init__(self, n_parameters: int) -> None:
+        self.seen: NDArray[np.bool_] = np.zeros(n_parameters, dtype=bool)
+        self.n_steps = 0
+        self._last = self._next = 0
+
+    def is_due(self) -> bool:
+        """Whether this step's rows are to be compared; to be asked once a step."""
+        self.n_steps += 1
+        return self.n_steps > self._next
+
+    def compare(self, rows: GhostRows, exact: Exact, parameters: Sequence[torch.Tensor], *, half: bool = False) -> None:
+        """See whether the rows are the groups' gradients: whether a weighted sum of them is the exact one.
+
+        Every row has a weight of its own, so that no mistake of any size cancels.
+
+        Parameters
+        ----------
+        rows : GhostRows
+            The rows.
+        exact : Exact
+            What :func:`exact_sum` gives for them.
+        parameters : sequence of tensors
+            Whose gradients they hold, in their order.
+        half : bool, default=False
+            Gradients were computed in half precision.
+
+        Raises
+        ------
+        GhostError
+            They aren't.
+        """
+        sizes = [parameter.numel() for parameter in parameters]
+        weights = _weights_to_check(rows.n_rows)
+        of_rows = _norms_in_parts(rows, np.abs(weights), sizes)
+        whole = float(np.abs(weights) @ rows.norms())
+        if not (math.isfinite(whole) and np.isfinite(of_rows).all()):
+            return  # It is for the aggregator to say that.
+        vector = exact.vector
+        found = rows.combine(weights).to(vector.dtype)
+        norms, differences = _norms(vector, sizes), _norms(found - vector, sizes)
+        lossy = half or torch.get_float32_matmul_precision() != "highest"
+        of_norm, of_part, of_whole = ROUNDING[torch.float16 if lossy else vector.dtype]
+        rounding = of_part * of_rows + of_whole * whole
+        wrong = differences > of_norm * norms + rounding
+        if wrong.any():
+            raise refusal(
+                "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
+                "are used other than by the layers that hold them, or a registered rule is wrong"
+            )
+        self.seen |= (norms > 0.0) & (norms >= WORTH * rounding)
+        waits = bool((exact.used & ~self.seen).any())
+        growth = GROWTH if waits else SEEN_GROWTH
+        first = self.n_steps < FIRST_STEPS if waits else self.n_steps == 1
+        after = 1 if first else int((growth - 1.0) * self.n_steps)
+        self._last, self._next = self.n_steps, self.n_steps + min(after, INTERVAL) - 1
+
+    @property
+    def n_unseen(self) -> int:
+        """Steps before the present one whose rows were not compared, since the last that were."""
+        return self.n_steps - 1 - self._last
+
+
+def _norms(vector: torch.Tensor, sizes: list[int]) -> FloatArray:
+    """Norms of the parts of a vector."""
+    norms: FloatArray = torch.stack([part.norm() for part in torch.split(vector, sizes)]).double().cpu().numpy()
+    return norms
+
+
+def _norms_in_parts(rows: GhostRows, weights: FloatArray, sizes: list[int]) -> FloatArray:
+    """Weighted sums of the norms that the rows have in each of some parts of the columns."""
+    stops = np.cumsum(sizes)
+    squares = np.zeros((len(sizes), rows.n_rows))
+    for start, factor in rows.factors:
+        squares[np.searchsorted(stops, start, side="right")] += factor.squared_norms().double().cpu().numpy()
+    return np.sqrt(np.maximum(squares, 0.0)) @ weights
+
+
+def _weights_to_check(n: int) -> NDArray[np.float64]:
+    """Numbers between a half and one in size, of either sign, no two alike and in no order.
+
+    Of either sign, for what samples have in common must not hide what they haven't. Sizes and signs are of multiples of
+    irrational numbers, modulo one.
+    """
+    places = np.arange(1, n + 1)
+    sizes = 0.5 + 0.5 * np.modf(places * 0.6180339887498949)[0]
+    weights: NDArray[np.float64] = np.where(np.modf(places * 0.4142135623730951)[0] < 0.5, sizes, -sizes)
+    return weights
+
+
+def refusal(reason: str) -> GhostError:
+    """The error that says why there can't be one pass."""
+    return GhostError(f"One pass for all groups can't be: {reason}.")
+
+
+def group_rows(
+    tape: Tape, losses: torch.Tensor, slices: Slices, weights: NDArray[np.float64], units: Units
+) -> GhostRows:
+    """Gradients of the groups' losses.
+
+    Parameters
+    ----------
+    tape : Tape
+        What the forward pass of the batch left.
+    losses : tensor of shape (n,)
+        Losses of the samples, divided so that they add up to their group's.
+    slices : Slices
+        The groups.
+    weights : ndarray of shape (g,)
+        Weights of the groups.
+    units : Units
+        Units of all parameters.
+    """
+    n, factors = len(losses), tape.factors(losses)
+    if slices.longest == 1:
+        return GhostRows(factors, n, units.total, weights, units=units, device=losses.device)
+    samples = GhostRows(factors, n, units.total, units=units, device=losses.device)
+    return samples.grouped(slices, weights)
+
+
+def is_better_written_out(rows: GhostRows) -> bool:
+    """Whether a matrix of the rows costs less than working through their factors."""
+    elements = rows.n_rows * rows.n_columns
+    if rows.n_rows <= SMALL_ROWS and elements <= SMALL_ELEMENTS:
+        return True
+    factored = sum(factor.multiplications for _, factor in rows.factors)
+    return elements * (rows.n_rows + PASSES) < factored
+
+
+def write_out(rows: GhostRows, matrix: torch.Tensor) -> DenseRows:
+    """Write rows to a matrix of their shape."""
+    if sum(factor.n_columns for _, factor in rows.factors) < rows.n_columns:
+        matrix.zero_()
+    for start, factor in rows.factors:
+        matrix[:, start : start + factor.n_columns] = factor.explicit(slice(0, factor.n_units))
+    return DenseRows(matrix, rows.weights, units=rows.units)

@@ -1,0 +1,172 @@
+"""Training samples with their weights and clients, between an estimator's arrays and a net's batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from skorch import NeuralNet
+from skorch.dataset import Dataset
+
+from skbgmd._utils.arrays import refuse_masks_and_dates
+
+
+class SampleDataset(Dataset):
+    """A skorch dataset whose samples have weights and clients; :class:`skbgmd.training.ArrayLoader` hands them on."""
+
+    def __init__(self, X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -> None:
+        super().__init__(X, y)
+        self.sample_weight, self.clients = sample_weight, clients
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples to train on.
+
+    Attributes
+    ----------
+    X : ndarray of shape (m, ...)
+    y : ndarray of shape (m,) or (m, n_outputs)
+    weight : ndarray of shape (m,), or None
+        Positive float64 weights; None: all one.
+    clients : ndarray of shape (m,), or None
+    source : ndarray of shape (n,), int64
+        For each sample that was given, its place among these; -1: it has no weight.
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    weight: NDArray[np.float64] | None
+    clients: NDArray[Any] | None
+    source: NDArray[np.int64]
+
+    def dataset_of(self, net: NeuralNet) -> Dataset:
+        """A dataset of the kind that a net makes, whose batches come with the weights and clients."""
+        dataset = net.get_dataset(self.X, self.y)
+        dataset.sample_weight, dataset.clients = self.weight, self.clients
+        return dataset
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One number a sample here, as one number a sample that was given; NaN where that has no weight."""
+        return np.where(self.source >= 0, values[self.source], np.nan)
+
+
+def prepare(
+    X: NDArray[Any],
+    y: NDArray[Any],
+    weight: NDArray[np.float64] | None,
+    clients: NDArray[Any] | None,
+    *,
+    merge: bool,
+) -> Samples:
+    """Leave out samples without weight, and merge equal ones, adding up their weights.
+
+    Merged, a sample of weight two is the same training as the sample twice. What equals what takes a sort of whole
+    samples, so it is meant for few of them; afterwards they are in an order that doesn't depend on the given one.
+    """
+    n = len(X)
+    # Batches are lines of it.
+    X = np.ascontiguousarray(X)
+    kept = np.arange(n)
+    source = kept.astype(np.int64)
+    if weight is not None and not weight.all():
+        kept = np.flatnonzero(weight)
+        source = np.full(n, -1, dtype=np.int64)
+        source[kept] = np.arange(len(kept))
+        X, y, weight = X[kept], y[kept], weight[kept]
+        clients = None if clients is None else clients[kept]
+    if merge:
+        keys = [X.reshape(len(X), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
+        if clients is not None:
+            keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
+        _, first, inverse = np.unique(np.hstack(keys), axis=0, return_index=True, return_inverse=True)
+        inverse = inverse.ravel()
+        total = np.bincount(inverse, weights=weight, minlength=len(first)).astype(np.float64)
+        source[kept] = inverse
+        X, y = X[first], y[first]
+        clients = None if clients is None else clients[first]
+        weight = None if np.all(total == total[0]) else total
+    return Samples(X, y, weight, clients, source)
+
+
+def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64] | None:
+    """Sample weights as float64, or None.
+
+    Raises
+    ------
+    TypeError
+        Dates or durations.
+    ValueError
+        Of a wrong shape, negative, not finite, masked, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    refuse_masks_and_dates(sample_weight, "sample_weight")
+    given = np.full(len(X), float(sample_weight)) if isinstance(sample_weight, Real) else sample_weight
+    weight: NDArray[np.float64] = check_array(
+        given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
+    )
+    if weight.shape != (len(X),):
+        raise ValueError(f"sample_weight must have shape ({len(X)},); found shape {weight.shape}.")
+    if (weight < 0.0).any():
+        raise ValueError(f"sample_weight must not be negative; found {weight.min():g}.")
+    if not weight.any():
+        raise ValueError("sample_weight must have a positive entry; found only zeros.")
+    return weight
+
+
+def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
+    """Client ids, one a sample, or None."""
+    if groups is None:
+        return None
+    clients: NDArray[Any] = column_or_1d(groups)
+    check_consistent_length(X, clients)
+    try:
+        np.unique(clients)
+    except TypeError as error:
+        raise TypeError(f"groups must be ids that can be sorted, such as integers or strings: {error}.") from None
+    return clients
+
+
+def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
+    """X in the dtype of a network's parameters; integers stay for one that embeds them."""
+    dtype = _dtype_of(network)
+    embeds = any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
+    if X.dtype == dtype or (X.dtype.kind in "iub" and embeds):
+        return X
+    with np.errstate(over="ignore"):
+        cast = X.astype(dtype)
+    if not np.isfinite(cast).all():
+        raise ValueError(f"X must be finite in the network's dtype, {dtype}; found {X[~np.isfinite(cast)][0]}.")
+    return cast
+
+
+def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:
+    found = {parameter.dtype for parameter in network.parameters() if parameter.dtype.is_floating_point}
+    if found == {torch.bfloat16}:
+        raise ValueError(
+            "module must have parameters of a dtype that NumPy has; found bfloat16. Train in float32, under autocast."
+        )
+    if found == {torch.float16}:
+        return np.dtype(np.float16)
+    return np.dtype(np.float64 if torch.float64 in found else np.float32)
+
+
+def network_of(net: NeuralNet) -> torch.nn.Module:
+    """The module of a net that is initialized, whatever its name; all as one where none of several is ``module_``."""
+    if hasattr(net, "module_"):
+        network: torch.nn.Module = net.module_
+        return network
+    modules: list[torch.nn.Module] = [getattr(net, f"{name}_") for name in net._modules]
+    return modules[0] if len(modules) == 1 else torch.nn.ModuleList(modules)
+
+
+def in_dtype_of(network: torch.nn.Module, samples: Samples) -> Samples:
+    """Samples whose numbers, and targets that are numbers, are in the dtype of a network's parameters."""
+    y = samples.y if samples.y.dtype.kind != "f" else samples.y.astype(_dtype_of(network), copy=False)
+    return replace(samples, X=cast(samples.X, network), y=y)

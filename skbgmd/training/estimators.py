@@ -1,0 +1,598 @@
+"""scikit-learn estimators that train neural networks robustly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+
+from skbgmd.aggregators import Aggregator
+from skbgmd.location.median import lower_weighted_median
+from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
+from skbgmd.training._estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
+from skbgmd.training._losses import check_probabilities
+from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._wrapping import robust_class
+from skbgmd.training.nets import RobustNeuralNetClassifier, RobustNeuralNetRegressor
+
+#: Samples that a regressor has seen before the scale of its targets stays, and that it keeps until then, at most.
+SETTLED, KEPT = 32, 1024
+
+
+class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
+    __doc__ = f"""A classifier trained by block coordinate geometric median descent.
+
+    Each step splits its batch into groups, takes their gradients as the rows of a matrix, and follows a robust mean of
+    them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
+{
+        PARAMETERS.format(
+            huber="2.0",
+            criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
+            class_weight='''class_weight : dict, "balanced" or None, default=None
+        Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
+    predict_nonlinearity : callable, "auto" or None, default="auto"
+        As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
+        skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
+    ''',
+            classes='''classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+    ''',
+        )
+    }
+    See Also
+    --------
+    BlockGMDRegressor : The same for regression.
+    RobustNeuralNetClassifier : The skorch net underneath.
+
+    References
+    ----------
+    .. [1] Robust Training in High Dimensions via Block Coordinate Geometric Median Descent (2021).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from skbgmd import BlockGMDClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=30, random_state=0)).fit(X, y)
+    >>> bool(model.score(X, y) > 0.9)
+    True
+    """
+
+    classes_: NDArray[Any]
+    _net_class = RobustNeuralNetClassifier
+    _default_criterion = torch.nn.CrossEntropyLoss
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        criterion: Any = None,
+        optimizer: Any = torch.optim.Adam,
+        lr: float = 0.005,
+        max_epochs: int = 100,
+        batch_size: int = 256,
+        group_size: int | None = 1,
+        beta: float = 1.0,
+        selection: str = "top",
+        block: str = "unit",
+        memory: str | None = None,
+        huber: float | None = HUBER_OF_CLASSES,
+        rejection: float | None = REJECTION,
+        mixing: str | None = None,
+        aggregator: str | Aggregator = DEFAULT,
+        local_steps: int = 1,
+        gradients: str = "auto",
+        gradient_corruption: Any = None,
+        class_weight: Any = None,
+        predict_nonlinearity: Any = "auto",
+        train_split: Any = None,
+        callbacks: Any = None,
+        warm_start: bool = False,
+        shuffle: bool = True,
+        device: str = "cpu",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        **module__kwargs: Any,
+    ) -> None:
+        super().__init__(
+            module,
+            hidden_layer_sizes=hidden_layer_sizes,
+            criterion=criterion,
+            optimizer=optimizer,
+            lr=lr,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            group_size=group_size,
+            beta=beta,
+            selection=selection,
+            block=block,
+            memory=memory,
+            huber=huber,
+            rejection=rejection,
+            mixing=mixing,
+            aggregator=aggregator,
+            local_steps=local_steps,
+            gradients=gradients,
+            gradient_corruption=gradient_corruption,
+            train_split=train_split,
+            callbacks=callbacks,
+            warm_start=warm_start,
+            shuffle=shuffle,
+            device=device,
+            compile=compile,
+            random_state=random_state,
+            verbose=verbose,
+            **module__kwargs,
+        )
+        self.class_weight = class_weight
+        self.predict_nonlinearity = predict_nonlinearity
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+            Training data.
+        y : array-like of shape (n_samples,)
+            Labels of any type.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights: of the groups in the geometric median, and of the samples within a group.
+        groups : array-like of shape (n_samples,), default=None
+            Ids of clients. If given, each row of the gradient matrix comes from one client.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        with restored_on_error(self):
+            going_on = self.warm_start and hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not going_on)
+            check_classification_targets(y)
+            classes = np.unique(y)
+            if going_on and not np.array_equal(classes, self.classes_):
+                raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
+            return self._fit(X, y, sample_weight, groups, classes, going_on=going_on, epochs=None)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one more epoch, on these samples.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As in :meth:`fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels there are; needed in the first call.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        if self.class_weight == "balanced":
+            raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
+        with restored_on_error(self):
+            going_on = hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not going_on)
+            check_classification_targets(y)
+            known = self._known_classes(classes, going_on)
+            return self._fit(X, y, sample_weight, groups, known, going_on=going_on, epochs=1)
+
+    def _known_classes(self, classes: Any, going_on: bool) -> NDArray[Any]:
+        """The classes that ``partial_fit`` is to tell apart."""
+        if classes is None:
+            if not going_on:
+                raise ValueError("classes must be given in the first call of partial_fit; found None.")
+            return self.classes_
+        given = np.unique(np.asarray(classes))
+        if going_on and not np.array_equal(given, self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
+            )
+        return given
+
+    def _weights(self, sample_weight: Any, X: Any, y: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Weights of the samples, those of their classes included."""
+        weight = check_weights(sample_weight, X)
+        if self.class_weight is None:
+            return weight
+        # Not of this batch's classes only, which may be fewer.
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            given = _balanced(np.searchsorted(classes, y), weight, len(classes))
+        else:
+            given = compute_class_weight(self.class_weight, classes=classes, y=y)
+        of_class: NDArray[np.float64] = given[np.searchsorted(classes, y)]
+        if not (np.isfinite(of_class).all() and (of_class >= 0.0).all()):
+            raise ValueError(f"class_weight must be finite and not negative; found {self.class_weight}.")
+        product = of_class if weight is None else weight * of_class
+        if not product.any():
+            raise ValueError(
+                f"class_weight must leave a sample with a positive weight; found {self.class_weight} and the labels "
+                f"{np.unique(y)}."
+            )
+        return product
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        classes: NDArray[Any],
+        *,
+        going_on: bool,
+        epochs: int | None,
+    ) -> Self:
+        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if going_on else self._is_binary()
+        if binary and len(classes) != 2:
+            raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
+        encode = partial(_codes, classes=classes, binary=binary)
+        codes = encode(y)
+        samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
+        self.classes_ = classes
+        net = self._train(self.net_ if going_on else None, samples, 1 if binary else len(classes), epochs, encode)
+        return self._keep(net, samples)
+
+    def _is_binary(self) -> bool:
+        """Whether the network gives one number a sample, for the second of two classes."""
+        if isinstance(self.module, NeuralNet):
+            return isinstance(self.module, NeuralNetBinaryClassifier)
+        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
+        return issubclass(kind, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+
+    def _check_parts(self) -> None:
+        super()._check_parts()
+        given = self.predict_nonlinearity
+        if not (given is None or callable(given) or (isinstance(given, str) and given == "auto")):
+            raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"predict_nonlinearity": self.predict_nonlinearity}
+
+    def _kind_of_net(self) -> Any:
+        return robust_class(NeuralNetBinaryClassifier) if self._is_binary() else self._net_class
+
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        predicted, n = net.predict_proba(self._some(samples)), len(self.classes_)
+        if isinstance(net, NeuralNetBinaryClassifier) and predicted.ndim == 1:
+            raise ValueError(
+                f"predict_nonlinearity must make two probabilities of a number, shape (n_samples, 2), for the "
+                f"criterion {type(net._criterion()).__name__}; found shape (n_samples) with "
+                f"{net.predict_nonlinearity!r}."
+            )
+        if predicted.shape[1:] != (n,):
+            raise ValueError(
+                f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
+                f"{_shape(predicted.shape[1:])}."
+            )
+        takes_logarithms = type(net).get_loss is NeuralNetClassifier.get_loss
+        if takes_logarithms and isinstance(net._criterion(), torch.nn.NLLLoss):
+            check_probabilities(predicted)
+        return samples
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            What the network gives isn't known to be probabilities: the criterion is of your own.
+        """
+        probabilities = self._forward(X, "predict_proba")
+        totals = probabilities.sum(axis=1, dtype=np.float64)
+        rounding = 2e-2 if probabilities.dtype == np.float16 else 1e-3
+        # One that isn't a number is for others to be told of.
+        wrong = (probabilities < 0.0).any(axis=1) | (np.abs(totals - 1.0) > rounding)
+        if wrong.any():
+            raise ValueError(
+                f"predict_nonlinearity must make probabilities of what the module gives for the criterion "
+                f"{type(self.net_._criterion()).__name__}; found {probabilities[wrong][0]} with "
+                f"{self.net_.predict_nonlinearity!r}. Give a function, such as a softmax, to the estimator, or to the "
+                f"skorch net that is its module; or end the module with Softmax, if the criterion is of "
+                f"probabilities."
+            )
+        return probabilities
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Logarithms of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):
+            logarithms: NDArray[Any] = np.log(self.predict_proba(X))
+        return logarithms
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable labels, (n_samples,)."""
+        # Those with the largest number, probabilities or not.
+        numbers = self._forward(X, "predict_proba")
+        labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
+        return labels
+
+
+class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
+    __doc__ = f"""A regressor trained by block coordinate geometric median descent.
+
+    As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
+    median absolute deviation, and predictions are scaled back.
+{
+        PARAMETERS.format(
+            huber="None",
+            criterion="None: ``SmoothL1Loss`` of the scaled targets.",
+            class_weight="",
+            classes="",
+        )
+    }
+    See Also
+    --------
+    BlockGMDClassifier : The same for classification.
+    RobustNeuralNetRegressor : The skorch net underneath.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from skbgmd import BlockGMDRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = BlockGMDRegressor(max_epochs=30, random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.4)
+    True
+    """
+
+    _center: NDArray[np.float64]
+    _scale: NDArray[np.float64]
+    # None: center and scale stay as they are.
+    _provisional: _Provisional | None = None
+    _one_column: bool
+    _net_class = RobustNeuralNetRegressor
+    _default_criterion = torch.nn.SmoothL1Loss
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+            Training data.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights: of the groups in the geometric median, and of the samples within a group.
+        groups : array-like of shape (n_samples,), default=None
+            Ids of clients. If given, each row of the gradient matrix comes from one client.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        with restored_on_error(self):
+            going_on = self.warm_start and hasattr(self, "net_")
+            return self._fit(X, y, sample_weight, groups, going_on=going_on, epochs=None)
+
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Train for one more epoch, on these samples.
+
+        Targets are scaled as those of the first calls, of 32 samples and more, that differ. Until there are so many the
+        samples are kept, of earlier calls the last 1,024 at most. Whenever their number has doubled the network is
+        trained anew on all of them, with a scale of all: as it would have been, had that been known from the first.
+
+        Parameters
+        ----------
+        X, y, sample_weight, groups
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        with restored_on_error(self):
+            return self._fit(X, y, sample_weight, groups, going_on=hasattr(self, "net_"), epochs=1)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, going_on: bool, epochs: int | None) -> Self:
+        X, y = self._validated(X, y, reset=not going_on)
+        weight = check_weights(sample_weight, X)
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        if going_on and columns.shape[1] != len(self._center):
+            raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
+        part = _Part(X, columns, weight, groups, epochs)
+        before = self._provisional if going_on else _Provisional()
+        after = None if before is None else before.after(part, is_whole=epochs is None)
+        if after is not None and after.is_due:
+            net, trained = None, after.parts
+            center, scale = _location_and_scale(*after.targets())
+        else:
+            net, trained = self.net_, (part,)
+            center, scale = self._center, self._scale
+        encode = partial(_scaled, center=center, scale=scale)
+        for some in trained:
+            samples = self._samples(some.X, encode(some.y), some.weight, some.groups)
+            net = self._train(net, samples, columns.shape[1], some.epochs, encode)
+            if net._is_interrupted_:
+                break
+        self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
+        self._provisional = None if after is None or after.is_settled else after.stored()
+        return self._keep(net, samples)
+
+    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
+        found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]
+        if found == () and n == 1:
+            return replace(samples, y=samples.y[:, 0])
+        # A loss of the user's own may compare other numbers with the targets than one for each.
+        if isinstance(net._criterion(), PLAIN_LOSSES) and found != (n,):
+            raise ValueError(
+                f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
+            )
+        return samples
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predicted targets, of the shape and scale of y in :meth:`fit`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        scaled = self._forward(X, "predict")
+        targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
+        return targets[:, 0] if self._one_column else targets
+
+
+class _Part(NamedTuple):
+    """Data of one call of a regressor, checked, with targets (n, k) and epochs to train; None: all of a fit."""
+
+    X: NDArray[Any]
+    y: NDArray[np.float64]
+    weight: NDArray[np.float64] | None
+    groups: Any
+    epochs: int | None
+
+    def shares(self) -> NDArray[np.float64]:
+        """Weights of the samples, one where they have none."""
+        return np.ones(len(self.y)) if self.weight is None else self.weight
+
+    def copied(self, start: int) -> _Part:
+        """A copy, from a sample on."""
+        weight, groups = (None if values is None else np.array(values)[start:] for values in (self.weight, self.groups))
+        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, self.epochs)
+
+
+class _Provisional(NamedTuple):
+    """Data of a regressor so far, while they are too few to scale targets by.
+
+    Attributes
+    ----------
+    parts : tuple of _Part
+        The last of it.
+    seen, used : int
+        Samples so far, and those that the scale is of.
+    is_spread : ndarray of shape (k,), bool
+        Which targets differ.
+    is_due, is_settled : bool
+        Whether the scale is to be estimated now, and whether it is to stay.
+    """
+
+    parts: tuple[_Part, ...] = ()
+    seen: int = 0
+    used: int = 0
+    is_spread: NDArray[np.bool_] = np.zeros(1, dtype=bool)
+    is_due: bool = True
+    is_settled: bool = False
+
+    def after(self, part: _Part, *, is_whole: bool) -> _Provisional:
+        """What there is with one part more; ``is_whole`` where more isn't to be expected."""
+        kept, n = [part], 0
+        for earlier in reversed(self.parts):
+            n += len(earlier.y)
+            if n > KEPT:
+                break
+            kept.insert(0, earlier)
+        parts = tuple(kept)
+        seen = self.seen + int((part.shares() > 0.0).sum())
+        y, weight = _Provisional(parts).targets()
+        is_spread = self.is_spread | (np.ptp(y[weight > 0.0], axis=0) > 0.0)
+        # Of several targets one may be the same for good.
+        enough = 1 if is_whole else SETTLED if is_spread.all() else 8 * SETTLED
+        is_settled = bool(is_spread.any()) and seen >= enough
+        is_new = bool((is_spread & ~self.is_spread).any())
+        is_due = is_settled or is_new or seen >= 2 * self.used
+        return _Provisional(parts, seen, seen if is_due else self.used, is_spread, is_due, is_settled)
+
+    def stored(self) -> _Provisional:
+        """The same with copies, as arrays are the caller's to change; of a single part as much as is kept."""
+        return self._replace(parts=tuple(part.copied(-KEPT) for part in self.parts))
+
+    def targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Targets (n, k) of the parts, and their weights (n,)."""
+        return np.concatenate([part.y for part in self.parts]), np.concatenate([part.shares() for part in self.parts])
+
+
+def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
+    """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
+    unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")
+    codes = np.searchsorted(classes, y)
+    return codes.astype(np.float64) if binary else codes
+
+
+def _balanced(codes: NDArray[np.intp], weight: NDArray[np.float64] | None, n_classes: int) -> NDArray[np.float64]:
+    """Weights under which all classes (n_classes,) have the same, that of the samples on the whole; 0 for one without.
+
+    As scikit-learn's newer versions have it; older ones don't look at the weights.
+    """
+    totals = np.bincount(codes, weights=weight, minlength=n_classes).astype(np.float64)
+    found = totals > 0.0
+    result: NDArray[np.float64] = np.where(found, totals.sum() / (found.sum() * np.where(found, totals, 1.0)), 0.0)
+    return result
+
+
+def _scaled(y: NDArray[Any], center: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    scaled: NDArray[np.float64] = (np.asarray(y, dtype=np.float64).reshape(len(y), -1) - center) / scale
+    return scaled
+
+
+def _shape(of_sample: Sequence[int]) -> str:
+    return f"({', '.join(map(str, ('n_samples', *of_sample)))})"
+
+
+def _location_and_scale(
+    y: NDArray[np.float64], weight: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median and median absolute deviation of the columns, the latter in standard deviations of a normal variable.
+
+    Where more than half of a column is one value, its standard deviation is taken; where all is, one.
+    """
+    weight = np.ones(len(y)) if weight is None else weight
+    center = np.array([lower_weighted_median(column, weight) for column in y.T])
+    scale = 1.4826 * np.array([lower_weighted_median(column, weight) for column in np.abs(y - center).T])
+    spread = np.sqrt(np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight))
+    scale = np.where(scale > 0.0, scale, spread)
+    return center, np.where(scale > 0.0, scale, 1.0)

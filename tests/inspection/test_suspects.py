@@ -1,0 +1,160 @@
+"""Suspects: the samples that were trusted least, and their picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits, make_regression
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.inspection.suspects import SampleTrustDisplay, find_suspects, sample_losses
+
+
+@pytest.fixture(scope="module")
+def wrong_labels() -> Any:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:600] / 16.0, y[:600].copy()
+    wrong = np.arange(600) % 10 == 3
+    y[wrong] = (y[wrong] + 1) % 10
+    model = BlockGMDClassifier(huber=1.0, max_epochs=40, random_state=0).fit(X, y)
+    return model, X, y, wrong
+
+
+def test_wrong_labels_are_found(wrong_labels: Any) -> None:
+    model, _, _, wrong = wrong_labels
+    assert roc_auc_score(wrong, -model.sample_trust_) > 0.95
+    suspects = find_suspects(model, 60)
+    assert suspects.dtype == np.int64
+    assert np.all(np.diff(model.sample_trust_[suspects]) >= 0.0)
+    assert wrong[suspects].mean() > 0.7
+    np.testing.assert_array_equal(find_suspects(model, fraction=0.1), suspects)
+
+
+def test_wrong_targets_are_found() -> None:
+    X, y = make_regression(300, 5, noise=1.0, random_state=0)
+    y[::10] += 30.0 * y.std()
+    model = BlockGMDRegressor(max_epochs=40, random_state=0).fit(X, y)
+    assert len(set(find_suspects(model, 30)) & set(range(0, 300, 10))) > 24
+    assert sample_losses(model, X, y)[::10].min() > np.median(sample_losses(model, X, y))
+
+
+def test_what_is_not_known_is_no_suspect() -> None:
+    fitted = BlockGMDClassifier()
+    fitted.sample_trust_ = np.array([np.nan, 0.3, 0.1, np.nan])
+    assert find_suspects(fitted, 3).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "One of n_suspects and fraction must be given"),
+        ({"n_suspects": 2, "fraction": 0.1}, "One of n_suspects and fraction must be given"),
+        ({"n_suspects": 601}, "at most the number of samples, 600; found 601"),
+        ({"n_suspects": 0}, "n_suspects must be"),
+        ({"fraction": 1.5}, "fraction must be"),
+    ],
+)
+def test_arguments_are_checked(wrong_labels: Any, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_suspects(wrong_labels[0], **arguments)
+
+
+def test_unknown_trust_and_unfitted_estimators() -> None:
+    fitted = BlockGMDClassifier()
+    fitted.sample_trust_ = np.full(3, np.nan)
+    with pytest.raises(ValueError, match="found only NaN"):
+        find_suspects(fitted, 1)
+    with pytest.raises(NotFittedError):
+        find_suspects(BlockGMDClassifier(), 1)
+
+
+def test_display(wrong_labels: Any) -> None:
+    model, X, y, wrong = wrong_labels
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
+    left, right = display.axes_
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["clean", "corrupted"]
+    assert sum(patch.get_height() for patch in left.patches) == 600
+    assert sum(len(line.get_xdata()) for line in right.lines) == 600
+    assert display.figure_ is left.figure
+    with pytest.raises(ValueError, match="y must be of the 600 samples"):
+        SampleTrustDisplay.from_estimator(model, X, y[:5])
+    plt.close("all")
+
+
+def test_suspects_are_of_an_estimator():
+    with pytest.raises(TypeError, match="estimator must be a fitted BlockGMDClassifier"):
+        find_suspects(np.zeros((3, 2)))
+
+
+def test_a_share_is_one_sample_at_least_and_no_weight_is_no_suspect(wrong_labels: Any) -> None:
+    model, X, y, _ = wrong_labels
+    assert len(find_suspects(model, fraction=1e-12)) == 1
+    weight = np.ones(600)
+    weight[:50] = 0.0
+    weighted = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, y, sample_weight=weight)
+    assert find_suspects(weighted, 600).min() == 50
+
+
+def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
+    model, X, y, _ = wrong_labels
+    with pytest.raises(ValueError, match=r"labels among the classes.*found \[-1\]"):
+        sample_losses(model, X, np.where(np.arange(600) == 3, -1, y))
+    X, y = make_regression(50, 3, random_state=0)
+    regressor = BlockGMDRegressor(max_epochs=2, random_state=0).fit(X, y)
+    assert sample_losses(regressor, X, y[:, None]).tolist() == sample_losses(regressor, X, y).tolist()
+    with pytest.raises(ValueError, match=r"shape of what is predicted, \(50,\); found \(50, 2\)"):
+        sample_losses(regressor, X, np.stack([y, y], axis=1))
+    both = BlockGMDRegressor(max_epochs=1).fit(X[:5], np.stack([y[:5]] * 2, axis=1))
+    with pytest.raises(ValueError, match=r"found \(2, 5\)"):
+        sample_losses(both, X[:5], np.stack([y[:5]] * 2))
+    display = SampleTrustDisplay(regressor.sample_trust_, sample_losses(regressor, X, y))
+    with pytest.raises(ValueError, match="axes must be two"):
+        display.plot(axes=object())
+
+
+def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
+    _, X, y, _ = wrong_labels
+    pipe = make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=3, random_state=0)).fit(X, y)
+    search = GridSearchCV(pipe, {"blockgmdclassifier__lr": [0.01]}, cv=2).fit(X, y)
+    np.testing.assert_array_equal(find_suspects(pipe, 5), find_suspects(pipe[-1], 5))
+    np.testing.assert_array_equal(find_suspects(search, 5), find_suspects(search.best_estimator_[-1], 5))
+    display = SampleTrustDisplay.from_estimator(pipe, X, y)
+    np.testing.assert_allclose(display.loss, sample_losses(pipe[-1], pipe[:-1].transform(X), y))
+    with pytest.raises(NotFittedError):
+        find_suspects(make_pipeline(StandardScaler(), BlockGMDClassifier()), 1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"aggregator": "mean"},
+        {"group_size": None},
+        {"huber": 1e9, "rejection": None},
+        {"group_size": 9, "weighted": True},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:group_size must be smaller")
+def test_where_all_are_trusted_alike_there_are_no_suspects(settings: dict[str, Any]) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:60] / 16.0, y[:60].copy()
+    settings = dict(settings)
+    weight = np.linspace(1.0, 3.0, 60) if settings.pop("weighted", False) else None
+    n = 9 if weight is not None else 60
+    model = BlockGMDClassifier(max_epochs=2, random_state=0, **settings)
+    model.fit(X[:n], y[:n], sample_weight=None if weight is None else weight[:n])
+    for arguments in ({"n_suspects": 5}, {"fraction": 0.1}):
+        with pytest.raises(ValueError, match=rf"must differ for samples to be suspects; found 1 for all {n} "):
+            find_suspects(model, **arguments)
+    assert len(find_suspects(model, n)) == n  # all of them is no choice

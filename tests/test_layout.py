@@ -1,0 +1,64 @@
+"""The package's rooms: what there is, and which of them may import which."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import skbgmd
+
+ROOT = Path(skbgmd.__file__).parent
+#: What each room may import, besides itself: the arrows of the layout, from right to left.
+MAY_IMPORT = {
+    "_utils": set(),
+    "rows": {"_utils"},
+    "location": {"_utils", "rows"},
+    "ghost": {"_utils", "rows"},
+    "aggregators": {"_utils", "rows", "location"},
+    "corruption": {"_utils"},
+    "training": {"_utils", "rows", "location", "ghost", "aggregators"},
+    "inspection": {"_utils", "rows", "aggregators", "corruption", "training"},
+    "__main__": {"_utils", "inspection"},
+    "__init__": {"location", "training", "inspection"},
+}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "skbgmd" and name != "skbgmd"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_root_is_the_list_of_features():
+    entries = {path.name for path in ROOT.iterdir() if path.name not in ("__pycache__", "py.typed")}
+    assert entries == {f"{name}.py" if name.startswith("__") else name for name in MAY_IMPORT}
+    assert len(entries) <= 10
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = room_of(path)
+    others = {name.split(".")[1] for name in imported(path)} - {room}
+    assert others <= MAY_IMPORT[room]
+
+
+def test_modules_import_no_circle():
+    names = {".".join(("skbgmd", *path.relative_to(ROOT).with_suffix("").parts)): path for path in MODULES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    waiting = {name: imported(path) & set(names) - {name} for name, path in names.items()}
+    while ready := {name for name, needs in waiting.items() if not needs}:
+        waiting = {name: needs - ready for name, needs in waiting.items() if name not in ready}
+    assert not waiting

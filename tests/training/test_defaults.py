@@ -1,0 +1,116 @@
+"""The rule of estimators and nets where none is given: one and the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from skorch import NeuralNetBinaryClassifier
+
+from skbgmd import (
+    BlockGMDClassifier,
+    BlockGMDRegressor,
+    RobustNeuralNet,
+    RobustNeuralNetClassifier,
+    RobustNeuralNetRegressor,
+)
+from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.training._defaults import TOL, default_rule
+from skbgmd.training._samples import SampleDataset
+from skbgmd.training._wrapping import robust_class
+
+pytestmark = pytest.mark.usefixtures("forked")
+
+
+def test_the_rule() -> None:
+    expected = {"beta": 1.0, "block": "unit", "complement": "weighted", "rejection": 10.0, "tol": TOL}
+    for of_samples in (True, False):
+        found = default_rule(huber=3.0, of_samples=of_samples).get_params()
+        assert {name: found[name] for name in expected} == expected
+        assert found["huber"] == (3.0 if of_samples else None)
+    kept = default_rule(huber=None, of_samples=True, memory="mean", beta=0.1, selection="sample", random_state=3)
+    assert (kept.complement, kept.memory_rule, kept.beta, kept.random_state) == ("memory", "mean", 0.1, 3)
+
+
+def _layers(n_outputs: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, n_outputs))
+
+
+@pytest.mark.parametrize("group_size", [1, 8])
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_nets_and_estimators_take_the_same_steps(data: Any, group_size: int, kind: str) -> None:
+    X = data[0].astype(np.float32)
+    by_class = kind == "classes"
+    y = (X[:, 0] > X[:, 1]).astype(np.int64) if by_class else X[:, :1] - X[:, 1:2]
+    estimator, net_class = (
+        (BlockGMDClassifier, RobustNeuralNetClassifier) if by_class else (BlockGMDRegressor, RobustNeuralNetRegressor)
+    )
+    module = _layers(2 if by_class else 1)
+    settings = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 5, "batch_size": 40, "group_size": group_size}
+    model = estimator(module, shuffle=False, random_state=0, **settings).fit(X, y)
+    criterion = torch.nn.CrossEntropyLoss if by_class else torch.nn.SmoothL1Loss
+    net = net_class(
+        module, criterion=criterion, iterator_train__even=True, train_split=None, verbose=0, **settings
+    ).fit(X, y if by_class else ((y - model._center) / model._scale).astype(np.float32))
+    found, expected = ([p.detach() for p in which.module_.parameters()] for which in (net, model))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    ignored = {"random_state": None}
+    rules = [which.aggregator_.aggregator.get_params() | ignored for which in (net, model.net_)]
+    assert rules[0] == rules[1]
+
+
+@pytest.mark.parametrize(
+    ("make", "huber"),
+    [
+        (lambda **s: RobustNeuralNetClassifier(_layers(2), **s), 2.0),
+        (lambda **s: RobustNeuralNetRegressor(_layers(1), **s), None),
+        (lambda **s: RobustNeuralNet(_layers(2), criterion=torch.nn.CrossEntropyLoss, **s), 2.0),
+        (lambda **s: RobustNeuralNet(_layers(2), criterion=torch.nn.MSELoss, **s), None),
+        (lambda **s: robust_class(NeuralNetBinaryClassifier)(_layers(1), **s), 2.0),
+    ],
+)
+def test_single_samples_of_classes_are_huberised(make: Any, huber: float | None) -> None:
+    for settings, expected in (
+        ({"group_size": 1}, huber),
+        ({}, None),
+        ({"group_size": None}, None),
+        ({"group_size": 1, "local_steps": 2}, None),
+    ):
+        assert make(**settings).initialize().aggregator_.aggregator.huber == expected
+    assert make(aggregator=BlockGeometricMedian()).initialize().aggregator_.aggregator.beta == 0.1
+    changed = make(group_size=1).set_params(aggregator__rejection=3.0)
+    assert (changed.aggregator.rejection, changed.aggregator.beta) == (3.0, 1.0)
+
+
+def test_clients_are_no_single_samples(data: Any) -> None:
+    X, y = data[0].astype(np.float32), (data[1] == "yes").astype(np.int64)
+    settings = {"criterion": torch.nn.CrossEntropyLoss, "group_size": 1, "train_split": None, "verbose": 0}
+    net = RobustNeuralNetClassifier(_layers(2), max_epochs=1, **settings)
+    net.fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    assert net.aggregator_.aggregator.huber is None
+    state = net.aggregator_
+    net.partial_fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    assert net.aggregator_ is state
+    assert net.partial_fit(X, y).aggregator_.aggregator.huber == 2.0
+
+
+def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
+    X, y = load_digits(return_X_y=True)
+    X = (X / 16).astype(np.float32)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 50), torch.nn.ReLU(), torch.nn.Linear(50, 10))
+    net = RobustNeuralNetClassifier(
+        module,
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.005,
+        max_epochs=30,
+        group_size=1,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+    ).fit(X[:1200], y[:1200])
+    assert net.score(X[1200:], y[1200:]) > 0.9

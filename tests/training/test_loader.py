@@ -1,0 +1,180 @@
+"""Batches by index, against a DataLoader that collates sample by sample."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.dataset import Dataset
+from torch.utils.data import DataLoader, Subset
+
+from skbgmd._utils.slices import even_slices
+from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler
+from skbgmd.training._samples import SampleDataset
+
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
+
+
+@pytest.fixture
+def dataset(rng):
+    return Dataset(rng.normal(size=(23, 3)).astype(np.float32), rng.integers(0, 3, size=23))
+
+
+@pytest.mark.parametrize("settings", [{}, {"shuffle": True}, {"drop_last": True, "shuffle": True}])
+@pytest.mark.parametrize("part", ["whole", "subset", "subset of a subset"])
+def test_the_batches_of_a_data_loader(dataset, settings, part):
+    if part != "whole":
+        dataset = Subset(dataset, [5, 3, 1, 20, 7, 8, 9])
+    if part == "subset of a subset":
+        dataset = Subset(dataset, [6, 0, 2])
+    collected = []
+    for loader in (ArrayLoader, DataLoader):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            batches = list(loader(dataset, batch_size=4, **settings))
+            batches += list(loader(dataset, batch_size=4, **settings))
+        collected.append(batches)
+    ours, theirs = collected
+    assert all(isinstance(batch, Batch) for batch in ours)
+    assert len(ours) == len(theirs)
+    for (X, y), (X_expected, y_expected) in zip(ours, theirs, strict=True):
+        assert torch.equal(X, X_expected)
+        assert X.dtype == X_expected.dtype
+        assert torch.equal(y, y_expected)
+
+
+def test_positions_are_those_in_the_whole_dataset(dataset):
+    chosen = [5, 3, 1, 20, 7]
+    positions = np.concatenate([batch.positions for batch in ArrayLoader(Subset(dataset, chosen), batch_size=2)])
+    assert positions.tolist() == chosen
+
+
+def test_dicts_and_lists_of_arrays(rng):
+    X = {"a": rng.normal(size=(5, 2)), "b": [rng.normal(size=(5, 1)), torch.arange(5)]}
+    batch = next(iter(ArrayLoader(Dataset(X, np.arange(5)), batch_size=3)))
+    np.testing.assert_array_equal(batch[0]["a"], X["a"][:3])
+    assert torch.equal(batch[0]["b"][1], torch.arange(3))
+
+
+class Doubled(Dataset):
+    def transform(self, X, y):
+        return super().transform(2 * X, y)
+
+
+@pytest.mark.parametrize("kind", ["data frame", "own transform", "own collation"])
+def test_what_is_no_plain_array_is_left_to_the_data_loader(kind, rng):
+    X, y = rng.normal(size=(6, 2)), np.arange(6)
+    settings = {"collate_fn": lambda samples: "collated"} if kind == "own collation" else {}
+    dataset = Doubled(X, y) if kind == "own transform" else Dataset(pd.DataFrame(X) if kind == "data frame" else X, y)
+    if kind == "data frame":
+        settings = {"collate_fn": lambda samples: samples}
+    batch = next(iter(ArrayLoader(dataset, batch_size=3, **settings)))
+    assert not isinstance(batch, Batch)
+    if kind == "own transform":
+        np.testing.assert_allclose(batch[0], 2 * X[:3])
+    if kind == "own collation":
+        assert batch == "collated"
+
+
+@pytest.mark.parametrize(("n", "size", "expected"), [(10, 4, [5, 5]), (5, 8, [5]), (100, 32, [34, 33, 33])])
+def test_even_batches(n, size, expected):
+    loader = ArrayLoader(Dataset(np.zeros((n, 1)), np.zeros(n)), batch_size=size, even=True)
+    sizes = [len(batch.positions) for batch in loader]
+    assert sizes == expected
+    assert len(loader) == len(expected)
+
+
+def test_stratified_groups_have_equal_shares_of_the_classes(rng):
+    y = np.repeat([0, 1], [112, 16])
+    dataset = SampleDataset(np.zeros((128, 1)), y)
+    loader = ArrayLoader(dataset, batch_size=64, shuffle=True, stratify=8, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for X, classes in loader:
+        rare = int(classes.sum())
+        of_group = [int(classes[part].sum()) for part in even_slices(len(X), 8)]
+        assert max(of_group) - min(of_group) <= 1
+        assert sum(of_group) == rare
+    for batch in loader:
+        seen += batch.positions.tolist()
+    assert sorted(seen) == list(range(128))
+
+
+def test_each_client_has_its_slice_in_each_batch():
+    clients = np.repeat(["b", "a", "c"], [20, 3, 11])
+    dataset = SampleDataset(np.zeros((34, 1)), np.zeros(34), np.arange(34.0), clients)
+    loader = ArrayLoader(dataset, batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(0))
+    batches = list(loader)
+    assert len(batches) == 4  # what the largest client needs
+    for batch in batches:
+        assert [len(set(clients[batch.positions[part]])) for part in batch.slices] == [1, 1, 1]
+        assert [part.stop - part.start for part in batch.slices] == [3, 5, 5]
+        np.testing.assert_array_equal(batch.weight, batch.positions)
+    of_largest = np.concatenate([batch.positions[batch.slices[1]] for batch in batches])
+    assert sorted(of_largest) == list(range(20))
+
+
+def test_a_client_begins_anew_when_it_is_through():
+    sampler = ClientSampler(np.repeat([0, 1], [6, 4]), 3, shuffle=False)
+    assert list(sampler) == [[0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 6, 7]]
+
+
+def test_sequences_of_arrays_come_as_lists():
+    Pair = namedtuple("Pair", ["left", "right"])
+    data = Pair(np.arange(6.0)[:, None], np.arange(12.0).reshape(6, 2))
+    X, _ = next(iter(ArrayLoader(Dataset(data, np.arange(6)), batch_size=4)))
+    assert isinstance(X, list)
+    assert [tuple(part.shape) for part in X] == [(4, 1), (4, 2)]
+
+
+def test_batches_are_copied_with_all_they_know():
+    batch = Batch(torch.ones(2, 3), torch.zeros(2), np.array([4, 1]), torch.tensor([1.0, 2.0]), [slice(0, 2)])
+    for again in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert torch.equal(again[0], batch[0])
+        np.testing.assert_array_equal(again.positions, batch.positions)
+        assert torch.equal(again.weight, batch.weight)
+        assert again.slices == batch.slices
+
+
+def test_batches_of_workers(dataset):
+    batches = []
+    for workers in (0, 2):
+        torch.manual_seed(3)
+        batches.append(list(ArrayLoader(dataset, batch_size=4, shuffle=True, num_workers=workers)))
+    for ours, theirs in zip(*batches, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        np.testing.assert_array_equal(ours.positions, theirs.positions)
+
+
+def test_arrays_with_negative_strides(rng):
+    X = rng.normal(size=(6, 3))[::-1, ::-1]
+    batch = next(iter(ArrayLoader(Dataset(X, np.arange(6)[::-1]), batch_size=4)))
+    np.testing.assert_array_equal(batch[0], X[:4])
+    assert batch[1].tolist() == [5, 4, 3, 2]
+
+
+@pytest.mark.parametrize("kind", ["whole", "subset", "tensors", "transformed"])
+def test_classes_are_dealt_out_whatever_the_dataset(kind):
+    X, y = np.arange(24.0)[:, None], np.repeat([0, 1, 2], 8)
+    dataset = Dataset(X, y)
+    if kind == "subset":
+        dataset = Subset(Dataset(np.repeat(X, 2, axis=0), np.repeat(y, 2)), np.arange(0, 48, 2))
+    if kind == "tensors":
+        dataset = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    if kind == "transformed":
+        dataset = type("Other", (Dataset,), {"transform": lambda self, X, y: Dataset.transform(self, X, y)})(X, y)
+    for targets in ArrayLoader(dataset, batch_size=24, stratify=6):
+        assert [sorted(part.tolist()) for part in targets[1].view(4, 6)] == [[0, 0, 1, 1, 2, 2]] * 4
+
+
+@pytest.mark.parametrize("y", [np.linspace(0.0, 1.0, 8), np.zeros((8, 2), dtype=int), None, np.full(8, np.nan)])
+def test_other_targets_are_not_dealt_out(y):
+    seen = [batch.positions.tolist() for batch in ArrayLoader(Dataset(np.zeros((8, 1)), y), batch_size=8, stratify=2)]
+    assert seen == [list(range(8))]
+    halves = ArrayLoader(Dataset(np.zeros((8, 1)), np.repeat([0.0, 1.0], 4)[:, None]), batch_size=8, stratify=2)
+    assert [batch.positions.tolist() for batch in halves] == [[0, 4, 1, 5, 2, 6, 3, 7]]

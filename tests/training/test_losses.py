@@ -1,0 +1,109 @@
+"""Losses of samples and groups, against those that torch's criteria give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skbgmd.training._losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
+
+
+def test_losses_of_parts_are_summed_or_averaged() -> None:
+    losses = torch.arange(12.0).view(2, 3, 2)
+    assert of_samples(losses, 2, summed=True).tolist() == [15.0, 51.0]
+    assert of_samples(losses, 2, summed=False).tolist() == [2.5, 8.5]
+    assert of_samples(losses[:, 0, 0], 2, summed=True).tolist() == [0.0, 6.0]
+
+
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
+@pytest.mark.parametrize("settings", [{"weight": torch.tensor([1.0, 4.0, 0.5])}, {"ignore_index": 1}])
+def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind: Any, settings: Any) -> None:
+    criterion = kind(**settings)
+    predicted = torch.linspace(-1.0, 1.0, 21).view(7, 3).log_softmax(dim=1)
+    y = torch.tensor([0, 1, 2, 2, 1, 1, 0])
+    divisor = mean_weight(criterion, y)
+    assert divisor is not None
+    with reduction(criterion, "none"):
+        each = criterion(predicted, y)
+    assert float((each / divisor).mean()) == pytest.approx(float(criterion(predicted, y)), rel=1e-6)
+
+
+def test_where_nothing_has_a_weight_there_is_no_divisor() -> None:
+    y = torch.tensor([0, 1])
+    assert mean_weight(nn.CrossEntropyLoss(), y) is None
+    assert mean_weight(nn.CrossEntropyLoss(weight=torch.ones(2)), torch.eye(2)) is None
+    assert mean_weight(nn.MSELoss(), y) is None
+    assert mean_weight(nn.CrossEntropyLoss(), [0, 1]) is None
+    nothing = mean_weight(nn.CrossEntropyLoss(ignore_index=0), torch.zeros(3, dtype=torch.int64))
+    assert nothing is not None
+    assert float(nothing) == 1.0
+
+
+def test_weighted_means() -> None:
+    losses = torch.tensor([1.0, 4.0])
+    assert float(weighted_mean(losses, np.array([2.0, 2.0]))) == 2.5
+    assert float(weighted_mean(losses, np.array([3.0, 1.0]))) == 1.75
+
+
+def test_a_criterion_reduces_as_before_afterwards() -> None:
+    criterion = nn.MSELoss(reduction="sum")
+    with reduction(criterion, "none"):
+        assert criterion.reduction == "none"
+    with pytest.raises(AttributeError), reduction(criterion, "none"):
+        criterion(None, None)
+    assert criterion.reduction == "sum"
+    with pytest.raises(ValueError, match="must have an attribute `reduction`"), reduction(abs, "none"):
+        pass
+
+
+def test_the_mean_of_weights_is_weighted_by_the_samples():
+    """As of each sample so many times."""
+    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 10.0]))
+    y, times = torch.tensor([0, 0, 1]), torch.tensor([5, 1, 2])
+    repeated = mean_weight(criterion, torch.repeat_interleave(y, times))
+    torch.testing.assert_close(mean_weight(criterion, y, times.float()), repeated)
+    images = torch.stack([y, y.flip(0)], dim=1)
+    repeated = mean_weight(criterion, torch.repeat_interleave(images, times, dim=0))
+    torch.testing.assert_close(mean_weight(criterion, images, times.float()), repeated)
+
+
+def test_losses_must_be_of_the_samples() -> None:
+    assert of_samples(torch.tensor(3.0), 1, summed=False).tolist() == [3.0]
+    for losses in (torch.tensor(3.0), torch.ones(5), torch.ones(1, 4)):
+        with pytest.raises(ValueError, match=r"criterion must give a loss for each sample .*for 4 samples"):
+            of_samples(losses, 4, summed=False)
+
+
+def _logits(n: int = 6, classes: int = 3) -> torch.Tensor:
+    return torch.linspace(-2.0, 3.0, n * classes).view(n, classes).requires_grad_()
+
+
+def test_probabilities_are_no_logits() -> None:
+    entropy, binary = nn.CrossEntropyLoss(), nn.BCEWithLogitsLoss()
+    for predicted in (_logits().softmax(dim=1), _logits().double().softmax(dim=1), torch.eye(3)):
+        assert "Leave out its last Softmax" in (complaint(entropy, predicted) or "")
+        assert complaint(nn.NLLLoss(), predicted) is None
+        assert complaint(binary, predicted) is None
+    assert complaint(entropy, _logits(classes=400).bfloat16().softmax(dim=1)) is not None
+    for predicted in (_logits(), _logits().log_softmax(dim=1), _logits().sigmoid(), _logits()[:1].softmax(dim=1)):
+        assert complaint(entropy, predicted) is None
+
+
+def test_sigmoids_are_told_by_what_was_computed() -> None:
+    squashed, binary = _logits(classes=1).sigmoid(), nn.BCEWithLogitsLoss()
+    for predicted in (squashed, squashed.squeeze(), squashed[:, 0], torch.cat([squashed, squashed]), squashed.double()):
+        assert "Leave out its last Sigmoid" in (complaint(binary, predicted) or "")
+    # The same numbers, as logits.
+    for predicted in (squashed.detach(), squashed.log(), squashed + 0.0, _logits(classes=1)):
+        assert complaint(binary, predicted) is None
+
+
+def test_logarithms_are_of_probabilities() -> None:
+    check_probabilities(_logits().softmax(dim=1))
+    for wrong in (_logits(), _logits().log_softmax(dim=1).detach().numpy()):
+        with pytest.raises(ValueError, match="must give probabilities for the criterion NLLLoss"):
+            check_probabilities(wrong)

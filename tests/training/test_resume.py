@@ -1,0 +1,345 @@
+"""Checkpoints: what is resumed goes on exactly, what can't be written or loaded is told of."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckpoint
+
+import resuming
+from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean
+from skbgmd.training._resume import KEY
+
+SCRIPT = Path(__file__).with_name("resuming.py")
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """Trainings that went through, and the same ones killed and resumed in another process."""
+    folder = tmp_path_factory.mktemp("resumed")
+    paths = [str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    for mode in ("kill", "resume"):
+        subprocess.run([sys.executable, str(SCRIPT), mode, str(folder)], check=True, env=environment)
+    return [torch.load(folder / f"{mode}.pt", weights_only=False) for mode in ("kill", "resume")]
+
+
+def assert_same(ours, theirs):
+    if isinstance(ours, torch.Tensor):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    elif isinstance(ours, dict):
+        assert set(ours) == set(theirs)
+        for key, value in ours.items():
+            assert_same(value, theirs[key])
+    elif isinstance(ours, (list, tuple)):
+        assert len(ours) == len(theirs)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same(mine, other)
+    else:
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("name", list(resuming.TRAININGS))
+def test_a_killed_training_goes_on_as_if_it_had_not_been(outcomes, name):
+    whole, resumed = (found[name] for found in outcomes)
+    assert whole["epochs"] > resuming.KILLED or name == "early stopping"
+    for part in whole:
+        assert_same(resumed[part], whole[part])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoint"
+
+
+def estimator(folder, *, kind=Checkpoint, epochs=4, callbacks=(), **settings):
+    checkpoint = kind(dirname=str(folder), **({"monitor": None} if kind is Checkpoint else {}))
+    callbacks = [("checkpoint", checkpoint), ("load", LoadInitState(checkpoint)), *callbacks]
+    settings = {"batch_size": 40, "random_state": 0, **settings}
+    return BlockGMDClassifier(max_epochs=epochs, callbacks=callbacks, **settings)
+
+
+def assert_same_training(ours, theirs):
+    assert_same(dict(ours.module_.state_dict()), dict(theirs.module_.state_dict()))
+    assert_same(ours.net_.optimizer_.state_dict(), theirs.net_.optimizer_.state_dict())
+    assert ours.loss_curve_ == theirs.loss_curve_
+    assert ours.n_iter_ == theirs.n_iter_
+    np.testing.assert_array_equal(ours.sample_trust_, theirs.sample_trust_)
+
+
+@pytest.mark.parametrize("kind", [Checkpoint, TrainEndCheckpoint])
+def test_max_epochs_of_an_estimator_are_all_of_them(data, folder, tmp_path, kind):
+    whole = estimator(tmp_path / "whole", epochs=7).fit(*data)
+    assert estimator(folder, kind=kind, epochs=4).fit(*data).n_iter_ == 4
+    resumed = estimator(folder, kind=kind, epochs=7, random_state=None).fit(*data)
+    assert_same_training(resumed, whole)
+    # What is over isn't trained again, and that is told.
+    with pytest.warns(UserWarning, match="has all of max_epochs=7 epochs already: nothing is left to train"):
+        over = estimator(folder, kind=kind, epochs=7, random_state=None).fit(*data)
+    assert_same_training(over, whole)
+    # A call for one epoch more is for one epoch more.
+    more = estimator(folder, kind=kind, epochs=7, random_state=None).partial_fit(*data, classes=["no", "yes"])
+    assert more.n_iter_ == 8
+    assert_same_training(more, estimator(tmp_path / "longer", epochs=8).fit(*data))
+
+
+def test_on_a_device(data, folder, cuda, tmp_path):
+    """Its generators are the device's; sums there may be of another order each time."""
+    settings = {"module": resuming.Own, "device": "cuda"}
+    whole = estimator(tmp_path / "whole", epochs=6, **settings).fit(*data)
+    estimator(folder, epochs=3, **settings).fit(*data)
+    resumed = estimator(folder, epochs=6, **{**settings, "random_state": None}).fit(*data)
+    np.testing.assert_allclose(resumed.loss_curve_, whole.loss_curve_, rtol=1e-3)
+
+
+def test_a_wrapped_net_is_resumed(data, folder, tmp_path):
+    def trained(where, epochs, seed):
+        checkpoint = Checkpoint(monitor=None, dirname=str(where))
+        callbacks = [("checkpoint", checkpoint), ("load", LoadInitState(checkpoint))]
+        given = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "callbacks": callbacks}
+        net = NeuralNetClassifier(resuming.Own, max_epochs=epochs, iterator_train__shuffle=True, **given)
+        return BlockGMDClassifier(net, random_state=seed).fit(data[0].astype(np.float32), data[1])
+
+    assert trained(folder, 3, 0).n_iter_ == 3
+    assert_same_training(trained(folder, 6, 1), trained(tmp_path / "whole", 6, 0))
+
+
+def test_others_read_the_files(data, folder):
+    model = estimator(folder).fit(*data)
+    read = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in ("params", "optimizer", "criterion")}
+    assert set(read["optimizer"]) == {"state", "param_groups", KEY}
+    module = copy.deepcopy(model.module_)
+    net = NeuralNetClassifier(module, optimizer=torch.optim.Adam, criterion=torch.nn.CrossEntropyLoss).initialize()
+    net.load_params(checkpoint=Checkpoint(dirname=str(folder), monitor=None))
+    assert_same(net.optimizer_.state_dict()["state"], model.net_.optimizer_.state_dict()["state"])
+    assert not [path for path in folder.iterdir() if path.suffix == ".part"]
+
+
+def plain_net(kind, **settings):
+    module = torch.nn.Linear(4, 2).double()
+    settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "max_epochs": 2, "verbose": 0, **settings}
+    return kind(module, **settings)
+
+
+def shuffled_net(callbacks=(), **settings):
+    rule = BlockGeometricMedian(beta=0.5, selection="sample", complement="memory")
+    settings = {"iterator_train__shuffle": True, "max_epochs": 3, "aggregator": rule, **settings}
+    return plain_net(RobustNeuralNetClassifier, callbacks=list(callbacks), **settings)
+
+
+@pytest.mark.usefixtures("forked")
+def test_max_epochs_of_a_net_are_so_many_more(data, folder):
+    """As in skorch; the first training goes on in memory, the others from files."""
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    end = TrainEndCheckpoint(dirname=str(folder))
+    whole = shuffled_net([end, LoadInitState(end)]).fit(X, y)
+    torch.manual_seed(1)
+    by_hand = shuffled_net().initialize()
+    by_hand.load_params(checkpoint=whole.callbacks[0].checkpoint_)
+    other = copy.deepcopy(torch.get_rng_state())
+    by_hand.partial_fit(X, y)
+    torch.manual_seed(2)
+    resumed = shuffled_net([end, LoadInitState(end)]).fit(X, y)
+    assert len(resumed.history) == len(by_hand.history) == 6
+    assert_same(dict(by_hand.module_.state_dict()), dict(resumed.module_.state_dict()))
+    np.testing.assert_array_equal(by_hand.sample_trust(160), resumed.sample_trust(160))
+    # Whoever begins anew isn't held to what was loaded.
+    torch.set_rng_state(other)
+    by_hand.load_params(checkpoint=resumed.callbacks[0].checkpoint_)
+    by_hand.fit(X, y)
+    anew = by_hand.module_.state_dict()
+    torch.set_rng_state(other)
+    assert len(by_hand.history) == 3
+    assert_same(dict(anew), dict(by_hand.fit(X, y).module_.state_dict()))
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_checkpoint_without_the_rules_state_says_so(data, folder):
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    plain = plain_net(NeuralNetClassifier, callbacks=[Checkpoint(dirname=str(folder), monitor=None)]).fit(X, y)
+    checkpoint = Checkpoint(dirname=str(folder), monitor=None)
+    net = plain_net(RobustNeuralNetClassifier, callbacks=[LoadInitState(checkpoint)])
+    with pytest.warns(UserWarning, match="no state of a training.*the state of the rule"):
+        net.fit(X, y)
+    # Nor has one that leaves the optimizer's file out.
+    short = Checkpoint(dirname=str(folder), monitor=None, f_optimizer=None, f_aggregator="aggregator.pt")
+    plain_net(RobustNeuralNetClassifier, callbacks=[short]).fit(X, y)
+    with pytest.warns(UserWarning, match="at most: the generators"):
+        plain_net(RobustNeuralNetClassifier, callbacks=[LoadInitState(short)]).fit(X, y)
+    file = io.BytesIO()
+    plain.save_params(f_optimizer=file)
+    file.seek(0)
+    with pytest.warns(UserWarning, match="no state of a training"):
+        net.load_params(f_optimizer=file)
+    # Parameters alone are not to go on with.
+    net.load_params(f_params=folder / "params.pt")
+
+
+def test_the_state_of_another_rule_begins_anew(data, folder):
+    estimator(folder, memory="weighted", beta=0.3).fit(*data)
+    with pytest.warns(UserWarning, match="BlockGeometricMedian, for the training.*found CoordinatewiseMedian"):
+        estimator(folder, epochs=6, aggregator="coordinate_median").fit(*data)
+
+
+@pytest.mark.usefixtures("forked")
+def test_the_best_epoch_is_loaded_without_its_generators(data, folder):
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    best = Checkpoint(dirname=str(folder), monitor=lambda net: len(net.history) == 2, load_best=True)
+    net = plain_net(RobustNeuralNetClassifier, callbacks=[best], max_epochs=4, iterator_train__shuffle=True)
+    drawn = torch.get_rng_state()
+    net.fit(X, y)
+    assert len(net.history) == 2
+    after = torch.get_rng_state()
+    assert not torch.equal(after, drawn)
+    state = torch.load(folder / "optimizer.pt", weights_only=True)[KEY]
+    assert not torch.equal(after, state["generators"]["torch"])
+    np.testing.assert_array_equal(net._trust_, state["trust"].numpy())
+    net.partial_fit(X, y)
+    assert not torch.equal(torch.get_rng_state(), after)
+
+
+def test_loading_leaves_the_generators_where_they_are(data, folder):
+    model = estimator(folder).fit(*data)
+    # The fixture for all tests looks at the generators of NumPy and torch.
+    model.net_.load_params(checkpoint=Checkpoint(dirname=str(folder), monitor=None))
+
+
+@pytest.mark.parametrize("stale", [["history.json"], ["history.json", "params.pt"]])
+def test_a_checkpoint_killed_between_two_files_is_of_one_moment(data, folder, tmp_path, stale):
+    """skorch writes the criterion, the optimizer, the parameters and the history, one after the other."""
+    estimator(folder, epochs=3).fit(*data)
+    kept = {name: (folder / name).read_bytes() for name in stale}
+    estimator(folder, epochs=4).fit(*data)
+    for name, content in kept.items():
+        (folder / name).write_bytes(content)
+    with pytest.warns(UserWarning, match="interrupted while it was saved"):
+        resumed = estimator(folder, epochs=6).fit(*data)
+    assert_same_training(resumed, estimator(tmp_path / "whole", epochs=6).fit(*data))
+
+
+def test_a_checkpoint_that_lacks_a_file_or_is_broken(data, folder):
+    model = estimator(folder).fit(*data)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("params.pt", "optimizer.pt", "history.json"):
+        for content in (b"", before[name][: len(before[name]) // 2], b"nothing of the kind"):
+            (folder / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f"{name} must be a whole file"):
+                estimator(folder, epochs=6).fit(*data)
+        (folder / name).write_bytes(before[name])
+    (folder / "params.pt").unlink()
+    with pytest.raises(ValueError, match=r"must have all of its files; found .*history.json, but not .*params.pt"):
+        model.set_params(max_epochs=6).fit(*data)
+    assert model.n_iter_ == 4
+    # The first one was interrupted before it was complete: there is nothing to go on with.
+    (folder / "history.json").unlink()
+    assert estimator(folder, epochs=2).fit(*data).n_iter_ == 2
+
+
+class Seals(Callback):
+    """Puts something in the place of a file that makes it impossible to write, before the third epoch."""
+
+    def __init__(self, seal):
+        self.seal = seal
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 3:
+            self.seal()
+
+
+@pytest.mark.parametrize("name", ["params.pt", "optimizer.pt", "history.json"])
+@pytest.mark.parametrize("how", ["full", "folder", "gone"])
+def test_a_checkpoint_that_cannot_be_written_is_told_of(data, folder, name, how):
+    def seal():
+        if how == "gone":
+            shutil.rmtree(folder)
+            return
+        (folder / name).unlink()
+        if how == "full":
+            (folder / name).symlink_to("/dev/full")
+        else:
+            (folder / name).mkdir()
+
+    with pytest.warns(UserWarning, match="checkpoint is not complete") as told:
+        model = estimator(folder, callbacks=[("seals", Seals(seal))]).fit(*data)
+    assert any(str(folder / name) in str(warning.message) for warning in told)
+    assert model.n_iter_ == 4
+
+
+def test_saving_by_hand_raises_and_leaves_what_was_there(data, folder, monkeypatch):
+    net = estimator(folder).fit(*data).net_
+    before = (folder / "params.pt").read_bytes()
+
+    def fails(state, file):
+        Path(file).write_bytes(b"half of it")
+        raise RuntimeError("no space")
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match=r"params\.pt can't be written: no space"):
+        net.save_params(f_params=folder / "params.pt")
+    assert (folder / "params.pt").read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "criterion.pt",
+        "history.json",
+        "optimizer.pt",
+        "params.pt",
+    ]
+    # An error that was seen isn't told of again.
+    net.notify("on_train_end")
+
+
+def test_a_history_that_is_no_json_is_told_of(data, folder):
+    class Records(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            net.history.record("odd", torch.zeros(1))
+
+    with pytest.warns(UserWarning, match="not JSON serializable"):
+        estimator(folder, epochs=1, callbacks=[("records", Records())]).fit(*data)
+    assert torch.load(folder / "optimizer.pt", weights_only=True)[KEY]["history"] is None
+
+
+class Odd(Aggregator):
+    """Has a state that isn't read without executing something."""
+
+    def __call__(self, rows, state=None):
+        return Mean()(rows)[0], np.zeros(3)
+
+
+def test_a_state_that_could_not_be_loaded_is_not_saved(data, folder):
+    with pytest.warns(UserWarning, match=r"must be made of tensors.*found <class 'numpy.ndarray'>"):
+        estimator(folder, epochs=1, aggregator=Odd()).fit(*data)
+    assert not (folder / "optimizer.pt").exists()
+
+
+class Custom(Callback):
+    """A scheduler that can't tell its state, and one whose state can't be saved."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.lr_scheduler_ = object() if len(net.history) else LambdaState()
+
+
+class LambdaState:
+    def state_dict(self):
+        return {"function": len}
+
+
+def test_schedulers_of_any_kind(data, folder):
+    assert estimator(folder, epochs=2, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 2
+    assert estimator(folder, epochs=3, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 3
+
+
+def test_a_pickle_has_no_generators(data, folder):
+    net = estimator(folder).fit(*data).net_
+    assert not {"_began_", "_generators_", "_loaded_", "_resumed_"} & set(net.__getstate__())
+    assert json.loads((folder / "history.json").read_text()) == net.history

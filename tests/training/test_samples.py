@@ -1,0 +1,75 @@
+"""Samples between an estimator and its net."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNet
+from skorch.dataset import Dataset
+
+from skbgmd.training._samples import check_clients, check_weights, prepare
+
+
+def test_samples_without_weight_are_left_out(rng):
+    X, y = rng.normal(size=(6, 2)), np.arange(6)
+    weight, clients = np.array([1.0, 0.0, 2.0, 0.0, 3.0, 1.0]), np.array(list("aabbcc"))
+    samples = prepare(X, y, weight, clients, merge=False)
+    np.testing.assert_array_equal(samples.X, X[[0, 2, 4, 5]])
+    assert samples.y.tolist() == [0, 2, 4, 5]
+    assert samples.weight.tolist() == [1.0, 2.0, 3.0, 1.0]
+    assert samples.clients.tolist() == ["a", "b", "c", "c"]
+    spread = samples.spread(np.array([10.0, 20.0, 30.0, 40.0]))
+    np.testing.assert_array_equal(spread, [10.0, np.nan, 20.0, np.nan, 30.0, 40.0])
+    dataset = samples.dataset_of(NeuralNet(torch.nn.Identity, torch.nn.MSELoss))
+    assert type(dataset) is Dataset
+    assert dataset.sample_weight is samples.weight
+    assert dataset.clients is samples.clients
+
+
+def test_merging_makes_weights_of_repetitions(rng):
+    X, y = rng.normal(size=(7, 2, 2)), np.array([0, 1, 0, 1, 0, 1, 1])
+    times = np.array([1, 3, 0, 2, 1, 1, 4])
+    order = rng.permutation(7)
+    repeated = prepare(np.repeat(X, times, axis=0), np.repeat(y, times), None, None, merge=True)
+    weighted = prepare(X[order], y[order], times[order].astype(float), None, merge=True)
+    for name in ("X", "y", "weight"):
+        np.testing.assert_array_equal(getattr(repeated, name), getattr(weighted, name))
+    values = rng.normal(size=len(weighted.X))
+    by_sample = weighted.spread(values)
+    for place, sample in enumerate(order):
+        if times[sample]:
+            np.testing.assert_array_equal(weighted.X[np.flatnonzero(values == by_sample[place])[0]], X[sample])
+
+
+def test_what_differs_is_not_merged():
+    X = np.ones((4, 1))
+    assert len(prepare(X, np.array([0, 1, 0, 1]), None, None, merge=True).X) == 2
+    assert len(prepare(X, np.array([0, 1, 0, 1]), None, np.array([1, 1, 2, 2]), merge=True).X) == 4
+    assert prepare(X, np.array([0, 1, 0, 1]), None, None, merge=True).weight is None  # all of them equal
+    assert prepare(X, np.array([0, 1, 1, 1]), None, None, merge=True).weight.tolist() == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("weight", "match"),
+    [
+        ([1.0, -1.0], "must not be negative; found -1"),
+        ([0.0, 0.0], "must have a positive entry"),
+        ([1.0, np.nan], "NaN"),
+        ([1.0], r"must have shape \(2,\); found shape \(1,\)"),
+        ([[1.0], [2.0]], r"must have shape \(2,\); found shape \(2, 1\)"),
+    ],
+)
+def test_bad_weights(weight, match):
+    with pytest.raises(ValueError, match=match):
+        check_weights(weight, np.zeros((2, 1)))
+
+
+def test_weights_and_clients():
+    X = np.zeros((3, 1))
+    assert check_weights(None, X) is None
+    assert check_clients(None, X) is None
+    assert check_weights(2.0, X).tolist() == [2.0, 2.0, 2.0]
+    assert check_weights([1, 2, 3], X).dtype == np.float64
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        check_clients(["a", "b"], X)
