@@ -45,7 +45,7 @@ RULES: dict[str, Any] = {
     "BGMD as published": BlockGeometricMedian.published(random_state=0),
     "geometric median": GeometricMedian(),
     "block median, beta=0.1": BlockGeometricMedian(0.1),
-    "block median, rejection": BlockGeometricMedian(0.1, rejection=10.0),
+    "block median, rejection": BlockGeometricMedian(0.1, GeometricMedian(rejection=10.0)),
     "mixing, geometric median": NearestNeighborMixing(GeometricMedian()),
     "mixing, block median": NearestNeighborMixing(BlockGeometricMedian(0.1)),
     "Huber mean": HuberMean(),
@@ -55,7 +55,7 @@ RULES: dict[str, Any] = {
     "multi-Krum": Krum(0.4, n_selected=16),
     "norm filter": NormFilter(0.4),
     "spectral filter": SpectralFilter(0.4),
-    "steady Huber c=2, single samples": BlockGeometricMedian(1.0, huber=2.0, rejection=10.0, tol=1e-4),
+    "steady Huber c=2, single samples": HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4),
 }
 #: Rules with a row for each sample, of which some lie; other rows are of eight samples.
 SINGLE = ("steady Huber c=2, single samples",)

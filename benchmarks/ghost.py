@@ -26,7 +26,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
-from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Mean
 from skbgmd.training._defaults import TOL
 from skbgmd.training.networks import LeNet
 
@@ -75,9 +75,9 @@ BY_PASSES = "geometric median, a pass for each sample"
 VARIANTS: dict[str, tuple[Any, int | None, str]] = {
     "plain": (Mean(), None, "auto"),
     "geometric median": (GeometricMedian(tol=TOL), 1, "one_pass"),
-    "Huber, the default": (BlockGeometricMedian(1.0, huber=2.0, rejection=10.0, tol=TOL), 1, "one_pass"),
-    "block of units, beta=0.1": (BlockGeometricMedian(0.1, block="unit", tol=TOL), 1, "one_pass"),
-    "block of coordinates, beta=0.1": (BlockGeometricMedian(0.1, tol=TOL), 1, "one_pass"),
+    "Huber, the default": (HuberMean(2.0, rejection=10.0, remember=True, tol=TOL), 1, "one_pass"),
+    "block of units, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL), block="unit"), 1, "one_pass"),
+    "block of coordinates, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL)), 1, "one_pass"),
     BY_PASSES: (GeometricMedian(tol=TOL), 1, "micro_batches"),
     "median, groups of 32, one pass": (GeometricMedian(tol=TOL), 32, "one_pass"),
     "median, groups of 32, micro-batches": (GeometricMedian(tol=TOL), 32, "micro_batches"),

@@ -47,7 +47,12 @@ PLAIN = "plain"
 
 
 def _steady(beta: float, huber: float) -> dict[str, Any]:
-    return {**SINGLE, "aggregator": BlockGeometricMedian(beta, block="unit", huber=huber, rejection=10.0, tol=1e-4)}
+    return {
+        **SINGLE,
+        "aggregator": BlockGeometricMedian(
+            beta, HuberMean(huber, rejection=10.0, remember=True, tol=1e-4), block="unit"
+        ),
+    }
 
 
 #: A rule by name: parameters of the estimator, said in full, so that they don't change with its defaults.

@@ -21,7 +21,7 @@ RULES = {
     "mean": Mean(),
     "geometric median": GeometricMedian(),
     "block geometric median": BlockGeometricMedian(),
-    "block geometric median with rejection": BlockGeometricMedian(rejection=10.0),
+    "block geometric median with rejection": BlockGeometricMedian(location=GeometricMedian(rejection=10.0)),
     "nearest neighbours + block geometric median": NearestNeighborMixing(BlockGeometricMedian()),
 }
 

@@ -14,16 +14,23 @@ from torch import nn
 
 from elsewhere import DEVICE, Elsewhere, Pretending, fetched, moved
 from skbgmd import RobustNeuralNetClassifier, block_geometric_median, geometric_median
-from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, Bucketing, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import (
+    AGGREGATORS,
+    BlockGeometricMedian,
+    Bucketing,
+    HuberMean,
+    NearestNeighborMixing,
+    get_aggregator,
+)
 from skbgmd.ghost import GhostRows, Tape
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import Units
 
 RULES: dict[str, Any] = {name: get_aggregator(name) for name in AGGREGATORS} | {
-    "a block of units": BlockGeometricMedian(0.2, block="unit", huber=2.0, rejection=10.0),
-    "a block of coordinates": BlockGeometricMedian(0.2, huber=2.0, rejection=10.0),
+    "a block of units": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True), block="unit"),
+    "a block of coordinates": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True)),
     "a block of runs": BlockGeometricMedian(0.2, run_length=16),
-    "no block": BlockGeometricMedian(1.0, huber=2.0, rejection=10.0),
+    "no block": HuberMean(2.0, rejection=10.0, remember=True),
     "a memory": BlockGeometricMedian(0.2, complement="memory"),
     "a memory of units": BlockGeometricMedian(0.2, block="unit", complement="memory"),
     "zero elsewhere": BlockGeometricMedian(0.2, complement="zero"),

@@ -28,7 +28,7 @@ def methods(seed: int = 0, beta: float = 0.1) -> dict[str, Aggregator]:
         "BGMD, authors' code": BlockGeometricMedian(
             beta, complement="memory", memory_rule="mean", clip_scores=False, random_state=seed
         ),
-        "BGMD": BlockGeometricMedian(beta, rejection=10.0),
+        "BGMD": BlockGeometricMedian(beta, GeometricMedian(rejection=10.0)),
         "BGMD, no memory": BlockGeometricMedian(
             beta, selection="sample", complement="zero", clip_scores=False, random_state=seed
         ),

@@ -6,7 +6,15 @@ Each is a small class of hyperparameters, called as ``aggregate, state = aggrega
 from __future__ import annotations
 
 from skbgmd._utils.arrays import check_choice
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, RowWeighting
+from skbgmd.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    AggregatorState,
+    Judgement,
+    LocationRule,
+    NonFiniteRowsError,
+    RowWeighting,
+)
 from skbgmd.aggregators.block_geometric_median import BlockGeometricMedian, BlockState
 from skbgmd.aggregators.bucketing import Bucketing
 from skbgmd.aggregators.classwise import ClasswiseMedian
@@ -83,7 +91,9 @@ __all__ = [
     "CoordinatewiseMedian",
     "GeometricMedian",
     "HuberMean",
+    "Judgement",
     "Krum",
+    "LocationRule",
     "Mean",
     "Mixing",
     "MixingState",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -112,17 +112,51 @@ class Aggregator(BaseEstimator, ABC):
         """
 
 
-class RowWeighting(Aggregator):
-    """An aggregator that is a weighted mean of the rows; without state."""
+class Judgement(NamedTuple):
+    """How a rule judged rows, by their columns on a block or by all.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n,)
+        Weights of the rows, non-negative and adding up to one.
+    state : object
+        What the rule carries to the next call.
+    clip : float, or None
+        Off a block, parts of rows longer than so many typical lengths are clipped; None: by the block's own limit.
+    least : float
+        What the typical length off a block is at least taken for.
+    """
+
+    weights: FloatArray
+    state: Any = None
+    clip: float | None = None
+    least: float = 0.0
+
+
+class LocationRule(Aggregator):
+    """An aggregator that is a weighted mean of the rows, and may judge them by a block of their columns as well."""
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
-        weights = self.weights(rows)
-        return Aggregate(means(rows, weights), weights), None
+        judged = self._judge_usable(rows, state)
+        return Aggregate(means(rows, judged.weights), judged.weights), judged.state
 
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""
+        return self._judge_usable(rows, None).weights
+
+    @abstractmethod
+    def judge(self, rows: Rows, state: Any = None) -> Judgement:
+        """Judge rows that are all finite and of positive weight."""
+
+    def _judge_usable(self, rows: Rows, state: Any) -> Judgement:
         self._validate()
-        return on_usable(rows, self._finite(rows), self._weigh)
+        usable = usable_rows(rows, self._finite(rows))
+        if len(usable) == rows.n_rows:
+            return self.judge(rows, state)
+        judged = self.judge(rows.subset(usable), state)
+        weights = np.zeros(rows.n_rows)
+        weights[usable] = judged.weights
+        return judged._replace(weights=weights)
 
     def _finite(self, rows: Rows) -> BoolArray:
         """Which rows are finite; of what is asked of the rows anyway."""
@@ -130,6 +164,13 @@ class RowWeighting(Aggregator):
 
     def _validate(self) -> None:
         """Check the hyperparameters."""
+
+
+class RowWeighting(LocationRule):
+    """An aggregator that is a weighted mean of the rows; without state."""
+
+    def judge(self, rows: Rows, state: Any = None) -> Judgement:
+        return Judgement(self._weigh(rows))
 
     @abstractmethod
     def _weigh(self, rows: Rows) -> FloatArray:
@@ -156,17 +197,6 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
             f"{rows.n_rows} rows that hold NaN or inf."
         )
     return np.flatnonzero(usable)
-
-
-def on_usable(rows: Rows, finite: BoolArray, weigh: Any) -> FloatArray:
-    """Apply a rule for weights to the usable rows; the others get zero."""
-    usable = usable_rows(rows, finite)
-    if len(usable) == rows.n_rows:
-        result: FloatArray = weigh(rows)
-        return result
-    weights = np.zeros(rows.n_rows)
-    weights[usable] = weigh(rows.subset(usable))
-    return weights
 
 
 def check_fraction(value: Any) -> float:

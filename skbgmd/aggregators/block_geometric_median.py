@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, usable_rows
-from skbgmd.aggregators.huber_active_set import few_far
-from skbgmd.aggregators.huber_mean import Huberised, huberised_weights
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, Judgement, LocationRule, usable_rows
+from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.block import (
     BLOCKS,
@@ -26,13 +26,8 @@ from skbgmd.location.block import (
     select_block,
     take_norms,
 )
-from skbgmd.location.median import lower_weighted_median
-from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import factors_to
-
-#: What may be done where many rows are tied.
-TIES = ("median", "huber")
+from skbgmd.rows.gram import factors_to, lower_weighted_median
 
 
 @dataclass(frozen=True)
@@ -45,44 +40,35 @@ class BlockState(AggregatorState):
         What earlier steps left out.
     step : int
         Calls so far: together with the seed it decides what is drawn.
-    scale, outside : Scale
-        Typical distance on the block, and typical norm outside of it, as they are remembered.
+    location : object
+        What the location rule carries.
+    off_block : Scale
+        Typical norm off the block, as it is remembered.
     """
 
     memory: torch.Tensor | None = None
     step: int = 0
-    scale: Scale = field(default_factory=Scale)
-    outside: Scale = field(default_factory=Scale)
+    location: Any = None
+    off_block: Scale = field(default_factory=Scale)
 
 
 class BlockGeometricMedian(Aggregator):
-    """Geometric median on a block of columns, carried over to the others (BGMD's aggregate).
+    """Block coordinate geometric median (BGMD's aggregate): the rows are judged on a block of columns.
 
-    The step of :func:`skbgmd.block_geometric_median` with its state.
+    The step of :func:`skbgmd.block_geometric_median` with its state, for the geometric median or another robust
+    location.
 
     Parameters
     ----------
-    beta, selection, complement, memory_rule, clip_scores, run_length
+    beta : float, default=0.1
+        Share of the columns in the block, in (0, 1]. 1: the location rule on all columns.
+    location : LocationRule, default=None
+        What judges the rows by their columns in the block; None: :class:`GeometricMedian`.
+    selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
     block : {"coordinate", "unit"}, default="coordinate"
         What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
         slices of them along their first axis, such as the weights of one output.
-    huber : float or None, default=None
-        If given, rows nearer to the median than so many typical distances count in full, and farther ones by their
-        direction, as in :class:`HuberMean`. The typical distance of a step is the median distance; where many rows are
-        tied, as those of empty, constant or repeated samples are, it is that of the others, see
-        :func:`skbgmd.location.typical_distance.typical_distance`. What counts is the median of the last five steps'
-        or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt their gradients
-        shrink, and those that are yet to be learnt would look like outliers. For rows that are single samples.
-    rejection : float or None, default=None
-        As in :class:`GeometricMedian`, on the block; with ``huber``, in typical distances as they are remembered.
-    ties : {"median", "huber"}, default="median"
-        Without ``huber``, where many rows are tied. "median": they may be the geometric median, whatever the others
-        are. "huber": the others have a say, by Huber's mean with the typical distance as its length. For rows that are
-        single samples.
-    tol : float, default=1e-6
-    max_iter : int, default=100
-        As in :class:`GeometricMedian`.
     random_state : int or None, default=None
         Seed for ``selection`` "sample" and "uniform"; each call draws afresh. None: another seed each call.
 
@@ -102,23 +88,18 @@ class BlockGeometricMedian(Aggregator):
     def __init__(
         self,
         beta: float = 0.1,
+        location: LocationRule | None = None,
         selection: str = "top",
         complement: str = "weighted",
         memory_rule: str = "weighted",
         clip_scores: bool = True,
         run_length: int = 1,
         block: str = "coordinate",
-        huber: float | None = None,
-        rejection: float | None = None,
-        ties: str = "median",
-        tol: float = 1e-6,
-        max_iter: int = 100,
         random_state: int | None = None,
     ) -> None:
-        self.beta, self.selection, self.complement, self.memory_rule = beta, selection, complement, memory_rule
+        self.beta, self.location, self.block = beta, location, block
+        self.selection, self.complement, self.memory_rule = selection, complement, memory_rule
         self.clip_scores, self.run_length, self.random_state = clip_scores, run_length, random_state
-        self.block, self.huber, self.rejection, self.ties = block, huber, rejection, ties
-        self.tol, self.max_iter = tol, max_iter
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
@@ -138,24 +119,18 @@ class BlockGeometricMedian(Aggregator):
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
         state = state or BlockState()
+        location = GeometricMedian() if self.location is None else self.location
+        if self.beta == 1.0 and self.complement != "memory":
+            aggregate, after_location = location(rows, state.location)
+            return aggregate, replace(state, step=state.step + 1, location=after_location)
         # What was left out before counts only where it is kept.
         before = state.memory if self.complement == "memory" else None
         if before is not None and len(before) != rows.n_columns:
             before = None  # of other columns: parameters were frozen or thawed
-        if self.beta < 1.0 and self.block == "coordinate":
+        if self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)
-        by_norms = self.huber is not None and self.beta == 1.0 and self.complement != "memory" and rows.gram_is_dear
-        # Without a block the Gram matrix is all that is asked for, and knows which rows are finite.
-        usable = usable_rows(rows, rows.finite if by_norms or self.beta < 1.0 else rows.gram().finite)
+        usable = usable_rows(rows, rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        if self.huber is not None and by_norms:
-            found = few_far(some, self.huber, self.rejection, state.scale, tol=self.tol, max_iter=self.max_iter)
-            if found is not None:
-                weights = np.zeros(rows.n_rows)
-                weights[usable] = found.weights
-                return Aggregate(found.vector, weights, None, 1.0), replace(
-                    state, step=state.step + 1, scale=found.scale
-                )
         block = select_block(
             some,
             self.beta,
@@ -167,18 +142,10 @@ class BlockGeometricMedian(Aggregator):
             generator=self._generator(state.step, rows.device),
         )
         inside = some if len(block) == some.n_columns else some.block(block)
-        judged = self._judge(inside, state.scale)
-        after = replace(state, step=state.step + 1, scale=judged.scale)
-        part, clip = BlockPart(block, inside, judged.weights), None
-        if (self.huber is not None or judged.tied) and len(block) < some.n_columns:
-            norms = outside_norms(some, part)
-            now = lower_weighted_median(norms, some.weights)
-            if judged.tied:
-                # The tied rows may have next to nothing off the block, where the others have most of theirs.
-                now = max(now, judged.scale.value)
-            limit = state.outside.after(now)
-            clip = factors_to((self.huber or 1.0) * limit.value, norms)
-            after = replace(after, outside=limit)
+        location._validate()
+        judged = location.judge(inside, state.location)
+        part = BlockPart(block, inside, judged.weights)
+        clip, off_block = self._clip_off_block(some, part, judged, state.off_block)
         vector, memory = block_step(
             some,
             part,
@@ -190,14 +157,19 @@ class BlockGeometricMedian(Aggregator):
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
         looked_at = None if len(block) == rows.n_columns else block.indices
-        return Aggregate(vector, weights, looked_at, self._mass(some, part)), replace(after, memory=memory)
+        after = BlockState(memory, state.step + 1, judged.state, off_block)
+        return Aggregate(vector, weights, looked_at, self._mass(some, part)), after
 
-    def _judge(self, rows: Rows, before: Scale) -> Huberised:
-        """Weights of the rows, and the scale they were judged by."""
-        if self.huber is None and self.ties == "median":
-            weights = median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
-            return Huberised(weights, before, tied=False)
-        return huberised_weights(rows, self.huber, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
+    @staticmethod
+    def _clip_off_block(
+        rows: Rows, part: BlockPart, judged: Judgement, before: Scale
+    ) -> tuple[FloatArray | None, Scale]:
+        """Factors that clip the rows off the block where the location rule has a length for that, and the length."""
+        if judged.clip is None or len(part.columns) == rows.n_columns:
+            return None, before
+        norms = outside_norms(rows, part)
+        length = before.after(max(lower_weighted_median(norms, rows.weights), judged.least))
+        return factors_to(judged.clip * length.value, norms), length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:
@@ -216,12 +188,8 @@ class BlockGeometricMedian(Aggregator):
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
         check_choice(self.block, "block", BLOCKS)
-        if self.huber is not None:
-            check_number(self.huber, "huber")
-        check_rejection(self.rejection)
-        check_choice(self.ties, "ties", TIES)
-        check_number(self.tol, "tol")
-        check_integer(self.max_iter, "max_iter")
+        if not (self.location is None or isinstance(self.location, LocationRule)):
+            raise TypeError(f"location must be None or an aggregator that weighs rows; found {self.location!r}.")
 
     def _generator(self, step: int, device: torch.device) -> torch.Generator | None:
         if self.selection == "top":

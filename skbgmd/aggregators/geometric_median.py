@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from skbgmd._utils.arrays import check_integer, check_number
-from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import RowWeighting
+from typing import Any
+
+from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.typing import BoolArray
+from skbgmd.aggregators.base import Judgement, LocationRule
+from skbgmd.aggregators.huber_mean import huberised_weights
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
 
+#: What may be done where many rows are tied.
+TIES = ("median", "huber")
 
-class GeometricMedian(RowWeighting):
+
+class GeometricMedian(LocationRule):
     """The geometric median of the rows (GMD's aggregate); breakdown point 1/2.
 
     Parameters
@@ -18,6 +25,11 @@ class GeometricMedian(RowWeighting):
         Leave out rows farther from the median than this many times the median distance, more than 1, and take the
         median of the others. Rows that are far off then have no influence at all, where on the median alone they have
         as much as any other.
+    ties : {"median", "huber"}, default="median"
+        Where many rows are tied, as gradients of empty, constant or repeated samples are. "median": they may be the
+        geometric median, whatever the others are. "huber": the others have a say, by Huber's mean with their typical
+        distance as its length, which is remembered from step to step as in :class:`HuberMean`. For rows that are single
+        samples.
     tol : float, default=1e-6
         Proved relative accuracy, as in :func:`skbgmd.geometric_median`. There is no warning where it isn't reached.
     max_iter : int, default=100
@@ -33,16 +45,23 @@ class GeometricMedian(RowWeighting):
     tensor([1., 1.])
     """
 
-    def __init__(self, rejection: float | None = None, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.rejection, self.tol, self.max_iter = rejection, tol, max_iter
+    def __init__(
+        self, rejection: float | None = None, ties: str = "median", tol: float = 1e-6, max_iter: int = 100
+    ) -> None:
+        self.rejection, self.ties, self.tol, self.max_iter = rejection, ties, tol, max_iter
 
     def _validate(self) -> None:
         check_rejection(self.rejection)
+        check_choice(self.ties, "ties", TIES)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 
     def _finite(self, rows: Rows) -> BoolArray:
-        return rows.gram(tol=self.tol).finite
+        return rows.gram(tol=self.tol if self.ties == "median" else 0.0).finite
 
-    def _weigh(self, rows: Rows) -> FloatArray:
-        return median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
+    def judge(self, rows: Rows, state: Any = None) -> Judgement:
+        if self.ties == "median":
+            return Judgement(median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter))
+        before = state or Scale()
+        found = huberised_weights(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
+        return found.judgement(None)

@@ -1,60 +1,107 @@
-"""Huber's M-estimate of location, and Huber's mean about the geometric median with a scale that is remembered."""
+"""Huber's M-estimate of location, with a scale of this step alone or one that is remembered from step to step."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import RowWeighting
+from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, usable_rows
+from skbgmd.aggregators.huber_active_set import few_far
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
-from skbgmd.location.rejection import without_far
+from skbgmd.location.rejection import check_rejection, without_far
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import lower_weighted_median
 
+#: Relative accuracy of the median that Huber's mean starts from and that a remembered scale is taken about.
+START = 0.2
+#: Least scale, in typical distances of the step.
+TINY = 1e-9
 
-class HuberMean(RowWeighting):
+
+class HuberMean(LocationRule):
     r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
 
     Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
-    and linear beyond; :math:`M` is the median distance of the rows to their geometric median. Weights
+    and linear beyond; the scale :math:`M` is the median distance of the rows to their geometric median. Weights
     :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
-    geometric median.
+    geometric median. Huber (1964); in several dimensions Maronna (1976).
 
     Parameters
     ----------
     c : float, default=1.0
-        Distance, in median distances, from which a row's weight falls.
+        Distance, in scales, from which a row's weight falls.
+    rejection : float or None, default=None
+        Distance, in scales, beyond which a row has no weight, unless it is among the nearer half; more than 1.
+    remember : bool, default=False
+        For the gradients of single samples, step after step. True: the scale is the median of the last five steps'
+        typical distances or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt
+        their gradients shrink, and those that are yet to be learnt would look like outliers. The typical distance of a
+        step is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, it
+        is that of the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
     tol : float, default=1e-6
         Stop when no weight changes by more than this, in shares of 1/n.
     max_iter : int, default=100
         Largest number of iterations.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.aggregators import HuberMean
+    >>> from skbgmd.rows import DenseRows
+    >>> rows = DenseRows(torch.tensor([[0.0], [1.0], [2.0], [3.0], [4.0], [1e6]]))
+    >>> aggregate, state = HuberMean(c=2.0, rejection=10.0)(rows)
+    >>> aggregate.vector, aggregate.weights
+    (tensor([2.]), array([0.2, 0.2, 0.2, 0.2, 0.2, 0. ]))
     """
 
-    def __init__(self, c: float = 1.0, tol: float = 1e-6, max_iter: int = 100) -> None:
-        self.c, self.tol, self.max_iter = c, tol, max_iter
+    def __init__(
+        self,
+        c: float = 1.0,
+        rejection: float | None = None,
+        remember: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 100,
+    ) -> None:
+        self.c, self.rejection, self.remember = c, rejection, remember
+        self.tol, self.max_iter = tol, max_iter
+
+    def __call__(self, rows: Rows, state: Scale | None = None) -> tuple[Aggregate, Any]:
+        if self.remember and state is not None and rows.gram_is_dear:
+            self._validate()
+            usable = usable_rows(rows, rows.finite)
+            some = rows if len(usable) == rows.n_rows else rows.subset(usable)
+            found = few_far(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+            if found is not None:
+                weights = np.zeros(rows.n_rows)
+                weights[usable] = found.weights
+                return Aggregate(found.vector, weights), found.scale
+        return super().__call__(rows, state)
 
     def _validate(self) -> None:
         check_number(self.c, "c")
+        check_rejection(self.rejection)
         check_number(self.tol, "tol")
         check_integer(self.max_iter, "max_iter")
 
-    def _weigh(self, rows: Rows) -> FloatArray:
+    def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
+        if self.remember:
+            before = state or Scale()
+            found = huberised_weights(rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
+            return found.judgement(self.c)
         _, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
-        limit = self.c * lower_weighted_median(distances, rows.weights)
-        return huber_weights(gram, rows.weights, distances, limit, tol=self.tol, max_iter=self.max_iter)
-
-
-#: Relative accuracy of the median that Huber's mean starts from and that its scale is taken about.
-START = 0.2
-#: Least scale, in typical distances of the step.
-TINY = 1e-9
+        scale = lower_weighted_median(distances, rows.weights)
+        kept = rows.weights
+        if self.rejection is not None:
+            kept = np.where(distances <= self.rejection * scale, kept, 0.0)
+        weights = huber_weights(gram, kept, distances, self.c * scale, tol=self.tol, max_iter=self.max_iter)
+        return Judgement(weights, None, self.c)
 
 
 class Huberised(NamedTuple):
@@ -67,12 +114,18 @@ class Huberised(NamedTuple):
     scale : Scale
         For the next step.
     tied : bool
-        Whether many rows are tied, see :func:`typical_distance`.
+        Whether many rows are tied, see :func:`skbgmd.location.typical_distance.typical_distance`.
     """
 
     weights: FloatArray
     scale: Scale
     tied: bool
+
+    def judgement(self, c: float | None) -> Judgement:
+        """What a block is told: off it, tied rows may have next to nothing, where the others have most of theirs."""
+        if c is None and not self.tied:
+            return Judgement(self.weights, self.scale)
+        return Judgement(self.weights, self.scale, c or 1.0, self.scale.value if self.tied else 0.0)
 
 
 def huberised_weights(

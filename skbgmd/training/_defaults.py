@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, GeometricMedian, HuberMean, LocationRule
 
 #: What :func:`default_rule` is asked for by.
 DEFAULT = "block_geometric_median"
@@ -24,14 +24,14 @@ def default_rule(
     memory: str | None = None,
     rejection: float | None = REJECTION,
     random_state: int | None = None,
-) -> BlockGeometricMedian:
-    """The geometric median of training steps.
+) -> Aggregator:
+    """The rule of training steps, written out as an aggregator.
 
     Parameters
     ----------
     huber : float or None
-        As in :class:`skbgmd.aggregators.BlockGeometricMedian`, where rows are of single samples; means of groups and
-        of clients are much more alike.
+        ``c`` of Huber's mean, where rows are of single samples; means of groups and of clients are much more alike.
+        None: the geometric median.
     of_samples : bool
         Whether rows are of single samples.
     beta, selection, block, memory, rejection
@@ -41,17 +41,29 @@ def default_rule(
 
     Returns
     -------
-    BlockGeometricMedian
+    Aggregator
+
+    Examples
+    --------
+    >>> default_rule(huber=2.0, of_samples=True)
+    HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)
+    >>> default_rule(huber=2.0, of_samples=False, beta=0.1)
+    BlockGeometricMedian(block='unit',
+                         location=GeometricMedian(rejection=10.0, tol=0.0001))
     """
+    location: LocationRule
+    if of_samples and huber is not None:
+        location = HuberMean(huber, rejection=rejection, remember=True, tol=TOL)
+    else:
+        location = GeometricMedian(rejection, ties="huber" if of_samples else "median", tol=TOL)
+    if beta == 1.0:
+        return location
     return BlockGeometricMedian(
-        beta=beta,
+        beta,
+        location,
         selection=selection,
         block=block,
         complement="weighted" if memory is None else "memory",
         memory_rule=memory or "weighted",
-        huber=huber if of_samples else None,
-        rejection=rejection,
-        ties="huber" if of_samples else "median",
-        tol=TOL,
         random_state=random_state,
     )

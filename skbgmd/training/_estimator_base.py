@@ -128,7 +128,8 @@ PARAMETERS = """
         The trained network.
     history_ : skorch.history.History
         Losses and times of each epoch; ``aggregation_time`` in seconds, ``distrusted_weight``, the weight on the half
-        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block.
+        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block, where
+        there is one.
     n_iter_ : int
         Epochs trained.
     loss_curve_ : list of float

@@ -151,7 +151,9 @@ def test_mass_of_the_block(clip, rng):
         assert 0.0 < BlockGeometricMedian(beta=0.2)(DenseRows(torch.from_numpy(far)))[0].mass <= 1.0
 
 
-@pytest.mark.parametrize("rule", [GeometricMedian, lambda **kwargs: BlockGeometricMedian(beta=1.0, **kwargs)])
+@pytest.mark.parametrize(
+    "rule", [GeometricMedian, lambda **kwargs: BlockGeometricMedian(1.0, GeometricMedian(**kwargs))]
+)
 def test_rejection(rule, rng):
     X, a = rng.normal(size=(20, 60)), rng.uniform(0.5, 1.0, size=20)
     X[:7] = 100.0 * rng.normal(size=(7, 60)) + 30.0
@@ -190,9 +192,15 @@ def test_rejection_keeps_the_breakdown_point(X, far, rejection):
 
 @pytest.mark.parametrize(("value", "error"), [(1.0, ValueError), (np.inf, ValueError), ("far", TypeError)])
 def test_rejection_is_checked(value, error, rng):
-    for rule in (GeometricMedian, BlockGeometricMedian):
+    location = GeometricMedian(rejection=value)
+    for rule in (location, HuberMean(rejection=value), BlockGeometricMedian(location=location)):
         with pytest.raises(error, match="rejection must be"):
-            rule(rejection=value)(dense(rng.normal(size=(4, 3))))
+            rule(dense(rng.normal(size=(4, 3))))
+
+
+def test_the_location_rule_is_checked(rng):
+    with pytest.raises(TypeError, match="location must be None or an aggregator that weighs rows; found 'median'"):
+        BlockGeometricMedian(location="median")(dense(rng.normal(size=(4, 3))))
 
 
 def test_the_published_rule_is_algorithm_1(rng):
@@ -208,7 +216,9 @@ def test_the_published_rule_is_algorithm_1(rng):
     np.testing.assert_allclose(second.vector, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("rule", [GeometricMedian(), BlockGeometricMedian(0.2), BlockGeometricMedian(0.2, huber=1.0)])
+@pytest.mark.parametrize(
+    "rule", [GeometricMedian(), BlockGeometricMedian(0.2), BlockGeometricMedian(0.2, HuberMean(1.0, remember=True))]
+)
 def test_of_two_rows_neither_is_thrown_away(rule):
     generator = torch.Generator().manual_seed(0)
     shared = 3.0 * torch.randn(500, generator=generator)
@@ -220,8 +230,8 @@ def test_of_two_rows_neither_is_thrown_away(rule):
 def test_a_block_that_turns_out_to_be_all_columns(params):
     X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     rows = DenseRows(X, units=Units.of([torch.zeros(3, 2)]))
-    aggregate, _ = BlockGeometricMedian(0.9, huber=1.0, **params)(rows)
-    whole, _ = BlockGeometricMedian(1.0, huber=1.0)(rows)
+    aggregate, _ = BlockGeometricMedian(0.9, HuberMean(1.0, remember=True), **params)(rows)
+    whole, _ = HuberMean(1.0, remember=True)(rows)
     torch.testing.assert_close(aggregate.vector, whole.vector)
     assert aggregate.block is None
 
@@ -236,13 +246,13 @@ def test_memory_counts_only_where_it_is_kept():
 
 def test_the_norm_outside_is_remembered_over_a_block_of_all_columns():
     units = Units.of([torch.zeros(1, 2), torch.zeros(1, 8)])
-    rule, state = BlockGeometricMedian(0.5, huber=1.0, block="unit"), None
+    rule, state = BlockGeometricMedian(0.5, HuberMean(1.0, remember=True), block="unit"), None
     for step in range(5):
         X = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))
         X[:, :2] *= 10.0 if step == 3 else 0.01
         aggregate, after = rule(DenseRows(X, units=units), state)
         if step == 3:
             assert aggregate.block is None
-            assert after.outside == state.outside
+            assert after.off_block == state.off_block
         state = after
-    assert state.outside.value > 0.0
+    assert state.off_block.value > 0.0

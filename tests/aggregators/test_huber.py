@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NearestNeighborMixing
-from skbgmd.aggregators.remembered_scale import DECAY, WINDOW
+from skbgmd.aggregators import (
+    BlockGeometricMedian,
+    BlockState,
+    Bucketing,
+    GeometricMedian,
+    HuberMean,
+    NearestNeighborMixing,
+)
+from skbgmd.aggregators.remembered_scale import DECAY, WINDOW, Scale
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import Explicit
 from skbgmd.location.median import lower_weighted_median
@@ -25,18 +32,27 @@ def cloud(scale: float, seed: int = 0, d: int = 20) -> np.ndarray:
     return scale * np.random.default_rng(seed).normal(size=(15, d))
 
 
+def rule_of(huber: float | None = None, ties: str = "median", beta: float = 1.0) -> Any:
+    location = GeometricMedian(10.0, ties) if huber is None else HuberMean(huber, rejection=10.0, remember=True)
+    return location if beta == 1.0 else BlockGeometricMedian(beta, location)
+
+
+def scale_of(state: Any) -> Scale:
+    return state.location if isinstance(state, BlockState) else state
+
+
 def test_the_first_step_is_hubers_mean() -> None:
     values = torch.as_tensor(cloud(1.0))
     values[0] *= 5.0
-    found, state = BlockGeometricMedian(1.0, huber=1.0, tol=1e-9)(DenseRows(values))
+    found, state = HuberMean(1.0, remember=True, tol=1e-9)(DenseRows(values))
     expected = HuberMean(1.0, tol=1e-9)(DenseRows(values))[0]
     # The scale is that of a median of less accuracy.
     torch.testing.assert_close(found.vector, expected.vector, rtol=0.05, atol=0.02)
-    assert state.scale.value > 0.0
+    assert state.value > 0.0
 
 
 def test_the_scale_is_remembered_and_fades() -> None:
-    aggregator = BlockGeometricMedian(1.0, huber=1.0)
+    aggregator = HuberMean(1.0, remember=True)
     first = None
     for seed in range(WINDOW):
         _, first = aggregator(DenseRows(torch.as_tensor(cloud(1.0, seed))), first)
@@ -45,7 +61,7 @@ def test_the_scale_is_remembered_and_fades() -> None:
     second = first
     for _ in range(WINDOW):
         aggregate, second = aggregator(DenseRows(torch.as_tensor(small)), second)
-    assert 0.99 * DECAY**WINDOW < second.scale.value / first.scale.value < 1.01
+    assert 0.99 * DECAY**WINDOW < second.value / first.value < 1.01
     # Seen from this step alone the row is an outlier; seen from the steps before it is not.
     assert aggregate.weights is not None
     np.testing.assert_allclose(aggregate.weights, 1 / 15, rtol=1e-6)
@@ -55,18 +71,18 @@ def test_the_scale_is_remembered_and_fades() -> None:
 
 
 def test_rejection_is_by_the_remembered_scale() -> None:
-    aggregator = BlockGeometricMedian(1.0, huber=1.0, rejection=10.0)
+    aggregator = HuberMean(1.0, rejection=10.0, remember=True)
     values = cloud(1.0)
     values[:6] = 1e9 * np.random.default_rng(1).normal(size=(6, 20))
     aggregate, state = aggregator(DenseRows(torch.as_tensor(values)))
     assert aggregate.weights is not None
     assert np.all(aggregate.weights[:6] == 0.0)
     assert float(aggregate.vector.norm()) < 3.0
-    assert state.scale.value < 20.0
+    assert state.value < 20.0
 
 
 def test_the_nearer_half_is_kept_where_all_rows_are_farther_than_ever() -> None:
-    aggregator = BlockGeometricMedian(1.0, huber=1.0, rejection=10.0)
+    aggregator = HuberMean(1.0, rejection=10.0, remember=True)
     state = None
     for seed in range(WINDOW):
         _, state = aggregator(DenseRows(torch.as_tensor(cloud(1e-6, seed))), state)
@@ -74,14 +90,14 @@ def test_the_nearer_half_is_kept_where_all_rows_are_farther_than_ever() -> None:
     assert aggregate.weights is not None
     assert 8 <= np.count_nonzero(aggregate.weights) < 15
     assert aggregate.weights.sum() == pytest.approx(1.0)
-    assert after.scale.value < 1e-5
+    assert after.value < 1e-5
     aggregate, _ = aggregator(DenseRows(torch.as_tensor(cloud(1e308 / 20))), state)
     assert aggregate.weights is not None
     assert aggregate.weights.sum() == pytest.approx(1.0)
 
 
 def test_rows_that_coincide_are_no_scale_for_those_that_do_not() -> None:
-    aggregator = BlockGeometricMedian(1.0, huber=1.0, rejection=10.0)
+    aggregator = HuberMean(1.0, rejection=10.0, remember=True)
     same = torch.ones(15, 20, dtype=torch.float64)
     aggregate, state = aggregator(DenseRows(same))
     torch.testing.assert_close(aggregate.vector, same[0])
@@ -93,22 +109,22 @@ def test_rows_that_coincide_are_no_scale_for_those_that_do_not() -> None:
 
 def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
     units = Units.of([torch.zeros(5, 4)])
-    aggregator = BlockGeometricMedian(0.2, block="unit", huber=1.0, rejection=10.0)
+    aggregator = BlockGeometricMedian(0.2, HuberMean(1.0, rejection=10.0, remember=True), block="unit")
     values = torch.as_tensor(cloud(1.0))
     _, state = aggregator(DenseRows(values, units=units))
-    assert state.outside.value > 0.0
+    assert state.off_block.value > 0.0
     # Six rows look honest on the block, whichever it is, and are huge elsewhere: they can't.
     attacked = values.clone()
     attacked[:6, 4:] *= 1e6
     for before in (None, state):
         aggregate, after = aggregator(DenseRows(attacked, units=units), before)
         assert float(aggregate.vector.norm()) < 20.0
-        assert after.outside.value < 20.0
+        assert after.off_block.value < 20.0
 
 
 def test_huber_is_checked() -> None:
-    with pytest.raises(ValueError, match="huber must be"):
-        BlockGeometricMedian(huber=0.0)(DenseRows(torch.zeros(3, 2)))
+    with pytest.raises(ValueError, match="c must be"):
+        BlockGeometricMedian(location=HuberMean(0.0))(DenseRows(torch.zeros(3, 2)))
 
 
 def mostly_equal(n: int = 40, share: float = 0.6, size: float = 1.0, place: float = 1.0, d: int = 12) -> np.ndarray:
@@ -138,12 +154,12 @@ KINDS = {
 @pytest.mark.parametrize("settings", [{"huber": 2.0}, {"huber": 1.0}, {"ties": "huber"}, {"huber": 2.0, "beta": 0.5}])
 def test_tied_rows_leave_a_say_to_the_others(kind: str, share: float, size: float, settings: Any) -> None:
     values = mostly_equal(share=share, size=size)
-    aggregate, state = BlockGeometricMedian(**{"beta": 1.0, **settings}, rejection=10.0)(KINDS[kind](values))
+    aggregate, state = rule_of(**settings)(KINDS[kind](values))
     others = aggregate.weights[int(share * 40) :]
     # As of rows that aren't tied: none is left out, and a typical one has a good part of its share.
     assert (others > 0.0).all()
     assert np.median(others) > 0.3 / 40
-    assert np.isfinite(state.scale.value)
+    assert np.isfinite(scale_of(state).value)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -168,10 +184,10 @@ def test_hubers_mean_of_rows_that_coincide_but_for_rounding(kind: str, place: fl
 def test_what_others_than_tied_rows_can_do_is_bounded_by_norms(settings: Any, share: float) -> None:
     values = mostly_equal(60, share=share)
     values[-24:] = 1e9 * np.random.default_rng(1).normal(size=(24, 12))
-    aggregate, state = BlockGeometricMedian(**{"beta": 1.0, **settings}, rejection=10.0)(KINDS["matrix"](values))
+    aggregate, state = rule_of(**settings)(KINDS["matrix"](values))
     # Ten thousand median norms, times huber.
     assert aggregate.vector.norm() < 2e4
-    assert state.scale.value <= SAME_SIZE * np.median(np.linalg.norm(values, axis=1)) * 1.01
+    assert scale_of(state).value <= SAME_SIZE * np.median(np.linalg.norm(values, axis=1)) * 1.01
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
@@ -183,22 +199,22 @@ def test_corrupt_rows_that_are_no_copies_do_not_set_the_scale(share: float, corr
     values[drawn] = 100.0 * np.random.default_rng(4).normal(size=(len(drawn), 12))
     state = None
     for _ in range(4):
-        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values), state)
+        aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values), state)
         assert (aggregate.weights[drawn] == 0.0).all()
-        assert state.scale.value < 5.0
+        assert state.value < 5.0
 
 
 def test_samples_that_have_been_learnt_raise_no_scale() -> None:
-    rule = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)
+    rule = HuberMean(2.0, rejection=10.0, remember=True)
     state = None
     for seed in range(WINDOW):
         _, state = rule(DenseRows(torch.as_tensor(cloud(1.0, seed))), state)
     learnt = 50.0 * cloud(1.0)
     learnt[:9] = 0.0
     for _ in range(WINDOW):
-        before = state.scale.value
+        before = state.value
         _, state = rule(DenseRows(torch.as_tensor(learnt)), state)
-        assert state.scale.value == pytest.approx(DECAY * before)
+        assert state.value == pytest.approx(DECAY * before)
 
 
 @pytest.mark.parametrize("kind", ["factors", "factors, float32"])
@@ -212,8 +228,8 @@ def test_samples_that_are_right_by_chance_set_no_scale(kind: str, right: float) 
         values = values.astype(np.float32).astype(np.float64)
     state = None
     for _ in range(4):
-        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS[kind](values), state)
-        assert state.scale.value > 1e3
+        aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS[kind](values), state)
+        assert state.value > 1e3
         np.testing.assert_allclose(aggregate.weights, 0.01, rtol=0.5)
 
 
@@ -224,7 +240,7 @@ def test_rows_of_another_size_are_of_no_common_size(size: float) -> None:
     values = rng.normal(size=(100, 12)) * 10.0 ** rng.uniform(-1.5, 1.5, size=(100, 1))
     values[:40] *= size
     assert not of_common_size(np.linalg.norm(values, axis=1), np.ones(100))[:40].any()
-    aggregate, _ = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values))
+    aggregate, _ = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values))
     assert aggregate.vector.norm() < 200.0
 
 
@@ -237,8 +253,8 @@ def test_copies_and_samples_that_are_right_by_chance_are_both_no_scale(
     values = mostly_equal(100, share=shares[0], size=size)
     nothing = slice(int(100 * shares[0]), int(100 * sum(shares)))
     values[nothing] *= 10.0 ** np.random.default_rng(1).uniform(-30.0, -8.0, size=(nothing.stop - nothing.start, 1))
-    aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values))
-    assert state.scale.value > 0.5 * size
+    aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values))
+    assert state.value > 0.5 * size
     assert (aggregate.weights > 0.0).all()
 
 
@@ -269,8 +285,8 @@ def test_corrupt_rows_are_of_no_common_size_where_nearly_as_many_are_honest(big:
     values[70:] = big * corrupt / np.linalg.norm(corrupt)
     state = None
     for _ in range(4):
-        aggregate, state = BlockGeometricMedian(1.0, huber=2.0, rejection=10.0)(KINDS["factors"](values), state)
-        assert state.scale.value < 5.0
+        aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values), state)
+        assert state.value < 5.0
         assert aggregate.vector.norm() < 5.0
 
 
@@ -285,4 +301,4 @@ def test_a_single_row_of_a_few_is_no_tie() -> None:
 
 def test_ties_are_checked() -> None:
     with pytest.raises(ValueError, match="ties must be one of 'median', 'huber'; found 'some'"):
-        BlockGeometricMedian(ties="some")(DenseRows(torch.zeros(3, 2)))
+        BlockGeometricMedian(location=GeometricMedian(ties="some"))(DenseRows(torch.zeros(3, 2)))

@@ -98,7 +98,8 @@ def test_float32_digits_of_means_of_many_columns(rng):
 
 
 @pytest.mark.parametrize(
-    "inner", [GeometricMedian(tol=1e-9), BlockGeometricMedian(0.1, tol=1e-9), BlockGeometricMedian(1.0, rejection=10.0)]
+    "inner",
+    [GeometricMedian(tol=1e-9), BlockGeometricMedian(0.1, GeometricMedian(tol=1e-9)), GeometricMedian(rejection=10.0)],
 )
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e18])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -98,22 +98,26 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
     name = str(rng.choice([*AGGREGATORS, "block_geometric_median", "huber_mean"]))
     fraction = float(rng.choice([0.0, 0.1, 0.25, 0.4, 0.49]))
     rejection = None if rng.random() < 0.5 else float(rng.choice([1.5, 10.0]))
+    location = (
+        GeometricMedian(rejection, str(rng.choice(["median", "huber"])))
+        if name == "geometric_median" or (name == "block_geometric_median" and rng.random() < 0.5)
+        else HuberMean(float(rng.choice([0.1, 0.5, 1.0, 5.0])), rejection, bool(rng.random() < 0.5))
+    )
     made: Any = {
         "trimmed_mean": lambda: TrimmedMean(fraction),
         "norm_filter": lambda: NormFilter(fraction, bool(rng.random() < 0.5)),
         "krum": lambda: Krum(fraction, int(rng.choice([1, 3]))),
         "spectral_filter": lambda: AGGREGATORS["spectral_filter"](fraction=fraction),
-        "huber_mean": lambda: HuberMean(float(rng.choice([0.1, 1.0, 5.0]))),
-        "geometric_median": lambda: GeometricMedian(rejection),
+        "huber_mean": lambda: location,
+        "geometric_median": lambda: location,
         "block_geometric_median": lambda: BlockGeometricMedian(
             beta=float(rng.choice([0.1, 0.5, 1.0])),
+            location=location,
             selection=str(rng.choice(["top", "sample", "uniform"])),
             complement=str(rng.choice(["weighted", "zero", "memory"])),
             memory_rule=str(rng.choice(["weighted", "mean"])),
             clip_scores=bool(rng.random() < 0.7),
             run_length=int(rng.choice([1, 7, 32])),
-            huber=None if rng.random() < 0.5 else float(rng.choice([0.5, 1.0])),
-            rejection=rejection,
             random_state=0,
         ),
     }.get(name, AGGREGATORS[name])

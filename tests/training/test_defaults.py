@@ -17,7 +17,7 @@ from skbgmd import (
     RobustNeuralNetClassifier,
     RobustNeuralNetRegressor,
 )
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.training._defaults import TOL, default_rule
 from skbgmd.training._samples import SampleDataset
 from skbgmd.training._wrapping import robust_class
@@ -26,13 +26,15 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 
 def test_the_rule() -> None:
-    expected = {"beta": 1.0, "block": "unit", "complement": "weighted", "rejection": 10.0, "tol": TOL}
-    for of_samples in (True, False):
-        found = default_rule(huber=3.0, of_samples=of_samples).get_params()
-        assert {name: found[name] for name in expected} == expected
-        assert found["huber"] == (3.0 if of_samples else None)
-    kept = default_rule(huber=None, of_samples=True, memory="mean", beta=0.1, selection="sample", random_state=3)
-    assert (kept.complement, kept.memory_rule, kept.beta, kept.random_state) == ("memory", "mean", 0.1, 3)
+    of_groups = GeometricMedian(rejection=10.0, tol=TOL)
+    assert str(default_rule(huber=3.0, of_samples=False)) == str(of_groups)
+    expected = HuberMean(3.0, rejection=10.0, remember=True, tol=TOL)
+    assert str(default_rule(huber=3.0, of_samples=True)) == str(expected)
+    expected = GeometricMedian(rejection=10.0, ties="huber", tol=TOL)
+    assert str(default_rule(huber=None, of_samples=True)) == str(expected)
+    kept = default_rule(huber=None, of_samples=False, memory="mean", beta=0.1, selection="sample", random_state=3)
+    settings = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "block": "unit"}
+    assert str(kept) == str(BlockGeometricMedian(0.1, of_groups, random_state=3, **settings))
 
 
 def _layers(n_outputs: int) -> torch.nn.Sequential:
@@ -80,10 +82,10 @@ def test_single_samples_of_classes_are_huberised(make: Any, huber: float | None)
         ({"group_size": None}, None),
         ({"group_size": 1, "local_steps": 2}, None),
     ):
-        assert make(**settings).initialize().aggregator_.aggregator.huber == expected
+        assert make(**settings).initialize().aggregator_.aggregator.get_params().get("c") == expected
     assert make(aggregator=BlockGeometricMedian()).initialize().aggregator_.aggregator.beta == 0.1
     changed = make(group_size=1).set_params(aggregator__rejection=3.0)
-    assert (changed.aggregator.rejection, changed.aggregator.beta) == (3.0, 1.0)
+    assert str(changed.aggregator) == str(default_rule(huber=huber, of_samples=True, rejection=3.0))
 
 
 def test_clients_are_no_single_samples(data: Any) -> None:
@@ -91,11 +93,11 @@ def test_clients_are_no_single_samples(data: Any) -> None:
     settings = {"criterion": torch.nn.CrossEntropyLoss, "group_size": 1, "train_split": None, "verbose": 0}
     net = RobustNeuralNetClassifier(_layers(2), max_epochs=1, **settings)
     net.fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
-    assert net.aggregator_.aggregator.huber is None
+    assert isinstance(net.aggregator_.aggregator, GeometricMedian)
     state = net.aggregator_
     net.partial_fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
     assert net.aggregator_ is state
-    assert net.partial_fit(X, y).aggregator_.aggregator.huber == 2.0
+    assert net.partial_fit(X, y).aggregator_.aggregator.c == 2.0
 
 
 def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:

@@ -35,7 +35,8 @@ def test_fit_and_predict(data):
     np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X))
     assert model.n_iter_ == len(model.loss_curve_) == len(model.history_) == 40
     assert model.sample_trust_.shape == (160,)
-    assert "selected_mass" in model.history_[-1]
+    assert "selected_mass" not in model.history_[-1]
+    assert 0.5 < quick(beta=0.5).fit(X, y).history_[-1]["selected_mass"] < 1.0
     assert "BlockGMDClassifier" in model._repr_html_()
 
 

@@ -135,7 +135,8 @@ def test_dead_rows(data):
 
 
 def test_history_records_what_the_rule_does(data):
-    history = classifier().fit(*data).history
+    rule = BlockGeometricMedian(0.5)
+    history = classifier(aggregator=rule).fit(*data).history
     assert all(0.0 <= share <= 0.5 for share in history[:, "distrusted_weight"])
     assert all(0.0 < share <= 1.0 for share in history[:, "selected_mass"])
     assert all(seconds > 0.0 for seconds in history[:, "aggregation_time"])
@@ -888,4 +889,4 @@ def test_inputs_without_an_axis_of_samples_are_let_through():
 
 def test_the_default_rule_is_that_of_the_loss_before_there_is_one():
     net = RobustNeuralNet(torch.nn.Linear, criterion=torch.nn.CrossEntropyLoss, group_size=1)
-    assert net.set_params(aggregator__beta=0.5).aggregator.huber == 2.0
+    assert net.set_params(aggregator__rejection=5.0).aggregator.c == 2.0

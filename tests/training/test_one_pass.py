@@ -28,7 +28,7 @@ from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, is_cheape
 
 RULES: dict[str, Aggregator] = {
     **{name: kind() for name, kind in AGGREGATORS.items()},
-    "units": BlockGeometricMedian(0.3, block="unit", rejection=10.0),
+    "units": BlockGeometricMedian(0.3, GeometricMedian(rejection=10.0), block="unit"),
     "unit memory": BlockGeometricMedian(0.3, block="unit", complement="memory"),
     "sampled units": BlockGeometricMedian(0.3, block="unit", selection="sample", random_state=0),
     "coordinates": BlockGeometricMedian(0.3),
