@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd.arrays import empty
+from skbgmd.arrays import empty, refuse_masks
 from skbgmd.columns import Columns, Units
 from skbgmd.gram import BoolArray, FloatArray, Gram
 from skbgmd.streaming import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
@@ -145,6 +145,13 @@ class DenseRows(StreamedRows):
     units : Units, default=None
         Runs of columns that belong together.
 
+    Raises
+    ------
+    TypeError
+        For a matrix that isn't a tensor.
+    ValueError
+        For masked entries.
+
     Examples
     --------
     >>> import torch
@@ -166,6 +173,10 @@ class DenseRows(StreamedRows):
         norms: FloatArray | None = None,
         units: Units | None = None,
     ) -> None:
+        if not isinstance(matrix, torch.Tensor):
+            raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
+        refuse_masks(matrix, "matrix")
+        refuse_masks(weights, "weights")
         self.units = units
         self.matrix, self.index, self.picked = matrix, index, picked
         self.n_rows = len(matrix) if picked is None else len(picked)

@@ -105,11 +105,19 @@ class Aggregator(BaseEstimator, ABC):
 
         Raises
         ------
+        TypeError
+            An array or a tensor in place of rows.
         ValueError
             A hyperparameter out of its range.
         NonFiniteRowsError
             Half of the rows or more not finite.
         """
+
+
+def check_rows(rows: Any) -> None:
+    """Raise a TypeError for what isn't rows, such as an array: its entries are for :class:`DenseRows` to look at."""
+    if not hasattr(rows, "n_rows"):
+        raise TypeError(f"rows must be Rows, such as DenseRows(torch.tensor(X)); found {type(rows).__name__}.")
 
 
 class RowWeighting(Aggregator):
@@ -122,6 +130,7 @@ class RowWeighting(Aggregator):
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""
         self._validate()
+        check_rows(rows)
         return on_usable(rows, self._finite(rows), self._weigh)
 
     def _finite(self, rows: Rows) -> BoolArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, corrupt_count, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, check_rows, corrupt_count, usable_rows
 from skbgmd.arrays import empty
 from skbgmd.gram import FloatArray
 from skbgmd.rows import Rows
@@ -19,6 +19,7 @@ class Coordinatewise(Aggregator):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         self._validate()
+        check_rows(rows)
         usable = usable_rows(rows, rows.finite)
         rows = rows if len(usable) == rows.n_rows else rows.subset(usable)
         equal = bool(np.all(rows.weights == rows.weights[0]))

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, RowWeighting, check_rows, usable_rows
 from skbgmd.aggregators.few_far import few_far
 from skbgmd.aggregators.huber import Huberised, huberised_weights
 from skbgmd.aggregators.rejection import check_rejection, median_weights
@@ -176,6 +176,7 @@ class BlockGeometricMedian(Aggregator):
 
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
+        check_rows(rows)
         state = state or BlockState()
         # What was left out before counts only where it is kept.
         before = state.memory if self.complement == "memory" else None

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_fraction, corrupt_count, usable_rows
+from skbgmd.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    AggregatorState,
+    check_fraction,
+    check_rows,
+    corrupt_count,
+    usable_rows,
+)
 from skbgmd.aggregators.geometric import GeometricMedian, step_seed
 from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
@@ -31,6 +39,7 @@ class Mixing(Aggregator):
 
     def __call__(self, rows: Rows, state: MixingState | None = None) -> tuple[Aggregate, MixingState]:
         self._validate()
+        check_rows(rows)
         inner = GeometricMedian() if self.aggregator is None else self.aggregator
         state = state or MixingState()
         usable = usable_rows(rows, self._finite(rows))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd.aggregators.base import Aggregate, RowWeighting, check_fraction, corrupt_count
+from skbgmd.aggregators.base import Aggregate, RowWeighting, check_fraction, check_rows, corrupt_count
 from skbgmd.arrays import check_integer
 from skbgmd.gram import BoolArray, FloatArray
 from skbgmd.rows import Rows
@@ -29,6 +29,7 @@ class Mean(RowWeighting):
     """
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
+        check_rows(rows)
         # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
         weights = rows.weights / rows.weights.sum()
         vector = rows.combine(weights)
