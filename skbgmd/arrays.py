@@ -6,7 +6,7 @@ import numbers
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -245,6 +245,9 @@ def _parts(values: Any) -> Iterator[Any]:
             objects = np.asarray(values).ravel() if values.shape[1] else ()
         elif hasattr(values, "__array__") and _is_of_objects(getattr(values, "dtype", None)):
             objects = np.asarray(values).ravel()
+        elif hasattr(values, "__array__") and not hasattr(values, "dtype") and not isinstance(values, Sequence):
+            # An array of another library's, but none that is loaded as it is asked for.
+            yield from _parts(np.asarray(values))
     # There may be many objects, but hardly many types of them.
     for kind, one in dict(zip(map(type, objects), objects, strict=True)).items():
         if issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or hasattr(kind, "iloc"):
@@ -344,7 +347,7 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
     """
     refuse_masks(values, name)
     refuse_missing(values, name)
-    shape = tuple(np.shape(values))
+    shape = np.asarray(values).shape
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(f"{name} must have shape (n,); found shape {shape}.")
     ids: NDArray[Any] = column_or_1d(values, warn=warn)

@@ -112,6 +112,19 @@ def masked_tensor(values, mask):
         return torch.masked.masked_tensor(torch.from_numpy(values), torch.from_numpy(mask))
 
 
+class OfAnotherLibrary:
+    """What NumPy makes an array of, though it is none."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __len__(self):
+        return len(self.array)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+
 def dated_tables():
     for name, value in DATES.items():
         objects = with_one(X, value)
@@ -123,6 +136,8 @@ def dated_tables():
         yield f"column, {name}", named(X).assign(d=column)
     yield "array", X.astype("datetime64[s]")
     yield "list of arrays", list(X.astype("timedelta64[s]"))
+    yield "array of another library", OfAnotherLibrary(X.astype("datetime64[s]"))
+    yield "objects of another library", OfAnotherLibrary(with_one(X, MOMENT))
     yield "tuple of deques", tuple(map(deque, with_one(X, MOMENT).tolist()))
 
 
