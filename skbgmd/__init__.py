@@ -19,7 +19,7 @@ from skbgmd.training import (
 
 __version__ = "0.1.0"
 
-# `from skbgmd.suspects import find_suspects`, too: it is what users look for, and has its place in inspection.
+# `from skbgmd.suspects import find_suspects`, too: users look for it there, and it has its place in inspection.
 sys.modules[f"{__name__}.suspects"] = suspects
 
 __all__ = [

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import numbers
+import sys
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import wraps
+from itertools import chain
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.utils._missing import is_pandas_na
+from sklearn.utils import column_or_1d
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +36,14 @@ def _autocasts(kind: str) -> bool:
 
 #: Types of devices on which torch may multiply in other dtypes than it is given.
 AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if _autocasts(kind))
+
+#: Types of dates, times and durations; a time stamp is a date.
+DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
+#: Sequences that NumPy makes arrays of.
+SEQUENCES = (list, tuple, deque)
+#: Kinds of arrays, and types of objects, of which none is masked, a date or missing; NaN is for others to tell.
+PLAIN_KINDS = "fiubcUS"
+PLAIN_TYPES = {bool, int, float, str, np.bool_, np.int32, np.int64, np.float32, np.float64, np.str_}
 
 
 @dataclass(frozen=True)
@@ -96,11 +109,12 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     Raises
     ------
     TypeError
-        For sparse, complex, object or text data.
+        For sparse, complex, object or text data, dates and durations.
     ValueError
-        For other than two dimensions, no rows or no columns.
+        For other than two dimensions, no rows or no columns, masked entries.
     """
     if isinstance(X, torch.Tensor):
+        refuse_masks(X, name)
         return _as_tensor_matrix(X, name)
     array = as_real_array(X, name)
     _check_shape(array.shape, name)
@@ -145,21 +159,120 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
     return array
 
 
-def refuse_masks_and_dates(values: Any, name: str) -> None:
-    """Raise an error for what NumPy would take for numbers without a word.
+def refuse_masks(values: Any, name: str) -> None:
+    """Raise an error for masked entries, wherever they are: NumPy and torch take what is behind a mask for data.
 
     Raises
     ------
     TypeError
-        For dates and durations, in an array or in a column of a data frame.
+        For a masked tensor of which no entry is masked: torch's functions don't take it.
     ValueError
-        For masked entries.
     """
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise ValueError(f"{name} must have no masked entries; found {int(values.mask.sum())} of them.")
-    for dtype in _dtypes(values):
-        if getattr(dtype, "kind", "O") in "mM":
-            raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}.")
+    if not is_plain(values):
+        for part in _parts(values):
+            _refuse_mask(part, name)
+
+
+def refuse_masks_and_dates(values: Any, name: str) -> None:
+    """Raise an error for what NumPy would take for numbers without a word, or refuse without saying where it was.
+
+    Raises
+    ------
+    TypeError
+        For dates, times and durations: in an array, in columns of a data frame, or among objects.
+    ValueError
+        For masked entries, and NA among objects.
+    """
+    if is_plain(values):
+        return
+    dates = _date_types()
+    for part in _parts(values):
+        _refuse_mask(part, name)
+        if _is_na(part):
+            raise ValueError(f"{name} must have no missing values; found NA, which is no NaN.")
+        for dtype in _dtypes(part):
+            kind = getattr(dtype, "type", None)
+            if isinstance(kind, type) and issubclass(kind, dates):
+                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}.")
+        if isinstance(part, dates):
+            raise TypeError(f"{name} must hold no dates or durations; found {part!r}.")
+
+
+def is_plain(values: Any) -> bool:
+    """See at a glance that there are but numbers and text, as there mostly are; False where it takes a closer look."""
+    kind = type(values)
+    if kind is torch.Tensor or values is None:
+        return True
+    if kind is np.ndarray:
+        return values.dtype.kind in PLAIN_KINDS
+    if kind in (list, tuple):
+        kinds = set(map(type, values))
+        if kinds == {np.ndarray}:
+            return all(held.dtype.kind in PLAIN_KINDS for held in values)
+        if kinds <= {list, tuple}:
+            kinds = set(map(type, chain.from_iterable(values)))
+        return kinds <= PLAIN_TYPES
+    if hasattr(values, "iloc") and hasattr(values, "columns"):
+        return all(isinstance(dtype, np.dtype) and dtype.kind in PLAIN_KINDS for dtype in values.dtypes.to_numpy())
+    return False
+
+
+def _is_na(value: Any) -> bool:
+    # It needn't be installed.
+    pd = sys.modules.get("pandas")
+    return pd is not None and value is pd.NA
+
+
+def _date_types() -> tuple[type, ...]:
+    pd = sys.modules.get("pandas")
+    return DATES if pd is None else (*DATES, pd.Period, pd.offsets.BaseOffset)
+
+
+def _parts(values: Any) -> Iterator[Any]:
+    """Arrays, series and data frames in an array-like, and of other objects in it one of each type."""
+    if isinstance(values, Mapping):
+        objects: Any = tuple(values.values())
+    elif isinstance(values, SEQUENCES):
+        objects = values
+    else:
+        yield values
+        objects = ()
+        for dtype in _dtypes(values):
+            if getattr(dtype, "categories", None) is not None:
+                yield from _parts(dtype.categories)
+        if hasattr(values, "iloc") and hasattr(values, "columns"):
+            values = values.loc[:, [_is_of_objects(dtype) for dtype in values.dtypes]]
+            objects = np.asarray(values).ravel() if values.shape[1] else ()
+        elif hasattr(values, "__array__") and _is_of_objects(getattr(values, "dtype", None)):
+            objects = np.asarray(values).ravel()
+        elif hasattr(values, "__array__") and not hasattr(values, "dtype") and not isinstance(values, Sequence):
+            # An array of another library's, but none that is loaded as it is asked for.
+            yield from _parts(np.asarray(values))
+    # There may be many objects, but hardly many types of them.
+    for kind, one in dict(zip(map(type, objects), objects, strict=True)).items():
+        if issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or hasattr(kind, "iloc"):
+            for held in objects:
+                if type(held) is kind:
+                    yield from _parts(held)
+        else:
+            yield one
+
+
+def _is_of_objects(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _refuse_mask(part: Any, name: str) -> None:
+    if isinstance(part, np.ma.MaskedArray):
+        n_masked = 0 if part.mask is np.ma.nomask else int(np.ma.flatten_mask(part.mask).sum())
+    elif isinstance(part, torch.masked.MaskedTensor):
+        n_masked = int((~part.get_mask()).sum())  # type: ignore[no-untyped-call]
+        if not n_masked:
+            raise TypeError(f"{name} must be a plain tensor; found a MaskedTensor. Nothing is masked: give get_data().")
+    else:
+        return
+    if n_masked:
+        raise ValueError(f"{name} must have no masked entries; found {n_masked} of them.")
 
 
 def refuse_missing(values: Any, name: str) -> None:
@@ -175,20 +288,84 @@ def refuse_missing(values: Any, name: str) -> None:
         return
     else:
         flat = np.asarray(values, dtype=object)
-        missing = np.array([_is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
+        missing = np.array([is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
+    _refuse_where(np.atleast_1d(missing), name)
+
+
+def _refuse_where(missing: NDArray[np.bool_], name: str) -> None:
     if missing.any():
         first = int(missing.argmax()) // (missing.size // len(missing))
         raise ValueError(f"{name} must have no missing values; found None, NA or NaN at position {first}.")
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or is_pandas_na(value) or (isinstance(value, float) and value != value)
+def is_missing(value: Any) -> bool:
+    """None, NA, and NaN or NaT of any type are missing."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return value is None or _is_na(value) or (isinstance(value, (numbers.Real, *DATES)) and value != value)
+
+
+def check_targets(y: Any, name: str = "y") -> None:
+    """Raise an error for masked entries, missing values, dates or durations among labels or targets.
+
+    Raises
+    ------
+    TypeError
+        For dates and durations.
+    ValueError
+        For masked entries and missing values, but for NaN in arrays of numbers.
+    """
+    refuse_masks(y, name)
+    # Before dates, for it tells the position.
+    refuse_missing(y, name)
+    refuse_masks_and_dates(y, name)
+
+
+def as_labels(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
+    """Take labels of classes as an array of shape (n,); ``warn`` of a column.
+
+    Raises
+    ------
+    TypeError
+        For dates and durations, and objects that can't be sorted.
+    ValueError
+        For masked entries, missing values, or more than one column.
+    """
+    check_targets(values, name)
+    return as_ids(values, name, warn=warn)
+
+
+def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
+    """Take ids of anything, which may be dates, as an array of shape (n,); ``warn`` of a column.
+
+    Raises
+    ------
+    TypeError
+        For objects that can't be sorted.
+    ValueError
+        For masked entries, missing values, or more than one column.
+    """
+    refuse_masks(values, name)
+    refuse_missing(values, name)
+    shape = np.asarray(values).shape
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise ValueError(f"{name} must have shape (n,); found shape {shape}.")
+    ids: NDArray[Any] = column_or_1d(values, warn=warn)
+    if ids.dtype.kind in "fcmM":
+        _refuse_where(ids != ids, name)
+    if ids.dtype.kind == "O":
+        try:
+            np.unique(ids)
+        except TypeError as error:
+            what = f"{name} must hold what can be sorted, such as integers or strings"
+            raise TypeError(f"{what}; found objects that can't: {error}.") from None
+    return ids
 
 
 def _dtypes(values: Any) -> list[Any]:
-    """Dtypes of an array, a series, or the columns of a data frame."""
+    """Different dtypes of an array, a series, or the columns of a data frame."""
     if hasattr(values, "iloc") and hasattr(values, "columns"):
-        return list(values.dtypes)
+        return list(dict.fromkeys(values.dtypes))
     return [values.dtype] if hasattr(values, "dtype") else []
 
 
@@ -260,6 +437,7 @@ def as_weights(
     if sample_weight is None:
         return np.ones(n)
     if isinstance(sample_weight, torch.Tensor):
+        refuse_masks(sample_weight, name)
         sample_weight = sample_weight.detach().cpu()
         # NumPy has no bfloat16.
         sample_weight = (sample_weight.float() if sample_weight.dtype == torch.bfloat16 else sample_weight).numpy()

@@ -105,11 +105,19 @@ class Aggregator(BaseEstimator, ABC):
 
         Raises
         ------
+        TypeError
+            An array or a tensor in place of rows.
         ValueError
             A hyperparameter out of its range.
         NonFiniteRowsError
             Half of the rows or more not finite.
         """
+
+
+def check_rows(rows: Any) -> None:
+    """Raise a TypeError for what isn't rows, such as an array: its entries are for :class:`DenseRows` to look at."""
+    if not hasattr(rows, "n_rows"):
+        raise TypeError(f"rows must be Rows, such as DenseRows(torch.tensor(X)); found {type(rows).__name__}.")
 
 
 class Judgement(NamedTuple):
@@ -150,6 +158,7 @@ class LocationRule(Aggregator):
 
     def _judge_usable(self, rows: Rows, state: Any) -> Judgement:
         self._validate()
+        check_rows(rows)
         usable = usable_rows(rows, self._finite(rows))
         if len(usable) == rows.n_rows:
             return self.judge(rows, state)

@@ -11,7 +11,15 @@ import torch
 from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, Judgement, LocationRule, usable_rows
+from skbgmd.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    AggregatorState,
+    Judgement,
+    LocationRule,
+    check_rows,
+    usable_rows,
+)
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.block import (
@@ -118,6 +126,7 @@ class BlockGeometricMedian(Aggregator):
 
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
+        check_rows(rows)
         state = state or BlockState()
         location = GeometricMedian() if self.location is None else self.location
         if self.beta == 1.0 and self.complement != "memory":

@@ -8,7 +8,7 @@ import numpy as np
 
 from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, usable_rows
+from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import few_far
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.huber import huber_weights
@@ -73,6 +73,7 @@ class HuberMean(LocationRule):
         self.tol, self.max_iter = tol, max_iter
 
     def __call__(self, rows: Rows, state: Scale | None = None) -> tuple[Aggregate, Any]:
+        check_rows(rows)
         if self.remember and state is not None and rows.gram_is_dear:
             self._validate()
             usable = usable_rows(rows, rows.finite)

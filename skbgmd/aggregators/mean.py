@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, RowWeighting
+from skbgmd.aggregators.base import Aggregate, RowWeighting, check_rows
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import in_range
 
@@ -25,6 +25,7 @@ class Mean(RowWeighting):
     """
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
+        check_rows(rows)
         # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
         weights = rows.weights / rows.weights.sum()
         vector = rows.combine(weights)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.rows import Rows
 from skbgmd.rows.averaged import MixedRows
@@ -30,6 +30,7 @@ class Mixing(Aggregator):
 
     def __call__(self, rows: Rows, state: MixingState | None = None) -> tuple[Aggregate, MixingState]:
         self._validate()
+        check_rows(rows)
         inner = GeometricMedian() if self.aggregator is None else self.aggregator
         state = state or MixingState()
         usable = usable_rows(rows, self._finite(rows))

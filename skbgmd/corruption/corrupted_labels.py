@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd.corruption.labels import as_labels, corrupt_labels, is_column
+from skbgmd.corruption.labels import as_class_labels, corrupt_labels, is_column
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -111,7 +111,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         TypeError
             The estimator isn't a classifier: there are no labels to corrupt in a regression.
         ValueError
-            A parameter out of its range; y without classes, or not as long as X.
+            A parameter out of its range; y without classes, with masked or missing labels, or not as long as X.
         """
         if not is_classifier(self.estimator):
             raise TypeError(f"estimator must be a classifier: only labels are corrupted; found {self.estimator!r}.")
@@ -123,9 +123,9 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
             )
         else:
-            labels = as_labels(y_corrupt)
+            labels = as_class_labels(y_corrupt, "y_corrupt")
             given = y_corrupt if is_column(y_corrupt) else labels
-            corrupted = labels != as_labels(y)
+            corrupted = labels != as_class_labels(y)
         routed = self._routed("fit", params)
         self.estimator_ = clone(self.estimator).fit(X, given, **routed)
         self.corrupted_ = corrupted

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.arrays import check_number, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, warn_hopeless
 
@@ -79,7 +79,8 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         Raises
         ------
         TypeError, ValueError
-            A parameter of the wrong kind or out of its range; X that is empty, sparse or not finite.
+            A parameter of the wrong kind or out of its range; X that is empty, sparse, masked, of dates or not
+            finite.
         """
         self._learn(X)
         return self
@@ -133,8 +134,8 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         ------
         NotFittedError
             Before ``fit`` or ``fit_transform``.
-        ValueError
-            X that is empty, sparse, not finite or of another shape of rows.
+        TypeError, ValueError
+            X that is empty, sparse, masked, of dates, not finite or of another shape of rows.
         """
         check_is_fitted(self)
         array = self._validated(X, reset=False)
@@ -152,6 +153,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return array
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
+        refuse_masks_and_dates(X, "X")
         array: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True)
         return array
 
@@ -274,6 +276,7 @@ class ImpulseNoise(FeatureCorruption):
         check_share(self.amount, "amount")
         if self.value_range is None:
             return
+        refuse_masks_and_dates(self.value_range, "value_range")
         limits = np.asarray(self.value_range, dtype=np.float64)
         if limits.shape != (2,) or not np.isfinite(limits).all() or limits[0] > limits[1]:
             raise ValueError(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import assert_all_finite, check_consistent_length, column_or_1d
+from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.arrays import as_labels, check_choice, is_missing
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
 from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
@@ -64,10 +64,10 @@ def corrupt_labels(
     Raises
     ------
     TypeError
-        ``fraction`` isn't a number.
+        ``fraction`` isn't a number; labels that are dates or durations, or can't be sorted.
     ValueError
         ``fraction``, ``kind``, ``classes`` or ``target`` out of range; y that has no classes (continuous, more than
-        one column, NaN), or one that isn't in ``classes``.
+        one column), masked or missing labels (None, NA, NaN), or one that isn't in ``classes``.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def corrupt_labels(
     """
     share = check_share(fraction, "fraction")
     check_choice(kind, "kind", KINDS)
-    labels = as_labels(y)
+    labels = as_class_labels(y)
     known, codes = _classes(labels, classes)
     goal = _target_code(target, kind, known)
     n, n_classes = len(labels), len(known)
@@ -150,14 +150,14 @@ def _extended(series: Any, labels: NDArray[Any]) -> Any:
 
 
 def is_column(y: Any) -> bool:
-    """Whether y is a Series or another of pandas' columns, to be handed on as it is."""
+    """Tell a Series or another of pandas' columns, to be handed on as it is, from the rest."""
     return _is_of_pandas(y) and getattr(y, "ndim", 1) == 1
 
 
-def as_labels(y: ArrayLike) -> NDArray[Any]:
+def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     """Labels of classes as an array of shape (n,), checked."""
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
-    assert_all_finite(labels, input_name="y")
+    labels = as_labels(y, name, warn=True)
+    assert_all_finite(labels, input_name=name)
     check_classification_targets(labels)
     return labels
 
@@ -167,7 +167,7 @@ def _classes(labels: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[A
     found, codes = np.unique(labels, return_inverse=True)
     if classes is None:
         return found, codes
-    known = np.unique(column_or_1d(classes))
+    known = np.unique(as_labels(classes, "classes"))
     missing = found[~np.isin(found, known)]
     if len(missing):
         raise ValueError(f"classes must hold every label of y; found {missing[0]!r} in y only.")
@@ -179,8 +179,9 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
         if target is not None:
             raise ValueError(f"target must be None unless kind is 'backdoor'; found {target!r} with kind={kind!r}.")
         return None
-    position = np.flatnonzero(known == target)
-    if target is None or len(position) != 1:
+    # Nothing equals NA, nor differs from it.
+    position = np.flatnonzero([] if is_missing(target) else known == target)
+    if len(position) != 1:
         raise ValueError(f"target must be one of the classes {known.tolist()} for kind='backdoor'; found {target!r}.")
     return int(position[0])
 
@@ -277,13 +278,15 @@ class LabelCorruption(BaseEstimator):
         return X, y_corrupt
 
     def _corrupt(self, X: Any, y: ArrayLike) -> tuple[Any, BoolArray]:
-        validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
         if y is None:
             raise ValueError("y must be given: LabelCorruption requires y to be passed, but the target y is None.")
         check_consistent_length(X, y)
-        return corrupt_labels(
+        result = corrupt_labels(
             y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
         )
+        # Last, for it sets what was learnt of X.
+        validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
+        return result
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -19,6 +19,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
+from skbgmd._utils.arrays import refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
 from skbgmd.corruption.base import check_share
@@ -106,7 +107,8 @@ def robustness_curve(
     TypeError
         ``corruption`` is none of the three kinds, or ``scoring`` gives several scores.
     ValueError
-        A parameter out of range; no or more than one parameter ``gradient_corruption``; every fit failed.
+        A parameter out of range; masked entries; no or more than one parameter ``gradient_corruption``; every fit
+        failed.
 
     Examples
     --------
@@ -130,6 +132,8 @@ def robustness_curve(
         raise TypeError(f"scoring must be None, a name or a callable that gives one score; found {scoring!r}.")
     if not (error_score == "raise" or isinstance(error_score, numbers.Real)):
         raise ValueError(f"error_score must be 'raise' or a number; found {error_score!r}.")
+    for name, values in (("X", X), ("y", y), ("groups", groups), ("params", params)):
+        refuse_masks(values, name)
     X, y, groups = indexable(X, y, groups)
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
     scorer = check_scoring(estimator, scoring=scoring)
@@ -176,6 +180,7 @@ def gradient_parameter(estimator: Any) -> str:
 
 
 def _fractions(fractions: ArrayLike) -> FloatArray:
+    refuse_masks_and_dates(fractions, "fractions")
     given = np.asarray(fractions)
     if given.ndim != 1 or not len(given):
         raise ValueError(f"fractions must have one dimension and at least one entry; found shape {given.shape}.")

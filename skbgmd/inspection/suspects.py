@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.arrays import check_integer, check_number, check_targets, refuse_masks
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:
@@ -159,6 +159,8 @@ class SampleTrustDisplay:
         SampleTrustDisplay
         """
         trust = _trust(estimator)
+        for name, given in (("X", X), ("y", y), ("corrupted", corrupted)):
+            refuse_masks(given, name)
         known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
         for name, value in (("X", X), ("y", y), ("corrupted", known)):
             if value is not None and len(np.asarray(value)) != len(trust):
@@ -223,9 +225,14 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
 
     Raises
     ------
+    TypeError
+        Targets that are dates or durations.
     ValueError
-        Labels that the classifier doesn't know, or targets of another shape than what is predicted.
+        Labels that the classifier doesn't know, targets of another shape than what is predicted, masked entries or
+        missing targets.
     """
+    refuse_masks(X, "X")
+    check_targets(y)
     if hasattr(estimator, "predict_proba"):
         probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
         unknown = np.setdiff1d(y, estimator.classes_)

@@ -18,6 +18,7 @@ from skbgmd._utils.arrays import (
     check_integer,
     check_number,
     not_finite,
+    refuse_masks_and_dates,
     without_autocast,
 )
 from skbgmd._utils.random import torch_generator
@@ -445,6 +446,7 @@ def _as_memory(memory: Any, complement: str, rows: DenseRows) -> torch.Tensor | 
         return None
     if complement != "memory":
         raise ValueError(f'memory is only used with complement="memory"; found complement={complement!r}.')
+    refuse_masks_and_dates(memory, "memory")
     if np.ndim(memory) != 1 or len(memory) != rows.n_columns:
         raise ValueError(f"memory must have shape ({rows.n_columns},); found shape {tuple(np.shape(memory))}.")
     given = as_matrix(memory[None] if isinstance(memory, torch.Tensor) else as_real_array(memory, "memory")[None])[0][0]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.arrays import empty, refuse_masks
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import Columns, Units
 from skbgmd.rows.chunked import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
@@ -49,6 +49,13 @@ class DenseRows(StreamedRows):
     units : Units, default=None
         Runs of columns that belong together.
 
+    Raises
+    ------
+    TypeError
+        For a matrix that isn't a tensor.
+    ValueError
+        For masked entries.
+
     Examples
     --------
     >>> import torch
@@ -70,6 +77,10 @@ class DenseRows(StreamedRows):
         norms: FloatArray | None = None,
         units: Units | None = None,
     ) -> None:
+        if not isinstance(matrix, torch.Tensor):
+            raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
+        refuse_masks(matrix, "matrix")
+        refuse_masks(weights, "weights")
         self.units = units
         self.matrix, self.index, self.picked = matrix, index, picked
         self.n_rows = len(matrix) if picked is None else len(picked)

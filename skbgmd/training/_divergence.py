@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
 from skorch import NeuralNet
 from skorch.dataset import unpack_data
 from torch.utils._pytree import tree_leaves
@@ -50,16 +52,17 @@ def explanation(
         return reason
     when = _when(net)
     if not _is_finite(predicted):
+        largest = _largest(parameters)
+        told = "" if largest is None else f", whose largest parameter is {largest:.1g}"
         return (
-            f"{_begin(when, 'predictions')} are not finite, though the data are: numbers overflow in the module, whose "
-            f"largest parameter is {_largest(parameters):.1g}. {_ADVICE}"
+            f"{_begin(when, 'predictions')} are not finite, though the data are: numbers overflow in the module{told}. "
+            f"{_ADVICE}"
         )
     if not _is_finite(losses):
         kind = type(net._criterion()).__name__
-        return (
-            f"{_begin(when, 'loss')} {kind} is not finite, though predictions, the largest of which is "
-            f"{_largest(predicted):.1g}, and targets are. {_ADVICE}"
-        )
+        largest = _largest(predicted)
+        told = "" if largest is None else f", the largest of which is {largest:.1g},"
+        return f"{_begin(when, 'loss')} {kind} is not finite, though predictions{told} and targets are. {_ADVICE}"
     bad = _of_bad_gradients(net, rows, parameters)
     if getattr(net, "gradient_corruption", None) is not None:
         return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite after {net.gradient_corruption}."
@@ -119,19 +122,47 @@ def _of_bad_gradients(net: NeuralNet, rows: DenseRows | GhostRows, parameters: l
     return [name for (name, _), part in zip(_named(net, parameters), parts, strict=True) if not _is_finite(part)]
 
 
-def _largest(values: Any) -> float:
-    """Size of the largest number in some finite tensors."""
-    tensors = (leaf.detach() for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor))
-    return max(float(tensor.abs().max()) for tensor in tensors)
+def _largest(values: Any) -> float | None:
+    """Size of the largest number in some finite tensors; None where there is no number."""
+    sizes = [
+        float(numbers.detach().abs().max())
+        for leaf in tree_leaves(values)
+        for numbers in _numbers(leaf)
+        if isinstance(numbers, torch.Tensor) and numbers.numel() > 0
+    ]
+    return max(sizes, default=None)
 
 
 def _is_finite(values: Any) -> bool:
     for leaf in tree_leaves(values):
-        if isinstance(leaf, torch.Tensor) and not bool(torch.isfinite(leaf).all()):
-            return False
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            return False
+        for numbers in _numbers(leaf):
+            isfinite: Any = torch.isfinite if isinstance(numbers, torch.Tensor) else np.isfinite
+            if not bool(isfinite(numbers).all()):
+                return False
     return True
+
+
+def _numbers(leaf: Any) -> Iterator[torch.Tensor | NDArray[Any]]:
+    """What of a tensor, an array, a series or a data frame may be NaN or inf."""
+    if isinstance(leaf, torch.Tensor):
+        if leaf.is_sparse:
+            leaf = leaf.coalesce().values()
+        elif leaf.layout != torch.strided:
+            leaf = leaf.values()
+        if leaf.is_floating_point() or leaf.is_complex():
+            yield leaf
+    elif hasattr(leaf, "iloc"):
+        columns = [leaf.iloc[:, place] for place in range(leaf.shape[1])] if leaf.ndim == 2 else [leaf]
+        for column in columns:
+            if getattr(column.dtype, "kind", "O") in "fiub":
+                yield column.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif isinstance(leaf, float):
+        yield np.array(leaf)
+    else:
+        held: Any = leaf
+        values = getattr(held, "data", None) if issparse(leaf) else held
+        if isinstance(values, np.ndarray) and values.dtype.kind in "fc":
+            yield values
 
 
 def _listed(names: list[str]) -> str:

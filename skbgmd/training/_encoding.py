@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 
-from skbgmd.training._loader import source
+from skbgmd._utils.arrays import refuse_masks_and_dates
+from skbgmd.training._loader import refuse_in, source
 
 #: From targets as they are given to those that are learnt: codes of classes, scaled numbers.
 Encoder = Callable[[NDArray[Any]], NDArray[Any]]
@@ -36,6 +37,7 @@ class EncodedSplit:
         # What a split makes of the training data is encoded.
         if valid is None or source(train) is not source(dataset) or source(valid) is source(dataset):
             return train, valid
+        refuse_in(valid, refuse_masks_and_dates)
         like = _empty(dataset, "X"), _empty(dataset, "y")
         if isinstance(valid, Dataset) and valid.y is not None:
             encoded = copy.copy(valid)

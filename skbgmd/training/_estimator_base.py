@@ -15,7 +15,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
-from skbgmd._utils.arrays import check_choice, check_integer, check_number, refuse_masks_and_dates, refuse_missing
+from skbgmd._utils.arrays import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_targets,
+    refuse_masks_and_dates,
+)
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.location.block import BLOCKS, SELECTIONS
@@ -311,8 +317,8 @@ class BlockGMDBase(Interruptible):
         """Data to train on, checked."""
         multi_output = isinstance(self, RegressorMixin)
         if y is not None:
-            refuse_masks_and_dates(y, "y")
-            refuse_missing(y, "y")
+            check_targets(y)
+        refuse_masks_and_dates(X, "X")
         X, y = validate_data(
             self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
         )
@@ -493,6 +499,7 @@ class BlockGMDBase(Interruptible):
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
+        refuse_masks_and_dates(X, "X")
         X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
         result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
@@ -513,7 +520,6 @@ def _is_routed(name: str) -> bool:
 
 def _as_numpy(X: Any) -> Any:
     if not isinstance(X, torch.Tensor):
-        refuse_masks_and_dates(X, "X")
         return X
     # NumPy has no bfloat16.
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()

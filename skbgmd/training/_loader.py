@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.arrays import check_integer, refuse_masks
 from skbgmd._utils.slices import even_slices
 
 
@@ -121,6 +121,7 @@ class ArrayLoader(DataLoader[Any]):
         apart: bool = False,
         **kwargs: Any,
     ) -> None:
+        refuse_in(dataset)
         if apart and generator is None:
             generator = torch.Generator()
         if batch_size is not None or "batch_sampler" not in kwargs:
@@ -333,6 +334,19 @@ def known_of_samples(dataset: Any) -> list[str]:
     """What the samples of a dataset, or of a subset of one, have besides data: "weights", "clients"."""
     names = {"sample_weight": "weights", "clients": "clients"}
     return [name for attribute, name in names.items() if getattr(source(dataset), attribute, None) is not None]
+
+
+def refuse_in(dataset: Any, refuse: Callable[[Any, str], None] = refuse_masks) -> None:
+    """Raise an error for masked entries in the arrays of a dataset, or for what else is refused.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    held = source(dataset)
+    if isinstance(held, Dataset):
+        for name in ("X", "y", "sample_weight", "clients"):
+            refuse(getattr(held, name, None), name)
 
 
 def _origin(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:

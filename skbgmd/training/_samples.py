@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, check_consistent_length
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd._utils.arrays import refuse_masks_and_dates
+from skbgmd._utils.arrays import as_ids, refuse_masks_and_dates
 
 
 class SampleDataset(Dataset):
@@ -121,15 +121,19 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
 
 
 def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
-    """Client ids, one a sample, or None."""
+    """Client ids, one a sample, or None.
+
+    Raises
+    ------
+    TypeError
+        Ids that can't be sorted.
+    ValueError
+        Of a wrong shape, masked or missing.
+    """
     if groups is None:
         return None
-    clients: NDArray[Any] = column_or_1d(groups)
+    clients = as_ids(groups, "groups")
     check_consistent_length(X, clients)
-    try:
-        np.unique(clients)
-    except TypeError as error:
-        raise TypeError(f"groups must be ids that can be sorted, such as integers or strings: {error}.") from None
     return clients
 
 

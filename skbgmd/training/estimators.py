@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
+from skbgmd._utils.arrays import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
@@ -208,7 +209,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             if not going_on:
                 raise ValueError("classes must be given in the first call of partial_fit; found None.")
             return self.classes_
-        given = np.unique(np.asarray(classes))
+        given = np.unique(as_labels(classes, "classes"))
         if going_on and not np.array_equal(given, self.classes_):
             raise ValueError(
                 f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
@@ -338,6 +339,25 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         numbers = self._forward(X, "predict_proba")
         labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
         return labels
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy of :meth:`predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        y : array-like of shape (n_samples,)
+            True labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score.
+
+        Returns
+        -------
+        score : float
+        """
+        check_targets(y)
+        refuse_masks_and_dates(sample_weight, "sample_weight")
+        return float(super().score(X, y, sample_weight))
 
 
 class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
@@ -483,6 +503,25 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         scaled = self._forward(X, "predict")
         targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
         return targets[:, 0] if self._one_column else targets
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Coefficient of determination R² of :meth:`predict`, the mean over the targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the score.
+
+        Returns
+        -------
+        score : float
+        """
+        check_targets(y)
+        refuse_masks_and_dates(sample_weight, "sample_weight")
+        return float(super().score(X, y, sample_weight))
 
 
 class _Part(NamedTuple):

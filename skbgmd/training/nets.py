@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import unpack_data
+from skorch.dataset import Dataset, unpack_data
 from skorch.hf import AccelerateMixin
 from skorch.utils import is_dataset, multi_indexing
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 
-from skbgmd._utils.arrays import check_choice, check_integer
+from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.slices import Slices
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
@@ -45,7 +46,7 @@ from skbgmd.training._groups import (
     pieces,
     sample_classes,
 )
-from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, source
+from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
 from skbgmd.training._micro_batches import GradientMatrix
 from skbgmd.training._one_pass import (
@@ -172,6 +173,30 @@ class _RobustTraining(ResumableNet):
         self._trust_: NDArray[np.float64] | None = None
         return self
 
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Train anew, as in skorch; an error for what is no data before the net is initialized."""
+        self._refuse(X, y)
+        return super().fit(X, y, **fit_params)
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        self._refuse(X, y)
+        return super().get_dataset(X, y)
+
+    def _refuse(self, X: Any, y: Any) -> None:
+        """Refuse masked data, and such as torch makes no tensors of, where nothing of a user's own does."""
+        if is_plain(X) and is_plain(y):
+            return
+        own = self.dataset is not Dataset or any(
+            getattr(self, name) is not ArrayLoader or "collate_fn" in self.get_params_for(name)
+            for name in ("iterator_train", "iterator_valid")
+        )
+        refuse = refuse_masks if own else refuse_masks_and_dates
+        if is_dataset(X):
+            refuse_in(X)
+        else:
+            refuse(X, "X")
+        refuse(y, "y")
+
     def check_data(self, X: Any, y: Any = None) -> None:
         needs = isinstance(self, (NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor))
         # skorch asks this of its default loader only.
@@ -215,6 +240,13 @@ class _RobustTraining(ResumableNet):
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         iterator = super().get_iterator(dataset, training=training)
+        # All data come by here: those to train on, to validate by and to predict of.
+        collates = getattr(iterator, "collate_fn", None) is default_collate
+        if collates and getattr(type(source(dataset)), "transform", None) is Dataset.transform:
+            # What torch itself makes tensors of; datasets and functions of a user's own may do so with dates.
+            refuse_in(dataset, refuse_masks_and_dates)
+        elif not isinstance(iterator, ArrayLoader):
+            refuse_in(dataset)
         lost = known_of_samples(dataset) if training and not gives_batches(iterator) else []
         if lost:
             raise ValueError(
@@ -328,7 +360,8 @@ class _RobustTraining(ResumableNet):
         super().on_epoch_end(net, **kwargs)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
-        """Train on, as in skorch; an error where the parameters are not finite afterwards."""
+        """Train on, as in skorch; an error for what is no data, or parameters that are not finite afterwards."""
+        self._refuse(X, y)
         super().partial_fit(X, y, classes=classes, **fit_params)
         # A callback may have loaded others in the end.
         self._refuse_divergence(X, y)

@@ -61,7 +61,7 @@ class LeNet(torch.nn.Sequential):
     Examples
     --------
     >>> import torch
-    >>> from skbgmd.lenet import LeNet
+    >>> from skbgmd.training.networks import LeNet
     >>> model = LeNet()
     >>> sum(parameter.numel() for parameter in model.parameters())
     1163978

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,8 @@ import torch
 from scipy import sparse
 
 from skbgmd._utils.arrays import (
+    as_ids,
+    as_labels,
     as_matrix,
     as_weights,
     check_choice,
@@ -16,6 +21,8 @@ from skbgmd._utils.arrays import (
     check_number,
     empty,
     not_finite,
+    refuse_masks,
+    refuse_masks_and_dates,
     refuse_missing,
     without_autocast,
 )
@@ -158,8 +165,10 @@ def test_data_frames_that_know_missing_values(rng):
     assert bool(as_matrix(frame)[0][2, 0].isnan())
     with pytest.raises(ValueError, match="sample_weight must be finite; found nan"):
         as_weights(pd.Series([1, None, 4], dtype="Int64"), 3)
-    with pytest.raises(TypeError, match="real numbers; found dtype object"):
+    with pytest.raises(ValueError, match="X must have no missing values; found NA"):
         as_matrix(frame.astype(object))
+    with pytest.raises(TypeError, match="real numbers; found dtype object"):
+        as_matrix(frame.fillna(1).astype(object))
 
 
 def test_missing_labels():
@@ -195,3 +204,58 @@ def test_weights_of_every_dtype():
     for given in (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), np.array([1, 2], dtype=">f4")):
         np.testing.assert_array_equal(as_weights(given, 2), [0.5, 1.0])
     np.testing.assert_array_equal(as_weights([5e-324, 5e-324], 2), [1.0, 1.0])
+
+
+def test_masks_and_dates_deep_inside():
+    masked, moment = np.ma.masked_array([1, 2], mask=[0, 1]), datetime(2020, 1, 2, tzinfo=UTC)
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [np.zeros(3), masked]
+    record = np.ma.masked_array(np.zeros(2, dtype=[("a", "f8"), ("b", "i8")]), mask=[(0, 1), (0, 0)])
+    boolean = [[True, np.ma.masked_array(True, mask=True)]]
+    for values in (
+        [[[1, 2]], [masked]],
+        ({"a": [0, 1], "b": masked},),
+        deque([(masked,)]),
+        ragged,
+        record,
+        boolean,
+        pd.Series([np.zeros(2), masked]),
+        pd.DataFrame({"a": [1, np.ma.masked]}, dtype=object),
+    ):
+        for refuse in (refuse_masks, refuse_masks_and_dates):
+            with pytest.raises(ValueError, match="X must have no masked entries; found 1 of them"):
+                refuse(values, "X")
+    for values in ([[[1]], [[moment]]], {"a": [moment]}, pd.Series([[moment]]), [pd.Series([moment])], ["a", moment]):
+        with pytest.raises(TypeError, match="X must hold no dates or durations; found"):
+            refuse_masks_and_dates(values, "X")
+        refuse_masks(values, "X")
+    for values in (
+        [],
+        [[]],
+        "2020",
+        range(3),
+        {"a": [1, "b", None]},
+        [torch.zeros(2), np.zeros(2)],
+        np.array([{"a": 1}, object()]),
+        pd.DataFrame({"a": ["x", None], "b": [1, 2]}),
+        pd.Series(["a"], dtype="category"),
+        sparse.csr_array(np.eye(2)),
+    ):
+        refuse_masks_and_dates(values, "X")
+
+
+def test_labels_and_ids():
+    for values in ([1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), pd.Series([1, 2]), [[1], [2]]):
+        for take in (as_ids, as_labels):
+            np.testing.assert_array_equal(take(values, "ids"), [1, 2])
+    days = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")
+    np.testing.assert_array_equal(as_ids(days, "ids"), days)
+    with pytest.raises(TypeError, match="ids must hold no dates or durations"):
+        as_labels(days, "ids")
+    times = np.array(["2020", "NaT"], dtype="datetime64[D]")
+    for values in (np.array([1.0, np.nan]), times, torch.tensor([1.0, torch.nan])):
+        with pytest.raises(ValueError, match="ids must have no missing values; found None, NA or NaN at position 1"):
+            as_ids(values, "ids")
+    for values in (3, None, [[1, 2]], np.zeros((2, 2))):
+        with pytest.raises(ValueError, match=r"^ids must have"):
+            as_ids(values, "ids")

@@ -112,8 +112,14 @@ def test_more_labels_include_those_of_fewer():
         ([0, 1], {"fraction": 0.5, "kind": "backdoor", "target": 2}, ValueError, "for kind='backdoor'; found 2"),
         ([0, 1], {"fraction": 0.5, "target": 1}, ValueError, "target must be None unless kind is 'backdoor'; found 1"),
         ([0.5, 1.5], {"fraction": 0.5}, ValueError, "Unknown label type: continuous"),
-        ([0.0, np.nan], {"fraction": 0.5}, ValueError, "y contains NaN"),
-        ([[0, 1], [1, 0]], {"fraction": 0.5}, ValueError, "y should be a 1d array"),
+        (
+            [0.0, np.nan],
+            {"fraction": 0.5},
+            ValueError,
+            "y must have no missing values; found None, NA or NaN",
+        ),
+        ([0.0, np.inf], {"fraction": 0.5}, ValueError, "y contains infinity"),
+        ([[0, 1], [1, 0]], {"fraction": 0.5}, ValueError, r"y must have shape \(n,\); found shape \(2, 2\)"),
     ],
 )
 def test_what_is_refused(y, parameters, kind, message):

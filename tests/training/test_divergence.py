@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from torch import nn
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption.gradients import GradientCorruption
+from skbgmd.rows import DenseRows
+from skbgmd.training._divergence import _largest, _of_data, explanation
 
 
 class Spoilt(GradientCorruption):
@@ -115,3 +119,100 @@ def test_data(samples: Any, forked: None) -> None:
     net.initialize()
     with pytest.raises(NonFiniteRowsError, match="The data are not finite: X holds NaN or inf"):
         net.train_step_single((torch.as_tensor(X), torch.as_tensor(y)))
+
+
+class Overflows(nn.Module):
+    """Has a parameter without entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.nothing = nn.Linear(4, 2), nn.Parameter(torch.zeros(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(x) * 1e38 * 1e38 + self.nothing.sum()
+        return result
+
+
+@pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
+def test_parameters_without_entries(samples: Any, gradients: str) -> None:
+    model = BlockGMDClassifier(Overflows, gradients=gradients, **SETTINGS)
+    with pytest.raises(NonFiniteRowsError, match=r"whose largest parameter is 0\.\d\. A smaller lr"):
+        model.fit(*samples)
+
+
+def test_where_there_are_no_numbers(forked: None) -> None:
+    net = RobustNeuralNetClassifier(Overflows, criterion=nn.CrossEntropyLoss).initialize()
+    rows = DenseRows(torch.full((1, 1), torch.nan))
+    nothing, batch = [net.module_.nothing], (torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64))
+    losses = torch.full((1,), torch.nan)
+    expected = "The loss CrossEntropyLoss is not finite, though predictions and targets are. A smaller lr"
+    assert explanation(net, batch, rows, nothing, losses, ()).startswith(expected)
+    expected = "The predictions are not finite, though the data are: numbers overflow in the module. A smaller lr"
+    assert explanation(net, batch, rows, nothing, losses, losses).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        ([], None),
+        ({"a": torch.zeros(0), "b": np.ones(3)}, None),
+        ([torch.tensor([True]), torch.tensor([3])], None),
+        ((torch.zeros(0, 2), torch.tensor([[-2.0, 1.0]])), 2.0),
+        (torch.tensor([3.0 + 4.0j]), 5.0),
+        (torch.eye(2).to_sparse(), 1.0),
+    ],
+)
+def test_largest_number(values: Any, largest: float | None) -> None:
+    assert _largest(values) == largest
+
+
+FRAME = pd.DataFrame({"number": np.arange(64.0), "text": "a", "integer": pd.array([1] * 64, dtype="Int64")})
+
+
+@pytest.mark.parametrize(
+    ("values", "is_finite"),
+    [
+        (FRAME, True),
+        (FRAME.replace({"number": {3.0: np.inf}}), False),
+        (FRAME.assign(integer=FRAME["integer"].mask(FRAME["number"] == 3.0)), False),
+        (FRAME.assign(number=FRAME["number"].astype("float32").mask(FRAME["number"] == 3.0)), False),
+        ([FRAME["number"], FRAME["text"]], True),
+        ([FRAME["number"].mask(FRAME["number"] == 3.0)], False),
+        (sparse.csr_array(np.eye(3)), True),
+        (sparse.csr_array(np.diag([1.0, np.nan])), False),
+        (torch.eye(2).to_sparse(), True),
+        ({"a": (torch.eye(2) * torch.inf).to_sparse()}, False),
+        ([1.0, float("nan")], False),
+        (np.array([1.0 + 1j * np.inf]), False),
+        (np.array(["a"], dtype=object), True),
+        (torch.tensor([True]), True),
+    ],
+)
+def test_data_of_every_kind(values: Any, is_finite: bool, forked: None) -> None:
+    net = RobustNeuralNetClassifier(nn.Linear(1, 2))
+    expected = None if is_finite else "The data are not finite: X holds NaN or inf."
+    assert _of_data(net, {"X": values}) == expected
+
+
+class OfColumns(nn.Module):
+    """Takes the columns of a data frame."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(2, 2)
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.cat([a, b], dim=1).float())
+        return result
+
+
+# skorch makes tensors of what pandas has.
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+def test_data_frames(samples: Any, forked: None) -> None:
+    frame = pd.DataFrame(samples[0][:, :2], columns=["a", "b"])
+    frame.iloc[:40, 1] = np.nan
+    settings = {"criterion": nn.CrossEntropyLoss, "train_split": None, "verbose": 0}
+    for group_size in (1, None):
+        net = RobustNeuralNetClassifier(OfColumns(), group_size=group_size, **settings)
+        with pytest.raises(NonFiniteRowsError, match=r"In epoch \d+ the data are not finite: X holds NaN or inf"):
+            net.fit(frame, samples[1])

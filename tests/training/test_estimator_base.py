@@ -19,6 +19,7 @@ from skorch.dataset import Dataset
 
 from conftest import ZOO
 from fits import Fails, quick, states
+from nets import Renamed
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.corruption import BitFlip
 from skbgmd.training._estimator_base import restored_on_error
@@ -491,28 +492,14 @@ def test_what_a_memory_kept_comes_to_layers_that_this_step_does_not_use(data, mo
     assert not all(with_gradient for used, nonzero, with_gradient in seen if not used and not nonzero)
 
 
-class Renamed(NeuralNetClassifier):
-    """A net with other names for its module and its loss."""
-
-    def initialize_criterion(self):
-        self.loss_ = self.initialized_instance(self.criterion, self.get_params_for("criterion"))
-        return self
-
-    def initialize_module(self):
-        self.network_ = self.initialized_instance(self.module, self.get_params_for("module"))
-        return self
-
-    def infer(self, x, **fit_params):
-        return self.network_(x)
-
-    def get_loss(self, y_pred, y_true, *args, **kwargs):
-        return self.loss_(y_pred, y_true)
+class PlainRenamed(Renamed, NeuralNetClassifier):
+    """Not robust yet, with other names for its module and its loss."""
 
 
 @pytest.mark.parametrize("group_size", [1, 8, None])
 def test_nets_with_other_names_for_their_parts(data, group_size, forked):
     X, y = data
-    net = Renamed(
+    net = PlainRenamed(
         torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, lr=0.5, train_split=None, max_epochs=20, verbose=0
     )
     model = quick(module=net, group_size=group_size).fit(X, y, sample_weight=np.arange(1.0, 161.0))

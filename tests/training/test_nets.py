@@ -18,6 +18,7 @@ from skorch.dataset import ValidSplit
 from skorch.helper import SliceDataset
 from skorch.hf import AccelerateMixin
 
+from nets import Renamed
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError
 from skbgmd.aggregators.base import Aggregator
@@ -745,22 +746,8 @@ def test_accelerate_is_refused(bases):
         net_of(kind=wrapped_one, accelerator=object())
 
 
-class Renamed(RobustNeuralNetClassifier):
-    """Another name for the loss and for the module."""
-
-    def initialize_criterion(self):
-        self.loss_ = self.initialized_instance(self.criterion, self.get_params_for("criterion"))
-        return self
-
-    def initialize_module(self):
-        self.network_ = self.initialized_instance(self.module, self.get_params_for("module"))
-        return self
-
-    def infer(self, x, **fit_params):
-        return self.network_(x)
-
-    def get_loss(self, y_pred, y_true, *args, **kwargs):
-        return self.loss_(y_pred, y_true)
+class RobustRenamed(Renamed, RobustNeuralNetClassifier):
+    """Robust, with another name for the loss and for the module."""
 
 
 @pytest.mark.parametrize("settings", [{"group_size": None}, {}, {"group_size": 1}, {"local_steps": 2}], ids=str)
@@ -769,13 +756,12 @@ def test_losses_and_modules_under_another_name(data, settings, weighted):
     X, y = plain_data(data)
     weight = np.arange(1.0, 151.0) if weighted else None
     module = torch.nn.Linear(4, 2)
-    net = net_of(copy.deepcopy(module), kind=Renamed, **settings).fit(SampleDataset(X, y, weight), y)
+    net = net_of(copy.deepcopy(module), kind=RobustRenamed, **settings).fit(SampleDataset(X, y, weight), y)
     expected = net_of(module, gradients="micro_batches", **settings).fit(SampleDataset(X, y, weight), y)
     torch.testing.assert_close(net.network_.weight, expected.module_.weight)
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
     with pytest.raises(ValueError, match="batch normalization"):
-        net_of(torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)), kind=Renamed, group_size=1).fit(
-            X, y
-        )
+        net_of(module, kind=RobustRenamed, group_size=1).fit(X, y)
 
 
 def test_a_loss_that_is_not_there(data):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
+from skbgmd._utils.arrays import refuse_masks
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import Indices, check_share, corrupt_total, draw_rows, warn_hopeless
 
@@ -54,7 +55,8 @@ class GradientCorruption(BaseEstimator, ABC):
         Raises
         ------
         TypeError, ValueError
-            A parameter of the wrong kind or out of its range; gradients that aren't a matrix of floating numbers.
+            A parameter of the wrong kind or out of its range; gradients that aren't a matrix of floating numbers,
+            or masked.
         """
         self._check(gradients)
         copy = gradients.detach().clone()
@@ -90,6 +92,7 @@ class GradientCorruption(BaseEstimator, ABC):
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
             raise TypeError(f"gradients must be a tensor of a floating dtype; found {found}.")
+        refuse_masks(gradients, "gradients")
         if gradients.ndim != 2 or 0 in gradients.shape:
             raise ValueError(
                 f"gradients must have shape (b, d), with b and d positive; found {tuple(gradients.shape)}."
