@@ -40,6 +40,7 @@ from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
     KNOWN_WAYS,
     OnePassCheck,
+    WrongRowsError,
     exact_sum,
     group_rows,
     is_better_written_out,
@@ -275,11 +276,14 @@ class _RobustTraining(ResumableNet):
         self._check_parameters()
         self._has_stepped_, self._is_first_batch_ = False, True
         self._most_groups_, self._most_samples_, self._is_told_ = 0, 0, False
-        aggregator = self._rule(X)
+        aggregator, loaded = self._rule(X), self.aggregator_.hand_over()
         if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
             aggregator
         ) is not type(self.aggregator_.aggregator):
             self._initialize_aggregator(aggregator)
+            if loaded is not None:
+                # Only now it is known which rule it was loaded for: clients make it another one.
+                self.aggregator_.load_state_dict(loaded)
         self._trust_ = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
@@ -482,11 +486,10 @@ class _RobustTraining(ResumableNet):
             if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
                 warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
             elif check.n_unseen > 0:
-                warnings.warn(
-                    f"There is a pass for each group from now on; up to {check.n_unseen} steps before had wrong "
-                    f"gradients. {error}",
-                    stacklevel=2,
-                )
+                # Only a comparison says anything of the steps before.
+                wrong = f"; up to {check.n_unseen} steps before had wrong gradients"
+                before = wrong if isinstance(error, WrongRowsError) else ", which may be slower"
+                warnings.warn(f"There is a pass for each group from now on{before}. {error}", stacklevel=2)
             # It won't do in the next step either.
             self._no_one_pass_ = True
             return None

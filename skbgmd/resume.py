@@ -305,9 +305,16 @@ class ResumableNet(Interruptible, NeuralNet):
         KeyboardInterrupt
             The training was interrupted before its first step, or that of a clone was.
         """
-        self._is_interrupted_ = False
-        super().partial_fit(X, y, classes=classes, **fit_params)
-        self._is_over_ = False
+        self._is_interrupted_ = self._is_over_ = False
+        try:
+            super().partial_fit(X, y, classes=classes, **fit_params)
+        except KeyboardInterrupt:
+            # In the end all is learnt. skorch lets it pass there, as it does before the beginning.
+            if not self._is_over_:
+                raise
+            self._is_interrupted_ = True
+        finally:
+            self._is_over_ = False
         if self._loaded_ is not None:
             self._begin_with_state(self._loaded_)
             self._loaded_ = None

@@ -16,11 +16,14 @@ import pytest
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckpoint
+from skorch.dataset import Dataset
 
 import resuming
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean
+from skbgmd.defaults import default_rule
 from skbgmd.resume import KEY
+from skbgmd.samples import SampleDataset
 
 SCRIPT = Path(__file__).with_name("resuming.py")
 
@@ -163,6 +166,39 @@ def test_max_epochs_of_a_net_are_so_many_more(data, folder):
     torch.set_rng_state(other)
     assert len(by_hand.history) == 3
     assert_same(dict(anew), dict(by_hand.fit(X, y).module_.state_dict()))
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("names", [("f_params", "f_optimizer", "f_history"), ("f_params", "f_aggregator")])
+@pytest.mark.parametrize("clients", [True, False])
+def test_the_rule_of_clients_keeps_what_was_loaded_for_it(data, folder, names, clients):
+    """Before there are data it is that of single samples, where group_size=1."""
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    held = SampleDataset(X, y, None, np.arange(160) % 5) if clients else Dataset(X, y)
+    folder.mkdir()
+    files = {name: folder / name for name in names}
+    rule = default_rule(huber=2.0, of_samples=not clients)
+
+    def begun(**settings):
+        return plain_net(RobustNeuralNetClassifier, group_size=1, batch_size=16, lr=0.2, **settings)
+
+    whole = begun().fit(held, None)
+    assert whole.aggregator_.n_batches == (4 if clients else 20)
+    whole.save_params(**files)
+    state = whole.aggregator_.state_dict()
+    net = begun(max_epochs=0).initialize()
+    net.load_params(**files)
+    net.partial_fit(held, None)
+    assert net.aggregator_.aggregator.get_params() == rule.get_params()
+    assert_same(net.aggregator_.state_dict(), state)
+    # What was learnt by it goes on from there, to the last bit.
+    for each in (whole, net):
+        each.set_params(max_epochs=2).partial_fit(held, None)
+    assert_same(dict(net.module_.state_dict()), dict(whole.module_.state_dict()))
+    assert_same(net.aggregator_.state_dict(), whole.aggregator_.state_dict())
+    # What came after it isn't undone by another rule.
+    net.set_params(group_size=1 if clients else 2).partial_fit(Dataset(X, y), None)
+    assert net.aggregator_.n_batches == 20
 
 
 @pytest.mark.usefixtures("forked")
