@@ -35,7 +35,16 @@ from skbgmd.divergence import diverged, explanation
 from skbgmd.ghost import GhostError, GhostRows, Tape
 from skbgmd.ghost.rules import is_registered, rule_of
 from skbgmd.groups import group_slices, group_sums, group_weights, is_sorted, loss_shares, pieces, sample_classes
-from skbgmd.losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
+from skbgmd.losses import (
+    BINARY_LOSSES,
+    CLASS_LOSSES,
+    check_probabilities,
+    complaint,
+    mean_weight,
+    of_samples,
+    reduction,
+    weighted_mean,
+)
 from skbgmd.microbatch import GradientMatrix
 from skbgmd.onepass import (
     KNOWN_WAYS,
@@ -70,7 +79,7 @@ _PARAMETERS = """
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
         be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
         classes, the default loader deals the samples of each class out to all groups of a batch, unless
-        ``iterator_train__stratify=None``.
+        ``iterator_train__stratify=None``; so it does under a binary loss, where they are whole numbers.
     local_steps : int, default=1
         Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
         row is then the way it went, divided by the learning rate.
@@ -177,7 +186,7 @@ class _RobustTraining(ResumableNet):
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         # In predictions samples keep their order; to a mean it doesn't matter.
-        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._learns_classes()
+        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._may_have_classes()
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except (RuntimeError, ValueError) as error:
@@ -237,10 +246,16 @@ class _RobustTraining(ResumableNet):
         )
 
     def _learns_classes(self) -> bool:
+        return is_classifier(self) or self._has_loss(CLASS_LOSSES)
+
+    def _may_have_classes(self) -> bool:
+        """Whether targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        return self._learns_classes() or self._has_loss((*BINARY_LOSSES, nn.MultiMarginLoss))
+
+    def _has_loss(self, kinds: tuple[type, ...]) -> bool:
         # Before it is initialized there is what it is to be made of.
         criterion = self._criterion() or self.criterion
-        kind = criterion if isinstance(criterion, type) else type(criterion)
-        return is_classifier(self) or issubclass(kind, (nn.CrossEntropyLoss, nn.NLLLoss))
+        return issubclass(criterion if isinstance(criterion, type) else type(criterion), kinds)
 
     def _compares_groups(self) -> bool:
         """Whether batches are to be split into groups for a rule that can tell them apart."""
@@ -433,8 +448,8 @@ class _RobustTraining(ResumableNet):
         if found is not None:
             warnings.warn(found, stacklevel=2)
         size = self.group_size or 1
-        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._learns_classes()
-        if is_told_apart and is_sorted(unpack_data(batch)[1], size):
+        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._may_have_classes()
+        if is_told_apart and is_sorted(unpack_data(batch)[1], size, binary=self._has_loss(BINARY_LOSSES)):
             warnings.warn(
                 "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
                 "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
