@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Random cases of every magnitude, dtype and layout.")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first case; the others count on")
     parser.add_argument("--cases", type=int, default=30_000)
-    parser.add_argument("--only", help="run only the cases of this target: geometric median, block, rule, attack")
+    parser.add_argument("--only", help="only those of a target: geometric median, block, rule, attack or steps")
     parser.add_argument("--trace", action="store_true", help="print where a failure comes from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
