@@ -195,9 +195,10 @@ class GhostRows(StreamedRows):
         rows, scale, dtype = self._scored(scale)
         scores = rows._column_scores(scale, dtype)
         if dtype != torch.float64 and not _are_numbers(scores):
-            scores = rows._column_scores(scale, torch.float64)
+            dtype = torch.float64
+            scores = rows._column_scores(scale, dtype)
         if shift is not None:
-            scores += 2.0 * shift * rows.combine(rows.weights * scale)
+            scores += 2.0 * shift * rows.combine(rows.weights * scale, dtype)
             scores += float(rows.weights.sum()) * shift.square()
             scores.clamp_min_(0.0)
         return scores
@@ -231,7 +232,8 @@ class GhostRows(StreamedRows):
         """The rows that have a scale, and it; the others may hold NaN. And a dtype in which squares have a number."""
         used = np.flatnonzero(scale)
         rows, scale = (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
-        return rows, scale, self.dtype if self._have_squares(rows.norms()) else torch.float64
+        # What needs a larger scale has no squares in any dtype.
+        return rows, np.minimum(scale, 1e150), self.dtype if self._have_squares(rows.norms()) else torch.float64
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)

@@ -16,8 +16,8 @@ from skbgmd.rows import DenseRows
 
 from .matrices import KINDS, RANGES, Long, exact, matrix
 
-#: Numbers in rows of so many columns whose squares add up to a number in float64.
-SQUARED = 1e150
+#: Numbers whose squares, and those of their inverses, add up to numbers in float64.
+SQUARED = 1e140
 #: What becomes of the rows' sizes from step to step, as a network learns or diverges.
 TRENDS = (1.0, 0.999, 0.9, 0.5, 1e-3, 2.0, 1e3)
 
@@ -81,8 +81,12 @@ def steps_of(case: Any) -> list[Step]:
     """The steps of a case: rows of one kind, whose sizes have a trend, some of them repeated, some steps all wrong."""
     rng, settings, first = np.random.default_rng([case.seed, 1]), case.parameters, case.X
     limit = RANGES[str(first.dtype).removeprefix("torch.")][2]
-    # Factors are multiplied, never written out: squares must have a number in float64.
-    limit = min(limit, SQUARED) if settings["rows"] == "factors" else limit
+    if first.dtype == torch.float64:
+        # What is beyond the range of squares is drawn in, whatever the scale; and factors' have none in any dtype.
+        limit = min(limit, SQUARED)
+        least = 1.0 / SQUARED if settings["rows"] == "factors" else 0.0
+        largest = float(first.abs().max())
+        first = first * (least / largest) if 0.0 < largest < least else first
     n, found = len(first), []
     for number in range(settings["n_steps"]):
         size = settings["trend"] ** number * (1e4 if rng.random() < settings["bad steps"] else 1.0)
