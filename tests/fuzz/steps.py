@@ -93,7 +93,7 @@ def steps_of(case: Any) -> list[Step]:
         outputs, _ = matrix(rng, n, settings["n_units"], str(first.dtype), kinds=KINDS)
         outputs = outputs.double()
         outputs = outputs / max(float(outputs.abs().max()), 1e-300) * min(1.0, size)
-        inputs = first.double() * rng.uniform(0.5, 1.0, size=(n, 1))
+        inputs = first.double() * torch.from_numpy(rng.uniform(0.5, 1.0, size=(n, 1)))
         inputs = (inputs * max(1.0, size)).clamp(-limit, limit)
         same = torch.from_numpy(rng.random(n) < settings["repeats"])
         inputs[same], outputs[same] = inputs[0].clone(), outputs[0].clone()
