@@ -122,7 +122,11 @@ def check_huber(rule: Any, aggregate: Any, scale: Any, X: np.ndarray, a: np.ndar
     limit = Long(rule.huber) * scale.value
     # What lies as near as rounding, of products in single precision at worst, is at no distance; a scale that is
     # nothing compared with the step's distances is raised.
-    if limit <= 1e-3 * np.sqrt(np.einsum("ij,ij->i", X, X)).max():
+    lengths = np.sqrt(np.einsum("ij,ij->i", X, X))
+    if limit <= 1e-3 * lengths.max():
+        return
+    # From so far on rows by their factors are drawn in, and a scale may be between.
+    if lengths.max() > 1e7 * lengths[lengths > 0].min():
         return
     expected = np.where(kept, a * limit / np.maximum(distances, limit), 0.0)
     off = np.abs(w - expected / expected.sum()).max()
