@@ -196,7 +196,7 @@ class ResumableNet(Interruptible, NeuralNet):
             self._loaded_ = None
         try:
             super().load_params(use_safetensors=use_safetensors, **files)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
             if history is not None:
                 self.history_ = history
             if optimizer in files:

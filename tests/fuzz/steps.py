@@ -126,7 +126,7 @@ def check_huber(rule: Any, aggregate: Any, scale: Any, X: np.ndarray, a: np.ndar
     if limit <= 1e-3 * lengths.max():
         return
     # From so far on rows by their factors are drawn in, and a scale may be between.
-    if lengths.max() > 1e7 * lengths[lengths > 0].min():
+    if lengths.max() > 1e7 * lengths[lengths > 0].min(initial=np.inf):
         return
     expected = np.where(kept, a * limit / np.maximum(distances, limit), 0.0)
     off = np.abs(w - expected / expected.sum()).max()
