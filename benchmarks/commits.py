@@ -37,7 +37,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     try:
         from skbgmd.training.networks import LeNet
     except ImportError:  # as it was once
-        from skbgmd.lenet import LeNet
+        from skbgmd.training.networks import LeNet
 
     rng = np.random.default_rng(0)
 

@@ -1,26 +1,29 @@
 """Robust training and robust means for scikit-learn and PyTorch users."""
 
-import sys
+from __future__ import annotations
 
-from skbgmd.inspection import suspects
-from skbgmd.location import (
-    BlockGeometricMedianResult,
-    GeometricMedianResult,
-    block_geometric_median,
-    geometric_median,
-)
-from skbgmd.training import (
-    BlockGMDClassifier,
-    BlockGMDRegressor,
-    RobustNeuralNet,
-    RobustNeuralNetClassifier,
-    RobustNeuralNetRegressor,
-)
+import importlib
+import pkgutil
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skbgmd.location import (
+        BlockGeometricMedianResult,
+        GeometricMedianResult,
+        block_geometric_median,
+        geometric_median,
+    )
+    from skbgmd.training import (
+        BlockGMDClassifier,
+        BlockGMDRegressor,
+        RobustNeuralNet,
+        RobustNeuralNetClassifier,
+        RobustNeuralNetRegressor,
+    )
 
 __version__ = "0.1.0"
-
-# `from skbgmd.suspects import find_suspects`, too: users look for it there, and it has its place in inspection.
-sys.modules[f"{__name__}.suspects"] = suspects
 
 __all__ = [
     "BlockGMDClassifier",
@@ -33,3 +36,44 @@ __all__ = [
     "block_geometric_median",
     "geometric_median",
 ]
+
+# Names are imported when they are asked for: torch takes seconds.
+
+
+def __getattr__(name: str) -> Any:
+    """A name of ``__all__``, or a subpackage.
+
+    Raises
+    ------
+    AttributeError
+        There is neither.
+    """
+    if name in __all__:
+        room = "location" if name.lower().endswith(("median", "result")) else "training"
+        value = getattr(importlib.import_module(f"skbgmd.{room}"), name)
+    elif name in _subpackages():
+        value = importlib.import_module(f"skbgmd.{name}")
+    else:
+        raise AttributeError(f"module 'skbgmd' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_subpackages(), "suspects", *(name for name in globals() if name.startswith("__"))})
+
+
+def _subpackages() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+
+
+class _Suspects(ModuleType):
+    """``skbgmd.inspection.suspects``, under which users look for what is in ``skbgmd.inspection.suspects``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(importlib.import_module("skbgmd.inspection.suspects"), name)
+
+
+suspects = sys.modules["skbgmd.inspection.suspects"] = _Suspects("skbgmd.inspection.suspects")

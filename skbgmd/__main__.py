@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # What comes next takes seconds.
+    from skbgmd._utils.starting import leave_when_interrupted
+
+    leave_when_interrupted()
+
 import argparse
 import dataclasses
 import os
@@ -18,6 +24,7 @@ from tqdm import tqdm
 
 from skbgmd import __version__
 from skbgmd._utils.saving import written_whole
+from skbgmd._utils.starting import INTERRUPTED, MESSAGE, PROGRAM, raise_when_interrupted
 from skbgmd.inspection.demonstration import (
     CLEAN,
     KINDS,
@@ -46,9 +53,8 @@ LOOKS = {
     "BGMD, groups": ("#e69f00", "P", 7.5, "--"),
     "BGMD": ("#0b4f7d", "^", 7.0, "-"),
 }
-PROGRAM = "python -m skbgmd"
-#: Exit codes by which shells know what SIGINT and SIGPIPE have ended.
-INTERRUPTED, UNREAD = 130, 141
+#: Exit code by which shells know what SIGPIPE has ended.
+UNREAD = 141
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
 
@@ -305,10 +311,11 @@ def command() -> None:
             # The next file that is opened would be taken for a standard stream by whatever writes to that.
             os.open(os.devnull, os.O_RDWR)
     try:
+        raise_when_interrupted()
         main()
     except KeyboardInterrupt:
         if sys.stderr is not None:
-            _Forgiving(sys.stderr).write(f"{PROGRAM}: interrupted.\n")
+            _Forgiving(sys.stderr).write(MESSAGE)
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -202,6 +202,53 @@ def test_an_interrupt_ends_all_trainings_in_a_line(monkeypatch, capsys, tmp_path
     assert capsys.readouterr().err.split("\r")[-1].strip() == "python -m skbgmd: interrupted."
 
 
+#: Python imports it when it starts. It interrupts the process as soon as a module is looked for, or long after.
+AT = """
+import importlib.abc, os, signal, sys
+
+class Interrupts(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+"""
+#: Modules from the first one that is slow to the last one before the training.
+EARLY = ["numpy", "torch", "torch.nn", "skorch", "skbgmd.inspection.demonstration", "matplotlib.backend_bases"]
+
+
+@pytest.fixture
+def started(tmp_path):
+    def start(at, *arguments, **settings):
+        (tmp_path / "sitecustomize.py").write_text(AT)
+        paths = [str(tmp_path), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "AT": at}
+        command = [sys.executable, "-m", "skbgmd", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, **settings)
+
+    return start
+
+
+@pytest.mark.parametrize("at", EARLY)
+def test_an_interrupt_before_the_training_is_a_line_as_well(started, at):
+    done = started(at)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "python -m skbgmd: interrupted.\n")
+
+
+def test_who_ignores_interrupts_goes_on(started):
+    def ignores():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    done = started("numpy", "--version", preexec_fn=ignores)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("skbgmd ")
+
+
+def test_an_interrupt_without_an_error_stream(started):
+    done = started("numpy", preexec_fn=lambda: os.close(2))
+    assert (done.returncode, done.stdout) == (130, "")
+
+
 STREAMS = """
 import json, os, sys
 from skbgmd.__main__ import command

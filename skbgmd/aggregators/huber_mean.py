@@ -162,7 +162,10 @@ def huberised_weights(
         # Rows that were drawn nearer, for they are far from the median, are not far for this scale.
         gram, distances = whole, GramSpace(whole, rows.weights).distances_to_mean(weights)
     # A smaller limit would change nothing but that weights may underflow.
-    limit = max(scale.value, TINY * now.distance) / gram.unit
+    limit = max(scale.value / gram.unit, TINY * (now.distance / gram.unit))
+    if limit == 0.0:
+        # In their own unit the smallest of distances are numbers.
+        limit = TINY * lower_weighted_median(distances, rows.weights)
     kept = rows.weights
     if rejection is not None:
         # The nearer half is kept, however small the scale is that is remembered.

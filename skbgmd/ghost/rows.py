@@ -98,7 +98,7 @@ class GhostRows(StreamedRows):
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
-        return _drawn_in(gram, 1e8 if dtype == torch.float32 else 1e12)
+        return _drawn_in(gram, self.weights, 1e8 if dtype == torch.float32 else 1e12)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
@@ -194,23 +194,36 @@ class GhostRows(StreamedRows):
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         rows, scale, dtype = self._scored(scale)
-        scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
-        squares = torch.as_tensor(rows.weights * scale**2, dtype=dtype, device=self.device)
-        for start, factor in rows.factors:
-            scores[start : start + factor.n_columns] = factor.converted(dtype).column_scores(squares)
+        scores = rows._column_scores(scale, dtype)
+        if dtype != torch.float64 and not _are_numbers(scores):
+            dtype = torch.float64
+            scores = rows._column_scores(scale, dtype)
         if shift is not None:
-            scores += 2.0 * shift * rows.combine(rows.weights * scale)
+            scores += 2.0 * shift * rows.combine(rows.weights * scale, dtype)
             scores += float(rows.weights.sum()) * shift.square()
             scores.clamp_min_(0.0)
+        return scores
+
+    def _column_scores(self, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+        scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
+        squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
+        for start, factor in self.factors:
+            scores[start : start + factor.n_columns] = factor.converted(dtype).column_scores(squares)
         return scores
 
     def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         if shift is not None:
             return super().unit_scores(units, scale, shift)
         rows, scale, dtype = self._scored(scale)
-        squares = torch.as_tensor(rows.weights * scale**2, dtype=dtype, device=self.device)
+        scores = rows._unit_scores(units, scale, dtype)
+        if dtype != torch.float64 and not _are_numbers(scores):
+            scores = rows._unit_scores(units, scale, torch.float64)
+        return scores
+
+    def _unit_scores(self, units: Units, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+        squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
-        for start, factor, biased in rows._with_biases():
+        for start, factor, biased in self._with_biases():
             first, wide = units.at(start), factor.converted(dtype)
             found = wide.affine_scores(squares) if biased and isinstance(wide, Outer) else wide.unit_scores(squares)
             scores[first : first + len(found)] = found
@@ -220,7 +233,8 @@ class GhostRows(StreamedRows):
         """The rows that have a scale, and it; the others may hold NaN. And a dtype in which squares have a number."""
         used = np.flatnonzero(scale)
         rows, scale = (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
-        return rows, scale, self.dtype if self._have_squares(rows.norms()) else torch.float64
+        # What needs a larger scale has no squares in any dtype.
+        return rows, np.minimum(scale, 1e150), self.dtype if self._have_squares(rows.norms()) else torch.float64
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
@@ -316,11 +330,16 @@ class _SomeColumns(StreamedRows):
         return some
 
 
-def _drawn_in(gram: Gram, reach: float) -> Gram:
+def _are_numbers(scores: torch.Tensor) -> bool:
+    """Whether scores, none of them negative, are finite: of factors, squares may overflow where those of rows don't."""
+    return bool(torch.isfinite(scores.sum()))
+
+
+def _drawn_in(gram: Gram, weights: FloatArray, reach: float) -> Gram:
     """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
     if gram.norms.max() <= reach * gram.norms.min():
         return gram
-    unit, drawn = draw_in(gram.norms, reach)
+    unit, drawn = draw_in(gram.norms, reach, weights)
     if np.all(drawn == 1.0):
         return gram
     scale = drawn / unit

@@ -95,7 +95,8 @@ class Gram:
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
             gone = self.drawn == 0.0
             with np.errstate(over="ignore"):  # to nothing, as those that are gone
-                drawn = 1.0 / (mixing @ (1.0 / np.where(gone, 1.0, self.drawn)))
+                # None is infinite, which zero times would be no number.
+                drawn = 1.0 / (mixing @ np.minimum(1.0 / np.where(gone, 1.0, self.drawn), 1e300))
             drawn = np.where((mixing[:, gone] > 0.0).any(axis=1), 0.0, drawn)
         return replace(
             self,

@@ -72,13 +72,17 @@ def sample_classes(batch: Any, slices: Slices, *, binary: bool = False) -> torch
     return y.flatten() > 0.5 if binary else None
 
 
-def is_sorted(y: Any, group_size: int) -> bool:
+def is_sorted(y: Any, group_size: int, *, binary: bool = False) -> bool:
     """Whether targets (n,) of a batch are sorted by class, with each class in a group of its own.
 
     Shuffled ones are hardly ever: of the orders of 16 samples and more, with four of a class at least, less than one
-    in 900 is.
+    in 900 is. Numbers, (n,) or (n, 1), are classes where the loss is ``binary``, of two classes by one output.
     """
-    if not isinstance(y, torch.Tensor) or y.is_floating_point() or y.ndim != 1 or len(y) < 16:
+    if not isinstance(y, torch.Tensor) or y.ndim == 0 or len(y) < 16:
+        return False
+    if binary and y.is_floating_point() and y.numel() == len(y):
+        y = y.flatten() > 0.5
+    if y.is_floating_point() or y.ndim != 1:
         return False
     classes, counts = torch.unique(y, return_counts=True)
     runs = 1 + int((y[1:] != y[:-1]).sum())

@@ -17,6 +17,11 @@ SHAPING = re.compile(
     r"|View)Backward\d*"
 )
 
+#: Losses of two classes by one output: their targets are numbers, of two values where they are labels.
+BINARY_LOSSES = (nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss)
+#: Losses of classes, whatever the net is.
+CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
 
 def of_samples(losses: torch.Tensor, n: int, *, summed: bool) -> torch.Tensor:
     """Losses (n, ...) of the parts of each sample as one a sample, (n,): their sum or their mean.

@@ -102,6 +102,10 @@ def is_cheaper(tape: Tape, slices: Slices) -> bool:
     return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
 
 
+class WrongRowsError(GhostError):
+    """A comparison found that the rows of one pass aren't the groups' gradients; nor may earlier ones have been."""
+
+
 class Exact(NamedTuple):
     """A weighted sum of gradients.
 
@@ -200,9 +204,11 @@ class OnePassCheck:
         rounding = of_part * of_rows + of_whole * whole
         wrong = differences > of_norm * norms + rounding
         if wrong.any():
-            raise refusal(
-                "gradients of single samples don't add up to those of the batch: something mixes samples, parameters "
-                "are used other than by the layers that hold them, or a registered rule is wrong"
+            raise WrongRowsError(
+                _refused(
+                    "gradients of single samples don't add up to those of the batch: something mixes samples, "
+                    "parameters are used other than by the layers that hold them, or a registered rule is wrong"
+                )
             )
         self.seen |= (norms > 0.0) & (norms >= WORTH * rounding)
         waits = bool((exact.used & ~self.seen).any())
@@ -246,7 +252,11 @@ def _weights_to_check(n: int) -> NDArray[np.float64]:
 
 def refusal(reason: str) -> GhostError:
     """The error that says why there can't be one pass."""
-    return GhostError(f"One pass for all groups can't be: {reason}.")
+    return GhostError(_refused(reason))
+
+
+def _refused(reason: str) -> str:
+    return f"One pass for all groups can't be: {reason}."
 
 
 def group_rows(

@@ -8,14 +8,17 @@ without knowing of it, and to others the file is that of an optimizer as before.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from string import Formatter
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +27,7 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from skorch.history import History
+from torch.nn.parameter import is_lazy
 
 from skbgmd._utils.random import generator_states, generators_of, set_generator_states
 from skbgmd._utils.saving import written_whole
@@ -76,13 +80,14 @@ class ResumableNet(Interruptible, NeuralNet):
         return _WithTraining(module, self) if self._optimizers and name == f"{self._optimizers[0]}_" else module
 
     def _whole_state(self) -> dict[str, Any]:
-        parts = {name: getattr(self, f"{name}_") for name in (*self._modules, *self._criteria)}
+        names = (*self._modules, *self._criteria, *self._optimizers[1:])
+        parts = ((name, _state_of(self, name)) for name in names)
         drawn = {name: [one.get_state() for one in own] for name, own in self._generators_.items()}
         return {
             **_plain(self._state_of_training()),
             # Whoever is killed between two files leaves those of two moments; this one has all of its own.
             "history": _as_json(self.history),
-            "parts": {name: part.state_dict() for name, part in parts.items() if hasattr(part, "state_dict")},
+            "parts": {name: state for name, state in parts if state is not None},
             # skorch's Freezer and Unfreezer have set it in an epoch that won't come again.
             "requires_grad": [parameter.requires_grad for _, parameter in self.get_all_learnable_params()],
             "began": self._began_,
@@ -152,77 +157,172 @@ class ResumableNet(Interruptible, NeuralNet):
         Raises
         ------
         ValueError
-            A checkpoint lacks a file, or a file is not whole.
+            A checkpoint lacks a file, or a file is not whole; or the names of a checkpoint's files are not known.
 
         Warns
         -----
         UserWarning
             With the optimizer, or in a checkpoint, there is nothing of the rest of the training; or a checkpoint was
-            interrupted in the middle, so that its files are of two moments. Then the optimizer's has all of its own.
+            interrupted in the middle, so that its files are of two moments or not all there. Then the optimizer's has
+            all of its own, as it has what a checkpoint keeps no file of.
         """
         if checkpoint is not None and not self.initialized_:
             self.initialize()
-        self._loaded_ = None
         files = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history}
         files = {name: file for name, file in {**files, **kwargs}.items() if file}
-        with self._blamed(files, checkpoint, use_safetensors):
-            super().load_params(checkpoint=checkpoint, use_safetensors=use_safetensors, **files)
-        if self._is_over_:
-            # It is skorch's way to the best epoch, and not to go on.
-            return
-        if checkpoint is not None:
-            files = {name: file for name, file in {**checkpoint._f_kwargs(), **files}.items() if file}
-            self._mend(files)
-        if self._loaded_ is None and (checkpoint is not None or "f_optimizer" in files):
-            rule = "" if "f_aggregator" in files else "the state of the rule, "
+        if checkpoint is None:
+            self._load(files, use_safetensors)
+        else:
+            files |= self._load_checkpoint(checkpoint, files, use_safetensors)
+        optimizer = self._file_of_training()
+        if self._loaded_ is None and not self._is_over_ and (checkpoint is not None or optimizer in files):
+            anew = [] if "f_aggregator" in files else ["the state of the rule"]
+            anew += ["the generators of random numbers", "the trust in samples"]
+            if checkpoint is not None:
+                kept = {"f_params": "the parameters", optimizer: "the optimizer", "f_history": "the history"}
+                anew += [what for name, what in kept.items() if name not in files]
             warnings.warn(
-                f"What was loaded has no state of a training but the optimizer's at most: {rule}the generators of "
-                f"random numbers and the trust in samples begin anew. It is in the file of the optimizer, where one of "
-                f"this library's nets saved it.",
+                f"What was loaded has no state of a training but the optimizer's at most: {', '.join(anew[:-1])} and "
+                f"{anew[-1]} begin anew. It is in the file of the optimizer, {optimizer}, where one of this library's "
+                f"nets saved it.",
                 UserWarning,
                 stacklevel=2,
             )
 
-    @contextmanager
-    def _blamed(self, files: Mapping[str, Any], checkpoint: Any, use_safetensors: bool) -> Iterator[None]:
-        """Say which file it was that couldn't be loaded, and leave the history as it was."""
-        history = getattr(self, "history_", None)
+    def _load(self, files: Mapping[str, Any], use_safetensors: bool) -> None:
+        """Load files; say which it was that couldn't be loaded, and leave the history as it was."""
+        history, optimizer = getattr(self, "history_", None), self._file_of_training()
+        if optimizer in files:
+            self._loaded_ = None
         try:
-            yield
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            if checkpoint is not None:
-                found = checkpoint.f_history_ if self.history_ is not history else None
-                known = checkpoint.get_formatted_files(self) if found else {}
-                files = {**known, "f_history": checkpoint.f_history_, **files}
+            super().load_params(use_safetensors=use_safetensors, **files)
+        except (OSError, RuntimeError, EOFError, ValueError, LookupError, pickle.UnpicklingError) as error:
+            if history is not None:
                 self.history_ = history
-                if isinstance(error, FileNotFoundError) and found:
-                    raise ValueError(
-                        f"A checkpoint must have all of its files; found {found}, but not {error.filename}."
-                    ) from error
+            if optimizer in files:
+                # Nothing is to go on from half of it.
+                self._loaded_ = None
             if not isinstance(error, FileNotFoundError | PermissionError) and not use_safetensors:
                 for name, file in files.items():
                     if not _is_whole(name, file):
                         raise ValueError(f"{file} must be a whole file; found {error}") from error
             raise
 
-    def _mend(self, files: Mapping[str, Any]) -> None:
-        """Take all from the optimizer's file, where a checkpoint's history isn't that which it was saved with."""
-        state = self._loaded_
-        if state is None or not state["history"] or "f_history" not in files:
-            return
-        if state["history"] == _as_json(self.history):
-            return
-        warnings.warn(
-            "The checkpoint was interrupted while it was saved: its files are of two moments. The training goes on "
-            "from that of the optimizer's file.",
-            UserWarning,
-            stacklevel=3,
-        )
-        for name in files:
-            part = {"f_params": "module"}.get(name, name.removeprefix("f_"))
-            if part in state["parts"]:
-                getattr(self, f"{part}_").load_state_dict(state["parts"][part])
-        self.history_ = History(json.loads(state["history"]))
+    def _load_checkpoint(self, checkpoint: Any, given: Mapping[str, Any], use_safetensors: bool) -> dict[str, Any]:
+        """Load what there is of a checkpoint's files, but for those that are given, and have them of one moment.
+
+        Returns
+        -------
+        dict
+            The checkpoint's files.
+        """
+        files = {name: file for name, file in self._files_of(checkpoint, given).items() if name not in given}
+        optimizer = self._file_of_training()
+        missing = [name for name, file in files.items() if _is_missing(file)]
+        if not missing:
+            self._loaded_ = None
+            self._load({**files, **given}, use_safetensors)
+        else:
+            lacks = (
+                f"A checkpoint must have all of its files; found "
+                f"{', '.join(str(file) for name, file in files.items() if name not in missing)}, but not "
+                f"{', '.join(str(files[name]) for name in missing)}"
+            )
+            # The history is the last to be written: with it, the checkpoint was complete.
+            if "f_history" in files and "f_history" not in missing:
+                raise ValueError(f"{lacks}.")
+            if optimizer not in files or optimizer in missing:
+                if len(missing) < len(files):
+                    warnings.warn(
+                        f"{lacks}: it was interrupted before it was complete, and nothing of it is loaded.",
+                        UserWarning,
+                        stacklevel=3,
+                    )
+                # skorch's way to say that there is nothing to go on with.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(files[missing[0]]))
+            self._load({optimizer: files[optimizer], **given}, use_safetensors)
+            if self._loaded_ is None:
+                raise ValueError(f"{lacks}.")
+            warnings.warn(
+                f"{lacks}: it was interrupted before it was complete. The training goes on from what "
+                f"{files[optimizer]} has of its own.",
+                UserWarning,
+                stacklevel=3,
+            )
+        # At the end it is skorch's way to the best epoch, and not to go on.
+        if self._loaded_ is not None and not self._is_over_:
+            odd = [
+                str(files[name])
+                for name in files
+                if name not in missing and not self._is_as_saved(_part_of(name), self._loaded_)
+            ]
+            if odd and not missing:
+                warnings.warn(
+                    f"The checkpoint was interrupted while it was saved: its files are of two moments, "
+                    f"{', '.join(odd)} of another than {files.get(optimizer, 'the file of the optimizer')}. The "
+                    f"training goes on from that of the optimizer's file.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            if self._loaded_["history"] is None and "f_history" not in {*files, *given}:
+                warnings.warn(
+                    "The history must hold nothing but what JSON can for the file of the optimizer to have it; it "
+                    "begins anew, and epochs are counted from there.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            self._take_parts(self._loaded_, {_part_of(name) for name in given})
+        return files
+
+    def _file_of_training(self) -> str:
+        """The parameter by which the file is given that has the state of the training."""
+        return f"f_{self._optimizers[0]}" if self._optimizers else "f_optimizer"
+
+    def _files_of(self, checkpoint: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The files of a checkpoint by what they hold, but for the pickle, which isn't loaded.
+
+        Names may be of the last epoch of the history. Before there is one, those of the others are known.
+        """
+        kept, own = self.history_, checkpoint.f_history_
+        source = given.get("f_history", own)
+        history = _read_history(source) if isinstance(source, (str, os.PathLike)) else kept
+        named = {name: file for name, file in checkpoint._f_kwargs().items() if file is not None}
+        asking = {name: file for name, file in named.items() if _asks_for_epoch(file)}
+        if not history and asking and source is None:
+            name, file = next(iter(asking.items()))
+            raise ValueError(
+                f"checkpoint must have f_history where the names of its files are of an epoch; found f_history=None "
+                f"and {name}={file!r}. Give f_history, or load the files by their names."
+            )
+        try:
+            if history:
+                self.history_ = history
+                files = checkpoint.get_formatted_files(self)
+            else:
+                # skorch looks at the last batch of the last epoch, whatever the names are.
+                self.history_ = History([{"batches": [{}]}])
+                files = {name: checkpoint._format_target(self, named[name], -1) for name in named if name not in asking}
+        finally:
+            self.history_ = kept
+        # In the order in which they are written.
+        files = {**{name: file for name, file in files.items() if name != "f_history"}, "f_history": own}
+        return {name: file for name, file in files.items() if file is not None and name != "f_pickle"}
+
+    def _is_as_saved(self, part: str, state: Mapping[str, Any]) -> bool:
+        """Whether a part of the net, or the history, is what it was when the state of the training was saved."""
+        if part == "history":
+            return state["history"] is None or state["history"] == _as_json(self.history)
+        return part not in state["parts"] or _are_same(_state_of(self, part), state["parts"][part])
+
+    def _take_parts(self, state: Mapping[str, Any], but: Container[str]) -> None:
+        """Take all that a checkpoint's files hold, whether or not there is one for it, from the optimizer's."""
+        for part, saved in state["parts"].items():
+            if part not in but and hasattr(self, f"{part}_"):
+                # What was changed, and has no file, stays as it is; that is told of when a training begins.
+                with suppress(RuntimeError, ValueError):
+                    getattr(self, f"{part}_").load_state_dict(saved)
+        if state["history"] is not None and "history" not in but:
+            self.history_ = History(json.loads(state["history"]))
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -283,6 +383,15 @@ class ResumableNet(Interruptible, NeuralNet):
                 self._resumed_ = None
 
     def _resume(self, state: Mapping[str, Any]) -> None:
+        parts = [*state["parts"], *(["history"] if self.history else [])]
+        odd = [part for part in parts if not self._is_as_saved(part, state)]
+        if odd:
+            warnings.warn(
+                f"What was loaded must be of one moment for the training to go on as it was; found another "
+                f"{', '.join(odd)} than the optimizer was saved with. Load all that was saved together, at once.",
+                UserWarning,
+                stacklevel=3,
+            )
         self._begin_with_state(state)
         self._states_of_loaders_ = state["loaders"]
         for (_, parameter), requires_grad in zip(self.get_all_learnable_params(), state["requires_grad"], strict=False):
@@ -305,9 +414,16 @@ class ResumableNet(Interruptible, NeuralNet):
         KeyboardInterrupt
             The training was interrupted before its first step, or that of a clone was.
         """
-        self._is_interrupted_ = False
-        super().partial_fit(X, y, classes=classes, **fit_params)
-        self._is_over_ = False
+        self._is_interrupted_ = self._is_over_ = False
+        try:
+            super().partial_fit(X, y, classes=classes, **fit_params)
+        except KeyboardInterrupt:
+            # In the end all is learnt. skorch lets it pass there, as it does before the beginning.
+            if not self._is_over_:
+                raise
+            self._is_interrupted_ = True
+        finally:
+            self._is_over_ = False
         if self._loaded_ is not None:
             self._begin_with_state(self._loaded_)
             self._loaded_ = None
@@ -354,6 +470,50 @@ def _as_json(history: History) -> str | None:
     except TypeError:
         # A callback records what no file of a history can hold, which is told where that is written.
         return None
+
+
+def _part_of(name: str) -> str:
+    """What a file is of, by the name of its parameter."""
+    return "module" if name == "f_params" else name.removeprefix("f_")
+
+
+def _state_of(net: NeuralNet, part: str) -> Any:
+    state: Any = getattr(getattr(net, f"{part}_", None), "state_dict", None)
+    return None if state is None else state()
+
+
+def _are_same(found: Any, saved: Any) -> bool:
+    """Whether states hold the same tensors in the same places, but for dtypes; settings beside them don't count."""
+    if isinstance(found, torch.Tensor) and isinstance(saved, torch.Tensor):
+        if is_lazy(found) or is_lazy(saved):
+            return is_lazy(found) and is_lazy(saved)
+        if found.shape != saved.shape:
+            return False
+        saved = saved.to(found)
+        return bool(((found == saved) | ((found != found) & (saved != saved))).all())
+    if isinstance(found, Mapping) and isinstance(saved, Mapping):
+        return found.keys() == saved.keys() and all(_are_same(found[key], saved[key]) for key in found)
+    return True
+
+
+def _is_missing(file: Any) -> bool:
+    return isinstance(file, (str, os.PathLike)) and not os.path.exists(file)
+
+
+def _read_history(file: Any) -> History:
+    """A history; an empty one where there is no file."""
+    if _is_missing(file):
+        return History()
+    try:
+        return History.from_file(file)
+    except ValueError as error:
+        raise ValueError(f"{file} must be a whole file; found {error}") from error
+
+
+def _asks_for_epoch(file: Any) -> bool:
+    """Whether the name of a checkpoint's file is of the last epoch or batch."""
+    fields = [field or "" for _, field, _, _ in Formatter().parse(file)] if isinstance(file, str) else []
+    return any(re.match(r"last_epoch|last_batch|net\.history", field) for field in fields)
 
 
 def _is_whole(name: str, file: Any) -> bool:

@@ -28,6 +28,7 @@ class StatefulAggregator:
         self.state: Any = None
         self.n_batches = 0
         self._after: tuple[Any] | None = None
+        self._loaded: Mapping[str, Any] | None = None
         # What has no seed of its own gets one: a training that is resumed must draw as before.
         drawn = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
         self._given = _seeds_of(aggregator)
@@ -68,6 +69,11 @@ class StatefulAggregator:
             "seeds": {name: int(seed) for name, seed in self._seeds.items()},
         }
 
+    def hand_over(self) -> Mapping[str, Any] | None:
+        """What was loaded, if no batch came after it; once, and for another rule to go on with."""
+        loaded, self._loaded = self._loaded, None
+        return loaded if loaded is not None and loaded["n_batches"] == self.n_batches else None
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned; of another rule's only the number of batches and the seed."""
         rule, seeds = state_dict.get("rule"), state_dict.get("seeds", {})
@@ -80,7 +86,7 @@ class StatefulAggregator:
             )
         self.state = unpack_state(state_dict["state"]) if known else None
         self.n_batches, self.seed = state_dict["n_batches"], state_dict["seed"]
-        self._after = None
+        self._after, self._loaded = None, state_dict
         if known:
             self._seed_rule({name: seeds.get(name, seed) for name, seed in self._seeds.items()})
 

@@ -47,11 +47,21 @@ from skbgmd.training._groups import (
     sample_classes,
 )
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
-from skbgmd.training._losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
+from skbgmd.training._losses import (
+    BINARY_LOSSES,
+    CLASS_LOSSES,
+    check_probabilities,
+    complaint,
+    mean_weight,
+    of_samples,
+    reduction,
+    weighted_mean,
+)
 from skbgmd.training._micro_batches import GradientMatrix
 from skbgmd.training._one_pass import (
     KNOWN_WAYS,
     OnePassCheck,
+    WrongRowsError,
     exact_sum,
     group_rows,
     is_better_written_out,
@@ -78,7 +88,7 @@ _PARAMETERS = """
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
         be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
         classes, the default loader deals the samples of each class out to all groups of a batch, unless
-        ``iterator_train__stratify=None``.
+        ``iterator_train__stratify=None``; so it does under a binary loss, where they are whole numbers.
     local_steps : int, default=1
         Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
         row is then the way it went, divided by the learning rate.
@@ -209,7 +219,7 @@ class _RobustTraining(ResumableNet):
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         # In predictions samples keep their order; to a mean it doesn't matter.
-        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._learns_classes()
+        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._may_have_classes()
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except (RuntimeError, ValueError) as error:
@@ -276,10 +286,16 @@ class _RobustTraining(ResumableNet):
         )
 
     def _learns_classes(self) -> bool:
+        return is_classifier(self) or self._has_loss(CLASS_LOSSES)
+
+    def _may_have_classes(self) -> bool:
+        """Whether targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        return self._learns_classes() or self._has_loss((*BINARY_LOSSES, nn.MultiMarginLoss))
+
+    def _has_loss(self, kinds: tuple[type, ...]) -> bool:
         # Before it is initialized there is what it is to be made of.
         criterion = self._criterion() or self.criterion
-        kind = criterion if isinstance(criterion, type) else type(criterion)
-        return is_classifier(self) or issubclass(kind, (nn.CrossEntropyLoss, nn.NLLLoss))
+        return issubclass(criterion if isinstance(criterion, type) else type(criterion), kinds)
 
     def _compares_groups(self) -> bool:
         """Whether batches are to be split into groups for a rule that can tell them apart."""
@@ -315,11 +331,14 @@ class _RobustTraining(ResumableNet):
         self._check_parameters()
         self._has_stepped_, self._is_first_batch_ = False, True
         self._most_groups_, self._most_samples_, self._is_told_ = 0, 0, False
-        aggregator = self._rule(X)
+        aggregator, loaded = self._rule(X), self.aggregator_.hand_over()
         if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
             aggregator
         ) is not type(self.aggregator_.aggregator):
             self._initialize_aggregator(aggregator)
+            if loaded is not None:
+                # Only now it is known which rule it was loaded for: clients make it another one.
+                self.aggregator_.load_state_dict(loaded)
         self._trust_ = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
@@ -470,8 +489,8 @@ class _RobustTraining(ResumableNet):
         if found is not None:
             warnings.warn(found, stacklevel=2)
         size = self.group_size or 1
-        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._learns_classes()
-        if is_told_apart and is_sorted(unpack_data(batch)[1], size):
+        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._may_have_classes()
+        if is_told_apart and is_sorted(unpack_data(batch)[1], size, binary=self._has_loss(BINARY_LOSSES)):
             warnings.warn(
                 "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
                 "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
@@ -523,11 +542,10 @@ class _RobustTraining(ResumableNet):
             if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
                 warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
             elif check.n_unseen > 0:
-                warnings.warn(
-                    f"There is a pass for each group from now on; up to {check.n_unseen} steps before had wrong "
-                    f"gradients. {error}",
-                    stacklevel=2,
-                )
+                # Only a comparison says anything of the steps before.
+                wrong = f"; up to {check.n_unseen} steps before had wrong gradients"
+                before = wrong if isinstance(error, WrongRowsError) else ", which may be slower"
+                warnings.warn(f"There is a pass for each group from now on{before}. {error}", stacklevel=2)
             # It won't do in the next step either.
             self._no_one_pass_ = True
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -24,15 +24,17 @@ from skbgmd.aggregators import (
     NormFilter,
     TrimmedMean,
 )
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS
 from skbgmd.rows import DenseRows
 
 from .matrices import DTYPES, KINDS, RANGES, exact, matrix, weights
 from .reference import Long, best_point, distances, objective
+from .steps import answers, check_huber, draw_rule, steps_of
 
 #: What an error says of a number that has no place in the dtype of the answer.
 UNREPRESENTABLE = "number in"
-TARGETS = ("geometric median", "geometric median", "block", "rule", "rule", "attack")
+TARGETS = ("geometric median", "geometric median", "block", "rule", "rule", "attack", "steps", "steps")
 
 
 @dataclass
@@ -61,6 +63,8 @@ def draw(seed: int) -> Case:
     n, d = _sizes(rng)
     if target in ("rule", "attack"):
         dtype = str(rng.choice(["torch.float64", "torch.float32", "torch.float16", "bfloat16"]))
+    elif target == "steps":
+        dtype = str(rng.choice(["torch.float64", "torch.float32"]))
     else:
         dtype = str(rng.choice(DTYPES))
     X, note = matrix(rng, n, d, dtype, kinds=KINDS)
@@ -143,6 +147,7 @@ PARAMETERS: dict[str, Any] = {
     "block": _of_block,
     "rule": _of_rule,
     "attack": _of_attack,
+    "steps": draw_rule,
 }
 
 
@@ -228,10 +233,13 @@ def _rounding_of(given: Any) -> tuple[Long, Long]:
     return Long(eps), Long(RANGES[name][0])
 
 
-def _check_reproduced(case: Case, w: np.ndarray, point: np.ndarray, X: np.ndarray, near: float = 0.0) -> None:
+def _check_reproduced(
+    case: Case, w: np.ndarray, point: np.ndarray, X: np.ndarray, near: float = 0.0, clipped: float = 0.0
+) -> None:
     """Weights make the answer, but for rounding of the answer, of the weights and of the sum.
 
-    Rows so near to each other, relative to the others, may share what is one's.
+    Rows so near to each other, relative to the others, may share what is one's. Lengths to which rows were ``clipped``
+    are rounded.
     """
     eps, least = _rounding_of(case.X)
     work = max(min(eps, Long(2.0**-23)), Long(2.0**-52))
@@ -239,7 +247,7 @@ def _check_reproduced(case: Case, w: np.ndarray, point: np.ndarray, X: np.ndarra
     # Weights below the normal numbers of their dtype have fewer digits.
     lost = (2.0**-149 if work > 1e-10 else 5e-324) * np.abs(X).max(axis=0)
     # In R^d the point is rounded as the largest of the differences are.
-    apart = 8 * Long(2.0**-52) * np.abs(X).max()
+    apart = 8 * Long(2.0**-52) * np.abs(X).max() + 8 * work * Long(clipped)
     allowed = eps * np.abs(point) + 4 * (len(w) + 2) * work * size + 2 * len(w) * lost + (2 + len(w)) * least + apart
     off = np.abs(w @ X - point) - near * np.ptp(X, axis=0).max()
     assert (off <= allowed).all(), f"weights give {(w @ X)[off > allowed]}, not {point[off > allowed]}"
@@ -362,17 +370,7 @@ def check_rule(case: Case) -> None:
             later = aggregate
     assert torch.equal(aggregate.vector, again.vector), "another answer the second time"
     for found in (aggregate, later):
-        vector = exact(found.vector)
-        assert vector.shape == (X.shape[1],)
-        assert np.isfinite(vector).all(), "not finite"
-        assert found.vector.dtype == (torch.float64 if case.X.dtype == torch.float64 else torch.float32)
-        if found.weights is not None:
-            assert np.isfinite(found.weights).all()
-            assert (found.weights >= 0).all()
-            assert abs(found.weights.sum() - 1.0) <= 1e-12, f"weights add up to {found.weights.sum()}"
-            assert not found.weights[a == 0].any()
-        if found.mass is not None:
-            assert 0.0 <= found.mass <= 1.0
+        _check_aggregate(case, found, X, a)
     if aggregate.weights is None or _is_blockwise(rule):
         used = X[a > 0]
         # Zero, where a part is left out or clipped.
@@ -380,6 +378,50 @@ def check_rule(case: Case) -> None:
         _check_in_box(case, exact(aggregate.vector), used)
     else:
         _check_reproduced(case, aggregate.weights.astype(Long), exact(aggregate.vector), X)
+
+
+def _check_aggregate(case: Case, found: Any, X: np.ndarray, a: np.ndarray) -> None:
+    vector = exact(found.vector)
+    assert vector.shape == (X.shape[1],)
+    assert np.isfinite(vector).all(), "not finite"
+    assert found.vector.dtype == (torch.float64 if case.X.dtype == torch.float64 else torch.float32)
+    if found.weights is not None:
+        assert np.isfinite(found.weights).all()
+        assert (found.weights >= 0).all()
+        assert abs(found.weights.sum() - 1.0) <= 1e-12, f"weights add up to {found.weights.sum()}"
+        assert not found.weights[a == 0].any()
+    if found.mass is not None:
+        assert 0.0 <= found.mass <= 1.0
+
+
+def check_steps(case: Case) -> None:
+    """What must hold of each step of a training, and of one that was saved and loaded after each."""
+    rule, steps = case.parameters["rule"], steps_of(case)
+    a = np.ones(len(case.X)) if case.sample_weight is None else case.sample_weight / case.sample_weight.max()
+    try:
+        found = answers(case, steps, a)
+        again = answers(case, steps, a, saved=True)
+    except ValueError as error:
+        # The sum of a memory and a step may have no number.
+        if UNREPRESENTABLE not in str(error):
+            raise
+        return
+    whole = isinstance(rule, BlockGeometricMedian) and rule.beta == 1.0
+    for number, (step, (aggregate, state), (same, _)) in enumerate(zip(steps, found, again, strict=True), 1):
+        assert torch.equal(aggregate.vector, same.vector), "another answer once it was saved and loaded"
+        assert state.step == number
+        X = step.whole
+        of_step = replace(case, X=torch.empty(0, dtype=case.X.dtype))
+        _check_aggregate(of_step, aggregate, X, a)
+        if whole:
+            # What is left out of a mean again leaves rounding of its clipped length there.
+            location, scale = rule.location, state.location or Scale()
+            reach = getattr(location, "c", 0.0) * scale.value
+            _check_reproduced(of_step, aggregate.weights.astype(Long), exact(aggregate.vector), X, clipped=reach)
+            for length in (scale, state.off_block):
+                assert 0.0 <= length.value < np.inf, f"a scale of {length.value}"
+            if isinstance(location, HuberMean) and location.rejection is None:
+                check_huber(location, aggregate, scale, X, a)
 
 
 def _is_blockwise(rule: Any) -> bool:
@@ -410,4 +452,5 @@ CHECKS: dict[str, Any] = {
     "block": check_block,
     "rule": check_rule,
     "attack": check_attack,
+    "steps": check_steps,
 }

@@ -87,3 +87,17 @@ def test_what_is_sorted() -> None:
     ):
         assert not is_sorted(other, 2)
     assert not is_sorted(ordered, 9)
+
+
+def test_numbers_are_sorted_by_class_under_a_binary_loss() -> None:
+    labels = torch.tensor([0.0, 1.0]).repeat_interleave(12)
+    smooth = 0.1 + 0.8 * labels
+    for ordered in (labels, labels.flip(0), labels[:, None].half(), labels.double(), 2 * labels - 1, smooth):
+        assert is_sorted(ordered, 8, binary=True)
+        assert not is_sorted(ordered, 8)
+        assert not is_sorted(ordered, 13, binary=True)
+        assert not is_sorted(ordered[torch.arange(24) * 7 % 24], 2, binary=True)
+    assert is_sorted(labels.long(), 8, binary=True)
+    # Several labels of each sample.
+    assert not is_sorted(torch.stack([labels, labels], dim=1), 8, binary=True)
+    assert not is_sorted(torch.tensor(1.0), 1, binary=True)

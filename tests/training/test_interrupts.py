@@ -37,6 +37,9 @@ class Interrupts(Callback):
                 raise KeyboardInterrupt
             os.kill(os.getpid(), signal.SIGINT)
 
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        self._at("on_train_begin", net)
+
     def on_epoch_begin(self, net, **kwargs):
         self._at("on_epoch_begin", net)
 
@@ -48,6 +51,9 @@ class Interrupts(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         self._at("on_epoch_end", net)
+
+    def on_train_end(self, net, **kwargs):
+        self._at("on_train_end", net)
 
 
 def classifier(*args, kind=BlockGMDClassifier, **settings):
@@ -68,6 +74,39 @@ def test_what_there_is_is_kept(data, event, whole, raises):
     assert model.score(*data) > 0.5
     # A training that is interrupted goes on.
     assert model.partial_fit(*data).n_iter_ == whole + 1
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("kind", [BlockGMDClassifier, BlockGMDRegressor])
+def test_at_the_end_all_is_kept(data, line, kind, raises):
+    X, y = data if kind is BlockGMDClassifier else line
+    whole = kind(max_epochs=3, batch_size=40, random_state=0).fit(X, y)
+    model = classifier("on_train_end", 3, raises, kind=kind, max_epochs=3)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        model.fit(X, y)
+    assert (model.n_iter_, model.loss_curve_) == (3, whole.loss_curve_)
+    np.testing.assert_array_equal(model.predict(X), whole.predict(X))
+    # The net isn't at its end for good: it is trained, saved and loaded as before.
+    assert not model.net_._is_over_
+    assert model.partial_fit(X, y).n_iter_ == 4
+    with pytest.raises(TrainingInterrupted):
+        clone(classifier("on_train_end", 3, raises, kind=kind, max_epochs=3)).fit(X, y)
+
+
+@pytest.mark.usefixtures("forked")
+def test_at_the_end_of_a_net_and_of_a_training_that_goes_on(data):
+    X, y = data[0], (data[1] == "yes").astype(np.int64)
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        trained = net("on_train_end", 3, max_epochs=3).fit(X, y)
+    assert len(trained.history) == 3
+    # That is no end of the next training.
+    again = dict(trained.callbacks_)["Interrupts"]
+    again.event, again.is_over_ = "on_train_begin", False
+    with pytest.raises(KeyboardInterrupt):
+        trained.partial_fit(X, y)
+    going_on = classifier("on_train_end", 7, warm_start=True).fit(*data)
+    with pytest.warns(UserWarning, match="interrupted"):
+        assert going_on.set_params(max_epochs=1).fit(*data).n_iter_ == 7
 
 
 def test_in_the_first_epoch_too(line):

@@ -597,6 +597,61 @@ def test_sorted_classes_that_are_not_dealt_out_are_told_of(rng):
     net_of(torch.nn.Linear(4, 3)).fit(SampleDataset(X, y, None, y), y)
 
 
+BINARY = {
+    "logits": (RobustNeuralNet, torch.nn.BCEWithLogitsLoss, lambda y: y[:, None]),
+    "one axis": (RobustNeuralNet, torch.nn.BCEWithLogitsLoss, lambda y: y),
+    "regressor": (RobustNeuralNetRegressor, torch.nn.BCEWithLogitsLoss, lambda y: y[:, None]),
+    "probabilities": (RobustNeuralNet, torch.nn.BCELoss, lambda y: y[:, None]),
+    "signs": (RobustNeuralNet, torch.nn.SoftMarginLoss, lambda y: 2 * y[:, None] - 1),
+    "classifier": (robust_class(NeuralNetBinaryClassifier), torch.nn.BCEWithLogitsLoss, lambda y: y),
+    "subclass": (RobustNeuralNet, type("Own", (torch.nn.BCEWithLogitsLoss,), {}), lambda y: y[:, None]),
+    "margin": (RobustNeuralNet, torch.nn.MultiMarginLoss, lambda y: y.astype(np.int64)),
+}
+
+
+@pytest.mark.parametrize("name", list(BINARY))
+def test_classes_of_other_losses_are_dealt_out_or_told_of(rng, name):
+    kind, criterion, of_labels = BINARY[name]
+    X, labels = rng.normal(size=(96, 4)).astype(np.float32), np.repeat(np.float32([0.0, 1.0]), 48)
+    y = of_labels(labels)
+    layers = [torch.nn.Linear(4, 2 if name == "margin" else 1)]
+    layers += [torch.nn.Sigmoid()] if name == "probabilities" else []
+    layers += [torch.nn.Flatten(0)] if y.ndim == 1 and name != "margin" else []
+    seen = []
+
+    class Look(Callback):
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            if training:
+                seen.append(batch[1].flatten().clone())
+
+    def trained(**settings):
+        given = {"criterion": criterion, "batch_size": 96, "max_epochs": 1, "callbacks": [Look()], **settings}
+        return net_of(torch.nn.Sequential(*layers), kind=kind, **given).fit(X, y)
+
+    trained()
+    shares = (seen[0] > 0).view(12, 8).sum(dim=1)
+    assert shares.tolist() == [4] * 12
+    for settings in ({"iterator_train": torch.utils.data.DataLoader}, {"iterator_train__stratify": None}):
+        with pytest.warns(UserWarning, match="first batch is sorted by class"):
+            trained(**settings)
+        trained(iterator_train__shuffle=True, **settings)
+        trained(group_size=1, **settings)
+
+
+def test_numbers_and_many_labels_are_no_classes(rng):
+    X, half = rng.normal(size=(96, 4)).astype(np.float32), np.repeat(np.float32([0.0, 1.0]), 48)
+    loader = {"iterator_train": torch.utils.data.DataLoader, "batch_size": 96}
+    many = np.column_stack([half, half[::-1]])
+    for n_outputs, y, criterion in ((1, half[:, None], torch.nn.MSELoss), (2, many, torch.nn.BCEWithLogitsLoss)):
+        for settings in ({}, loader):
+            net_of(torch.nn.Linear(4, n_outputs), kind=RobustNeuralNet, criterion=criterion, **settings).fit(X, y)
+    # Shares are dealt out by nothing, but what is above a half and what isn't overrule one another as well.
+    y = np.sort(rng.uniform(size=96).astype(np.float32))[:, None]
+    net = net_of(torch.nn.Linear(4, 1), kind=RobustNeuralNet, criterion=torch.nn.BCEWithLogitsLoss, batch_size=96)
+    with pytest.warns(UserWarning, match="sorted by class"):
+        net.fit(X, y)
+
+
 class Squashed(torch.nn.Module):
     def __init__(self, n_outputs, squash):
         super().__init__()

@@ -366,6 +366,28 @@ def test_it_is_compared_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     assert net._no_one_pass_
 
 
+@pytest.mark.parametrize("way", ["half a batch", "a parameter by itself"])
+def test_only_a_comparison_says_that_gradients_were_wrong(way: str) -> None:
+    class Later(Convolutional):
+        changes = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.changes and way == "half a batch":
+                return torch.cat([super(Later, self).forward(half) for half in x.split(len(x) // 2 or 1)])
+            result = super().forward(x)
+            return result + self.last.bias if self.changes else result
+
+    net = a_net(Later, "auto", group_size=1)
+    for _ in range(5):
+        net.train_step_single(data())
+    assert net._check_.n_unseen > 0
+    net.module_.changes = True
+    with pytest.warns(UserWarning, match="each group from now on, which may be slower") as told:
+        net.train_step_single(data())
+    assert not any("wrong" in str(warning.message) for warning in told)
+    assert net._no_one_pass_
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 def test_a_branch_that_opens_slowly_is_found_out(optimizer: Any) -> None:
     """What is before it has a gradient from the first step on, by another way."""

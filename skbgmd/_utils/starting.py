@@ -1,0 +1,40 @@
+"""Ctrl-C while a program starts: without a traceback, however far its imports have come. It imports next to nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+#: The demonstration's command, as it calls itself.
+PROGRAM = "python -m skbgmd"
+#: Exit code by which shells know what SIGINT has ended.
+INTERRUPTED = 130
+#: What is told then.
+MESSAGE = f"{PROGRAM}: interrupted.\n"
+
+
+def leave_when_interrupted() -> None:
+    """From now on leave at once when interrupted, where there is a traceback otherwise.
+
+    An exception wouldn't do: extensions that are being imported make others of it, or lose it.
+    """
+    # A shell that starts a program in the background has it ignore interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
+
+
+def raise_when_interrupted() -> None:
+    """From now on interrupts are exceptions again, where :func:`leave_when_interrupted` has changed that."""
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(*_: Any) -> None:
+    # Without a standard error the descriptor may be that of another file.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            os.write(2, MESSAGE.encode())
+    os._exit(INTERRUPTED)
