@@ -68,7 +68,7 @@ def _subpackages() -> set[str]:
 
 
 class _Suspects(ModuleType):
-    """``skbgmd.inspection.suspects``, under which users look for what is in ``skbgmd.inspection.suspects``."""
+    """A second name of ``skbgmd.inspection.suspects``, under which users look for it."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -76,4 +76,4 @@ class _Suspects(ModuleType):
         return getattr(importlib.import_module("skbgmd.inspection.suspects"), name)
 
 
-suspects = sys.modules["skbgmd.inspection.suspects"] = _Suspects("skbgmd.inspection.suspects")
+suspects = sys.modules[f"{__name__}.suspects"] = _Suspects(f"{__name__}.suspects")

@@ -22,9 +22,9 @@ from skbgmd.aggregators import (
     NearestNeighborMixing,
     get_aggregator,
 )
-from skbgmd.ghost import GhostRows, Tape
+from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import Units
+from skbgmd.rows.blocks import ParameterBlock
 
 RULES: dict[str, Any] = {name: get_aggregator(name) for name in AGGREGATORS} | {
     "a block of units": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True), block="unit"),
@@ -81,8 +81,8 @@ def test_medians(function: Any, settings: dict[str, Any], shape: tuple[int, int]
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("finite", [True, False])
 def test_rules_on_matrices(rule: str, finite: bool) -> None:
-    units = Units.of([torch.zeros(30, 40), torch.zeros(30), torch.zeros(10, 30), torch.zeros(10)])
-    there = Units(units.starts, units.total, units.chosen, DEVICE)
+    units = ParameterBlock.of([torch.zeros(30, 40), torch.zeros(30), torch.zeros(10, 30), torch.zeros(10)])
+    there = ParameterBlock(units.starts, units.total, units.chosen, DEVICE)
     X = torch.randn(24, units.total)
     X[:3] *= 50.0
     X[5, 7] = X[5, 7] if finite else torch.nan
@@ -102,9 +102,9 @@ def loss(output: Any) -> torch.Tensor:
 
 def ghosts(module: nn.Module, x: torch.Tensor) -> GhostRows:
     parameters = list(module.parameters())
-    with Tape(module, parameters) as tape:
+    with GradientRecorder(module, parameters) as tape:
         losses = loss(module(x))
-    units = Units.of(parameters)
+    units = ParameterBlock.of(parameters)
     return GhostRows(tape.factors(losses), len(x), units.total, units=units, device=x.device)
 
 

@@ -47,7 +47,7 @@ PLAIN_TYPES = {bool, int, float, str, np.bool_, np.int32, np.int64, np.float32, 
 
 
 @dataclass(frozen=True)
-class Caller:
+class OutputFormat:
     """What the caller handed in, so that the answer comes back in kind.
 
     Attributes
@@ -90,7 +90,7 @@ class Caller:
         return torch.as_tensor(weights, dtype=torch.promote_types(self.dtype, torch.float32), device=device)
 
 
-def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tensor, Caller]:
+def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tensor, OutputFormat]:
     """Take a matrix as a tensor of a floating dtype, without a copy where that is possible.
 
     Parameters
@@ -104,7 +104,7 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     -------
     matrix : tensor of shape (n, d)
         On the caller's device; detached.
-    caller : Caller
+    caller : OutputFormat
 
     Raises
     ------
@@ -124,7 +124,7 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     given = array
     if array.dtype != work:
         array = _in_float64(array, name) if work == np.float64 else array.astype(work)
-    caller = Caller(dtype, None if given is array else _difference(given, array))
+    caller = OutputFormat(dtype, None if given is array else _difference(given, array))
     # Nor strides that lead backwards or to the midst of a number. Where there is but one row NumPy takes any stride for
     # contiguous, and only a copy has another.
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
@@ -400,7 +400,7 @@ def _difference(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.floa
     return difference if difference.any() else None
 
 
-def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]:
+def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, OutputFormat]:
     if X.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor; found layout {X.layout}.")
     if X.is_complex() or X.is_quantized:
@@ -408,11 +408,11 @@ def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, Caller]
     _check_shape(tuple(X.shape), name)
     X = X.detach()
     if X.is_floating_point():
-        return X, Caller(X.dtype)
+        return X, OutputFormat(X.dtype)
     converted = X.double()
     if X.dtype not in (torch.int64, torch.uint64):
-        return converted, Caller(torch.float64)
-    return converted, Caller(torch.float64, _difference(X.cpu().numpy(), converted.cpu().numpy()))
+        return converted, OutputFormat(torch.float64)
+    return converted, OutputFormat(torch.float64, _difference(X.cpu().numpy(), converted.cpu().numpy()))
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:

@@ -26,7 +26,7 @@ from skbgmd.aggregators.krum import Krum
 from skbgmd.aggregators.mean import Mean
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.aggregators.norm_filter import NormFilter
-from skbgmd.aggregators.pre_aggregation import Mixing, MixingState
+from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
 
@@ -95,11 +95,11 @@ __all__ = [
     "Krum",
     "LocationRule",
     "Mean",
-    "Mixing",
-    "MixingState",
     "NearestNeighborMixing",
     "NonFiniteRowsError",
     "NormFilter",
+    "PreAggregation",
+    "PreAggregationState",
     "RowWeighting",
     "SpectralFilter",
     "TrimmedMean",

@@ -216,7 +216,7 @@ def check_fraction(value: Any) -> float:
     return fraction
 
 
-def corrupt_count(fraction: float, n: int) -> int:
+def n_assumed_corrupt(fraction: float, n: int) -> int:
     """How many of n rows to reckon with as corrupt: the fraction rounded up, and always less than half."""
     return min(math.ceil(fraction * n - 1e-9), (n - 1) // 2)
 

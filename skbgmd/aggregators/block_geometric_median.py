@@ -29,13 +29,13 @@ from skbgmd.location.block import (
     SELECTIONS,
     BlockPart,
     block_step,
-    clip_factors,
-    outside_norms,
+    median_clip_factors,
+    off_block_norms,
     select_block,
     take_norms,
 )
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import factors_to, lower_weighted_median
+from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,14 @@ class BlockGeometricMedian(Aggregator):
         """Factors that clip the rows off the block where the location rule has a length for that, and the length."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
-        norms = outside_norms(rows, part)
+        norms = off_block_norms(rows, part)
         length = before.after(max(lower_weighted_median(norms, rows.weights), judged.least))
-        return factors_to(judged.clip * length.value, norms), length
+        return clip_factors(judged.clip * length.value, norms), length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:
             return 1.0
-        scale = clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
+        scale = median_clip_factors(rows.norms(), rows.weights) if self.clip_scores else np.ones(rows.n_rows)
         whole, inside = scale * rows.norms(), scale * part.rows.norms()
         unit = float(whole.max())  # so that no square overflows
         if unit == 0.0:

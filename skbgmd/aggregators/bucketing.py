@@ -8,11 +8,11 @@ from skbgmd._utils.arrays import check_integer
 from skbgmd._utils.random import step_seed
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregator
-from skbgmd.aggregators.pre_aggregation import Mixing
+from skbgmd.aggregators.pre_aggregation import PreAggregation
 from skbgmd.rows import Rows
 
 
-class Bucketing(Mixing):
+class Bucketing(PreAggregation):
     """Average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
 
     Brings rows from different distributions nearer together, at the price that a corrupt row spoils its bucket.

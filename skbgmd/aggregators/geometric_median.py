@@ -7,7 +7,7 @@ from typing import Any
 from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Judgement, LocationRule
-from skbgmd.aggregators.huber_mean import huberised_weights
+from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
@@ -63,5 +63,5 @@ class GeometricMedian(LocationRule):
         if self.ties == "median":
             return Judgement(median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter))
         before = state or Scale()
-        found = huberised_weights(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
+        found = huber_weights_about_median(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
         return found.judgement(None)

@@ -9,21 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import factors_to
-
-#: Share of the rows, and of their weight, that may be far: more are not worth it, and could be the half that counts.
-FEW = 1 / 3
-#: Norms beyond which products may have no number in float32.
-HUGE = 1e15
-#: What the estimate may be longer than the first one by, for the rows that are near that to stay near.
-SLACK = 1.25
+from skbgmd.rows.gram import clip_factors
 
 
-class FewFar(NamedTuple):
+class HuberActiveSet(NamedTuple):
     """Huber's mean.
 
     Attributes
@@ -40,9 +34,9 @@ class FewFar(NamedTuple):
     scale: Scale
 
 
-def few_far(
+def huber_active_set(
     rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
-) -> FewFar | None:
+) -> HuberActiveSet | None:
     r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where it can't be had so.
 
     A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
@@ -55,39 +49,39 @@ def few_far(
     rows : Rows
         The rows, all of them finite.
     huber, rejection, before, tol, max_iter
-        As in :func:`skbgmd.aggregators.huber_mean.huberised_weights`; rows are left out by their distance to a mean of
-        clipped rows.
+        As in :func:`skbgmd.aggregators.huber_mean.huber_weights_about_median`; rows are left out by their distance to a
+        mean of clipped rows.
     """
     limit = before.faded
     if limit == 0.0 or before.is_rising:
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    if not norms.max(initial=0.0) <= HUGE or not _are_few(norms > near, weights):
+    if not norms.max(initial=0.0) <= limits.LARGEST_NORM_MULTIPLIED or not _are_few(norms > near, weights):
         return None
-    clipped = weights * factors_to(reach, norms)
+    clipped = weights * clip_factors(reach, norms)
     whole = float(clipped.sum())
-    mean = rows.combine(clipped / whole)
+    mean = rows.weighted_sum(clipped / whole)
     length = float(torch.linalg.vector_norm(mean))
     typical = lower_weighted_median(norms, weights) + length
     if typical > limit:
         # At most so much: what it is takes another pass.
-        squares = norms**2 - 2.0 * rows.dots(mean) + length**2
+        squares = norms**2 - 2.0 * rows.inner_products(mean) + length**2
         typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
     after = before.after(typical)
-    may_be_far = norms + SLACK * length > near
+    may_be_far = norms + limits.MEAN_SLACK * length > near
     # A distance that is remembered though it is larger would have a say in later steps.
     if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):
         return None
     far = np.flatnonzero(may_be_far)
     if not len(far):
         # None is clipped.
-        return FewFar(mean, weights / whole, after)
+        return HuberActiveSet(mean, weights / whole, after)
     few = rows.subset(far)
     products = few.gram()
-    if products.unit != 1.0 or products.drawn is not None:
+    if products.unit != 1.0 or products.shrinkage is not None:
         return None
-    line = _Line((whole * length) ** 2, whole * few.dots(mean), products.products, whole)
+    line = _Line((whole * length) ** 2, whole * few.inner_products(mean), products.products, whole)
     out = np.inf if rejection is None else rejection * limit
     kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
     change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
@@ -97,12 +91,12 @@ def few_far(
     result = clipped / new
     result[far] = (clipped[far] + change) / new
     # One pass over all columns.
-    return FewFar(few.combine(change / new).add_(mean, alpha=whole / new), result, after)
+    return HuberActiveSet(few.weighted_sum(change / new).add_(mean, alpha=whole / new), result, after)
 
 
 def _are_few(chosen: NDArray[np.bool_], weights: FloatArray) -> bool:
-    few = np.count_nonzero(chosen) <= FEW * len(chosen)
-    return bool(few and weights[chosen].sum() <= FEW * weights.sum())
+    few = np.count_nonzero(chosen) <= limits.FAR_SHARE * len(chosen)
+    return bool(few and weights[chosen].sum() <= limits.FAR_SHARE * weights.sum())
 
 
 class _Line(NamedTuple):
@@ -112,7 +106,7 @@ class _Line(NamedTuple):
     ----------
     square : float
         Squared norm of the sum of all rows by their first weights.
-    dots : ndarray of shape (k,)
+    inner_products : ndarray of shape (k,)
         Its products with the few.
     products : ndarray of shape (k, k)
         Their own.
@@ -121,14 +115,14 @@ class _Line(NamedTuple):
     """
 
     square: float
-    dots: FloatArray
+    inner_products: FloatArray
     products: FloatArray
     weight: float
 
     def distances(self, change: FloatArray) -> FloatArray:
         """Distances of the few to the mean, after a change of their weights, (k,)."""
         whole = self.weight + change.sum()
-        to_mean = (self.dots + self.products @ change) / whole
+        to_mean = (self.inner_products + self.products @ change) / whole
         result: FloatArray = np.sqrt(
             np.maximum(np.diagonal(self.products) - 2.0 * to_mean + self.length(change) ** 2, 0.0)
         )
@@ -136,7 +130,7 @@ class _Line(NamedTuple):
 
     def length(self, change: FloatArray) -> float:
         """Norm of the mean."""
-        square = self.square + float(change @ (2.0 * self.dots + self.products @ change))
+        square = self.square + float(change @ (2.0 * self.inner_products + self.products @ change))
         return math.sqrt(max(square, 0.0)) / (self.weight + float(change.sum()))
 
 
@@ -144,9 +138,9 @@ def _settled(
     line: _Line, weights: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
 ) -> FloatArray:
     """Changes of the weights of the few by which these are Huber's about the mean that they make."""
-    change = weights * factors_to(reach, line.distances(np.zeros(len(first)))) - first
+    change = weights * clip_factors(reach, line.distances(np.zeros(len(first)))) - first
     for _ in range(max_iter - 1):
-        before, change = change, weights * factors_to(reach, line.distances(change)) - first
+        before, change = change, weights * clip_factors(reach, line.distances(change)) - first
         if np.abs(change - before).max() <= tol * line.weight:
             break
     return change

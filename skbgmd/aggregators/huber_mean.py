@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
-from skbgmd.aggregators.huber_active_set import few_far
+from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
@@ -18,11 +19,6 @@ from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import lower_weighted_median
-
-#: Relative accuracy of the median that Huber's mean starts from and that a remembered scale is taken about.
-START = 0.2
-#: Least scale, in typical distances of the step.
-TINY = 1e-9
 
 
 class HuberMean(LocationRule):
@@ -74,11 +70,11 @@ class HuberMean(LocationRule):
 
     def __call__(self, rows: Rows, state: Scale | None = None) -> tuple[Aggregate, Any]:
         check_rows(rows)
-        if self.remember and state is not None and rows.gram_is_dear:
+        if self.remember and state is not None and rows.gram_is_expensive:
             self._validate()
             usable = usable_rows(rows, rows.finite)
             some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-            found = few_far(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+            found = huber_active_set(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
             if found is not None:
                 weights = np.zeros(rows.n_rows)
                 weights[usable] = found.weights
@@ -94,7 +90,9 @@ class HuberMean(LocationRule):
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         if self.remember:
             before = state or Scale()
-            found = huberised_weights(rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
+            found = huber_weights_about_median(
+                rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter
+            )
             return found.judgement(self.c)
         _, gram, distances = median_distances(rows, tol=max(self.tol, 1e-4), max_iter=self.max_iter)
         scale = lower_weighted_median(distances, rows.weights)
@@ -105,7 +103,7 @@ class HuberMean(LocationRule):
         return Judgement(weights, None, self.c)
 
 
-class Huberised(NamedTuple):
+class HuberAboutMedian(NamedTuple):
     """Huber's mean about the geometric median.
 
     Attributes
@@ -129,9 +127,9 @@ class Huberised(NamedTuple):
         return Judgement(self.weights, self.scale, c or 1.0, self.scale.value if self.tied else 0.0)
 
 
-def huberised_weights(
+def huber_weights_about_median(
     rows: Rows, huber: float | None, rejection: float | None, before: Scale, *, tol: float, max_iter: int
-) -> Huberised:
+) -> HuberAboutMedian:
     """Weights of Huber's mean about the geometric median, far rows left out, and the scale for the next step.
 
     Parameters
@@ -150,26 +148,26 @@ def huberised_weights(
     """
     # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
     # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
-    rough = tol if huber is None else max(tol, START)
+    rough = tol if huber is None else max(tol, limits.HUBER_START_TOL)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
     now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
     scale = before.after(now.distance)
     if huber is None and not now.tied:
         near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
-        return Huberised(near, scale, tied=False)
+        return HuberAboutMedian(near, scale, tied=False)
     whole = gram.original
     if whole is not None and scale.value > gram.unit * gram.norms.max():
         # Rows that were drawn nearer, for they are far from the median, are not far for this scale.
         gram, distances = whole, GramSpace(whole, rows.weights).distances_to_mean(weights)
     # A smaller limit would change nothing but that weights may underflow.
-    limit = max(scale.value / gram.unit, TINY * (now.distance / gram.unit))
+    limit = max(scale.value / gram.unit, limits.LEAST_SCALE * (now.distance / gram.unit))
     if limit == 0.0:
         # In their own unit the smallest of distances are numbers.
-        limit = TINY * lower_weighted_median(distances, rows.weights)
+        limit = limits.LEAST_SCALE * lower_weighted_median(distances, rows.weights)
     kept = rows.weights
     if rejection is not None:
         # The nearer half is kept, however small the scale is that is remembered.
         reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
         kept = np.where(distances <= reach, kept, 0.0)
     limit *= 1.0 if huber is None else huber
-    return Huberised(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)
+    return HuberAboutMedian(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)

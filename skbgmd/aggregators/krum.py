@@ -6,7 +6,7 @@ import numpy as np
 
 from skbgmd._utils.arrays import check_integer
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import RowWeighting, check_fraction, corrupt_count, mean_of_selected
+from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows
 
 
@@ -36,7 +36,7 @@ class Krum(RowWeighting):
         n = rows.n_rows
         if n == 1:
             return np.ones(1)
-        f = corrupt_count(self.fraction, n)
+        f = n_assumed_corrupt(self.fraction, n)
         distances = rows.gram().squared_distances()
         np.fill_diagonal(distances, np.inf)
         neighbours = max(1, n - f - 2)

@@ -28,7 +28,7 @@ class Mean(RowWeighting):
         check_rows(rows)
         # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
         weights = rows.weights / rows.weights.sum()
-        vector = rows.combine(weights)
+        vector = rows.weighted_sum(weights)
         if math.isfinite(float(vector.sum())):
             return Aggregate(vector, weights), None
         if bool(rows.finite[weights > 0.0].all()):

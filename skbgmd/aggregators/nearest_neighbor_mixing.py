@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregator, check_fraction, corrupt_count
-from skbgmd.aggregators.pre_aggregation import Mixing
+from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
+from skbgmd.aggregators.pre_aggregation import PreAggregation
 from skbgmd.rows import Rows
 
 
-class NearestNeighborMixing(Mixing):
+class NearestNeighborMixing(PreAggregation):
     r"""Replace each row by the mean of its nearest rows, itself included. Allouah et al. (2023).
 
     The mean is over :math:`n - f` rows, :math:`f = \lceil \psi n \rceil` (less than half). It takes the
@@ -36,7 +36,7 @@ class NearestNeighborMixing(Mixing):
 
     def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         n = rows.n_rows
-        kept = n - corrupt_count(self.fraction, n)
+        kept = n - n_assumed_corrupt(self.fraction, n)
         nearest = np.argsort(rows.gram().squared_distances(), axis=1, kind="stable")[:, :kept]
         mixing = np.zeros((n, n))
         np.put_along_axis(mixing, nearest, rows.weights[nearest], axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import RowWeighting, check_fraction, corrupt_count, mean_of_selected
+from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows
 
 
@@ -33,6 +33,6 @@ class NormFilter(RowWeighting):
         return rows.finite
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        f = corrupt_count(self.fraction, rows.n_rows)
+        f = n_assumed_corrupt(self.fraction, rows.n_rows)
         kept = np.argsort(rows.norms(), kind="stable")[f if self.both_tails else 0 : rows.n_rows - f]
         return mean_of_selected(kept, rows)

@@ -12,36 +12,36 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.rows import Rows
-from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.averaged import AveragedRows
 
 
 @dataclass(frozen=True)
-class MixingState(AggregatorState):
+class PreAggregationState(AggregatorState):
     """What a mixing carries from one call to the next: the number of calls, and the inner aggregator's state."""
 
     step: int = 0
     inner: Any = None
 
 
-class Mixing(Aggregator):
+class PreAggregation(Aggregator):
     r"""Mixes the rows, then aggregates the mixed rows; :math:`K \to M K M^T` on the Gram matrix."""
 
     aggregator: Aggregator | None
 
-    def __call__(self, rows: Rows, state: MixingState | None = None) -> tuple[Aggregate, MixingState]:
+    def __call__(self, rows: Rows, state: PreAggregationState | None = None) -> tuple[Aggregate, PreAggregationState]:
         self._validate()
         check_rows(rows)
         inner = GeometricMedian() if self.aggregator is None else self.aggregator
-        state = state or MixingState()
+        state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         mixing, weights = self._mix(some, state.step)
-        aggregate, after = inner(MixedRows(some, mixing, weights), state.inner)
+        aggregate, after = inner(AveragedRows(some, mixing, weights), state.inner)
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
             spread[usable] = aggregate.weights @ mixing
             aggregate = replace(aggregate, weights=spread)
-        return aggregate, MixingState(state.step + 1, after)
+        return aggregate, PreAggregationState(state.step + 1, after)
 
     def _validate(self) -> None:
         if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from skbgmd._utils import limits
 from skbgmd.aggregators.base import AggregatorState
-
-#: What a remembered scale falls by, in a step.
-DECAY = 0.999
-#: Steps whose median is what is remembered, and how many of them there must be for that.
-WINDOW, ENOUGH = 5, 3
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,12 @@ class Scale(AggregatorState):
     @property
     def faded(self) -> float:
         """What is left of it after a step that doesn't raise it."""
-        return DECAY * self.value
+        return limits.SCALE_DECAY * self.value
 
     @property
     def is_new(self) -> bool:
         """True as long as too few steps were seen to be compared with."""
-        return len(self.recent) < ENOUGH
+        return len(self.recent) < limits.SCALE_ENOUGH
 
     @property
     def is_rising(self) -> bool:
@@ -60,10 +56,10 @@ class Scale(AggregatorState):
         if now == 0.0:
             # Most rows coincide: that says nothing of how far others may be.
             return replace(self, value=self.faded)
-        recent = (*self.recent, now)[-WINDOW:]
+        recent = (*self.recent, now)[-limits.SCALE_WINDOW :]
         middle = _middle(recent)
         # Two steps don't tell which of them is the bad one.
-        value = middle if len(recent) < ENOUGH else max(middle, self.faded)
+        value = middle if len(recent) < limits.SCALE_ENOUGH else max(middle, self.faded)
         return Scale(value, recent)
 
 

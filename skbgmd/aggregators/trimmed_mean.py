@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from skbgmd.aggregators.base import check_fraction, corrupt_count
+from skbgmd.aggregators.base import check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 
 
@@ -27,7 +27,7 @@ class TrimmedMean(Coordinatewise):
 
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         n = values.shape[1]
-        f = corrupt_count(self.fraction, n)
+        f = n_assumed_corrupt(self.fraction, n)
         kept = values[:, f : n - f]
         mean = kept.mean(dim=1)
         if bool(torch.isfinite(mean.sum())):
@@ -37,7 +37,7 @@ class TrimmedMean(Coordinatewise):
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
         total = mass[:, -1:]
-        cut = total * (corrupt_count(self.fraction, mass.shape[1]) / mass.shape[1])
+        cut = total * (n_assumed_corrupt(self.fraction, mass.shape[1]) / mass.shape[1])
         before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
         kept = (torch.minimum(mass, total - cut) - torch.maximum(before, cut)).clamp_min(0.0)
         return kept / kept.sum(dim=1, keepdim=True)

@@ -22,7 +22,7 @@ def check_share(value: Any, name: str) -> float:
     return share
 
 
-def warn_hopeless(fraction: float, stacklevel: int) -> None:
+def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:
     """Warn where no rule could tell the corrupt rows from the honest ones; ``stacklevel`` counts from here."""
     if fraction >= 0.5:
         warnings.warn(
@@ -33,7 +33,7 @@ def warn_hopeless(fraction: float, stacklevel: int) -> None:
         )
 
 
-def corrupt_total(fraction: float, n: int) -> int:
+def n_corrupted(fraction: float, n: int) -> int:
     r"""How many of n rows are corrupt, :math:`\lfloor \psi n \rfloor`."""
     # 0.29 * 100 is a little less than 29.
     return int(fraction * n + 1e-9)

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbgmd._utils.arrays import check_number, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import check_share, corrupt_total, draw_rows, warn_hopeless
+from skbgmd.corruption.base import check_share, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:
@@ -108,10 +108,10 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         """
         result = self._learn(X).copy()
         # One level is scikit-learn's, which wraps the method for set_output.
-        warn_hopeless(float(self.fraction), stacklevel=4)
+        warn_at_breakdown_point(float(self.fraction), stacklevel=4)
         rng = random_source(self.random_state)
         n = len(result)
-        rows = draw_rows(np.arange(n), corrupt_total(float(self.fraction), n), rng)
+        rows = draw_rows(np.arange(n), n_corrupted(float(self.fraction), n), rng)
         if len(rows):
             result[rows] = self._corrupt(result[rows], rng)
             self.corrupted_[rows] = True

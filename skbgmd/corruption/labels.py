@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from skbgmd._utils.arrays import as_labels, check_choice, is_missing
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
-from skbgmd.corruption.base import check_share, corrupt_total, draw_rows
+from skbgmd.corruption.base import check_share, draw_rows, n_corrupted
 
 KINDS = ("uniform", "pair", "backdoor")
 
@@ -88,7 +88,7 @@ def corrupt_labels(
         return _relabelled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
     rng = random_source(random_state)
     eligible = np.flatnonzero(codes != goal) if goal is not None else np.arange(n)
-    rows = draw_rows(eligible, corrupt_total(share, len(eligible)), rng)
+    rows = draw_rows(eligible, n_corrupted(share, len(eligible)), rng)
     if goal is not None:
         new = np.full(len(rows), goal)
     else:

@@ -17,18 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 
 #: Numbers of units, on the CPU: which they are is known there, and goes to the device, never back.
 IntArray = NDArray[np.int64]
-#: Elements of gradients that are written out at a time, and of products of positions.
-CHUNK_ELEMENTS = 1 << 22
-#: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
-FEW_COLUMNS = 512
-#: Elements of adjacent units from which they are taken as they lie; fewer are copied together, for calls take time.
-LONG_RUN = 1 << 18
-#: Rows of a Gram matrix that are computed at a time, of which what follows beyond them is mirrored.
-STRIPE_ROWS = 64
 
 
 class Factor(ABC):
@@ -78,16 +71,16 @@ class Factor(ABC):
         """Gradients written out for adjacent units, (n, units * width)."""
 
     @abstractmethod
-    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""
 
     @abstractmethod
-    def combine_apart(
+    def weighted_sum_by_block(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
-        """As :meth:`combine`, with weights of their own for some units, ascending."""
+        """As :meth:`weighted_sum`, with weights of their own for some units, ascending."""
 
-    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+    def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
         """Inner products of the rows with a vector (n_columns,), (n,)."""
         total = vector.new_zeros(self.n_rows)
         for part, chunk in self.chunks():
@@ -101,16 +94,18 @@ class Factor(ABC):
 
     def gram(self) -> torch.Tensor:
         """Inner products of the rows, (n, n)."""
-        if self.n_columns <= FEW_COLUMNS:
+        if self.n_columns <= limits.ONE_PRODUCT_COLUMNS:
             written = self.explicit(slice(0, self.n_units))
             return written @ written.T
         total = self.parts[0].new_zeros((self.n_rows, self.n_rows))
         for _, chunk in self.chunks():
-            for start in range(0, self.n_rows, STRIPE_ROWS):
-                stop = min(start + STRIPE_ROWS, self.n_rows)
+            for start in range(0, self.n_rows, limits.FACTOR_STRIPE_ROWS):
+                stop = min(start + limits.FACTOR_STRIPE_ROWS, self.n_rows)
                 total[start:stop, :stop].addmm_(chunk[start:stop], chunk[:stop].T)
-        for start in range(STRIPE_ROWS, self.n_rows, STRIPE_ROWS):
-            total[:start, start : start + STRIPE_ROWS] = total[start : start + STRIPE_ROWS, :start].T
+        for start in range(limits.FACTOR_STRIPE_ROWS, self.n_rows, limits.FACTOR_STRIPE_ROWS):
+            total[:start, start : start + limits.FACTOR_STRIPE_ROWS] = total[
+                start : start + limits.FACTOR_STRIPE_ROWS, :start
+            ].T
         return total
 
     @cached_property
@@ -146,13 +141,13 @@ class Factor(ABC):
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Gradients written out, some units at a time."""
-        step = max(1, CHUNK_ELEMENTS // max(1, self.n_rows * self.width))
+        step = max(1, limits.WRITTEN_ELEMENTS // max(1, self.n_rows * self.width))
         for start in range(0, self.n_units, step):
             part = slice(start, min(start + step, self.n_units))
             yield part, self.explicit(part)
 
 
-class Explicit(Factor):
+class DenseFactor(Factor):
     """Gradients as they are: of biases, scales and anything small.
 
     Parameters
@@ -170,24 +165,24 @@ class Explicit(Factor):
     def parts(self) -> tuple[torch.Tensor, ...]:
         return (self.values,)
 
-    def _like(self, values: torch.Tensor) -> Explicit:
-        return Explicit(values.reshape(len(values), -1, self.width))
+    def _like(self, values: torch.Tensor) -> DenseFactor:
+        return DenseFactor(values.reshape(len(values), -1, self.width))
 
-    def converted(self, dtype: torch.dtype) -> Explicit:
+    def converted(self, dtype: torch.dtype) -> DenseFactor:
         return self if self.values.dtype == dtype else self._like(self.values.to(dtype))
 
-    def rows(self, index: torch.Tensor) -> Explicit:
+    def rows(self, index: torch.Tensor) -> DenseFactor:
         return self._like(self.values[index])
 
-    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Explicit:
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> DenseFactor:
         return self._like(torch.where(used[:, :, None], self.values[index], 0).sum(dim=1))
 
-    def stacked(self, size: int) -> Explicit:
+    def stacked(self, size: int) -> DenseFactor:
         return self._like(self.values.view(-1, size, self.n_columns).sum(dim=1))
 
     def units(self, index: IntArray) -> list[Factor]:
         stops = np.append(np.flatnonzero(np.diff(index) > 1) + 1, len(index))
-        if self.width == 1 or self.n_rows * len(index) * self.width < LONG_RUN * len(stops):
+        if self.width == 1 or self.n_rows * len(index) * self.width < limits.LONG_RUN_ELEMENTS * len(stops):
             at = torch.from_numpy(index).to(self.values.device)
             return [self._like(self.values.view(self.n_rows, self.n_units, self.width).index_select(1, at))]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
@@ -200,10 +195,10 @@ class Explicit(Factor):
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         yield slice(0, self.n_units), self.values
 
-    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         torch.mv(self.values.T, weights, out=out)
 
-    def combine_apart(
+    def weighted_sum_by_block(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
         # One pass for both.
@@ -213,7 +208,7 @@ class Explicit(Factor):
         )
 
 
-class Outer(Factor):
+class OuterProductFactor(Factor):
     r"""Sums of outer products, :math:`\sum_t l_{it} r_{it}^T`: of linear and convolutional layers.
 
     Parameters
@@ -233,30 +228,32 @@ class Outer(Factor):
     def parts(self) -> tuple[torch.Tensor, ...]:
         return (self.left, self.right)
 
-    def converted(self, dtype: torch.dtype) -> Outer:
+    def converted(self, dtype: torch.dtype) -> OuterProductFactor:
         same = self.left.dtype == self.right.dtype == dtype
-        return self if same else Outer(self.left.to(dtype), self.right.to(dtype))
+        return self if same else OuterProductFactor(self.left.to(dtype), self.right.to(dtype))
 
-    def rows(self, index: torch.Tensor) -> Outer:
-        return Outer(self.left[index], self.right[index])
+    def rows(self, index: torch.Tensor) -> OuterProductFactor:
+        return OuterProductFactor(self.left[index], self.right[index])
 
-    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Outer:
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> OuterProductFactor:
         # Positions of all samples of a group are positions of the group.
         left = torch.where(used[:, :, None, None], self.left[index], 0)
         # What isn't used may hold anything, and zero times NaN is NaN.
         right = torch.where(used[:, :, None, None], self.right[index], 0)
-        return Outer(left.flatten(1, 2), right.flatten(1, 2))
+        return OuterProductFactor(left.flatten(1, 2), right.flatten(1, 2))
 
-    def stacked(self, size: int) -> Outer:
+    def stacked(self, size: int) -> OuterProductFactor:
         positions = size * self.positions
-        return Outer(self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width))
+        return OuterProductFactor(
+            self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width)
+        )
 
     def units(self, index: IntArray) -> list[Factor]:
         at = torch.from_numpy(index).to(self.left.device)
         if self.positions == 1:
-            return [Outer(self.left[:, 0].index_select(1, at)[:, None], self.right)]
+            return [OuterProductFactor(self.left[:, 0].index_select(1, at)[:, None], self.right)]
         # Along whichever axis is contiguous.
-        return [Outer(self.left.transpose(1, 2).index_select(1, at).transpose(1, 2), self.right)]
+        return [OuterProductFactor(self.left.transpose(1, 2).index_select(1, at).transpose(1, 2), self.right)]
 
     def explicit(self, part: slice) -> torch.Tensor:
         left = self.left[:, :, part]
@@ -264,7 +261,7 @@ class Outer(Factor):
             return (left[:, 0, :, None] * self.right).flatten(1)
         return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
 
-    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         if self.positions > 1:
             self._sum(self.left * weights[:, None, None], out)
             return
@@ -276,12 +273,12 @@ class Outer(Factor):
             right = right * weights[:, None]
         torch.mm(left.T, right, out=out.view(self.n_units, self.width))
 
-    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+    def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
         # As the layer does it: outputs of its inputs, and their products with what came back.
         products = (self.left @ vector.view(self.n_units, self.width)).mul_(self.right)
         return products.flatten(1).sum(dim=1)
 
-    def combine_apart(
+    def weighted_sum_by_block(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
         chosen = np.zeros((2, self.n_units))
@@ -298,7 +295,7 @@ class Outer(Factor):
         """Whether the other factor is that of a bias of the same layer at one position."""
         return (
             self.positions == 1
-            and isinstance(other, Explicit)
+            and isinstance(other, DenseFactor)
             and other.width == 1
             and other.values.shape == (self.n_rows, self.n_units)
             # The same memory: comparing numbers would wait for the device.
@@ -331,7 +328,7 @@ class Outer(Factor):
         left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
         n, t = self.n_rows, self.positions
         result = left.new_empty((n, n))
-        step = max(1, CHUNK_ELEMENTS // (t * t * n))
+        step = max(1, limits.WRITTEN_ELEMENTS // (t * t * n))
         for start in range(0, n, step):
             some = slice(start * t, min(start + step, n) * t)
             products = (left[some] @ left.T).mul_(right[some] @ right.T)
@@ -396,15 +393,15 @@ def mask_of(index: IntArray, n: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(mask).to(device)
 
 
-def outer(left: torch.Tensor, right: torch.Tensor) -> Outer | Explicit:
-    """Outer products, written out where that takes less memory than their parts; shapes as in :class:`Outer`."""
+def outer(left: torch.Tensor, right: torch.Tensor) -> OuterProductFactor | DenseFactor:
+    """Outer products, written out where that takes less memory; shapes as in :class:`OuterProductFactor`."""
     n, t, units = left.shape
     width = right.shape[2]
     if units * width > t * (units + width):
-        return Outer(left, right)
+        return OuterProductFactor(left, right)
     values = empty((n, units, width), left.dtype, left.device)
     torch.bmm(left.transpose(1, 2), right, out=values)
-    return Explicit(values)
+    return DenseFactor(values)
 
 
 #: A rule's kind of answer: factors of the gradients of a layer's parameters by name.

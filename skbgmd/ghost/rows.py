@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.ghost.factors import CHUNK_ELEMENTS, FEW_COLUMNS, Explicit, Factor, Outer
-from skbgmd.rows.blocks import Columns, Units
-from skbgmd.rows.chunked import StreamedRows, draw_in
+from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
 from skbgmd.rows.gram import Gram
 
 
-class GhostRows(StreamedRows):
+class GhostRows(ChunkedRows):
     """Gradients of samples with respect to many parameters, through the factors of their parts.
 
     Memory is that of the factors, which are a layer's inputs and output gradients, and of Gram matrices: no more than
@@ -32,7 +33,7 @@ class GhostRows(StreamedRows):
     n_rows, n_columns : int
     weights : ndarray of shape (n_rows,), default=None
         Non-negative weights of the rows; None: all one.
-    units : Units, default=None
+    units : ParameterBlock, default=None
         Units of the parameters.
     device : torch.device, default=None
         Where the factors are, if there may be none.
@@ -41,16 +42,16 @@ class GhostRows(StreamedRows):
     --------
     >>> import numpy as np
     >>> import torch
-    >>> from skbgmd.ghost import GhostRows, Tape
+    >>> from skbgmd.ghost import GhostRows, GradientRecorder
     >>> layer = torch.nn.Linear(1000, 500)
-    >>> with Tape(layer, list(layer.parameters())) as tape:
+    >>> with GradientRecorder(layer, list(layer.parameters())) as tape:
     ...     losses = layer(torch.randn(64, 1000)).square().sum(dim=1)
     >>> rows = GhostRows(tape.factors(losses), 64, 500_500)
-    >>> rows.gram().products.shape, rows.combine(np.full(64, 1 / 64)).shape
+    >>> rows.gram().products.shape, rows.weighted_sum(np.full(64, 1 / 64)).shape
     ((64, 64), torch.Size([500500]))
     """
 
-    gram_is_dear = True
+    gram_is_expensive = True
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class GhostRows(StreamedRows):
         n_columns: int,
         weights: FloatArray | None = None,
         *,
-        units: Units | None = None,
+        units: ParameterBlock | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.units = units
@@ -98,12 +99,12 @@ class GhostRows(StreamedRows):
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
-        return _drawn_in(gram, self.weights, 1e8 if dtype == torch.float32 else 1e12)
+        return _shrunk(gram, self.weights, 1e8 if dtype == torch.float32 else 1e12)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
             gram = self._gram
-            if gram is not None and gram.unit == 1.0 and gram.drawn is None and gram.finite.all():
+            if gram is not None and gram.unit == 1.0 and gram.shrinkage is None and gram.finite.all():
                 # It is about the origin.
                 squares = gram.squares
             else:
@@ -117,7 +118,11 @@ class GhostRows(StreamedRows):
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for _, factor, biased in self._with_biases():
             wide = factor.converted(dtype)
-            total += wide.squared_norms(plus=1.0) if biased and isinstance(wide, Outer) else wide.squared_norms()
+            total += (
+                wide.squared_norms(plus=1.0)
+                if biased and isinstance(wide, OuterProductFactor)
+                else wide.squared_norms()
+            )
         found: FloatArray = total.cpu().numpy()
         return found
 
@@ -130,61 +135,65 @@ class GhostRows(StreamedRows):
                 continue
             begin, after = self.factors[place + 1] if place + 1 < len(self.factors) else (-1, None)
             adjacent = begin == start + factor.n_columns
-            passed = isinstance(factor, Outer) and after is not None and adjacent and factor.has_bias(after)
+            passed = (
+                isinstance(factor, OuterProductFactor) and after is not None and adjacent and factor.has_bias(after)
+            )
             yield start, factor, passed
 
     def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """Gram matrices that add up to that of all factors."""
         small = []
         for _, factor, biased in self._with_biases():
-            if biased and isinstance(factor, Outer):
+            if biased and isinstance(factor, OuterProductFactor):
                 # Of a layer's weights and bias at once: the bias is a weight of an input of one.
                 yield factor.converted(dtype).gram(plus=1.0)
-            elif isinstance(factor, Explicit) and factor.n_columns <= FEW_COLUMNS:
+            elif isinstance(factor, DenseFactor) and factor.n_columns <= limits.ONE_PRODUCT_COLUMNS:
                 small.append(factor.values)
             else:
                 yield factor.converted(dtype).gram()
         # Many in one product: calls are what takes time. Not all of a deep network's, for it takes a copy.
-        at_once = max(1, CHUNK_ELEMENTS // (FEW_COLUMNS * self.n_rows))
+        at_once = max(1, limits.WRITTEN_ELEMENTS // (limits.ONE_PRODUCT_COLUMNS * self.n_rows))
         for start in range(0, len(small), at_once):
             together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
             yield together @ together.T
 
-    def dots(self, vector: torch.Tensor) -> FloatArray:
+    def inner_products(self, vector: torch.Tensor) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         vector = vector.to(self.dtype)
         for start, factor in self.factors:
-            total += factor.dots(vector[start : start + factor.n_columns])
+            total += factor.inner_products(vector[start : start + factor.n_columns])
         found: FloatArray = total.cpu().numpy()
         return found
 
-    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1:
-            return torch.stack([self.combine(line, dtype) for line in weights])
+            return torch.stack([self.weighted_sum(line, dtype) for line in weights])
         if not self.finite.all():
             used = np.flatnonzero(weights)
             if 0 < len(used) < self.n_rows:
                 # NaN times zero is NaN.
-                return self.subset(used).combine(weights[used], dtype)
+                return self.subset(used).weighted_sum(weights[used], dtype)
         dtype = dtype or self.dtype
         line = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = self._empty((self.n_columns,), dtype)
         for start, factor in self.factors:
-            factor.converted(dtype).combine(line, result[start : start + factor.n_columns])
+            factor.converted(dtype).weighted_sum(line, result[start : start + factor.n_columns])
         return result
 
-    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
-        if isinstance(block, Columns) or not self.finite.all():
-            return super().combine_apart(on_block, elsewhere, block)
+    def weighted_sum_by_block(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: CoordinateBlock | ParameterBlock
+    ) -> torch.Tensor:
+        if isinstance(block, CoordinateBlock) or not self.finite.all():
+            return super().weighted_sum_by_block(on_block, elsewhere, block)
         inside, outside = self._tensor(on_block), self._tensor(elsewhere)
         result = self._empty((self.n_columns,), self.dtype)
         for start, factor in self.factors:
             stop = start + factor.n_columns
             chosen, part = block.within(start, stop), result[start:stop]
             if len(chosen):
-                factor.combine_apart(inside, outside, chosen, part)
+                factor.weighted_sum_by_block(inside, outside, chosen, part)
             else:
-                factor.combine(outside, part)
+                factor.weighted_sum(outside, part)
         return result
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -199,7 +208,7 @@ class GhostRows(StreamedRows):
             dtype = torch.float64
             scores = rows._column_scores(scale, dtype)
         if shift is not None:
-            scores += 2.0 * shift * rows.combine(rows.weights * scale, dtype)
+            scores += 2.0 * shift * rows.weighted_sum(rows.weights * scale, dtype)
             scores += float(rows.weights.sum()) * shift.square()
             scores.clamp_min_(0.0)
         return scores
@@ -211,7 +220,7 @@ class GhostRows(StreamedRows):
             scores[start : start + factor.n_columns] = factor.converted(dtype).column_scores(squares)
         return scores
 
-    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+    def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         if shift is not None:
             return super().unit_scores(units, scale, shift)
         rows, scale, dtype = self._scored(scale)
@@ -220,12 +229,16 @@ class GhostRows(StreamedRows):
             scores = rows._unit_scores(units, scale, torch.float64)
         return scores
 
-    def _unit_scores(self, units: Units, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
+    def _unit_scores(self, units: ParameterBlock, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
         squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
         for start, factor, biased in self._with_biases():
             first, wide = units.at(start), factor.converted(dtype)
-            found = wide.affine_scores(squares) if biased and isinstance(wide, Outer) else wide.unit_scores(squares)
+            found = (
+                wide.affine_scores(squares)
+                if biased and isinstance(wide, OuterProductFactor)
+                else wide.unit_scores(squares)
+            )
             scores[first : first + len(found)] = found
         return scores
 
@@ -239,9 +252,9 @@ class GhostRows(StreamedRows):
     def _tensor(self, values: FloatArray) -> torch.Tensor:
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
-    def block(self, columns: Columns | Units) -> GhostRows | _SomeColumns:
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> GhostRows | _SomeColumns:
         """The rows on some columns; whole units keep the factors, other columns are written out when asked for."""
-        if isinstance(columns, Columns):
+        if isinstance(columns, CoordinateBlock):
             return _SomeColumns(self, columns.indices)
         factors = []
         for start, factor in self.factors:
@@ -301,7 +314,7 @@ class GhostRows(StreamedRows):
         return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
 
 
-class _SomeColumns(StreamedRows):
+class _SomeColumns(ChunkedRows):
     """Some columns of ghost rows, written out a chunk at a time."""
 
     gathers = True
@@ -320,7 +333,7 @@ class _SomeColumns(StreamedRows):
     def row(self, index: int) -> torch.Tensor:
         return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
 
-    def block(self, columns: Columns | Units) -> _SomeColumns:
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> _SomeColumns:
         return _SomeColumns(self.rows, self.index[columns.indices])
 
     def subset(self, index: NDArray[np.intp]) -> _SomeColumns:
@@ -335,12 +348,12 @@ def _are_numbers(scores: torch.Tensor) -> bool:
     return bool(torch.isfinite(scores.sum()))
 
 
-def _drawn_in(gram: Gram, weights: FloatArray, reach: float) -> Gram:
+def _shrunk(gram: Gram, weights: FloatArray, reach: float) -> Gram:
     """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
     if gram.norms.max() <= reach * gram.norms.min():
         return gram
-    unit, drawn = draw_in(gram.norms, reach, weights)
+    unit, drawn = shrink_outliers(gram.norms, reach, weights)
     if np.all(drawn == 1.0):
         return gram
     scale = drawn / unit
-    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, drawn=drawn, original=gram)
+    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, shrinkage=drawn, original=gram)

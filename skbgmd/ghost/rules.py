@@ -1,8 +1,9 @@
 """How the gradients of each sample follow from what went into a layer and what came back to it: a rule per layer type.
 
 A rule takes a layer, its inputs (b, ...) and the gradient with respect to its output (b, ...), and gives a
-:class:`~skbgmd.ghost.factors.Factor` for each of its parameters by name: ``Outer`` where a gradient is a sum of outer
-products, ``Explicit`` where it is small. Several factors of one parameter are those of adjacent ranges of its units.
+:class:`~skbgmd.ghost.factors.Factor` for each of its parameters by name: ``OuterProductFactor`` where a gradient is a
+sum of outer products, ``DenseFactor`` where it is small. Several factors of one parameter are those of adjacent ranges
+of its units.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
-from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer, Rule, outer
-from skbgmd.ghost.lookup import Lookup
+from skbgmd.ghost.embedding_factor import EmbeddingFactor
+from skbgmd.ghost.factors import DenseFactor, Factor, Factors, OuterProductFactor, Rule, outer
 
 #: Methods that say what a layer does.
 _FORWARD = ("forward", "_conv_forward")
@@ -58,7 +60,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     A layer that scales its inputs (b, d) by a parameter (d,):
 
     >>> import torch
-    >>> from skbgmd.ghost import Explicit, register_rule
+    >>> from skbgmd.ghost import DenseFactor, register_rule
     >>> class Scale(torch.nn.Module):
     ...     def __init__(self, d):
     ...         super().__init__()
@@ -68,7 +70,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     ...         return x * self.factor
     >>> @register_rule(Scale)
     ... def scale(layer, inputs, gradient):
-    ...     return {"factor": Explicit(inputs[0] * gradient)}
+    ...     return {"factor": DenseFactor(inputs[0] * gradient)}
 
     One that scales the channels of images (b, c, h, w): what the positions of an image add is summed.
 
@@ -81,7 +83,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     ...         return x * self.gain[:, None, None]
     >>> @register_rule(Gain)
     ... def gain(layer, inputs, gradient):
-    ...     return {"gain": Explicit((inputs[0] * gradient).sum(dim=(2, 3)))}
+    ...     return {"gain": DenseFactor((inputs[0] * gradient).sum(dim=(2, 3)))}
     """
     if not layers or not all(isinstance(layer, type) and issubclass(layer, nn.Module) for layer in layers):
         raise TypeError(f"layers must be classes of modules, one at least; found {layers}.")
@@ -111,7 +113,9 @@ def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
     for key, given in answer.items():
         factors = given if isinstance(given, Sequence) else [given]
         if not all(isinstance(factor, Factor) for factor in factors):
-            raise TypeError(f"{what} must give factors, such as Explicit or Outer; found {given!r} for {key!r}.")
+            raise TypeError(
+                f"{what} must give factors, such as DenseFactor or OuterProductFactor; found {given!r} for {key!r}."
+            )
         parameter = held[key]
         if parameter is None:
             continue  # such as a bias that a layer doesn't have
@@ -148,7 +152,7 @@ def linear(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], gradient: torch.T
 def linear_factors(x: torch.Tensor, gradient: torch.Tensor) -> Factors:
     """Factors of a linear layer's ``weight`` and ``bias`` from its inputs and the gradient by its outputs."""
     x, delta = _positions(x), _positions(gradient)
-    return {"weight": outer(delta, x), "bias": Explicit(_sum_positions(delta))}
+    return {"weight": outer(delta, x), "bias": DenseFactor(_sum_positions(delta))}
 
 
 @register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -161,7 +165,7 @@ def convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Te
         _of_kernel(part, channels, layer)
         for part, channels in zip(delta.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
     ]
-    return {"weight": weights, "bias": Explicit(_sum_positions(delta))}
+    return {"weight": weights, "bias": DenseFactor(_sum_positions(delta))}
 
 
 @register_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -174,7 +178,7 @@ def transposed_convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradien
         _of_kernel(part, channels, layer, places)
         for part, channels in zip(x.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
     ]
-    return {"weight": weights, "bias": Explicit(gradient.flatten(2).sum(dim=2))}
+    return {"weight": weights, "bias": DenseFactor(gradient.flatten(2).sum(dim=2))}
 
 
 @register_rule(nn.Embedding)
@@ -189,7 +193,7 @@ def embedding(layer: nn.Embedding, inputs: tuple[torch.Tensor, ...], gradient: t
     if layer.padding_idx is not None:
         kept = unit != layer.padding_idx
         row, unit, values = row[kept], unit[kept], values[kept]
-    return {"weight": Lookup.of(row, unit, values, len(units), layer.num_embeddings)}
+    return {"weight": EmbeddingFactor.of(row, unit, values, len(units), layer.num_embeddings)}
 
 
 @register_rule(nn.LayerNorm)
@@ -198,8 +202,8 @@ def layer_norm(layer: nn.LayerNorm, inputs: tuple[torch.Tensor, ...], gradient: 
     normal = F.layer_norm(inputs[0], layer.normalized_shape, None, None, layer.eps)
     shape = layer.normalized_shape
     return {
-        "weight": Explicit(_sum_before(normal * gradient, len(shape))),
-        "bias": Explicit(_sum_before(gradient, len(shape))),
+        "weight": DenseFactor(_sum_before(normal * gradient, len(shape))),
+        "bias": DenseFactor(_sum_before(gradient, len(shape))),
     }
 
 
@@ -223,11 +227,7 @@ def prelu(layer: nn.PReLU, inputs: tuple[torch.Tensor, ...], gradient: torch.Ten
     """``max(0, x) + a min(0, x)``."""
     slopes = inputs[0].clamp_max(0) * gradient
     summed = slopes.flatten(1).sum(dim=1, keepdim=True) if layer.num_parameters == 1 else _sum_after(slopes)
-    return {"weight": Explicit(summed)}
-
-
-#: Elements of what a kernel sees that are written out at a time, where its gradients are.
-UNFOLDED_ELEMENTS = 1 << 21
+    return {"weight": DenseFactor(summed)}
 
 
 def _of_kernel(left: torch.Tensor, x: torch.Tensor, layer: Any, places: tuple[int, ...] | None = None) -> Factor:
@@ -239,14 +239,14 @@ def _of_kernel(left: torch.Tensor, x: torch.Tensor, layer: Any, places: tuple[in
         return unfolded(x[part], layer.kernel_size, layer.stride, layer.dilation, places)
 
     if units * width > t * (units + width):
-        return Outer(left, seen(slice(None)))
+        return OuterProductFactor(left, seen(slice(None)))
     # Written out they take less memory than what the kernel sees does, which then is had for some samples at a time.
     values = empty((n, units, width), left.dtype, left.device)
-    step = max(1, UNFOLDED_ELEMENTS // (t * width))
+    step = max(1, limits.UNFOLDED_ELEMENTS // (t * width))
     for start in range(0, n, step):
         part = slice(start, start + step)
         torch.bmm(left[part].transpose(1, 2), seen(part), out=values[part])
-    return Explicit(values)
+    return DenseFactor(values)
 
 
 def unfolded(
@@ -290,4 +290,4 @@ def _sum_after(x: torch.Tensor) -> torch.Tensor:
 
 
 def _per_channel(normal: torch.Tensor, gradient: torch.Tensor) -> Factors:
-    return {"weight": Explicit(_sum_after(normal * gradient)), "bias": Explicit(_sum_after(gradient))}
+    return {"weight": DenseFactor(_sum_after(normal * gradient)), "bias": DenseFactor(_sum_after(gradient))}

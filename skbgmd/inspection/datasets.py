@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import fetch_openml
 
+from skbgmd._utils import limits
+
 #: Where Debian's package dataset-fashion-mnist puts its files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 #: Images and labels of the two parts, as the data's authors name them.
@@ -26,8 +28,6 @@ IDX_FILES = (
 SIDE, N_TRAIN = 28, 60_000
 #: Bytes of an image of CIFAR-10 with its label, how many images are for training, and how many a file holds at most.
 CIFAR_RECORD, CIFAR_TRAIN, CIFAR_FILE = 1 + 3 * 32 * 32, 50_000, 10_000
-#: Bytes that are read at once, so that a file which says it is long costs no memory before it is.
-CHUNK = 1 << 20
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -198,7 +198,7 @@ def _read_header(file: BufferedIOBase, path: Path, n_dimensions: int) -> tuple[i
 def _read(file: BufferedIOBase, size: int) -> bytearray:
     """So many bytes of a file, or all there are."""
     data = bytearray()
-    while chunk := file.read(min(CHUNK, size - len(data))):
+    while chunk := file.read(min(limits.READ_BYTES, size - len(data))):
         data += chunk
     return data
 

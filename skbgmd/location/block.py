@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import (
     as_matrix,
     as_real_array,
@@ -25,18 +26,14 @@ from skbgmd._utils.random import torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import solve, warn_if_not_proved
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.rows.blocks import Columns, Units, sums_of_runs
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
-from skbgmd.rows.gram import factors_to, lower_weighted_median
+from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
 COMPLEMENTS = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
-#: Norms of rows whose columns have squares in single precision.
-SMALLEST, LARGEST = 1e-10, 1e18
-#: Scores looked at to find a threshold that only the larger ones pass.
-SAMPLE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -251,10 +248,10 @@ def select_block(
     selection: str = "top",
     clip: bool = True,
     run_length: int = 1,
-    units: Units | None = None,
+    units: ParameterBlock | None = None,
     memory: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Columns | Units:
+) -> CoordinateBlock | ParameterBlock:
     """Select columns by their scores. Parameters as in :func:`block_geometric_median`.
 
     With ``units`` whole ones are selected, by the mean score of their columns. ``generator`` is needed unless
@@ -263,7 +260,7 @@ def select_block(
     d = rows.n_columns
     k = max(1, math.ceil(beta * d))
     if k == d:
-        return Columns.all(d, rows.device)
+        return CoordinateBlock.all(d, rows.device)
     if selection == "uniform":
         n = d if units is None else len(units.starts)
         scores = torch.ones(n, dtype=torch.float64, device=rows.device)
@@ -285,9 +282,9 @@ def select_block(
     if selection != "top":
         scores = _keys(scores, generator)
     wanted = min(len(scores), -(-k // run_length))
-    block = Columns(_largest(scores, wanted), run_length, d)
+    block = CoordinateBlock(_largest(scores, wanted), run_length, d)
     # The last run of all may be short.
-    return block if len(block) >= k else Columns(_largest(scores, wanted + 1), run_length, d)
+    return block if len(block) >= k else CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
 
 
 def _of_unit_size(
@@ -300,7 +297,7 @@ def _of_unit_size(
     largest = float((scale * norms).max())
     if memory is not None:
         largest = max(largest, float(memory.abs().max()))
-    if largest == 0.0 or SMALLEST <= largest <= LARGEST:
+    if largest == 0.0 or limits.SMALLEST_SQUARED_FLOAT32 <= largest <= limits.LARGEST_SQUARED_FLOAT32:
         return scale, memory
     factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
     return scale * factor, None if memory is None else memory.double() * factor
@@ -312,7 +309,7 @@ class BlockPart:
 
     Attributes
     ----------
-    columns : Columns or Units
+    columns : CoordinateBlock or ParameterBlock
         The block.
     rows : Rows
         The rows on it.
@@ -320,7 +317,7 @@ class BlockPart:
         Weights of the rows.
     """
 
-    columns: Columns | Units
+    columns: CoordinateBlock | ParameterBlock
     rows: Rows
     weights: FloatArray
 
@@ -337,7 +334,7 @@ def block_step(
     """The step (d,) and the new memory (d,), or None, from what the block says.
 
     ``outside`` (n,) are factors by which the rows' parts outside the block are scaled, other than
-    :func:`outside_clip` says. The other parameters are those of :func:`block_geometric_median`.
+    :func:`off_block_clip` says. The other parameters are those of :func:`block_geometric_median`.
     """
     if len(part.columns) == rows.n_columns and memory is None:
         step = means(part.rows, part.weights)
@@ -351,8 +348,8 @@ def block_step(
         if complement == "memory" and memory_rule == "mean":
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            elsewhere = part.weights * (outside_clip(rows, part) if outside is None else outside)
-        moved = rows.combine_apart(part.weights, elsewhere, part.columns)
+            elsewhere = part.weights * (off_block_clip(rows, part) if outside is None else outside)
+        moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)
         if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
             moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
@@ -367,28 +364,28 @@ def block_step(
     return step, moved.index_fill(0, index, 0.0)
 
 
-def clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
+def median_clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     """Factors that scale each row to at most the weighted median norm.
 
     It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
     """
-    return factors_to(lower_weighted_median(norms, weights), norms)
+    return clip_factors(lower_weighted_median(norms, weights), norms)
 
 
 def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
-    """As :func:`clip_factors`, but rows of zero, which have no scores, don't take the others' away."""
-    factors = clip_factors(norms, weights)
+    """As :func:`median_clip_factors`, but rows of zero, which have no scores, don't take the others' away."""
+    factors = median_clip_factors(norms, weights)
     if factors[norms > 0.0].any():
         return factors
-    return clip_factors(norms, weights * (norms > 0.0)) if norms.any() else factors
+    return median_clip_factors(norms, weights * (norms > 0.0)) if norms.any() else factors
 
 
-def outside_clip(rows: Rows, part: BlockPart) -> FloatArray:
+def off_block_clip(rows: Rows, part: BlockPart) -> FloatArray:
     """Factors that scale each row's part outside a block to at most the median norm of these parts."""
-    return clip_factors(outside_norms(rows, part), rows.weights)
+    return median_clip_factors(off_block_norms(rows, part), rows.weights)
 
 
-def outside_norms(rows: Rows, part: BlockPart) -> FloatArray:
+def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
     """Norms of the rows' parts outside a block."""
     whole = rows.norms()
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
@@ -400,10 +397,10 @@ def outside_norms(rows: Rows, part: BlockPart) -> FloatArray:
     return outside
 
 
-def _others(block: Columns | Units) -> Columns:
+def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:
     mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
     mask[block.indices] = False
-    return Columns(mask.nonzero().flatten(), 1, block.total)
+    return CoordinateBlock(mask.nonzero().flatten(), 1, block.total)
 
 
 def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -431,11 +428,11 @@ def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:
 
 def _likely(values: NDArray[Any], k: int) -> NDArray[np.intp] | None:
     """Indices of at least the k largest of many values, by a sample; None where that makes them no fewer."""
-    sample = values[:: max(1, len(values) // SAMPLE)]
+    sample = values[:: max(1, len(values) // limits.THRESHOLD_SAMPLE)]
     # Three standard deviations of a share in a sample more than are wanted.
     share = k / len(values)
     wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
-    if len(values) < 2 * SAMPLE or 2 * wanted > len(sample):
+    if len(values) < 2 * limits.THRESHOLD_SAMPLE or 2 * wanted > len(sample):
         return None
     likely = np.flatnonzero(values >= np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
     return likely if len(likely) >= k else None

@@ -37,7 +37,7 @@ class Excess(NamedTuple):
     near_objective: float
 
 
-def excess_bound(
+def duality_gap_bound(
     products: Sequence[Sequence[float]],
     *,
     weight_all: float,

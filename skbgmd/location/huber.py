@@ -6,7 +6,7 @@ import numpy as np
 
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.spaces import GramSpace
-from skbgmd.rows.gram import Gram, factors_to
+from skbgmd.rows.gram import Gram, clip_factors
 
 
 def huber_weights(
@@ -37,6 +37,6 @@ def huber_weights(
 
 
 def _weights_at(distances: FloatArray, weights: FloatArray, limit: float) -> FloatArray:
-    result: FloatArray = weights * factors_to(limit, distances)
+    result: FloatArray = weights * clip_factors(limit, distances)
     result /= result.sum()
     return result

@@ -13,25 +13,17 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents
 from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize
-from skbgmd.location.spaces import GramSpace, PointSpace
+from skbgmd.location.spaces import EuclideanSpace, GramSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import Gram, factors_to, middle
+from skbgmd.rows.gram import Gram, clip_factors, middle
 from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
-
-#: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
-SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
-#: Rows whose coordinate-wise median is the origin in R^d.
-ORIGIN_ROWS = 128
-#: Ratio of distances beyond which a solver that gets no farther may be at the wrong ones.
-FAR_APART = 1e12
-#: Sizes of typical rows in float64 whose squares, and those of their differences, have numbers.
-TINY, HUGE = 1e-140, 1e140
 
 
 @dataclass(frozen=True)
@@ -249,7 +241,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        start = weights * factors_to(middle(gram.norms, upper=True), gram.norms)
+        start = weights * clip_factors(middle(gram.norms, upper=True), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return replace(solution, weights=gram.restore(solution.weights))
@@ -425,7 +417,7 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    if matrix.dtype == torch.float64 and not TINY <= _typical_size(matrix) <= HUGE:
+    if matrix.dtype == torch.float64 and not limits.SMALLEST_SQUARED <= _typical_size(matrix) <= limits.LARGEST_SQUARED:
         return _solve_ranged(rows, tol, max_iter, dtype)
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
@@ -436,23 +428,23 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     # A sum that is finite has finite terms; only another needs a look at each number.
     if not (math.isfinite(total) or bool(xp.isfinite(points).all())):
         raise not_finite("X", matrix)
-    few: Any = points[:: -(-len(points) // ORIGIN_ROWS)]
+    few: Any = points[:: -(-len(points) // limits.ORIGIN_ROWS)]
     middle = len(few) // 2
     if on_cpu:
         origin: Any = np.partition(few, middle, axis=0)[middle].astype(np.float64)
     else:
         origin = few.double().sort(dim=0).values[middle]
-    step = -(-len(points) // SUBSAMPLE_ROWS) if len(points) > SUBSAMPLE_ABOVE else 1
+    step = -(-len(points) // limits.SUBSAMPLE_ROWS) if len(points) > limits.SUBSAMPLE_ABOVE else 1
     some: Any = points[::step]
     start, n_iter = 0.0 * origin, 0
     if step > 1 and weights[::step].any():
         first = minimize(
-            PointSpace(some, row_weights[::step], origin, xp), start, tol=max(tol, 1e-3), max_iter=max_iter
+            EuclideanSpace(some, row_weights[::step], origin, xp), start, tol=max(tol, 1e-3), max_iter=max_iter
         )
         start, n_iter = first.position, first.n_iter
     for _ in range(3):
         left = max(1, max_iter - n_iter)
-        space = PointSpace(points, row_weights, origin, xp)
+        space = EuclideanSpace(points, row_weights, origin, xp)
         solution = minimize(space, start, tol=tol, max_iter=left)
         if space.out_of_range:
             return _solve_ranged(rows, tol, max_iter, dtype)
@@ -491,12 +483,12 @@ def _are_far_apart(distances: Any) -> bool:
     """Whether some distances are so much larger than others that steps among the ones don't lead to the others."""
     positive = as_float_array(distances)
     positive = positive[positive > 0.0]
-    return bool(len(positive)) and float(positive.max()) > FAR_APART * float(positive.min())
+    return bool(len(positive)) and float(positive.max()) > limits.DISTANCE_RATIO * float(positive.min())
 
 
 def _typical_size(matrix: torch.Tensor) -> float:
     """Size of a typical row, as far as a sample of the rows tells; 1 if it is zero or has no number."""
-    some = matrix[:: -(-len(matrix) // ORIGIN_ROWS)].cpu().numpy()
+    some = matrix[:: -(-len(matrix) // limits.ORIGIN_ROWS)].cpu().numpy()
     typical = middle(np.abs(some).max(axis=1))
     return typical if 0.0 < typical < math.inf else 1.0
 
@@ -511,7 +503,7 @@ def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     for _ in range(4):
         with np.errstate(under="ignore"):
             ranged = RangedRows.of(matrix, weights, about)
-        space = PointSpace(ranged.points, weights, np.zeros(rows.n_columns))
+        space = EuclideanSpace(ranged.points, weights, np.zeros(rows.n_columns))
         solution = minimize(space, np.zeros(rows.n_columns), tol=tol, max_iter=max(1, max_iter - n_iter))
         n_iter += solution.n_iter
         exact = matrix[solution.vertex] if solution.vertex is not None else ranged.restored(solution.position)
@@ -527,7 +519,7 @@ def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     away = float(weights[apart > 0.0].sum())
     error = space.objective_error(solution.iterate) + 2.0**-52 * away * float(np.linalg.norm(place))
     excess = _excess(objective, solution.iterate, error)
-    if ranged.drawn is not None:
+    if ranged.shrinkage is not None:
         # Of the rows as they are, a bound relative to the objective is at most twice as much larger.
         excess *= 3.0
     weights_of_rows = ranged.restored_weights(as_float_array(solution.weights))
@@ -573,7 +565,7 @@ def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
 
 
 def _exact(rows: DenseRows, solution: Solution) -> torch.Tensor:
-    return rows.combine(_place(solution), torch.float64)
+    return rows.weighted_sum(_place(solution), torch.float64)
 
 
 def _place(solution: Solution) -> FloatArray:
@@ -588,7 +580,7 @@ def _place(solution: Solution) -> FloatArray:
 def _norm(vector: torch.Tensor) -> float:
     """Norm of a vector whose square may have no number."""
     norm = float(torch.linalg.vector_norm(vector))
-    low, high = (TINY, HUGE) if vector.dtype == torch.float64 else (1e-15, 1e15)
+    low, high = (limits.SMALLEST_SQUARED, limits.LARGEST_SQUARED) if vector.dtype == torch.float64 else (1e-15, 1e15)
     if low <= norm <= high:
         return norm
     vector = vector.double()

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.gram import lower_weighted_median
-
-#: Binary digits by which a row may be farther off than is typical: squares, and sums of them, have numbers then.
-REACH = 400
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,14 @@ class RangedRows:
         direction, and of rows within 2**-400, zero.
     exponent : int
         A typical distance is between one and two such powers of two.
-    drawn : ndarray of shape (n,), or None
+    shrinkage : ndarray of shape (n,), or None
         Factors at most one by which far rows were drawn in; None: no row was.
     """
 
     about: FloatArray
     points: FloatArray
     exponent: int
-    drawn: FloatArray | None
+    shrinkage: FloatArray | None
 
     @classmethod
     def of(cls, matrix: FloatArray, weights: FloatArray, about: FloatArray) -> RangedRows:
@@ -53,12 +51,12 @@ class RangedRows:
         logarithms = sizes[apart] + np.log2(norms[apart])
         exponent = math.floor(lower_weighted_median(logarithms, weights[apart]))
         relative = np.where(norms > 0.0, sizes - exponent, 0)
-        points = np.ldexp(points, np.minimum(relative, REACH)[:, None])
+        points = np.ldexp(points, np.minimum(relative, limits.RANGE_EXPONENT)[:, None])
         # A solver that starts among them would never get to where the others are.
-        points[relative < -REACH] = 0.0
-        if not (relative > REACH).any():
+        points[relative < -limits.RANGE_EXPONENT] = 0.0
+        if not (relative > limits.RANGE_EXPONENT).any():
             return cls(about, points, exponent, None)
-        return cls(about, points, exponent, np.ldexp(1.0, np.minimum(REACH - relative, 0)))
+        return cls(about, points, exponent, np.ldexp(1.0, np.minimum(limits.RANGE_EXPONENT - relative, 0)))
 
     def place(self, point: FloatArray) -> FloatArray:
         """A point of the caller's as one of these, (d,)."""
@@ -76,9 +74,9 @@ class RangedRows:
 
     def restored_weights(self, weights: FloatArray) -> FloatArray:
         """Weights of the rows as they are, from weights of the rows as drawn in."""
-        if self.drawn is None:
+        if self.shrinkage is None:
             return weights
-        restored: FloatArray = weights * self.drawn
+        restored: FloatArray = weights * self.shrinkage
         restored /= restored.sum()
         return restored
 

@@ -7,7 +7,7 @@ the sequence converges whatever the data are.
 
 The loop knows nothing of where the points live. A *space* holds the points and answers a few questions:
 
-- :class:`skbgmd.location.spaces.PointSpace`: few columns; a position is a vector of R^d;
+- :class:`skbgmd.location.spaces.EuclideanSpace`: few columns; a position is a vector of R^d;
 - :class:`skbgmd.location.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever
   asked of the rows is their Gram matrix.
 """
@@ -21,17 +21,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd.location.certificate import Excess
 
 #: A vector of the space: its kind is the space's own affair; the loop adds and scales it.
 Vector = Any
 #: One number a row, in the space's kind of array.
 PerRow = Any
-
-#: Relative fall of the objective that is no mere rounding.
-FALL = 1e-12
-#: Bounds within so many tolerances are brought down by Weiszfeld's steps, if Newton's cost several evaluations each.
-NEARLY = 32.0
 
 
 @dataclass
@@ -68,7 +64,7 @@ class Space(Protocol):
     #: Sum of the row weights.
     weight: float
     #: Whether a Newton step costs several evaluations.
-    newton_is_dear: bool
+    newton_is_expensive: bool
 
     def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
     def row(self, index: int) -> Vector: ...
@@ -133,7 +129,7 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[It
         point = _step(space, point, best.excess.absolute, tol, rejected)
         proves_more = point.is_vertex_optimum or _improves(point, best)
         # On the way from one cluster to another the bound may rise for a while as the objective falls.
-        stalled = 0 if proves_more or point.objective < (1.0 - FALL) * lowest else stalled + 1
+        stalled = 0 if proves_more or point.objective < (1.0 - limits.OBJECTIVE_FALL) * lowest else stalled + 1
         best, lowest = point if proves_more else best, min(lowest, point.objective)
     return best, n_iter
 
@@ -181,7 +177,7 @@ def _step(space: Space, point: Iterate, proved: float, tol: float, rejected: set
     if point.weight_at > 0.0:
         # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
         return space.at(point.position + _search(space, point, _vardi_zhang_step(point)))
-    if space.newton_is_dear and point.excess.absolute <= NEARLY * tol * point.excess.near_objective:
+    if space.newton_is_expensive and point.excess.absolute <= limits.NEAR_TOLERANCE * tol * point.excess.near_objective:
         ahead = space.at(point.position + _vardi_zhang_step(point))
         if _is_twice_as_good(ahead, point, proved):
             return ahead

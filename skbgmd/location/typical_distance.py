@@ -6,23 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.gram import Gram, lower_weighted_median, lower_weighted_quantile, middle
-
-#: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
-#: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of
-#: regression, all standardised, at most 1 % of the rows of a step were so near to the median.
-TIED = 0.1
-#: Share of the weight on tied rows from which the scale is that of the others.
-MANY_TIED = 0.1
-#: Share of the others' weight within whose distance the scale is then: less than half, for what is corrupt is no copy.
-SHARE_OF_OTHERS = 0.25
-#: The same of those of common size in the first steps, of which others may be nothing.
-SHARE_OF_FIRST = 0.4
-#: Ratio within which norms are of one size: those of gradients of samples that are all to be learnt, or all honest.
-SAME_SIZE = 1e4
-#: Weight of a size, relative to that of the size that has most, which makes it common as well.
-NEARLY_AS_MUCH = 0.7
 
 
 class Typical(NamedTuple):
@@ -65,10 +51,10 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     """
     held = float(weights[tied].sum())
     # First what is quick to see: in most steps none is tied.
-    if held < MANY_TIED * weights.sum() or tied.all() or held < _more_than_one(weights):
+    if held < limits.MANY_TIED * weights.sum() or tied.all() or held < _more_than_one(weights):
         return Typical(lower_weighted_median(distances, weights), tied=False)
-    longest = SAME_SIZE * lower_weighted_median(norms, weights)
-    others = lower_weighted_quantile(distances[~tied], weights[~tied], SHARE_OF_OTHERS)
+    longest = limits.SAME_SIZE * lower_weighted_median(norms, weights)
+    others = lower_weighted_quantile(distances[~tied], weights[~tied], limits.SHARE_OF_OTHERS)
     # Where most rows are zero there is nothing to compare the others with.
     return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
 
@@ -80,7 +66,7 @@ def _more_than_one(weights: FloatArray) -> float:
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
     """Rows that are within a tenth of their norms of the median; none of zero, which are learnt and say nothing."""
-    tied: BoolArray = (distances <= TIED * norms) & (norms > 0.0)
+    tied: BoolArray = (distances <= limits.TIED * norms) & (norms > 0.0)
     return tied
 
 
@@ -96,10 +82,10 @@ def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
     """
     whole = gram if gram.original is None else gram.original
     lengths = norms if gram.original is None else gram.unit * norms
-    near = whole.squared_distances() <= (TIED * lengths[:, None]) ** 2
-    tied: BoolArray = near @ weights >= max(MANY_TIED * float(weights.sum()), _more_than_one(weights))
+    near = whole.squared_distances() <= (limits.TIED * lengths[:, None]) ** 2
+    tied: BoolArray = near @ weights >= max(limits.MANY_TIED * float(weights.sum()), _more_than_one(weights))
     # Of rows that were drawn nearer it isn't known how near they are to each other.
-    return tied if whole.drawn is None else tied & (whole.drawn == 1.0)
+    return tied if whole.shrinkage is None else tied & (whole.shrinkage == 1.0)
 
 
 def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
@@ -130,14 +116,14 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     # Weight of the rows from each one on, up to so many times its norm.
     mass = np.append(0.0, np.cumsum(weights[order]))
     with np.errstate(over="ignore"):
-        ends = np.searchsorted(norms[order], SAME_SIZE * norms[order], side="right")
+        ends = np.searchsorted(norms[order], limits.SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
-    first = int(np.argmax(held >= NEARLY_AS_MUCH * held.max()))
+    first = int(np.argmax(held >= limits.NEARLY_AS_MUCH * held.max()))
     # From there the one that has most: rows below it may be so few that they are chance.
     first += int(held[first : ends[first]].argmax()) if ends[first] > first else 0
     smallest = float(norms[order][first])
     # None, if nothing but zeros has any weight.
-    common: BoolArray = (norms >= smallest) & (norms <= SAME_SIZE * smallest) & (norms > 0.0)
+    common: BoolArray = (norms >= smallest) & (norms <= limits.SAME_SIZE * smallest) & (norms > 0.0)
     return common
 
 
@@ -162,6 +148,6 @@ def typical_distance_of_step(
     others = np.flatnonzero(~tied)
     others = others[of_common_size(norms[others], weights[others])] if found.tied else others[:0]
     if weights[others].any():
-        typical = lower_weighted_quantile(norms[others], weights[others], SHARE_OF_FIRST)
-        found = found._replace(distance=max(found.distance, min(typical, SAME_SIZE * size)))
+        typical = lower_weighted_quantile(norms[others], weights[others], limits.SHARE_OF_FIRST)
+        found = found._replace(distance=max(found.distance, min(typical, limits.SAME_SIZE * size)))
     return found

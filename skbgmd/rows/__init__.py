@@ -5,11 +5,11 @@ of the columns, some columns. :class:`DenseRows` holds a matrix and goes over it
 Rows in other places (the factors of one backward pass, the ranks of a process group) give the same answers.
 """
 
-from skbgmd.rows.averaged import MixedRows
-from skbgmd.rows.blocks import Columns, Units
-from skbgmd.rows.chunked import StreamedRows
+from skbgmd.rows.averaged import AveragedRows
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.chunked import ChunkedRows
 from skbgmd.rows.dense import DenseRows
 from skbgmd.rows.gram import Gram
 from skbgmd.rows.protocol import Rows
 
-__all__ = ["Columns", "DenseRows", "Gram", "MixedRows", "Rows", "StreamedRows", "Units"]
+__all__ = ["AveragedRows", "ChunkedRows", "CoordinateBlock", "DenseRows", "Gram", "ParameterBlock", "Rows"]

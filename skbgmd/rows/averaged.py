@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.typing import FloatArray
-from skbgmd.rows.blocks import Columns, Units
-from skbgmd.rows.chunked import StreamedRows
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.chunked import ChunkedRows
 from skbgmd.rows.gram import Gram
 from skbgmd.rows.protocol import Rows
 
 
-class MixedRows(StreamedRows):
+class AveragedRows(ChunkedRows):
     """Weighted means of other rows, ``mixing @ rows``, never formed but a chunk of columns at a time.
 
     Parameters
@@ -62,16 +62,16 @@ class MixedRows(StreamedRows):
         return mixed if bool(torch.isfinite(mixed.sum())) else mixed.clamp_(-largest, largest)
 
     def row(self, index: int) -> torch.Tensor:
-        return self.rows.combine(self.mixing[index])
+        return self.rows.weighted_sum(self.mixing[index])
 
-    def block(self, columns: Columns | Units) -> MixedRows:
-        return MixedRows(self.rows.block(columns), self.mixing, self.weights)
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> AveragedRows:
+        return AveragedRows(self.rows.block(columns), self.mixing, self.weights)
 
-    def subset(self, index: NDArray[np.intp]) -> MixedRows:
-        return MixedRows(self.rows, self.mixing[index], self.weights[index])
+    def subset(self, index: NDArray[np.intp]) -> AveragedRows:
+        return AveragedRows(self.rows, self.mixing[index], self.weights[index])
 
-    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return self.rows.combine(weights @ self.mixing)
+    def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return self.rows.weighted_sum(weights @ self.mixing)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
@@ -86,7 +86,7 @@ class MixedRows(StreamedRows):
         Means of ``|x_i|^2`` less the spread, ``sum_j m_j |x_j - m x|^2``, need neither ``c`` nor ``s``.
         """
         gram, norms = self.rows.gram(), self.rows.norms()
-        if gram.unit != 1.0 or gram.drawn is not None:
+        if gram.unit != 1.0 or gram.shrinkage is not None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             first = self.mixing @ norms**2

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Columns:
+class CoordinateBlock:
     """A block of columns: runs of ``length`` adjacent ones that start at multiples of ``length``.
 
     Attributes
@@ -32,7 +32,7 @@ class Columns:
 
     @classmethod
     @lru_cache(maxsize=16)
-    def all(cls, total: int, device: torch.device) -> Columns:
+    def all(cls, total: int, device: torch.device) -> CoordinateBlock:
         """All columns, as one run: a list of them would take longer to write than some steps take."""
         return cls(torch.zeros(1, dtype=torch.int64, device=device), total, total)
 
@@ -62,7 +62,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Units:
+class ParameterBlock:
     """Units of the columns, and which of them are chosen.
 
     Attributes
@@ -83,7 +83,7 @@ class Units:
     device: torch.device
 
     @classmethod
-    def of(cls, parameters: Iterable[torch.Tensor]) -> Units:
+    def of(cls, parameters: Iterable[torch.Tensor]) -> ParameterBlock:
         """Units of parameters in a row: slices along the first axis, and single elements of vectors. All are chosen."""
         starts, begin, device = [], 0, torch.device("cpu")
         for parameter in parameters:
@@ -122,7 +122,7 @@ class Units:
         """How many chosen columns lie before a unit that begins at a column."""
         return int(self._stops[self.chosen.searchsorted(self.at(column))])
 
-    def choose(self, keys: NDArray[Any], k: int) -> Units:
+    def choose(self, keys: NDArray[Any], k: int) -> ParameterBlock:
         """The units with the largest keys, as many as it takes for k columns; among equal keys the first."""
         # Not stable, which for many units is several times as fast: ties are told by themselves.
         order = np.argsort(-keys)

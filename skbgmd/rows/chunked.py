@@ -11,29 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.rows.blocks import Columns, Units, sums_of_runs
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.gram import Gram, lower_weighted_median, middle
 
-#: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
-CHUNK_ELEMENTS = 1 << 20
-#: A chunk is at most this share of a matrix that is large enough for it to matter.
-CHUNK_SHARE = 16
-#: A chunk is never narrower than the first: shorter lines starve the memory bus and the matrix product. It needn't be
-#: narrower than the second, where its share of the matrix allows.
-MIN_CHUNK_COLUMNS, GOOD_CHUNK_COLUMNS = 768, 1024
-#: Elements up to which a float32 matrix is multiplied in float64.
-SMALL_ELEMENTS = 1 << 20
-#: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
-STRIPE_ROWS = 128
-#: Rows of a product that are added to a total at a time.
-ADDED_ROWS = 64
-#: Rows looked at to choose a centre, those that may be it, and runs of columns, which lie in a line of memory each.
-SAMPLE_ROWS, SAMPLE_CANDIDATES, SAMPLE_RUNS, SAMPLE_RUN = 128, 32, 32, 8
 
-
-class StreamedRows(ABC):
+class ChunkedRows(ABC):
     """Kernels of rows that come in chunks of columns.
 
     Attributes
@@ -52,7 +37,7 @@ class StreamedRows(ABC):
     dtype: torch.dtype
     device: torch.device
     #: Runs of columns that belong together, where they are known.
-    units: Units | None = None
+    units: ParameterBlock | None = None
     #: The class that each row is of, where it is of one.
     labels: torch.Tensor | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
@@ -60,7 +45,7 @@ class StreamedRows(ABC):
     #: Adjacent columns that are best gathered together.
     run_length: int = 1
     #: Whether the Gram matrix takes many times what norms and weighted sums take.
-    gram_is_dear = False
+    gram_is_expensive = False
     #: Memory of a chunk that is not a part of a matrix as it is.
     _buffer: torch.Tensor | None = None
     _gram: Gram | None = None
@@ -79,14 +64,14 @@ class StreamedRows(ABC):
         """One row, (d,)."""
 
     @abstractmethod
-    def subset(self, index: NDArray[np.intp]) -> StreamedRows:
+    def subset(self, index: NDArray[np.intp]) -> ChunkedRows:
         """Some of the rows."""
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """All columns, a chunk at a time; each is good until the next."""
-        share = self._columns_behind // CHUNK_SHARE
-        elements = min(CHUNK_ELEMENTS, max(CHUNK_ELEMENTS // 8, self.n_rows * share))
-        width = max(MIN_CHUNK_COLUMNS, min(GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
+        share = self._columns_behind // limits.CHUNK_SHARE
+        elements = min(limits.CHUNK_ELEMENTS, max(limits.CHUNK_ELEMENTS // 8, self.n_rows * share))
+        width = max(limits.MIN_CHUNK_COLUMNS, min(limits.GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
         # Even chunks: a short one at the end would cost nearly as much as the others.
         width = -(-self.n_columns // max(1, math.ceil(self.n_columns / (width + width // 64))))
         if self.run_length < width:
@@ -112,7 +97,7 @@ class StreamedRows(ABC):
         In a small matrix float64 costs little; nor is float32 enough where the user has traded the digits of its
         products for speed.
         """
-        small = self.n_rows * self.n_columns <= SMALL_ELEMENTS
+        small = self.n_rows * self.n_columns <= limits.FLOAT64_PRODUCT_ELEMENTS
         lossy = torch.get_float32_matmul_precision() != "highest"
         return torch.float64 if small or lossy else self.work_dtype
 
@@ -193,19 +178,19 @@ class StreamedRows(ABC):
         """Distances of the rows to a point, divided by 2**64: those that have no number have one then."""
         return self._careful_distances(center, 2.0**-64)
 
-    def dots(self, vector: torch.Tensor) -> FloatArray:
+    def inner_products(self, vector: torch.Tensor) -> FloatArray:
         """Inner products of the rows with a vector (d,), float64 (n,)."""
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
             total += chunk.to(self.work_dtype) @ vector[part].to(self.work_dtype)
         return _to_numpy(total)
 
-    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
         used = np.flatnonzero(np.atleast_2d(weights).any(axis=0))
         if 0 < len(used) < self.n_rows:
             # NaN times zero is NaN: rows without weight must not be touched.
-            return self.subset(used).combine(weights[..., used], dtype)
+            return self.subset(used).weighted_sum(weights[..., used], dtype)
         dtype = dtype or self.work_dtype
         factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
@@ -213,10 +198,12 @@ class StreamedRows(ABC):
             result[..., part] = factors @ chunk.to(dtype)
         return result
 
-    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
+    def weighted_sum_by_block(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: CoordinateBlock | ParameterBlock
+    ) -> torch.Tensor:
         """``on_block @ rows`` on a block's columns and ``elsewhere @ rows`` on the others, (d,)."""
         # One pass for both: reading the rows is what costs.
-        everywhere, rest = self.combine(np.stack([on_block, elsewhere])).unbind()
+        everywhere, rest = self.weighted_sum(np.stack([on_block, elsewhere])).unbind()
         index = block.indices
         return rest.index_copy_(0, index, everywhere[index])
 
@@ -262,14 +249,14 @@ class StreamedRows(ABC):
         """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
         return sums_of_runs(self.column_scores(scale, shift), length)
 
-    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+    def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """The columns' scores summed over each of some units that all columns are cut into."""
         return units.sums(self.column_scores(scale, shift))
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         """Inner products about ``about @ rows``, then in float64; by default about zero or a central row."""
         if about is not None:
-            return self.gram_about(self.combine(about, torch.float64), torch.float64)
+            return self.gram_about(self.weighted_sum(about, torch.float64), torch.float64)
         if self._gram is None:
             central = self._central_index()
             self._gram = self.gram_about(None if central is None else self.row(central), self.product_dtype)
@@ -294,7 +281,7 @@ class StreamedRows(ABC):
             about = None if center is None else center.double()
             norms = self.huge_distances(about) if down else self.distances(about)
             reach = 1e12
-            typical, drawn = draw_in(norms, reach, self.weights)
+            typical, drawn = shrink_outliers(norms, reach, self.weights)
             # It has an inverse, and needs be no more than near what is typical.
             unit = float(np.clip(np.ldexp(min(typical, 1e280), down), 1e-300, 1e300))
             far = reach * np.ldexp(typical / unit, down)
@@ -312,7 +299,7 @@ class StreamedRows(ABC):
         # Not of huge pages: half of the matrix stays untouched, and takes no memory, until the buffers are given back.
         total = torch.empty((n, n), dtype=torch.float64, device=device)
         factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
-        stripe = empty((min(n, STRIPE_ROWS) * n,), dtype, device)
+        stripe = empty((min(n, limits.GRAM_STRIPE_ROWS) * n,), dtype, device)
         as_they_are = center is None and scale is None
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
@@ -326,8 +313,8 @@ class StreamedRows(ABC):
                 z = buffer[:, : chunk.shape[1]]
             if not (as_they_are and z is chunk):
                 _move(chunk, None if center is None else center[part], factors, out=z)
-            for start in range(0, n, STRIPE_ROWS):
-                stop = min(start + STRIPE_ROWS, n)
+            for start in range(0, n, limits.GRAM_STRIPE_ROWS):
+                stop = min(start + limits.GRAM_STRIPE_ROWS, n)
                 product = stripe[: (stop - start) * stop].view(stop - start, stop)
                 torch.mm(z[start:stop], z[:stop].T, out=product)
                 if part.start == 0:
@@ -337,12 +324,14 @@ class StreamedRows(ABC):
         if squares is not None:
             self._norms = self._checked(squares, None)
         del stripe, product, buffer, chunk, z
-        if n > STRIPE_ROWS:
+        if n > limits.GRAM_STRIPE_ROWS:
             self._buffer = None
         result: FloatArray = total.cpu().numpy()
         # NumPy copies what it takes from the same array.
-        for start in range(0, n, ADDED_ROWS):
-            result[:start, start : start + ADDED_ROWS] = result[start : start + ADDED_ROWS, :start].T
+        for start in range(0, n, limits.GRAM_ADDED_ROWS):
+            result[:start, start : start + limits.GRAM_ADDED_ROWS] = result[
+                start : start + limits.GRAM_ADDED_ROWS, :start
+            ].T
         return result
 
     def _central_index(self) -> int | None:
@@ -357,7 +346,7 @@ class StreamedRows(ABC):
             return None
         # Scaled, so that no square overflows.
         sample = sample[finite] / max(largest[finite].max(), 1e-300)
-        chosen = np.arange(0, len(finite), -(-len(finite) // SAMPLE_CANDIDATES))
+        chosen = np.arange(0, len(finite), -(-len(finite) // limits.CENTER_CANDIDATES))
         squares = np.einsum("ij,ij->i", sample, sample)
         # By torch, as all products: two libraries' idle threads would fight over the cores.
         products = (torch.from_numpy(sample[chosen]) @ torch.from_numpy(sample).T).numpy()
@@ -366,21 +355,21 @@ class StreamedRows(ABC):
         nearest = int(np.partition(distances, half, axis=1)[:, half].argmin())
         if nearest == 0:
             return None
-        return -(-self.n_rows // SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
+        return -(-self.n_rows // limits.CENTER_SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
 
     def _sample(self) -> FloatArray:
         """Some numbers of every few rows, in runs of adjacent columns."""
-        step = max(SAMPLE_RUN, -(-self.n_columns // SAMPLE_RUNS))
+        step = max(limits.CENTER_SAMPLE_RUN, -(-self.n_columns // limits.CENTER_SAMPLE_RUNS))
         starts = torch.arange(0, self.n_columns, step, device=self.device)
-        columns = (starts[:, None] + torch.arange(SAMPLE_RUN, device=self.device)).flatten()
-        every = -(-self.n_rows // SAMPLE_ROWS)
+        columns = (starts[:, None] + torch.arange(limits.CENTER_SAMPLE_RUN, device=self.device)).flatten()
+        every = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS)
         some = self if every == 1 else self.subset(np.arange(0, self.n_rows, every))
         return _to_numpy(some.columns(columns[columns < self.n_columns]).double())
 
 
 def means(rows: Any, weights: FloatArray) -> torch.Tensor:
     """Weighted means of rows of any home, which are numbers if the rows are."""
-    return in_range(rows, rows.combine(weights), weights)
+    return in_range(rows, rows.weighted_sum(weights), weights)
 
 
 def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tensor:
@@ -396,8 +385,8 @@ def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tens
     odd = (~torch.isfinite(vector)).nonzero().flatten()
     quarter = torch.finfo(vector.dtype).max / 4.0
     factors = torch.as_tensor(weights[used] / 4.0, dtype=torch.float64, device=vector.device)
-    for start in range(0, len(odd), MIN_CHUNK_COLUMNS):
-        index = odd[start : start + MIN_CHUNK_COLUMNS]
+    for start in range(0, len(odd), limits.MIN_CHUNK_COLUMNS):
+        index = odd[start : start + limits.MIN_CHUNK_COLUMNS]
         columns = some.columns(index).double()
         mean = (4.0 * (factors @ columns).clamp(-quarter, quarter)).to(vector.dtype)
         vector[index] = torch.where(torch.isfinite(columns).all(dim=0), mean, vector[index])
@@ -420,8 +409,8 @@ def _move(chunk: torch.Tensor, center: torch.Tensor | None, factors: torch.Tenso
 
 def _add_to(total: torch.Tensor, product: torch.Tensor) -> None:
     """Add a product to a total of another dtype, for which torch makes copies, a few rows at a time."""
-    for start in range(0, len(total), ADDED_ROWS):
-        total[start : start + ADDED_ROWS] += product[start : start + ADDED_ROWS]
+    for start in range(0, len(total), limits.GRAM_ADDED_ROWS):
+        total[start : start + limits.GRAM_ADDED_ROWS] += product[start : start + limits.GRAM_ADDED_ROWS]
 
 
 def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
@@ -441,7 +430,7 @@ def _out_of_range(squares: FloatArray, floor: float) -> bool:
     return not positive.size or middle(positive) < 1e16 * floor
 
 
-def draw_in(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
+def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
     """A typical norm, and factors that draw rows beyond ``reach`` times as far in to there."""
     apart = (norms > 0.0) & np.isfinite(norms)
     if not apart.any():

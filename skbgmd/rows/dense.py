@@ -6,30 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty, refuse_masks
 from skbgmd._utils.typing import FloatArray
-from skbgmd.rows.blocks import Columns, Units
-from skbgmd.rows.chunked import SAMPLE_ROWS, SAMPLE_RUN, SAMPLE_RUNS, STRIPE_ROWS, StreamedRows
-
-#: Columns whose squares are added up in the rows' own dtype.
-NORM_COLUMNS = 1 << 13
-#: Rows for each thread from which the two lines that each of them adds up in count for little memory.
-ROWS_A_THREAD = 64
-#: Rows whose weighted sums are taken at once where there are several sums.
-COMBINED_ROWS = 64
-#: Columns that are multiplied at once, about: few enough for a piece of 32 rows to stay near.
-PRODUCT_COLUMNS = 1 << 12
-#: Pieces are of so many columns or a multiple: lines that begin where memory's do.
-EVEN_COLUMNS = 16
-#: Rows from which a symmetric product in two halves is quicker than in one.
-HALVED_ROWS = 32
-#: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
-MIN_RUN = 8
-#: Length from which norms of runs come as quick as norms of rows, or nearly, and take little memory.
-MIN_MEASURED_RUN = 32
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.chunked import ChunkedRows
 
 
-class DenseRows(StreamedRows):
+class DenseRows(ChunkedRows):
     """The rows of a matrix, on any device, streamed in chunks of columns and never copied.
 
     Parameters
@@ -46,7 +30,7 @@ class DenseRows(StreamedRows):
         ``index`` holds runs of so many adjacent columns, of which the last may be shorter.
     norms : ndarray of shape (n,), default=None
         Norms of the rows, where they are known.
-    units : Units, default=None
+    units : ParameterBlock, default=None
         Runs of columns that belong together.
 
     Raises
@@ -62,7 +46,7 @@ class DenseRows(StreamedRows):
     >>> rows = DenseRows(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     >>> rows.norms()
     array([5., 1.])
-    >>> rows.combine(np.array([0.5, 0.5]))
+    >>> rows.weighted_sum(np.array([0.5, 0.5]))
     tensor([1.5000, 2.5000])
     """
 
@@ -75,7 +59,7 @@ class DenseRows(StreamedRows):
         *,
         run_length: int = 1,
         norms: FloatArray | None = None,
-        units: Units | None = None,
+        units: ParameterBlock | None = None,
     ) -> None:
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
@@ -103,7 +87,7 @@ class DenseRows(StreamedRows):
             self._buffer = empty((len(self.matrix) * len(index),), self.dtype, self.device)
         length = self.run_length
         whole = part.start % length == 0 and len(index) % length == 0
-        if length >= MIN_RUN and whole and self.matrix.stride(1) == 1:
+        if length >= limits.GATHERED_RUN and whole and self.matrix.stride(1) == 1:
             return _gather_runs(self.matrix, self._pick, index[::length], length, self._buffer)
         chunk = _gather(self.matrix, index, self._buffer)
         return chunk if self._pick is None else chunk.index_select(0, self._pick)
@@ -118,7 +102,7 @@ class DenseRows(StreamedRows):
         return self.matrix.dtype == self.work_dtype and self.index is None and self._pick is None
 
     def norms(self, run_length: int = 1) -> FloatArray:
-        if self._norms is None and run_length >= MIN_MEASURED_RUN and self._is_plain and self.matrix.stride(1) == 1:
+        if self._norms is None and run_length >= limits.MEASURED_RUN and self._is_plain and self.matrix.stride(1) == 1:
             self._norms = self._measure_runs(run_length)
         return super().norms()
 
@@ -133,7 +117,8 @@ class DenseRows(StreamedRows):
         self._run_norms = length, norms
         # In float64, for which torch makes a copy: of a few rows at a time.
         squares = [
-            torch.linalg.vector_norm(some, dim=1, dtype=torch.float64) for some in torch.split(norms, COMBINED_ROWS)
+            torch.linalg.vector_norm(some, dim=1, dtype=torch.float64)
+            for some in torch.split(norms, limits.SUMMED_ROWS)
         ]
         return self._checked(torch.cat(squares).square_(), None)
 
@@ -154,29 +139,29 @@ class DenseRows(StreamedRows):
         if center is not None or not self._is_plain:
             return super().distances(center)
         # One call on the whole matrix: nothing is kept but a number for each row and some thousand columns.
-        whole = self.n_columns // NORM_COLUMNS * NORM_COLUMNS
-        parts = self.matrix[:, :whole].view(self.n_rows, -1, NORM_COLUMNS) if whole else self.matrix[:, :0, None]
+        whole = self.n_columns // limits.NORM_COLUMNS * limits.NORM_COLUMNS
+        parts = self.matrix[:, :whole].view(self.n_rows, -1, limits.NORM_COLUMNS) if whole else self.matrix[:, :0, None]
         squares = torch.linalg.vector_norm(parts, dim=2).double().square_().sum(dim=1)
         if whole < self.n_columns:
             squares += self._squared_norms(self.matrix[:, whole:])
         return self._checked(squares, None)
 
     def _sample(self) -> FloatArray:
-        if not self._is_plain or self.n_columns < SAMPLE_RUNS * SAMPLE_RUN:
+        if not self._is_plain or self.n_columns < limits.CENTER_SAMPLE_RUNS * limits.CENTER_SAMPLE_RUN:
             return super()._sample()
         # The same columns but for a run cut short at the end, without an index of them.
-        every, step = -(-self.n_rows // SAMPLE_ROWS), -(-self.n_columns // SAMPLE_RUNS)
-        sample = self.matrix[::every].unfold(1, SAMPLE_RUN, step).double().flatten(1)
+        every, step = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS), -(-self.n_columns // limits.CENTER_SAMPLE_RUNS)
+        sample = self.matrix[::every].unfold(1, limits.CENTER_SAMPLE_RUN, step).double().flatten(1)
         return np.asarray(sample.cpu().numpy())
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         as_they_are = center is None and scale is None and self._is_plain and dtype == self.dtype
-        if not as_they_are or self.n_rows > STRIPE_ROWS or self.matrix.stride(1) != 1:
+        if not as_they_are or self.n_rows > limits.GRAM_STRIPE_ROWS or self.matrix.stride(1) != 1:
             return super()._products(center, dtype, scale)
         # All pieces in one call: with few rows it is calls that take time. Even pieces leave next to nothing over.
-        n_pieces = max(1, round(self.n_columns / PRODUCT_COLUMNS))
+        n_pieces = max(1, round(self.n_columns / limits.PRODUCT_COLUMNS))
         width = self.n_columns // n_pieces
-        width -= width % EVEN_COLUMNS if width > EVEN_COLUMNS else 0
+        width -= width % limits.ALIGNED_COLUMNS if width > limits.ALIGNED_COLUMNS else 0
         whole = n_pieces * width
         total = _sum_of_products(self.matrix[:, :whole].view(self.n_rows, n_pieces, width).transpose(0, 1))
         if whole < self.n_columns:
@@ -199,9 +184,9 @@ class DenseRows(StreamedRows):
             return self.matrix
         return self.chunk(slice(0, self.n_columns)).clone()
 
-    def block(self, columns: Columns | Units) -> DenseRows:
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
         index = columns.indices if self.index is None else self.index[columns.indices]
-        length = columns.length if self.index is None and isinstance(columns, Columns) else 1
+        length = columns.length if self.index is None and isinstance(columns, CoordinateBlock) else 1
         return DenseRows(self.matrix, self.weights, index, self.picked, run_length=length)
 
     def subset(self, index: NDArray[np.intp]) -> DenseRows:
@@ -214,24 +199,24 @@ class DenseRows(StreamedRows):
         rows._norms = None if self._norms is None else self._norms[index]
         return rows
 
-    def combine(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         dtype = dtype or self.work_dtype
         if not (self._is_plain and dtype == self.dtype and np.all(weights)):
-            return super().combine(weights, dtype)
+            return super().weighted_sum(weights, dtype)
         # One call on the whole matrix, with no row to leave out.
         factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
         if factors.ndim == 1:
             return torch.mv(self.matrix.T, factors, out=result)
         # What is added to stays near, and the rows come in lines: up to a fifth quicker than all at once.
-        torch.mm(factors[:, :COMBINED_ROWS], self.matrix[:COMBINED_ROWS], out=result)
-        for start in range(COMBINED_ROWS, self.n_rows, COMBINED_ROWS):
-            some = slice(start, start + COMBINED_ROWS)
+        torch.mm(factors[:, : limits.SUMMED_ROWS], self.matrix[: limits.SUMMED_ROWS], out=result)
+        for start in range(limits.SUMMED_ROWS, self.n_rows, limits.SUMMED_ROWS):
+            some = slice(start, start + limits.SUMMED_ROWS)
             result.addmm_(factors[:, some], self.matrix[some])
         return result
 
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
-        few = self.n_rows < ROWS_A_THREAD * torch.get_num_threads()
+        few = self.n_rows < limits.ROWS_PER_THREAD * torch.get_num_threads()
         if few or self.device.type != "cpu" or not (self._is_plain and self.matrix.is_contiguous()):
             return super()._sums_of_squares(weights)
         # The gradient of a layer norm's weight is sum_i g_ij (x_ij - mean_i) / std_i. With g = x and no mean it is
@@ -276,7 +261,7 @@ def _gather_runs(
 def _sum_of_products(pieces: torch.Tensor) -> torch.Tensor:
     """``sum_k P_k P_k^T`` of pieces (m, n, c), added up in float64, (n, n)."""
     n = pieces.shape[1]
-    if n < HALVED_ROWS:
+    if n < limits.HALVED_PRODUCT_ROWS:
         return torch.bmm(pieces, pieces.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
     # It is symmetric: a quarter of it, the lower rows by the upper, needs no products of its own.
     upper, lower = pieces[:, : n // 2], pieces[:, n // 2 :]

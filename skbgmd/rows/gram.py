@@ -30,7 +30,7 @@ class Gram:
         None: the norms ``||x_i - c||``. Means of rows, which may be much shorter, have the means of the rows' lengths.
     unit : float
         Length that counts as one: other than 1 where the squares of the rows have no number.
-    drawn : ndarray of shape (n,), or None
+    shrinkage : ndarray of shape (n,), or None
         Factors at most one by which far rows were drawn nearer for the same reason.
     original : Gram, or None
         The products before that, where they have numbers.
@@ -42,7 +42,7 @@ class Gram:
     finite: BoolArray
     rounding: float = 2.0**-50
     unit: float = 1.0
-    drawn: FloatArray | None = None
+    shrinkage: FloatArray | None = None
     lengths: FloatArray | None = None
     original: Gram | None = None
     floor: float = 0.0
@@ -72,38 +72,38 @@ class Gram:
 
     def restore(self, weights: FloatArray) -> FloatArray:
         """Weights of the rows as they are, from weights of the rows as drawn nearer."""
-        if self.drawn is None:
+        if self.shrinkage is None:
             return weights
-        restored: FloatArray = weights * self.drawn
+        restored: FloatArray = weights * self.shrinkage
         whole = restored.sum()
         return restored / whole if whole > 0.0 else weights
 
     def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
         """The Gram matrix of some of the rows."""
-        drawn = None if self.drawn is None else self.drawn[index]
+        drawn = None if self.shrinkage is None else self.shrinkage[index]
         lengths = None if self.lengths is None else self.lengths[index]
         products = self.products[index][:, index]
         original = None if self.original is None else self.original.subset(index)
         return replace(
-            self, products=products, finite=self.finite[index], drawn=drawn, lengths=lengths, original=original
+            self, products=products, finite=self.finite[index], shrinkage=drawn, lengths=lengths, original=original
         )
 
     def mixed(self, mixing: FloatArray) -> Gram:
         """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
         drawn = None
-        if self.drawn is not None:
+        if self.shrinkage is not None:
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
-            gone = self.drawn == 0.0
+            gone = self.shrinkage == 0.0
             with np.errstate(over="ignore"):  # to nothing, as those that are gone
                 # None is infinite, which zero times would be no number.
-                drawn = 1.0 / (mixing @ np.minimum(1.0 / np.where(gone, 1.0, self.drawn), 1e300))
+                drawn = 1.0 / (mixing @ np.minimum(1.0 / np.where(gone, 1.0, self.shrinkage), 1e300))
             drawn = np.where((mixing[:, gone] > 0.0).any(axis=1), 0.0, drawn)
         return replace(
             self,
             products=mixing @ self.products @ mixing.T,
             finite=np.ones(len(mixing), dtype=bool),
             lengths=mixing @ self.known_lengths,
-            drawn=drawn,
+            shrinkage=drawn,
             original=None if self.original is None else self.original.mixed(mixing),
         )
 
@@ -124,12 +124,12 @@ class Gram:
         return result
 
 
-def factors_to(limit: float, norms: FloatArray) -> FloatArray:
+def clip_factors(limit: float, norms: FloatArray) -> FloatArray:
     """Factors that scale vectors of some norms to at most a limit.
 
     Examples
     --------
-    >>> factors_to(2.0, np.array([0.0, 1.0, 8.0]))
+    >>> clip_factors(2.0, np.array([0.0, 1.0, 8.0]))
     array([1.  , 1.  , 0.25])
     """
     if 0.0 < limit < np.inf:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.gram import Gram
 
 
@@ -28,12 +28,12 @@ class Rows(Protocol):
     @property
     def device(self) -> torch.device: ...
     @property
-    def units(self) -> Units | None:
+    def units(self) -> ParameterBlock | None:
         """Runs of columns that belong together, where they are known."""
         ...
 
     @property
-    def gram_is_dear(self) -> bool:
+    def gram_is_expensive(self) -> bool:
         """Whether the Gram matrix takes many times what norms and weighted sums take."""
         ...
 
@@ -61,15 +61,17 @@ class Rows(Protocol):
         """
         ...
 
-    def combine(self, weights: FloatArray) -> torch.Tensor:
+    def weighted_sum(self, weights: FloatArray) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
         ...
 
-    def dots(self, vector: torch.Tensor) -> FloatArray:
+    def inner_products(self, vector: torch.Tensor) -> FloatArray:
         """Inner products of the rows with a vector (d,), float64 (n,)."""
         ...
 
-    def combine_apart(self, on_block: FloatArray, elsewhere: FloatArray, block: Columns | Units) -> torch.Tensor:
+    def weighted_sum_by_block(
+        self, on_block: FloatArray, elsewhere: FloatArray, block: CoordinateBlock | ParameterBlock
+    ) -> torch.Tensor:
         """``on_block @ rows`` on a block's columns and ``elsewhere @ rows`` on the others, (d,)."""
         ...
 
@@ -81,7 +83,7 @@ class Rows(Protocol):
         """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
         ...
 
-    def unit_scores(self, units: Units, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+    def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """The columns' scores summed over each of some units that all columns are cut into."""
         ...
 
@@ -93,7 +95,7 @@ class Rows(Protocol):
         """All columns, a chunk at a time."""
         ...
 
-    def block(self, columns: Columns | Units) -> Rows:
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> Rows:
         """The rows restricted to some columns."""
         ...
 

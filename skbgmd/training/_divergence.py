@@ -13,11 +13,9 @@ from skorch import NeuralNet
 from skorch.dataset import unpack_data
 from torch.utils._pytree import tree_leaves
 
+from skbgmd._utils import limits
 from skbgmd.ghost import GhostRows
 from skbgmd.rows import DenseRows
-
-#: Names that an error tells; what is more is counted.
-NAMED = 3
 
 
 def explanation(
@@ -166,5 +164,5 @@ def _numbers(leaf: Any) -> Iterator[torch.Tensor | NDArray[Any]]:
 
 
 def _listed(names: list[str]) -> str:
-    told = ", ".join(repr(name) for name in names[:NAMED])
-    return told if len(names) <= NAMED else f"{told} and {len(names) - NAMED} more"
+    told = ", ".join(repr(name) for name in names[: limits.NAMED_PARAMETERS])
+    return told if len(names) <= limits.NAMED_PARAMETERS else f"{told} and {len(names) - limits.NAMED_PARAMETERS} more"

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import (
     check_choice,
     check_integer,
@@ -34,8 +35,6 @@ from skbgmd.training._samples import Samples, cast, check_clients, in_dtype_of, 
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
-#: Samples that are predicted at once.
-PREDICTED_AT_ONCE = 1024
 #: What parameters may be handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
@@ -133,7 +132,7 @@ PARAMETERS = """
     module_ : Module
         The trained network.
     history_ : skorch.history.History
-        Losses and times of each epoch; ``aggregation_time`` in seconds, ``distrusted_weight``, the weight on the half
+        Losses and times of each epoch; ``aggregation_time`` in seconds, ``lower_half_weight``, the weight on the half
         of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block, where
         there is one.
     n_iter_ : int
@@ -429,7 +428,7 @@ class BlockGMDBase(Interruptible):
             "iterator_train__shuffle": self.shuffle,
             "iterator_train__even": True,
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
-            "iterator_valid__batch_size": max(self.batch_size, PREDICTED_AT_ONCE),
+            "iterator_valid__batch_size": max(self.batch_size, limits.PREDICTED_SAMPLES),
             "iterator_valid__apart": True,
             **self._own_settings(),
         }

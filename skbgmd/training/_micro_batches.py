@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 
 from skbgmd._utils.arrays import empty
-from skbgmd.rows.blocks import Units
+from skbgmd.rows.blocks import ParameterBlock
 
 #: Something that computes the loss of some samples.
 Loss = Callable[[], torch.Tensor]
@@ -27,7 +27,7 @@ class GradientMatrix:
     ----------
     n_columns : int
         Numbers in a row: the elements of the parameters, in their order.
-    units : Units
+    units : ParameterBlock
         Their units.
     used : list of bool
         Which parameters the losses of the rows were found to depend on.
@@ -43,7 +43,7 @@ class GradientMatrix:
         wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
         self.dtype = torch.float64 if wide else torch.float32
         self.device = self.parameters[0].device
-        self.units = Units.of(self.parameters)
+        self.units = ParameterBlock.of(self.parameters)
         self.begin()
         self._memory: torch.Tensor | None = None
 
@@ -77,7 +77,7 @@ class GradientMatrix:
             else:
                 part.copy_(gradient.to_dense().reshape(-1) if gradient.is_sparse else gradient.reshape(-1))
 
-    def displace(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
+    def local_sgd_displacement(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
         """Take plain gradient steps on one loss after the other; write the way back, divided by ``lr``, to a row.
 
         The parameters are put back to where they were. One step of any length writes the gradient.

@@ -13,12 +13,13 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
-from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
 from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import Units
+from skbgmd.rows.blocks import ParameterBlock
 
 #: Losses whose mean over a batch is the mean of what they are for each sample.
 PLAIN_LOSSES = (
@@ -37,31 +38,9 @@ PLAIN_LOSSES = (
 )
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
-#: Samples in a group up to which one pass is taken to be cheaper (benchmarks/results/group_passes.csv); where a CPU has
-#: convolutions to do, which it does best for few samples at a time; and where torch.func has to differentiate some
-#: layer for each sample.
-GROUP, GROUP_CONVOLVED, GROUP_WITHOUT_RULE = 32, 8, 2
-#: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
-SMALL_ELEMENTS, SMALL_ROWS = 1 << 18, 64
-#: Difference of a sum of gradients from the exact one that rounding may make, by precision: in shares of a parameter's
-#: gradient; of what the rows have in that parameter, added up; and of the whole rows, for what is left of a parameter
-#: whose gradient is zero but for rounding.
-ROUNDING = {
-    torch.float16: (2e-2, 1e-3, 1e-3),
-    torch.float32: (1e-3, 1e-4, 1e-5),
-    torch.float64: (1e-6, 1e-8, 1e-10),
-}
-#: A gradient of so many times what may be rounding is worth comparing: if it were wrong, it would be found out.
-WORTH = 4.0
-#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the number of the
-#: step grows by this factor from one comparison to the next. It grows by the other where all has been seen, until so
-#: many steps lie in between. A comparison costs less than a step.
-FIRST_STEPS, GROWTH, SEEN_GROWTH, INTERVAL = 8, 1.5, 4, 256
-#: Passes over written-out rows that an aggregation takes, in multiplications for each number.
-PASSES = 16
 
 
-def why_not(net: NeuralNet) -> str | None:
+def one_pass_obstacle(net: NeuralNet) -> str | None:
     """What keeps a net from one pass for all samples; None if nothing that is known beforehand does."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
@@ -87,19 +66,21 @@ def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
     shapes = [value.shape for value in (predicted, y) if isinstance(value, torch.Tensor)]
     if losses.ndim > 1 and losses.shape not in shapes:
         found = " and ".join(str(tuple(shape)) for shape in shapes)
-        raise refusal(f"the losses have shape {tuple(losses.shape)}, of predictions and targets of shapes {found}")
+        raise one_pass_error(
+            f"the losses have shape {tuple(losses.shape)}, of predictions and targets of shapes {found}"
+        )
 
 
-def is_cheaper(tape: Tape, slices: Slices) -> bool:
+def is_cheaper(tape: GradientRecorder, slices: Slices) -> bool:
     """Whether one pass is likely to cost less than a pass for each group."""
     ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
     if not ruled:
-        return slices.longest <= GROUP_WITHOUT_RULE
-    if slices.longest <= GROUP_CONVOLVED:
+        return slices.longest <= limits.ONE_PASS_GROUP_WITHOUT_RULE
+    if slices.longest <= limits.ONE_PASS_GROUP_CONVOLVED:
         return True
     convolves = any(isinstance(layer, _ConvNd) for _, layer in tape.layers)
     on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
-    return slices.longest <= (GROUP_CONVOLVED if convolves and on_cpu else GROUP)
+    return slices.longest <= (limits.ONE_PASS_GROUP_CONVOLVED if convolves and on_cpu else limits.ONE_PASS_GROUP)
 
 
 class WrongRowsError(GhostError):
@@ -197,10 +178,10 @@ class OnePassCheck:
         if not (math.isfinite(whole) and np.isfinite(of_rows).all()):
             return  # It is for the aggregator to say that.
         vector = exact.vector
-        found = rows.combine(weights).to(vector.dtype)
+        found = rows.weighted_sum(weights).to(vector.dtype)
         norms, differences = _norms(vector, sizes), _norms(found - vector, sizes)
         lossy = half or torch.get_float32_matmul_precision() != "highest"
-        of_norm, of_part, of_whole = ROUNDING[torch.float16 if lossy else vector.dtype]
+        of_norm, of_part, of_whole = limits.CHECK_ROUNDING[torch.float16 if lossy else vector.dtype]
         rounding = of_part * of_rows + of_whole * whole
         wrong = differences > of_norm * norms + rounding
         if wrong.any():
@@ -210,12 +191,12 @@ class OnePassCheck:
                     "parameters are used other than by the layers that hold them, or a registered rule is wrong"
                 )
             )
-        self.seen |= (norms > 0.0) & (norms >= WORTH * rounding)
+        self.seen |= (norms > 0.0) & (norms >= limits.CHECK_WORTH * rounding)
         waits = bool((exact.used & ~self.seen).any())
-        growth = GROWTH if waits else SEEN_GROWTH
-        first = self.n_steps < FIRST_STEPS if waits else self.n_steps == 1
+        growth = limits.CHECK_GROWTH if waits else limits.CHECK_SEEN_GROWTH
+        first = self.n_steps < limits.CHECK_FIRST_STEPS if waits else self.n_steps == 1
         after = 1 if first else int((growth - 1.0) * self.n_steps)
-        self._last, self._next = self.n_steps, self.n_steps + min(after, INTERVAL) - 1
+        self._last, self._next = self.n_steps, self.n_steps + min(after, limits.CHECK_INTERVAL) - 1
 
     @property
     def n_unseen(self) -> int:
@@ -250,7 +231,7 @@ def _weights_to_check(n: int) -> NDArray[np.float64]:
     return weights
 
 
-def refusal(reason: str) -> GhostError:
+def one_pass_error(reason: str) -> GhostError:
     """The error that says why there can't be one pass."""
     return GhostError(_refused(reason))
 
@@ -260,13 +241,13 @@ def _refused(reason: str) -> str:
 
 
 def group_rows(
-    tape: Tape, losses: torch.Tensor, slices: Slices, weights: NDArray[np.float64], units: Units
+    tape: GradientRecorder, losses: torch.Tensor, slices: Slices, weights: NDArray[np.float64], units: ParameterBlock
 ) -> GhostRows:
     """Gradients of the groups' losses.
 
     Parameters
     ----------
-    tape : Tape
+    tape : GradientRecorder
         What the forward pass of the batch left.
     losses : tensor of shape (n,)
         Losses of the samples, divided so that they add up to their group's.
@@ -274,7 +255,7 @@ def group_rows(
         The groups.
     weights : ndarray of shape (g,)
         Weights of the groups.
-    units : Units
+    units : ParameterBlock
         Units of all parameters.
     """
     n, factors = len(losses), tape.factors(losses)
@@ -287,10 +268,10 @@ def group_rows(
 def is_better_written_out(rows: GhostRows) -> bool:
     """Whether a matrix of the rows costs less than working through their factors."""
     elements = rows.n_rows * rows.n_columns
-    if rows.n_rows <= SMALL_ROWS and elements <= SMALL_ELEMENTS:
+    if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= limits.WRITE_OUT_ELEMENTS:
         return True
     factored = sum(factor.multiplications for _, factor in rows.factors)
-    return elements * (rows.n_rows + PASSES) < factored
+    return elements * (rows.n_rows + limits.AGGREGATION_PASSES) < factored
 
 
 def write_out(rows: GhostRows, matrix: torch.Tensor) -> DenseRows:

@@ -21,10 +21,19 @@ class StatefulAggregator:
     """An aggregator with its state, saved and loaded like a module: ``net.save_params(f_aggregator=...)``.
 
     A state counts once a batch, however often an optimizer evaluates the batch: the first evaluation's is kept.
+
+    Parameters
+    ----------
+    aggregator : Aggregator
+        The rule, which is not changed.
+    seed : int
+        Seed of what draws and has no seed of its own.
+    provisional : bool, default=False
+        The rule is that of nets whose data aren't known yet, which may make it another one.
     """
 
-    def __init__(self, aggregator: Aggregator, seed: int) -> None:
-        self.aggregator, self.seed = aggregator, seed
+    def __init__(self, aggregator: Aggregator, seed: int, *, provisional: bool = False) -> None:
+        self.aggregator, self.seed, self.provisional = aggregator, seed, provisional
         self.state: Any = None
         self.n_batches = 0
         self._after: tuple[Any] | None = None
@@ -78,7 +87,7 @@ class StatefulAggregator:
         """Take over what :meth:`state_dict` returned; of another rule's only the number of batches and the seed."""
         rule, seeds = state_dict.get("rule"), state_dict.get("seeds", {})
         known = rule is None or rule == _name(self.aggregator)
-        if not known:
+        if not known and not self.provisional:
             warnings.warn(
                 f"The aggregator must be the one whose state was saved, {rule}, for the training to go on as it was; "
                 f"found {_name(self.aggregator)}, which begins anew.",

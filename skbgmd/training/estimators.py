@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.location.median import lower_weighted_median
@@ -25,9 +26,6 @@ from skbgmd.training._one_pass import PLAIN_LOSSES
 from skbgmd.training._samples import Samples, check_weights
 from skbgmd.training._wrapping import robust_class
 from skbgmd.training.nets import RobustNeuralNetClassifier, RobustNeuralNetRegressor
-
-#: Samples that a regressor has seen before the scale of its targets stays, and that it keeps until then, at most.
-SETTLED, KEPT = 32, 1024
 
 
 class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
@@ -570,7 +568,7 @@ class _Provisional(NamedTuple):
         kept, n = [part], 0
         for earlier in reversed(self.parts):
             n += len(earlier.y)
-            if n > KEPT:
+            if n > limits.TARGETS_KEPT:
                 break
             kept.insert(0, earlier)
         parts = tuple(kept)
@@ -578,7 +576,7 @@ class _Provisional(NamedTuple):
         y, weight = _Provisional(parts).targets()
         is_spread = self.is_spread | (np.ptp(y[weight > 0.0], axis=0) > 0.0)
         # Of several targets one may be the same for good.
-        enough = 1 if is_whole else SETTLED if is_spread.all() else 8 * SETTLED
+        enough = 1 if is_whole else limits.TARGETS_SETTLED if is_spread.all() else 8 * limits.TARGETS_SETTLED
         is_settled = bool(is_spread.any()) and seen >= enough
         is_new = bool((is_spread & ~self.is_spread).any())
         is_due = is_settled or is_new or seen >= 2 * self.used
@@ -586,7 +584,7 @@ class _Provisional(NamedTuple):
 
     def stored(self) -> _Provisional:
         """The same with copies, as arrays are the caller's to change; of a single part as much as is kept."""
-        return self._replace(parts=tuple(part.copied(-KEPT) for part in self.parts))
+        return self._replace(parts=tuple(part.copied(-limits.TARGETS_KEPT) for part in self.parts))
 
     def targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Targets (n, k) of the parts, and their weights (n,)."""

@@ -32,7 +32,7 @@ from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_m
 from skbgmd._utils.random import random_source
 from skbgmd._utils.slices import Slices
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
-from skbgmd.ghost import GhostError, GhostRows, Tape
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
 from skbgmd.ghost.rules import is_registered, rule_of
 from skbgmd.rows import DenseRows
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
@@ -66,9 +66,9 @@ from skbgmd.training._one_pass import (
     group_rows,
     is_better_written_out,
     is_cheaper,
-    refusal,
+    one_pass_error,
+    one_pass_obstacle,
     refuse_broadcasting,
-    why_not,
     write_out,
 )
 from skbgmd.training._resume import ResumableNet
@@ -178,7 +178,8 @@ class _RobustTraining(ResumableNet):
                 f"initialize_criterion must set criterion_, which skorch's get_loss is of, or get_loss must be the "
                 f"net's own; found {self._criteria}."
             )
-        self._initialize_aggregator(self._rule())
+        # Only with the data it is known whether samples have clients, whose rule is another one.
+        self._initialize_aggregator(self._rule(), provisional=self._has_default_rule())
         self._gradients_: GradientMatrix | None = None
         self._trust_: NDArray[np.float64] | None = None
         return self
@@ -270,14 +271,17 @@ class _RobustTraining(ResumableNet):
         self._no_one_pass_, self._check_ = False, None
         return super().initialize_module()
 
-    def _initialize_aggregator(self, aggregator: Aggregator) -> None:
+    def _initialize_aggregator(self, aggregator: Aggregator, *, provisional: bool = False) -> None:
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         # A copy: changing the parameter in the middle of a training must be noticed.
-        self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed)
+        self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed, provisional=provisional)
+
+    def _has_default_rule(self) -> bool:
+        return isinstance(self.aggregator, str) and self.aggregator == DEFAULT
 
     def _rule(self, X: Any = None) -> Aggregator:
         """What ``aggregator`` stands for in a training on X."""
-        if not (isinstance(self.aggregator, str) and self.aggregator == DEFAULT):
+        if not self._has_default_rule():
             return get_aggregator(self.aggregator)
         by_clients = is_dataset(X) and "clients" in known_of_samples(X)
         return default_rule(
@@ -332,13 +336,14 @@ class _RobustTraining(ResumableNet):
         self._has_stepped_, self._is_first_batch_ = False, True
         self._most_groups_, self._most_samples_, self._is_told_ = 0, 0, False
         aggregator, loaded = self._rule(X), self.aggregator_.hand_over()
-        if repr(aggregator.get_params()) != repr(self.aggregator_.aggregator.get_params()) or type(
-            aggregator
-        ) is not type(self.aggregator_.aggregator):
+        held = self.aggregator_.aggregator
+        is_other = type(aggregator) is not type(held) or repr(aggregator.get_params()) != repr(held.get_params())
+        was_provisional, self.aggregator_.provisional = self.aggregator_.provisional, False
+        if is_other:
             self._initialize_aggregator(aggregator)
-            if loaded is not None:
-                # Only now it is known which rule it was loaded for: clients make it another one.
-                self.aggregator_.load_state_dict(loaded)
+        if loaded is not None and (is_other or was_provisional):
+            # Only now it is known which rule it was loaded for.
+            self.aggregator_.load_state_dict(loaded)
         self._trust_ = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
@@ -560,18 +565,18 @@ class _RobustTraining(ResumableNet):
             self._check_ = OnePassCheck(len(gradients.parameters))
         return self._check_
 
-    def _tape(self, gradients: GradientMatrix, slices: Slices) -> Tape | None:
+    def _tape(self, gradients: GradientMatrix, slices: Slices) -> GradientRecorder | None:
         """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
         if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
             return None
         if not hasattr(self, "module_"):
-            raise refusal("the net's module isn't module_")
-        tape = Tape(self.module_, gradients.parameters)
+            raise one_pass_error("the net's module isn't module_")
+        tape = GradientRecorder(self.module_, gradients.parameters)
         if self.gradients == "auto" and not is_cheaper(tape, slices):
             return None
-        reason = why_not(self)
+        reason = one_pass_obstacle(self)
         if reason is not None:
-            raise refusal(reason)
+            raise one_pass_error(reason)
         return tape
 
     def _micro_batches(
@@ -618,7 +623,7 @@ class _RobustTraining(ResumableNet):
                 seen = [compute[0]()]
                 gradients.differentiate(seen[0], matrix[number])
             else:
-                seen = gradients.displace(compute, self._learning_rate(), matrix[number])
+                seen = gradients.local_sgd_displacement(compute, self._learning_rate(), matrix[number])
             # While the row is still in the cache; fetched later, so that no group waits for another.
             torch.linalg.vector_norm(matrix[number], out=norms[number])
             losses.append(torch.stack(seen).mean())
@@ -671,7 +676,7 @@ class _RobustTraining(ResumableNet):
         if aggregate.weights is not None:
             half = len(weights) // 2
             least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
-            record["distrusted_weight"] = float(aggregate.weights[least].sum())
+            record["lower_half_weight"] = float(aggregate.weights[least].sum())
         if aggregate.mass is not None:
             record["selected_mass"] = aggregate.mass
         # Outside an epoch, in a training step made by hand, there is no one to tell.

@@ -23,7 +23,7 @@ from skbgmd.aggregators import (
     NonFiniteRowsError,
     get_aggregator,
 )
-from skbgmd.aggregators.base import check_fraction, corrupt_count, pack_state, unpack_state, usable_rows
+from skbgmd.aggregators.base import check_fraction, n_assumed_corrupt, pack_state, unpack_state, usable_rows
 from skbgmd.rows import DenseRows
 
 EVERY = {name: kind() for name, kind in AGGREGATORS.items()} | {
@@ -220,7 +220,7 @@ def test_usable_rows():
     ("fraction", "n", "count"), [(0.0, 10, 0), (0.2, 10, 2), (0.21, 10, 3), (0.4, 32, 13), (0.49, 3, 1)]
 )
 def test_corrupt_count(fraction, n, count):
-    assert corrupt_count(fraction, n) == count
+    assert n_assumed_corrupt(fraction, n) == count
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd._utils import limits
 from skbgmd.aggregators import CoordinatewiseMedian, TrimmedMean
-from skbgmd.rows import DenseRows, chunked
+from skbgmd.rows import DenseRows
 
 
 @pytest.fixture(autouse=True)
 def _several_chunks(monkeypatch):
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 8)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 16)
+    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 8)
+    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 16)
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (2, 5), (7, 100), (8, 100), (5, 1)])

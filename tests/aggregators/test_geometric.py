@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd import block_geometric_median, geometric_median
+from skbgmd._utils import limits
 from skbgmd._utils.random import step_seed
 from skbgmd.aggregators import BlockGeometricMedian, BlockState, GeometricMedian, HuberMean
-from skbgmd.rows import DenseRows, chunked
-from skbgmd.rows.averaged import MixedRows
-from skbgmd.rows.blocks import Units
+from skbgmd.rows import DenseRows
+from skbgmd.rows.averaged import AveragedRows
+from skbgmd.rows.blocks import ParameterBlock
 
 
 def dense(X, weights=None):
@@ -32,13 +33,13 @@ def test_geometric_median_is_the_functions(shape, rng):
 
 def test_geometric_median_finds_a_centre_that_a_sample_of_columns_hides(rng, monkeypatch):
     """A row like the others on every sampled column, and far out elsewhere, is a centre that costs all digits."""
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     X = rng.normal(size=(12, 3000)).astype(np.float32)
     rows = dense(X)
     decoy = X.copy()
     decoy[0] = np.median(X, axis=0)
-    step = -(-3000 // chunked.SAMPLE_RUNS)
-    decoy[0, chunked.SAMPLE_RUN :: step] = 1e7
+    step = -(-3000 // limits.CENTER_SAMPLE_RUNS)
+    decoy[0, limits.CENTER_SAMPLE_RUN :: step] = 1e7
     rows = dense(decoy)
     assert rows._central_index() == 0
     expected = geometric_median(decoy.astype(np.float64), tol=1e-10)
@@ -104,7 +105,7 @@ def test_block_draws_afresh_each_step_and_again_from_the_same_state(rng):
 
 def test_block_runs_on_mixed_rows(rng):
     X, mixing = rng.normal(size=(8, 60)), rng.dirichlet(np.ones(8), size=5)
-    mixed = MixedRows(dense(X), mixing, np.ones(5))
+    mixed = AveragedRows(dense(X), mixing, np.ones(5))
     left = BlockGeometricMedian(run_length=3)(mixed)[0]
     right = BlockGeometricMedian(run_length=3)(dense(mixing @ X))[0]
     np.testing.assert_allclose(left.vector, right.vector, atol=1e-8)
@@ -229,7 +230,7 @@ def test_of_two_rows_neither_is_thrown_away(rule):
 @pytest.mark.parametrize("params", [{}, {"run_length": 8}, {"block": "unit"}])
 def test_a_block_that_turns_out_to_be_all_columns(params):
     X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
-    rows = DenseRows(X, units=Units.of([torch.zeros(3, 2)]))
+    rows = DenseRows(X, units=ParameterBlock.of([torch.zeros(3, 2)]))
     aggregate, _ = BlockGeometricMedian(0.9, HuberMean(1.0, remember=True), **params)(rows)
     whole, _ = HuberMean(1.0, remember=True)(rows)
     torch.testing.assert_close(aggregate.vector, whole.vector)
@@ -245,7 +246,7 @@ def test_memory_counts_only_where_it_is_kept():
 
 
 def test_the_norm_outside_is_remembered_over_a_block_of_all_columns():
-    units = Units.of([torch.zeros(1, 2), torch.zeros(1, 8)])
+    units = ParameterBlock.of([torch.zeros(1, 2), torch.zeros(1, 8)])
     rule, state = BlockGeometricMedian(0.5, HuberMean(1.0, remember=True), block="unit"), None
     for step in range(5):
         X = torch.randn(8, 10, generator=torch.Generator().manual_seed(step))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from skbgmd._utils import limits
 from skbgmd.aggregators import (
     BlockGeometricMedian,
     BlockState,
@@ -19,13 +20,13 @@ from skbgmd.aggregators import (
     HuberMean,
     NearestNeighborMixing,
 )
-from skbgmd.aggregators.remembered_scale import DECAY, WINDOW, Scale
+from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.ghost import GhostRows
-from skbgmd.ghost.factors import Explicit
+from skbgmd.ghost.factors import DenseFactor
 from skbgmd.location.median import lower_weighted_median
-from skbgmd.location.typical_distance import MANY_TIED, SAME_SIZE, of_common_size, tied_with_median, typical_distance
+from skbgmd.location.typical_distance import of_common_size, tied_with_median, typical_distance
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import Units
+from skbgmd.rows.blocks import ParameterBlock
 
 
 def cloud(scale: float, seed: int = 0, d: int = 20) -> np.ndarray:
@@ -54,14 +55,14 @@ def test_the_first_step_is_hubers_mean() -> None:
 def test_the_scale_is_remembered_and_fades() -> None:
     aggregator = HuberMean(1.0, remember=True)
     first = None
-    for seed in range(WINDOW):
+    for seed in range(limits.SCALE_WINDOW):
         _, first = aggregator(DenseRows(torch.as_tensor(cloud(1.0, seed))), first)
     small = cloud(1e-3)
     small[0] += 0.05
     second = first
-    for _ in range(WINDOW):
+    for _ in range(limits.SCALE_WINDOW):
         aggregate, second = aggregator(DenseRows(torch.as_tensor(small)), second)
-    assert 0.99 * DECAY**WINDOW < second.value / first.value < 1.01
+    assert 0.99 * limits.SCALE_DECAY**limits.SCALE_WINDOW < second.value / first.value < 1.01
     # Seen from this step alone the row is an outlier; seen from the steps before it is not.
     assert aggregate.weights is not None
     np.testing.assert_allclose(aggregate.weights, 1 / 15, rtol=1e-6)
@@ -84,7 +85,7 @@ def test_rejection_is_by_the_remembered_scale() -> None:
 def test_the_nearer_half_is_kept_where_all_rows_are_farther_than_ever() -> None:
     aggregator = HuberMean(1.0, rejection=10.0, remember=True)
     state = None
-    for seed in range(WINDOW):
+    for seed in range(limits.SCALE_WINDOW):
         _, state = aggregator(DenseRows(torch.as_tensor(cloud(1e-6, seed))), state)
     aggregate, after = aggregator(DenseRows(torch.as_tensor(cloud(1.0))), state)
     assert aggregate.weights is not None
@@ -108,7 +109,7 @@ def test_rows_that_coincide_are_no_scale_for_those_that_do_not() -> None:
 
 
 def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
-    units = Units.of([torch.zeros(5, 4)])
+    units = ParameterBlock.of([torch.zeros(5, 4)])
     aggregator = BlockGeometricMedian(0.2, HuberMean(1.0, rejection=10.0, remember=True), block="unit")
     values = torch.as_tensor(cloud(1.0))
     _, state = aggregator(DenseRows(values, units=units))
@@ -137,7 +138,7 @@ def mostly_equal(n: int = 40, share: float = 0.6, size: float = 1.0, place: floa
 
 
 def as_ghosts(values: np.ndarray, dtype: torch.dtype) -> GhostRows:
-    return GhostRows([(0, Explicit(torch.as_tensor(values, dtype=dtype)[:, :, None]))], *values.shape)
+    return GhostRows([(0, DenseFactor(torch.as_tensor(values, dtype=dtype)[:, :, None]))], *values.shape)
 
 
 KINDS = {
@@ -187,7 +188,7 @@ def test_what_others_than_tied_rows_can_do_is_bounded_by_norms(settings: Any, sh
     aggregate, state = rule_of(**settings)(KINDS["matrix"](values))
     # Ten thousand median norms, times huber.
     assert aggregate.vector.norm() < 2e4
-    assert scale_of(state).value <= SAME_SIZE * np.median(np.linalg.norm(values, axis=1)) * 1.01
+    assert scale_of(state).value <= limits.SAME_SIZE * np.median(np.linalg.norm(values, axis=1)) * 1.01
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
@@ -207,14 +208,14 @@ def test_corrupt_rows_that_are_no_copies_do_not_set_the_scale(share: float, corr
 def test_samples_that_have_been_learnt_raise_no_scale() -> None:
     rule = HuberMean(2.0, rejection=10.0, remember=True)
     state = None
-    for seed in range(WINDOW):
+    for seed in range(limits.SCALE_WINDOW):
         _, state = rule(DenseRows(torch.as_tensor(cloud(1.0, seed))), state)
     learnt = 50.0 * cloud(1.0)
     learnt[:9] = 0.0
-    for _ in range(WINDOW):
+    for _ in range(limits.SCALE_WINDOW):
         before = state.value
         _, state = rule(DenseRows(torch.as_tensor(learnt)), state)
-        assert state.value == pytest.approx(DECAY * before)
+        assert state.value == pytest.approx(limits.SCALE_DECAY * before)
 
 
 @pytest.mark.parametrize("kind", ["factors", "factors, float32"])
@@ -269,9 +270,11 @@ def test_a_typical_distance(distances: np.ndarray, norms: np.ndarray, weights: n
     middle = lower_weighted_median(distances, weights)
     if not found.tied:
         assert found.distance == middle
-        assert tied.all() or weights[tied].sum() < max(MANY_TIED * weights.sum(), 2.0 * np.median(weights) + 1e-9)
+        assert tied.all() or weights[tied].sum() < max(
+            limits.MANY_TIED * weights.sum(), 2.0 * np.median(weights) + 1e-9
+        )
     else:
-        assert found.distance in (*distances[~tied], SAME_SIZE * lower_weighted_median(norms, weights))
+        assert found.distance in (*distances[~tied], limits.SAME_SIZE * lower_weighted_median(norms, weights))
     scaled = typical_distance(2.0**20 * distances, 2.0**20 * norms, weights, tied)
     assert scaled.tied == found.tied
     assert scaled.distance == 2.0**20 * found.distance

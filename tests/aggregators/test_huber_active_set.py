@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd.aggregators import BlockGeometricMedian, HuberMean
-from skbgmd.aggregators.huber_active_set import few_far
-from skbgmd.aggregators.huber_mean import huberised_weights
+from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.ghost import GhostRows
-from skbgmd.ghost.factors import Explicit
-from skbgmd.ghost.lookup import Lookup
+from skbgmd.ghost.embedding_factor import EmbeddingFactor
+from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 
 
@@ -42,8 +42,8 @@ def problems(draw):
 @given(problems())
 def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
     x, weights, huber, rejection, before = problem
-    rows = GhostRows([(0, Explicit(torch.from_numpy(x)[:, :, None]))], len(x), x.shape[1], weights)
-    found = few_far(rows, huber, rejection, before, tol=1e-12, max_iter=2000)
+    rows = GhostRows([(0, DenseFactor(torch.from_numpy(x)[:, :, None]))], len(x), x.shape[1], weights)
+    found = huber_active_set(rows, huber, rejection, before, tol=1e-12, max_iter=2000)
     if found is None:
         return
     np.testing.assert_allclose(found.weights.sum(), 1.0)
@@ -62,7 +62,7 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
         # None is left out but far ones; the first distances are to a mean of clipped rows.
         assert (distances[out] > 0.3 * rejection * before.faded).all()
     if not out.any():
-        by_gram = huberised_weights(
+        by_gram = huber_weights_about_median(
             DenseRows(torch.from_numpy(x), weights), huber, None, before, tol=1e-12, max_iter=2000
         )
         # Where many rows are tied it may raise the scale for the others.
@@ -72,24 +72,24 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
 
 
 def ghost(x):
-    return GhostRows([(0, Explicit(x[:, :, None]))], len(x), x.shape[1])
+    return GhostRows([(0, DenseFactor(x[:, :, None]))], len(x), x.shape[1])
 
 
 def test_it_is_taken_where_few_are_far(rng):
     x = torch.from_numpy(rng.normal(size=(100, 20)))
     before = remembered(2.0 * float(x.norm(dim=1).median()))
     same = {"tol": 1e-6, "max_iter": 100}
-    assert few_far(ghost(x), 2.0, 10.0, before, **same).weights == pytest.approx(np.full(100, 0.01))
+    assert huber_active_set(ghost(x), 2.0, 10.0, before, **same).weights == pytest.approx(np.full(100, 0.01))
     x[:20] *= 7.0
-    some = few_far(ghost(x), 2.0, 10.0, before, **same)
+    some = huber_active_set(ghost(x), 2.0, 10.0, before, **same)
     assert 0.0 < some.weights[:20].max() < 0.01 < some.weights[20:].min()
     x[:20] *= 1e3
-    assert (few_far(ghost(x), 2.0, 10.0, before, **same).weights[:20] == 0.0).all()
+    assert (huber_active_set(ghost(x), 2.0, 10.0, before, **same).weights[:20] == 0.0).all()
     # Many that may be far, a scale that this step would raise, and none that is remembered.
-    assert few_far(ghost(x), 0.4, 10.0, before, **same) is None
+    assert huber_active_set(ghost(x), 0.4, 10.0, before, **same) is None
     rising = Scale(before.value, (1.5 * before.value,) * 4)
-    assert few_far(ghost(1.5 * x), 2.0, 10.0, rising, **same) is None
-    assert few_far(ghost(x), 2.0, 10.0, Scale(), **same) is None
+    assert huber_active_set(ghost(1.5 * x), 2.0, 10.0, rising, **same) is None
+    assert huber_active_set(ghost(x), 2.0, 10.0, Scale(), **same) is None
 
 
 def test_the_aggregator_does_the_same_with_and_without_it(rng):
@@ -154,7 +154,7 @@ def test_few_rows_may_have_most_of_the_weight(rng, ratio):
     weights = np.full(64, 1.0 / ratio)
     weights[:4] = 1.0
     rule, before = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-9, max_iter=500), remembered(1.0)
-    rows = GhostRows([(0, Explicit(x[:, :, None]))], 64, 10, weights)
+    rows = GhostRows([(0, DenseFactor(x[:, :, None]))], 64, 10, weights)
     found, expected = rule(rows, before)[0], rule(DenseRows(x, weights), before)[0]
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
     np.testing.assert_allclose(found.vector.numpy(), found.weights @ x.numpy(), atol=1e-9)
@@ -162,6 +162,6 @@ def test_few_rows_may_have_most_of_the_weight(rng, ratio):
 
 def test_dots_of_an_embedding(rng):
     row, unit = torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 2, 1])
-    factor = Lookup(row, unit, torch.from_numpy(rng.normal(size=(4, 5))), 4, 3)
+    factor = EmbeddingFactor(row, unit, torch.from_numpy(rng.normal(size=(4, 5))), 4, 3)
     vector = torch.from_numpy(rng.normal(size=15))
-    torch.testing.assert_close(factor.dots(vector), factor.explicit(slice(0, 3)) @ vector)
+    torch.testing.assert_close(factor.inner_products(vector), factor.explicit(slice(0, 3)) @ vector)

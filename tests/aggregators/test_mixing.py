@@ -12,11 +12,11 @@ from skbgmd.aggregators import (
     CoordinatewiseMedian,
     GeometricMedian,
     Mean,
-    MixingState,
     NearestNeighborMixing,
+    PreAggregationState,
 )
 from skbgmd.rows import DenseRows
-from skbgmd.rows.averaged import MixedRows
+from skbgmd.rows.averaged import AveragedRows
 
 
 def dense(X, weights=None):
@@ -51,7 +51,7 @@ def test_buckets_differ_from_step_to_step_and_come_back_with_the_state(rng):
     first, state = bucketing(dense(X))
     second, _ = bucketing(dense(X), state)
     assert not np.allclose(first.vector, second.vector)
-    np.testing.assert_array_equal(bucketing(dense(X), MixingState(1))[0].vector, second.vector)
+    np.testing.assert_array_equal(bucketing(dense(X), PreAggregationState(1))[0].vector, second.vector)
 
 
 def test_the_inner_state_is_kept(rng):
@@ -90,7 +90,7 @@ def test_float32_digits_of_means_of_many_columns(rng):
     found, _ = NearestNeighborMixing(GeometricMedian())(DenseRows(torch.from_numpy(X)))
     expected, _ = NearestNeighborMixing(GeometricMedian())(DenseRows(torch.from_numpy(X.astype(np.float64))))
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
-    mixed = MixedRows(DenseRows(torch.from_numpy(X)), np.full((3, 32), 1 / 32) + 0.01 * np.eye(3, 32), np.ones(3))
+    mixed = AveragedRows(DenseRows(torch.from_numpy(X)), np.full((3, 32), 1 / 32) + 0.01 * np.eye(3, 32), np.ones(3))
     exact = torch.from_numpy(mixed.mixing @ X.astype(np.float64))
     np.testing.assert_allclose(
         mixed.gram().squared_distances()[0, 1], float((exact[0] - exact[1]).square().sum()), rtol=1e-5

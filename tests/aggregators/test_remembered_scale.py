@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.aggregators.remembered_scale import DECAY, WINDOW, Scale
+from skbgmd.aggregators.remembered_scale import Scale
 
 
 def scales(distances: list[float]) -> list[float]:
@@ -22,8 +23,8 @@ def test_the_median_of_the_first_steps_is_the_scale() -> None:
 
 
 def test_a_large_scale_is_kept_and_fades() -> None:
-    values = scales([1.0] * WINDOW + [1e-3] * 100)
-    assert values[WINDOW + 2 :] == pytest.approx([DECAY ** (i + 1) for i in range(98)])
+    values = scales([1.0] * limits.SCALE_WINDOW + [1e-3] * 100)
+    assert values[limits.SCALE_WINDOW + 2 :] == pytest.approx([limits.SCALE_DECAY ** (i + 1) for i in range(98)])
 
 
 def test_steps_of_which_most_rows_are_bad_leave_no_trace() -> None:
@@ -40,7 +41,9 @@ def test_a_larger_scale_is_believed_once_most_steps_say_so() -> None:
 
 
 def test_steps_in_which_most_rows_coincide_have_no_scale() -> None:
-    assert scales([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]) == pytest.approx([0.0, 0.0, 0.0, 2.0, 2.0 * DECAY, 2.0 * DECAY**2])
+    assert scales([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]) == pytest.approx(
+        [0.0, 0.0, 0.0, 2.0, 2.0 * limits.SCALE_DECAY, 2.0 * limits.SCALE_DECAY**2]
+    )
 
 
 def test_scales_are_saved_as_plain_containers() -> None:

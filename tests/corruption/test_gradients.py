@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from conftest import extremes
 from skbgmd import block_geometric_median
+from skbgmd._utils import limits
 from skbgmd.corruption import (
     GRADIENT_CORRUPTIONS,
     AdditiveNoise,
@@ -29,7 +30,6 @@ from skbgmd.corruption import (
     SignFlip,
     get_gradient_corruption,
 )
-from skbgmd.corruption.gradients.base import CHUNK
 from skbgmd.corruption.gradients.omniscient import min_max_length, min_sum_length
 
 NAMES = list(GRADIENT_CORRUPTIONS)
@@ -282,7 +282,7 @@ def test_min_max_and_min_sum_go_as_far_as_their_bound(kind, direction, b, d, see
 
 
 def test_min_max_takes_columns_in_chunks():
-    gradients = matrix(8, 2 * CHUNK + 5, dtype=torch.float32)
+    gradients = matrix(8, 2 * limits.CORRUPTED_COLUMNS + 5, dtype=torch.float32)
     attacked, corrupt, honest = split(MinMax(fraction=0.3), gradients)
     rows = gradients[honest].double()
     bound = max(largest_distance(rows, row) for row in rows)

@@ -10,9 +10,9 @@ import torch
 
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, GeometricMedian, HuberMean, NearestNeighborMixing
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.ghost import Explicit, GhostRows, Outer
+from skbgmd.ghost import DenseFactor, GhostRows, OuterProductFactor
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import Units
+from skbgmd.rows.blocks import ParameterBlock
 
 from .matrices import KINDS, RANGES, Long, exact, matrix
 
@@ -61,7 +61,7 @@ class Step:
     def __init__(self, inputs: torch.Tensor, outputs: torch.Tensor) -> None:
         self.inputs, self.outputs = inputs, outputs
         q, p = outputs.shape[1], inputs.shape[1]
-        self.units = Units.of([torch.empty(q, p), torch.empty(q)])
+        self.units = ParameterBlock.of([torch.empty(q, p), torch.empty(q)])
 
     @property
     def whole(self) -> np.ndarray:
@@ -76,7 +76,7 @@ class Step:
             products = self.outputs[:, :, None] * self.inputs[:, None, :]
             return DenseRows(torch.cat([products.flatten(1), self.outputs], dim=1), weights.copy(), units=self.units)
         left = self.outputs[:, None, :].contiguous()
-        factors = [(0, Outer(left, self.inputs[:, None, :])), (q * p, Explicit(left[:, 0, :, None]))]
+        factors = [(0, OuterProductFactor(left, self.inputs[:, None, :])), (q * p, DenseFactor(left[:, 0, :, None]))]
         return GhostRows(factors, n, q * p + q, weights.copy(), units=self.units)
 
 

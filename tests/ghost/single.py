@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skbgmd.ghost import GhostRows, Tape
-from skbgmd.rows.blocks import Units
+from skbgmd.ghost import GhostRows, GradientRecorder
+from skbgmd.rows.blocks import ParameterBlock
 
 
 def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
@@ -32,7 +32,7 @@ def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
 
 def ghost(module: nn.Module, x: torch.Tensor, loss: Any) -> GhostRows:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    with Tape(module, parameters) as tape:
+    with GradientRecorder(module, parameters) as tape:
         losses = loss(module(x))
     return GhostRows(tape.factors(losses), len(x), sum(p.numel() for p in parameters), device=x.device)
 
@@ -58,8 +58,8 @@ def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
     np.testing.assert_allclose(ghost(module, x, loss).norms(), lengths, rtol=tol, atol=tol * scale)
     rng = np.random.default_rng(0)
     w = rng.dirichlet(np.ones(len(x)), size=2)
-    close(rows.combine(w), torch.as_tensor(w) @ exact, tol, scale)
-    close(rows.combine(w[0]), torch.as_tensor(w[0]) @ exact, tol, scale)
+    close(rows.weighted_sum(w), torch.as_tensor(w) @ exact, tol, scale)
+    close(rows.weighted_sum(w[0]), torch.as_tensor(w[0]) @ exact, tol, scale)
     shift = torch.as_tensor(rng.normal(size=rows.n_columns), dtype=rows.dtype)
     factors = rng.uniform(0.5, 1.0, size=len(x))
     scores = (torch.as_tensor(factors)[:, None] * exact).square().sum(dim=0)
@@ -71,7 +71,7 @@ def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
     close(torch.cat([chunk for _, chunk in rows.column_chunks()], dim=1), exact, tol, scale)
     some, two = np.array([len(x) - 1, 0]), np.array([0.3, 0.7])
     close(
-        rows.subset(some).combine(two),
+        rows.subset(some).weighted_sum(two),
         exact[some].T @ torch.as_tensor(two),
         tol,
         scale,
@@ -82,7 +82,7 @@ def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
     together = rows.grouped(groups, np.ones(2))
     assert np.abs(together.gram().products - (sums @ sums.T).numpy()).max() <= tol * (scale * len(x)) ** 2
     close(
-        together.combine(two),
+        together.weighted_sum(two),
         torch.as_tensor(two) @ sums,
         tol,
         scale * len(x),
@@ -91,7 +91,7 @@ def check(module: nn.Module, x: torch.Tensor, tol: float | None = None) -> None:
 
 def check_block(module: nn.Module, rows: GhostRows, exact: torch.Tensor, tol: float, scale: float) -> None:
     """Every other unit or so: the rows on them, and sums with weights of their own there."""
-    units = Units.of([p for p in module.parameters() if p.requires_grad])
+    units = ParameterBlock.of([p for p in module.parameters() if p.requires_grad])
     chosen = np.flatnonzero(np.arange(len(units.starts)) * 7 % 3 > 0) if len(units.starts) > 1 else np.array([0])
     block = replace(units, chosen=chosen)
     factors = np.random.default_rng(2).uniform(0.5, 1.0, size=rows.n_rows)
@@ -102,7 +102,7 @@ def check_block(module: nn.Module, rows: GhostRows, exact: torch.Tensor, tol: fl
     on_block, elsewhere = np.random.default_rng(1).dirichlet(np.ones(rows.n_rows), size=2)
     both = torch.as_tensor(elsewhere) @ exact
     both[block.indices] = torch.as_tensor(on_block) @ inside
-    close(rows.combine_apart(on_block, elsewhere, block), both, tol, scale)
+    close(rows.weighted_sum_by_block(on_block, elsewhere, block), both, tol, scale)
 
 
 def close(found: torch.Tensor, exact: torch.Tensor, tol: float, scale: float) -> None:

@@ -112,7 +112,7 @@ def test_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rows = ghost(layer, x, lambda out: loss(out[0].float()))
         weights = np.full(5, 0.2)
-    assert float((rows.combine(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
+    assert float((rows.weighted_sum(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
 
 
 def test_a_frozen_part_of_a_recurrent_layer() -> None:

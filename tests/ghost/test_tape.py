@@ -15,13 +15,12 @@ from single import check, close, ghost, loss, made, reference
 from torch import nn
 
 from skbgmd import RobustNeuralNetClassifier
+from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian
-from skbgmd.ghost import Explicit, GhostError, GhostRows, Tape, register_rule, rules
-from skbgmd.ghost import factors as factors_module
-from skbgmd.ghost import rows as rows_module
-from skbgmd.ghost.factors import Outer
+from skbgmd.ghost import DenseFactor, GhostError, GhostRows, GradientRecorder, register_rule, rules
+from skbgmd.ghost.factors import OuterProductFactor
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +202,7 @@ def test_unknown_layers_by_torch_func_and_by_a_rule_of_ones_own() -> None:
     @register_rule(Ruled)
     def rule(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Any:
         used.append(layer)
-        return {"factor": Explicit(inputs[0] * gradient)}
+        return {"factor": DenseFactor(inputs[0] * gradient)}
 
     check(nn.Sequential(nn.Linear(3, 3), Ruled()), x)
     assert used
@@ -227,7 +226,7 @@ def test_an_output_without_gradient_before_the_one_with() -> None:
 
 
 def test_unknown_layers_that_torch_func_cannot_do_are_refused_by_name() -> None:
-    class Mixing(Scale):
+    class PreAggregation(Scale):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.factor * (x - x.mean(dim=0))
 
@@ -242,7 +241,7 @@ def test_unknown_layers_that_torch_func_cannot_do_are_refused_by_name() -> None:
     x = made((5, 3), torch.float32, 0)
     with torch.random.fork_rng(devices=[]):
         for kind, reason in (
-            (Mixing, "depends on the others"),
+            (PreAggregation, "depends on the others"),
             (Drawing, "torch.func can't"),
             (Deciding, "torch.func"),
         ):
@@ -389,7 +388,7 @@ def test_layers_without_inputs_or_outputs() -> None:
     module, x = Empty(), made((5, 3), torch.float32, 0)
     rows, exact = ghost(module, x, loss), reference(module, x, loss).double()
     np.testing.assert_allclose(rows.gram().products, exact @ exact.T, atol=1e-5)
-    np.testing.assert_allclose(rows.combine(np.full(5, 0.2)), exact.mean(dim=0), atol=1e-6)
+    np.testing.assert_allclose(rows.weighted_sum(np.full(5, 0.2)), exact.mean(dim=0), atol=1e-6)
 
 
 class Overridden(nn.GRU):
@@ -425,7 +424,10 @@ def test_what_would_draw_other_numbers_is_refused() -> None:
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
     module = nn.TransformerEncoderLayer(4, 2, batch_first=True)
-    with pytest.raises(AssertionError, match="embedding dimension"), Tape(module, list(module.parameters())):
+    with (
+        pytest.raises(AssertionError, match="embedding dimension"),
+        GradientRecorder(module, list(module.parameters())),
+    ):
         module(torch.zeros(2, 3, 5))
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
     with torch.overrides.TorchFunctionMode():  # one that was left entered would be left below this one
@@ -452,7 +454,7 @@ def test_autocast() -> None:
         rows = ghost(module, x, lambda out: loss(out.float()))
     assert rows.dtype == torch.float32
     weights = np.full(6, 1 / 6)
-    assert float((rows.combine(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
+    assert float((rows.weighted_sum(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -461,13 +463,13 @@ def test_on_cuda() -> None:
     x = made((6, 8), torch.float32, 0).cuda()
     rows = ghost(module, x, lambda out: out.square().sum(dim=1))
     exact = reference(module, x, lambda out: out.square().sum(dim=1)).double()
-    assert rows.combine(np.full(6, 1 / 6)).device.type == "cuda"
+    assert rows.weighted_sum(np.full(6, 1 / 6)).device.type == "cuda"
     assert np.abs(rows.gram().products - (exact @ exact.T).cpu().numpy()).max() < 1e-5 * float(exact.square().sum())
 
 
 def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
     x, left = made((5, 4), torch.float32, 0), made((5, 3), torch.float32, 1)
-    factor = Outer(1e13 * left[:, None], 1e13 * x[:, None])
+    factor = OuterProductFactor(1e13 * left[:, None], 1e13 * x[:, None])
     rows = GhostRows([(0, factor)], 5, 12)
     gram = rows.gram()
     assert gram.finite.all()
@@ -476,26 +478,26 @@ def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
 
 
 def test_runs_of_wide_units_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(factors_module, "LONG_RUN", 3000)
+    monkeypatch.setattr(limits, "LONG_RUN_ELEMENTS", 3000)
     values = made((5, 9, 300), torch.float32, 0)
-    parts = Explicit(values).units(np.array([0, 1, 2, 5, 6]))
+    parts = DenseFactor(values).units(np.array([0, 1, 2, 5, 6]))
     assert [part.n_units for part in parts] == [3, 2]
     assert all(part.parts[0].untyped_storage().data_ptr() == values.untyped_storage().data_ptr() for part in parts)
-    (narrow,) = Explicit(values[:, :, :2]).units(np.array([0, 2, 5]))
+    (narrow,) = DenseFactor(values[:, :, :2]).units(np.array([0, 2, 5]))
     assert torch.equal(narrow.explicit(slice(0, 3)), values[:, [0, 2, 5], :2].flatten(1))
 
 
 def test_sums_apart_leave_out_what_is_not_finite() -> None:
     left, right = made((4, 1, 3), torch.float32, 0), made((4, 1, 2), torch.float32, 1)
     left[2] = torch.nan
-    rows = GhostRows([(0, Outer(left, right))], 4, 6)
-    units = Units.of([torch.zeros(3, 2)])
+    rows = GhostRows([(0, OuterProductFactor(left, right))], 4, 6)
+    units = ParameterBlock.of([torch.zeros(3, 2)])
     on_block, elsewhere = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.2, 0.3, 0.0, 0.5])
     written = torch.einsum("iu,iw->iuw", left[:, 0], right[:, 0]).flatten(1).nan_to_num(0.0).double()
-    for block in (replace(units, chosen=np.array([1])), Columns(torch.tensor([2, 3]), 1, 6)):
+    for block in (replace(units, chosen=np.array([1])), CoordinateBlock(torch.tensor([2, 3]), 1, 6)):
         expected = torch.as_tensor(elsewhere) @ written
         expected[2:4] = (torch.as_tensor(on_block) @ written)[2:4]
-        close(rows.combine_apart(on_block, elsewhere, block), expected, 1e-6, 1.0)
+        close(rows.weighted_sum_by_block(on_block, elsewhere, block), expected, 1e-6, 1.0)
 
 
 class _Mixed(nn.Module):
@@ -515,9 +517,9 @@ class _Mixed(nn.Module):
 def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection: str, complement: str) -> None:
     module, x = _Mixed(), made((16, 8), torch.float32, 0)
     parameters = list(module.parameters())
-    with Tape(module, parameters) as tape:
+    with GradientRecorder(module, parameters) as tape:
         losses = loss(module(x))
-    units = Units.of(parameters)
+    units = ParameterBlock.of(parameters)
     rows = GhostRows(tape.factors(losses), 16, units.total, units=units)
     dense = DenseRows(rows.chunk(slice(0, units.total)), units=units)
     rule = BlockGeometricMedian(0.4, selection=selection, block="unit", complement=complement, random_state=0)
@@ -533,8 +535,8 @@ def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection:
 def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> None:
     X = made((9, 50, 40), torch.float32, 0)
     X[6:] *= 1e30
-    units = Units.of([torch.zeros(50, 40)])
-    rows = GhostRows([(0, Explicit(X))], 9, 2000, units=units)
+    units = ParameterBlock.of([torch.zeros(50, 40)])
+    rows = GhostRows([(0, DenseFactor(X))], 9, 2000, units=units)
     rule = BlockGeometricMedian(0.1, block=block)
     found, expected = rule(rows)[0], rule(DenseRows(X.flatten(1), units=units))[0]
     np.testing.assert_array_equal(found.block, expected.block)
@@ -544,10 +546,10 @@ def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> N
 def test_many_small_gradients_are_joined_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [made((6, width), torch.float64, width) for width in (3, 5, 2, 7, 4)]
     starts = np.cumsum([0, 3, 5, 2, 7]).tolist()
-    rows = GhostRows([(start, Explicit(part)) for start, part in zip(starts, values, strict=True)], 6, 21)
+    rows = GhostRows([(start, DenseFactor(part)) for start, part in zip(starts, values, strict=True)], 6, 21)
     whole = torch.cat(values, dim=1)
     for at_once in (1, 2, 5):
-        monkeypatch.setattr(rows_module, "CHUNK_ELEMENTS", at_once * 6 * rows_module.FEW_COLUMNS)
+        monkeypatch.setattr(limits, "WRITTEN_ELEMENTS", at_once * 6 * limits.ONE_PRODUCT_COLUMNS)
         assert len(list(rows._gram_parts(torch.float64))) == -(-5 // at_once)
         np.testing.assert_allclose(rows._gram_in(torch.float64).products, (whole @ whole.T).numpy(), atol=1e-12)
 
@@ -573,17 +575,23 @@ def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     ("answer", "message"),
     [
         (lambda gradient: None, "the layer '0', Shifted, must give a dict of factors.*found NoneType"),
-        (lambda gradient: {"shift": gradient}, "must give factors, such as Explicit or Outer"),
-        (lambda gradient: {"shift": [Explicit(gradient), gradient]}, "must give factors, such as Explicit or Outer"),
-        (lambda gradient: {"shift": Explicit(gradient), "other": Explicit(gradient)}, r"found \['other'\]"),
-        (lambda gradient: {"shift": Explicit(gradient[:3])}, "must give 5 rows of 4 numbers for 'shift'; found 3 of 4"),
-        (lambda gradient: {"shift": Explicit(gradient[:, :3])}, "must give 5 rows of 4 numbers.*found 5 of 3"),
+        (lambda gradient: {"shift": gradient}, "must give factors, such as DenseFactor or OuterProductFactor"),
+        (
+            lambda gradient: {"shift": [DenseFactor(gradient), gradient]},
+            "must give factors, such as DenseFactor or OuterProductFactor",
+        ),
+        (lambda gradient: {"shift": DenseFactor(gradient), "other": DenseFactor(gradient)}, r"found \['other'\]"),
+        (
+            lambda gradient: {"shift": DenseFactor(gradient[:3])},
+            "must give 5 rows of 4 numbers for 'shift'; found 3 of 4",
+        ),
+        (lambda gradient: {"shift": DenseFactor(gradient[:, :3])}, "must give 5 rows of 4 numbers.*found 5 of 3"),
     ],
 )
 def test_answers_of_registered_rules_are_checked(answer: Any, message: str) -> None:
     register_rule(Shifted)(lambda layer, inputs, gradient: answer(gradient))
     module = nn.Sequential(Shifted())
-    with Tape(module, list(module.parameters())) as tape:
+    with GradientRecorder(module, list(module.parameters())) as tape:
         losses = module(torch.ones(5, 4)).square().sum(dim=1)
     with pytest.raises(TypeError, match=message):
         tape.factors(losses)
@@ -597,7 +605,7 @@ def test_rules_are_for_modules() -> None:
 
 @pytest.mark.usefixtures("own_rules")
 def test_a_wrong_rule_is_told_of() -> None:
-    register_rule(Shifted)(lambda layer, inputs, gradient: {"shift": Explicit(2.0 * gradient)})
+    register_rule(Shifted)(lambda layer, inputs, gradient: {"shift": DenseFactor(2.0 * gradient)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = nn.Sequential(Shifted(), nn.Linear(4, 2))
@@ -626,8 +634,8 @@ class Container(nn.Module):
 @pytest.mark.usefixtures("own_rules")
 def test_rules_of_layers_with_layers_in_them() -> None:
     def rule(layer: nn.Module, inputs: Any, gradient: Any) -> Any:
-        weight = Outer(gradient[:, None], inputs[0][:, None])
-        return {"shift": Explicit(gradient), "inner.weight": weight, "missing": Explicit(gradient)}
+        weight = OuterProductFactor(gradient[:, None], inputs[0][:, None])
+        return {"shift": DenseFactor(gradient), "inner.weight": weight, "missing": DenseFactor(gradient)}
 
     rule.__module__ = None  # type: ignore[assignment]
     register_rule(Container)(rule)

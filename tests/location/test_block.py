@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd import block_geometric_median, geometric_median
+from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.location import block
-from skbgmd.location.block import BlockPart, block_step, clip_factors, outside_clip, select_block
+from skbgmd.location.block import BlockPart, block_step, median_clip_factors, off_block_clip, select_block
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import sums_of_runs
 
@@ -247,8 +248,8 @@ def test_breakdown_point_off_the_block(seed, power, run_length):
 
 def test_clip_factors_bound_by_the_median_norm():
     norms = np.array([0.0, 1.0, 2.0, 1e300, 4.0])
-    np.testing.assert_allclose(clip_factors(norms, np.ones(5)) * norms, [0.0, 1.0, 2.0, 2.0, 2.0])
-    np.testing.assert_allclose(clip_factors(norms, np.array([1, 1, 0, 0, 1]))[4], 0.25)
+    np.testing.assert_allclose(median_clip_factors(norms, np.ones(5)) * norms, [0.0, 1.0, 2.0, 2.0, 2.0])
+    np.testing.assert_allclose(median_clip_factors(norms, np.array([1, 1, 0, 0, 1]))[4], 0.25)
 
 
 @pytest.mark.parametrize("size", [1e-160, 1e-20, 1e20, 1e160])
@@ -293,7 +294,7 @@ def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
     rows = DenseRows(torch.from_numpy(X))
     block = select_block(rows, 0.1, clip=False)
     inside = rows.block(block)
-    factors = outside_clip(rows, BlockPart(block, inside, np.ones(5)))
+    factors = off_block_clip(rows, BlockPart(block, inside, np.ones(5)))
     norms = np.linalg.norm(X[:, 5:], axis=1)
     np.testing.assert_allclose(factors, np.minimum(1.0, np.median(norms) / norms), rtol=1e-9)
 
@@ -388,8 +389,8 @@ def test_largest_of_many_are_those_of_a_sort(rng, kind, k):
     elif kind == "rising":
         keys = np.sort(keys)
     elif kind == "sample misses them":
-        keys[:: len(keys) // block.SAMPLE] = 2.0
-        keys[1 :: len(keys) // block.SAMPLE] = 3.0
+        keys[:: len(keys) // limits.THRESHOLD_SAMPLE] = 2.0
+        keys[1 :: len(keys) // limits.THRESHOLD_SAMPLE] = 3.0
     expected = np.sort(np.argsort(-keys, kind="stable")[:k])
     np.testing.assert_array_equal(block._largest(torch.from_numpy(keys), k), expected)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle import extended, objective
-from skbgmd.location.certificate import excess_bound, relative_gap
+from skbgmd.location.certificate import duality_gap_bound, relative_gap
 
 
 def bound_at(X, y, radius=np.inf, slack=0.0):
@@ -20,7 +20,7 @@ def bound_at(X, y, radius=np.inf, slack=0.0):
     at, near = d == 0, d <= radius
     pull = np.where(at, 0.0, 1.0 / np.where(at, 1.0, d))
     sums = np.stack([pull, pull * near, np.ones(len(X)), near.astype(float)]) @ z
-    return excess_bound(
+    return duality_gap_bound(
         (sums @ sums.T).tolist(),
         weight_all=float(len(X)),
         objective=float(d.sum()),

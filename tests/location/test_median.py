@@ -419,13 +419,13 @@ def test_cuda(shape, cuda):
 def test_points_on_another_device_run_the_same_code(shape, rng):
     """The torch namespace of the R^d path, which a GPU takes, checked on the CPU."""
     from skbgmd.location.solver import minimize
-    from skbgmd.location.spaces import PointSpace
+    from skbgmd.location.spaces import EuclideanSpace
 
     X = rng.normal(size=shape)
     tensor = torch.from_numpy(X)
     origin = np.median(X, axis=0)
     found = [
-        minimize(PointSpace(points, weights, center, xp), 0.0 * center, tol=1e-11, max_iter=50)
+        minimize(EuclideanSpace(points, weights, center, xp), 0.0 * center, tol=1e-11, max_iter=50)
         for points, weights, center, xp in (
             (X, np.ones(40), origin, np),
             (tensor, torch.ones(40, dtype=torch.float64), torch.from_numpy(origin), torch),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skbgmd.location.ranges import REACH, RangedRows, coordinatewise_median
+from skbgmd._utils import limits
+from skbgmd.location.ranges import RangedRows, coordinatewise_median
 from skbgmd.rows.gram import lower_weighted_median
 
 
@@ -13,7 +14,7 @@ from skbgmd.rows.gram import lower_weighted_median
 def test_typical_distances_are_of_order_one(size):
     X = size * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     ranged = RangedRows.of(X, np.ones(4), np.zeros(2))
-    assert ranged.drawn is None
+    assert ranged.shrinkage is None
     norms = np.linalg.norm(ranged.points, axis=1)
     assert ((norms >= 1.0) & (norms < 2.0)).all()
     for row, point in zip(X, ranged.points, strict=True):
@@ -24,9 +25,9 @@ def test_typical_distances_are_of_order_one(size):
 def test_far_rows_are_drawn_in_and_zeros_are_not():
     X = np.array([[3e300, 4e300], [1e-300, 0.0], [0.0, 1e-300], [0.0, 0.0]])
     ranged = RangedRows.of(X, np.ones(4), np.zeros(2))
-    np.testing.assert_allclose(np.linalg.norm(ranged.points[0]), 2.0**REACH, rtol=1.0)
+    np.testing.assert_allclose(np.linalg.norm(ranged.points[0]), 2.0**limits.RANGE_EXPONENT, rtol=1.0)
     np.testing.assert_allclose(ranged.points[0] / np.linalg.norm(ranged.points[0]), [0.6, 0.8])
-    np.testing.assert_array_equal(ranged.drawn[1:], 1.0)
+    np.testing.assert_array_equal(ranged.shrinkage[1:], 1.0)
     np.testing.assert_array_equal(ranged.points[3], 0.0)
     weights = ranged.restored_weights(np.array([0.1, 0.3, 0.3, 0.3]))
     np.testing.assert_allclose(weights, [0.0, 1 / 3, 1 / 3, 1 / 3])
@@ -48,7 +49,7 @@ def test_differences_of_numbers_that_have_none_themselves():
 def test_rows_at_the_point():
     ranged = RangedRows.of(np.ones((3, 2)), np.ones(3), np.ones(2))
     np.testing.assert_array_equal(ranged.points, 0.0)
-    assert ranged.drawn is None
+    assert ranged.shrinkage is None
 
 
 def test_weighted_median_of_each_column(rng):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd._utils import limits
 from skbgmd.location.solver import near_radius
-from skbgmd.location.spaces import GramSpace, PointSpace, grams
-from skbgmd.location.spaces import points as points_module
-from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
+from skbgmd.location.spaces import EuclideanSpace, GramSpace
+from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_positive
 from skbgmd.rows.gram import Gram
 
 
@@ -28,7 +28,7 @@ def gram_about(X, center, rounding=2.0**-50):
 def both(X, weights=None):
     """A point space about zero, a Gram space about a row, and the position 'mean' in either."""
     a = np.ones(len(X)) if weights is None else weights
-    space = PointSpace(X, a, np.zeros(X.shape[1]))
+    space = EuclideanSpace(X, a, np.zeros(X.shape[1]))
     gram = GramSpace(gram_about(X, X[3]), a)
     w = np.full(len(X), 1.0 / len(X))
     return (space, w @ X), (gram, gram.vector(w))
@@ -83,7 +83,7 @@ def test_decrease_is_the_change_of_the_objective_and_its_slope(points, index):
 
 def test_decrease_has_digits_among_far_rows(rng):
     X = np.vstack([rng.normal(size=(6, 2)), [[1e160, 0.0], [0.0, -1e160]]])
-    space = PointSpace(X, np.ones(8), np.zeros(2))
+    space = EuclideanSpace(X, np.ones(8), np.zeros(2))
     with np.errstate(over="ignore", invalid="ignore"):
         point = space.at(np.array([5.0, 5.0]), 1e3)
     direction = X[:6].mean(axis=0) - 5.0
@@ -110,36 +110,38 @@ def test_rows_too_near_to_tell_count_as_at_with_their_doubt(points):
 
 
 def test_blocks_give_the_same_as_one_piece(points, monkeypatch):
-    whole = PointSpace(points, np.ones(12), points[0]).at(points[5] - points[0], 3.0)
-    monkeypatch.setattr(points_module, "BLOCK_ELEMENTS", 10)
-    monkeypatch.setattr(points_module, "KEEP_ELEMENTS", 0)
-    space = PointSpace(points, np.ones(12), points[0])
+    whole = EuclideanSpace(points, np.ones(12), points[0]).at(points[5] - points[0], 3.0)
+    monkeypatch.setattr(limits, "POINT_BLOCK_ELEMENTS", 10)
+    monkeypatch.setattr(limits, "KEPT_ELEMENTS", 0)
+    space = EuclideanSpace(points, np.ones(12), points[0])
     parts = space.at(points[5] - points[0], 3.0)
     np.testing.assert_allclose(whole.distances, parts.distances)
     np.testing.assert_allclose(whole.residual, parts.residual)
-    np.testing.assert_allclose(PointSpace(points, np.ones(12), points[0])._kept is None, True)
+    np.testing.assert_allclose(EuclideanSpace(points, np.ones(12), points[0])._kept is None, True)
 
 
 def test_large_products_go_through_torch(rng, monkeypatch):
     X = rng.normal(size=(80, 100))
     small = GramSpace(gram_about(X, 0.0), np.ones(80))
-    assert small.n > grams.SMALL
+    assert small.n > limits.NUMPY_PRODUCT_ROWS
     w = rng.dirichlet(np.ones(80))
     np.testing.assert_allclose(small.vector(w)[1], w @ X @ X.T, atol=1e-12)
     direct = small.newton_direction(small.at(small.vector(w), np.inf))
-    monkeypatch.setattr(grams, "SMALL", 1000)
+    monkeypatch.setattr(limits, "NUMPY_PRODUCT_ROWS", 1000)
     np.testing.assert_allclose(small.newton_direction(small.at(small.vector(w), np.inf)), direct, atol=1e-10)
 
 
 def test_torch_namespace_matches_numpy(points):
     y = points.mean(axis=0)
-    left = PointSpace(points, np.ones(12), np.zeros(5)).at(y, 3.0)
-    tensor = PointSpace(torch.from_numpy(points), torch.ones(12, dtype=torch.float64), torch.zeros(5).double(), torch)
+    left = EuclideanSpace(points, np.ones(12), np.zeros(5)).at(y, 3.0)
+    tensor = EuclideanSpace(
+        torch.from_numpy(points), torch.ones(12, dtype=torch.float64), torch.zeros(5).double(), torch
+    )
     right = tensor.at(torch.from_numpy(y), 3.0)
     np.testing.assert_allclose(left.residual, right.residual.numpy())
     assert left.excess.absolute == pytest.approx(right.excess.absolute)
     np.testing.assert_allclose(
-        PointSpace(points, np.ones(12), np.zeros(5)).newton_direction(left), tensor.newton_direction(right).numpy()
+        EuclideanSpace(points, np.ones(12), np.zeros(5)).newton_direction(left), tensor.newton_direction(right).numpy()
     )
 
 

@@ -5,31 +5,32 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from skbgmd.rows import DenseRows, chunked
-from skbgmd.rows.averaged import MixedRows
+from skbgmd._utils import limits
+from skbgmd.rows import DenseRows
+from skbgmd.rows.averaged import AveragedRows
 
 
 def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
     matrix = torch.from_numpy(rng.normal(size=(6, 50)) + 0.3)
     mixing = rng.dirichlet(np.ones(6), size=4)
-    rows = MixedRows(DenseRows(matrix), mixing, np.ones(4))
+    rows = AveragedRows(DenseRows(matrix), mixing, np.ones(4))
     assert rows._mixed_squares() is not None
     np.testing.assert_allclose(rows.norms(), np.linalg.norm(mixing @ matrix.numpy(), axis=1), rtol=1e-10)
     opposite = torch.cat([matrix, -matrix])
     halves = np.hstack([np.eye(6), np.eye(6) * (1 + 1e-9)])
-    cancelling = MixedRows(DenseRows(opposite), halves / halves.sum(axis=1, keepdims=True), np.ones(6))
+    cancelling = AveragedRows(DenseRows(opposite), halves / halves.sum(axis=1, keepdims=True), np.ones(6))
     assert cancelling._mixed_squares() is None
     exact = np.linalg.norm(cancelling.mixing @ opposite.numpy(), axis=1)
     np.testing.assert_allclose(cancelling.norms(), exact, rtol=1e-6)
 
 
 def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     matrix = torch.from_numpy(rng.normal(size=(20, 3000)).astype(np.float32))
     mixing = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
     exact = torch.from_numpy(mixing) @ matrix.double()
     squares = torch.cdist(exact, exact).square().numpy()
-    rows = MixedRows(DenseRows(matrix), mixing, np.ones(20))
+    rows = AveragedRows(DenseRows(matrix), mixing, np.ones(20))
     coarse = rows.gram(tol=1e-3)
     assert not rows._own
     assert np.abs(coarse.squared_distances() - squares).max() < 1e-3 * squares.max()

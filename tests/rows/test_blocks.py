@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbgmd.rows.blocks import Columns, Units
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 
 PARAMETERS = [torch.zeros(3, 4), torch.zeros(3), torch.zeros(2, 2, 2)]
 
 
 def test_units_are_slices_along_the_first_axis() -> None:
-    units = Units.of(PARAMETERS)
+    units = ParameterBlock.of(PARAMETERS)
     assert units.total == 23
     assert units.starts.tolist() == [0, 4, 8, 12, 13, 14, 15, 19]
     assert units.sizes.tolist() == [4, 4, 4, 1, 1, 1, 4, 4]
@@ -24,7 +24,7 @@ def test_units_are_slices_along_the_first_axis() -> None:
 
 
 def test_choosing_takes_units_in_the_order_of_their_keys_until_there_are_enough_columns() -> None:
-    units = Units.of(PARAMETERS)
+    units = ParameterBlock.of(PARAMETERS)
     keys = np.array([1.0, 9.0, 2.0, 8.0, 0.0, 0.0, 3.0, 7.0])
     assert units.choose(keys, 1).chosen.tolist() == [1]
     chosen = units.choose(keys, 5)
@@ -39,7 +39,7 @@ def test_choosing_takes_units_in_the_order_of_their_keys_until_there_are_enough_
 def test_choosing_is_that_of_a_stable_sort(seed: int, n: int, few: int, share: float) -> None:
     rng = np.random.default_rng(seed)
     starts = np.append(0, np.cumsum(rng.integers(1, 9, size=n)))
-    units = Units(starts[:-1], int(starts[-1]), np.arange(n), torch.device("cpu"))
+    units = ParameterBlock(starts[:-1], int(starts[-1]), np.arange(n), torch.device("cpu"))
     keys, k = rng.integers(few, size=n).astype(float), max(1, int(share * starts[-1]))
     order = np.argsort(-keys, kind="stable")
     expected = np.sort(order[: np.searchsorted(np.cumsum(units.sizes[order]), k) + 1])
@@ -47,7 +47,7 @@ def test_choosing_is_that_of_a_stable_sort(seed: int, n: int, few: int, share: f
 
 
 def test_sums_and_places() -> None:
-    units = Units.of(PARAMETERS)
+    units = ParameterBlock.of(PARAMETERS)
     values = torch.arange(23.0)
     expected = [values[start : start + size].sum() for start, size in zip(units.starts, units.sizes, strict=True)]
     assert units.sums(values).tolist() == [float(value) for value in expected]
@@ -58,22 +58,22 @@ def test_sums_and_places() -> None:
 
 
 def test_runs_at_the_end_of_the_matrix() -> None:
-    columns = Columns(torch.tensor([0, 2]), 3, 8)
+    columns = CoordinateBlock(torch.tensor([0, 2]), 3, 8)
     assert columns.indices.tolist() == [0, 1, 2, 6, 7]
     assert len(columns) == 5
     assert columns.device == torch.device("cpu")
-    assert np.array_equal(Columns(torch.tensor([1, 4]), 1, 8).indices, [1, 4])
+    assert np.array_equal(CoordinateBlock(torch.tensor([1, 4]), 1, 8).indices, [1, 4])
 
 
 def test_all_columns_are_one_run_and_none_of_them_are_none() -> None:
-    whole = Columns.all(5, torch.device("cpu"))
+    whole = CoordinateBlock.all(5, torch.device("cpu"))
     assert len(whole) == 5
     assert whole.indices.tolist() == [0, 1, 2, 3, 4]
-    assert len(Columns(torch.tensor([], dtype=torch.int64), 1, 1)) == 0
+    assert len(CoordinateBlock(torch.tensor([], dtype=torch.int64), 1, 1)) == 0
 
 
 def test_chosen_columns_before_a_unit() -> None:
-    units = Units.of([torch.zeros(3, 4), torch.zeros(2)])
+    units = ParameterBlock.of([torch.zeros(3, 4), torch.zeros(2)])
     chosen = replace(units, chosen=np.array([0, 2, 4]))
     assert [chosen.before(column) for column in (0, 4, 8, 12, 13, 14)] == [0, 4, 4, 8, 8, 9]
     assert len(chosen) == 9

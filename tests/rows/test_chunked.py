@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd._utils import limits
 from skbgmd.aggregators import GeometricMedian
-from skbgmd.rows import DenseRows, chunked
-from skbgmd.rows.chunked import draw_in
+from skbgmd.rows import DenseRows
+from skbgmd.rows.chunked import shrink_outliers
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -20,8 +21,8 @@ def shape(request):
 
 @pytest.fixture(autouse=True)
 def _several_chunks_and_stripes(monkeypatch):
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 10)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 16)
+    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 16)
 
 
 def rows_of(shape, dtype, seed=0):
@@ -39,9 +40,9 @@ def test_kernels(shape, dtype, rng):
     w, scale = rng.dirichlet(np.ones(shape[0])), rng.random(shape[0]) + 0.1
     tol = {"rtol": tolerance(dtype), "atol": tolerance(dtype)}
     np.testing.assert_allclose(rows.norms(), np.linalg.norm(X, axis=1), **tol)
-    np.testing.assert_allclose(rows.combine(w).double(), w @ X, **tol)
+    np.testing.assert_allclose(rows.weighted_sum(w).double(), w @ X, **tol)
     np.testing.assert_allclose(
-        rows.combine(np.stack([w, scale])).double(), np.stack([w, scale]) @ X, rtol=1e-4, atol=1e-3
+        rows.weighted_sum(np.stack([w, scale])).double(), np.stack([w, scale]) @ X, rtol=1e-4, atol=1e-3
     )
     np.testing.assert_allclose(rows.column_scores(scale).double(), ((scale[:, None] * X) ** 2).sum(axis=0), **tol)
     shift = torch.linspace(-1, 1, shape[1], dtype=rows.work_dtype)
@@ -106,7 +107,7 @@ def test_rows_that_are_not_finite_are_found_and_left_out():
     np.testing.assert_array_equal(gram.finite, expected)
     assert np.isfinite(gram.products).all()
     w = np.array([0.5, 0, 0.25, 0, 0, 0.25])
-    np.testing.assert_allclose(rows.combine(w).numpy(), w[[0, 2, 5]] @ X[[0, 2, 5]], atol=1e-5)
+    np.testing.assert_allclose(rows.weighted_sum(w).numpy(), w[[0, 2, 5]] @ X[[0, 2, 5]], atol=1e-5)
     scores = rows.column_scores((w > 0).astype(float))
     np.testing.assert_allclose(scores, (X[[0, 2, 5]] ** 2).sum(axis=0), rtol=1e-4)
 
@@ -125,7 +126,7 @@ def test_the_centre_is_a_row_of_the_majority(rng):
 @pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
 def test_zero_is_the_centre_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
     """Rows about zero are multiplied as they are; a common offset would cost digits, and is taken off."""
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
     X[:6] += 10.0
     rows = DenseRows(torch.from_numpy(X))
@@ -147,7 +148,7 @@ def test_products_about_zero(rng, columns, dtype):
 
 
 def test_lowered_product_precision_is_not_trusted(monkeypatch):
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     rows, _ = rows_of((4, 300), torch.float32)
     assert rows.product_dtype == torch.float32
     torch.set_float32_matmul_precision("medium")
@@ -163,13 +164,13 @@ def test_gram_is_computed_once():
 
 
 def test_a_typical_norm_is_of_the_majority():
-    unit, drawn = draw_in(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
+    unit, drawn = shrink_outliers(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
     assert unit == 1.0
     np.testing.assert_allclose(drawn, [1.0, 1.0, 1.0, 1e-22, 1e-22])
 
 
 def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(5, 20_000, generator=generator) + 5.0
     X[3:] = 1e25 * torch.randn(2, 20_000, generator=generator)
@@ -181,10 +182,10 @@ def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
 
 
 def test_rows_whose_ratio_has_no_number_are_drawn_in_to_nothing():
-    typical, drawn = draw_in(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
+    typical, drawn = shrink_outliers(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
     assert typical == 1e-170
     np.testing.assert_array_equal(drawn, [1.0, 1.0, 1.0, 1.0, 0.0])
-    assert draw_in(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
+    assert shrink_outliers(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
 
 
 @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-180, 1e180, 1.7e308])
@@ -199,12 +200,12 @@ def test_gram_matrices_of_every_size(size):
 
 
 def test_float32_rows_beyond_the_range_of_its_squares_are_multiplied_in_float64(monkeypatch):
-    monkeypatch.setattr(chunked, "SMALL_ELEMENTS", 0)
+    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     rows, _ = rows_of((6, 300), torch.float64)
     for size in (1e25, 1e-25):
         far = DenseRows((rows.matrix * size).float())
         gram = far.gram()
-        assert (gram.unit, gram.drawn) == (1.0, None)
+        assert (gram.unit, gram.shrinkage) == (1.0, None)
         exact = far.matrix.double().numpy()
         np.testing.assert_allclose(
             np.sqrt(gram.squared_distances()[0, 1:]), np.linalg.norm(exact[1:] - exact[0], axis=1)

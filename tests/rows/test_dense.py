@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd.rows import DenseRows, Rows, chunked
-from skbgmd.rows.averaged import MixedRows
-from skbgmd.rows.blocks import Columns
-from skbgmd.rows.dense import PRODUCT_COLUMNS
+from skbgmd._utils import limits
+from skbgmd.rows import DenseRows, Rows
+from skbgmd.rows.averaged import AveragedRows
+from skbgmd.rows.blocks import CoordinateBlock
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def matrix():
     ],
 )
 def test_columns(runs, length, expected, matrix):
-    columns = Columns(torch.tensor(runs), length, 103)
+    columns = CoordinateBlock(torch.tensor(runs), length, 103)
     assert columns.indices.tolist() == expected
     assert len(columns) == len(expected)
 
@@ -38,7 +38,7 @@ def kinds(matrix):
     index = torch.arange(0, 103, 2)
     picked = np.array([5, 0, 3])
     mixing = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
-    every = Columns(torch.tensor([0, 3, 9]), 10, 103)
+    every = CoordinateBlock(torch.tensor([0, 3, 9]), 10, 103)
     long, runs = every.indices, dense.block(every)
     return {
         "dense": (dense, matrix),
@@ -48,26 +48,29 @@ def kinds(matrix):
             DenseRows(matrix, None, index).subset(picked).subset(np.array([2, 0])),
             matrix[[3, 5]][:, index],
         ),
-        "small block": (dense.block(Columns(torch.tensor([0, 9]), 4, 103)), matrix[:, [0, 1, 2, 3, 36, 37, 38, 39]]),
-        "large block": (dense.block(Columns(torch.arange(60), 1, 103)), matrix[:, :60]),
+        "small block": (
+            dense.block(CoordinateBlock(torch.tensor([0, 9]), 4, 103)),
+            matrix[:, [0, 1, 2, 3, 36, 37, 38, 39]],
+        ),
+        "large block": (dense.block(CoordinateBlock(torch.arange(60), 1, 103)), matrix[:, :60]),
         "runs": (runs, matrix[:, long]),
         "runs of some rows": (runs.subset(picked), matrix[picked][:, long]),
         "runs with the short last one": (
-            dense.block(Columns(torch.tensor([1, 10]), 10, 103)),
+            dense.block(CoordinateBlock(torch.tensor([1, 10]), 10, 103)),
             matrix[:, [*range(10, 20), 100, 101, 102]],
         ),
         "runs of a part": (
-            DenseRows(matrix[1:, 3:]).block(Columns(torch.tensor([0, 9]), 10, 100)),
+            DenseRows(matrix[1:, 3:]).block(CoordinateBlock(torch.tensor([0, 9]), 10, 100)),
             matrix[1:, 3:][:, [*range(10), *range(90, 100)]],
         ),
         "runs of columns apart": (DenseRows(matrix.T.contiguous().T).block(every), matrix[:, long]),
-        "mixed": (MixedRows(dense, mixing, np.ones(4)), torch.from_numpy(mixing) @ matrix),
+        "mixed": (AveragedRows(dense, mixing, np.ones(4)), torch.from_numpy(mixing) @ matrix),
         "mixed, some": (
-            MixedRows(dense, mixing, np.ones(4)).subset(np.array([1, 3])),
+            AveragedRows(dense, mixing, np.ones(4)).subset(np.array([1, 3])),
             (torch.from_numpy(mixing) @ matrix)[[1, 3]],
         ),
         "mixed block": (
-            MixedRows(dense, mixing, np.ones(4)).block(Columns(torch.tensor([4, 50]), 1, 103)),
+            AveragedRows(dense, mixing, np.ones(4)).block(CoordinateBlock(torch.tensor([4, 50]), 1, 103)),
             (torch.from_numpy(mixing) @ matrix)[:, [4, 50]],
         ),
     }
@@ -81,7 +84,7 @@ def test_every_home_gives_the_same_answers(kind, matrix):
     assert (rows.n_rows, rows.n_columns) == (n, d)
     w = np.random.default_rng(1).dirichlet(np.ones(n))
     close = {"rtol": 1e-9, "atol": 1e-11}
-    np.testing.assert_allclose(rows.combine(w), w @ X.numpy(), **close)
+    np.testing.assert_allclose(rows.weighted_sum(w), w @ X.numpy(), **close)
     np.testing.assert_allclose(rows.norms(), np.linalg.norm(X, axis=1), **close)
     np.testing.assert_allclose(rows.column_scores(w), ((w[:, None] * X.numpy()) ** 2).sum(axis=0), **close)
     index = torch.tensor([d - 1, 0])
@@ -97,14 +100,14 @@ def test_every_home_gives_the_same_answers(kind, matrix):
 @pytest.mark.parametrize("length", [8, 16, 24, 64, 5000])
 def test_runs_are_gathered_as_their_columns_are(length, monkeypatch):
     """Chunks end where runs do, and a run that is longer than a chunk is gathered in pieces."""
-    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1 << 10)
-    monkeypatch.setattr(chunked, "MIN_CHUNK_COLUMNS", 50)
+    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 50)
     X = torch.randn(20, 20_001, generator=torch.Generator().manual_seed(0))
-    columns = Columns(torch.arange(0, -(-20_001 // length), 2), length, 20_001)
+    columns = CoordinateBlock(torch.arange(0, -(-20_001 // length), 2), length, 20_001)
     rows = DenseRows(X).block(columns)
     widths = [chunk.shape[1] for _, chunk in rows.column_chunks()]
     assert len(widths) > 1
-    assert max(widths) <= chunked.GOOD_CHUNK_COLUMNS + 64
+    assert max(widths) <= limits.GOOD_CHUNK_COLUMNS + 64
     assert torch.equal(torch.cat([chunk.clone() for _, chunk in rows.column_chunks()], dim=1), X[:, columns.indices])
 
 
@@ -118,8 +121,8 @@ def test_zero_weight_rows_are_never_read(matrix):
     matrix[2] = torch.nan
     rows = DenseRows(matrix)
     w = np.array([0.5, 0.5, 0, 0, 0, 0])
-    assert torch.isfinite(rows.combine(w)).all()
-    assert torch.isfinite(rows.combine(np.stack([w, w]))).all()
+    assert torch.isfinite(rows.weighted_sum(w)).all()
+    assert torch.isfinite(rows.weighted_sum(np.stack([w, w]))).all()
 
 
 def test_a_subset_keeps_what_is_known(matrix):
@@ -139,7 +142,7 @@ def test_norms_of_long_rows_keep_their_digits():
 
 
 @pytest.mark.parametrize("n", [31, 32, 33, 70])
-@pytest.mark.parametrize("d", [3, 2 * PRODUCT_COLUMNS, 3 * PRODUCT_COLUMNS - 7])
+@pytest.mark.parametrize("d", [3, 2 * limits.PRODUCT_COLUMNS, 3 * limits.PRODUCT_COLUMNS - 7])
 def test_products_in_halves_and_pieces_are_all_of_them(n, d):
     X = torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
     products = DenseRows(X).gram_about(None, torch.float64).products
@@ -148,6 +151,6 @@ def test_products_in_halves_and_pieces_are_all_of_them(n, d):
 
 def test_dots(rng):
     x, vector = rng.normal(size=(5, 300)), rng.normal(size=300)
-    for rows in (DenseRows(torch.from_numpy(x)), MixedRows(DenseRows(torch.from_numpy(x)), np.eye(5), np.ones(5))):
-        np.testing.assert_allclose(rows.dots(torch.from_numpy(vector)), x @ vector)
-        assert not rows.gram_is_dear
+    for rows in (DenseRows(torch.from_numpy(x)), AveragedRows(DenseRows(torch.from_numpy(x)), np.eye(5), np.ones(5))):
+        np.testing.assert_allclose(rows.inner_products(torch.from_numpy(vector)), x @ vector)
+        assert not rows.gram_is_expensive

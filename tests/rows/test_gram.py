@@ -33,7 +33,7 @@ def test_weights_are_restored_for_rows_drawn_nearer(rng):
     X = rng.normal(size=(5, 3))
     X[0] *= 1e200
     gram = DenseRows(torch.from_numpy(X)).gram()
-    assert gram.drawn is not None
+    assert gram.shrinkage is not None
     restored = gram.restore(np.full(5, 0.2))
     assert np.isclose(restored.sum(), 1.0)
     assert restored[0] < 1e-180
@@ -64,8 +64,8 @@ def test_means_of_rows_keep_the_rounding_of_the_rows(rng):
 
 
 def test_rows_drawn_in_to_nothing_count_as_nothing():
-    gram = replace(gram_of(np.eye(4)), drawn=np.array([1.0, 1.0, 0.5, 0.0]))
+    gram = replace(gram_of(np.eye(4)), shrinkage=np.array([1.0, 1.0, 0.5, 0.0]))
     np.testing.assert_allclose(gram.restore(np.full(4, 0.25)), [0.4, 0.4, 0.2, 0.0])
     np.testing.assert_array_equal(gram.restore(np.array([0.0, 0.0, 0.0, 1.0])), [0.0, 0.0, 0.0, 1.0])
     mixed = gram.mixed(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
-    np.testing.assert_allclose(mixed.drawn, [1.0, 2.0 / 3.0, 0.0])
+    np.testing.assert_allclose(mixed.shrinkage, [1.0, 2.0 / 3.0, 0.0])

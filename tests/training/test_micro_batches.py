@@ -64,7 +64,9 @@ def test_a_way_of_local_steps(module, steps):
     gradients, lr = GradientMatrix(parameters), 0.1
     before = [p.detach().clone() for p in parameters]
     row = gradients.rows(1)[0]
-    losses = gradients.displace([lambda seed=seed: loss_of(module, seed) for seed in range(steps)], lr, row)
+    losses = gradients.local_sgd_displacement(
+        [lambda seed=seed: loss_of(module, seed) for seed in range(steps)], lr, row
+    )
     assert len(losses) == steps
     assert all(torch.equal(p, old) for p, old in zip(parameters, before, strict=True))
     optimizer = torch.optim.SGD(parameters, lr=lr)

@@ -138,11 +138,11 @@ def test_dead_rows(data):
 def test_history_records_what_the_rule_does(data):
     rule = BlockGeometricMedian(0.5)
     history = classifier(aggregator=rule).fit(*data).history
-    assert all(0.0 <= share <= 0.5 for share in history[:, "distrusted_weight"])
+    assert all(0.0 <= share <= 0.5 for share in history[:, "lower_half_weight"])
     assert all(0.0 < share <= 1.0 for share in history[:, "selected_mass"])
     assert all(seconds > 0.0 for seconds in history[:, "aggregation_time"])
     assert "selected_mass" not in classifier(aggregator="krum").fit(*data).history[0]
-    assert "distrusted_weight" not in classifier(aggregator="coordinate_median").fit(*data).history[0]
+    assert "lower_half_weight" not in classifier(aggregator="coordinate_median").fit(*data).history[0]
 
 
 class Gradients(Callback):
@@ -177,7 +177,7 @@ class CountingState(Aggregator):
 
     def __call__(self, rows, state=None):
         weights = rows.weights / rows.weights.sum()
-        return Aggregate(rows.combine(weights), weights), (state or 0) + 1
+        return Aggregate(rows.weighted_sum(weights), weights), (state or 0) + 1
 
 
 class Spy(BitFlip):
@@ -387,7 +387,7 @@ class RowSpy(Aggregator):
 
     def __call__(self, rows, state=None):
         weights = rows.weights / rows.weights.sum()
-        return Aggregate(rows.combine(weights), weights), [*(state or []), rows.weights]
+        return Aggregate(rows.weighted_sum(weights), weights), [*(state or []), rows.weights]
 
 
 def test_a_row_for_each_client(data):

@@ -16,12 +16,13 @@ from torch import nn
 import skbgmd.training._one_pass as onepass_module
 import skbgmd.training.nets as net_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip
-from skbgmd.ghost import GhostError, GhostRows, Tape
-from skbgmd.ghost.factors import Explicit
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
+from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import Batch
 from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, is_cheaper
@@ -353,7 +354,7 @@ def test_it_is_compared_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
             result = super().forward(x)
             return result - result.mean(dim=0) if self.mixes else result
 
-    monkeypatch.setattr(onepass_module, "INTERVAL", 5)
+    monkeypatch.setattr(limits, "CHECK_INTERVAL", 5)
     net = a_net(Later, "auto", group_size=1)
     for _ in range(10):
         net.train_step_single(data())
@@ -416,7 +417,7 @@ def test_a_branch_that_opens_slowly_is_found_out(optimizer: Any) -> None:
 
 def test_comparisons_are_few() -> None:
     every, closed = OnePassCheck(2), OnePassCheck(2)
-    rows = GhostRows([(0, Explicit(torch.ones(3, 1, 1)))], 3, 2)
+    rows = GhostRows([(0, DenseFactor(torch.ones(3, 1, 1)))], 3, 2)
     parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     weights = onepass_module._weights_to_check(3)
     known = Exact(torch.tensor([float(weights.sum()), 0.0]), np.array([True, False]))
@@ -430,7 +431,7 @@ def test_comparisons_are_few() -> None:
                 check.compare(these, exact, parameters)
         counts.append(len(due))
     # A parameter that the loss doesn't depend on is not waited for; where there is no gradient at all, ever fewer.
-    assert counts[0] == 5 + 3999 // onepass_module.INTERVAL
+    assert counts[0] == 5 + 3999 // limits.CHECK_INTERVAL
     assert every.seen.tolist() == [True, False]
     assert 16 < counts[1] < 35
     assert not closed.seen.any()
@@ -857,7 +858,7 @@ def test_recurrent_layers_take_one_pass_whatever_axis_samples_are_along() -> Non
 def test_one_pass_is_for_groups_that_are_small_for_the_layers(module: Any, size: int, cheaper: bool) -> None:
     with torch.random.fork_rng(devices=[]):
         made = module()
-    tape = Tape(made, list(made.parameters()))
+    tape = GradientRecorder(made, list(made.parameters()))
     assert is_cheaper(tape, even_slices(3 * size, 3)) == cheaper
 
 

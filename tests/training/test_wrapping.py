@@ -56,7 +56,7 @@ def test_settings_stay_and_the_step_changes(net, rng):
     X = rng.normal(size=(60, 4)).astype(np.float32)
     y = (X[:, 0] > 0).astype(np.int64)
     robust.fit(X, y)
-    assert "distrusted_weight" in robust.history[-1]
+    assert "lower_half_weight" in robust.history[-1]
     assert not net.initialized_
     again = pickle.loads(pickle.dumps(robust))
     np.testing.assert_array_equal(again.predict_proba(X), robust.predict_proba(X))

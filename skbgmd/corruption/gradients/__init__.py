@@ -5,8 +5,8 @@ from __future__ import annotations
 from skbgmd._utils.arrays import check_choice
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
+from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip
 from skbgmd.corruption.gradients.omniscient import ALittleIsEnough, InnerProduct, Mimic, MinMax, MinSum
-from skbgmd.corruption.gradients.solitary import AdditiveNoise, BitFlip, NonFinite, SignFlip
 
 #: Attacks on gradients by name.
 GRADIENT_CORRUPTIONS: dict[str, type[GradientCorruption]] = {

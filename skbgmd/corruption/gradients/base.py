@@ -11,10 +11,7 @@ from sklearn.base import BaseEstimator
 
 from skbgmd._utils.arrays import refuse_masks
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import Indices, check_share, corrupt_total, draw_rows, warn_hopeless
-
-#: Columns that are brought to double precision at a time.
-CHUNK = 8192
+from skbgmd.corruption.base import Indices, check_share, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 class GradientCorruption(BaseEstimator, ABC):
@@ -101,9 +98,9 @@ class GradientCorruption(BaseEstimator, ABC):
     def _corrupt(self, gradients: torch.Tensor, random_state: Any) -> torch.Tensor:
         fraction, device, n = float(self.fraction), gradients.device, len(gradients)
         # This method, the door and its caller.
-        warn_hopeless(fraction, stacklevel=4)
+        warn_at_breakdown_point(fraction, stacklevel=4)
         rng = random_source(self.random_state if random_state is None else random_state)
-        rows = draw_rows(self._eligible(n), corrupt_total(fraction, n), rng)
+        rows = draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
         corrupt = torch.from_numpy(rows).to(device)
         if len(rows):
             others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)

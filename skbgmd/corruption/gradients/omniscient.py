@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from skbgmd._utils import limits
 from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
-from skbgmd.corruption.gradients.base import CHUNK, GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
+from skbgmd.corruption.gradients.base import GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
 
 DIRECTIONS = ("std", "sign", "unit")
 
@@ -275,8 +276,8 @@ def _geometry(
     products = torch.zeros((h, h), dtype=torch.float64, device=gradients.device)
     along = torch.zeros(h, dtype=torch.float64, device=gradients.device)
     square = 0.0
-    for start in range(0, gradients.shape[1], CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, gradients.shape[1], limits.CORRUPTED_COLUMNS):
+        part = slice(start, start + limits.CORRUPTED_COLUMNS)
         some = gradients[:, part].index_select(0, honest).double()
         # Halves, for the difference of huge numbers may have no number.
         centred = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skbgmd.location.spaces.grams import GramSpace
-from skbgmd.location.spaces.points import PointSpace
+from skbgmd.location.spaces.euclidean import EuclideanSpace
+from skbgmd.location.spaces.gram import GramSpace
 
-__all__ = ["GramSpace", "PointSpace"]
+__all__ = ["EuclideanSpace", "GramSpace"]

@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd.location.certificate import excess_bound
+from skbgmd.location.certificate import duality_gap_bound
 from skbgmd.location.solver import Iterate
-
-#: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
-DENSE_LIMIT = 64
 
 
 class BaseSpace:
@@ -20,7 +17,7 @@ class BaseSpace:
     xp: Any
     weights: Any
     weight: float
-    newton_is_dear: bool
+    newton_is_expensive: bool
 
     def decrease(self, point: Iterate, along: Any, square: float, step: float) -> tuple[float, float]:
         """Change of the objective, and its slope, ``step`` directions away from a point.
@@ -55,7 +52,7 @@ class BaseSpace:
         return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
 
     def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
-        """Weights of the sums of :func:`~skbgmd.location.certificate.excess_bound`: four, or two if all are near."""
+        """Weights of the sums of :func:`~skbgmd.location.certificate.duality_gap_bound`: two or four."""
         lines = [pull, weights] if near is None else [pull, near * pull, weights, near * weights]
         # np.stack takes longer to check than this to copy.
         return np.array(lines) if self.xp is np else self.xp.stack(lines)
@@ -87,7 +84,7 @@ class BaseSpace:
         _, _, objective, near_objective = lengths
         at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
         weight_at = 0.0 if at is None else float(at_weights.sum())
-        excess = excess_bound(
+        excess = duality_gap_bound(
             products,
             weight_all=self.weight,
             objective=objective,

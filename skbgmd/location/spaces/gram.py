@@ -7,14 +7,12 @@ import math
 import numpy as np
 import torch
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.solver import Iterate, near_radius
-from skbgmd.location.spaces.base import DENSE_LIMIT, BaseSpace
-from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
+from skbgmd.location.spaces.base import BaseSpace
+from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_positive
 from skbgmd.rows.gram import Gram
-
-#: Rows up to which NumPy multiplies Gram matrices, in one thread.
-SMALL = 64
 
 
 class GramSpace(BaseSpace):
@@ -38,7 +36,7 @@ class GramSpace(BaseSpace):
         self.products, self.weights, self.rounding = gram.products, weights, gram.rounding
         self.weight = float(weights.sum())
         self.n = len(weights)
-        self.newton_is_dear = self.n > DENSE_LIMIT
+        self.newton_is_expensive = self.n > limits.DIRECT_SOLVE_DIMENSION
         self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
         self._products = torch.from_numpy(gram.products)
 
@@ -48,7 +46,7 @@ class GramSpace(BaseSpace):
 
     def _times(self, coefficients: FloatArray) -> FloatArray:
         """``coefficients @ products``."""
-        if self.n <= SMALL:
+        if self.n <= limits.NUMPY_PRODUCT_ROWS:
             return coefficients @ self.products
         # Large products go to torch, as all others do: two libraries' idle threads would fight over the cores.
         given = torch.from_numpy(coefficients)
@@ -133,7 +131,7 @@ class GramSpace(BaseSpace):
         return along, max(self.inner(direction, direction), 0.0)
 
     def newton_direction(self, point: Iterate) -> FloatArray:
-        if self.newton_is_dear:
+        if self.newton_is_expensive:
             direction: FloatArray = conjugate_gradients(
                 lambda v: self.hessian_times(point, v), self.inner, point.residual
             )

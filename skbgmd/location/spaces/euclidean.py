@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd.location.solver import Iterate, near_radius
-from skbgmd.location.spaces.base import ALL_NEAR, DENSE_LIMIT, BaseSpace
-from skbgmd.location.spaces.linear import conjugate_gradients, solve_positive
-
-#: Elements of a block of points that is worked on at once (8 MB in float64).
-BLOCK_ELEMENTS = 1 << 20
-#: Elements up to which the float64 blocks are kept between passes rather than converted anew.
-KEEP_ELEMENTS = 1 << 23
+from skbgmd.location.spaces.base import ALL_NEAR, BaseSpace
+from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_positive
 
 
 class _Seen(NamedTuple):
@@ -33,7 +29,7 @@ class _Seen(NamedTuple):
     radius: float
 
 
-class PointSpace(BaseSpace):
+class EuclideanSpace(BaseSpace):
     """Points of R^d, few columns: a position is a float64 vector (d,), relative to ``origin``.
 
     Parameters
@@ -53,16 +49,16 @@ class PointSpace(BaseSpace):
         self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
         self.weight = float(weights.sum())
         self.n, self.d = points.shape
-        self._rows = max(1, BLOCK_ELEMENTS // (self.d + 2))
+        self._rows = max(1, limits.POINT_BLOCK_ELEMENTS // (self.d + 2))
         self._column = origin[:, None]
-        self._kept = list(self._convert()) if self.n * (self.d + 2) <= KEEP_ELEMENTS else None
+        self._kept = list(self._convert()) if self.n * (self.d + 2) <= limits.KEPT_ELEMENTS else None
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         #: Whether distances were met whose squares have no number: what rests on them may not have one either.
         self.out_of_range = False
-        self.newton_is_dear = self.d > DENSE_LIMIT
-        if not self.newton_is_dear:
+        self.newton_is_expensive = self.d > limits.DIRECT_SOLVE_DIMENSION
+        if not self.newton_is_expensive:
             self._identity = xp.diag(xp.ones_like(origin))
 
     def _room(self, part: slice) -> Any:
@@ -188,7 +184,7 @@ class PointSpace(BaseSpace):
         return along, self.inner(direction, direction)
 
     def newton_direction(self, point: Iterate) -> Any:
-        if self.newton_is_dear:
+        if self.newton_is_expensive:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
         hessian = point.total_pull * self._identity
         for z, pull, d in self._terms(point):

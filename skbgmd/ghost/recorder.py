@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.arrays import without_autocast
 from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
-from skbgmd.ghost.factors import Explicit, Factor, Factors, Outer
-from skbgmd.ghost.lookup import Lookup
-from skbgmd.ghost.persample import per_sample_factors
+from skbgmd.ghost.embedding_factor import EmbeddingFactor
+from skbgmd.ghost.factors import DenseFactor, Factor, Factors, OuterProductFactor
+from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.rules import check_answer, is_registered, linear_factors, rule_of, sample_axis
 
 #: A parameter, the unit at which a factor begins, and the factor.
@@ -64,7 +64,7 @@ class Call:
     half: bool
 
 
-class Tape:
+class GradientRecorder:
     """Records the layers' calls while it is entered; then tells the factors of the parameters' gradients.
 
     Parameters
@@ -257,7 +257,7 @@ def _overlap(found: dict[int, list[Factor]]) -> bool:
     return False
 
 
-def _written_out(found: dict[int, list[Factor]], n_units: int) -> Explicit:
+def _written_out(found: dict[int, list[Factor]], n_units: int) -> DenseFactor:
     """One factor of a parameter that is used by parts that overlap, such as in self- and in cross-attention."""
     first = next(iter(found.values()))[0]
     total = first.parts[0].new_zeros((first.n_rows, n_units, first.width))
@@ -265,7 +265,7 @@ def _written_out(found: dict[int, list[Factor]], n_units: int) -> Explicit:
         for factor in factors:
             written = factor.explicit(slice(0, factor.n_units))
             total[:, unit : unit + factor.n_units] += written.view(factor.n_rows, factor.n_units, factor.width)
-    return Explicit(total)
+    return DenseFactor(total)
 
 
 def _merged(factors: list[Factor]) -> Factor:
@@ -273,22 +273,22 @@ def _merged(factors: list[Factor]) -> Factor:
     first, *others = factors
     if not others:
         return first
-    if all(isinstance(factor, Outer) for factor in factors):
-        outer = [factor for factor in factors if isinstance(factor, Outer)]
-        return Outer(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
-    if all(isinstance(factor, Lookup) for factor in factors):
-        found = [factor for factor in factors if isinstance(factor, Lookup)]
+    if all(isinstance(factor, OuterProductFactor) for factor in factors):
+        outer = [factor for factor in factors if isinstance(factor, OuterProductFactor)]
+        return OuterProductFactor(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
+    if all(isinstance(factor, EmbeddingFactor) for factor in factors):
+        found = [factor for factor in factors if isinstance(factor, EmbeddingFactor)]
         row, unit, values = (torch.cat([getattr(f, name) for f in found]) for name in ("row", "unit", "values"))
-        return Lookup.of(row, unit, values, first.n_rows, first.n_units)
+        return EmbeddingFactor.of(row, unit, values, first.n_rows, first.n_units)
     everything = slice(0, first.n_units)
     total = sum((factor.explicit(everything) for factor in others), first.explicit(everything))
-    return Explicit(total.reshape(first.n_rows, first.n_units, first.width))
+    return DenseFactor(total.reshape(first.n_rows, first.n_units, first.width))
 
 
 class _Recorder:
     """A forward hook that adds a layer's calls to a tape."""
 
-    def __init__(self, tape: Tape, name: str) -> None:
+    def __init__(self, tape: GradientRecorder, name: str) -> None:
         self.tape, self.name = tape, name
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -343,7 +343,7 @@ class _Recorder:
 class _AttentionRecorder:
     """Forward hooks that add the products inside of multi-head attention to a tape."""
 
-    def __init__(self, tape: Tape, name: str) -> None:
+    def __init__(self, tape: GradientRecorder, name: str) -> None:
         self.tape, self.name = tape, name
 
     def before(self, layer: nn.Module, args: Any) -> None:

@@ -10,11 +10,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from skbgmd.ghost.factors import Explicit, Factor
-
-#: Difference between a sample's output alone and in its batch, in shares of the largest, that rounding may make; in
-#: half precision, too.
-ROUNDING = 2e-2
+from skbgmd._utils import limits
+from skbgmd.ghost.factors import DenseFactor, Factor
 
 
 def per_sample_factors(
@@ -56,7 +53,7 @@ def per_sample_factors(
         raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
     if not all(agree(outputs[number], value) for number, value in zip(used, alone, strict=True)):
         raise NotImplementedError("what comes out for a sample depends on the others of its batch")
-    return {name: Explicit(_units(gradient)) for name, gradient in found.items()}
+    return {name: DenseFactor(_units(gradient)) for name, gradient in found.items()}
 
 
 def _differentiated(
@@ -112,7 +109,7 @@ def agree(together: torch.Tensor, alone: torch.Tensor) -> bool:
     """Whether outputs differ by rounding at most; those that aren't finite say nothing."""
     if together.shape != alone.shape:
         return False
-    return not bool((together - alone).abs().max() > ROUNDING * together.abs().max())
+    return not bool((together - alone).abs().max() > limits.SAMPLE_ROUNDING * together.abs().max())
 
 
 def _units(gradient: torch.Tensor) -> torch.Tensor:

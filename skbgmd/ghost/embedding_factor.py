@@ -10,7 +10,7 @@ import torch
 from skbgmd.ghost.factors import Factor, IntArray, mask_of
 
 
-class Lookup(Factor):
+class EmbeddingFactor(Factor):
     """Gradients of an embedding: each row touches the units that it looked up.
 
     Parameters
@@ -37,32 +37,32 @@ class Lookup(Factor):
     def parts(self) -> tuple[torch.Tensor, ...]:
         return (self.values,)
 
-    def converted(self, dtype: torch.dtype) -> Lookup:
+    def converted(self, dtype: torch.dtype) -> EmbeddingFactor:
         if self.values.dtype == dtype:
             return self
-        return Lookup(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
+        return EmbeddingFactor(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
 
-    def rows(self, index: torch.Tensor) -> Lookup:
+    def rows(self, index: torch.Tensor) -> EmbeddingFactor:
         new = torch.full((self.n_rows,), -1, device=self.row.device)
         new[index] = torch.arange(len(index), device=self.row.device)
         row = new[self.row]
         kept = row >= 0
-        return Lookup(row[kept], self.unit[kept], self.values[kept], len(index), self.n_units)
+        return EmbeddingFactor(row[kept], self.unit[kept], self.values[kept], len(index), self.n_units)
 
-    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> Lookup:
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> EmbeddingFactor:
         group = torch.empty(self.n_rows, dtype=torch.int64, device=self.row.device)
         group[index[used]] = torch.arange(len(index), device=group.device)[:, None].expand_as(index)[used]
-        return Lookup.of(group[self.row], self.unit, self.values, len(index), self.n_units)
+        return EmbeddingFactor.of(group[self.row], self.unit, self.values, len(index), self.n_units)
 
-    def stacked(self, size: int) -> Lookup:
-        return Lookup.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
+    def stacked(self, size: int) -> EmbeddingFactor:
+        return EmbeddingFactor.of(self.row // size, self.unit, self.values, self.n_rows // size, self.n_units)
 
     def units(self, index: IntArray) -> list[Factor]:
         new = np.full(self.n_units, -1)
         new[index] = np.arange(len(index))
         unit = torch.from_numpy(new).to(self.unit.device)[self.unit]
         kept = unit >= 0
-        return [Lookup(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
+        return [EmbeddingFactor(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
 
     def explicit(self, part: slice) -> torch.Tensor:
         here = (self.unit >= part.start) & (self.unit < part.stop)
@@ -70,15 +70,15 @@ class Lookup(Factor):
         dense[self.row[here], self.unit[here] - part.start] = self.values[here]
         return dense.flatten(1)
 
-    def _used(self) -> Lookup:
+    def _used(self) -> EmbeddingFactor:
         """The same with the units that are used and no others."""
         used, unit = torch.unique(self.unit, return_inverse=True)
-        return Lookup(self.row, unit, self.values, self.n_rows, len(used))
+        return EmbeddingFactor(self.row, unit, self.values, self.n_rows, len(used))
 
     def gram(self) -> torch.Tensor:
         if not len(self.row):
             return self.values.new_zeros((self.n_rows, self.n_rows))
-        return super(Lookup, self._used()).gram()
+        return super(EmbeddingFactor, self._used()).gram()
 
     def squared_norms(self) -> torch.Tensor:
         return self._add_up(self.values.square().sum(dim=1), self.row, self.n_rows)
@@ -86,14 +86,14 @@ class Lookup(Factor):
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         return self._add_up(self.values.square().sum(dim=1) * weights[self.row], self.unit, self.n_units)
 
-    def dots(self, vector: torch.Tensor) -> torch.Tensor:
+    def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
         of_entries = (self.values * vector.view(self.n_units, self.width)[self.unit]).sum(dim=1)
         return self._add_up(of_entries, self.row, self.n_rows)
 
-    def combine(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         self._sum(weights[self.row], out)
 
-    def combine_apart(
+    def weighted_sum_by_block(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
         chosen = mask_of(units, self.n_units, out.device)
