@@ -18,7 +18,7 @@ RULES = {
     "block": {"rejection": None},
     "block with rejection": {},
     "block with rejection from 3": {"rejection": 3.0},
-    "nearest + block": {"rejection": None, "mixing": "nearest"},
+    "nearest + block": {"rejection": None, "pre_aggregation": "nearest"},
 }
 #: Share of a client's samples that are of its own class; the rest are dealt out at random.
 SKEWS = (0.0, 0.5, 0.9)

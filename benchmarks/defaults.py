@@ -40,7 +40,7 @@ COLUMNS = ("data", "corruption", "rule", "seed", "score", "balanced", "seconds",
 #: What holds for a rule that doesn't say otherwise.
 COMMON = {
     "batch_size": 128,
-    "mixing": None,
+    "pre_aggregation": None,
     "rejection": None,
     "beta": 0.1,
     "block": "coordinate",
@@ -56,14 +56,20 @@ RULES: dict[str, dict[str, Any]] = {
     "plain": {"aggregator": "mean", "group_size": None},
     **{f"block, groups of {size}": {"group_size": size} for size in (4, 8, 16, 32)},
     **{f"median, groups of {size}": {"group_size": size, "aggregator": "geometric_median"} for size in (8, 16)},
-    **{f"nearest + block, groups of {size}": {"group_size": size, "mixing": "nearest"} for size in (8, 16, 32)},
+    **{
+        f"nearest + block, groups of {size}": {"group_size": size, "pre_aggregation": "nearest"} for size in (8, 16, 32)
+    },
     "Huber c=1, groups of 8": {"group_size": 8, "aggregator": HuberMean(c=1.0)},
     "Huber c=3, groups of 8": {"group_size": 8, "aggregator": HuberMean(c=3.0)},
     # Two that are known to lose: how much is what small groups, and classes as they come, cost.
     "block, groups of 1": {"group_size": 1},
     "block, groups of 4, classes as they come": {"group_size": 4, "iterator_train__stratify": None},
     PEER: {"aggregator": "mean", "group_size": None, "batch_size": 256},
-    "nearest + block, groups of 32, batches of 256": {"group_size": 32, "mixing": "nearest", "batch_size": 256},
+    "nearest + block, groups of 32, batches of 256": {
+        "group_size": 32,
+        "pre_aggregation": "nearest",
+        "batch_size": 256,
+    },
     "block, groups of 32, batches of 256": {"group_size": 32, "batch_size": 256},
     FOR_GROUPS: {"group_size": 32, "batch_size": 256, "rejection": 10.0},
 }
@@ -74,7 +80,7 @@ SMOOTH = {"criterion": torch.nn.SmoothL1Loss}
 REGRESSION_RULES: dict[str, dict[str, Any]] = {
     "plain, smooth loss": {**RULES["plain"], **SMOOTH},
     **{f"block, groups of {size}, smooth loss": {"group_size": size, **SMOOTH} for size in (1, 4, 16)},
-    "nearest + block, groups of 16, smooth loss": {"group_size": 16, "mixing": "nearest", **SMOOTH},
+    "nearest + block, groups of 16, smooth loss": {"group_size": 16, "pre_aggregation": "nearest", **SMOOTH},
 }
 #: After one seed of all rules the others are run with these.
 FINALISTS = (

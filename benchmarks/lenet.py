@@ -37,7 +37,7 @@ RULES: dict[str, dict[str, Any]] = {
     "SGD": {"aggregator": "mean"},
     "BGMD with rejection": {"rejection": 10.0},
     "BGMD without rejection": {"rejection": None},
-    "BGMD with nearest-neighbour mixing": {"rejection": None, "mixing": "nearest"},
+    "BGMD with nearest-neighbour mixing": {"rejection": None, "pre_aggregation": "nearest"},
     "BGMD as published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
     "geometric median": {"aggregator": "geometric_median"},
 }

@@ -33,7 +33,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier
-from skbgmd.aggregators import BlockGeometricMedian, ClasswiseMedian, HuberMean, NearestNeighborMixing
+from skbgmd.aggregators import BlockGeometricMedian, HuberMean, NearestNeighborMixing
 from skbgmd.corruption import GaussianNoise, corrupt_labels
 from skbgmd.inspection.datasets import load_fashion_mnist
 
@@ -70,11 +70,10 @@ RULES: dict[str, dict[str, Any]] = {
     "steady Huber c=2, block of samples": _steady(0.1, 2.0),
     "block, groups of 16": {"group_size": 16, **GROUPS},
     "block, groups of 8": {"group_size": 8, **GROUPS},
-    "classwise median, samples": {**SINGLE, "aggregator": ClasswiseMedian()},
     "nearest neighbours, samples": {**SINGLE, "aggregator": NearestNeighborMixing()},
 }
 #: Rules that are run with one seed.
-ONCE = ("block, groups of 16", "block, groups of 8", "classwise median, samples", "nearest neighbours, samples")
+ONCE = ("block, groups of 16", "block, groups of 8", "nearest neighbours, samples")
 
 
 def _rare(seed: int) -> tuple[Any, Any]:

@@ -9,7 +9,14 @@ from skbgmd import BlockGMDClassifier
 
 def quick(**settings):
     return BlockGMDClassifier(
-        **{"max_epochs": 10, "hidden_layer_sizes": (8,), "group_size": 8, "mixing": None, "random_state": 0, **settings}
+        **{
+            "max_epochs": 10,
+            "hidden_layer_sizes": (8,),
+            "group_size": 8,
+            "pre_aggregation": None,
+            "random_state": 0,
+            **settings,
+        }
     )
 
 

@@ -25,7 +25,7 @@ ESTIMATORS = [
             {"beta": 0.25},
             {"beta": 0.1, "memory": "weighted"},
             {"group_size": 8},
-            {"mixing": "nearest"},
+            {"pre_aggregation": "nearest"},
         )
         for kind in (BlockGMDClassifier, BlockGMDRegressor)
     ),

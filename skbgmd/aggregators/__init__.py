@@ -17,7 +17,6 @@ from skbgmd.aggregators.base import (
 )
 from skbgmd.aggregators.block_geometric_median import BlockGeometricMedian, BlockState
 from skbgmd.aggregators.bucketing import Bucketing
-from skbgmd.aggregators.classwise import ClasswiseMedian
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
 from skbgmd.aggregators.geometric_median import GeometricMedian
@@ -40,7 +39,6 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "spectral_filter": SpectralFilter,
     "huber_mean": HuberMean,
     "geometric_median": GeometricMedian,
-    "classwise_median": ClasswiseMedian,
     "block_geometric_median": BlockGeometricMedian,
 }
 
@@ -86,7 +84,6 @@ __all__ = [
     "BlockGeometricMedian",
     "BlockState",
     "Bucketing",
-    "ClasswiseMedian",
     "Coordinatewise",
     "CoordinatewiseMedian",
     "GeometricMedian",

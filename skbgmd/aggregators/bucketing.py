@@ -36,7 +36,7 @@ class Bucketing(PreAggregation):
         super()._validate()
         check_integer(self.bucket_size, "bucket_size")
 
-    def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+    def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         n = rows.n_rows
         order = np.random.default_rng(step_seed(self.random_state, step)).permutation(n)
         bucket = np.empty(n, dtype=np.intp)

@@ -34,7 +34,7 @@ class NearestNeighborMixing(PreAggregation):
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.gram().finite
 
-    def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+    def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         n = rows.n_rows
         kept = n - n_assumed_corrupt(self.fraction, n)
         nearest = np.argsort(rows.gram().squared_distances(), axis=1, kind="stable")[:, :kept]

@@ -35,7 +35,7 @@ class PreAggregation(Aggregator):
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        mixing, weights = self._mix(some, state.step)
+        mixing, weights = self._average(some, state.step)
         aggregate, after = inner(AveragedRows(some, mixing, weights), state.inner)
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
@@ -51,5 +51,5 @@ class PreAggregation(Aggregator):
         return rows.finite
 
     @abstractmethod
-    def _mix(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+    def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         """The mixing matrix (m, n), lines adding up to one, and the weights (m,) of the mixed rows."""

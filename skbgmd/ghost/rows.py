@@ -272,7 +272,6 @@ class GhostRows(ChunkedRows):
         at = torch.as_tensor(index, device=self.device)
         factors = [(start, factor.rows(at)) for start, factor in self.factors]
         rows = GhostRows(factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device)
-        rows.labels = None if self.labels is None else self.labels[index]
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows

@@ -1,4 +1,4 @@
-"""Rows that are weighted means of other rows: what mixings hand on to the rule behind them."""
+"""Rows that are weighted means of other rows: what pre-aggregations hand on to the rule behind them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ from skbgmd.rows.protocol import Rows
 
 
 class AveragedRows(ChunkedRows):
-    """Weighted means of other rows, ``mixing @ rows``, never formed but a chunk of columns at a time.
+    """Weighted means of other rows, ``averaging @ rows``, never formed but a chunk of columns at a time.
 
     Parameters
     ----------
     rows : Rows
-        The rows to mix, all of them finite.
-    mixing : ndarray of shape (m, n)
+        The rows to average, all of them finite.
+    averaging : ndarray of shape (m, n)
         Non-negative; each line adds up to one.
     weights : ndarray of shape (m,)
-        Weights of the mixed rows.
+        Weights of the averaged rows.
     """
 
-    def __init__(self, rows: Rows, mixing: FloatArray, weights: FloatArray) -> None:
-        self.rows, self.mixing, self.weights = rows, mixing, weights
-        self.n_rows, self.n_columns, self.device = len(mixing), rows.n_columns, rows.device
+    def __init__(self, rows: Rows, averaging: FloatArray, weights: FloatArray) -> None:
+        self.rows, self.averaging, self.weights = rows, averaging, weights
+        self.n_rows, self.n_columns, self.device = len(averaging), rows.n_columns, rows.device
         self.units = rows.units
-        # Means of rows of several classes.
-        self.labels = None
         sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
-        self._factors = torch.as_tensor(mixing, dtype=self.dtype, device=self.device)
-        #: Whether the Gram matrix is of the mixed rows' own products.
+        self._factors = torch.as_tensor(averaging, dtype=self.dtype, device=self.device)
+        #: Whether the Gram matrix is of the averaged rows' own products.
         self._own = False
 
     def chunk(self, part: slice) -> torch.Tensor:
@@ -52,34 +50,34 @@ class AveragedRows(ChunkedRows):
             # Memory that was written before costs less to write again.
             if self._buffer is None or self._buffer.numel() < self.n_rows * chunk.shape[1]:
                 self._buffer = empty((self.n_rows * chunk.shape[1],), self.dtype, self.device)
-            mixed = self._buffer[: self.n_rows * chunk.shape[1]].view(self.n_rows, chunk.shape[1])
-            yield part, self._clamped(torch.mm(self._factors, chunk.to(self.dtype), out=mixed))
+            averaged = self._buffer[: self.n_rows * chunk.shape[1]].view(self.n_rows, chunk.shape[1])
+            yield part, self._clamped(torch.mm(self._factors, chunk.to(self.dtype), out=averaged))
 
-    def _clamped(self, mixed: torch.Tensor) -> torch.Tensor:
-        """Mixed rows; those of rows near the largest number may have been rounded to none."""
+    def _clamped(self, averaged: torch.Tensor) -> torch.Tensor:
+        """Averaged rows; those of rows near the largest number may have been rounded to none."""
         # A sum that is finite has finite terms.
         largest = torch.finfo(self.dtype).max
-        return mixed if bool(torch.isfinite(mixed.sum())) else mixed.clamp_(-largest, largest)
+        return averaged if bool(torch.isfinite(averaged.sum())) else averaged.clamp_(-largest, largest)
 
     def row(self, index: int) -> torch.Tensor:
-        return self.rows.weighted_sum(self.mixing[index])
+        return self.rows.weighted_sum(self.averaging[index])
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> AveragedRows:
-        return AveragedRows(self.rows.block(columns), self.mixing, self.weights)
+        return AveragedRows(self.rows.block(columns), self.averaging, self.weights)
 
     def subset(self, index: NDArray[np.intp]) -> AveragedRows:
-        return AveragedRows(self.rows, self.mixing[index], self.weights[index])
+        return AveragedRows(self.rows, self.averaging[index], self.weights[index])
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return self.rows.weighted_sum(weights @ self.mixing)
+        return self.rows.weighted_sum(weights @ self.averaging)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
-            squares = self._mixed_squares()
+            squares = self._averaged_squares()
             self._norms = super().norms() if squares is None else np.sqrt(squares)
         return self._norms
 
-    def _mixed_squares(self) -> FloatArray | None:
+    def _averaged_squares(self) -> FloatArray | None:
         """Squared norms from the rows' Gram matrix and norms, without a pass; None where digits cancel.
 
         The Gram matrix is about some centre ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
@@ -89,20 +87,20 @@ class AveragedRows(ChunkedRows):
         if gram.unit != 1.0 or gram.shrinkage is not None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            first = self.mixing @ norms**2
-        spread = self.mixing @ np.diagonal(gram.products) - np.einsum(
-            "ij,ij->i", self.mixing @ gram.products, self.mixing
+            first = self.averaging @ norms**2
+        spread = self.averaging @ np.diagonal(gram.products) - np.einsum(
+            "ij,ij->i", self.averaging @ gram.products, self.averaging
         )
         squares = first - spread
         enough = np.isfinite(first) & (squares > max(1e-3, 1e4 * gram.rounding) * first)
         return squares if enough.all() else None
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        # The mixed rows' Gram matrix is M K M^T: no pass over the columns.
+        # The averaged rows' Gram matrix is M K M^T: no pass over the columns.
         if about is not None:
-            return self.rows.gram(about @ self.mixing).mixed(self.mixing)
+            return self.rows.gram(about @ self.averaging).averaged(self.averaging)
         if self._gram is None:
-            self._gram = self.rows.gram(tol=tol).mixed(self.mixing)
+            self._gram = self.rows.gram(tol=tol).averaged(self.averaging)
         # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in float32
         # the means' own products are cheaper than more digits of the rows'.
         if self._own or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):

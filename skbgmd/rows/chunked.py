@@ -38,8 +38,6 @@ class ChunkedRows(ABC):
     device: torch.device
     #: Runs of columns that belong together, where they are known.
     units: ParameterBlock | None = None
-    #: The class that each row is of, where it is of one.
-    labels: torch.Tensor | None = None
     #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
     gathers: bool = False
     #: Adjacent columns that are best gathered together.

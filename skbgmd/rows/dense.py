@@ -194,7 +194,6 @@ class DenseRows(ChunkedRows):
         rows = DenseRows(
             self.matrix, self.weights[index], self.index, picked, run_length=self.run_length, units=self.units
         )
-        rows.labels = None if self.labels is None else self.labels[index]
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows

@@ -88,23 +88,23 @@ class Gram:
             self, products=products, finite=self.finite[index], shrinkage=drawn, lengths=lengths, original=original
         )
 
-    def mixed(self, mixing: FloatArray) -> Gram:
-        """The Gram matrix of ``mixing @ rows``; the lines of ``mixing`` add up to one."""
+    def averaged(self, averaging: FloatArray) -> Gram:
+        """The Gram matrix of ``averaging @ rows``; the lines of ``averaging`` add up to one."""
         drawn = None
         if self.shrinkage is not None:
             # A mean with a row that was drawn nearer is drawn nearer by about as much.
             gone = self.shrinkage == 0.0
             with np.errstate(over="ignore"):  # to nothing, as those that are gone
                 # None is infinite, which zero times would be no number.
-                drawn = 1.0 / (mixing @ np.minimum(1.0 / np.where(gone, 1.0, self.shrinkage), 1e300))
-            drawn = np.where((mixing[:, gone] > 0.0).any(axis=1), 0.0, drawn)
+                drawn = 1.0 / (averaging @ np.minimum(1.0 / np.where(gone, 1.0, self.shrinkage), 1e300))
+            drawn = np.where((averaging[:, gone] > 0.0).any(axis=1), 0.0, drawn)
         return replace(
             self,
-            products=mixing @ self.products @ mixing.T,
-            finite=np.ones(len(mixing), dtype=bool),
-            lengths=mixing @ self.known_lengths,
+            products=averaging @ self.products @ averaging.T,
+            finite=np.ones(len(averaging), dtype=bool),
+            lengths=averaging @ self.known_lengths,
             shrinkage=drawn,
-            original=None if self.original is None else self.original.mixed(mixing),
+            original=None if self.original is None else self.original.averaged(averaging),
         )
 
     @property

@@ -38,11 +38,6 @@ class Rows(Protocol):
         ...
 
     @property
-    def labels(self) -> torch.Tensor | None:
-        """The class that each row is of, where it is of one."""
-        ...
-
-    @property
     def finite(self) -> BoolArray:
         """Rows that hold neither NaN nor inf."""
         ...

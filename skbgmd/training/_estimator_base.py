@@ -84,7 +84,7 @@ PARAMETERS = """
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
-    mixing : {{"nearest"}} or None, default=None
+    pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which
         needs no company.
@@ -169,7 +169,7 @@ class BlockGMDBase(Interruptible):
         memory: str | None = None,
         huber: float | None = HUBER_OF_NUMBERS,
         rejection: float | None = REJECTION,
-        mixing: str | None = None,
+        pre_aggregation: str | None = None,
         aggregator: str | Aggregator = DEFAULT,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -198,7 +198,7 @@ class BlockGMDBase(Interruptible):
         self.memory = memory
         self.huber = huber
         self.rejection = rejection
-        self.mixing = mixing
+        self.pre_aggregation = pre_aggregation
         self.aggregator = aggregator
         self.local_steps = local_steps
         self.gradients = gradients
@@ -252,7 +252,7 @@ class BlockGMDBase(Interruptible):
         check_choice(self.selection, "selection", SELECTIONS)
         check_choice(self.block, "block", BLOCKS)
         check_choice(self.memory, "memory", (None, "weighted", "mean"))
-        check_choice(self.mixing, "mixing", (None, "nearest"))
+        check_choice(self.pre_aggregation, "pre_aggregation", (None, "nearest"))
         if self.huber is not None:
             check_number(self.huber, "huber")
         if self.rejection is not None:
@@ -269,7 +269,7 @@ class BlockGMDBase(Interruptible):
                 rejection=self.rejection,
                 random_state=seed,
             )
-        if self.mixing is None or isinstance(aggregator, Mean):
+        if self.pre_aggregation is None or isinstance(aggregator, Mean):
             return aggregator
         return NearestNeighborMixing(aggregator)
 

@@ -59,19 +59,6 @@ def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:
     return torch.stack([values[part].sum() for part in slices])
 
 
-def sample_classes(batch: Any, slices: Slices, *, binary: bool = False) -> torch.Tensor | None:
-    """The classes of single samples (n,); None where groups hold more, or targets are not classes.
-
-    Numbers are classes where the loss is ``binary``, of two classes by one output.
-    """
-    y = unpack_data(batch)[1]
-    if not isinstance(y, torch.Tensor) or len(slices) != len(y) or y.numel() != len(y):
-        return None
-    if not y.is_floating_point():
-        return y if y.ndim == 1 else None
-    return y.flatten() > 0.5 if binary else None
-
-
 def is_sorted(y: Any, group_size: int, *, binary: bool = False) -> bool:
     """Whether targets (n,) of a batch are sorted by class, with each class in a group of its own.
 

@@ -44,7 +44,6 @@ from skbgmd.training._groups import (
     is_sorted,
     loss_shares,
     pieces,
-    sample_classes,
 )
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._losses import (
@@ -469,9 +468,8 @@ class _RobustTraining(ResumableNet):
             collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
         rows, losses, predictions = collected
         self._look_at(batch, predictions)
-        binary = isinstance(self._criterion(), (nn.BCELoss, nn.BCEWithLogitsLoss))
         try:
-            aggregate = self._aggregate(rows, weights, sample_classes(batch, slices, binary=binary))
+            aggregate = self._aggregate(rows, weights)
         except NonFiniteRowsError as error:
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
@@ -658,14 +656,11 @@ class _RobustTraining(ResumableNet):
         mean: torch.Tensor = each @ shares.to(each)
         return mean
 
-    def _aggregate(
-        self, rows: DenseRows | GhostRows, weights: NDArray[np.float64], classes: torch.Tensor | None
-    ) -> Aggregate:
+    def _aggregate(self, rows: DenseRows | GhostRows, weights: NDArray[np.float64]) -> Aggregate:
         if self.gradient_corruption is not None and isinstance(rows, DenseRows):
             self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
             # Nothing that was known of the rows holds any longer.
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
-        rows.labels = classes
         start = time.perf_counter()
         aggregate = self.aggregator_(rows)
         self._record(aggregate, weights, time.perf_counter() - start)

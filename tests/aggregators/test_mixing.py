@@ -37,7 +37,7 @@ def test_nearest_neighbours_by_definition(inner, rng):
 def test_buckets_are_means_of_disjoint_rows(rng):
     X = rng.normal(size=(7, 5))
     bucketing = Bucketing(Mean(), bucket_size=3, random_state=0)
-    mixing, weights = bucketing._mix(dense(X), 0)
+    mixing, weights = bucketing._average(dense(X), 0)
     assert mixing.shape == (3, 7)
     np.testing.assert_allclose(mixing.sum(axis=1), 1.0)
     np.testing.assert_array_equal((mixing > 0).sum(axis=0), 1)
@@ -91,7 +91,7 @@ def test_float32_digits_of_means_of_many_columns(rng):
     expected, _ = NearestNeighborMixing(GeometricMedian())(DenseRows(torch.from_numpy(X.astype(np.float64))))
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
     mixed = AveragedRows(DenseRows(torch.from_numpy(X)), np.full((3, 32), 1 / 32) + 0.01 * np.eye(3, 32), np.ones(3))
-    exact = torch.from_numpy(mixed.mixing @ X.astype(np.float64))
+    exact = torch.from_numpy(mixed.averaging @ X.astype(np.float64))
     np.testing.assert_allclose(
         mixed.gram().squared_distances()[0, 1], float((exact[0] - exact[1]).square().sum()), rtol=1e-5
     )

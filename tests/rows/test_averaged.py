@@ -14,13 +14,13 @@ def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
     matrix = torch.from_numpy(rng.normal(size=(6, 50)) + 0.3)
     mixing = rng.dirichlet(np.ones(6), size=4)
     rows = AveragedRows(DenseRows(matrix), mixing, np.ones(4))
-    assert rows._mixed_squares() is not None
+    assert rows._averaged_squares() is not None
     np.testing.assert_allclose(rows.norms(), np.linalg.norm(mixing @ matrix.numpy(), axis=1), rtol=1e-10)
     opposite = torch.cat([matrix, -matrix])
     halves = np.hstack([np.eye(6), np.eye(6) * (1 + 1e-9)])
     cancelling = AveragedRows(DenseRows(opposite), halves / halves.sum(axis=1, keepdims=True), np.ones(6))
-    assert cancelling._mixed_squares() is None
-    exact = np.linalg.norm(cancelling.mixing @ opposite.numpy(), axis=1)
+    assert cancelling._averaged_squares() is None
+    exact = np.linalg.norm(cancelling.averaging @ opposite.numpy(), axis=1)
     np.testing.assert_allclose(cancelling.norms(), exact, rtol=1e-6)
 
 

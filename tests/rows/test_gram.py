@@ -26,7 +26,7 @@ def test_subset_and_mixture_are_those_of_the_rows(rng):
     index = np.array([4, 1, 2])
     np.testing.assert_allclose(gram_of(X).subset(index).products, gram_of(X[index]).products)
     mixing = rng.dirichlet(np.ones(6), size=3)
-    np.testing.assert_allclose(gram_of(X).mixed(mixing).products, gram_of(mixing @ X).products)
+    np.testing.assert_allclose(gram_of(X).averaged(mixing).products, gram_of(mixing @ X).products)
 
 
 def test_weights_are_restored_for_rows_drawn_nearer(rng):
@@ -55,7 +55,7 @@ def test_means_of_rows_keep_the_rounding_of_the_rows(rng):
     mixing[0, :6] = 1 / 6
     mixing[1] = 1 / 8
     gram = gram_of(X - X[:6].mean(axis=0))
-    mixed = gram.mixed(mixing)
+    mixed = gram.averaged(mixing)
     assert mixed.rounding == gram.rounding
     # The first is at the point that the products are about: its error is that of rows like it, whatever the others are.
     np.testing.assert_allclose(mixed.known_lengths, mixing @ gram.known_lengths)
@@ -67,5 +67,5 @@ def test_rows_drawn_in_to_nothing_count_as_nothing():
     gram = replace(gram_of(np.eye(4)), shrinkage=np.array([1.0, 1.0, 0.5, 0.0]))
     np.testing.assert_allclose(gram.restore(np.full(4, 0.25)), [0.4, 0.4, 0.2, 0.0])
     np.testing.assert_array_equal(gram.restore(np.array([0.0, 0.0, 0.0, 1.0])), [0.0, 0.0, 0.0, 1.0])
-    mixed = gram.mixed(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
+    mixed = gram.averaged(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
     np.testing.assert_allclose(mixed.shrinkage, [1.0, 2.0 / 3.0, 0.0])

@@ -78,7 +78,7 @@ TRAININGS = {
     "memory": (classifier, {"beta": 0.1, "memory": "weighted"}, [], []),
     "sampled": (classifier, {"beta": 0.3, "selection": "sample", "block": "coordinate"}, [], []),
     "bucketing": (classifier, {"aggregator": Bucketing(), "group_size": 4}, [], []),
-    "corrupt": (classifier, {"gradient_corruption": BitFlip(0.2), "mixing": "nearest"}, [], []),
+    "corrupt": (classifier, {"gradient_corruption": BitFlip(0.2), "pre_aggregation": "nearest"}, [], []),
     "dropout": (classifier, {"module": Own}, [], []),
     "dropout, no one pass": (classifier, {"module": Own, "module__known": False}, [], []),
     "frozen": (classifier, {"module": Own}, [], [("freezer", Freezer("first.*"))]),

@@ -267,17 +267,6 @@ def test_class_weights_where_a_batch_lacks_a_class(data):
     assert model.n_iter_ == 2
 
 
-def test_minorities_keep_their_say_under_a_binary_loss(rng, forked):
-    X = rng.normal(size=(400, 3))
-    y = (np.arange(400) % 10 == 0).astype(int)
-    X[y == 1] += 1.5
-    settings = {"aggregator": "classwise_median", "group_size": 1, "max_epochs": 20, "shuffle": False}
-    binary = quick(module=torch.nn.Linear(3, 1), criterion=torch.nn.BCEWithLogitsLoss, **settings).fit(X, y)
-    plain = quick(module=torch.nn.Linear(3, 2), **settings).fit(X, y)
-    trust = [model.sample_trust_[y == 1].mean() for model in (binary, plain)]
-    assert trust[0] == pytest.approx(trust[1], abs=0.02)
-
-
 @pytest.mark.parametrize("factor", [1e-50, 1.0, 1e60])
 @pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
 def test_weights_of_any_size(data, factor, gradients):

@@ -226,7 +226,7 @@ def test_a_skorch_net_is_wrapped(data, forked):
         *({"aggregator": name} for name in AGGREGATORS),
         {"memory": "weighted"},
         {"memory": "mean"},
-        {"mixing": "nearest"},
+        {"pre_aggregation": "nearest"},
     ],
     ids=str,
 )
@@ -306,7 +306,7 @@ def test_gross_outliers_in_regression(line):
         ({"selection": "best"}, ValueError, "selection must be one of"),
         ({"memory": "short"}, ValueError, "memory must be one of"),
         ({"rejection": 1.0}, ValueError, "rejection must be greater than 1"),
-        ({"mixing": "far"}, ValueError, "mixing must be one of"),
+        ({"pre_aggregation": "far"}, ValueError, "pre_aggregation must be one of"),
         ({"aggregator": "best"}, ValueError, "aggregator must be one of"),
         ({"module": 3}, TypeError, "module must be a Module"),
         ({"max_epochs": 0}, ValueError, "max_epochs must be at least 1"),

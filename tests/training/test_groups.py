@@ -14,7 +14,6 @@ from skbgmd.training._groups import (
     is_sorted,
     loss_shares,
     pieces,
-    sample_classes,
 )
 from skbgmd.training._loader import Batch
 
@@ -59,15 +58,6 @@ def test_losses_of_several_outputs_are_averaged_for_each_sample() -> None:
 
 def test_sums_of_equal_groups() -> None:
     assert group_sums(torch.arange(6.0), Slices([slice(0, 3), slice(3, 6)])).tolist() == [3.0, 12.0]
-
-
-def test_classes_are_of_single_samples() -> None:
-    singles = Slices(slice(i, i + 1) for i in range(7))
-    classes = sample_classes((X, y), singles)
-    assert classes is not None
-    assert classes.tolist() == y.tolist()
-    assert sample_classes((X, y), SLICES) is None
-    assert sample_classes((X, y.float()), singles) is None
 
 
 def test_what_is_sorted() -> None:

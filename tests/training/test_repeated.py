@@ -83,12 +83,12 @@ def test_a_sample_of_more_than_half_of_the_weight_does_not_overrule_the_others()
     assert model.score(X[1:], y[1:]) > 0.9
 
 
-@pytest.mark.parametrize("mixing", [None, "nearest"])
-def test_copies_end_in_a_model_of_numbers(mixing: str | None) -> None:
+@pytest.mark.parametrize("pre_aggregation", [None, "nearest"])
+def test_copies_end_in_a_model_of_numbers(pre_aggregation: str | None) -> None:
     X = np.random.default_rng(0).normal(size=(100, 6))
     y = (X[:, 0] > 0).astype(int)
     X[:70], y[:70] = X[0], y[0]
-    model = BlockGMDClassifier(mixing=mixing, **SIMPLE).fit(X, y)
+    model = BlockGMDClassifier(pre_aggregation=pre_aggregation, **SIMPLE).fit(X, y)
     assert np.isfinite(model.predict_proba(X)).all()
     assert model.score(X[70:], y[70:]) > 0.8
 

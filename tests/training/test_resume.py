@@ -228,8 +228,6 @@ def test_the_state_of_another_rule_begins_anew(data, folder):
     estimator(folder, memory="weighted", beta=0.3).fit(*data)
     found = r"BlockGeometricMedian\(HuberMean\), for the training.*found CoordinatewiseMedian"
     with pytest.warns(UserWarning, match=found):
-        UserWarning, match=r"BlockGeometricMedian\(HuberMean\), for the training.*found CoordinatewiseMedian"
-    ):
         estimator(folder, epochs=6, aggregator="coordinate_median").fit(*data)
 
 
