@@ -1,4 +1,4 @@
-"""Gradients of single samples by ``torch.func``, for layers that have no rule."""
+"""Per-sample gradients by ``torch.func``, for layers that have no rule."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def per_sample_factors(
     gradients: list[torch.Tensor | None],
     n: int,
 ) -> dict[str, Factor]:
-    """Gradients of each sample by the layer's parameters, written out.
+    """Per-sample gradients with respect to the layer's parameters, written out.
 
     Parameters
     ----------
     layer : Module
         Called anew, with one sample at a time under ``vmap``: it must treat each by itself and draw nothing.
     arguments : tuple
-        What it was called with: positional arguments, and others by name.
+        Positional arguments of the call, and others by name.
     outputs : list of tensors
-        What came out of it for the whole batch.
+        Outputs of the call for the whole batch.
     gradients : list of tensors
-        With respect to the tensors that came out; None where the loss doesn't depend on one.
+        With respect to the outputs; None where the loss doesn't depend on one.
     n : int
         Samples.
 
@@ -63,7 +63,7 @@ def _differentiated(
     used: list[int],
     n: int,
 ) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
-    """Gradients of each sample by name, and the used outputs when each sample is alone."""
+    """Per-sample gradients by name, and the used outputs with each sample alone."""
     args, kwargs = _with_hidden_state(layer, arguments, n)
     values, structure = tree_flatten((args, kwargs))
     values = [value.detach() if isinstance(value, torch.Tensor) else value for value in values]
@@ -106,7 +106,7 @@ def _differentiated(
 
 
 def agree(together: torch.Tensor, alone: torch.Tensor) -> bool:
-    """Whether outputs differ by rounding at most; those that aren't finite say nothing."""
+    """Tell whether outputs differ by rounding at most; those that aren't finite say nothing."""
     if together.shape != alone.shape:
         return False
     return not bool((together - alone).abs().max() > limits.SAMPLE_ROUNDING * together.abs().max())
@@ -117,7 +117,7 @@ def _units(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def _sample_axes(layer: nn.Module, values: list[Any], n: int) -> list[int | None]:
-    """The axis of each value that samples are along; None for what all samples share."""
+    """Find the axis of each value that samples are along; None for what all samples share."""
     axes: list[int | None] = []
     for value in values:
         axis = 0
@@ -131,7 +131,7 @@ def _sample_axes(layer: nn.Module, values: list[Any], n: int) -> list[int | None
 def _with_hidden_state(
     layer: nn.Module, arguments: tuple[tuple[Any, ...], dict[str, Any]], n: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A recurrent layer's arguments with the zeros that it begins with: vmap must know them to be of n samples."""
+    """Add the initial zeros of a recurrent layer to its arguments: vmap must know them to be of n samples."""
     args, kwargs = arguments
     if not isinstance(layer, nn.RNNBase) or len(args) > 1 or kwargs.get("hx") is not None:
         return arguments

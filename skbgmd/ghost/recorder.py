@@ -1,15 +1,16 @@
-"""What went into the layers of a module in one forward pass, and the gradients with respect to what came out.
+"""Records layers' inputs in a forward pass, and gives the per-sample gradients after one backward pass.
 
 The parameters' own gradients are not computed: the backward pass stops at the layers' outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -18,42 +19,73 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.arrays import without_autocast
-from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
-from skbgmd.ghost.embedding_factor import EmbeddingFactor
-from skbgmd.ghost.factors import DenseFactor, Factor, Factors, OuterProductFactor
+from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
-from skbgmd.ghost.rules import check_answer, is_registered, linear_factors, rule_of, sample_axis
-
-#: A parameter, the unit at which a factor begins, and the factor.
-Part = tuple[torch.Tensor, int, Factor]
-
+from skbgmd.ghost.registry import (
+    RULES,
+    WATCHES,
+    Factors,
+    Part,
+    Product,
+    Rule,
+    Watch,
+    check_answer,
+    is_registered,
+    rule_of,
+    sample_axis,
+    watch_of,
+)
 
 #: Half precision.
 HALF = (torch.float16, torch.bfloat16)
 
 
 class GhostError(ValueError):
-    """Gradients of single samples can't be had from one backward pass of this module."""
+    """Per-sample gradients of this module don't follow from one backward pass."""
 
 
-@dataclass
-class Call:
-    """Something that used parameters.
+class Layer(NamedTuple):
+    """A layer with parameters, and what is registered for it.
 
     Attributes
     ----------
     name : str
-        The layer's, as in ``named_modules``.
+        As in ``named_modules``.
+    module : Module
+    rule : callable, or None
+        None where there is none.
+    watch : callable, or None
+        What lists its products instead of a rule.
+    is_own : bool
+        The rule is a user's own.
+    sample_axis : int
+        The axis of the first input that samples are along.
+    """
+
+    name: str
+    module: nn.Module
+    rule: Rule | None
+    watch: Callable[[Any], Watch] | None
+    is_own: bool
+    sample_axis: int
+
+
+@dataclass
+class Call:
+    """A call of a layer, or a product inside of one.
+
+    Attributes
+    ----------
+    name : str
+        The layer's.
     edges : list of GradientEdge
-        Of the tensors that came out.
+        Of the output tensors.
     sources : list of Node
-        What computed the tensors that went in.
+        Nodes that computed the input tensors.
     given : list of (tensor, int)
-        Tensors that went in, and their versions, which go up when they are changed in place.
+        Input tensors, and their versions, which go up when they are changed in place.
     parts : callable
         Parts of the parameters' gradients, from the gradients at the edges and the number of samples.
-    half : bool
-        What came out is in half precision.
     """
 
     name: str
@@ -61,43 +93,57 @@ class Call:
     sources: list[Node]
     given: list[tuple[torch.Tensor, int]]
     parts: Callable[[list[torch.Tensor | None], int], Iterator[Part]]
-    half: bool
 
 
 class GradientRecorder:
-    """Records the layers' calls while it is entered; then tells the factors of the parameters' gradients.
+    """Records the calls of a module's layers while it is entered, and gives the per-sample gradients of losses.
+
+    It may be entered again, for another forward pass. The layers and their rules are found at first, and again after a
+    change of the module, of its parameters or of the registered rules.
 
     Parameters
     ----------
     module : Module
-        The network. Its layers with parameters are hooked while the tape is entered, and not changed.
+        The network. Its layers with parameters are hooked while the recorder is entered, and not changed.
     parameters : sequence of tensors
         Parameters whose gradients are wanted.
+
+    Attributes
+    ----------
+    in_half_precision : bool
+        A layer was computed in half precision, as under autocast, since the recorder was entered.
 
     Raises
     ------
     GhostError
-        A layer that mixes samples.
+        When entered: a layer that mixes samples.
     """
 
     def __init__(self, module: nn.Module, parameters: Sequence[torch.Tensor]) -> None:
         self.module, self.parameters = module, list(parameters)
         self.calls: list[Call] = []
+        self.in_half_precision = False
+        self._places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         self._handles: list[Any] = []
-        self.layers = list(layers_with_parameters(module, self.parameters))
-        _refuse_nesting(self.layers)
+        self._hooks: list[_RuleHook | _WatchHook] = []
+        self._layers: list[Layer] = []
+        self._structure: Any = None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The outermost layers that hold some of the parameters themselves."""
+        structure = _structure(self.module)
+        if structure != self._structure:
+            self._layers = list(_layers_with_parameters(self.module, self._places))
+            _refuse_nesting(self._layers)
+            self._hooks = [(_RuleHook if layer.watch is None else _WatchHook)(self, layer) for layer in self._layers]
+            self._structure = structure
+        return self._layers
 
     def __enter__(self) -> Self:
-        for name, layer in self.layers:
-            if isinstance(layer, nn.MultiheadAttention):
-                recorder = _AttentionRecorder(self, name)
-                self._handles.append(layer.register_forward_pre_hook(recorder.before))
-                self._handles.append(layer.register_forward_hook(recorder.after, always_call=True))
-            else:
-                # A rule is about what comes out before other hooks change it; torch.func runs these hooks as well.
-                first = rule_of(layer) is not None
-                hook = _Recorder(self, name)
-                self._handles.append(layer.register_forward_hook(hook, with_kwargs=True, prepend=first))
+        self.calls, self.in_half_precision = [], False
+        if self.layers:
+            self._handles = [handle for hook in self._hooks for handle in hook.register()]
         return self
 
     def __exit__(
@@ -107,14 +153,18 @@ class GradientRecorder:
             handle.remove()
         self._handles = []
 
-    @property
-    def in_half_precision(self) -> bool:
-        """Whether some layer was computed in half precision, as under autocast."""
-        return any(call.half for call in self.calls)
+    def record(
+        self, layer: Layer, given: list[torch.Tensor], outputs: list[torch.Tensor], parts: Callable[..., Iterator[Part]]
+    ) -> None:
+        """Add a call of a layer; its tensors, and the function that gives its :attr:`Call.parts`."""
+        edges = [get_gradient_edge(value) for value in outputs]
+        sources = [value.grad_fn for value in given if value.grad_fn is not None]
+        self.calls.append(Call(layer.name, edges, sources, [(value, value._version) for value in given], parts))
+        self.in_half_precision = self.in_half_precision or any(value.dtype in HALF for value in outputs)
 
     @without_autocast
     def factors(self, losses: torch.Tensor) -> list[tuple[int, Factor]]:
-        """Factors of the gradients of each sample's own loss.
+        """Per-sample gradients of the losses, as factors.
 
         Parameters
         ----------
@@ -135,13 +185,12 @@ class GradientRecorder:
         self._refuse_stray_parameters(losses)
         edges = [edge for call in self.calls for edge in call.edges]
         gradients = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
-        places = {id(parameter): number for number, parameter in enumerate(self.parameters)}
         found: dict[int, dict[int, list[Factor]]] = {}
         with torch.no_grad():
             for call in self.calls:
                 for parameter, unit, factor in self._parts(call, [next(gradients) for _ in call.edges], len(losses)):
-                    if id(parameter) in places:
-                        found.setdefault(places[id(parameter)], {}).setdefault(unit, []).append(factor)
+                    if id(parameter) in self._places:
+                        found.setdefault(self._places[id(parameter)], {}).setdefault(unit, []).append(factor)
         self.calls = []
         return self._placed(found)
 
@@ -157,9 +206,10 @@ class GradientRecorder:
             raise GhostError(f"The layer {call.name!r} gives no gradients of single samples: {error}.") from error
 
     def _placed(self, found: dict[int, dict[int, list[Factor]]]) -> list[tuple[int, Factor]]:
+        """Order the factors of the parameters by their first columns, one for each range of units."""
         placed, start = [], 0
-        for number, parameter in enumerate(self.parameters):
-            of_parameter = found.get(number, {})
+        for place, parameter in enumerate(self.parameters):
+            of_parameter = found.get(place, {})
             if _overlap(of_parameter):
                 of_parameter = {0: [_written_out(of_parameter, len(parameter))]}
             for unit, factors in sorted(of_parameter.items()):
@@ -168,12 +218,11 @@ class GradientRecorder:
         return placed
 
     def _refuse_stray_parameters(self, losses: torch.Tensor) -> None:
-        """Follow the graph around the recorded layers: no parameter must be met on the way."""
+        """Refuse parameters in the graph around the recorded layers."""
         inside: dict[Node, list[Node]] = {}
         for call in self.calls:
             for edge in call.edges:
                 inside.setdefault(edge.node, []).extend(call.sources)
-        wanted = {id(parameter) for parameter in self.parameters}
         seen: set[Node] = set()
         left: list[Node] = [] if losses.grad_fn is None else [losses.grad_fn]
         while left:
@@ -182,7 +231,7 @@ class GradientRecorder:
                 continue
             seen.add(node)
             variable = getattr(node, "variable", None)
-            if variable is not None and id(variable) in wanted:
+            if variable is not None and id(variable) in self._places:
                 raise GhostError(
                     f"Every parameter must be used by layers that hold it, for gradients of single samples; found "
                     f"{self._name_of(variable)}, which something else uses. Give the module that does a rule of its "
@@ -200,15 +249,24 @@ class GradientRecorder:
         return "one outside of the module"
 
 
-def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules that hold some of the parameters themselves, and their names.
+def _structure(module: nn.Module) -> Any:
+    """What the layers of a module, and the rules for them, are found by."""
+    found: list[tuple[Any, ...]] = []
+    seen: set[int] = set()
+    left: list[nn.Module | None] = [module]
+    while left:
+        layer = left.pop()
+        if layer is None or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        parameters = map(id, layer._parameters.values())
+        found.append((id(layer), type(layer), layer.training, "forward" in vars(layer), *parameters))
+        left += layer._modules.values()
+    return found, dict(RULES), dict(WATCHES)
 
-    Raises
-    ------
-    GhostError
-        A layer that mixes samples.
-    """
-    wanted = {id(parameter) for parameter in parameters}
+
+def _layers_with_parameters(module: nn.Module, wanted: Container[int]) -> Iterator[Layer]:
+    """Find the outermost modules that hold some of the parameters, known by ``id``, themselves."""
     left, seen = [("", module)], set()
     while left:
         name, layer = left.pop()
@@ -222,21 +280,22 @@ def layers_with_parameters(module: nn.Module, parameters: Sequence[torch.Tensor]
                 f"it into evaluation mode."
             )
         if any(id(parameter) in wanted for parameter in layer._parameters.values()):
-            yield name, layer
+            rule, watch = rule_of(layer), watch_of(layer)
+            yield Layer(name, layer, rule, watch, is_registered(rule), sample_axis(layer))
         else:
             left += [(f"{name}.{child}".lstrip("."), inner) for child, inner in layer.named_children()]
 
 
-def _refuse_nesting(layers: Sequence[tuple[str, nn.Module]]) -> None:
+def _refuse_nesting(layers: Sequence[Layer]) -> None:
     """Refuse layers that are parts of others: what they do there would count twice."""
-    names = {id(layer): name for name, layer in layers}
-    for name, layer in layers:
-        for inner in layer.modules():
-            if inner is not layer and id(inner) in names:
+    names = {id(layer.module): layer.name for layer in layers}
+    for layer in layers:
+        for inner in layer.module.modules():
+            if inner is not layer.module and id(inner) in names:
                 raise GhostError(
                     f"Layers must not be parts of one another for gradients of single samples; found "
-                    f"{names[id(inner)]!r} inside of {name!r}, which has parameters of its own. Give the outer one no "
-                    f"parameters, or train with micro-batches."
+                    f"{names[id(inner)]!r} inside of {layer.name!r}, which has parameters of its own. Give the outer "
+                    f"one no parameters, or train with micro-batches."
                 )
 
 
@@ -247,7 +306,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def _overlap(found: dict[int, list[Factor]]) -> bool:
-    """Whether factors, by the units at which they begin, have some units in common but not all."""
+    """Tell whether factors, by the units at which they begin, have some units in common but not all."""
     stop = 0
     for unit, factors in sorted(found.items()):
         ends = {unit + factor.n_units for factor in factors}
@@ -258,9 +317,9 @@ def _overlap(found: dict[int, list[Factor]]) -> bool:
 
 
 def _written_out(found: dict[int, list[Factor]], n_units: int) -> DenseFactor:
-    """One factor of a parameter that is used by parts that overlap, such as in self- and in cross-attention."""
+    """Sum factors of a parameter whose units overlap, such as in self- and in cross-attention, written out."""
     first = next(iter(found.values()))[0]
-    total = first.parts[0].new_zeros((first.n_rows, n_units, first.width))
+    total = torch.zeros((first.n_rows, n_units, first.width), dtype=first.dtype, device=first.device)
     for unit, factors in found.items():
         for factor in factors:
             written = factor.explicit(slice(0, factor.n_units))
@@ -269,7 +328,7 @@ def _written_out(found: dict[int, list[Factor]], n_units: int) -> DenseFactor:
 
 
 def _merged(factors: list[Factor]) -> Factor:
-    """One factor of a parameter that is used several times: its gradients are the sums over the uses."""
+    """Sum the factors of all uses of a parameter."""
     first, *others = factors
     if not others:
         return first
@@ -285,13 +344,19 @@ def _merged(factors: list[Factor]) -> Factor:
     return DenseFactor(total.reshape(first.n_rows, first.n_units, first.width))
 
 
-class _Recorder:
-    """A forward hook that adds a layer's calls to a tape."""
+class _RuleHook:
+    """Forward hook that records a layer's calls."""
 
-    def __init__(self, tape: GradientRecorder, name: str) -> None:
-        self.tape, self.name = tape, name
+    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
+        self.recorder, self.layer = recorder, layer
 
-    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    def register(self) -> list[Any]:
+        """Hook the layer, until the handles are removed."""
+        # A rule is about what comes out before other hooks change it; torch.func runs these hooks as well.
+        first = self.layer.rule is not None
+        return [self.layer.module.register_forward_hook(self, with_kwargs=True, prepend=first)]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         everything = _tensors(output)
         if len(everything) > 1:
             # One may have been made of another: what comes back to the other by way of the first isn't to count twice.
@@ -300,8 +365,8 @@ class _Recorder:
         differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
         if not differentiable:
             return output
-        rule = rule_of(layer)
-        given = _tensors(args[0] if len(args) == 1 and not kwargs else _in_order(layer, args, kwargs))
+        rule = self.layer.rule
+        given = _tensors(args[0] if len(args) == 1 and not kwargs else _in_order(module, args, kwargs))
         # What follows may change it in place.
         outputs = [] if rule is not None else [value.detach().clone() for value in everything]
 
@@ -310,22 +375,10 @@ class _Recorder:
             for number, gradient in zip(differentiable, gradients, strict=True):
                 of_all[number] = gradient
             if rule is None:
-                factors: Factors = per_sample_factors(layer, (args, kwargs), outputs, of_all, n)
+                factors: Factors = per_sample_factors(module, (args, kwargs), outputs, of_all, n)
             else:
-                axis, alone = sample_axis(layer), of_all[0] if len(of_all) == 1 else None
-                # Older versions of torch see no tensors in packed sequences.
-                shape = tuple(given[0].shape) if given else ()
-                misplaced = len(shape) <= axis or shape[axis] != n
-                if misplaced or (alone is not None and len(alone) != n):
-                    raise GhostError(
-                        f"The samples must be along the {('first', 'second')[axis]} axis of what goes into a layer; "
-                        f"found {n} samples and, at the layer {self.name!r}, shape {shape}."
-                    )
-                wide = tuple(None if gradient is None else _wide(gradient) for gradient in of_all)
-                factors = rule(layer, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
-                if is_registered(rule):
-                    check_answer(factors, layer, self.name, n)
-            held = layer.named_parameters() if layer._modules else layer._parameters.items()
+                factors = self._by_rule(rule, given, of_all, n)
+            held = module.named_parameters() if module._modules else module._parameters.items()
             for name, parameter in held:
                 if parameter is None:
                     continue
@@ -336,67 +389,74 @@ class _Recorder:
                     yield parameter, unit, factor
                     unit += factor.n_units
 
-        self.tape.calls.append(_call(self.name, given, [everything[number] for number in differentiable], parts))
+        self.recorder.record(self.layer, given, [everything[number] for number in differentiable], parts)
         return output
 
-
-class _AttentionRecorder:
-    """Forward hooks that add the products inside of multi-head attention to a tape."""
-
-    def __init__(self, tape: GradientRecorder, name: str) -> None:
-        self.tape, self.name = tape, name
-
-    def before(self, layer: nn.Module, args: Any) -> None:
-        self.mode = AttentionProducts()
-        self.mode.__enter__()  # type: ignore[no-untyped-call]
-
-    def after(self, layer: Any, args: Any, output: Any) -> None:
-        self.mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        for x, weight, bias, product in self.mode.products:
-            if product.grad_fn is not None:
-                self.tape.calls.append(self._product(layer, x, weight, bias, product))
-
-    def _product(
-        self, layer: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, product: torch.Tensor
-    ) -> Call:
-        def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
-            gradient = gradients[0]
-            assert gradient is not None, "a product has one output"
-            if gradient.numel() % (n * gradient.shape[-1]):
-                raise GhostError(f"The layer {self.name!r} must be given whole batches of {n} samples.")
-            factors = linear_factors(by_sample(_wide(x), n), by_sample(_wide(gradient), n))
-            for used, factor in ((weight, factors["weight"]), (bias, factors["bias"])):
-                if used is not None and isinstance(factor, Factor):
-                    yield (*units_of(layer, used), factor)
-
-        return _call(self.name, [x], [product], parts)
+    def _by_rule(self, rule: Rule, given: list[torch.Tensor], gradients: list[torch.Tensor | None], n: int) -> Factors:
+        axis, alone = self.layer.sample_axis, gradients[0] if len(gradients) == 1 else None
+        # Older versions of torch see no tensors in packed sequences.
+        shape = tuple(given[0].shape) if given else ()
+        if len(shape) <= axis or shape[axis] != n or (alone is not None and len(alone) != n):
+            raise GhostError(
+                f"The samples must be along the {('first', 'second')[axis]} axis of what goes into a layer; "
+                f"found {n} samples and, at the layer {self.layer.name!r}, shape {shape}."
+            )
+        wide = tuple(None if gradient is None else _wide(gradient) for gradient in gradients)
+        factors = rule(self.layer.module, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
+        if self.layer.is_own:
+            check_answer(factors, self.layer.module, self.layer.name, n)
+        return factors
 
 
-def _call(name: str, given: list[torch.Tensor], outputs: list[torch.Tensor], parts: Any) -> Call:
-    return Call(
-        name,
-        [get_gradient_edge(value) for value in outputs],
-        [value.grad_fn for value in given if value.grad_fn is not None],
-        [(value, value._version) for value in given],
-        parts,
-        any(value.dtype in HALF for value in outputs),
-    )
+class _WatchHook:
+    """Forward hooks that record the products inside of a layer."""
+
+    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
+        self.recorder, self.layer = recorder, layer
+
+    def register(self) -> list[Any]:
+        """Hook the layer, until the handles are removed."""
+        module = self.layer.module
+        return [
+            module.register_forward_pre_hook(self.before),
+            module.register_forward_hook(self.after, always_call=True),
+        ]
+
+    def before(self, module: nn.Module, args: Any) -> None:
+        assert self.layer.watch is not None, "a hook for layers that are watched"
+        self.watch = self.layer.watch(module)
+        self.watch.__enter__()
+
+    def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        watch = self.watch
+        del self.watch
+        watch.__exit__(None, None, None)
+        for product in watch.products:
+            if product.output.grad_fn is not None:
+                parts = partial(_parts_of_product, watch, product)
+                self.recorder.record(self.layer, [product.given], [product.output], parts)
+
+
+def _parts_of_product(watch: Watch, product: Product, gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
+    (gradient,) = gradients
+    assert gradient is not None, "a product has one output"
+    return watch.parts(product._replace(given=_wide(product.given)), _wide(gradient), n)
 
 
 def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Arguments in the order in which the layer declares them, however it was called."""
+    """Put arguments into the order in which the layer declares them."""
     if not kwargs:
         return args
     return tuple(signature(layer.forward).bind(*args, **kwargs).arguments.values())
 
 
 def _alias(value: torch.Tensor) -> torch.Tensor:
-    """The same numbers, to which only gradients of what follows come back."""
+    """Copy a tensor, so that only gradients of what follows come back to it."""
     # Not a view, for those who are given it may change it in place.
     return value.clone() if value.grad_fn is not None else value
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
-    """Detached, and in single precision where it is half."""
+    """Detach a tensor, and convert half to single precision."""
     values = values.detach()
     return values.float() if values.dtype in HALF else values

@@ -1,9 +1,10 @@
-"""Rows that are gradients of samples, or of groups of them, known by their factors and never written out."""
+"""Per-sample gradients, or sums over groups of samples, as rows: known by their factors and never written out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,17 +14,19 @@ from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
+from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, with_biases
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
 from skbgmd.rows.gram import Gram
 
+F = TypeVar("F", Factor, Factor | AffineFactor)
+
 
 class GhostRows(ChunkedRows):
-    """Gradients of samples with respect to many parameters, through the factors of their parts.
+    """Per-sample gradients with respect to many parameters, through their factors.
 
-    Memory is that of the factors, which are a layer's inputs and output gradients, and of Gram matrices: no more than
-    some units' gradients are written out at a time.
+    They take the memory of the factors, which are the layers' inputs and output gradients, and of Gram matrices: no
+    more than some units' gradients are written out at a time.
 
     Parameters
     ----------
@@ -64,13 +67,14 @@ class GhostRows(ChunkedRows):
         device: torch.device | None = None,
     ) -> None:
         self.units = units
-        self.factors, self.n_rows, self.n_columns = list(factors), n_rows, n_columns
+        self.n_rows, self.n_columns = n_rows, n_columns
         self.weights = np.ones(n_rows) if weights is None else weights
-        parts = [part for _, factor in self.factors for part in factor.parts]
-        self.device = device or (parts[0].device if parts else torch.device("cpu"))
-        wide = any(part.dtype == torch.float64 for part in parts)
+        self.device = device or (factors[0][1].device if factors else torch.device("cpu"))
+        wide = any(factor.dtype == torch.float64 for _, factor in factors)
         self.dtype = torch.float64 if wide else torch.float32
-        self.factors = [(start, factor.converted(self.dtype)) for start, factor in self.factors]
+        self.factors = _in_dtype(factors, self.dtype)
+        #: The same factors, of a layer's weights and bias as one where they can be.
+        self._joined = with_biases(self.factors)
 
     # ---- of the protocol, through factors ---------------------------------------------------------------------------
 
@@ -116,41 +120,19 @@ class GhostRows(ChunkedRows):
 
     def _squares_in(self, dtype: torch.dtype) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-        for _, factor, biased in self._with_biases():
-            wide = factor.converted(dtype)
-            total += (
-                wide.squared_norms(plus=1.0)
-                if biased and isinstance(wide, OuterProductFactor)
-                else wide.squared_norms()
-            )
+        for _, factor in _in_dtype(self._joined, dtype):
+            total += factor.squared_norms()
         found: FloatArray = total.cpu().numpy()
         return found
-
-    def _with_biases(self) -> Iterator[tuple[int, Factor, bool]]:
-        """The factors, but for biases that are those of the factor before; whether it has one."""
-        passed = False
-        for place, (start, factor) in enumerate(self.factors):
-            if passed:
-                passed = False
-                continue
-            begin, after = self.factors[place + 1] if place + 1 < len(self.factors) else (-1, None)
-            adjacent = begin == start + factor.n_columns
-            passed = (
-                isinstance(factor, OuterProductFactor) and after is not None and adjacent and factor.has_bias(after)
-            )
-            yield start, factor, passed
 
     def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         """Gram matrices that add up to that of all factors."""
         small = []
-        for _, factor, biased in self._with_biases():
-            if biased and isinstance(factor, OuterProductFactor):
-                # Of a layer's weights and bias at once: the bias is a weight of an input of one.
-                yield factor.converted(dtype).gram(plus=1.0)
-            elif isinstance(factor, DenseFactor) and factor.n_columns <= limits.ONE_PRODUCT_COLUMNS:
+        for _, factor in self._joined:
+            if isinstance(factor, DenseFactor) and factor.n_columns <= limits.ONE_PRODUCT_COLUMNS:
                 small.append(factor.values)
             else:
-                yield factor.converted(dtype).gram()
+                yield (factor if factor.dtype == dtype else factor.to(dtype)).gram()
         # Many in one product: calls are what takes time. Not all of a deep network's, for it takes a copy.
         at_once = max(1, limits.WRITTEN_ELEMENTS // (limits.ONE_PRODUCT_COLUMNS * self.n_rows))
         for start in range(0, len(small), at_once):
@@ -168,16 +150,15 @@ class GhostRows(ChunkedRows):
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1:
             return torch.stack([self.weighted_sum(line, dtype) for line in weights])
-        if not self.finite.all():
-            used = np.flatnonzero(weights)
-            if 0 < len(used) < self.n_rows:
-                # NaN times zero is NaN.
-                return self.subset(used).weighted_sum(weights[used], dtype)
+        used = np.flatnonzero(weights)
+        if 0 < len(used) < self.n_rows and not self.finite.all():
+            # NaN times zero is NaN.
+            return self.subset(used).weighted_sum(weights[used], dtype)
         dtype = dtype or self.dtype
         line = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = self._empty((self.n_columns,), dtype)
-        for start, factor in self.factors:
-            factor.converted(dtype).weighted_sum(line, result[start : start + factor.n_columns])
+        for start, factor in _in_dtype(self._joined, dtype):
+            factor.weighted_sum(line, result[start : start + factor.n_columns])
         return result
 
     def weighted_sum_by_block(
@@ -197,7 +178,7 @@ class GhostRows(ChunkedRows):
         return result
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory for weighted sums; zero where no factor writes to it."""
+        """Allocate memory for weighted sums; zero where no factor writes to it."""
         result = empty(shape, dtype, self.device)
         return result if sum(factor.n_columns for _, factor in self.factors) == self.n_columns else result.zero_()
 
@@ -216,8 +197,8 @@ class GhostRows(ChunkedRows):
     def _column_scores(self, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
         scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
         squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
-        for start, factor in self.factors:
-            scores[start : start + factor.n_columns] = factor.converted(dtype).column_scores(squares)
+        for start, factor in _in_dtype(self.factors, dtype):
+            scores[start : start + factor.n_columns] = factor.column_scores(squares)
         return scores
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
@@ -232,18 +213,13 @@ class GhostRows(ChunkedRows):
     def _unit_scores(self, units: ParameterBlock, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
         squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
-        for start, factor, biased in self._with_biases():
-            first, wide = units.at(start), factor.converted(dtype)
-            found = (
-                wide.affine_scores(squares)
-                if biased and isinstance(wide, OuterProductFactor)
-                else wide.unit_scores(squares)
-            )
+        for start, factor in _in_dtype(self._joined, dtype):
+            first, found = units.at(start), factor.unit_scores(squares)
             scores[first : first + len(found)] = found
         return scores
 
     def _scored(self, scale: FloatArray) -> tuple[GhostRows, FloatArray, torch.dtype]:
-        """The rows that have a scale, and it; the others may hold NaN. And a dtype in which squares have a number."""
+        """Select the rows of non-zero scale, for others may hold NaN, and a dtype that holds their squares."""
         used = np.flatnonzero(scale)
         rows, scale = (self, scale) if len(used) == self.n_rows else (self.subset(used), scale[used])
         # What needs a larger scale has no squares in any dtype.
@@ -253,7 +229,7 @@ class GhostRows(ChunkedRows):
         return torch.as_tensor(values, dtype=self.dtype, device=self.device)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> GhostRows | _SomeColumns:
-        """The rows on some columns; whole units keep the factors, other columns are written out when asked for."""
+        """Select columns; whole units keep their factors, other columns are written out when they are read."""
         if isinstance(columns, CoordinateBlock):
             return _SomeColumns(self, columns.indices)
         factors = []
@@ -277,7 +253,7 @@ class GhostRows(ChunkedRows):
         return rows
 
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
-        """Sums of the rows of each group, groups following one another, with weights of their own."""
+        """Sum the rows of each group, groups following one another; the sums have weights of their own."""
         parts = groups if isinstance(groups, Slices) else Slices(groups)
         size = parts.longest
         if size == parts.shortest and len(parts) * size == self.n_rows:
@@ -342,13 +318,18 @@ class _SomeColumns(ChunkedRows):
         return some
 
 
+def _in_dtype(factors: Sequence[tuple[int, F]], dtype: torch.dtype) -> list[tuple[int, F]]:
+    """Convert the factors of another dtype."""
+    return [(start, factor if factor.dtype == dtype else factor.to(dtype)) for start, factor in factors]
+
+
 def _are_numbers(scores: torch.Tensor) -> bool:
-    """Whether scores, none of them negative, are finite: of factors, squares may overflow where those of rows don't."""
+    """Tell whether non-negative scores are finite: squares of factors may overflow where those of rows don't."""
     return bool(torch.isfinite(scores.sum()))
 
 
 def _shrunk(gram: Gram, weights: FloatArray, reach: float) -> Gram:
-    """The Gram matrix with rows drawn nearer that are beyond ``reach`` typical lengths."""
+    """Shrink the rows that are beyond ``reach`` typical lengths, in a Gram matrix."""
     if gram.norms.max() <= reach * gram.norms.min():
         return gram
     unit, drawn = shrink_outliers(gram.norms, reach, weights)

@@ -17,7 +17,6 @@ from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
-from skbgmd.ghost.rules import rule_of
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 
@@ -73,12 +72,12 @@ def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
 
 def is_cheaper(tape: GradientRecorder, slices: Slices) -> bool:
     """Whether one pass is likely to cost less than a pass for each group."""
-    ruled = all(rule_of(layer) is not None or isinstance(layer, nn.MultiheadAttention) for _, layer in tape.layers)
-    if not ruled:
+    layers = tape.layers
+    if any(layer.rule is None and layer.watch is None for layer in layers):
         return slices.longest <= limits.ONE_PASS_GROUP_WITHOUT_RULE
     if slices.longest <= limits.ONE_PASS_GROUP_CONVOLVED:
         return True
-    convolves = any(isinstance(layer, _ConvNd) for _, layer in tape.layers)
+    convolves = any(isinstance(layer.module, _ConvNd) for layer in layers)
     on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
     return slices.longest <= (limits.ONE_PASS_GROUP_CONVOLVED if convolves and on_cpu else limits.ONE_PASS_GROUP)
 

@@ -33,7 +33,7 @@ from skbgmd._utils.random import random_source
 from skbgmd._utils.slices import Slices
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
-from skbgmd.ghost.rules import is_registered, rule_of
+from skbgmd.ghost.registry import is_registered, rule_of
 from skbgmd.rows import DenseRows
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
 from skbgmd.training._divergence import diverged, explanation

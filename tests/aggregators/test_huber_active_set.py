@@ -13,8 +13,7 @@ from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.remembered_scale import Scale
 from skbgmd.ghost import GhostRows
-from skbgmd.ghost.embedding_factor import EmbeddingFactor
-from skbgmd.ghost.factors import DenseFactor
+from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor
 from skbgmd.rows import DenseRows
 
 

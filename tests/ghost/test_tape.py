@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import nn
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian
-from skbgmd.ghost import DenseFactor, GhostError, GhostRows, GradientRecorder, register_rule, rules
+from skbgmd.ghost import DenseFactor, GhostError, GhostRows, GradientRecorder, register_rule, registry
 from skbgmd.ghost.factors import OuterProductFactor
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
@@ -482,7 +483,7 @@ def test_runs_of_wide_units_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> N
     values = made((5, 9, 300), torch.float32, 0)
     parts = DenseFactor(values).units(np.array([0, 1, 2, 5, 6]))
     assert [part.n_units for part in parts] == [3, 2]
-    assert all(part.parts[0].untyped_storage().data_ptr() == values.untyped_storage().data_ptr() for part in parts)
+    assert all(part.values.untyped_storage().data_ptr() == values.untyped_storage().data_ptr() for part in parts)
     (narrow,) = DenseFactor(values[:, :, :2]).units(np.array([0, 2, 5]))
     assert torch.equal(narrow.explicit(slice(0, 3)), values[:, [0, 2, 5], :2].flatten(1))
 
@@ -566,8 +567,9 @@ class Shifted(nn.Module):
 
 
 @pytest.fixture
-def own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_RULES", dict(rules._RULES))
+def own_rules() -> Iterator[None]:
+    with patch.dict(registry.RULES):
+        yield
 
 
 @pytest.mark.usefixtures("own_rules")

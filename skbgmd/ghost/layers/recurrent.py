@@ -1,7 +1,7 @@
-"""Recurrent layers, run anew step by step: linear layers at every step, of what comes in and of the state before.
+"""Recurrent layers and cells: linear layers of the input and of the previous state at every step.
 
-Torch's own recurrent layers give no gradient at their gates, so they are run anew with zeros added there. The gradients
-by these zeros are those of the gates, and no parameter's gradient is computed.
+Torch's own recurrent layers give no gradient at their gates, so they are run again with zeros added there. The
+gradients with respect to these zeros are those of the gates, and no parameter's gradient is computed.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from skbgmd.ghost.factors import Factor, Factors
-from skbgmd.ghost.rules import linear_factors, register_rule
+from skbgmd.ghost.factors import Factor
+from skbgmd.ghost.layers.linear import linear_factors
+from skbgmd.ghost.registry import Factors, register_rule
 
-#: The states of some samples: (n, size), and for long short-term memory the cells' too.
+#: Hidden states of n samples, (n, size), and the cells' for long short-term memory.
 State = tuple[torch.Tensor, ...]
 
 
 @dataclass
 class _Product:
-    """What was multiplied by a matrix at every step.
+    """A product with one of the layer's matrices at every step.
 
     Attributes
     ----------
     weight, bias : str
         Names of the parameters; a bias that is None there never is.
     given : tensor of shape (n, t, d)
-        What was multiplied.
+        The vectors that were multiplied.
     added : tensor of shape (n, t, units)
-        The zeros that were added to what came out.
+        The zeros that were added to the product.
     """
 
     weight: str
@@ -42,25 +43,25 @@ class _Product:
 
 @dataclass
 class _Run:
-    """A layer that is run anew, and the products that it consisted of."""
+    """A layer that is run again, and the products it consists of."""
 
     layer: Any
     products: list[_Product] = field(default_factory=list)
 
     def value(self, name: str, like: torch.Tensor) -> torch.Tensor | None:
-        """A parameter's numbers; None where the layer has none of that name."""
+        """Values of a parameter, detached; None where the layer has none of that name."""
         parameter = getattr(self.layer, name, None)
         return parameter.detach().to(like.dtype) if isinstance(parameter, torch.Tensor) else None
 
     def multiply(self, given: torch.Tensor, weight: str, bias: str) -> torch.Tensor:
-        """Multiply what is known at all steps, (n, t, d)."""
+        """Multiply vectors that are known at all steps, (n, t, d)."""
         result = nn.functional.linear(given, self.matrix(weight, given), self.value(bias, given))
         added = torch.zeros_like(result).requires_grad_()
         self.products.append(_Product(weight, bias, given.detach(), added))
         return result + added
 
     def matrix(self, name: str, like: torch.Tensor) -> torch.Tensor:
-        """A matrix that the layer has."""
+        """Values of a matrix that the layer has."""
         found = self.value(name, like)
         assert found is not None, name
         return found
@@ -68,9 +69,9 @@ class _Run:
 
 @register_rule(nn.RNN, nn.LSTM, nn.GRU)
 def recurrent(layer: Any, inputs: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> Factors:
-    """Layers and directions, one after the other; the gradient comes back to the sequence and to the last states."""
+    """Factors of all layers and directions, from the gradients of the sequence and of the last states."""
     if layer.training and layer.dropout > 0.0 and layer.num_layers > 1:
-        raise NotImplementedError("dropout between the layers draws other numbers when they are run anew")
+        raise NotImplementedError("dropout between the layers draws other numbers when they are run again")
     if inputs[0].ndim != 3:
         raise NotImplementedError("sequences must be in a tensor of three dimensions, all of one length")
     run = _Run(layer)
@@ -81,7 +82,7 @@ def recurrent(layer: Any, inputs: Sequence[torch.Tensor], gradients: Sequence[to
 
 @register_rule(nn.RNNCell, nn.LSTMCell, nn.GRUCell)
 def cell(layer: Any, inputs: Sequence[torch.Tensor], gradients: Any) -> Factors:
-    """A single step."""
+    """Factors of a single step."""
     x, *state = inputs
     if x.ndim != 2:
         raise NotImplementedError("samples must be in a batch")
@@ -103,7 +104,7 @@ def _factors(run: _Run, outputs: Sequence[torch.Tensor], gradients: Sequence[tor
     )
     factors: dict[str, Factor | Sequence[Factor]] = {}
     for product, delta in zip(run.products, found, strict=True):
-        # What comes back to no state, as of a single step, has no part in the loss.
+        # A product without a gradient, as of a single step, has no part in the loss.
         of_product: Factors = {} if delta is None else linear_factors(product.given, delta)
         factors[product.weight] = of_product.get("weight", [])
         if product.bias is not None:
@@ -112,7 +113,7 @@ def _factors(run: _Run, outputs: Sequence[torch.Tensor], gradients: Sequence[tor
 
 
 def _all_layers(run: _Run, x: torch.Tensor, given: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the whole layer gives: the sequence, and the last states."""
+    """Run all layers and directions: the sequence, and the last states."""
     layer = run.layer
     x = x if layer.batch_first else x.transpose(0, 1)
     directions = 2 if layer.bidirectional else 1
@@ -133,10 +134,10 @@ def _all_layers(run: _Run, x: torch.Tensor, given: Sequence[torch.Tensor]) -> li
 
 
 def _steps(run: _Run, x: torch.Tensor, state: State, suffix: str) -> tuple[torch.Tensor, State]:
-    """One layer in one direction: what it gives at every step (n, t, size), and its last state."""
+    """Run one layer in one direction: its outputs (n, t, size), and its last state."""
     layer = run.layer
     from_input = run.multiply(x, f"weight_ih{suffix}", f"bias_ih{suffix}")
-    # What the gates get from the state they get as they do from the input, but for a part of a gated unit's.
+    # The gates get the state as they get the input, but for a part of a gated unit's.
     gated = isinstance(layer, (nn.GRU, nn.GRUCell))
     added = torch.zeros_like(from_input).requires_grad_() if gated else run.products[-1].added
     zeros = added.unbind(1)
@@ -159,7 +160,7 @@ def _steps(run: _Run, x: torch.Tensor, state: State, suffix: str) -> tuple[torch
 
 
 def _step(layer: Any, from_input: torch.Tensor, from_state: torch.Tensor, state: State) -> State:
-    """The state after a step, from what the gates get (n, gates * size)."""
+    """The state after a step, from the pre-activations of the gates (n, gates * size)."""
     if isinstance(layer, (nn.LSTM, nn.LSTMCell)):
         take, keep, new, give = (from_input + from_state).chunk(4, dim=1)
         inner = keep.sigmoid() * state[1] + take.sigmoid() * new.tanh()

@@ -1,4 +1,4 @@
-"""Gradients with respect to an embedding's table, of which each sample touches a few lines."""
+"""Per-sample gradients of an embedding's table, of which each sample looks up a few rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from skbgmd.ghost.factors import Factor, IntArray, mask_of
+from skbgmd.ghost.factors.base import Factor, IntArray, mask_of
 
 
 class EmbeddingFactor(Factor):
-    """Gradients of an embedding: each row touches the units that it looked up.
+    """Per-sample gradients of an embedding: non-zero in the units that a sample looks up.
 
     Parameters
     ----------
@@ -25,32 +25,29 @@ class EmbeddingFactor(Factor):
     def __init__(self, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> None:
         self.row, self.unit, self.values = row, unit, values
         self.n_rows, self.n_units, self.width = n_rows, n_units, values.shape[1]
+        self.n_columns = self.n_units * self.width
+        self.multiplications = self.n_rows * self.n_rows * self.n_columns
+        self.dtype, self.device = values.dtype, values.device
 
     @classmethod
     def of(cls, row: torch.Tensor, unit: torch.Tensor, values: torch.Tensor, n_rows: int, n_units: int) -> Self:
-        """From entries of which several may have the same row and unit; they are added up."""
+        """Add up entries that have the same row and unit."""
         pairs, place = torch.unique(row * n_units + unit, return_inverse=True)
         summed = values.new_zeros((len(pairs), values.shape[1])).index_add_(0, place, values)
         return cls(pairs // n_units, pairs % n_units, summed, n_rows, n_units)
 
-    @property
-    def parts(self) -> tuple[torch.Tensor, ...]:
-        return (self.values,)
-
-    def converted(self, dtype: torch.dtype) -> EmbeddingFactor:
-        if self.values.dtype == dtype:
-            return self
+    def to(self, dtype: torch.dtype) -> EmbeddingFactor:
         return EmbeddingFactor(self.row, self.unit, self.values.to(dtype), self.n_rows, self.n_units)
 
     def rows(self, index: torch.Tensor) -> EmbeddingFactor:
-        new = torch.full((self.n_rows,), -1, device=self.row.device)
-        new[index] = torch.arange(len(index), device=self.row.device)
+        new = torch.full((self.n_rows,), -1, device=self.device)
+        new[index] = torch.arange(len(index), device=self.device)
         row = new[self.row]
         kept = row >= 0
         return EmbeddingFactor(row[kept], self.unit[kept], self.values[kept], len(index), self.n_units)
 
     def grouped(self, index: torch.Tensor, used: torch.Tensor) -> EmbeddingFactor:
-        group = torch.empty(self.n_rows, dtype=torch.int64, device=self.row.device)
+        group = torch.empty(self.n_rows, dtype=torch.int64, device=self.device)
         group[index[used]] = torch.arange(len(index), device=group.device)[:, None].expand_as(index)[used]
         return EmbeddingFactor.of(group[self.row], self.unit, self.values, len(index), self.n_units)
 
@@ -60,7 +57,7 @@ class EmbeddingFactor(Factor):
     def units(self, index: IntArray) -> list[Factor]:
         new = np.full(self.n_units, -1)
         new[index] = np.arange(len(index))
-        unit = torch.from_numpy(new).to(self.unit.device)[self.unit]
+        unit = torch.from_numpy(new).to(self.device)[self.unit]
         kept = unit >= 0
         return [EmbeddingFactor(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
 
@@ -71,7 +68,7 @@ class EmbeddingFactor(Factor):
         return dense.flatten(1)
 
     def _used(self) -> EmbeddingFactor:
-        """The same with the units that are used and no others."""
+        """Drop the units that no row looks up."""
         used, unit = torch.unique(self.unit, return_inverse=True)
         return EmbeddingFactor(self.row, unit, self.values, self.n_rows, len(used))
 

@@ -1,0 +1,241 @@
+"""Per-sample gradients that are outer products: of linear and convolutional layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from skbgmd._utils import limits
+from skbgmd._utils.arrays import empty
+from skbgmd.ghost.factors.base import Factor, IntArray
+from skbgmd.ghost.factors.dense import DenseFactor
+
+
+class OuterProductFactor(Factor):
+    r"""Sums of outer products, :math:`\sum_t l_{it} r_{it}^T`: of linear and convolutional layers.
+
+    Parameters
+    ----------
+    left : tensor of shape (n, t, n_units)
+        The vectors that differ between units; a linear layer's gradients with respect to its outputs at t positions.
+    right : tensor of shape (n, t, width)
+        The vectors that units share; the layer's inputs there.
+    """
+
+    def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        self.dtype, self.device = torch.promote_types(left.dtype, right.dtype), left.device
+        if left.dtype != right.dtype:
+            left, right = left.to(self.dtype), right.to(self.dtype)
+        self.left, self.right = left, right
+        self.n_rows, self.positions, self.n_units = left.shape
+        self.width = right.shape[2]
+        self.n_columns = self.n_units * self.width
+        by_products = (self.n_rows * self.positions) ** 2 * (self.n_units + self.width)
+        written_out = self.n_rows * (self.positions + self.n_rows) * self.n_columns
+        self.multiplications = min(by_products, written_out)
+        self._takes_products = by_products < written_out
+
+    def to(self, dtype: torch.dtype) -> OuterProductFactor:
+        return OuterProductFactor(self.left.to(dtype), self.right.to(dtype))
+
+    def rows(self, index: torch.Tensor) -> OuterProductFactor:
+        return OuterProductFactor(self.left[index], self.right[index])
+
+    def grouped(self, index: torch.Tensor, used: torch.Tensor) -> OuterProductFactor:
+        # Positions of all samples of a group are positions of the group.
+        left = torch.where(used[:, :, None, None], self.left[index], 0)
+        # What isn't used may hold anything, and zero times NaN is NaN.
+        right = torch.where(used[:, :, None, None], self.right[index], 0)
+        return OuterProductFactor(left.flatten(1, 2), right.flatten(1, 2))
+
+    def stacked(self, size: int) -> OuterProductFactor:
+        positions = size * self.positions
+        return OuterProductFactor(
+            self.left.reshape(-1, positions, self.n_units), self.right.reshape(-1, positions, self.width)
+        )
+
+    def units(self, index: IntArray) -> list[Factor]:
+        at = torch.from_numpy(index).to(self.device)
+        if self.positions == 1:
+            return [OuterProductFactor(self.left[:, 0].index_select(1, at)[:, None], self.right)]
+        # Along whichever axis is contiguous.
+        return [OuterProductFactor(self.left.transpose(1, 2).index_select(1, at).transpose(1, 2), self.right)]
+
+    def explicit(self, part: slice) -> torch.Tensor:
+        left = self.left[:, :, part]
+        if self.positions == 1:
+            return (left[:, 0, :, None] * self.right).flatten(1)
+        return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
+
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        if self.positions > 1:
+            self._sum(self.left * weights[:, None, None], out)
+            return
+        # The smaller part is scaled; and fewer views, for in small networks calls are what takes time.
+        left, right = self.left[:, 0], self.right[:, 0]
+        if self.n_units < self.width:
+            left = left * weights[:, None]
+        else:
+            right = right * weights[:, None]
+        torch.mm(left.T, right, out=out.view(self.n_units, self.width))
+
+    def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
+        # As the layer does it: outputs of its inputs, and their products with what came back.
+        products = (self.left @ vector.view(self.n_units, self.width)).mul_(self.right)
+        return products.flatten(1).sum(dim=1)
+
+    def weighted_sum_by_block(
+        self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
+    ) -> None:
+        chosen = np.zeros((2, self.n_units))
+        chosen[1, units] = 1.0
+        chosen[0] = 1.0 - chosen[1]
+        # Factors for rows and units by a product: torch.where takes several times as long.
+        factors = torch.stack([elsewhere, on_units], dim=1) @ torch.from_numpy(chosen).to(on_units)
+        self._sum(self.left * factors[:, None], out)
+
+    def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mm(left.flatten(0, 1).T, self.right.flatten(0, 1), out=out.view(self.n_units, self.width))
+
+    def gram(self) -> torch.Tensor:
+        if self.positions == 1:
+            left, right = self.left[:, 0], self.right[:, 0]
+            return (left @ left.T).mul_(right @ right.T)
+        return self._gram_by_products() if self._takes_products else super().gram()
+
+    def _gram_by_products(self) -> torch.Tensor:
+        left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
+        n, t = self.n_rows, self.positions
+        result = left.new_empty((n, n))
+        step = max(1, limits.WRITTEN_ELEMENTS // (t * t * n))
+        for start in range(0, n, step):
+            some = slice(start * t, min(start + step, n) * t)
+            products = (left[some] @ left.T).mul_(right[some] @ right.T)
+            result[start : start + step] = products.view(-1, t, n, t).sum(dim=(1, 3))
+        return result
+
+    @cached_property
+    def unit_squares(self) -> torch.Tensor:
+        if self.positions * (self.n_units + self.width) >= self.n_units * self.width:
+            return super().unit_squares
+        # l^T R l for each unit, R the products of the positions.
+        inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
+        return inner.mul_(self.left).sum(dim=1).clamp_min_(0.0)
+
+    def squared_norms(self) -> torch.Tensor:
+        if self.positions > 1:
+            return super().squared_norms()
+        return self._left_squares.sum(dim=1) * self._right_squares
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        if self.positions > 1:
+            return super().unit_scores(weights)
+        return (weights * self._right_squares) @ self._left_squares
+
+    @cached_property
+    def _left_squares(self) -> torch.Tensor:
+        """Squares of the left vectors at one position, (n, n_units)."""
+        return self.left[:, 0].square()
+
+    @cached_property
+    def _right_squares(self) -> torch.Tensor:
+        """Squared norms of the right vectors at one position, (n,)."""
+        norms: torch.Tensor = torch.linalg.vector_norm(self.right[:, 0], dim=1)
+        return norms.square_()
+
+    def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        if self.positions > 1:
+            return super().column_scores(weights)
+        left, right = self.left[:, 0].square(), self.right[:, 0].square()
+        return ((left * weights[:, None]).T @ right).flatten()
+
+    def entries(self, unit: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        if self.positions == 1:
+            return self.left[:, 0, unit] * self.right[:, 0, place]
+        return super().entries(unit, place)
+
+
+class AffineFactor:
+    """Weights and bias of a linear layer at one position: the bias is a weight of an input of one.
+
+    Parameters
+    ----------
+    weight : OuterProductFactor
+        The gradients with respect to the weights; their left vectors are those with respect to the bias.
+    """
+
+    def __init__(self, weight: OuterProductFactor) -> None:
+        self.weight, self.dtype = weight, weight.dtype
+        self.n_columns = weight.n_columns + weight.n_units
+
+    @staticmethod
+    def fits(weight: Factor, bias: Factor) -> bool:
+        """Tell whether two factors, of adjacent columns, are those of the weights and bias of one layer."""
+        return (
+            isinstance(weight, OuterProductFactor)
+            and weight.positions == 1
+            and isinstance(bias, DenseFactor)
+            and bias.width == 1
+            and bias.values.shape == (weight.n_rows, weight.n_units)
+            # The same memory: comparing numbers would wait for the device.
+            and bias.values.data_ptr() == weight.left.data_ptr()
+            and bias.values.stride() == weight.left[:, 0].stride()
+        )
+
+    def to(self, dtype: torch.dtype) -> AffineFactor:
+        """Convert to another dtype."""
+        return AffineFactor(self.weight.to(dtype))
+
+    def gram(self) -> torch.Tensor:
+        """Inner products of the rows, (n, n)."""
+        left, right = self.weight.left[:, 0], self.weight.right[:, 0]
+        return (left @ left.T).mul_((right @ right.T).add_(1.0))
+
+    def squared_norms(self) -> torch.Tensor:
+        """Squared norms of the rows, (n,)."""
+        return self.weight._left_squares.sum(dim=1) * (self.weight._right_squares + 1.0)
+
+    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
+        """Scores of the units of the weights and of those of the bias, (2 * n_units,)."""
+        weight = self.weight
+        return (torch.stack([weights * weight._right_squares, weights]) @ weight._left_squares).flatten()
+
+    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""
+        self.weight.weighted_sum(weights, out[: self.weight.n_columns])
+        torch.mv(self.weight.left[:, 0].T, weights, out=out[self.weight.n_columns :])
+
+
+def with_biases(factors: Iterable[tuple[int, Factor]]) -> list[tuple[int, Factor | AffineFactor]]:
+    """Join the weights and bias of each layer where they can be one :class:`AffineFactor`.
+
+    Parameters
+    ----------
+    factors : iterable of (int, Factor)
+        First columns, ascending, and factors.
+    """
+    joined: list[tuple[int, Factor | AffineFactor]] = []
+    end, before = -1, None
+    for start, factor in factors:
+        if isinstance(before, OuterProductFactor) and start == end and AffineFactor.fits(before, factor):
+            joined[-1] = (joined[-1][0], AffineFactor(before))
+            before = None
+        else:
+            joined.append((start, factor))
+            before = factor
+        end = start + factor.n_columns
+    return joined
+
+
+def outer_product(left: torch.Tensor, right: torch.Tensor) -> OuterProductFactor | DenseFactor:
+    """Sum outer products, written out where that takes less memory; shapes as in :class:`OuterProductFactor`."""
+    n, t, units = left.shape
+    width = right.shape[2]
+    if units * width > t * (units + width):
+        return OuterProductFactor(left, right)
+    values = empty((n, units, width), left.dtype, left.device)
+    torch.bmm(left.transpose(1, 2), right, out=values)
+    return DenseFactor(values)

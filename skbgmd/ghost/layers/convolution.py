@@ -1,0 +1,82 @@
+"""Convolutions and transposed convolutions: linear layers at every place of the kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from skbgmd._utils import limits
+from skbgmd._utils.arrays import empty
+from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
+from skbgmd.ghost.layers.linear import sum_positions
+from skbgmd.ghost.registry import Factors, register_rule
+
+
+@register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """Linear layers at every place of the kernel, one for each group of channels."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    padded = F.pad(inputs[0], layer._reversed_padding_repeated_twice, mode=mode)
+    delta = gradient.flatten(2).transpose(1, 2)
+    weights = [
+        _of_kernel(part, channels, layer)
+        for part, channels in zip(delta.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
+    ]
+    return {"weight": weights, "bias": DenseFactor(sum_positions(delta))}
+
+
+@register_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed_convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
+    """A convolution with input and output exchanged: units are the input channels."""
+    x = inputs[0].flatten(2).transpose(1, 2)
+    padding = [side for amount in reversed(layer.padding) for side in (amount, amount)]
+    padded, places = F.pad(gradient, padding), inputs[0].shape[2:]
+    weights = [
+        _of_kernel(part, channels, layer, places)
+        for part, channels in zip(x.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
+    ]
+    return {"weight": weights, "bias": DenseFactor(gradient.flatten(2).sum(dim=2))}
+
+
+def _of_kernel(left: torch.Tensor, x: torch.Tensor, layer: Any, places: tuple[int, ...] | None = None) -> Factor:
+    """Factor of a kernel: products of ``left`` (b, places, units) and the patches of x (b, c, ...) there."""
+    n, t, units = left.shape
+    width = x.shape[1] * math.prod(layer.kernel_size)
+
+    def patches(part: slice) -> torch.Tensor:
+        return unfolded(x[part], layer.kernel_size, layer.stride, layer.dilation, places)
+
+    if units * width > t * (units + width):
+        return OuterProductFactor(left, patches(slice(None)))
+    # Written out they take less memory than the patches do, which are then extracted for some samples at a time.
+    values = empty((n, units, width), left.dtype, left.device)
+    step = max(1, limits.UNFOLDED_ELEMENTS // (t * width))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        torch.bmm(left[part].transpose(1, 2), patches(part), out=values[part])
+    return DenseFactor(values)
+
+
+def unfolded(
+    x: torch.Tensor,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    places: tuple[int, ...] | None = None,
+) -> torch.Tensor:
+    """Extract the patches of x (b, c, ...) under a kernel, (b, places, c * kernel), in one to three dimensions.
+
+    ``places`` limits the number of places along each axis, where the last ones are to be left out.
+    """
+    n_axes = len(kernel)
+    for axis, (size, step, spread) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
+        x = x.unfold(axis, (size - 1) * spread + 1, step)[..., ::spread]
+        if places is not None:
+            x = x.narrow(axis, 0, places[axis - 2])
+    b, channels = x.shape[:2]
+    order = (0, *range(2, 2 + n_axes), 1, *range(2 + n_axes, 2 + 2 * n_axes))
+    return x.permute(order).reshape(b, -1, channels * math.prod(kernel))
