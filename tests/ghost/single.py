@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from torch import nn
 
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows.blocks import ParameterBlock
+
+DTYPES = st.sampled_from([torch.float32, torch.float64])
 
 
 def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:

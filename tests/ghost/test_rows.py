@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from single import close, loss, made
+from torch import nn
 
+from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
-from skbgmd.ghost import DenseFactor, GhostRows, OuterProductFactor
+from skbgmd.ghost import DenseFactor, GhostRows, GradientRecorder
+from skbgmd.ghost.factors import OuterProductFactor
 from skbgmd.rows import DenseRows
-from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 
 
 def ghosts(outputs: torch.Tensor, inputs: torch.Tensor, weights: np.ndarray | None = None) -> GhostRows:
@@ -65,3 +71,80 @@ def test_a_memory_next_to_the_smallest_numbers(size: float) -> None:
         found, state = rule(ghosts(outputs, inputs), state)
         assert len(found.block) == 8
         assert torch.isfinite(found.vector).all()
+
+
+def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
+    x, left = made((5, 4), torch.float32, 0), made((5, 3), torch.float32, 1)
+    factor = OuterProductFactor(1e13 * left[:, None], 1e13 * x[:, None])
+    rows = GhostRows([(0, factor)], 5, 12)
+    gram = rows.gram()
+    assert gram.finite.all()
+    exact = (1e26 * left.double()[:, :, None] * x.double()[:, None]).flatten(1).numpy()
+    np.testing.assert_allclose(gram.unit**2 * gram.products, exact @ exact.T, rtol=1e-6, atol=1e44)
+
+
+def test_sums_apart_leave_out_what_is_not_finite() -> None:
+    left, right = made((4, 1, 3), torch.float32, 0), made((4, 1, 2), torch.float32, 1)
+    left[2] = torch.nan
+    rows = GhostRows([(0, OuterProductFactor(left, right))], 4, 6)
+    units = ParameterBlock.of([torch.zeros(3, 2)])
+    on_block, elsewhere = np.array([0.5, 0.5, 0.0, 0.0]), np.array([0.2, 0.3, 0.0, 0.5])
+    written = torch.einsum("iu,iw->iuw", left[:, 0], right[:, 0]).flatten(1).nan_to_num(0.0).double()
+    for block in (replace(units, chosen=np.array([1])), CoordinateBlock(torch.tensor([2, 3]), 1, 6)):
+        expected = torch.as_tensor(elsewhere) @ written
+        expected[2:4] = (torch.as_tensor(on_block) @ written)[2:4]
+        close(rows.weighted_sum_by_block(on_block, elsewhere, block), expected, 1e-6, 1.0)
+
+
+class _Mixed(nn.Module):
+    """A layer in single precision, one in double, and one that isn't used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.last = nn.Linear(8, 6), nn.Linear(3, 4), nn.Linear(6, 5).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(self.first(x).double())
+        return result
+
+
+@pytest.mark.parametrize("selection", ["top", "uniform"])
+@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection: str, complement: str) -> None:
+    module, x = _Mixed(), made((16, 8), torch.float32, 0)
+    parameters = list(module.parameters())
+    with GradientRecorder(module, parameters) as tape:
+        losses = loss(module(x))
+    units = ParameterBlock.of(parameters)
+    rows = GhostRows(tape.factors(losses), 16, units.total, units=units)
+    dense = DenseRows(rows.chunk(slice(0, units.total)), units=units)
+    rule = BlockGeometricMedian(0.4, selection=selection, block="unit", complement=complement, random_state=0)
+    (found, after), (expected, exact) = rule(rows), rule(dense)
+    np.testing.assert_array_equal(found.block, expected.block)
+    np.testing.assert_allclose(found.vector, expected.vector, atol=1e-6)
+    if complement == "memory":
+        np.testing.assert_allclose(after.memory, exact.memory, atol=1e-6)
+        assert after.memory.untyped_storage().size() == 8 * units.total
+
+
+@pytest.mark.parametrize("block", ["coordinate", "unit"])
+def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> None:
+    X = made((9, 50, 40), torch.float32, 0)
+    X[6:] *= 1e30
+    units = ParameterBlock.of([torch.zeros(50, 40)])
+    rows = GhostRows([(0, DenseFactor(X))], 9, 2000, units=units)
+    rule = BlockGeometricMedian(0.1, block=block)
+    found, expected = rule(rows)[0], rule(DenseRows(X.flatten(1), units=units))[0]
+    np.testing.assert_array_equal(found.block, expected.block)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
+
+
+def test_many_small_gradients_are_joined_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [made((6, width), torch.float64, width) for width in (3, 5, 2, 7, 4)]
+    starts = np.cumsum([0, 3, 5, 2, 7]).tolist()
+    rows = GhostRows([(start, DenseFactor(part)) for start, part in zip(starts, values, strict=True)], 6, 21)
+    whole = torch.cat(values, dim=1)
+    for at_once in (1, 2, 5):
+        monkeypatch.setattr(limits, "WRITTEN_ELEMENTS", at_once * 6 * limits.ONE_PRODUCT_COLUMNS)
+        assert len(list(rows._gram_parts(torch.float64))) == -(-5 // at_once)
+        np.testing.assert_allclose(rows._gram_in(torch.float64).products, (whole @ whole.T).numpy(), atol=1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,6 @@ from single import check, ghost, loss, made, reference
 from torch import nn
 
 from skbgmd.ghost import GhostError
-
-
-@pytest.fixture(autouse=True)
-def _initialisation_from_a_fork() -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 class Whole(nn.Module):

@@ -1,0 +1,46 @@
+"""Outer products, and weights and biases of one layer as one factor."""
+
+from __future__ import annotations
+
+import torch
+from single import made
+
+from skbgmd.ghost import DenseFactor, OuterProductFactor
+from skbgmd.ghost.factors import AffineFactor, with_biases
+
+
+def test_weights_and_bias_of_one_layer_are_one_factor() -> None:
+    left, right = made((5, 1, 3), torch.float64, 0), made((5, 1, 4), torch.float64, 1)
+    weight, bias = OuterProductFactor(left, right), DenseFactor(left[:, 0])
+    ((start, affine),) = with_biases([(2, weight), (14, bias)])
+    assert (start, affine.n_columns) == (2, 15)
+    assert isinstance(affine, AffineFactor)
+    written = torch.cat([weight.explicit(slice(0, 3)), bias.explicit(slice(0, 3))], dim=1)
+    weights, summed = made((5,), torch.float64, 2), torch.empty(15, dtype=torch.float64)
+    affine.weighted_sum(weights, summed)
+    torch.testing.assert_close(summed, weights @ written)
+    torch.testing.assert_close(affine.gram(), written @ written.T)
+    torch.testing.assert_close(affine.squared_norms(), written.square().sum(dim=1))
+    scores = torch.cat([weight.unit_scores(weights), bias.unit_scores(weights)])
+    torch.testing.assert_close(affine.unit_scores(weights), scores)
+    torch.testing.assert_close(affine.to(torch.float32).gram(), affine.gram().float())
+
+
+def test_other_factors_stay_apart() -> None:
+    left, right = made((5, 1, 3), torch.float64, 0), made((5, 1, 4), torch.float64, 1)
+    weight, bias = OuterProductFactor(left, right), DenseFactor(left[:, 0])
+    for factors in (
+        [(0, weight), (13, bias)],  # columns between them
+        [(0, bias), (3, weight)],
+        [(0, weight), (12, DenseFactor(left[:, 0].clone()))],
+        [(0, weight), (12, DenseFactor(left[:, 0, :2]))],
+        [(0, OuterProductFactor(left.expand(5, 2, 3), right.expand(5, 2, 4))), (12, bias)],
+    ):
+        assert with_biases(factors) == factors
+    twice = with_biases([(0, weight), (12, bias), (15, bias)])
+    assert [start for start, _ in twice] == [0, 15]
+
+
+def test_dtypes_are_promoted_together() -> None:
+    factor = OuterProductFactor(made((5, 2, 3), torch.float32, 0), made((5, 2, 4), torch.float64, 1))
+    assert factor.dtype == factor.left.dtype == factor.right.dtype == torch.float64

@@ -1,0 +1,16 @@
+"""Activations with parameters, against one backward pass for each sample."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from single import check, made
+from torch import nn
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_prelu(dtype: torch.dtype) -> None:
+    x = made((5, 3, 6), dtype, 0)
+    check(nn.PReLU(dtype=dtype), x)
+    check(nn.PReLU(3, dtype=dtype), x)
+    check(nn.PReLU(3, dtype=dtype), x[:, :, 0])

@@ -1,0 +1,50 @@
+"""Convolutions, against one backward pass for each sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from single import DTYPES, check, made
+from torch import nn
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@settings(deadline=None, max_examples=80)
+@given(data=st.data(), axes=st.integers(1, 3), transposed=st.booleans(), dtype=DTYPES, seed=st.integers(0, 99))
+def test_convolutions(data: Any, axes: int, transposed: bool, dtype: torch.dtype, seed: int) -> None:
+    torch.manual_seed(seed)
+    each = st.tuples(*[st.integers(1, 3)] * axes)
+    kernel, stride, dilation = data.draw(each), data.draw(each), data.draw(st.tuples(*[st.integers(1, 2)] * axes))
+    groups = data.draw(st.integers(1, 2))
+    channels = groups * data.draw(st.integers(1, 2)), groups * data.draw(st.integers(1, 2))
+    padding = data.draw(st.tuples(*[st.integers(0, 2)] * axes))
+    size = tuple(data.draw(st.integers(5, 6)) for _ in range(axes))
+    x = made((3, channels[0], *size), dtype, seed)
+    common = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "bias": data.draw(st.booleans()),
+        "dtype": dtype,
+    }
+    layer: nn.Module
+    if transposed:
+        extra = tuple(data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        kind: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[axes - 1]
+        common["padding"] = tuple(min(p, (k - 1) * d) for p, k, d in zip(padding, kernel, dilation, strict=True))
+        layer = kind(*channels, output_padding=extra, **common)
+    else:
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        mode = data.draw(st.sampled_from(["zeros", "circular", "same"]))
+        if mode == "same":
+            common |= {"padding": "same", "stride": 1}
+        else:
+            common["padding_mode"] = mode
+        layer = kind(*channels, **common)
+    check(layer, x)

@@ -1,0 +1,265 @@
+"""The recorder: calls of layers in any module, and modules that it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from single import check, ghost, loss, made, reference
+from torch import nn
+
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, recorder
+from skbgmd.ghost.registry import RULES, rule_of
+
+
+class Twice(nn.Module):
+    """A layer used twice."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(torch.tanh(self.layer(x)))
+        return result
+
+
+class Tied(nn.Module):
+    """An embedding whose table is the last layer's matrix, too."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4, dtype=dtype)
+        self.last = nn.Linear(4, 7, dtype=dtype)
+        self.last.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.tanh(self.table(x)))
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shared_parameters(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    check(Twice(dtype), made((5, 4), dtype, 1))
+    check(Twice(dtype), made((5, 3, 4), dtype, 1))
+    check(Tied(dtype), torch.randint(7, (5,)))
+    check(Tied(dtype), torch.randint(7, (5, 3)))
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    module[0].weight.requires_grad_(False)
+    module[2].bias.requires_grad_(False)
+    check(module, made((5, 3), torch.float32, 0))
+
+
+def test_batch_norm_is_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    with pytest.raises(GhostError, match=r"'1', BatchNorm1d.*GroupNorm"):
+        ghost(module, made((5, 3), torch.float32, 0), loss)
+    check(module.eval(), made((5, 3), torch.float32, 0))
+
+
+def test_stray_parameters_are_refused_by_name() -> None:
+    class Stray(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.layer(x) @ self.layer.weight
+            return result
+
+    with pytest.raises(GhostError, match=r"found 'layer.weight', which something else uses"):
+        ghost(Stray(), made((5, 3), torch.float32, 0), loss)
+
+
+def test_inputs_changed_in_place_are_refused() -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.clone()
+            out: torch.Tensor = self.layer(x)
+            x.zero_()
+            return out
+
+    with pytest.raises(GhostError, match=r"into the layer 'layer' must not be changed in place"):
+        ghost(Changed(), made((5, 3), torch.float32, 0), lambda out: out.sin().sum(dim=1))
+
+
+def test_samples_along_another_axis_are_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.layer(x.flatten(0, 1)).view(x.shape)
+            return result
+
+    with pytest.raises(GhostError, match=r"found 5 samples and, at the layer 'layer', shape \(20, 3\)"):
+        ghost(Flat(), made((5, 4, 3), torch.float32, 0), loss)
+
+
+class Related(nn.Module):
+    """A layer without a rule, one of whose outputs is made of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> dict[str, Any]:
+        one = (x @ self.matrix).tanh()
+        return {"one": one, "others": (one.exp(), one)}
+
+
+def test_outputs_that_are_made_of_one_another() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Related()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.layer(x)
+            return torch.cat([found["one"], *found["others"]], dim=1)
+
+    torch.manual_seed(0)
+    check(Both(), made((5, 3), torch.float64, 0))
+
+
+class Summed(nn.Module):
+    """Two layers whose outputs are added have one gradient in memory, and are no weights and bias of one layer."""
+
+    def __init__(self, second: nn.Module, *, apart: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(16, 6, bias=False)
+        if apart:
+            self.unused = nn.Linear(5, 6)
+        self.second, self.last = second, nn.Linear(6, 3)
+        second.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        other = x[:, :6].view(-1, 2, 3) if isinstance(self.second, nn.LayerNorm) else x.flip(1)
+        result: torch.Tensor = self.last((self.first(x) + self.second(other).flatten(1)).tanh())
+        return result
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("second", [lambda: nn.Linear(16, 6), lambda: nn.LayerNorm((2, 3))])
+def test_gradients_of_two_layers_in_one_place_in_memory(second: Any, apart: bool) -> None:
+    torch.manual_seed(0)
+    check(Summed(second(), apart=apart), made((5, 16), torch.float32, 0))
+
+
+def test_outputs_that_are_changed_in_place_afterwards() -> None:
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.GRU(3, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out, last = self.layer(x)
+            out += 0.3 * x.sum(dim=2, keepdim=True)
+            result: torch.Tensor = out.flatten(1) * last[0].repeat(1, x.shape[1])
+            return result
+
+    torch.manual_seed(0)
+    check(Changing(), made((5, 4, 3), torch.float32, 0), 3e-5)
+
+
+def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
+    module = nn.TransformerEncoderLayer(4, 2, batch_first=True)
+    with (
+        pytest.raises(AssertionError, match="embedding dimension"),
+        GradientRecorder(module, list(module.parameters())),
+    ):
+        module(torch.zeros(2, 3, 5))
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules())
+    with torch.overrides.TorchFunctionMode():  # one that was left entered would be left below this one
+        pass
+    assert torch.overrides._get_current_function_mode() is None
+
+
+def test_no_gradient_of_a_parameter_is_computed() -> None:
+    module = nn.Linear(3, 3)
+    seen = []
+    module.weight.register_hook(seen.append)
+    ghost(module, made((5, 3), torch.float32, 0), loss)
+    assert not seen
+    assert module.weight.grad is None
+
+
+def test_autocast() -> None:
+    # Of drawn networks some have gradients that all but cancel, with few of the digits that half precision has.
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    x = made((6, 8), torch.float32, 0)
+    exact = reference(module, x, loss)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rows = ghost(module, x, lambda out: loss(out.float()))
+    assert rows.dtype == torch.float32
+    weights = np.full(6, 1 / 6)
+    assert float((rows.weighted_sum(weights) - exact.mean(dim=0)).norm()) < 0.02 * float(exact.mean(dim=0).norm())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).cuda()
+    x = made((6, 8), torch.float32, 0).cuda()
+    rows = ghost(module, x, lambda out: out.square().sum(dim=1))
+    exact = reference(module, x, lambda out: out.square().sum(dim=1)).double()
+    assert rows.weighted_sum(np.full(6, 1 / 6)).device.type == "cuda"
+    assert np.abs(rows.gram().products - (exact @ exact.T).cpu().numpy()).max() < 1e-5 * float(exact.square().sum())
+
+
+def test_a_recorder_is_entered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up = []
+    monkeypatch.setattr(recorder, "rule_of", lambda layer: looked_up.append(layer) or rule_of(layer))
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    parameters = list(module.parameters())
+    kept, weights = GradientRecorder(module, parameters), np.full(5, 0.2)
+    for seed in range(3):
+        x = made((5, 3), torch.float32, seed)
+        with kept:
+            module(x)  # begun anew by the next
+        with kept:
+            losses = loss(module(x))
+        found = GhostRows(kept.factors(losses), 5, sum(p.numel() for p in parameters)).weighted_sum(weights)
+        torch.testing.assert_close(found, reference(module, x, loss).mean(dim=0))
+    assert looked_up == [layer.module for layer in kept.layers]
+    assert not any(layer._forward_hooks for layer in module.modules())
+
+
+def test_changes_are_seen_when_a_recorder_is_entered_again() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False).eval(), nn.Linear(4, 2))
+    kept = GradientRecorder(module, list(module.parameters()))
+    with kept:
+        pass
+    assert all(layer.rule is not None and not layer.is_own for layer in kept.layers)
+    with patch.dict(RULES, {nn.Linear: lambda *_: {}}), kept:
+        assert all(layer.is_own for layer in kept.layers)
+    assert not any(layer.is_own for layer in kept.layers)
+    module[2].forward = module[2].forward
+    assert sorted(layer.rule is None for layer in kept.layers) == [False, True]
+    module.train()
+    with pytest.raises(GhostError, match="mixes those of a batch"), kept:
+        pass
+    module[1] = nn.Identity()
+    with kept:
+        assert len(kept.layers) == 2
+
+
+def test_half_precision_is_that_of_the_last_pass() -> None:
+    module = nn.Linear(3, 2)
+    kept = GradientRecorder(module, list(module.parameters()))
+    for half in (True, False):
+        with kept, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            module(made((5, 3), torch.float32, 0))
+        assert kept.in_half_precision == half
