@@ -250,7 +250,7 @@ class GradientRecorder:
 
 
 def _structure(module: nn.Module) -> Any:
-    """What the layers of a module, and the rules for them, are found by."""
+    """Collect everything that decides on the layers of a module and the rules for them."""
     found: list[tuple[Any, ...]] = []
     seen: set[int] = set()
     left: list[nn.Module | None] = [module]

@@ -332,8 +332,8 @@ def _shrunk(gram: Gram, weights: FloatArray, reach: float) -> Gram:
     """Shrink the rows that are beyond ``reach`` typical lengths, in a Gram matrix."""
     if gram.norms.max() <= reach * gram.norms.min():
         return gram
-    unit, drawn = shrink_outliers(gram.norms, reach, weights)
-    if np.all(drawn == 1.0):
+    unit, shrinkage = shrink_outliers(gram.norms, reach, weights)
+    if np.all(shrinkage == 1.0):
         return gram
-    scale = drawn / unit
-    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, shrinkage=drawn, original=gram)
+    scale = shrinkage / unit
+    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, shrinkage=shrinkage, original=gram)

@@ -22,7 +22,7 @@ from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize
 from skbgmd.location.spaces import EuclideanSpace, GramSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import Gram, clip_factors, middle
+from skbgmd.rows.gram import Gram, clip_factors, high_median, low_median
 from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
 
 
@@ -241,7 +241,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        start = weights * clip_factors(middle(gram.norms, upper=True), gram.norms)
+        start = weights * clip_factors(high_median(gram.norms), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return replace(solution, weights=gram.restore(solution.weights))
@@ -489,7 +489,7 @@ def _are_far_apart(distances: Any) -> bool:
 def _typical_size(matrix: torch.Tensor) -> float:
     """Size of a typical row, as far as a sample of the rows tells; 1 if it is zero or has no number."""
     some = matrix[:: -(-len(matrix) // limits.ORIGIN_ROWS)].cpu().numpy()
-    typical = middle(np.abs(some).max(axis=1))
+    typical = low_median(np.abs(some).max(axis=1))
     return typical if 0.0 < typical < math.inf else 1.0
 
 

@@ -1,7 +1,7 @@
-"""Rows: n vectors of d numbers, wherever they are, and what a rule may ask of them.
+"""Rows: n vectors of d numbers, in memory or elsewhere, as aggregators see them.
 
 An aggregator sees the vectors only through the protocol :class:`Rows`: their Gram matrix, weighted sums, norms, scores
-of the columns, some columns. :class:`DenseRows` holds a matrix and goes over it in chunks of columns, without a copy.
+of the columns, and single columns. :class:`DenseRows` holds a matrix and reads it in chunks of columns, without a copy.
 Rows in other places (the factors of one backward pass, the ranks of a process group) give the same answers.
 """
 

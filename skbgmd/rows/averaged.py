@@ -1,4 +1,4 @@
-"""Rows that are weighted means of other rows: what pre-aggregations hand on to the rule behind them."""
+"""Weighted means of rows, as pre-aggregations hand them on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AveragedRows(ChunkedRows):
         sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._factors = torch.as_tensor(averaging, dtype=self.dtype, device=self.device)
-        #: Whether the Gram matrix is of the averaged rows' own products.
+        #: The Gram matrix is of the averaged rows' own products.
         self._own = False
 
     def chunk(self, part: slice) -> torch.Tensor:
@@ -54,7 +54,7 @@ class AveragedRows(ChunkedRows):
             yield part, self._clamped(torch.mm(self._factors, chunk.to(self.dtype), out=averaged))
 
     def _clamped(self, averaged: torch.Tensor) -> torch.Tensor:
-        """Averaged rows; those of rows near the largest number may have been rounded to none."""
+        """Clamp averaged rows to finite numbers: means of rows near the largest one may round to inf."""
         # A sum that is finite has finite terms.
         largest = torch.finfo(self.dtype).max
         return averaged if bool(torch.isfinite(averaged.sum())) else averaged.clamp_(-largest, largest)
@@ -78,7 +78,7 @@ class AveragedRows(ChunkedRows):
         return self._norms
 
     def _averaged_squares(self) -> FloatArray | None:
-        """Squared norms from the rows' Gram matrix and norms, without a pass; None where digits cancel.
+        """Squared norms from the rows' Gram matrix and norms, without a pass over columns; None where digits cancel.
 
         The Gram matrix is about some centre ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
         Means of ``|x_i|^2`` less the spread, ``sum_j m_j |x_j - m x|^2``, need neither ``c`` nor ``s``.
@@ -101,8 +101,8 @@ class AveragedRows(ChunkedRows):
             return self.rows.gram(about @ self.averaging).averaged(self.averaging)
         if self._gram is None:
             self._gram = self.rows.gram(tol=tol).averaged(self.averaging)
-        # Means lie so near each other that their differences cancel, seen from a row as far off as rows are: in float32
-        # the means' own products are cheaper than more digits of the rows'.
+        # Means lie so close together that their differences cancel about a row, which is far from them: in float32 the
+        # means' own products are cheaper than more digits of the rows' products.
         if self._own or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
             return self._gram
         self._gram, self._own = None, True

@@ -1,4 +1,4 @@
-"""Blocks: single columns or runs of them, or whole units, such as the weights of one output of a layer."""
+"""Blocks of columns: runs of adjacent ones, or whole units such as the weights of one output of a layer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CoordinateBlock:
     @classmethod
     @lru_cache(maxsize=16)
     def all(cls, total: int, device: torch.device) -> CoordinateBlock:
-        """All columns, as one run: a list of them would take longer to write than some steps take."""
+        """All columns, as one run: a list of them would take longer to write than some steps."""
         return cls(torch.zeros(1, dtype=torch.int64, device=device), total, total)
 
     @property
@@ -57,13 +57,13 @@ class CoordinateBlock:
 
     @property
     def _ends_early(self) -> bool:
-        """Whether the last run is the matrix's last, shorter one."""
+        """The last run is the matrix's last, shorter one."""
         return self.length > 1 and (int(self.runs[-1]) + 1) * self.length > self.total
 
 
 @dataclass(frozen=True)
 class ParameterBlock:
-    """Units of the columns, and which of them are chosen.
+    """A block of units, out of all units of the columns.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class ParameterBlock:
     chosen : ndarray of shape (c,), int64
         Chosen units, ascending.
     device : torch.device
-        Where the columns are.
+        Device of the columns.
     """
 
     starts: NDArray[np.int64]
@@ -84,7 +84,7 @@ class ParameterBlock:
 
     @classmethod
     def of(cls, parameters: Iterable[torch.Tensor]) -> ParameterBlock:
-        """Units of parameters in a row: slices along the first axis, and single elements of vectors. All are chosen."""
+        """All units of parameters, one after another: slices along the first axis, and single elements of vectors."""
         starts, begin, device = [], 0, torch.device("cpu")
         for parameter in parameters:
             width = parameter.shape[1:].numel()
@@ -108,23 +108,23 @@ class ParameterBlock:
 
     @cached_property
     def _stops(self) -> NDArray[np.int64]:
-        """Zero, and where the chosen units end among themselves."""
+        """Zero, and the ends of the chosen units among their own columns."""
         return np.append(0, np.cumsum(self.sizes[self.chosen]))
 
     def __len__(self) -> int:
         return int(self._stops[-1])
 
     def at(self, column: int) -> int:
-        """The unit that begins at a column, or the number of units at the end."""
+        """Find the unit that begins at a column, or the number of units at the end."""
         return int(self.starts.searchsorted(column))
 
     def before(self, column: int) -> int:
-        """How many chosen columns lie before a unit that begins at a column."""
+        """Count the chosen columns before a column at which a unit begins."""
         return int(self._stops[self.chosen.searchsorted(self.at(column))])
 
     def choose(self, keys: NDArray[Any], k: int) -> ParameterBlock:
-        """The units with the largest keys, as many as it takes for k columns; among equal keys the first."""
-        # Not stable, which for many units is several times as fast: ties are told by themselves.
+        """Choose the units with the largest keys, as many as it takes for k columns; among equal keys the first."""
+        # An unstable sort is several times as fast for many units, and ties are broken below.
         order = np.argsort(-keys)
         last = keys[order[np.searchsorted(np.cumsum(self.sizes[order]), k)]]
         chosen = keys > last
@@ -134,7 +134,7 @@ class ParameterBlock:
         return replace(self, chosen=np.flatnonzero(chosen))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
-        """Sums of values of the columns (total,) over each unit, chosen or not."""
+        """Sum values of the columns (total,) over each unit, chosen or not."""
         if values.device.type == "cpu":
             # Several times as fast as torch's.
             return torch.from_numpy(np.add.reduceat(values.numpy(), self.starts))
@@ -142,14 +142,14 @@ class ParameterBlock:
         return torch.segment_reduce(values, "sum", lengths=lengths)
 
     def within(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Chosen units among the columns from ``start`` to ``stop``, counted from there."""
+        """Select the chosen units within the columns from ``start`` to ``stop``, counted from there."""
         first, last = self.at(start), self.at(stop)
         low, high = self.chosen.searchsorted((first, last)).tolist()
         return self.chosen[low:high] - first
 
 
 def sums_of_runs(values: torch.Tensor, length: int) -> torch.Tensor:
-    """Sums over runs of so many adjacent numbers, of which the last may be shorter.
+    """Sum over runs of ``length`` adjacent numbers, of which the last may be shorter.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a matrix that is seen a chunk of columns at a time can answer; never more than a chunk is copied."""
+"""Kernels over chunks of columns, of which never more than one is copied."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
-from skbgmd.rows.gram import Gram, lower_weighted_median, middle
+from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
 
 
 class ChunkedRows(ABC):
-    """Kernels of rows that come in chunks of columns.
+    """Base class of rows that come in chunks of columns.
 
     Attributes
     ----------
@@ -36,37 +36,37 @@ class ChunkedRows(ABC):
     n_columns: int
     dtype: torch.dtype
     device: torch.device
-    #: Runs of columns that belong together, where they are known.
+    #: Columns that belong together, where that is known.
     units: ParameterBlock | None = None
-    #: Whether a chunk is gathered, so that another pass over it costs more than what is done with it.
+    #: Chunks are gathered, so that another pass over them costs more than what is done with them.
     gathers: bool = False
     #: Adjacent columns that are best gathered together.
     run_length: int = 1
-    #: Whether the Gram matrix takes many times what norms and weighted sums take.
+    #: The Gram matrix takes many times as long as norms and weighted sums.
     gram_is_expensive = False
-    #: Memory of a chunk that is not a part of a matrix as it is.
+    #: Memory of a chunk that is no view of a matrix.
     _buffer: torch.Tensor | None = None
     _gram: Gram | None = None
     _norms: FloatArray | None = None
 
     @abstractmethod
     def chunk(self, part: slice) -> torch.Tensor:
-        """Adjacent columns of all rows, (n, m); good until the next chunk is asked for."""
+        """Read adjacent columns of all rows, (n, m), valid until the next chunk is read."""
 
     @abstractmethod
     def columns(self, index: torch.Tensor) -> torch.Tensor:
-        """Some columns of all rows, (n, k)."""
+        """Select columns of all rows, (n, k)."""
 
     @abstractmethod
     def row(self, index: int) -> torch.Tensor:
-        """One row, (d,)."""
+        """Select a row, (d,)."""
 
     @abstractmethod
     def subset(self, index: NDArray[np.intp]) -> ChunkedRows:
-        """Some of the rows."""
+        """Select rows."""
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All columns, a chunk at a time; each is good until the next."""
+        """Iterate over all columns, a chunk at a time; each is valid until the next."""
         share = self._columns_behind // limits.CHUNK_SHARE
         elements = min(limits.CHUNK_ELEMENTS, max(limits.CHUNK_ELEMENTS // 8, self.n_rows * share))
         width = max(limits.MIN_CHUNK_COLUMNS, min(limits.GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
@@ -80,19 +80,19 @@ class ChunkedRows(ABC):
 
     @property
     def _columns_behind(self) -> int:
-        """Columns that are in memory, of which these are some or all."""
+        """Columns in memory, of which these are some or all."""
         return self.n_columns
 
     @property
     def work_dtype(self) -> torch.dtype:
-        """float64 for float64, else float32."""
+        """Dtype to compute in: float64 for float64, else float32."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
     def product_dtype(self) -> torch.dtype:
-        """The dtype to multiply in: float32 for a large float32 matrix, else float64.
+        """Dtype to multiply in: float32 for a large float32 matrix, else float64.
 
-        In a small matrix float64 costs little; nor is float32 enough where the user has traded the digits of its
+        For a small matrix float64 costs little, and float32 is not enough where the user has traded the digits of its
         products for speed.
         """
         small = self.n_rows * self.n_columns <= limits.FLOAT64_PRODUCT_ELEMENTS
@@ -100,19 +100,19 @@ class ChunkedRows(ABC):
         return torch.float64 if small or lossy else self.work_dtype
 
     def _have_squares(self, norms: FloatArray) -> bool:
-        """Whether the squares of rows of some norms, and of their columns, have numbers, with room for sums."""
+        """Tell whether squares of rows of these norms, and of their columns, are in range, with room for sums."""
         low, high = (1e-10, 1e18) if self.work_dtype == torch.float32 else (1e-140, 1e150)
         largest = float(norms.max(initial=0.0))
         return largest == 0.0 or low <= largest <= high
 
     def _may_square_first(self, norms: FloatArray, scale: FloatArray) -> bool:
-        """Whether squares of rows of some norms and those of factors have numbers, each by themselves."""
+        """Tell whether squares of rows of these norms are in range, and so are those of the factors."""
         least = 1e-15 if self.work_dtype == torch.float32 else 1e-120
         return self._have_squares(norms) and bool(least <= scale.min() and scale.max() <= 1.0 / least)
 
     @property
     def knows_norms(self) -> bool:
-        """Whether the norms are at hand, without a pass."""
+        """The norms are known, without a pass."""
         return self._norms is not None
 
     @property
@@ -140,7 +140,7 @@ class ChunkedRows(ABC):
         return norms.double().square_()
 
     def _checked(self, squares: torch.Tensor, center: torch.Tensor | None) -> FloatArray:
-        """Square roots of squared distances to a point; those that overflowed or underflowed are taken anew."""
+        """Take square roots of squared distances to a point; compute those anew that overflowed or underflowed."""
         norms = _to_numpy(squares.sqrt_())
         # Squares that overflow or underflow, or a row that isn't finite.
         odd = np.flatnonzero(~((norms > (1e-16 if self.work_dtype == torch.float32 else 1e-140)) & (norms < np.inf)))
@@ -149,7 +149,7 @@ class ChunkedRows(ABC):
         return norms
 
     def _careful_distances(self, center: torch.Tensor | None, factor: float = 1.0) -> FloatArray:
-        """Distances of the rows to a point, both multiplied by a power of two first."""
+        """Distances of the rows to a point, both multiplied by a factor first, without overflow or underflow."""
         largest = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
             difference = self._difference(chunk, center, part, factor)
@@ -157,10 +157,10 @@ class ChunkedRows(ABC):
         scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
         squares = torch.zeros_like(largest)
         for part, chunk in self.column_chunks():
-            # In double precision, in which what has no inverse in single precision has one.
+            # In double precision, in which subnormal numbers of single precision have inverses.
             difference = self._difference(chunk, center, part, factor).double()
             squares += (difference / scale[:, None]).square_().sum(dim=1)
-        # Longer ones than have a number count as the longest that has.
+        # Distances that overflow even so count as the largest number.
         norms = np.minimum(_to_numpy(squares.sqrt_() * scale), np.finfo(np.float64).max)
         norms[~_to_numpy(torch.isfinite(largest)).astype(bool)] = np.nan
         return norms
@@ -173,7 +173,7 @@ class ChunkedRows(ABC):
         return chunk.to(self.work_dtype) if center is None else chunk - center[part]
 
     def huge_distances(self, center: torch.Tensor | None) -> FloatArray:
-        """Distances of the rows to a point, divided by 2**64: those that have no number have one then."""
+        """Distances of the rows to a point, divided by 2**64, for those that would overflow."""
         return self._careful_distances(center, 2.0**-64)
 
     def inner_products(self, vector: torch.Tensor) -> FloatArray:
@@ -211,13 +211,13 @@ class ChunkedRows(ABC):
             return torch.zeros(self.n_columns, dtype=self.work_dtype, device=self.device)
         if len(used) < self.n_rows:
             return self.subset(used).column_scores(scale[used], shift)
-        # Squares in the order "square, then scale" cost a pass less, but those of a huge or tiny entry have no number.
+        # To square first and then scale saves a pass, but squares of huge or tiny entries overflow or underflow.
         if shift is None and self._may_square_first(self.norms(), scale):
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_columns,), dtype, device)
         if dtype == torch.float32 and not self._may_square_first(self.norms(), scale):
-            # Factors that bring tiny rows to order one may have no number in single precision.
+            # Factors that bring tiny rows to order one may overflow in single precision.
             dtype = torch.float64
         factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
         weights = torch.as_tensor(self.weights, dtype=dtype, device=device)
@@ -244,15 +244,15 @@ class ChunkedRows(ABC):
         return result
 
     def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
+        """Scores of the columns, summed over runs of ``length``, of which the last may be shorter."""
         return sums_of_runs(self.column_scores(scale, shift), length)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over each of some units that all columns are cut into."""
+        """Scores of the columns, summed over each of the units that all columns are cut into."""
         return units.sums(self.column_scores(scale, shift))
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        """Inner products about ``about @ rows``, then in float64; by default about zero or a central row."""
+        """Gram matrix about ``about @ rows``, in float64; by default about zero or a central row."""
         if about is not None:
             return self.gram_about(self.weighted_sum(about, torch.float64), torch.float64)
         if self._gram is None:
@@ -263,33 +263,34 @@ class ChunkedRows(ABC):
     def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype) -> Gram:
         """Gram matrix of ``rows - center``, or of the rows as they are, multiplied in ``dtype``.
 
-        Chunks are multiplied in ``dtype`` and added up in float64. Where rows are beyond the range of float32's
-        squares, they are multiplied in float64. Where they are beyond the range of these, all are brought to order one,
-        and those farther than 1e12 typical distances are drawn in to there: from within a typical distance of the
-        centre their direction changes by that little.
+        Chunks are multiplied in ``dtype`` and added up in float64. Where squares of rows are out of range in float32,
+        the rows are multiplied in float64. Where they are out of range in float64, all rows are scaled to order one,
+        and those farther than 1e12 typical distances are shrunk to that distance: seen from within a typical distance
+        of the center, their direction is the same to 12 digits.
         """
         products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
         finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(np.diagonal(products)).all() else self.finite
         if dtype == torch.float32 and _out_of_range(np.diagonal(products)[finite], floor):
             dtype = torch.float64
             products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
-        unit, drawn = 1.0, None
+        unit, shrinkage = 1.0, None
         if _out_of_range(np.diagonal(products)[finite], floor):
             down = 64 if not np.isfinite(np.diagonal(products)[finite]).all() else 0
             about = None if center is None else center.double()
             norms = self.huge_distances(about) if down else self.distances(about)
             reach = 1e12
-            typical, drawn = shrink_outliers(norms, reach, self.weights)
-            # It has an inverse, and needs be no more than near what is typical.
+            typical, shrinkage = shrink_outliers(norms, reach, self.weights)
+            # It must have an inverse, and need only be close to the typical distance.
             unit = float(np.clip(np.ldexp(min(typical, 1e280), down), 1e-300, 1e300))
             far = reach * np.ldexp(typical / unit, down)
-            factors = np.where(drawn < 1.0, np.ldexp(far / np.where(drawn < 1.0, norms, 1.0), -down), 1.0 / unit)
+            far_norms = np.where(shrinkage < 1.0, norms, 1.0)
+            factors = np.where(shrinkage < 1.0, np.ldexp(far / far_norms, -down), 1.0 / unit)
             products = self._products(center, dtype, factors)
-            drawn = None if np.all(drawn == 1.0) else drawn
+            shrinkage = None if np.all(shrinkage == 1.0) else shrinkage
             floor = floor if norms[finite].any() else 0.0
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
-        return Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50), unit, drawn, floor=floor)
+        return Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50), unit, shrinkage, floor=floor)
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
@@ -333,9 +334,9 @@ class ChunkedRows(ABC):
         return result
 
     def _central_index(self) -> int | None:
-        """Index of a row that lies among the majority, as far as a sample of the columns tells; None: zero does.
+        """Find a row that lies among the majority, by a sample of the columns; None if zero does.
 
-        The centre decides the accuracy, never the result: about a far centre, differences of rows cancel.
+        The center decides the accuracy, never the result: about a far center, differences of rows cancel.
         """
         sample = self._sample()
         largest = np.abs(sample).max(axis=1)
@@ -356,7 +357,7 @@ class ChunkedRows(ABC):
         return -(-self.n_rows // limits.CENTER_SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
 
     def _sample(self) -> FloatArray:
-        """Some numbers of every few rows, in runs of adjacent columns."""
+        """Sample the matrix: every few rows, and runs of adjacent columns."""
         step = max(limits.CENTER_SAMPLE_RUN, -(-self.n_columns // limits.CENTER_SAMPLE_RUNS))
         starts = torch.arange(0, self.n_columns, step, device=self.device)
         columns = (starts[:, None] + torch.arange(limits.CENTER_SAMPLE_RUN, device=self.device)).flatten()
@@ -366,16 +367,16 @@ class ChunkedRows(ABC):
 
 
 def means(rows: Any, weights: FloatArray) -> torch.Tensor:
-    """Weighted means of rows of any home, which are numbers if the rows are."""
+    """Weighted means of rows, finite if the rows are."""
     return in_range(rows, rows.weighted_sum(weights), weights)
 
 
 def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tensor:
-    """Means ``weights @ rows``, (d,); of rows near the largest number of the dtype they may have been rounded to none.
+    """Make means ``weights @ rows`` (d,) finite, where those of rows near the largest number rounded to inf.
 
     Weights may add up to less than one.
     """
-    # A sum that is finite has finite terms; where all are NaN it is rows that are not finite.
+    # A finite sum has finite terms; if all are NaN, the rows are not finite.
     if math.isfinite(float(vector.sum())) or bool(vector.isnan().all()):
         return vector
     used = np.flatnonzero(weights)
@@ -392,11 +393,11 @@ def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tens
 
 
 def _move(chunk: torch.Tensor, center: torch.Tensor | None, factors: torch.Tensor | None, out: torch.Tensor) -> None:
-    """Write ``factors * (chunk - center)``."""
+    """Write ``factors * (chunk - center)`` to ``out``."""
     if factors is not None:
         moved = chunk.double() * factors
         if center is not None:
-            # The difference of huge numbers may have none, and so may multiples of others.
+            # The difference of huge numbers may overflow, and so may multiples of others.
             moved = torch.where(factors < 1.0, moved - center * factors, (chunk - center) * factors)
         out.copy_(moved)
     elif center is None:
@@ -416,26 +417,26 @@ def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _floor(dtype: torch.dtype, d: int) -> float:
-    """What products of d columns lose where terms of them are so small that they have no number."""
+    """Bound the error of products of d columns whose terms underflow."""
     return d * float(torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
 
 
 def _out_of_range(squares: FloatArray, floor: float) -> bool:
-    """Whether squared norms overflowed, or most of them came so near underflow that their digits are gone."""
+    """Tell whether squared norms overflowed, or most of them lost their digits to underflow."""
     if not np.isfinite(squares).all():
         return True
     positive = squares[squares > 0.0]
-    return not positive.size or middle(positive) < 1e16 * floor
+    return not positive.size or low_median(positive) < 1e16 * floor
 
 
 def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
-    """A typical norm, and factors that draw rows beyond ``reach`` times as far in to there."""
+    """Typical norm, and factors that shrink rows beyond ``reach`` times that norm to there."""
     apart = (norms > 0.0) & np.isfinite(norms)
     if not apart.any():
         return 1.0, np.ones_like(norms)
-    typical = middle(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
-    # Of sizes that are so far apart that their ratio has no number, the far ones come out as zero.
+    typical = low_median(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
+    # Where norms are so far apart that their ratio overflows, the factor of the far ones is zero.
     mantissas, powers = np.frexp(np.where(apart, norms, typical))
     mantissa, power = math.frexp(typical)
-    drawn = np.ldexp(reach * mantissa / mantissas, np.minimum(power - powers, 0))
-    return typical, np.minimum(drawn, 1.0)
+    shrinkage = np.ldexp(reach * mantissa / mantissas, np.minimum(power - powers, 0))
+    return typical, np.minimum(shrinkage, 1.0)

@@ -1,4 +1,4 @@
-"""The rows of a matrix, on any device: in chunks of columns, without a copy."""
+"""Rows of a matrix, on any device: read in chunks of columns, without a copy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skbgmd.rows.chunked import ChunkedRows
 
 
 class DenseRows(ChunkedRows):
-    """The rows of a matrix, on any device, streamed in chunks of columns and never copied.
+    """Rows of a matrix, on any device, read in chunks of columns and never copied.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class DenseRows(ChunkedRows):
     run_length : int, default=1
         ``index`` holds runs of so many adjacent columns, of which the last may be shorter.
     norms : ndarray of shape (n,), default=None
-        Norms of the rows, where they are known.
+        Norms of the rows, if known.
     units : ParameterBlock, default=None
-        Runs of columns that belong together.
+        Columns that belong together.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class DenseRows(ChunkedRows):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the rows are those of the matrix in a dtype to work in: nothing to convert or to gather."""
+        """The matrix is used as it is: there is nothing to convert or to gather."""
         return self.matrix.dtype == self.work_dtype and self.index is None and self._pick is None
 
     def norms(self, run_length: int = 1) -> FloatArray:
@@ -107,7 +107,7 @@ class DenseRows(ChunkedRows):
         return super().norms()
 
     def _measure_runs(self, length: int) -> FloatArray:
-        """The rows' norms, by way of those of their runs, which are kept for scores."""
+        """Norms of the rows from those of their runs, which are kept for scores."""
         whole = self.n_columns // length
         norms = empty((self.n_rows, -(-self.n_columns // length)), self.dtype, self.device)
         runs, rest = self.matrix[:, : whole * length], self.matrix[:, whole * length :]
@@ -236,7 +236,7 @@ class DenseRows(ChunkedRows):
 
 
 def _gather(matrix: torch.Tensor, index: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
-    """Some columns of a matrix, (n, k), written to some memory of at least that many elements."""
+    """Gather columns of a matrix, (n, k), in memory of at least that many elements."""
     # With its memory at hand, gather is several times faster than index_select on a CPU.
     chosen = memory[: len(matrix) * len(index)].view(len(matrix), len(index))
     return torch.gather(matrix, 1, index.expand(len(matrix), -1), out=chosen)
@@ -245,9 +245,9 @@ def _gather(matrix: torch.Tensor, index: torch.Tensor, memory: torch.Tensor) -> 
 def _gather_runs(
     matrix: torch.Tensor, picked: torch.Tensor | None, starts: torch.Tensor, length: int, memory: torch.Tensor
 ) -> torch.Tensor:
-    """Runs of adjacent columns of a matrix, or of some of its rows, (n, k), written to some memory.
+    """Gather runs of adjacent columns of a matrix, or of some of its rows, (n, k), in memory of that many elements.
 
-    They are lines of one table, which begins anew at every number of the matrix.
+    The runs are rows of one strided view, in which a row begins at every number of the matrix.
     """
     rows = torch.arange(len(matrix), device=matrix.device) if picked is None else picked
     lines = (rows[:, None] * matrix.stride(0) + starts).flatten()

@@ -1,4 +1,4 @@
-"""The Gram matrix of some rows: all that a row-weighting rule needs to know of them."""
+"""Gram matrices: all that a row-weighting rule needs to know of the rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 class Gram:
     """Inner products of the rows about some point, in float64 on the CPU.
 
-    Only what doesn't depend on that point means anything: differences and distances.
+    Only differences and distances have a meaning, for they don't depend on that point.
 
     Attributes
     ----------
@@ -27,15 +27,15 @@ class Gram:
     rounding : float
         ``|error of products_ij| <= rounding * l_i * l_j``, ``l`` the lengths.
     lengths : ndarray of shape (n,), or None
-        None: the norms ``||x_i - c||``. Means of rows, which may be much shorter, have the means of the rows' lengths.
+        None for the norms ``||x_i - c||``. Means of rows, which may be much shorter, have means of the rows' lengths.
     unit : float
-        Length that counts as one: other than 1 where the squares of the rows have no number.
+        Length that counts as one: other than 1 where squares of the rows are out of range.
     shrinkage : ndarray of shape (n,), or None
-        Factors at most one by which far rows were drawn nearer for the same reason.
+        Factors of at most one by which far rows were shrunk for the same reason.
     original : Gram, or None
-        The products before that, where they have numbers.
+        The products before that, where they are in range.
     floor : float
-        Error of every product besides: terms of them that have no number.
+        Additional error of every product, from terms that underflow.
     """
 
     products: FloatArray
@@ -62,16 +62,16 @@ class Gram:
 
     @property
     def known_lengths(self) -> FloatArray:
-        """The lengths, whether given or norms."""
+        """The lengths, or the norms where none are given."""
         return self.norms if self.lengths is None else self.lengths
 
     @property
     def resolution(self) -> float:
-        """Distance that rows of typical length can't be told apart at, because their products are rounded."""
-        return 2.0 * math.sqrt(2.0 * self.rounding) * middle(self.known_lengths)
+        """Distance below which rows of typical length can't be told apart, because their products are rounded."""
+        return 2.0 * math.sqrt(2.0 * self.rounding) * low_median(self.known_lengths)
 
     def restore(self, weights: FloatArray) -> FloatArray:
-        """Weights of the rows as they are, from weights of the rows as drawn nearer."""
+        """Convert weights of the shrunk rows to weights of the original rows."""
         if self.shrinkage is None:
             return weights
         restored: FloatArray = weights * self.shrinkage
@@ -79,31 +79,31 @@ class Gram:
         return restored / whole if whole > 0.0 else weights
 
     def subset(self, index: NDArray[np.intp] | BoolArray) -> Gram:
-        """The Gram matrix of some of the rows."""
-        drawn = None if self.shrinkage is None else self.shrinkage[index]
+        """Select rows."""
+        shrinkage = None if self.shrinkage is None else self.shrinkage[index]
         lengths = None if self.lengths is None else self.lengths[index]
         products = self.products[index][:, index]
         original = None if self.original is None else self.original.subset(index)
         return replace(
-            self, products=products, finite=self.finite[index], shrinkage=drawn, lengths=lengths, original=original
+            self, products=products, finite=self.finite[index], shrinkage=shrinkage, lengths=lengths, original=original
         )
 
     def averaged(self, averaging: FloatArray) -> Gram:
         """The Gram matrix of ``averaging @ rows``; the lines of ``averaging`` add up to one."""
-        drawn = None
+        shrinkage = None
         if self.shrinkage is not None:
-            # A mean with a row that was drawn nearer is drawn nearer by about as much.
+            # A mean with a shrunk row in it is shrunk by about as much.
             gone = self.shrinkage == 0.0
             with np.errstate(over="ignore"):  # to nothing, as those that are gone
                 # None is infinite, which zero times would be no number.
-                drawn = 1.0 / (averaging @ np.minimum(1.0 / np.where(gone, 1.0, self.shrinkage), 1e300))
-            drawn = np.where((averaging[:, gone] > 0.0).any(axis=1), 0.0, drawn)
+                shrinkage = 1.0 / (averaging @ np.minimum(1.0 / np.where(gone, 1.0, self.shrinkage), 1e300))
+            shrinkage = np.where((averaging[:, gone] > 0.0).any(axis=1), 0.0, shrinkage)
         return replace(
             self,
             products=averaging @ self.products @ averaging.T,
             finite=np.ones(len(averaging), dtype=bool),
             lengths=averaging @ self.known_lengths,
-            shrinkage=drawn,
+            shrinkage=shrinkage,
             original=None if self.original is None else self.original.averaged(averaging),
         )
 
@@ -111,10 +111,10 @@ class Gram:
     def noise(self) -> float:
         """Error of a typical squared distance between rows, relative to it.
 
-        It grows where rows are nearer to each other than to the point that the products are about.
+        It grows where rows are closer to each other than to the point that the products are about.
         """
-        distance = middle(np.median(self.squared_distances(), axis=1), upper=True)
-        return self.rounding * middle(self.known_lengths, upper=True) ** 2 / max(distance, 1e-300)
+        distance = high_median(np.median(self.squared_distances(), axis=1))
+        return self.rounding * high_median(self.known_lengths) ** 2 / max(distance, 1e-300)
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
@@ -125,7 +125,7 @@ class Gram:
 
 
 def clip_factors(limit: float, norms: FloatArray) -> FloatArray:
-    """Factors that scale vectors of some norms to at most a limit.
+    """Factors that clip vectors of given norms to a limit.
 
     Examples
     --------
@@ -138,24 +138,34 @@ def clip_factors(limit: float, norms: FloatArray) -> FloatArray:
     return np.ones(len(norms)) if limit > 0.0 else (norms == 0.0).astype(np.float64)
 
 
-def middle(values: FloatArray, *, upper: bool = False) -> float:
-    """The lower or the upper median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
+def low_median(values: FloatArray) -> float:
+    """Lower median, which withstands all but half of the numbers.
 
-    The lower one withstands all but half of the numbers. Where one of them is zero for it is a row's distance from
-    itself, the upper one does as much of the others; of two, it is the one that says something.
+    Quicker than NumPy's median, which averages two and looks for NaN.
 
     Examples
     --------
-    >>> values = np.array([4.0, 1.0, 9.0, 2.0])
-    >>> middle(values), middle(values, upper=True)
-    (2.0, 4.0)
+    >>> low_median(np.array([4.0, 1.0, 9.0, 2.0]))
+    2.0
     """
-    at = len(values) // 2 if upper else (len(values) - 1) // 2
+    at = (len(values) - 1) // 2
+    return float(np.partition(values, at)[at])
+
+
+def high_median(values: FloatArray) -> float:
+    """Upper median: for distances of a row, of which one is zero for its own, the lower median of the others.
+
+    Examples
+    --------
+    >>> high_median(np.array([4.0, 1.0, 9.0, 2.0]))
+    4.0
+    """
+    at = len(values) // 2
     return float(np.partition(values, at)[at])
 
 
 def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
-    """The smallest value that, with those below it, holds half of the weight.
+    """Lower weighted median: the smallest value that, with those below it, holds half of the weight.
 
     Parameters
     ----------
@@ -169,12 +179,12 @@ def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
     2.0
     """
     if weights.min() == weights.max():
-        return middle(values)
+        return low_median(values)
     return lower_weighted_quantile(values, weights, 0.5)
 
 
 def lower_weighted_quantile(values: FloatArray, weights: FloatArray, share: float) -> float:
-    """The smallest value that, with those below it, holds a share of the weight.
+    """Lower weighted quantile: the smallest value that, with those below it, holds a share of the weight.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a rule may ask of rows, wherever they are: their Gram matrix, weighted sums, norms and scores of columns."""
+"""Protocol of rows: Gram matrix, weighted sums, norms and scores of columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skbgmd.rows.gram import Gram
 
 @runtime_checkable
 class Rows(Protocol):
-    """b vectors of d numbers, wherever they are."""
+    """n vectors of d numbers, in memory or elsewhere."""
 
     #: Weight of each row, float64 (n,), on the CPU.
     weights: FloatArray
@@ -29,12 +29,12 @@ class Rows(Protocol):
     def device(self) -> torch.device: ...
     @property
     def units(self) -> ParameterBlock | None:
-        """Runs of columns that belong together, where they are known."""
+        """Columns that belong together, where that is known."""
         ...
 
     @property
     def gram_is_expensive(self) -> bool:
-        """Whether the Gram matrix takes many times what norms and weighted sums take."""
+        """The Gram matrix takes many times as long as norms and weighted sums."""
         ...
 
     @property
@@ -43,16 +43,16 @@ class Rows(Protocol):
         ...
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
-        """Inner products about ``about @ rows``, as accurate as can be; by default about a likely centre.
+        """Inner products about ``about @ rows``, as accurately as possible; by default about a likely center.
 
-        A hint: relative errors of distances up to ``tol`` don't matter, if that saves a pass.
+        As a hint, relative errors of distances up to ``tol`` don't matter if that saves a pass.
         """
         ...
 
     def norms(self, run_length: int = 1) -> FloatArray:
         """Euclidean norms of the rows; NaN for rows that are not finite.
 
-        A hint: scores of runs of ``run_length`` adjacent columns will be asked for, if that saves a pass.
+        As a hint, scores of runs of ``run_length`` adjacent columns will be asked for.
         """
         ...
 
@@ -75,25 +75,25 @@ class Rows(Protocol):
         ...
 
     def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over runs of so many of them, of which the last may be shorter."""
+        """Scores of the columns, summed over runs of ``length``, of which the last may be shorter."""
         ...
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        """The columns' scores summed over each of some units that all columns are cut into."""
+        """Scores of the columns, summed over each of the units that all columns are cut into."""
         ...
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:
-        """Some columns of all rows, (n, k)."""
+        """Select columns of all rows, (n, k)."""
         ...
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """All columns, a chunk at a time."""
+        """Iterate over all columns, a chunk at a time."""
         ...
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> Rows:
-        """The rows restricted to some columns."""
+        """Restrict the rows to the columns of a block."""
         ...
 
     def subset(self, index: NDArray[np.intp]) -> Rows:
-        """Some of the rows."""
+        """Select rows."""
         ...

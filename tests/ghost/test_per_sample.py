@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from single import check, ghost, loss, made
 from torch import nn
 
+from single import check, ghost, loss, made
+from single import forked_initialisation as forked_initialisation
 from skbgmd.ghost import DenseFactor, GhostError, register_rule
 
 

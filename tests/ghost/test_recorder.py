@@ -8,9 +8,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from single import check, ghost, loss, made, reference
 from torch import nn
 
+from single import check, ghost, loss, made, reference
+from single import forked_initialisation as forked_initialisation
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, recorder
 from skbgmd.ghost.registry import RULES, rule_of
 

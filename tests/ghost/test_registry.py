@@ -8,9 +8,10 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from single import check
 from torch import nn
 
+from single import check
+from single import forked_initialisation as forked_initialisation
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd.ghost import DenseFactor, GhostError, GradientRecorder, register_rule, registry
 from skbgmd.ghost.factors import OuterProductFactor

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from single import close, loss, made
 from torch import nn
 
+from single import close, loss, made
+from single import forked_initialisation as forked_initialisation
 from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.ghost import DenseFactor, GhostRows, GradientRecorder
@@ -27,7 +28,7 @@ def ghosts(outputs: torch.Tensor, inputs: torch.Tensor, weights: np.ndarray | No
 
 
 def test_a_far_row_that_has_most_of_the_weight_is_where_the_median_is() -> None:
-    """What is typical of norms is so by the rows' weights: all the others are drawn in, or none."""
+    """Typical norms are weighted, in both kinds of rows: all other rows are shrunk, or none."""
     values = torch.tensor([[1e-28, 2e-28], [3e-28, 1e-28], [2e-28, 1e-28], [60.0, 100.0]], dtype=torch.float64)
     weights = np.array([1e-3, 1e-3, 1e-3, 1.0])
     dense, rows = DenseRows(values, weights), GhostRows([(0, DenseFactor(values[:, :, None]))], 4, 2, weights)

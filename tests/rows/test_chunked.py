@@ -164,9 +164,9 @@ def test_gram_is_computed_once():
 
 
 def test_a_typical_norm_is_of_the_majority():
-    unit, drawn = shrink_outliers(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
+    unit, shrinkage = shrink_outliers(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
     assert unit == 1.0
-    np.testing.assert_allclose(drawn, [1.0, 1.0, 1.0, 1e-22, 1e-22])
+    np.testing.assert_allclose(shrinkage, [1.0, 1.0, 1.0, 1e-22, 1e-22])
 
 
 def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
@@ -181,10 +181,10 @@ def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
     assert weights[0] < 0.25
 
 
-def test_rows_whose_ratio_has_no_number_are_drawn_in_to_nothing():
-    typical, drawn = shrink_outliers(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
+def test_rows_whose_ratio_overflows_are_shrunk_to_nothing():
+    typical, shrinkage = shrink_outliers(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
     assert typical == 1e-170
-    np.testing.assert_array_equal(drawn, [1.0, 1.0, 1.0, 1.0, 0.0])
+    np.testing.assert_array_equal(shrinkage, [1.0, 1.0, 1.0, 1.0, 0.0])
     assert shrink_outliers(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
 
 

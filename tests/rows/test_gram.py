@@ -29,7 +29,7 @@ def test_subset_and_mixture_are_those_of_the_rows(rng):
     np.testing.assert_allclose(gram_of(X).averaged(mixing).products, gram_of(mixing @ X).products)
 
 
-def test_weights_are_restored_for_rows_drawn_nearer(rng):
+def test_weights_are_restored_for_shrunk_rows(rng):
     X = rng.normal(size=(5, 3))
     X[0] *= 1e200
     gram = DenseRows(torch.from_numpy(X)).gram()
@@ -63,7 +63,7 @@ def test_means_of_rows_keep_the_rounding_of_the_rows(rng):
     assert mixed.subset(np.array([1])).known_lengths == mixed.known_lengths[1:]
 
 
-def test_rows_drawn_in_to_nothing_count_as_nothing():
+def test_rows_shrunk_to_nothing_count_as_nothing():
     gram = replace(gram_of(np.eye(4)), shrinkage=np.array([1.0, 1.0, 0.5, 0.0]))
     np.testing.assert_allclose(gram.restore(np.full(4, 0.25)), [0.4, 0.4, 0.2, 0.0])
     np.testing.assert_array_equal(gram.restore(np.array([0.0, 0.0, 0.0, 1.0])), [0.0, 0.0, 0.0, 1.0])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from single import check, made
 from torch import nn
+
+from single import check, made
+from single import forked_initialisation as forked_initialisation
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from single import check, made
 from torch import nn
+
+from single import check, made
+from single import forked_initialisation as forked_initialisation
 
 
 class Masked(nn.Module):

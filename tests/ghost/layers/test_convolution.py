@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import DTYPES, check, made
 from torch import nn
+
+from single import DTYPES, check, made
+from single import forked_initialisation as forked_initialisation
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

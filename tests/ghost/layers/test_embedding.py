@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import DTYPES, check
 from torch import nn
+
+from single import DTYPES, check
+from single import forked_initialisation as forked_initialisation
 
 
 @settings(deadline=None, max_examples=30)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import DTYPES, check, ghost, loss, made, reference
 from torch import nn
+
+from single import DTYPES, check, ghost, loss, made, reference
+from single import forked_initialisation as forked_initialisation
 
 
 @settings(deadline=None, max_examples=40)

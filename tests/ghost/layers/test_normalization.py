@@ -6,8 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import DTYPES, check, made
 from torch import nn
+
+from single import DTYPES, check, made
+from single import forked_initialisation as forked_initialisation
 
 
 @settings(deadline=None, max_examples=30)

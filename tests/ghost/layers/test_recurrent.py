@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from single import check, ghost, loss, made, reference
 from torch import nn
 
+from single import check, ghost, loss, made, reference
+from single import forked_initialisation as forked_initialisation
 from skbgmd.ghost import GhostError
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
 
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows.blocks import ParameterBlock
+
+
+@pytest.fixture(autouse=True)
+def forked_initialisation() -> Iterator[None]:
+    """Layers are initialised from torch's global generator, which is then as it was: to be imported."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
 
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 
