@@ -46,9 +46,9 @@ def reference(module: nn.Module, x: torch.Tensor, loss: Any) -> torch.Tensor:
 
 def ghost(module: nn.Module, x: torch.Tensor, loss: Any) -> GhostRows:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    with GradientRecorder(module, parameters) as tape:
+    with GradientRecorder(module, parameters) as recorder:
         losses = loss(module(x))
-    return GhostRows(tape.factors(losses), len(x), sum(p.numel() for p in parameters), device=x.device)
+    return GhostRows(recorder.factors(losses), len(x), sum(p.numel() for p in parameters), device=x.device)
 
 
 def loss(output: Any) -> torch.Tensor:

@@ -37,8 +37,8 @@ NORM_COLUMNS = 1 << 13
 #: Rows for each thread from which the two lines that each of them adds up in count for little memory.
 ROWS_PER_THREAD = 64
 
-#: Rows whose weighted sums are taken at once where there are several sums.
-SUMMED_ROWS = 64
+#: Rows of norms of runs that are converted to float64 at a time.
+CONVERTED_ROWS = 64
 
 #: Columns that are multiplied at once, about: few enough for a piece of 32 rows to stay near.
 PRODUCT_COLUMNS = 1 << 12
@@ -46,8 +46,8 @@ PRODUCT_COLUMNS = 1 << 12
 #: Pieces are of so many columns or a multiple: lines that begin where memory's do.
 ALIGNED_COLUMNS = 16
 
-#: Rows from which a symmetric product in two halves is quicker than in one.
-HALVED_PRODUCT_ROWS = 32
+#: Rows from which a symmetric product in two halves is quicker than in one (benchmarks/results/kernels.csv).
+HALVED_PRODUCT_ROWS = 64
 
 #: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
 GATHERED_RUN = 8

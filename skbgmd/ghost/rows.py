@@ -47,9 +47,9 @@ class GhostRows(ChunkedRows):
     >>> import torch
     >>> from skbgmd.ghost import GhostRows, GradientRecorder
     >>> layer = torch.nn.Linear(1000, 500)
-    >>> with GradientRecorder(layer, list(layer.parameters())) as tape:
+    >>> with GradientRecorder(layer, list(layer.parameters())) as recorder:
     ...     losses = layer(torch.randn(64, 1000)).square().sum(dim=1)
-    >>> rows = GhostRows(tape.factors(losses), 64, 500_500)
+    >>> rows = GhostRows(recorder.factors(losses), 64, 500_500)
     >>> rows.gram().products.shape, rows.weighted_sum(np.full(64, 1 / 64)).shape
     ((64, 64), torch.Size([500500]))
     """

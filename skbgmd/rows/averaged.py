@@ -80,7 +80,7 @@ class AveragedRows(ChunkedRows):
     def _averaged_squares(self) -> FloatArray | None:
         """Squared norms from the rows' Gram matrix and norms, without a pass over columns; None where digits cancel.
 
-        The Gram matrix is about some centre ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
+        The Gram matrix is about some center ``c``: ``<x_i, x_j> = K_ij + s_i + s_j + |c|^2``, ``s_i = <x_i - c, c>``.
         Means of ``|x_i|^2`` less the spread, ``sum_j m_j |x_j - m x|^2``, need neither ``c`` nor ``s``.
         """
         gram, norms = self.rows.gram(), self.rows.norms()

@@ -118,7 +118,7 @@ class DenseRows(ChunkedRows):
         # In float64, for which torch makes a copy: of a few rows at a time.
         squares = [
             torch.linalg.vector_norm(some, dim=1, dtype=torch.float64)
-            for some in torch.split(norms, limits.SUMMED_ROWS)
+            for some in torch.split(norms, limits.CONVERTED_ROWS)
         ]
         return self._checked(torch.cat(squares).square_(), None)
 
@@ -203,16 +203,7 @@ class DenseRows(ChunkedRows):
         if not (self._is_plain and dtype == self.dtype and np.all(weights)):
             return super().weighted_sum(weights, dtype)
         # One call on the whole matrix, with no row to leave out.
-        factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
-        result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
-        if factors.ndim == 1:
-            return torch.mv(self.matrix.T, factors, out=result)
-        # What is added to stays near, and the rows come in lines: up to a fifth quicker than all at once.
-        torch.mm(factors[:, : limits.SUMMED_ROWS], self.matrix[: limits.SUMMED_ROWS], out=result)
-        for start in range(limits.SUMMED_ROWS, self.n_rows, limits.SUMMED_ROWS):
-            some = slice(start, start + limits.SUMMED_ROWS)
-            result.addmm_(factors[:, some], self.matrix[some])
-        return result
+        return torch.as_tensor(weights, dtype=dtype, device=self.device) @ self.matrix
 
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
         few = self.n_rows < limits.ROWS_PER_THREAD * torch.get_num_threads()

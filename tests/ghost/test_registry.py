@@ -66,10 +66,10 @@ def own_rules() -> Iterator[None]:
 def test_answers_of_registered_rules_are_checked(answer: Any, message: str) -> None:
     register_rule(Shifted)(lambda layer, inputs, gradient: answer(gradient))
     module = nn.Sequential(Shifted())
-    with GradientRecorder(module, list(module.parameters())) as tape:
+    with GradientRecorder(module, list(module.parameters())) as recorder:
         losses = module(torch.ones(5, 4)).square().sum(dim=1)
     with pytest.raises(TypeError, match=message):
-        tape.factors(losses)
+        recorder.factors(losses)
 
 
 def test_rules_are_for_modules() -> None:
@@ -79,7 +79,7 @@ def test_rules_are_for_modules() -> None:
 
 
 @pytest.mark.usefixtures("own_rules")
-def test_a_wrong_rule_is_told_of() -> None:
+def test_a_wrong_rule_is_reported() -> None:
     register_rule(Shifted)(lambda layer, inputs, gradient: {"shift": DenseFactor(2.0 * gradient)})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Rows by their factors, where numbers are of sizes far apart."""
+"""Rows by their factors: blocks, dtypes, and numbers of sizes far apart."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_a_far_row_that_has_most_of_the_weight_is_where_the_median_is() -> None:
 
 @pytest.mark.parametrize("block", ["coordinate", "unit"])
 @pytest.mark.parametrize("size", [1e25, 1e36])
-def test_a_large_input_to_what_is_learnt_spoils_no_block(block: str, size: float) -> None:
-    """Nothing comes back for it: its gradient is zero, but zero times the square of the input is not a number."""
+def test_a_large_input_without_a_gradient_spoils_no_block(block: str, size: float) -> None:
+    """The gradient of such a sample is zero, but zero times the square of the input is not a number."""
     generator = torch.Generator().manual_seed(0)
     outputs, inputs = torch.randn(6, 3, generator=generator), torch.randn(6, 4, generator=generator)
     outputs[2], inputs[2] = 0.0, size
@@ -64,7 +64,7 @@ def test_a_large_input_to_what_is_learnt_spoils_no_block(block: str, size: float
 
 @pytest.mark.parametrize("size", [1e-38, 1e-42])
 def test_a_memory_next_to_the_smallest_numbers(size: float) -> None:
-    """Scores are taken of rows that are brought to order one, and so is what they are combined to."""
+    """Scores are those of rows scaled to order one, and so are weighted sums."""
     generator = torch.Generator().manual_seed(0)
     outputs, inputs = size * torch.randn(6, 3, generator=generator), torch.randn(6, 4, generator=generator)
     rule, state = BlockGeometricMedian(0.5, HuberMean(2.0, remember=True), complement="memory"), None
@@ -84,7 +84,7 @@ def test_rows_whose_squares_have_no_number_in_float32_are_finite() -> None:
     np.testing.assert_allclose(gram.unit**2 * gram.products, exact @ exact.T, rtol=1e-6, atol=1e44)
 
 
-def test_sums_apart_leave_out_what_is_not_finite() -> None:
+def test_weighted_sums_by_block_leave_out_rows_that_are_not_finite() -> None:
     left, right = made((4, 1, 3), torch.float32, 0), made((4, 1, 2), torch.float32, 1)
     left[2] = torch.nan
     rows = GhostRows([(0, OuterProductFactor(left, right))], 4, 6)
@@ -114,10 +114,10 @@ class _Mixed(nn.Module):
 def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection: str, complement: str) -> None:
     module, x = _Mixed(), made((16, 8), torch.float32, 0)
     parameters = list(module.parameters())
-    with GradientRecorder(module, parameters) as tape:
+    with GradientRecorder(module, parameters) as recorder:
         losses = loss(module(x))
     units = ParameterBlock.of(parameters)
-    rows = GhostRows(tape.factors(losses), 16, units.total, units=units)
+    rows = GhostRows(recorder.factors(losses), 16, units.total, units=units)
     dense = DenseRows(rows.chunk(slice(0, units.total)), units=units)
     rule = BlockGeometricMedian(0.4, selection=selection, block="unit", complement=complement, random_state=0)
     (found, after), (expected, exact) = rule(rows), rule(dense)
@@ -140,7 +140,7 @@ def test_scores_of_rows_whose_squares_have_no_number_in_float32(block: str) -> N
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-4)
 
 
-def test_many_small_gradients_are_joined_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_gradients_are_multiplied_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [made((6, width), torch.float64, width) for width in (3, 5, 2, 7, 4)]
     starts = np.cumsum([0, 3, 5, 2, 7]).tolist()
     rows = GhostRows([(start, DenseFactor(part)) for start, part in zip(starts, values, strict=True)], 6, 21)

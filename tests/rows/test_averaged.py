@@ -10,12 +10,12 @@ from skbgmd.rows import DenseRows
 from skbgmd.rows.averaged import AveragedRows
 
 
-def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
+def test_norms_of_averaged_rows_take_no_pass_unless_digits_cancel(rng):
     matrix = torch.from_numpy(rng.normal(size=(6, 50)) + 0.3)
-    mixing = rng.dirichlet(np.ones(6), size=4)
-    rows = AveragedRows(DenseRows(matrix), mixing, np.ones(4))
+    averaging = rng.dirichlet(np.ones(6), size=4)
+    rows = AveragedRows(DenseRows(matrix), averaging, np.ones(4))
     assert rows._averaged_squares() is not None
-    np.testing.assert_allclose(rows.norms(), np.linalg.norm(mixing @ matrix.numpy(), axis=1), rtol=1e-10)
+    np.testing.assert_allclose(rows.norms(), np.linalg.norm(averaging @ matrix.numpy(), axis=1), rtol=1e-10)
     opposite = torch.cat([matrix, -matrix])
     halves = np.hstack([np.eye(6), np.eye(6) * (1 + 1e-9)])
     cancelling = AveragedRows(DenseRows(opposite), halves / halves.sum(axis=1, keepdims=True), np.ones(6))
@@ -24,13 +24,13 @@ def test_norms_of_mixed_rows_take_no_pass_unless_digits_cancel(rng):
     np.testing.assert_allclose(cancelling.norms(), exact, rtol=1e-6)
 
 
-def test_mixed_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
+def test_averaged_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypatch):
     monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     matrix = torch.from_numpy(rng.normal(size=(20, 3000)).astype(np.float32))
-    mixing = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
-    exact = torch.from_numpy(mixing) @ matrix.double()
+    averaging = np.full((20, 20), 0.9 / 20) + 0.1 * np.eye(20)
+    exact = torch.from_numpy(averaging) @ matrix.double()
     squares = torch.cdist(exact, exact).square().numpy()
-    rows = AveragedRows(DenseRows(matrix), mixing, np.ones(20))
+    rows = AveragedRows(DenseRows(matrix), averaging, np.ones(20))
     coarse = rows.gram(tol=1e-3)
     assert not rows._own
     assert np.abs(coarse.squared_distances() - squares).max() < 1e-3 * squares.max()

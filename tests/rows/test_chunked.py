@@ -117,14 +117,14 @@ def test_opposite_infinities_are_not_finite():
     np.testing.assert_array_equal(rows.finite, [False, True])
 
 
-def test_the_centre_is_a_row_of_the_majority(rng):
+def test_the_center_is_a_row_of_the_majority(rng):
     X = rng.normal(size=(50, 400)) + 100.0
     X[:20] += 1e6
     assert DenseRows(torch.from_numpy(X))._central_index() >= 20
 
 
 @pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
-def test_zero_is_the_centre_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
+def test_zero_is_the_center_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
     """Rows about zero are multiplied as they are; a common offset would cost digits, and is taken off."""
     monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
@@ -212,7 +212,7 @@ def test_float32_rows_beyond_the_range_of_its_squares_are_multiplied_in_float64(
         )
 
 
-def test_distances_that_have_no_number():
+def test_distances_that_overflow():
     X = torch.tensor([[1.7e308, 1.7e308], [-1.7e308, 1.0], [0.0, 1.0]], dtype=torch.float64)
     rows = DenseRows(X)
     assert rows.finite.all()
@@ -230,7 +230,7 @@ def test_distances_that_have_no_number():
         (torch.float64, 1.0, 1e200),
     ],
 )
-def test_scores_by_factors_whose_squares_have_no_number(dtype, size, factor):
+def test_scores_by_factors_whose_squares_overflow_or_underflow(dtype, size, factor):
     X = torch.full((6, 40), size, dtype=dtype)
     X[1:, 7] *= 2.0
     scale = np.full(6, factor)

@@ -1,4 +1,4 @@
-"""Blocks of columns, dense rows and mixed rows."""
+"""Dense rows, their blocks, and averages of them."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_columns(runs, length, expected, matrix):
 
 
 def kinds(matrix):
-    """Every home of rows, beside the matrix that it stands for."""
+    """Every kind of rows, with the matrix that it stands for."""
     dense = DenseRows(matrix)
     index = torch.arange(0, 103, 2)
     picked = np.array([5, 0, 3])
-    mixing = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
+    averaging = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
     every = CoordinateBlock(torch.tensor([0, 3, 9]), 10, 103)
     long, runs = every.indices, dense.block(every)
     return {
@@ -64,20 +64,20 @@ def kinds(matrix):
             matrix[1:, 3:][:, [*range(10), *range(90, 100)]],
         ),
         "runs of columns apart": (DenseRows(matrix.T.contiguous().T).block(every), matrix[:, long]),
-        "mixed": (AveragedRows(dense, mixing, np.ones(4)), torch.from_numpy(mixing) @ matrix),
-        "mixed, some": (
-            AveragedRows(dense, mixing, np.ones(4)).subset(np.array([1, 3])),
-            (torch.from_numpy(mixing) @ matrix)[[1, 3]],
+        "averaged": (AveragedRows(dense, averaging, np.ones(4)), torch.from_numpy(averaging) @ matrix),
+        "averaged, some": (
+            AveragedRows(dense, averaging, np.ones(4)).subset(np.array([1, 3])),
+            (torch.from_numpy(averaging) @ matrix)[[1, 3]],
         ),
-        "mixed block": (
-            AveragedRows(dense, mixing, np.ones(4)).block(CoordinateBlock(torch.tensor([4, 50]), 1, 103)),
-            (torch.from_numpy(mixing) @ matrix)[:, [4, 50]],
+        "averaged block": (
+            AveragedRows(dense, averaging, np.ones(4)).block(CoordinateBlock(torch.tensor([4, 50]), 1, 103)),
+            (torch.from_numpy(averaging) @ matrix)[:, [4, 50]],
         ),
     }
 
 
 @pytest.mark.parametrize("kind", list(kinds(torch.zeros(6, 103, dtype=torch.float64))))
-def test_every_home_gives_the_same_answers(kind, matrix):
+def test_every_kind_gives_the_same_answers(kind, matrix):
     rows, X = kinds(matrix)[kind]
     assert isinstance(rows, Rows)
     n, d = X.shape
@@ -141,7 +141,7 @@ def test_norms_of_long_rows_keep_their_digits():
         np.testing.assert_allclose(DenseRows(X[:, :d]).norms(), 0.7 * d**0.5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("n", [31, 32, 33, 70])
+@pytest.mark.parametrize("n", [63, 64, 65, 100])
 @pytest.mark.parametrize("d", [3, 2 * limits.PRODUCT_COLUMNS, 3 * limits.PRODUCT_COLUMNS - 7])
 def test_products_in_halves_and_pieces_are_all_of_them(n, d):
     X = torch.randn(n, d, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
@@ -149,7 +149,7 @@ def test_products_in_halves_and_pieces_are_all_of_them(n, d):
     np.testing.assert_allclose(products, (X @ X.T).numpy(), atol=1e-9)
 
 
-def test_dots(rng):
+def test_inner_products(rng):
     x, vector = rng.normal(size=(5, 300)), rng.normal(size=300)
     for rows in (DenseRows(torch.from_numpy(x)), AveragedRows(DenseRows(torch.from_numpy(x)), np.eye(5), np.ones(5))):
         np.testing.assert_allclose(rows.inner_products(torch.from_numpy(vector)), x @ vector)

@@ -21,12 +21,12 @@ def test_squared_distances(rng):
     np.testing.assert_allclose(gram_of(X).squared_distances(), cdist(X, X) ** 2, atol=1e-12)
 
 
-def test_subset_and_mixture_are_those_of_the_rows(rng):
+def test_subset_and_averages_are_those_of_the_rows(rng):
     X = rng.normal(size=(6, 4))
     index = np.array([4, 1, 2])
     np.testing.assert_allclose(gram_of(X).subset(index).products, gram_of(X[index]).products)
-    mixing = rng.dirichlet(np.ones(6), size=3)
-    np.testing.assert_allclose(gram_of(X).averaged(mixing).products, gram_of(mixing @ X).products)
+    averaging = rng.dirichlet(np.ones(6), size=3)
+    np.testing.assert_allclose(gram_of(X).averaged(averaging).products, gram_of(averaging @ X).products)
 
 
 def test_weights_are_restored_for_shrunk_rows(rng):
@@ -51,21 +51,21 @@ def test_cancellation_is_noticed(rng):
 
 def test_means_of_rows_keep_the_rounding_of_the_rows(rng):
     X = np.vstack([rng.normal(size=(6, 4)), 1e9 * rng.normal(size=(2, 4))])
-    mixing = np.zeros((2, 8))
-    mixing[0, :6] = 1 / 6
-    mixing[1] = 1 / 8
+    averaging = np.zeros((2, 8))
+    averaging[0, :6] = 1 / 6
+    averaging[1] = 1 / 8
     gram = gram_of(X - X[:6].mean(axis=0))
-    mixed = gram.averaged(mixing)
-    assert mixed.rounding == gram.rounding
+    averaged = gram.averaged(averaging)
+    assert averaged.rounding == gram.rounding
     # The first is at the point that the products are about: its error is that of rows like it, whatever the others are.
-    np.testing.assert_allclose(mixed.known_lengths, mixing @ gram.known_lengths)
-    assert abs(mixed.products[0, 0]) <= mixed.rounding * mixed.known_lengths[0] ** 2
-    assert mixed.subset(np.array([1])).known_lengths == mixed.known_lengths[1:]
+    np.testing.assert_allclose(averaged.known_lengths, averaging @ gram.known_lengths)
+    assert abs(averaged.products[0, 0]) <= averaged.rounding * averaged.known_lengths[0] ** 2
+    assert averaged.subset(np.array([1])).known_lengths == averaged.known_lengths[1:]
 
 
 def test_rows_shrunk_to_nothing_count_as_nothing():
     gram = replace(gram_of(np.eye(4)), shrinkage=np.array([1.0, 1.0, 0.5, 0.0]))
     np.testing.assert_allclose(gram.restore(np.full(4, 0.25)), [0.4, 0.4, 0.2, 0.0])
     np.testing.assert_array_equal(gram.restore(np.array([0.0, 0.0, 0.0, 1.0])), [0.0, 0.0, 0.0, 1.0])
-    mixed = gram.averaged(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
-    np.testing.assert_allclose(mixed.shrinkage, [1.0, 2.0 / 3.0, 0.0])
+    averaged = gram.averaged(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
+    np.testing.assert_allclose(averaged.shrinkage, [1.0, 2.0 / 3.0, 0.0])
