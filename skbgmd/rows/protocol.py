@@ -82,6 +82,10 @@ class Rows(Protocol):
         """The columns' scores summed over each of some units that all columns are cut into."""
         ...
 
+    def row(self, index: int) -> torch.Tensor:
+        """One row, (d,), whatever it holds."""
+        ...
+
     def columns(self, index: torch.Tensor) -> torch.Tensor:
         """Some columns of all rows, (n, k)."""
         ...

@@ -1,6 +1,7 @@
 """Robust training: scikit-learn estimators, skorch nets, and the training step between them."""
 
 from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._losses import register_loss
 from skbgmd.training.estimators import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 
@@ -11,4 +12,5 @@ __all__ = [
     "RobustNeuralNet",
     "RobustNeuralNetClassifier",
     "RobustNeuralNetRegressor",
+    "register_loss",
 ]

@@ -29,7 +29,7 @@ from skbgmd.location.block import BLOCKS, SELECTIONS
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
 from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
-from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
@@ -458,9 +458,8 @@ class BlockGMDBase(Interruptible):
         routed = self._routed()
         sampled = any(name.startswith("iterator_train__") for name in routed)
         criterion = self._default_criterion if self.criterion is None else self.criterion
-        kind = criterion if isinstance(criterion, type) else type(criterion)
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
-        averages = kind in PLAIN_LOSSES and reduction == "mean"
+        averages = traits_of(criterion) is not None and reduction == "mean"
         watched = self.train_split is not None or bool(self.callbacks)
         return self.module is None and not watched and not sampled and averages
 

@@ -13,8 +13,7 @@ import numpy as np
 from skbgmd._utils.arrays import without_autocast
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.ghost import GhostRows
-from skbgmd.rows import DenseRows
+from skbgmd.rows import Rows
 
 
 class StatefulAggregator:
@@ -51,7 +50,7 @@ class StatefulAggregator:
             self._rule.set_params(**seeds)
 
     @without_autocast
-    def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
+    def __call__(self, rows: Rows) -> Aggregate:
         aggregate, after = self._rule(rows, self.state)
         if self._after is None:
             self._after = (after,)

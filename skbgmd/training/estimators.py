@@ -21,8 +21,7 @@ from skbgmd.aggregators import Aggregator
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
-from skbgmd.training._losses import check_probabilities
-from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._losses import check_probabilities, targets_of, traits_of
 from skbgmd.training._samples import Samples, check_weights
 from skbgmd.training._wrapping import robust_class
 from skbgmd.training.nets import RobustNeuralNetClassifier, RobustNeuralNetRegressor
@@ -260,8 +259,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """Whether the network gives one number a sample, for the second of two classes."""
         if isinstance(self.module, NeuralNet):
             return isinstance(self.module, NeuralNetBinaryClassifier)
-        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        return issubclass(kind, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+        return targets_of(self.criterion) == "binary"
 
     def _check_parts(self) -> None:
         super()._check_parts()
@@ -481,7 +479,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if found == () and n == 1:
             return replace(samples, y=samples.y[:, 0])
         # A loss of the user's own may compare other numbers with the targets than one for each.
-        if isinstance(net._criterion(), PLAIN_LOSSES) and found != (n,):
+        if traits_of(net._criterion(), overridden=True) is not None and found != (n,):
             raise ValueError(
                 f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skbgmd.training._micro_batches import GradientMatrix
+from skbgmd.training._gradient_matrix import GradientMatrix
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -46,8 +46,8 @@ def test_rows_are_gradients_and_go_back(module):
 def test_memory_is_used_again(module):
     gradients = GradientMatrix(list(module.parameters()))
     assert gradients.rows(4).data_ptr() == gradients.rows(3).data_ptr() == gradients.rows(4).data_ptr()
-    assert gradients.fits(list(module.parameters()))
-    assert not gradients.fits(list(module.parameters())[1:])
+    assert gradients.begin(list(module.parameters()))
+    assert not gradients.begin(list(module.parameters())[1:])
 
 
 def test_parameters_that_a_loss_does_not_use(module):
@@ -112,13 +112,13 @@ def test_what_the_loss_does_not_depend_on_gets_no_gradient():
     gradients.add_to_gradients(rows[0] + rows[1])
     assert parameters[0].grad is None
     assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
-    gradients.begin()
+    gradients.begin(gradients.parameters)
     gradients.use([0])
     gradients.add_to_gradients(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]))
     assert parameters[0].grad.tolist() == [1.0, 1.0]
     assert parameters[2].grad.tolist() == [3.0, 3.0, 3.0]
     # What an aggregator kept of earlier steps is not lost.
-    gradients.begin()
+    gradients.begin(gradients.parameters)
     gradients.add_to_gradients(torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0]))
     assert parameters[2].grad.tolist() == [4.0, 4.0, 4.0]
     with pytest.raises(ValueError, match="must have parameters that require gradients"):
