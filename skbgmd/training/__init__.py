@@ -2,8 +2,9 @@
 
 from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._losses import register_loss
-from skbgmd.training.estimators import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.training.regressor import BlockGMDRegressor
 
 __all__ = [
     "ArrayLoader",

@@ -27,7 +27,7 @@ from torch.utils.data import default_collate
 from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError, get_aggregator
-from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
 from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._losses import targets_of
@@ -42,11 +42,11 @@ _PARAMETERS = """
     ----------
     module : torch module (class or instance)
         As in skorch.
-    aggregator : str or Aggregator, default="block_geometric_median"
-        What makes one gradient of the groups' gradients: a key of :data:`skbgmd.aggregators.AGGREGATORS`, or an
-        aggregator. "block_geometric_median" is the rule of :class:`skbgmd.BlockGMDClassifier` and
-        :class:`skbgmd.BlockGMDRegressor` with their defaults: all coordinates, ``rejection=10.0``, and for classes and
-        groups of one ``huber=2.0``.
+    aggregator : str or Aggregator, default="auto"
+        The rule that makes one gradient of the groups' gradients. "auto": that of :class:`skbgmd.BlockGMDClassifier`
+        and :class:`skbgmd.BlockGMDRegressor` with their defaults, by what the net learns and whether rows are of
+        single samples; ``aggregator_.aggregator`` is the rule of a net. Otherwise a key of
+        :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", or an aggregator.
     group_size : int or None, default=8
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
         be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
@@ -85,7 +85,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         self,
         module: Any,
         *args: Any,
-        aggregator: str | Aggregator = DEFAULT,
+        aggregator: str | Aggregator = AUTO,
         group_size: int | None = 8,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -230,7 +230,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed, provisional=provisional)
 
     def _has_default_rule(self) -> bool:
-        return isinstance(self.aggregator, str) and self.aggregator == DEFAULT
+        return isinstance(self.aggregator, str) and self.aggregator == AUTO
 
     def _rule(self, X: Any = None) -> Aggregator:
         """What ``aggregator`` stands for in a training on X."""

@@ -46,7 +46,7 @@ def test_randomness(data, random_state):
     results, before = [], (np.random.get_state()[1].copy(), torch.random.get_rng_state())
     for _ in range(2):
         given = np.random.RandomState(3) if random_state == "instance" else random_state
-        model = quick(random_state=given, gradient_corruption=BitFlip(0.3), selection="sample").fit(X, y)
+        model = quick(random_state=given, gradient_corruption=BitFlip(0.3), beta=0.5, selection="sample").fit(X, y)
         results.append(model.predict_proba(X))
     assert np.array_equal(*results) == (random_state is not None)
     np.testing.assert_array_equal(before[0], np.random.get_state()[1])
@@ -224,8 +224,8 @@ def test_a_skorch_net_is_wrapped(data, forked):
     "settings",
     [
         *({"aggregator": name} for name in AGGREGATORS),
-        {"memory": "weighted"},
-        {"memory": "mean"},
+        {"memory": "weighted", "beta": 0.5},
+        {"memory": "mean", "beta": 0.5},
         {"pre_aggregation": "nearest"},
     ],
     ids=str,
