@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 
 from skbgmd._utils.slices import Slices, even_slices
+from skbgmd.training._losses import mean_weight, of_samples
 
 
 class GroupedBatch:
@@ -22,6 +23,8 @@ class GroupedBatch:
         Samples and targets. One of :class:`skbgmd.training.ArrayLoader` may have groups of its own, the clients'.
     group_size : int or None
         Otherwise groups hold at most so many samples, and are of sizes as equal as can be; None: one group.
+    criterion : loss, default=None
+        The loss that is trained by.
 
     Attributes
     ----------
@@ -33,11 +36,17 @@ class GroupedBatch:
         Their places in the dataset.
     slices : Slices
         The samples of each of g groups.
+    n_samples : int
+        Samples in the batch.
     has_clients : bool
         Groups are those that came with the batch.
+    summed : bool
+        The criterion adds losses up, rather than to take their mean.
+    divisor : tensor, or None
+        Mean weight of the targets by the criterion, which all losses are divided by; None: one.
     """
 
-    def __init__(self, batch: Any, group_size: int | None) -> None:
+    def __init__(self, batch: Any, group_size: int | None, criterion: Any = None) -> None:
         self.X, self.y = unpack_data(batch)
         self.weight: torch.Tensor | None = getattr(batch, "weight", None)
         self.positions: NDArray[np.int64] | None = getattr(batch, "positions", None)
@@ -48,10 +57,9 @@ class GroupedBatch:
             self.slices = even_slices(n, 1 if group_size is None else -(-n // group_size))
         else:
             self.slices = Slices(given)
-
-    def __len__(self) -> int:
-        """Samples in the batch."""
-        return int(self.slices[-1].stop)
+        self.n_samples = int(self.slices[-1].stop)
+        self.summed = getattr(criterion, "reduction", "mean") == "sum"
+        self.divisor = None if self.summed else mean_weight(criterion, self.y, self.weight)
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -68,7 +76,9 @@ class GroupedBatch:
         return weights
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
-        """What each sample's loss, of losses (n,), adds to its group's mean, (n,)."""
+        """What each sample's losses, of losses (n, ...), add to its group's mean, (n,)."""
+        losses = of_samples(losses, self.n_samples, summed=self.summed)
+        losses = losses if self.divisor is None else losses / self.divisor.to(losses)
         if self.weight is None and self.slices.longest == 1:
             return losses
         of_group = self.slices.lengths if self.weight is None else np.maximum(self.weights, 1e-300)

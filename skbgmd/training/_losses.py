@@ -96,12 +96,7 @@ def targets_of(criterion: Any) -> str | None:
     return None if traits is None else traits.targets
 
 
-def sums(criterion: Any) -> bool:
-    """Whether a criterion adds losses up, rather than to take their mean."""
-    return getattr(criterion, "reduction", "mean") == "sum"
-
-
-def unreduced(net: Any, predicted: Any, y: Any, X: Any) -> torch.Tensor:
+def unreduced(net: Any, criterion: Any, predicted: Any, y: Any, X: Any) -> torch.Tensor:
     """Losses (n, ...) by a net's criterion, before it makes one number of them.
 
     Raises
@@ -109,7 +104,6 @@ def unreduced(net: Any, predicted: Any, y: Any, X: Any) -> torch.Tensor:
     ValueError
         The criterion has no ``reduction`` to be set to "none".
     """
-    criterion = net._criterion()
     before = getattr(criterion, "reduction", None)
     if before is None:
         raise ValueError(

@@ -14,17 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from skbgmd.rows import DenseRows
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch, pieces
-from skbgmd.training._losses import of_samples, sums, unreduced
+from skbgmd.training._losses import of_samples, unreduced
 
 
 def micro_batch_rows(
-    net: Any, batch: GroupedBatch, gradients: GradientMatrix, divisor: torch.Tensor | None, fit_params: dict[str, Any]
+    net: Any, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]
 ) -> GradientRows:
     """Rows of a forward and backward pass for each group, or of some steps that each group takes by itself.
 
     Parameters
     ----------
-    net, batch, gradients, divisor, fit_params
+    net, batch, gradients, fit_params
         As in :func:`skbgmd.training._one_pass.one_pass_rows`.
     """
     if batch.slices.shortest < 2 * net.local_steps:
@@ -36,8 +36,7 @@ def micro_batch_rows(
     predictions: list[Any] = []
     for number, part in enumerate(batch.slices):
         compute = [
-            partial(_group_loss, net, batch, piece, divisor, predictions, fit_params)
-            for piece in pieces(part, net.local_steps)
+            partial(_group_loss, net, batch, piece, predictions, fit_params) for piece in pieces(part, net.local_steps)
         ]
         if net.local_steps == 1:
             seen = [compute[0]()]
@@ -58,7 +57,6 @@ def _group_loss(
     net: Any,
     batch: GroupedBatch,
     part: slice,
-    divisor: torch.Tensor | None,
     predictions: list[Any],
     fit_params: dict[str, Any],
 ) -> torch.Tensor:
@@ -66,12 +64,12 @@ def _group_loss(
     X, y = multi_indexing(batch.X, part), multi_indexing(batch.y, part)
     predicted = net.infer(X, **fit_params)
     predictions.append(predicted)
-    summed = sums(net._criterion())
-    if batch.weight is None and divisor is None:
+    if batch.weight is None and batch.divisor is None:
         loss: torch.Tensor = net.get_loss(predicted, y, X=X, training=True)
-        return loss / (part.stop - part.start) if summed else loss
-    each = of_samples(unreduced(net, predicted, y, X), part.stop - part.start, summed=summed)
-    each = each if divisor is None else each / divisor.to(each)
+        return loss / (part.stop - part.start) if batch.summed else loss
+    losses = unreduced(net, net._criterion(), predicted, y, X)
+    each = of_samples(losses, part.stop - part.start, summed=batch.summed)
+    each = each if batch.divisor is None else each / batch.divisor.to(each)
     if batch.weight is None:
         return each.mean()
     # Shares of the group's weight, whatever that is: they are numbers in the losses' dtype.

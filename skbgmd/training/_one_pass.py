@@ -22,14 +22,14 @@ from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch
-from skbgmd.training._losses import of_samples, sums, traits_of, unreduced
+from skbgmd.training._losses import traits_of, unreduced
 
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
 
 
 def one_pass_rows(
-    net: Any, batch: GroupedBatch, gradients: GradientMatrix, divisor: torch.Tensor | None, fit_params: dict[str, Any]
+    net: Any, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]
 ) -> GradientRows | None:
     """Rows of one forward and backward pass; None where a pass for each group is likely to be cheaper.
 
@@ -41,8 +41,6 @@ def one_pass_rows(
         The samples.
     gradients : GradientMatrix
         Memory for rows that are better written out, and the parameters.
-    divisor : tensor, or None
-        What losses are divided by.
     fit_params : dict
         What skorch hands on to the module.
 
@@ -62,13 +60,14 @@ def one_pass_rows(
         raise one_pass_error(obstacle)
     with recorder:
         predicted = net.infer(batch.X, **fit_params)
-    losses = unreduced(net, predicted, batch.y, batch.X)
+    losses = unreduced(net, criterion, predicted, batch.y, batch.X)
     refuse_broadcasting(losses, predicted, batch.y)
-    each = batch.shares(of_samples(losses, len(batch), summed=sums(criterion)))
-    each = each if divisor is None else each / divisor.to(each)
-    check, half, exact = net._check_of(gradients), recorder.in_half_precision, None
+    each = batch.shares(losses)
+    if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
+        net._check_ = OnePassCheck(len(gradients.parameters))
+    check, half, exact = net._check_, False, None
     if check.is_due():
-        exact = exact_sum(each, batch.slices, recorder.parameters)
+        half, exact = recorder.in_half_precision, exact_sum(each, batch.slices, recorder.parameters)
     rows = group_rows(recorder, each, batch, gradients.units)
     if exact is not None:
         check.compare(rows, exact, recorder.parameters, half=half)

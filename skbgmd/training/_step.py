@@ -22,7 +22,7 @@ from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._divergence import explanation
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch, is_sorted
-from skbgmd.training._losses import check_probabilities, complaint, mean_weight, sums, targets_of
+from skbgmd.training._losses import check_probabilities, complaint, targets_of
 from skbgmd.training._micro_batches import micro_batch_rows
 from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
 from skbgmd.training._stateful import StatefulAggregator
@@ -58,8 +58,8 @@ class RobustStep(NeuralNet):
         step : dict
             ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
         """
-        grouped = GroupedBatch(batch, self.group_size)
-        n_groups, n = len(grouped.slices), len(grouped)
+        grouped = GroupedBatch(batch, self.group_size, self._criterion())
+        n_groups, n = len(grouped.slices), grouped.n_samples
         # skorch looks at each attribute that is set: not in every step.
         if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
             self._has_stepped_, self._has_clients_ = True, grouped.has_clients
@@ -80,7 +80,7 @@ class RobustStep(NeuralNet):
         except NonFiniteRowsError as error:
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
-        factor = float(grouped.weights.sum()) if sums(self._criterion()) else 1.0
+        factor = float(grouped.weights.sum()) if grouped.summed else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
             trust = aggregate.weights * grouped.weights.sum() / np.maximum(grouped.weights, 1e-300)
@@ -104,11 +104,9 @@ class RobustStep(NeuralNet):
         GradientRows
             The rows, whose number need not be that of the groups; the groups' mean losses; what was predicted.
         """
-        summed = sums(self._criterion())
-        divisor = None if summed else mean_weight(self._criterion(), batch.y, batch.weight)
         if self.gradients != "micro_batches" and self.local_steps == 1 and not self._no_one_pass_:
             try:
-                made = one_pass_rows(self, batch, gradients, divisor, fit_params)
+                made = one_pass_rows(self, batch, gradients, fit_params)
             except GhostError as error:
                 if self.gradients == "one_pass":
                     raise
@@ -116,7 +114,7 @@ class RobustStep(NeuralNet):
                 made = None
             if made is not None:
                 return made
-        return micro_batch_rows(self, batch, gradients, divisor, fit_params)
+        return micro_batch_rows(self, batch, gradients, fit_params)
 
     def _give_up_one_pass(self, error: GhostError) -> None:
         """Take micro-batches from now on, for it won't do in the next step either."""
@@ -178,12 +176,6 @@ class RobustStep(NeuralNet):
 
     def _may_have_classes(self) -> bool:
         raise NotImplementedError
-
-    def _check_of(self, gradients: GradientMatrix) -> OnePassCheck:
-        """What compares the rows of one pass; anew for other parameters."""
-        if self._check_ is None or len(self._check_.seen) != len(gradients.parameters):
-            self._check_ = OnePassCheck(len(gradients.parameters))
-        return self._check_
 
     def _gradient_matrix(self, batch: Any) -> GradientMatrix:
         # Those that are stepped on: a walk through all modules would take longer.

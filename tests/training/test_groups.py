@@ -25,7 +25,7 @@ def test_slices_are_the_batchs_or_as_equal_as_can_be() -> None:
     own = grouped(slices=Slices([slice(0, 1), slice(1, 7)]))
     assert own.slices == Slices([slice(0, 1), slice(1, 7)])
     assert own.has_clients
-    assert len(own) == 7
+    assert own.n_samples == 7
     assert pieces(slice(2, 7), 2) == [slice(2, 5), slice(5, 7)]
     assert pieces(slice(2, 4), 5) == [slice(2, 3), slice(3, 4)]
 

@@ -16,7 +16,6 @@ from skbgmd.training._losses import (
     mean_weight,
     of_samples,
     register_loss,
-    sums,
     targets_of,
     traits_of,
     unreduced,
@@ -38,7 +37,7 @@ def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind
     y = torch.tensor([0, 1, 2, 2, 1, 1, 0])
     divisor = mean_weight(criterion, y)
     assert divisor is not None
-    each = unreduced(Net(criterion), predicted, y, None)
+    each = unreduced(Net(criterion), criterion, predicted, y, None)
     assert float((each / divisor).mean()) == pytest.approx(float(criterion(predicted, y)), rel=1e-6)
 
 
@@ -59,23 +58,19 @@ class Net:
     def __init__(self, criterion: Any) -> None:
         self.criterion_ = criterion
 
-    def _criterion(self) -> Any:
-        return self.criterion_
-
     def get_loss(self, predicted: Any, y: Any, *, X: Any, training: bool) -> Any:
         return self.criterion_(predicted, y)
 
 
 def test_a_criterion_reduces_as_before_afterwards() -> None:
     criterion = nn.MSELoss(reduction="sum")
-    assert sums(criterion)
-    losses = unreduced(Net(criterion), torch.zeros(3), torch.ones(3), None)
+    losses = unreduced(Net(criterion), criterion, torch.zeros(3), torch.ones(3), None)
     assert losses.tolist() == [1.0, 1.0, 1.0]
     with pytest.raises(AttributeError):
-        unreduced(Net(criterion), None, None, None)
+        unreduced(Net(criterion), criterion, None, None, None)
     assert criterion.reduction == "sum"
     with pytest.raises(ValueError, match="must have an attribute `reduction`"):
-        unreduced(Net(abs), None, None, None)
+        unreduced(Net(abs), abs, None, None, None)
 
 
 def test_a_subclass_counts_as_its_parent_unless_it_does_something_else() -> None:
