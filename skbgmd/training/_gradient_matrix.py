@@ -19,11 +19,24 @@ Loss = Callable[[], torch.Tensor]
 
 
 class GradientRows(NamedTuple):
-    """The rows of a step, the groups' mean losses (g,), and what was predicted."""
+    """The rows of a step.
+
+    Attributes
+    ----------
+    rows : Rows
+        Gradients, to be aggregated.
+    losses : tensor of shape (g,)
+        Mean losses of the batch's groups.
+    predictions : tensor, or tensors in containers
+        What was predicted of the batch's samples, in their order.
+    own : slice
+        Rows that are of the batch's groups, in their order; others come from elsewhere.
+    """
 
     rows: Rows
     losses: torch.Tensor
     predictions: Any
+    own: slice = slice(None)
 
 
 class GradientMatrix:

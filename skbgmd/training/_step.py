@@ -73,22 +73,22 @@ class RobustStep(NeuralNet):
             return step
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
-        rows, losses, predictions = self.make_rows(grouped, gradients, fit_params)
+        rows, losses, predictions, own = self.make_rows(grouped, gradients, fit_params)
         self._look_at(grouped, predictions)
         try:
-            aggregate = self._aggregate(rows, grouped.weights)
+            aggregate = self._aggregate(rows)
         except NonFiniteRowsError as error:
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
-            trust = aggregate.weights * grouped.weights.sum() / np.maximum(grouped.weights, 1e-300)
-            self._trust_.add(grouped, trust)
+            trust = aggregate.weights * rows.weights.sum() / np.maximum(rows.weights, 1e-300)
+            self._trust_.add(grouped, trust[own])
         return {"loss": factor * grouped.mean(losses), "y_pred": predictions}
 
     def make_rows(self, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]) -> GradientRows:
-        """Rows of gradients of a batch, one for each group: a hook for rows from elsewhere, such as other machines.
+        """Rows of gradients of a batch, one for each group; a hook for rows from elsewhere, such as other machines.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class RobustStep(NeuralNet):
         Returns
         -------
         GradientRows
-            The rows, whose number need not be that of the groups; the groups' mean losses; what was predicted.
+            The rows, others than the batch's included; the groups' mean losses; what was predicted.
         """
         if self.gradients != "micro_batches" and self.local_steps == 1 and not self._no_one_pass_:
             try:
@@ -135,7 +135,7 @@ class RobustStep(NeuralNet):
         first = _of_samples(predicted[0], x)
         return predicted if first is predicted[0] else (first, *predicted[1:])
 
-    def _aggregate(self, rows: Rows, weights: NDArray[np.float64]) -> Aggregate:
+    def _aggregate(self, rows: Rows) -> Aggregate:
         if self.gradient_corruption is not None and isinstance(rows, DenseRows):
             self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
             # Nothing that was known of the rows holds any longer.
@@ -144,7 +144,7 @@ class RobustStep(NeuralNet):
         aggregate = self.aggregator_(rows)
         # Outside an epoch, in a training step made by hand, there is no one to tell.
         if hasattr(self, "_records_"):
-            self._records_.append(_record(aggregate, weights, time.perf_counter() - start))
+            self._records_.append(_record(aggregate, rows.weights, time.perf_counter() - start))
         return aggregate
 
     def _look_at(self, batch: GroupedBatch, predicted: Any) -> None:
