@@ -33,7 +33,7 @@ from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
-from skbgmd.training._samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
+from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
@@ -476,7 +476,7 @@ class BlockGMDBase(Interruptible):
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
         merge = 0 < len(X) <= self.batch_size and self._may_merge()
-        return prepare(X, y, weight, check_clients(groups, X), merge=merge)
+        return drop_and_merge(X, y, weight, check_clients(groups, X), merge=merge)
 
     def _may_merge(self) -> bool:
         """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""

@@ -159,13 +159,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """
         self._check_parameters()
         with restored_on_error(self):
-            going_on = self.warm_start and hasattr(self, "net_")
-            X, y = self._validated(X, y, reset=not going_on)
+            resume = self.warm_start and hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
             classes = np.unique(y)
-            if going_on and not np.array_equal(classes, self.classes_):
+            if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
-            return self._fit(X, y, sample_weight, groups, classes, going_on=going_on, epochs=None)
+            return self._fit(X, y, sample_weight, groups, classes, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -192,20 +192,20 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.class_weight == "balanced":
             raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
         with restored_on_error(self):
-            going_on = hasattr(self, "net_")
-            X, y = self._validated(X, y, reset=not going_on)
+            resume = hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
-            known = self._known_classes(classes, going_on)
-            return self._fit(X, y, sample_weight, groups, known, going_on=going_on, epochs=1)
+            known = self._known_classes(classes, resume)
+            return self._fit(X, y, sample_weight, groups, known, resume=resume, epochs=1)
 
-    def _known_classes(self, classes: Any, going_on: bool) -> NDArray[Any]:
+    def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
         if classes is None:
-            if not going_on:
+            if not resume:
                 raise ValueError("classes must be given in the first call of partial_fit; found None.")
             return self.classes_
         given = np.unique(as_labels(classes, "classes"))
-        if going_on and not np.array_equal(given, self.classes_):
+        if resume and not np.array_equal(given, self.classes_):
             raise ValueError(
                 f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
             )
@@ -240,17 +240,17 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         groups: Any,
         classes: NDArray[Any],
         *,
-        going_on: bool,
+        resume: bool,
         epochs: int | None,
     ) -> Self:
-        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if going_on else self._is_binary()
+        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
         samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
         self.classes_ = classes
-        net = self._train(self.net_ if going_on else None, samples, 1 if binary else len(classes), epochs, encode)
+        net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)
 
     def _is_binary(self) -> bool:

@@ -86,8 +86,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         self._check_parameters()
         with restored_on_error(self):
-            going_on = self.warm_start and hasattr(self, "net_")
-            return self._fit(X, y, sample_weight, groups, going_on=going_on, epochs=None)
+            resume = self.warm_start and hasattr(self, "net_")
+            return self._fit(X, y, sample_weight, groups, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -113,16 +113,16 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         self._check_parameters()
         with restored_on_error(self):
-            return self._fit(X, y, sample_weight, groups, going_on=hasattr(self, "net_"), epochs=1)
+            return self._fit(X, y, sample_weight, groups, resume=hasattr(self, "net_"), epochs=1)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, going_on: bool, epochs: int | None) -> Self:
-        X, y = self._validated(X, y, reset=not going_on)
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, resume: bool, epochs: int | None) -> Self:
+        X, y = self._validated(X, y, reset=not resume)
         weight = check_weights(sample_weight, X)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        if going_on and columns.shape[1] != len(self._center):
+        if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
         part = _Part(X, columns, weight, groups, epochs)
-        before = self._provisional if going_on else _Provisional()
+        before = self._provisional if resume else _Provisional()
         after = None if before is None else before.after(part, is_whole=epochs is None)
         if after is not None and after.is_due:
             net, trained = None, after.parts

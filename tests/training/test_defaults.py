@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from skorch import NeuralNetBinaryClassifier
 
+from nets import dataset_of
 from skbgmd import (
     BlockGMDClassifier,
     BlockGMDRegressor,
@@ -21,7 +22,6 @@ from skbgmd import (
 )
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.training._defaults import TOL, default_rule
-from skbgmd.training._samples import SampleDataset
 from skbgmd.training._wrapping import robust_class
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -94,10 +94,10 @@ def test_clients_are_no_single_samples(data: Any) -> None:
     X, y = data[0].astype(np.float32), (data[1] == "yes").astype(np.int64)
     settings = {"criterion": torch.nn.CrossEntropyLoss, "group_size": 1, "train_split": None, "verbose": 0}
     net = RobustNeuralNetClassifier(_layers(2), max_epochs=1, **settings)
-    net.fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    net.fit(dataset_of(X, y, None, np.arange(160) % 4), y)
     assert isinstance(net.aggregator_.aggregator, GeometricMedian)
     state = net.aggregator_
-    net.partial_fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    net.partial_fit(dataset_of(X, y, None, np.arange(160) % 4), y)
     assert net.aggregator_ is state
     assert net.partial_fit(X, y).aggregator_.aggregator.c == 2.0
 
