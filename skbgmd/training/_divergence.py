@@ -140,7 +140,7 @@ def _is_finite(values: Any) -> bool:
 
 
 def _numbers(leaf: Any) -> Iterator[torch.Tensor | NDArray[Any]]:
-    """What of a tensor, an array, a series or a data frame may be NaN or inf."""
+    """The numbers in a tensor, an array, a series or a data frame that may be NaN or inf."""
     if isinstance(leaf, torch.Tensor):
         if leaf.is_sparse:
             leaf = leaf.coalesce().values()

@@ -1,4 +1,4 @@
-"""What the estimators share: parameters, checks of them and of data, and the training of a skorch net."""
+"""Base of the robust estimators: parameters, checks of them and of data, and the training of a skorch net."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merg
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
-#: What parameters may be handed on to.
+#: Parts that parameters are handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
 PARAMETERS = """
@@ -151,7 +151,7 @@ PARAMETERS = """
 
 
 class BlockGMDBase(Interruptible):
-    """What both estimators share."""
+    """Base of the robust classifier and regressor."""
 
     _net_class: Any
     _default_criterion: Any
@@ -407,7 +407,7 @@ class BlockGMDBase(Interruptible):
         return samples.X[:: n // size][:size]
 
     def _source(self) -> Any:
-        """What has the settings of the training: the estimator, or the net that it was given."""
+        """The object with the settings of the training: the estimator, or the net that it was given."""
         return self.module if isinstance(self.module, NeuralNet) else self
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
@@ -469,7 +469,7 @@ class BlockGMDBase(Interruptible):
         return self._net_class
 
     def _can_fuse(self, routed: dict[str, Any]) -> bool:
-        """Whether Adam can take its step in one pass over the parameters rather than a dozen."""
+        """True if Adam can take its step in one pass over the parameters rather than a dozen."""
         told = {f"optimizer__{name}" for name in ("fused", "foreach", "capturable", "differentiable")} & set(routed)
         known = torch.device(self.device).type in ("cpu", "cuda")
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
@@ -479,7 +479,7 @@ class BlockGMDBase(Interruptible):
         return drop_and_merge(X, y, weight, check_clients(groups, X), merge=merge)
 
     def _may_merge(self) -> bool:
-        """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""
+        """True if nothing can tell equal samples from one of their weight, nor the order of the samples."""
         routed = self._routed()
         sampled = any(name.startswith("iterator_train__") for name in routed)
         criterion = self._default_criterion if self.criterion is None else self.criterion

@@ -76,7 +76,7 @@ class GroupedBatch:
         return weights
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
-        """What each sample's losses, of losses (n, ...), add to its group's mean, (n,)."""
+        """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""
         losses = of_samples(losses, self.n_samples, summed=self.summed)
         losses = losses if self.divisor is None else losses / self.divisor.to(losses)
         if self.weight is None and self.slices.longest == 1:
@@ -107,7 +107,7 @@ def pieces(part: slice, parts: int) -> list[slice]:
 
 
 def is_sorted(y: Any, group_size: int, *, binary: bool = False) -> bool:
-    """Whether targets (n,) of a batch are sorted by class, with each class in a group of its own.
+    """True if targets (n,) of a batch are sorted by class, with each class in a group of its own.
 
     Shuffled ones are hardly ever: of the orders of 16 samples and more, with four of a class at least, less than one
     in 900 is. Numbers, (n,) or (n, 1), are classes where the loss is ``binary``, of two classes by one output.

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-#: What autograd calls operations that leave numbers as they are, and may follow a module's last layer.
+#: Autograd's names of operations that leave numbers as they are, and may follow a module's last layer.
 SHAPING = re.compile(
     r"(Alias|Cat|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Split|Squeeze|T|ToCopy|Transpose|Unsqueeze|UnsafeView"
     r"|View)Backward\d*"
@@ -16,7 +16,7 @@ SHAPING = re.compile(
 
 
 class LossTraits(NamedTuple):
-    """What is known of a loss whose mean over a batch is the mean of a loss of each sample.
+    """Traits of a loss whose mean over a batch is the mean of a loss of each sample.
 
     Attributes
     ----------
@@ -169,7 +169,7 @@ def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) 
 
 
 def complaint(criterion: Any, predicted: Any) -> str | None:
-    """What is wrong with predictions (n, ...) of a batch for a criterion that is of logits; None where nothing is."""
+    """Complain of predictions (n, ...) that are probabilities already, for a criterion of logits; None: they aren't."""
     if not isinstance(predicted, torch.Tensor) or len(predicted) < 2:
         return None
     values = predicted.detach()
@@ -205,7 +205,7 @@ def _twice(layer: str, found: str, criterion: Any, other: str) -> str:
 
 
 def _is_sigmoid(predicted: torch.Tensor) -> bool:
-    """Whether numbers were last put through a sigmoid: numbers between zero and one may be logits as well."""
+    """True if numbers were last put through a sigmoid: numbers between zero and one may be logits as well."""
     node = predicted.grad_fn
     while node is not None and SHAPING.fullmatch(node.name()):
         node = node.next_functions[0][0]

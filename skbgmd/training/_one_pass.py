@@ -78,7 +78,7 @@ def one_pass_rows(
 
 
 def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
-    """What keeps a net from one pass for all samples; None if nothing that is known beforehand does."""
+    """The obstacle to one pass for all samples that is known beforehand; None: there is none."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
     traits = traits_of(criterion)
@@ -179,7 +179,7 @@ class OnePassCheck:
         self._last = self._next = 0
 
     def is_due(self) -> bool:
-        """Whether this step's rows are to be compared; to be asked once a step."""
+        """Count a step, and say if its rows are to be compared."""
         self.n_steps += 1
         return self.n_steps > self._next
 
@@ -297,7 +297,7 @@ def group_rows(
 
 
 def is_better_written_out(rows: GhostRows) -> bool:
-    """Whether a matrix of the rows costs less than working through their factors."""
+    """True if a matrix of the rows costs less than working through their factors."""
     elements = rows.n_rows * rows.n_columns
     if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= limits.WRITE_OUT_ELEMENTS:
         return True

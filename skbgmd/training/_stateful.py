@@ -78,7 +78,7 @@ class StatefulAggregator:
         }
 
     def hand_over(self) -> Mapping[str, Any] | None:
-        """What was loaded, if no batch came after it; once, and for another rule to go on with."""
+        """Hand over, once, a state that was loaded and that no batch came after, for another rule to go on with."""
         loaded, self._loaded = self._loaded, None
         return loaded if loaded is not None and loaded["n_batches"] == self.n_batches else None
 

@@ -171,7 +171,7 @@ class RobustStep(NeuralNet):
             )
 
     def _compares_groups(self) -> bool:
-        """Whether batches are to be split into groups for a rule that can tell them apart."""
+        """True if batches are split into groups for a rule that can tell them apart."""
         return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
 
     def _may_have_classes(self) -> bool:
@@ -204,7 +204,7 @@ class RobustStep(NeuralNet):
 
 
 def _record(aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> Mapping[str, float]:
-    """What the history is told of a step."""
+    """Entries of the history for a step."""
     record = {"aggregation_time": seconds}
     if aggregate.weights is not None:
         half = len(weights) // 2

@@ -254,7 +254,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         return self._keep(net, samples)
 
     def _is_binary(self) -> bool:
-        """Whether the network gives one number a sample, for the second of two classes."""
+        """True if the network gives one number a sample, for the second of two classes."""
         if isinstance(self.module, NeuralNet):
             return isinstance(self.module, NeuralNetBinaryClassifier)
         return targets_of(self.criterion) == "binary"

@@ -233,7 +233,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         return isinstance(self.aggregator, str) and self.aggregator == AUTO
 
     def _rule(self, X: Any = None) -> Aggregator:
-        """What ``aggregator`` stands for in a training on X."""
+        """The rule that ``aggregator`` stands for in a training on X."""
         if not self._has_default_rule():
             return get_aggregator(self.aggregator)
         by_clients = is_dataset(X) and "clients" in known_of_samples(X)
@@ -246,7 +246,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         return is_classifier(self) or self._targets() == "classes"
 
     def _may_have_classes(self) -> bool:
-        """Whether targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        """True if targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
         return self._learns_classes() or self._targets() in ("binary", "signs")
 
     def _targets(self) -> str | None:
@@ -420,7 +420,7 @@ class _Log(PrintLog):
             super().on_epoch_end(net, **kwargs)
 
 
-#: What skorch calls to take a step.
+#: Methods that skorch calls to take a step.
 _STEPS = ("train_step", "train_step_single")
 
 

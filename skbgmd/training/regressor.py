@@ -229,7 +229,7 @@ class _Provisional(NamedTuple):
     is_settled: bool = False
 
     def after(self, part: _Part, *, is_whole: bool) -> _Provisional:
-        """What there is with one part more; ``is_whole`` where more isn't to be expected."""
+        """Add a part; ``is_whole`` where more isn't to be expected."""
         kept, n = [part], 0
         for earlier in reversed(self.parts):
             n += len(earlier.y)
