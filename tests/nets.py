@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from skorch.dataset import Dataset
+
 
 class Renamed:
     """Other names for the module and the loss, to be put in front of a class of nets."""
@@ -19,3 +23,10 @@ class Renamed:
 
     def get_loss(self, predicted, y, *args, **kwargs):
         return self.loss_(predicted, y)
+
+
+def dataset_of(X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -> Dataset:
+    """A skorch dataset whose samples have weights and clients, as estimators make them."""
+    dataset = Dataset(X, y)
+    dataset.sample_weight, dataset.clients = sample_weight, clients
+    return dataset

@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 
+from nets import dataset_of
 from skbgmd import (
     BlockGMDClassifier,
     BlockGMDRegressor,
@@ -45,7 +46,6 @@ from skbgmd.inspection import robustness_curve
 from skbgmd.inspection.suspects import SampleTrustDisplay, sample_losses
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import ArrayLoader
-from skbgmd.training._samples import SampleDataset
 
 # Nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -320,8 +320,8 @@ OF_MASKED_TARGETS = {
     "net, validation": ("y", lambda m, v: net(train_split=predefined_split(Dataset(X, v))).fit(X, Y)),
     "classifier, validation": ("y", lambda m, v: classifier(train_split=predefined_split(Dataset(X, v))).fit(X, Y)),
     "ArrayLoader": ("y", lambda m, v: ArrayLoader(Dataset(X, v))),
-    "net, clients": ("clients", lambda m, v: m.net.fit(SampleDataset(X, Y, None, v), Y)),
-    "net, weights": ("sample_weight", lambda m, v: m.net.fit(SampleDataset(X, Y, v), Y)),
+    "net, clients": ("clients", lambda m, v: m.net.fit(dataset_of(X, Y, None, v), Y)),
+    "net, weights": ("sample_weight", lambda m, v: m.net.fit(dataset_of(X, Y, v), Y)),
     "robustness_curve": ("y", lambda m, v: robustness_curve(m.classifier, X, v, corruption="bit_flip")),
     "robustness_curve, groups": (
         "groups",

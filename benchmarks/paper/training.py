@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch.callbacks import Callback
+from skorch.dataset import Dataset
 
 from paper.cases import Corruption, Protocol, Run
 from paper.data import Images, load
@@ -19,7 +20,6 @@ from skbgmd._utils.slices import even_slices
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption import AdditiveNoise, BitFlip
 from skbgmd.training._loader import Batch
-from skbgmd.training._samples import SampleDataset
 
 #: Standard deviation of the paper's additive noise, and the share of the pixels that impulse noise sets.
 NOISE, IMPULSE = 10.0, 0.9
@@ -91,7 +91,9 @@ def train(run: Run, protocol: Protocol, *, folder: Path | None, device: str) -> 
         curve = Curve(images.X_test, images.y_test)
         net = _net(run, curve, device)
         try:
-            net.fit(SampleDataset(images.X, images.y, clients=images.clients), images.y)
+            dataset = Dataset(images.X, images.y)
+            dataset.sample_weight, dataset.clients = None, images.clients
+            net.fit(dataset, images.y)
             finite = True
         except NonFiniteRowsError:
             finite = False

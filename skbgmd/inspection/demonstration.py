@@ -19,7 +19,7 @@ from skorch.callbacks import Callback
 from skbgmd.aggregators import BlockGeometricMedian, NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise, GradientCorruption, corrupt_labels
 from skbgmd.inspection.datasets import load_fashion_mnist
-from skbgmd.training.estimators import BlockGMDClassifier
+from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.networks import LeNet
 
 #: Rules by the names that they are known by: stochastic gradient descent is the mean. The last is the estimators'

@@ -82,6 +82,10 @@ class Rows(Protocol):
         """Scores of the columns, summed over each of the units that all columns are cut into."""
         ...
 
+    def row(self, index: int) -> torch.Tensor:
+        """One row, (d,), whatever it holds."""
+        ...
+
     def columns(self, index: torch.Tensor) -> torch.Tensor:
         """Select columns of all rows, (n, k)."""
         ...

@@ -1,8 +1,10 @@
 """Robust training: scikit-learn estimators, skorch nets, and the training step between them."""
 
 from skbgmd.training._loader import ArrayLoader
-from skbgmd.training.estimators import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.training._losses import register_loss
+from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.training.regressor import BlockGMDRegressor
 
 __all__ = [
     "ArrayLoader",
@@ -11,4 +13,5 @@ __all__ = [
     "RobustNeuralNet",
     "RobustNeuralNetClassifier",
     "RobustNeuralNetRegressor",
+    "register_loss",
 ]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, GeometricMedian, HuberMean, LocationRule
+from skbgmd.aggregators import (
+    Aggregator,
+    BlockGeometricMedian,
+    GeometricMedian,
+    HuberMean,
+    LocationRule,
+    Mean,
+    get_aggregator,
+)
 
-#: What :func:`default_rule` is asked for by.
-DEFAULT = "block_geometric_median"
+#: The name of :func:`default_rule` among rules.
+AUTO = "auto"
 #: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
 TOL = 1e-4
 #: Median distances within which rows of single samples count in full; for classes, and for numbers.
@@ -18,7 +26,7 @@ def default_rule(
     *,
     huber: float | None,
     of_samples: bool,
-    beta: float = 1.0,
+    beta: float | None = None,
     selection: str = "top",
     block: str = "unit",
     memory: str | None = None,
@@ -35,7 +43,7 @@ def default_rule(
     of_samples : bool
         Whether rows are of single samples.
     beta, selection, block, memory, rejection
-        As in :class:`skbgmd.BlockGMDClassifier`.
+        As in :class:`skbgmd.BlockGMDClassifier`; without ``beta`` rows are judged by all coordinates.
     random_state : int or None, default=None
         Seed of what ``selection`` draws.
 
@@ -56,7 +64,7 @@ def default_rule(
         location = HuberMean(huber, rejection=rejection, remember=True, tol=TOL)
     else:
         location = GeometricMedian(rejection, ties="huber" if of_samples else "median", tol=TOL)
-    if beta == 1.0:
+    if beta is None or beta == 1.0:
         return location
     return BlockGeometricMedian(
         beta,
@@ -67,3 +75,28 @@ def default_rule(
         memory_rule=memory or "weighted",
         random_state=random_state,
     )
+
+
+def ignored_parameters(aggregator: str | Aggregator, beta: float | None, *, of_samples: bool) -> set[str]:
+    """Parameters of an estimator that don't matter to its rule.
+
+    Parameters
+    ----------
+    aggregator, beta
+        As in :class:`skbgmd.BlockGMDClassifier`.
+    of_samples : bool
+        Whether rows are of single samples.
+
+    Examples
+    --------
+    >>> sorted(ignored_parameters("auto", 0.1, of_samples=False))
+    ['huber']
+    """
+    if isinstance(aggregator, str) and aggregator == AUTO:
+        ignored = set() if of_samples else {"huber"}
+        return ignored if beta is not None and beta < 1.0 else {*ignored, "selection", "block", "memory"}
+    rule = get_aggregator(aggregator)
+    ignored = {"selection", "block", "memory", "huber", "rejection"}
+    if not isinstance(aggregator, str) or "beta" not in rule.get_params():
+        ignored.add("beta")
+    return {*ignored, "pre_aggregation"} if isinstance(rule, Mean) else ignored

@@ -14,14 +14,13 @@ from skorch.dataset import unpack_data
 from torch.utils._pytree import tree_leaves
 
 from skbgmd._utils import limits
-from skbgmd.ghost import GhostRows
-from skbgmd.rows import DenseRows
+from skbgmd.rows import Rows
 
 
 def explanation(
     net: Any,
     batch: Any,
-    rows: DenseRows | GhostRows,
+    rows: Rows,
     parameters: list[torch.Tensor],
     losses: torch.Tensor,
     predicted: Any,
@@ -34,7 +33,7 @@ def explanation(
         The net that is trained.
     batch : tuple
         Samples and targets of the step.
-    rows : DenseRows or GhostRows
+    rows : Rows
         Gradients of the groups.
     parameters : list of tensors
         Whose gradients these are, in their order.
@@ -113,7 +112,7 @@ def _named(net: NeuralNet, parameters: list[torch.Tensor]) -> Iterator[tuple[str
         yield names.get(id(parameter), f"number {number}"), parameter
 
 
-def _of_bad_gradients(net: NeuralNet, rows: DenseRows | GhostRows, parameters: list[torch.Tensor]) -> list[str]:
+def _of_bad_gradients(net: NeuralNet, rows: Rows, parameters: list[torch.Tensor]) -> list[str]:
     """Names of the parameters whose gradients are not finite in the first row that isn't."""
     row = rows.row(int(np.argmin(rows.finite)))
     parts = torch.split(row, [parameter.numel() for parameter in parameters])
@@ -141,7 +140,7 @@ def _is_finite(values: Any) -> bool:
 
 
 def _numbers(leaf: Any) -> Iterator[torch.Tensor | NDArray[Any]]:
-    """What of a tensor, an array, a series or a data frame may be NaN or inf."""
+    """The numbers in a tensor, an array, a series or a data frame that may be NaN or inf."""
     if isinstance(leaf, torch.Tensor):
         if leaf.is_sparse:
             leaf = leaf.coalesce().values()

@@ -1,7 +1,8 @@
-"""The groups of a batch: which samples they hold, their weights, and sums over them."""
+"""A batch and its groups of samples: their weights, shares of losses, and sums over them."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,93 @@ from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 
 from skbgmd._utils.slices import Slices, even_slices
-from skbgmd.training._losses import of_samples
+from skbgmd.training._losses import mean_weight, of_samples
 
 
-def group_slices(batch: Any, group_size: int | None) -> Slices:
-    """The samples of each group: as the batch says, or groups of at most so many, of sizes as equal as can be."""
-    given: list[slice] | None = getattr(batch, "slices", None)
-    if given is not None:
-        return Slices(given)
-    positions = getattr(batch, "positions", None)
-    n = get_len(unpack_data(batch)[0]) if positions is None else len(positions)
-    return even_slices(n, 1 if group_size is None else -(-n // group_size))
+class GroupedBatch:
+    """A batch whose samples are in groups, each of which gives a row.
+
+    Parameters
+    ----------
+    batch : tuple
+        Samples and targets. One of :class:`skbgmd.training.ArrayLoader` may have groups of its own, the clients'.
+    group_size : int or None
+        Otherwise groups hold at most so many samples, and are of sizes as equal as can be; None: one group.
+    criterion : loss, default=None
+        The loss that is trained by.
+
+    Attributes
+    ----------
+    X, y : tensors, or tensors in containers
+        Samples and targets.
+    weight : tensor of shape (n,), or None
+        Weights of the samples.
+    positions : ndarray of shape (n,), or None
+        Their places in the dataset.
+    slices : Slices
+        The samples of each of g groups.
+    n_samples : int
+        Samples in the batch.
+    has_clients : bool
+        Groups are those that came with the batch.
+    summed : bool
+        The criterion adds losses up, rather than to take their mean.
+    divisor : tensor, or None
+        Mean weight of the targets by the criterion, which all losses are divided by; None: one.
+    """
+
+    def __init__(self, batch: Any, group_size: int | None, criterion: Any = None) -> None:
+        self.X, self.y = unpack_data(batch)
+        self.weight: torch.Tensor | None = getattr(batch, "weight", None)
+        self.positions: NDArray[np.int64] | None = getattr(batch, "positions", None)
+        given: list[slice] | None = getattr(batch, "slices", None)
+        self.has_clients = given is not None
+        if given is None:
+            n = get_len(self.X) if self.positions is None else len(self.positions)
+            self.slices = even_slices(n, 1 if group_size is None else -(-n // group_size))
+        else:
+            self.slices = Slices(given)
+        self.n_samples = int(self.slices[-1].stop)
+        self.summed = getattr(criterion, "reduction", "mean") == "sum"
+        self.divisor = None if self.summed else mean_weight(criterion, self.y, self.weight)
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """Summed weights of the samples of each group, (g,); their number, where they have none."""
+        if self.weight is None:
+            return self.slices.lengths.astype(np.float64)
+        of_sample = self.weight.cpu().numpy().astype(np.float64)
+        return np.array([of_sample[part].sum() for part in self.slices])
+
+    @cached_property
+    def relative_weights(self) -> NDArray[np.float64]:
+        """Weights of the groups (g,), the largest of them one."""
+        weights: NDArray[np.float64] = self.weights / self.weights.max()
+        return weights
+
+    def shares(self, losses: torch.Tensor) -> torch.Tensor:
+        """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""
+        losses = of_samples(losses, self.n_samples, summed=self.summed)
+        losses = losses if self.divisor is None else losses / self.divisor.to(losses)
+        if self.weight is None and self.slices.longest == 1:
+            return losses
+        of_group = self.slices.lengths if self.weight is None else np.maximum(self.weights, 1e-300)
+        of_sample = np.ones(len(losses)) if self.weight is None else self.weight.cpu().numpy()
+        return losses * torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths)).to(losses)
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """Sums of values (n,) over each group, (g,)."""
+        if self.slices.longest == 1:
+            return values
+        if self.slices.shortest == self.slices.longest:
+            return values.view(len(self.slices), -1).sum(dim=1)
+        return torch.stack([values[part].sum() for part in self.slices])
+
+    def mean(self, losses: torch.Tensor) -> torch.Tensor:
+        """Weighted mean of the groups' losses (g,)."""
+        if self.weights.min() == self.weights.max():
+            return losses.mean()
+        return losses @ torch.as_tensor(self.weights / self.weights.sum()).to(losses)
 
 
 def pieces(part: slice, parts: int) -> list[slice]:
@@ -29,38 +106,8 @@ def pieces(part: slice, parts: int) -> list[slice]:
     return [slice(part.start + piece.start, part.start + piece.stop) for piece in even_slices(n, min(parts, n))]
 
 
-def group_weights(slices: Slices, weight: torch.Tensor | None) -> NDArray[np.float64]:
-    """Summed weights of the samples of each group; their number, where they have none."""
-    if weight is None:
-        return slices.lengths.astype(np.float64)
-    of_sample = weight.cpu().numpy().astype(np.float64)
-    return np.array([of_sample[part].sum() for part in slices])
-
-
-def loss_shares(
-    losses: torch.Tensor, batch: Any, slices: Slices, weights: NDArray[np.float64], *, summed: bool
-) -> torch.Tensor:
-    """What each sample's loss, of losses (n, ...), adds to its group's mean, (n,); ``summed`` over a sample's parts."""
-    each = of_samples(losses, slices[-1].stop, summed=summed)
-    weight = getattr(batch, "weight", None)
-    if weight is None and slices.longest == 1:
-        return each
-    of_group = slices.lengths if weight is None else np.maximum(weights, 1e-300)
-    of_sample = np.ones(len(each)) if weight is None else weight.cpu().numpy()
-    return each * torch.as_tensor(of_sample / np.repeat(of_group, slices.lengths)).to(each)
-
-
-def group_sums(values: torch.Tensor, slices: Slices) -> torch.Tensor:
-    """Sums of values (n,) over each group, (g,)."""
-    if slices.longest == 1:
-        return values
-    if slices.shortest == slices.longest:
-        return values.view(len(slices), -1).sum(dim=1)
-    return torch.stack([values[part].sum() for part in slices])
-
-
 def is_sorted(y: Any, group_size: int, *, binary: bool = False) -> bool:
-    """Whether targets (n,) of a batch are sorted by class, with each class in a group of its own.
+    """True if targets (n,) of a batch are sorted by class, with each class in a group of its own.
 
     Shuffled ones are hardly ever: of the orders of 16 samples and more, with four of a class at least, less than one
     in 900 is. Numbers, (n,) or (n, 1), are classes where the loss is ``binary``, of two classes by one output.

@@ -1,4 +1,4 @@
-"""What becomes of Ctrl-C in a training: what was learnt is kept, and whoever ought to know is told."""
+"""Interrupted trainings: Ctrl-C keeps what was learnt and warns, and stops searches and ensembles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Interruptible(BaseEstimator):
 
 
 def was_stopped_early(error: KeyboardInterrupt) -> bool:
-    """Whether it is how skorch's early stopping ends a training, which is no interrupt."""
+    """True if skorch's early stopping ended a training in its way, which is no interrupt."""
     where: Any = error.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next

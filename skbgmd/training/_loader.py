@@ -319,7 +319,7 @@ def _classes(y: Any, index: NDArray[np.int64] | None) -> NDArray[Any] | None:
 
 
 def gives_batches(loader: Any) -> bool:
-    """Whether what a loader gives are batches that know their samples, with their weights and clients."""
+    """True if a loader's batches know their samples, with their weights and clients."""
     return isinstance(loader, ArrayLoader) and isinstance(loader.dataset, _Whole)
 
 
@@ -331,7 +331,7 @@ def source(dataset: Any) -> Any:
 
 
 def known_of_samples(dataset: Any) -> list[str]:
-    """What the samples of a dataset, or of a subset of one, have besides data: "weights", "clients"."""
+    """Names of what the samples of a dataset, or of a subset, have besides data: "weights", "clients"."""
     names = {"sample_weight": "weights", "clients": "clients"}
     return [name for attribute, name in names.items() if getattr(source(dataset), attribute, None) is not None]
 

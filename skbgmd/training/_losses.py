@@ -1,26 +1,121 @@
-"""Losses of samples and of groups: their means, whatever the criterion divides by."""
+"""Losses: which of them are means over samples, and the losses of samples and of groups that they give."""
 
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-#: What autograd calls operations that leave numbers as they are, and may follow a module's last layer.
+#: Autograd's names of operations that leave numbers as they are, and may follow a module's last layer.
 SHAPING = re.compile(
     r"(Alias|Cat|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Split|Squeeze|T|ToCopy|Transpose|Unsqueeze|UnsafeView"
     r"|View)Backward\d*"
 )
 
-#: Losses of two classes by one output: their targets are numbers, of two values where they are labels.
-BINARY_LOSSES = (nn.BCELoss, nn.BCEWithLogitsLoss, nn.SoftMarginLoss)
-#: Losses of classes, whatever the net is.
-CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+class LossTraits(NamedTuple):
+    """Traits of a loss whose mean over a batch is the mean of a loss of each sample.
+
+    Attributes
+    ----------
+    targets : {"numbers", "classes", "binary", "signs"}
+        Numbers; indices of classes; 0 or 1, or -1 or 1, for two classes by one output.
+    weighs_classes : bool
+        Its ``weight`` is one for each class, and means are divided by the weights of what they are of.
+    """
+
+    targets: Literal["numbers", "classes", "binary", "signs"] = "numbers"
+    weighs_classes: bool = False
+
+
+_REGISTRY: dict[type, LossTraits] = {}
+
+
+def register_loss(
+    *losses: type[nn.Module],
+    targets: Literal["numbers", "classes", "binary", "signs"] = "numbers",
+    weighs_classes: bool = False,
+) -> None:
+    """Register losses for per-sample gradients from one pass, a subclass without a ``forward`` of its own included.
+
+    A loss is fit for one pass if it has an attribute ``reduction``: "none" gives losses (n, ...), each of one sample
+    and its target alone, and "mean" and "sum" are their mean and sum. Other losses are trained with micro-batches.
+
+    Parameters
+    ----------
+    *losses : classes of torch modules
+        The losses.
+    targets : {"numbers", "classes", "binary", "signs"}, default="numbers"
+        Targets that are learnt: numbers; indices of classes; 0 or 1, or -1 or 1, for two classes by one output. Where
+        they are classes, sorted data are dealt out to groups.
+    weighs_classes : bool, default=False
+        The loss has a ``weight`` for each class, and an ``ignore_index``, as ``CrossEntropyLoss``: a mean is divided by
+        the weights of what it is of.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.training import register_loss
+    >>> class LogCosh(torch.nn.Module):
+    ...     reduction = "mean"
+    ...     def forward(self, predicted, y):
+    ...         losses = torch.log(torch.cosh(predicted - y))
+    ...         return {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[self.reduction]
+    >>> register_loss(LogCosh)
+    """
+    for kind in losses:
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"losses must be classes of torch modules; found {kind!r}.")
+        _REGISTRY[kind] = LossTraits(targets, weighs_classes)
+
+
+register_loss(nn.CrossEntropyLoss, nn.NLLLoss, targets="classes", weighs_classes=True)
+register_loss(nn.MultiMarginLoss, targets="classes")
+register_loss(nn.BCELoss, nn.BCEWithLogitsLoss, targets="binary")
+register_loss(nn.SoftMarginLoss, targets="signs")
+register_loss(nn.HuberLoss, nn.L1Loss, nn.MSELoss, nn.MultiLabelSoftMarginLoss, nn.PoissonNLLLoss, nn.SmoothL1Loss)
+
+
+def traits_of(criterion: Any, *, overridden: bool = False) -> LossTraits | None:
+    """Traits of a registered loss, an instance or a class; None where it isn't one.
+
+    A subclass counts as its parent, unless it has a ``forward`` of its own; then only where ``overridden``.
+    """
+    kind: Any = criterion if isinstance(criterion, type) else type(criterion)
+    for base in kind.__mro__:
+        if base in _REGISTRY:
+            return _REGISTRY[base] if overridden or kind.forward is base.forward else None
+    return None
+
+
+def targets_of(criterion: Any) -> str | None:
+    """Targets of a registered loss or of a subclass, even one with a ``forward`` of its own; None: not known."""
+    traits = traits_of(criterion, overridden=True)
+    return None if traits is None else traits.targets
+
+
+def unreduced(net: Any, criterion: Any, predicted: Any, y: Any, X: Any) -> torch.Tensor:
+    """Losses (n, ...) by a net's criterion, before it makes one number of them.
+
+    Raises
+    ------
+    ValueError
+        The criterion has no ``reduction`` to be set to "none".
+    """
+    before = getattr(criterion, "reduction", None)
+    if before is None:
+        raise ValueError(
+            f"The criterion must have an attribute `reduction` for samples to be weighted, by sample_weight or by "
+            f"their class; found {criterion!r}."
+        )
+    criterion.reduction = "none"
+    try:
+        losses: torch.Tensor = net.get_loss(predicted, y, X=X, training=True)
+    finally:
+        criterion.reduction = before
+    return losses
 
 
 def of_samples(losses: torch.Tensor, n: int, *, summed: bool) -> torch.Tensor:
@@ -52,7 +147,8 @@ def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) 
     A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
     group, or a sample, that would take the weights away again: all are divided by what the batch has.
     """
-    if not (isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss)) and isinstance(y, torch.Tensor)):
+    traits = traits_of(criterion, overridden=True)
+    if traits is None or not traits.weighs_classes or not isinstance(y, torch.Tensor):
         return None
     if y.is_floating_point():
         return None  # shares of classes, by whose weights nothing is divided
@@ -72,15 +168,8 @@ def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) 
     return torch.where(mean > 0.0, mean, 1.0)
 
 
-def weighted_mean(losses: torch.Tensor, weights: NDArray[np.float64]) -> torch.Tensor:
-    """Weighted mean of the groups' losses (g,)."""
-    if weights.min() == weights.max():
-        return losses.mean()
-    return losses @ torch.as_tensor(weights / weights.sum(), dtype=losses.dtype, device=losses.device)
-
-
 def complaint(criterion: Any, predicted: Any) -> str | None:
-    """What is wrong with predictions (n, ...) of a batch for a criterion that is of logits; None where nothing is."""
+    """Complain of predictions (n, ...) that are probabilities already, for a criterion of logits; None: they aren't."""
     if not isinstance(predicted, torch.Tensor) or len(predicted) < 2:
         return None
     values = predicted.detach()
@@ -116,24 +205,8 @@ def _twice(layer: str, found: str, criterion: Any, other: str) -> str:
 
 
 def _is_sigmoid(predicted: torch.Tensor) -> bool:
-    """Whether numbers were last put through a sigmoid: numbers between zero and one may be logits as well."""
+    """True if numbers were last put through a sigmoid: numbers between zero and one may be logits as well."""
     node = predicted.grad_fn
     while node is not None and SHAPING.fullmatch(node.name()):
         node = node.next_functions[0][0]
     return node is not None and node.name().startswith("SigmoidBackward")
-
-
-@contextmanager
-def reduction(criterion: Any, kind: str) -> Any:
-    """Let a criterion reduce its losses otherwise."""
-    before = getattr(criterion, "reduction", None)
-    if before is None:
-        raise ValueError(
-            f"The criterion must have an attribute `reduction` for samples to be weighted, by sample_weight or by "
-            f"their class; found {criterion!r}."
-        )
-    criterion.reduction = kind
-    try:
-        yield
-    finally:
-        criterion.reduction = before

@@ -1,125 +1,95 @@
-"""The gradient matrix of a training step: a row for each group of samples, and back to the parameters."""
+"""Rows of a forward and backward pass for each group of a batch, whatever the module does with its samples."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from skorch.utils import multi_indexing
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from skbgmd._utils.arrays import empty
-from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.rows import DenseRows
+from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
+from skbgmd.training._groups import GroupedBatch, pieces
+from skbgmd.training._losses import of_samples, unreduced
 
-#: Something that computes the loss of some samples.
-Loss = Callable[[], torch.Tensor]
 
-
-class GradientMatrix:
-    """Memory for the gradients of groups of samples, one row each; used again in each step.
+def micro_batch_rows(
+    net: Any, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]
+) -> GradientRows:
+    """Rows of a forward and backward pass for each group, or of some steps that each group takes by itself.
 
     Parameters
     ----------
-    parameters : sequence of tensors
-        What the loss is differentiated by.
-
-    Attributes
-    ----------
-    n_columns : int
-        Numbers in a row: the elements of the parameters, in their order.
-    units : ParameterBlock
-        Their units.
-    used : list of bool
-        Which parameters the losses of the rows were found to depend on.
+    net, batch, gradients, fit_params
+        As in :func:`skbgmd.training._one_pass.one_pass_rows`.
     """
+    if batch.slices.shortest < 2 * net.local_steps:
+        for module in net._networks():
+            _refuse_batch_norm(module)
+    matrix = gradients.rows(len(batch.slices))
+    norms = torch.empty(len(matrix), dtype=matrix.dtype, device=matrix.device)
+    losses: list[torch.Tensor] = []
+    predictions: list[Any] = []
+    for number, part in enumerate(batch.slices):
+        compute = [
+            partial(_group_loss, net, batch, piece, predictions, fit_params) for piece in pieces(part, net.local_steps)
+        ]
+        if net.local_steps == 1:
+            seen = [compute[0]()]
+            gradients.differentiate(seen[0], matrix[number])
+        else:
+            seen = gradients.local_sgd_displacement(compute, net._learning_rate(), matrix[number])
+        # While the row is still in the cache; fetched later, so that no group waits for another.
+        torch.linalg.vector_norm(matrix[number], out=norms[number])
+        losses.append(torch.stack(seen).mean())
+    lengths = norms.cpu().numpy().astype(np.float64)
+    # A norm that overflowed or is lost in rounding is for the rows to find out.
+    known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
+    rows = DenseRows(matrix, batch.relative_weights, norms=known, units=gradients.units)
+    return GradientRows(rows, torch.stack(losses), _concatenated(predictions))
 
-    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("The module must have parameters that require gradients; found none.")
-        self.sizes = [parameter.numel() for parameter in self.parameters]
-        self._stops = list(accumulate(self.sizes))
-        self.n_columns = self._stops[-1]
-        wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
-        self.dtype = torch.float64 if wide else torch.float32
-        self.device = self.parameters[0].device
-        self.units = ParameterBlock.of(self.parameters)
-        self.begin()
-        self._memory: torch.Tensor | None = None
 
-    def fits(self, parameters: Sequence[torch.Tensor]) -> bool:
-        """Whether it was made for these very parameters."""
-        same = len(parameters) == len(self.parameters)
-        return same and all(a is b for a, b in zip(parameters, self.parameters, strict=True))
+def _group_loss(
+    net: Any,
+    batch: GroupedBatch,
+    part: slice,
+    predictions: list[Any],
+    fit_params: dict[str, Any],
+) -> torch.Tensor:
+    """Mean loss of some samples of a batch; what was predicted is appended to ``predictions``."""
+    X, y = multi_indexing(batch.X, part), multi_indexing(batch.y, part)
+    predicted = net.infer(X, **fit_params)
+    predictions.append(predicted)
+    if batch.weight is None and batch.divisor is None:
+        loss: torch.Tensor = net.get_loss(predicted, y, X=X, training=True)
+        return loss / (part.stop - part.start) if batch.summed else loss
+    losses = unreduced(net, net._criterion(), predicted, y, X)
+    each = of_samples(losses, part.stop - part.start, summed=batch.summed)
+    each = each if batch.divisor is None else each / batch.divisor.to(each)
+    if batch.weight is None:
+        return each.mean()
+    # Shares of the group's weight, whatever that is: they are numbers in the losses' dtype.
+    of_sample = batch.weight[part].double()
+    shares = of_sample / of_sample.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    mean: torch.Tensor = each @ shares.to(each)
+    return mean
 
-    def begin(self) -> None:
-        """Forget what is known of the last step's rows."""
-        self.used = [False] * len(self.parameters)
 
-    def use(self, starts: Iterable[int]) -> None:
-        """Note the columns at which parts of gradients begin: the parameters there are used."""
-        for start in starts:
-            self.used[bisect_right(self._stops, start)] = True
+def _refuse_batch_norm(module: torch.nn.Module) -> None:
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and layer.training:
+            raise ValueError(
+                f"Groups must have at least two samples to pass through batch normalization; found a group of one and "
+                f"the layer {name!r}. Raise group_size, or use torch.nn.GroupNorm or LayerNorm."
+            )
 
-    def rows(self, n: int) -> torch.Tensor:
-        """The first n rows, as they were left."""
-        if self._memory is None or len(self._memory) < n:
-            self._memory = empty((n, self.n_columns), self.dtype, self.device)
-        return self._memory[:n]
 
-    def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
-        """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        self._use_all(gradients)
-        for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
-            if gradient is None:
-                part.zero_()
-            else:
-                part.copy_(gradient.to_dense().reshape(-1) if gradient.is_sparse else gradient.reshape(-1))
-
-    def local_sgd_displacement(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
-        """Take plain gradient steps on one loss after the other; write the way back, divided by ``lr``, to a row.
-
-        The parameters are put back to where they were. One step of any length writes the gradient.
-
-        Returns
-        -------
-        list of tensors
-            The losses.
-        """
-        before = [parameter.detach().clone() for parameter in self.parameters]
-        seen = []
-        try:
-            for compute in losses:
-                loss = compute()
-                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                self._use_all(gradients)
-                with torch.no_grad():
-                    for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                        if gradient is not None:
-                            parameter.sub_(gradient, alpha=lr)
-                seen.append(loss)
-        finally:
-            with torch.no_grad():
-                for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
-                    part.copy_(((start - parameter) / lr).reshape(-1))
-                    parameter.copy_(start)
-        return seen
-
-    def _use_all(self, gradients: Sequence[torch.Tensor | None]) -> None:
-        self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
-
-    def add_to_gradients(self, vector: torch.Tensor) -> None:
-        """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards.
-
-        What the losses don't depend on gets no gradient, as in a plain step: weight decay and momentum leave it alone.
-        """
-        for parameter, part, used in zip(self.parameters, torch.split(vector, self.sizes), self.used, strict=True):
-            gradient, before = part.view(parameter.shape), parameter.grad
-            # Of what it did depend on, an aggregator may have kept something.
-            if not used and not bool(part.any()):
-                continue
-            if before is not None:
-                before.add_(gradient)
-            else:
-                parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
+def _concatenated(predictions: Sequence[Any]) -> Any:
+    if isinstance(predictions[0], tuple):
+        return tuple(_concatenated(parts) for parts in zip(*predictions, strict=True))
+    # Those of a group of one may have lost their axis.
+    return torch.cat([part if part.ndim else part[None] for part in predictions])

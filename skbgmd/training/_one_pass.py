@@ -19,35 +19,71 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
+from skbgmd.training._groups import GroupedBatch
+from skbgmd.training._losses import traits_of, unreduced
 
-#: Losses whose mean over a batch is the mean of what they are for each sample.
-PLAIN_LOSSES = (
-    nn.BCELoss,
-    nn.BCEWithLogitsLoss,
-    nn.CrossEntropyLoss,
-    nn.HuberLoss,
-    nn.L1Loss,
-    nn.MSELoss,
-    nn.MultiLabelSoftMarginLoss,
-    nn.MultiMarginLoss,
-    nn.NLLLoss,
-    nn.PoissonNLLLoss,
-    nn.SmoothL1Loss,
-    nn.SoftMarginLoss,
-)
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
 
 
-def one_pass_obstacle(net: NeuralNet) -> str | None:
-    """What keeps a net from one pass for all samples; None if nothing that is known beforehand does."""
+def one_pass_rows(
+    net: Any, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]
+) -> GradientRows | None:
+    """Rows of one forward and backward pass; None where a pass for each group is likely to be cheaper.
+
+    Parameters
+    ----------
+    net : RobustNeuralNet
+        The net that is trained.
+    batch : GroupedBatch
+        The samples.
+    gradients : GradientMatrix
+        Memory for rows that are better written out, and the parameters.
+    fit_params : dict
+        What skorch hands on to the module.
+
+    Raises
+    ------
+    GhostError
+        The net, its loss or its module doesn't allow it.
+    """
+    if not hasattr(net, "module_"):
+        raise one_pass_error("the net's module isn't module_")
+    recorder = GradientRecorder(net.module_, gradients.parameters)
+    if net.gradients == "auto" and batch.slices.longest > largest_group(recorder):
+        return None
+    criterion = net._criterion()
+    obstacle = one_pass_obstacle(net, criterion)
+    if obstacle is not None:
+        raise one_pass_error(obstacle)
+    with recorder:
+        predicted = net.infer(batch.X, **fit_params)
+    losses = unreduced(net, criterion, predicted, batch.y, batch.X)
+    refuse_broadcasting(losses, predicted, batch.y)
+    each = batch.shares(losses)
+    if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
+        net._check_ = OnePassCheck(len(gradients.parameters))
+    check, half, exact = net._check_, False, None
+    if check.is_due():
+        half, exact = recorder.in_half_precision, exact_sum(each, batch.slices, recorder.parameters)
+    rows = group_rows(recorder, each, batch, gradients.units)
+    if exact is not None:
+        check.compare(rows, exact, recorder.parameters, half=half)
+    gradients.use([start for start, _ in rows.factors])
+    if net.gradient_corruption is not None or is_better_written_out(rows):
+        return GradientRows(write_out(rows, gradients.rows(rows.n_rows)), batch.sums(each), predicted)
+    return GradientRows(rows, batch.sums(each), predicted)
+
+
+def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
+    """The obstacle to one pass for all samples that is known beforehand; None: there is none."""
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
-    criterion = net.criterion_
-    if type(criterion) not in PLAIN_LOSSES or criterion.reduction not in ("mean", "sum"):
+    traits = traits_of(criterion)
+    if traits is None or criterion.reduction not in ("mean", "sum"):
         return f"the loss {type(criterion).__name__} may not be a mean over samples"
-    of_classes = isinstance(criterion, (nn.CrossEntropyLoss, nn.NLLLoss))
-    if getattr(criterion, "weight", None) is not None and not of_classes:
+    if getattr(criterion, "weight", None) is not None and not traits.weighs_classes:
         return "the loss has weights, which may not be one for each sample"
     if not isinstance(net.module_, nn.Module) or hasattr(net.module_, "_orig_mod"):
         return "the module is compiled"
@@ -70,16 +106,14 @@ def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
         )
 
 
-def is_cheaper(tape: GradientRecorder, slices: Slices) -> bool:
-    """Whether one pass is likely to cost less than a pass for each group."""
-    layers = tape.layers
+def largest_group(recorder: GradientRecorder) -> int:
+    """Samples in a group up to which one pass is likely to cost less than a pass for each group."""
+    layers = recorder.layers
     if any(layer.rule is None and layer.watch is None for layer in layers):
-        return slices.longest <= limits.ONE_PASS_GROUP_WITHOUT_RULE
-    if slices.longest <= limits.ONE_PASS_GROUP_CONVOLVED:
-        return True
+        return limits.ONE_PASS_GROUP_WITHOUT_RULE
     convolves = any(isinstance(layer.module, _ConvNd) for layer in layers)
-    on_cpu = all(parameter.device.type == "cpu" for parameter in tape.parameters)
-    return slices.longest <= (limits.ONE_PASS_GROUP_CONVOLVED if convolves and on_cpu else limits.ONE_PASS_GROUP)
+    on_cpu = all(parameter.device.type == "cpu" for parameter in recorder.parameters)
+    return limits.ONE_PASS_GROUP_CONVOLVED if convolves and on_cpu else limits.ONE_PASS_GROUP
 
 
 class WrongRowsError(GhostError):
@@ -145,7 +179,7 @@ class OnePassCheck:
         self._last = self._next = 0
 
     def is_due(self) -> bool:
-        """Whether this step's rows are to be compared; to be asked once a step."""
+        """Count a step, and say if its rows are to be compared."""
         self.n_steps += 1
         return self.n_steps > self._next
 
@@ -240,32 +274,30 @@ def _refused(reason: str) -> str:
 
 
 def group_rows(
-    tape: GradientRecorder, losses: torch.Tensor, slices: Slices, weights: NDArray[np.float64], units: ParameterBlock
+    recorder: GradientRecorder, losses: torch.Tensor, batch: GroupedBatch, units: ParameterBlock
 ) -> GhostRows:
     """Gradients of the groups' losses.
 
     Parameters
     ----------
-    tape : GradientRecorder
+    recorder : GradientRecorder
         What the forward pass of the batch left.
     losses : tensor of shape (n,)
         Losses of the samples, divided so that they add up to their group's.
-    slices : Slices
-        The groups.
-    weights : ndarray of shape (g,)
-        Weights of the groups.
+    batch : GroupedBatch
+        The groups and their weights.
     units : ParameterBlock
         Units of all parameters.
     """
-    n, factors = len(losses), tape.factors(losses)
-    if slices.longest == 1:
-        return GhostRows(factors, n, units.total, weights, units=units, device=losses.device)
+    n, factors = len(losses), recorder.factors(losses)
+    if batch.slices.longest == 1:
+        return GhostRows(factors, n, units.total, batch.relative_weights, units=units, device=losses.device)
     samples = GhostRows(factors, n, units.total, units=units, device=losses.device)
-    return samples.grouped(slices, weights)
+    return samples.grouped(batch.slices, batch.relative_weights)
 
 
 def is_better_written_out(rows: GhostRows) -> bool:
-    """Whether a matrix of the rows costs less than working through their factors."""
+    """True if a matrix of the rows costs less than working through their factors."""
     elements = rows.n_rows * rows.n_columns
     if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= limits.WRITE_OUT_ELEMENTS:
         return True

@@ -33,9 +33,9 @@ from skbgmd._utils.random import generator_states, generators_of, set_generator_
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._interrupts import Interruptible, was_stopped_early
 
-#: What the optimizer's file has it under.
+#: The key of the training's state in the optimizer's file.
 KEY = "skbgmd"
-#: What early stopping has counted, and the best score of those that score.
+#: Counts of early stopping, and the best score of callbacks that score.
 _COUNTED = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_", "best_score_")
 
 
@@ -66,7 +66,7 @@ class ResumableNet(Interruptible, NeuralNet):
     # ---- what is saved ----------------------------------------------------------------------------------------------
 
     def _state_of_training(self) -> dict[str, Any]:
-        """What a subclass's training depends on besides, as plain containers and tensors."""
+        """State that a subclass's training depends on besides, as plain containers and tensors."""
         return {}
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
@@ -309,7 +309,7 @@ class ResumableNet(Interruptible, NeuralNet):
         return {name: file for name, file in files.items() if file is not None and name != "f_pickle"}
 
     def _is_as_saved(self, part: str, state: Mapping[str, Any]) -> bool:
-        """Whether a part of the net, or the history, is what it was when the state of the training was saved."""
+        """True if a part of the net, or the history, is as it was when the state of the training was saved."""
         if part == "history":
             return state["history"] is None or state["history"] == _as_json(self.history)
         return part not in state["parts"] or _are_same(_state_of(self, part), state["parts"][part])
@@ -460,7 +460,7 @@ class _WithTraining:
 
 
 def is_whole(epoch: Mapping[str, Any]) -> bool:
-    """Whether an epoch of a history went through all of its batches."""
+    """True if an epoch of a history went through all of its batches."""
     return "train_batch_count" in epoch
 
 
@@ -473,7 +473,7 @@ def _as_json(history: History) -> str | None:
 
 
 def _part_of(name: str) -> str:
-    """What a file is of, by the name of its parameter."""
+    """The part of the net that a file is of, by the name of its parameter."""
     return "module" if name == "f_params" else name.removeprefix("f_")
 
 
@@ -483,7 +483,7 @@ def _state_of(net: NeuralNet, part: str) -> Any:
 
 
 def _are_same(found: Any, saved: Any) -> bool:
-    """Whether states hold the same tensors in the same places, but for dtypes; settings beside them don't count."""
+    """True if states hold the same tensors in the same places, but for dtypes; settings beside them don't count."""
     if isinstance(found, torch.Tensor) and isinstance(saved, torch.Tensor):
         if is_lazy(found) or is_lazy(saved):
             return is_lazy(found) and is_lazy(saved)
@@ -511,7 +511,7 @@ def _read_history(file: Any) -> History:
 
 
 def _asks_for_epoch(file: Any) -> bool:
-    """Whether the name of a checkpoint's file is of the last epoch or batch."""
+    """True if the name of a checkpoint's file is of the last epoch or batch."""
     fields = [field or "" for _, field, _, _ in Formatter().parse(file)] if isinstance(file, str) else []
     return any(re.match(r"last_epoch|last_batch|net\.history", field) for field in fields)
 
@@ -529,7 +529,7 @@ def _is_whole(name: str, file: Any) -> bool:
 
 
 def _count(callback: Any) -> Any:
-    """What tells whether a callback that counts epochs has counted the last one; None: it counts none."""
+    """Count of a callback's epochs, by which it is seen if it has counted the last one; None: it counts none."""
     if isinstance(callback, EarlyStopping):
         return getattr(callback, "misses_", None), getattr(callback, "best_epoch_", None)
     return getattr(getattr(callback, "lr_scheduler_", None), "last_epoch", None)
@@ -538,7 +538,7 @@ def _count(callback: Any) -> Any:
 def _callback_states(
     callbacks: Iterable[tuple[str, Any]], before: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What skorch's callbacks have counted, and whether they have yet to count the last epoch."""
+    """Counts of skorch's callbacks, and whether they have yet to count the last epoch."""
     for name, callback in callbacks:
         scheduler: Any = getattr(callback, "lr_scheduler_", None)
         kept = vars(callback)

@@ -16,14 +16,6 @@ from skorch.dataset import Dataset
 from skbgmd._utils.arrays import as_ids, refuse_masks_and_dates
 
 
-class SampleDataset(Dataset):
-    """A skorch dataset whose samples have weights and clients; :class:`skbgmd.training.ArrayLoader` hands them on."""
-
-    def __init__(self, X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -> None:
-        super().__init__(X, y)
-        self.sample_weight, self.clients = sample_weight, clients
-
-
 @dataclass(frozen=True)
 class Samples:
     """Samples to train on.
@@ -56,7 +48,7 @@ class Samples:
         return np.where(self.source >= 0, values[self.source], np.nan)
 
 
-def prepare(
+def drop_and_merge(
     X: NDArray[Any],
     y: NDArray[Any],
     weight: NDArray[np.float64] | None,

@@ -13,8 +13,7 @@ import numpy as np
 from skbgmd._utils.arrays import without_autocast
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.ghost import GhostRows
-from skbgmd.rows import DenseRows
+from skbgmd.rows import Rows
 
 
 class StatefulAggregator:
@@ -51,7 +50,7 @@ class StatefulAggregator:
             self._rule.set_params(**seeds)
 
     @without_autocast
-    def __call__(self, rows: DenseRows | GhostRows) -> Aggregate:
+    def __call__(self, rows: Rows) -> Aggregate:
         aggregate, after = self._rule(rows, self.state)
         if self._after is None:
             self._after = (after,)
@@ -79,7 +78,7 @@ class StatefulAggregator:
         }
 
     def hand_over(self) -> Mapping[str, Any] | None:
-        """What was loaded, if no batch came after it; once, and for another rule to go on with."""
+        """Hand over, once, a state that was loaded and that no batch came after, for another rule to go on with."""
         loaded, self._loaded = self._loaded, None
         return loaded if loaded is not None and loaded["n_batches"] == self.n_batches else None
 

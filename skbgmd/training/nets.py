@@ -1,4 +1,4 @@
-"""skorch nets whose training step aggregates the gradients of groups of samples robustly.
+"""Robust skorch nets: the life cycle around a training step that aggregates the gradients of groups of samples.
 
 Only the step is replaced: callbacks, history, schedulers, gradient clipping, closures of optimizers, accumulation of
 gradients, validation, saving and loading are skorch's own.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import copy
 import re
-import time
 import warnings
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,69 +18,35 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import Dataset, unpack_data
+from skorch.dataset import Dataset
 from skorch.hf import AccelerateMixin
-from skorch.utils import is_dataset, multi_indexing
-from torch import nn
+from skorch.utils import is_dataset
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
-from skbgmd._utils.slices import Slices
-from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator
-from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
-from skbgmd.ghost.registry import is_registered, rule_of
-from skbgmd.rows import DenseRows
-from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
-from skbgmd.training._divergence import diverged, explanation
-from skbgmd.training._groups import (
-    group_slices,
-    group_sums,
-    group_weights,
-    is_sorted,
-    loss_shares,
-    pieces,
-)
+from skbgmd.aggregators import Aggregator, NonFiniteRowsError, get_aggregator
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
+from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
-from skbgmd.training._losses import (
-    BINARY_LOSSES,
-    CLASS_LOSSES,
-    check_probabilities,
-    complaint,
-    mean_weight,
-    of_samples,
-    reduction,
-    weighted_mean,
-)
-from skbgmd.training._micro_batches import GradientMatrix
-from skbgmd.training._one_pass import (
-    KNOWN_WAYS,
-    OnePassCheck,
-    WrongRowsError,
-    exact_sum,
-    group_rows,
-    is_better_written_out,
-    is_cheaper,
-    one_pass_error,
-    one_pass_obstacle,
-    refuse_broadcasting,
-    write_out,
-)
+from skbgmd.training._losses import targets_of
+from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
+from skbgmd.training._step import RobustStep
+from skbgmd.training._trust import SampleTrust
 
 _PARAMETERS = """
     Parameters
     ----------
     module : torch module (class or instance)
         As in skorch.
-    aggregator : str or Aggregator, default="block_geometric_median"
-        What makes one gradient of the groups' gradients: a key of :data:`skbgmd.aggregators.AGGREGATORS`, or an
-        aggregator. "block_geometric_median" is the rule of :class:`skbgmd.BlockGMDClassifier` and
-        :class:`skbgmd.BlockGMDRegressor` with their defaults: all coordinates, ``rejection=10.0``, and for classes and
-        groups of one ``huber=2.0``.
+    aggregator : str or Aggregator, default="auto"
+        The rule that makes one gradient of the groups' gradients. "auto": that of :class:`skbgmd.BlockGMDClassifier`
+        and :class:`skbgmd.BlockGMDRegressor` with their defaults, by what the net learns and whether rows are of
+        single samples; ``aggregator_.aggregator`` is the rule of a net. Otherwise a key of
+        :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", or an aggregator.
     group_size : int or None, default=8
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
         be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
@@ -109,29 +73,19 @@ _PARAMETERS = """
 """
 
 
-class _RobustTraining(ResumableNet):
-    """The robust training step, for any of skorch's nets."""
+class _RobustTraining(RobustStep, ResumableNet):
+    """The life cycle of a robust training, for any of skorch's nets."""
 
-    # For those who override initialize_module.
-    _no_one_pass_ = False
-    _check_: OnePassCheck | None = None
-    _has_places_ = True
-    # Whether samples are dealt out to groups, which is for batches to train on; whether a robust step was ever taken;
-    # whether the next batch is the first of a training.
-    _deals_ = False
-    _has_stepped_ = False
-    _is_first_batch_ = False
-    # Of a training: groups and samples of the largest batch so far, and whether that was told of.
-    _most_groups_ = 0
-    _most_samples_ = 0
-    _is_told_ = False
+    # Whether samples are dealt out to groups, which is for batches to train on; whether a training was told that its
+    # batches are of one group.
+    _deals_ = _is_told_ = False
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
     def __init__(
         self,
         module: Any,
         *args: Any,
-        aggregator: str | Aggregator = DEFAULT,
+        aggregator: str | Aggregator = AUTO,
         group_size: int | None = 8,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -179,8 +133,7 @@ class _RobustTraining(ResumableNet):
             )
         # Only with the data it is known whether samples have clients, whose rule is another one.
         self._initialize_aggregator(self._rule(), provisional=self._has_default_rule())
-        self._gradients_: GradientMatrix | None = None
-        self._trust_: NDArray[np.float64] | None = None
+        self._gradients_, self._trust_ = None, SampleTrust()
         return self
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
@@ -239,9 +192,10 @@ class _RobustTraining(ResumableNet):
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
         train, valid = super().get_split_datasets(X, y, **fit_params)
         # What a split made itself has other places, and neither weights nor clients.
-        self._has_places_ = not is_dataset(X) or source(train) is source(X)
+        has_places = not is_dataset(X) or source(train) is source(X)
+        self._trust_.has_places = has_places
         lost = known_of_samples(X)
-        if lost and not self._has_places_:
+        if lost and not has_places:
             raise ValueError(
                 f"train_split must give the training data or a subset of them, for samples to have "
                 f"{' and '.join(lost)}; found {train!r}."
@@ -276,10 +230,10 @@ class _RobustTraining(ResumableNet):
         self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed, provisional=provisional)
 
     def _has_default_rule(self) -> bool:
-        return isinstance(self.aggregator, str) and self.aggregator == DEFAULT
+        return isinstance(self.aggregator, str) and self.aggregator == AUTO
 
     def _rule(self, X: Any = None) -> Aggregator:
-        """What ``aggregator`` stands for in a training on X."""
+        """The rule that ``aggregator`` stands for in a training on X."""
         if not self._has_default_rule():
             return get_aggregator(self.aggregator)
         by_clients = is_dataset(X) and "clients" in known_of_samples(X)
@@ -289,26 +243,15 @@ class _RobustTraining(ResumableNet):
         )
 
     def _learns_classes(self) -> bool:
-        return is_classifier(self) or self._has_loss(CLASS_LOSSES)
+        return is_classifier(self) or self._targets() == "classes"
 
     def _may_have_classes(self) -> bool:
-        """Whether targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
-        return self._learns_classes() or self._has_loss((*BINARY_LOSSES, nn.MultiMarginLoss))
+        """True if targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        return self._learns_classes() or self._targets() in ("binary", "signs")
 
-    def _has_loss(self, kinds: tuple[type, ...]) -> bool:
+    def _targets(self) -> str | None:
         # Before it is initialized there is what it is to be made of.
-        criterion = self._criterion() or self.criterion
-        return issubclass(criterion if isinstance(criterion, type) else type(criterion), kinds)
-
-    def _compares_groups(self) -> bool:
-        """Whether batches are to be split into groups for a rule that can tell them apart."""
-        return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
-
-    def _criterion(self) -> Any:
-        """The one loss, whatever its name; None where there are several, or none yet."""
-        if hasattr(self, "criterion_"):
-            return self.criterion_
-        return getattr(self, f"{self._criteria[0]}_", None) if len(self._criteria) == 1 else None
+        return targets_of(self._criterion() or self.criterion)
 
     def _check_parameters(self) -> None:
         if self.group_size is not None:
@@ -343,7 +286,7 @@ class _RobustTraining(ResumableNet):
         if loaded is not None and (is_other or was_provisional):
             # Only now it is known which rule it was loaded for.
             self.aggregator_.load_state_dict(loaded)
-        self._trust_ = None
+        self._trust_ = SampleTrust()
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
@@ -365,7 +308,7 @@ class _RobustTraining(ResumableNet):
         if self._has_stepped_:
             return
         order = type(self).__mro__
-        in_front = order[: order.index(_RobustTraining)]
+        in_front = order[: order.index(RobustStep)]
         steps = [f"{kind.__name__}.{name}" for kind in in_front for name in _STEPS if name in vars(kind)]
         raise TypeError(
             f"The training step must be the robust net's: gradients would be plain ones; found one that doesn't call "
@@ -419,7 +362,7 @@ class _RobustTraining(ResumableNet):
         return {
             "aggregator": self.aggregator_.state_dict(),
             "no_one_pass": self._no_one_pass_,
-            "trust": None if self._trust_ is None else torch.from_numpy(self._trust_.copy()),
+            "trust": torch.from_numpy(self._trust_.sums.copy()),
         }
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
@@ -428,302 +371,19 @@ class _RobustTraining(ResumableNet):
         self._no_one_pass_ = state["no_one_pass"]
 
     def _begin_with_state(self, state: Mapping[str, Any]) -> None:
-        trust = state["trust"]
-        self._trust_ = None if trust is None else trust.cpu().numpy().copy()
+        self._trust_ = SampleTrust(state["trust"].cpu().numpy().copy())
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
         work = ("_gradients_", "_check_")
         return {key: value for key, value in super().__getstate__().items() if key not in work}
 
-    # ---- the step ---------------------------------------------------------------------------------------------------
-
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Add the aggregate of the groups' gradients to the parameters' ``grad``.
-
-        Returns
-        -------
-        step : dict
-            ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
-        """
-        slices = group_slices(batch, self.group_size)
-        n_groups, n = len(slices), slices[-1].stop
-        # skorch looks at each attribute that is set: not in every step.
-        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
-            self._has_stepped_, self._has_clients_ = True, getattr(batch, "slices", None) is not None
-            self._most_groups_ = max(self._most_groups_, n_groups)
-            self._most_samples_ = max(self._most_samples_, n)
-        weight = getattr(batch, "weight", None)
-        if n_groups == 1 and weight is None and self.local_steps == 1 and self.gradient_corruption is None:
-            self._remember_trust(batch, slices, np.ones(1))
-            step: dict[str, Any] = super().train_step_single(batch, **fit_params)
-            self._look_at(batch, step["y_pred"])
-            return step
-        gradients = self._gradient_matrix(batch)
-        self._set_training(True)
-        weights = group_weights(slices, weight)
-        divisor = None if self._sums_losses() else mean_weight(self._criterion(), unpack_data(batch)[1], weight)
-        collected = self._one_pass(gradients, batch, slices, weights, divisor, fit_params)
-        if collected is None:
-            collected = self._micro_batches(gradients, batch, slices, weights, divisor, fit_params)
-        rows, losses, predictions = collected
-        self._look_at(batch, predictions)
-        try:
-            aggregate = self._aggregate(rows, weights)
-        except NonFiniteRowsError as error:
-            reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
-            raise NonFiniteRowsError(f"{error} {reason}") from None
-        factor = float(weights.sum()) if self._sums_losses() else 1.0
-        gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
-        if aggregate.weights is not None:
-            self._remember_trust(batch, slices, aggregate.weights * weights.sum() / np.maximum(weights, 1e-300))
-        return {"loss": factor * weighted_mean(losses, weights), "y_pred": predictions}
-
-    def _look_at(self, batch: Any, predicted: Any) -> None:
-        """See what is likely to be a mistake in the first batch of a training."""
-        if not self._is_first_batch_:
-            return
-        self._is_first_batch_ = False
-        predicted = predicted[0] if isinstance(predicted, tuple) else predicted
-        takes_logarithms = type(self).get_loss is NeuralNetClassifier.get_loss
-        if takes_logarithms and isinstance(self._criterion(), nn.NLLLoss):
-            check_probabilities(predicted)
-        found = complaint(self._criterion(), predicted) if type(self).get_loss in KNOWN_WAYS else None
-        if found is not None:
-            warnings.warn(found, stacklevel=2)
-        size = self.group_size or 1
-        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._may_have_classes()
-        if is_told_apart and is_sorted(unpack_data(batch)[1], size, binary=self._has_loss(BINARY_LOSSES)):
-            warnings.warn(
-                "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
-                "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
-                "that takes whole batches of arrays deals them out.",
-                stacklevel=2,
-            )
-
-    def infer(self, x: Any, **fit_params: Any) -> Any:
-        """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
-        predicted = super().infer(x, **fit_params)
-        if not isinstance(predicted, tuple):
-            return _of_samples(predicted, x)
-        first = _of_samples(predicted[0], x)
-        return predicted if first is predicted[0] else (first, *predicted[1:])
-
-    def _one_pass(
-        self,
-        gradients: GradientMatrix,
-        batch: Any,
-        slices: Slices,
-        weights: NDArray[np.float64],
-        divisor: torch.Tensor | None,
-        fit_params: dict[str, Any],
-    ) -> Collected | None:
-        """Rows of one forward and backward pass; None where micro-batches it must be, or they are cheaper."""
-        X, y = unpack_data(batch)
-        check = self._check_of(gradients)
-        try:
-            tape = self._tape(gradients, slices)
-            if tape is None:
-                return None
-            with tape:
-                predicted = self.infer(X, **fit_params)
-            with reduction(self._criterion(), "none"):
-                each = self.get_loss(predicted, y, X=X, training=True)
-            refuse_broadcasting(each, predicted, y)
-            each = loss_shares(each, batch, slices, weights, summed=self._sums_losses())
-            each = each if divisor is None else each / divisor.to(each)
-            half, exact = tape.in_half_precision, None
-            if check.is_due():
-                exact = exact_sum(each, slices, tape.parameters)
-            ghosts = group_rows(tape, each, slices, weights / weights.max(), gradients.units)
-            if exact is not None:
-                check.compare(ghosts, exact, tape.parameters, half=half)
-            gradients.use(start for start, _ in ghosts.factors)
-        except GhostError as error:
-            if self.gradients == "one_pass":
-                raise
-            if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
-                warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
-            elif check.n_unseen > 0:
-                # Only a comparison says anything of the steps before.
-                wrong = f"; up to {check.n_unseen} steps before had wrong gradients"
-                before = wrong if isinstance(error, WrongRowsError) else ", which may be slower"
-                warnings.warn(f"There is a pass for each group from now on{before}. {error}", stacklevel=2)
-            # It won't do in the next step either.
-            self._no_one_pass_ = True
-            return None
-        rows: DenseRows | GhostRows = ghosts
-        if self.gradient_corruption is not None or is_better_written_out(ghosts):
-            rows = write_out(ghosts, gradients.rows(len(slices)))
-        return Collected(rows, group_sums(each, slices), predicted)
-
-    def _check_of(self, gradients: GradientMatrix) -> OnePassCheck:
-        """What compares the rows of one pass; anew for other parameters."""
-        if self._check_ is None or len(self._check_.seen) != len(gradients.parameters):
-            self._check_ = OnePassCheck(len(gradients.parameters))
-        return self._check_
-
-    def _tape(self, gradients: GradientMatrix, slices: Slices) -> GradientRecorder | None:
-        """What records one pass; None where there is to be none, and a GhostError where there can't be one."""
-        if self.gradients == "micro_batches" or self.local_steps > 1 or self._no_one_pass_:
-            return None
-        if not hasattr(self, "module_"):
-            raise one_pass_error("the net's module isn't module_")
-        tape = GradientRecorder(self.module_, gradients.parameters)
-        if self.gradients == "auto" and not is_cheaper(tape, slices):
-            return None
-        reason = one_pass_obstacle(self)
-        if reason is not None:
-            raise one_pass_error(reason)
-        return tape
-
-    def _micro_batches(
-        self,
-        gradients: GradientMatrix,
-        batch: Any,
-        slices: Slices,
-        weights: NDArray[np.float64],
-        divisor: torch.Tensor | None,
-        fit_params: dict[str, Any],
-    ) -> Collected:
-        """Rows of a forward and backward pass for each group."""
-        if slices.shortest < 2 * self.local_steps:
-            for module in self._networks():
-                _refuse_batch_norm(module)
-        matrix = gradients.rows(len(slices))
-        losses, norms, predictions = self._fill(gradients, matrix, batch, slices, divisor, fit_params)
-        lengths = norms.cpu().numpy().astype(np.float64)
-        # A norm that overflowed or is lost in rounding is for the rows to find out.
-        known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
-        rows = DenseRows(matrix, weights / weights.max(), norms=known, units=gradients.units)
-        return Collected(rows, losses, _concatenate(predictions))
-
-    def _fill(
-        self,
-        gradients: GradientMatrix,
-        matrix: torch.Tensor,
-        batch: Any,
-        slices: Slices,
-        divisor: torch.Tensor | None,
-        fit_params: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor, list[Any]]:
-        """Write the groups' gradients to the rows of a matrix; mean losses, norms of the rows, and predictions."""
-        weight = getattr(batch, "weight", None)
-        norms = torch.empty(len(slices), dtype=matrix.dtype, device=matrix.device)
-        losses: list[torch.Tensor] = []
-        predictions: list[Any] = []
-        for number, part in enumerate(slices):
-            compute = [
-                partial(self._group_loss, batch, piece, weight, divisor, predictions, fit_params)
-                for piece in pieces(part, self.local_steps)
-            ]
-            if self.local_steps == 1:
-                seen = [compute[0]()]
-                gradients.differentiate(seen[0], matrix[number])
-            else:
-                seen = gradients.local_sgd_displacement(compute, self._learning_rate(), matrix[number])
-            # While the row is still in the cache; fetched later, so that no group waits for another.
-            torch.linalg.vector_norm(matrix[number], out=norms[number])
-            losses.append(torch.stack(seen).mean())
-        return torch.stack(losses), norms, predictions
-
-    def _group_loss(
-        self,
-        batch: Any,
-        part: slice,
-        weight: torch.Tensor | None,
-        divisor: torch.Tensor | None,
-        predictions: list[Any],
-        fit_params: dict[str, Any],
-    ) -> torch.Tensor:
-        """Mean loss of some samples of a batch; what was predicted is appended to ``predictions``."""
-        X, y = unpack_data(batch)
-        Xi, yi = multi_indexing(X, part), multi_indexing(y, part)
-        predicted = self.infer(Xi, **fit_params)
-        predictions.append(predicted)
-        if weight is None and divisor is None:
-            loss: torch.Tensor = self.get_loss(predicted, yi, X=Xi, training=True)
-            return loss / (part.stop - part.start) if self._sums_losses() else loss
-        with reduction(self._criterion(), "none"):
-            losses = self.get_loss(predicted, yi, X=Xi, training=True)
-        each = of_samples(losses, part.stop - part.start, summed=self._sums_losses())
-        each = each if divisor is None else each / divisor.to(each)
-        if weight is None:
-            return each.mean()
-        # Shares of the group's weight, whatever that is: they are numbers in the losses' dtype.
-        of_sample = weight[part].double()
-        shares = of_sample / of_sample.sum().clamp_min(torch.finfo(torch.float64).tiny)
-        mean: torch.Tensor = each @ shares.to(each)
-        return mean
-
-    def _aggregate(self, rows: DenseRows | GhostRows, weights: NDArray[np.float64]) -> Aggregate:
-        if self.gradient_corruption is not None and isinstance(rows, DenseRows):
-            self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
-            # Nothing that was known of the rows holds any longer.
-            rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
-        start = time.perf_counter()
-        aggregate = self.aggregator_(rows)
-        self._record(aggregate, weights, time.perf_counter() - start)
-        return aggregate
-
-    def _record(self, aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> None:
-        record = {"aggregation_time": seconds}
-        if aggregate.weights is not None:
-            half = len(weights) // 2
-            least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
-            record["lower_half_weight"] = float(aggregate.weights[least].sum())
-        if aggregate.mass is not None:
-            record["selected_mass"] = aggregate.mass
-        # Outside an epoch, in a training step made by hand, there is no one to tell.
-        if hasattr(self, "_records_"):
-            self._records_.append(record)
-
-    def _remember_trust(self, batch: Any, slices: Slices, trust: NDArray[np.float64]) -> None:
-        positions = getattr(batch, "positions", None)
-        if positions is None or not self._has_places_:
-            return
-        size = int(positions.max()) + 1
-        if self._trust_ is None or self._trust_.shape[1] < size:
-            old, self._trust_ = self._trust_, np.zeros((2, 2 * size))
-            if old is not None:
-                self._trust_[:, : old.shape[1]] = old
-        of_sample = np.repeat(trust, slices.lengths)
-        np.add.at(self._trust_[0], positions, of_sample)
-        np.add.at(self._trust_[1], positions, 1.0)
-
     def sample_trust(self, n: int) -> NDArray[np.float64]:
         """Mean weight of each of the first n samples of the last training's dataset, one as in a plain mean.
 
         NaN where nothing is known: the sample was never trained on, or the aggregator doesn't weigh rows.
         """
-        sums = np.zeros((2, n))
-        if self._trust_ is not None:
-            width = min(n, self._trust_.shape[1])
-            sums[:, :width] = self._trust_[:, :width]
-        trust: NDArray[np.float64] = np.where(sums[1] > 0.0, sums[0] / np.maximum(sums[1], 1.0), np.nan)
-        return trust
-
-    def _gradient_matrix(self, batch: Any) -> GradientMatrix:
-        # Those that are stepped on: a walk through all modules would take longer.
-        groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
-        every = dict.fromkeys(parameter for group in groups for parameter in group["params"])
-        parameters = [parameter for parameter in every if parameter.requires_grad]
-        held = getattr(self, "_gradients_", None)
-        if held is None or not held.fits(parameters):
-            if any(is_lazy(parameter) for parameter in parameters):
-                self.evaluation_step(batch)  # Only now it is known what they are of.
-            self._gradients_ = held = GradientMatrix(parameters)
-        held.begin()
-        return held
-
-    def _learning_rate(self) -> float:
-        return float(getattr(self, f"{self._optimizers[0]}_").param_groups[0]["lr"])
-
-    def _networks(self) -> list[nn.Module]:
-        return [getattr(self, f"{name}_") for name in self._modules]
-
-    def _sums_losses(self) -> bool:
-        return getattr(self._criterion(), "reduction", "mean") == "sum"
+        return self._trust_.means(n)
 
 
 class RobustNeuralNet(_RobustTraining):  # noqa: D101
@@ -760,15 +420,7 @@ class _Log(PrintLog):
             super().on_epoch_end(net, **kwargs)
 
 
-class Collected(NamedTuple):
-    """The rows of a step, the groups' mean losses (g,), and what was predicted."""
-
-    rows: DenseRows | GhostRows
-    losses: torch.Tensor
-    predictions: Any
-
-
-#: What skorch calls to take a step.
+#: Methods that skorch calls to take a step.
 _STEPS = ("train_step", "train_step_single")
 
 
@@ -787,7 +439,7 @@ def _refuse_other_steps(kind: type) -> None:
         )
     order = kind.__mro__
     for position, base in enumerate(order):
-        of_skorch = base in NeuralNet.__mro__ or position < order.index(_RobustTraining) or base is _RobustTraining
+        of_skorch = base in NeuralNet.__mro__ or position <= order.index(RobustStep)
         steps = _STEPS if position > order.index(NeuralNet) else _STEPS[1:]
         found = [] if of_skorch else [name for name in steps if name in vars(base)]
         if found:
@@ -796,33 +448,6 @@ def _refuse_other_steps(kind: type) -> None:
                 f"{base.__name__}.{found[0]}. Put what it does to the loss into get_loss, or override the step of the "
                 f"robust net and call super().train_step_single."
             )
-
-
-def _of_samples(predicted: Any, X: Any) -> Any:
-    """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
-    if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
-        return predicted
-    if isinstance(X, torch.Tensor):
-        return predicted[None] if X.ndim and len(X) == 1 else predicted
-    # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
-    lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
-    return predicted[None] if lengths == {1} else predicted
-
-
-def _refuse_batch_norm(module: torch.nn.Module) -> None:
-    for name, layer in module.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
-            raise ValueError(
-                f"Groups must have at least two samples to pass through batch normalization; found a group of one and "
-                f"the layer {name!r}. Raise group_size, or use torch.nn.GroupNorm or LayerNorm."
-            )
-
-
-def _concatenate(predictions: Sequence[Any]) -> Any:
-    if isinstance(predictions[0], tuple):
-        return tuple(_concatenate(parts) for parts in zip(*predictions, strict=True))
-    # Those of a group of one may have lost their axis.
-    return torch.cat([part if part.ndim else part[None] for part in predictions])
 
 
 __all__ = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import load_digits
 from skorch import NeuralNetBinaryClassifier
 
+from nets import dataset_of
 from skbgmd import (
     BlockGMDClassifier,
     BlockGMDRegressor,
@@ -19,7 +22,6 @@ from skbgmd import (
 )
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.training._defaults import TOL, default_rule
-from skbgmd.training._samples import SampleDataset
 from skbgmd.training._wrapping import robust_class
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -92,10 +94,10 @@ def test_clients_are_no_single_samples(data: Any) -> None:
     X, y = data[0].astype(np.float32), (data[1] == "yes").astype(np.int64)
     settings = {"criterion": torch.nn.CrossEntropyLoss, "group_size": 1, "train_split": None, "verbose": 0}
     net = RobustNeuralNetClassifier(_layers(2), max_epochs=1, **settings)
-    net.fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    net.fit(dataset_of(X, y, None, np.arange(160) % 4), y)
     assert isinstance(net.aggregator_.aggregator, GeometricMedian)
     state = net.aggregator_
-    net.partial_fit(SampleDataset(X, y, None, np.arange(160) % 4), y)
+    net.partial_fit(dataset_of(X, y, None, np.arange(160) % 4), y)
     assert net.aggregator_ is state
     assert net.partial_fit(X, y).aggregator_.aggregator.c == 2.0
 
@@ -116,3 +118,51 @@ def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
         verbose=0,
     ).fit(X[:1200], y[:1200])
     assert net.score(X[1200:], y[1200:]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (
+            {"memory": "mean", "block": "coordinate"},
+            "block='coordinate', memory='mean' with aggregator='auto', beta=None",
+        ),
+        ({"beta": 1.0, "selection": "sample"}, "selection='sample' with aggregator='auto', beta=1.0"),
+        ({"group_size": 8, "huber": 1.0}, "huber=1.0 with aggregator='auto', beta=None and rows of groups"),
+        ({"aggregator": "krum", "beta": 0.1, "rejection": None}, "beta=0.1, rejection=None with aggregator='krum'"),
+        ({"aggregator": "mean", "pre_aggregation": "nearest"}, "pre_aggregation='nearest' with aggregator='mean'"),
+        ({"aggregator": BlockGeometricMedian(0.2), "beta": 0.5}, "beta=0.5 with aggregator=BlockGeometricMedian"),
+    ],
+)
+def test_parameters_that_a_rule_ignores_are_warned_of(data: Any, settings: Any, found: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(f"must be left at their defaults; found {found}")):
+        BlockGMDClassifier(max_epochs=1, **settings).fit(*data)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"huber": 1.0},
+        {"group_size": 8, "rejection": None},
+        {"beta": 0.5, "memory": "mean", "selection": "sample", "block": "coordinate"},
+        {"aggregator": "block_geometric_median", "beta": 0.2},
+        {"aggregator": "krum", "pre_aggregation": "nearest"},
+    ],
+    ids=str,
+)
+def test_parameters_that_count_are_not(data: Any, settings: Any) -> None:
+    model = BlockGMDClassifier(max_epochs=1, **settings).fit(*data)
+    if settings.get("aggregator") == "block_geometric_median":
+        assert str(model.net_.aggregator_.aggregator) == str(BlockGeometricMedian(0.2))
+
+
+def test_the_default_rule_can_be_written_down(data: Any) -> None:
+    """Printed, cloned and given by hand it is the same training."""
+    for settings in ({}, {"group_size": 8}, {"beta": 0.3}):
+        model = BlockGMDClassifier(max_epochs=3, random_state=0, **settings).fit(*data)
+        names = {"HuberMean": HuberMean, "GeometricMedian": GeometricMedian}
+        names["BlockGeometricMedian"] = BlockGeometricMedian
+        rule = eval(repr(model.net_.aggregator_.aggregator), names)
+        size = settings.get("group_size", 1)
+        again = BlockGMDClassifier(max_epochs=3, random_state=0, group_size=size, aggregator=clone(rule)).fit(*data)
+        np.testing.assert_array_equal(again.predict_proba(data[0]), model.predict_proba(data[0]))

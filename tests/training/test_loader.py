@@ -13,9 +13,9 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
+from nets import dataset_of
 from skbgmd._utils.slices import even_slices
 from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler
-from skbgmd.training._samples import SampleDataset
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -92,7 +92,7 @@ def test_even_batches(n, size, expected):
 
 def test_stratified_groups_have_equal_shares_of_the_classes(rng):
     y = np.repeat([0, 1], [112, 16])
-    dataset = SampleDataset(np.zeros((128, 1)), y)
+    dataset = dataset_of(np.zeros((128, 1)), y)
     loader = ArrayLoader(dataset, batch_size=64, shuffle=True, stratify=8, generator=torch.Generator().manual_seed(0))
     seen = []
     for X, classes in loader:
@@ -107,7 +107,7 @@ def test_stratified_groups_have_equal_shares_of_the_classes(rng):
 
 def test_each_client_has_its_slice_in_each_batch():
     clients = np.repeat(["b", "a", "c"], [20, 3, 11])
-    dataset = SampleDataset(np.zeros((34, 1)), np.zeros(34), np.arange(34.0), clients)
+    dataset = dataset_of(np.zeros((34, 1)), np.zeros(34), np.arange(34.0), clients)
     loader = ArrayLoader(dataset, batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(0))
     batches = list(loader)
     assert len(batches) == 4  # what the largest client needs

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from skbgmd.training._losses import check_probabilities, complaint, mean_weight, of_samples, reduction, weighted_mean
+from skbgmd.training import _losses
+from skbgmd.training._losses import (
+    LossTraits,
+    check_probabilities,
+    complaint,
+    mean_weight,
+    of_samples,
+    register_loss,
+    targets_of,
+    traits_of,
+    unreduced,
+)
 
 
 def test_losses_of_parts_are_summed_or_averaged() -> None:
@@ -27,8 +37,7 @@ def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind
     y = torch.tensor([0, 1, 2, 2, 1, 1, 0])
     divisor = mean_weight(criterion, y)
     assert divisor is not None
-    with reduction(criterion, "none"):
-        each = criterion(predicted, y)
+    each = unreduced(Net(criterion), criterion, predicted, y, None)
     assert float((each / divisor).mean()) == pytest.approx(float(criterion(predicted, y)), rel=1e-6)
 
 
@@ -43,21 +52,56 @@ def test_where_nothing_has_a_weight_there_is_no_divisor() -> None:
     assert float(nothing) == 1.0
 
 
-def test_weighted_means() -> None:
-    losses = torch.tensor([1.0, 4.0])
-    assert float(weighted_mean(losses, np.array([2.0, 2.0]))) == 2.5
-    assert float(weighted_mean(losses, np.array([3.0, 1.0]))) == 1.75
+class Net:
+    """What is asked of a net for its losses."""
+
+    def __init__(self, criterion: Any) -> None:
+        self.criterion_ = criterion
+
+    def get_loss(self, predicted: Any, y: Any, *, X: Any, training: bool) -> Any:
+        return self.criterion_(predicted, y)
 
 
 def test_a_criterion_reduces_as_before_afterwards() -> None:
     criterion = nn.MSELoss(reduction="sum")
-    with reduction(criterion, "none"):
-        assert criterion.reduction == "none"
-    with pytest.raises(AttributeError), reduction(criterion, "none"):
-        criterion(None, None)
+    losses = unreduced(Net(criterion), criterion, torch.zeros(3), torch.ones(3), None)
+    assert losses.tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(AttributeError):
+        unreduced(Net(criterion), criterion, None, None, None)
     assert criterion.reduction == "sum"
-    with pytest.raises(ValueError, match="must have an attribute `reduction`"), reduction(abs, "none"):
+    with pytest.raises(ValueError, match="must have an attribute `reduction`"):
+        unreduced(Net(abs), abs, None, None, None)
+
+
+def test_a_subclass_counts_as_its_parent_unless_it_does_something_else() -> None:
+    class Same(nn.CrossEntropyLoss):
         pass
+
+    class Other(nn.MSELoss):
+        def forward(self, predicted: Any, y: Any) -> Any:
+            return super().forward(predicted, y) + 1.0
+
+    assert traits_of(Same()) == traits_of(Same) == LossTraits("classes", weighs_classes=True)
+    assert traits_of(Other()) is None
+    assert targets_of(Other) == "numbers"
+    assert traits_of(nn.CTCLoss()) is targets_of(nn.CTCLoss) is None
+
+
+def test_losses_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_losses, "_REGISTRY", dict(_losses._REGISTRY))
+
+    class Own(nn.Module):
+        reduction = "mean"
+
+        def forward(self, predicted: Any, y: Any) -> Any:
+            losses = (predicted - y).abs()
+            return losses if self.reduction == "none" else losses.mean()
+
+    assert traits_of(Own) is None
+    register_loss(Own, targets="signs")
+    assert traits_of(Own()) == LossTraits("signs")
+    with pytest.raises(TypeError, match="classes of torch modules; found 'mse'"):
+        register_loss("mse")  # type: ignore[arg-type]
 
 
 def test_the_mean_of_weights_is_weighted_by_the_samples():

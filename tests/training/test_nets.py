@@ -18,12 +18,11 @@ from skorch.dataset import ValidSplit
 from skorch.helper import SliceDataset
 from skorch.hf import AccelerateMixin
 
-from nets import Renamed
+from nets import Renamed, dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip, NonFinite
-from skbgmd.training._samples import SampleDataset
 from skbgmd.training._wrapping import robust_class
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
@@ -302,42 +301,9 @@ def test_grid_search_over_the_rule(data):
     assert search.best_params_["lr"] == 0.5
 
 
-def test_batch_normalization_in_groups_of_one(data):
-    X, y = data
-    module = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2)).double()
-    settings = {"criterion": torch.nn.CrossEntropyLoss, "verbose": 0, "max_epochs": 2}
-    RobustNeuralNetClassifier(module, group_size=2, **settings).fit(X, y)
-    net = RobustNeuralNetClassifier(module, group_size=1, **settings).initialize()
-    before = copy.deepcopy(net.module_.state_dict())
-    with pytest.raises(ValueError, match=r"at least two samples .* layer '0'.*Raise group_size, or use torch.nn.Group"):
-        net.partial_fit(X, y)
-    assert all(torch.equal(value, before[name]) for name, value in net.module_.state_dict().items())
-
-
-@pytest.mark.parametrize("steps", [2, 3])
-def test_local_steps(data, steps):
-    X, y = (torch.from_numpy(part[:24]) for part in data)
-    net = classifier(aggregator="mean", group_size=12, local_steps=steps, batch_size=24, train_split=None)
-    net.set_params(max_epochs=1, lr=0.1).initialize()
-    start = copy.deepcopy(net.module_)
-    ends = []
-    for part in (slice(0, 12), slice(12, 24)):
-        local = copy.deepcopy(start)
-        optimizer = torch.optim.SGD(local.parameters(), lr=0.1)
-        for piece in range(steps):
-            few = slice(part.start + piece * 12 // steps, part.start + (piece + 1) * 12 // steps)
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(local(X[few]), y[few]).backward()
-            optimizer.step()
-        ends.append([p.detach() for p in local.parameters()])
-    net.partial_fit(X, y)
-    for found, *moved in zip(net.module_.parameters(), *ends, strict=True):
-        torch.testing.assert_close(found.detach(), sum(moved) / 2, rtol=1e-9, atol=1e-12)
-
-
 def test_trust(data):
     X, y = data
-    dataset = SampleDataset(X, y)
+    dataset = dataset_of(X, y)
     mean = classifier(aggregator="mean").fit(dataset, y)
     trust = mean.sample_trust(len(y))
     assert np.isnan(trust).sum() == 30  # held out
@@ -357,7 +323,7 @@ def test_weights_of_samples(data):
     results = []
     for factor in (1.0, 3.0):
         torch.manual_seed(2)
-        net = classifier(train_split=None, group_size=5).fit(SampleDataset(X, y, factor * weight), y)
+        net = classifier(train_split=None, group_size=5).fit(dataset_of(X, y, factor * weight), y)
         results.append(torch.cat([p.detach().flatten() for p in net.module_.parameters()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
     torch.manual_seed(2)
@@ -365,7 +331,7 @@ def test_weights_of_samples(data):
     settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "batch_size": 200}
     weighted = RobustNeuralNetClassifier(copy.deepcopy(module), aggregator="mean", group_size=8, **settings)
     repeated = NeuralNetClassifier(copy.deepcopy(module), **settings)
-    weighted.fit(SampleDataset(X, y, weight), y)
+    weighted.fit(dataset_of(X, y, weight), y)
     times = weight.astype(int)
     repeated.fit(np.repeat(X, times, axis=0), np.repeat(y, times))
     for ours, theirs in zip(weighted.module_.parameters(), repeated.module_.parameters(), strict=True):
@@ -379,7 +345,7 @@ def test_weights_need_a_criterion_that_can_be_told_not_to_reduce(data):
 
     net = RobustNeuralNetClassifier(make("plain"), criterion=Loss, verbose=0, train_split=None)
     with pytest.raises(ValueError, match="attribute `reduction`"):
-        net.fit(SampleDataset(*data, np.ones(150)), data[1])
+        net.fit(dataset_of(*data, np.ones(150)), data[1])
 
 
 class RowSpy(Aggregator):
@@ -394,7 +360,7 @@ def test_a_row_for_each_client(data):
     X, y = data
     clients = np.repeat(["a", "b", "c"], [100, 40, 10])
     net = classifier(aggregator=RowSpy(), batch_size=20, train_split=None, max_epochs=1)
-    net.fit(SampleDataset(X, y, None, clients), y)
+    net.fit(dataset_of(X, y, None, clients), y)
     assert [weights.tolist() for weights in net.aggregator_.state] == [[1.0, 1.0, 0.5]] * 5
 
 
@@ -539,8 +505,8 @@ def test_one_client_is_told(data, group_size):
     X, y = plain_data(data)
     net = net_of(group_size=group_size)
     with pytest.warns(UserWarning, match="must be several; found one client"):
-        net.fit(SampleDataset(X, y, None, np.zeros(150)), y)
-    net.fit(SampleDataset(X, y, None, np.arange(150) % 2), y)
+        net.fit(dataset_of(X, y, None, np.zeros(150)), y)
+    net.fit(dataset_of(X, y, None, np.arange(150) % 2), y)
 
 
 def three_classes(rng):
@@ -594,7 +560,7 @@ def test_sorted_classes_that_are_not_dealt_out_are_told_of(rng):
         for more in ({"iterator_train__shuffle": True}, {"group_size": 1}, {"group_size": None}):
             net_of(torch.nn.Linear(4, 3), **settings, **more).fit(X, y)
         net_of(torch.nn.Linear(4, 3), aggregator="mean", **settings).fit(X, y)
-    net_of(torch.nn.Linear(4, 3)).fit(SampleDataset(X, y, None, y), y)
+    net_of(torch.nn.Linear(4, 3)).fit(dataset_of(X, y, None, y), y)
 
 
 BINARY = {
@@ -811,8 +777,8 @@ def test_losses_and_modules_under_another_name(data, settings, weighted):
     X, y = plain_data(data)
     weight = np.arange(1.0, 151.0) if weighted else None
     module = torch.nn.Linear(4, 2)
-    net = net_of(copy.deepcopy(module), kind=RobustRenamed, **settings).fit(SampleDataset(X, y, weight), y)
-    expected = net_of(module, gradients="micro_batches", **settings).fit(SampleDataset(X, y, weight), y)
+    net = net_of(copy.deepcopy(module), kind=RobustRenamed, **settings).fit(dataset_of(X, y, weight), y)
+    expected = net_of(module, gradients="micro_batches", **settings).fit(dataset_of(X, y, weight), y)
     torch.testing.assert_close(net.network_.weight, expected.module_.weight)
     module = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
     with pytest.raises(ValueError, match="batch normalization"):
@@ -839,7 +805,7 @@ def test_losses_that_are_means_have_none_of_single_samples(data, settings):
     before = net.module_.weight.detach().clone()
     match = r"criterion must give a loss for each sample where its reduction is 'none', for sample_weight.*shape \(\)"
     with pytest.raises(ValueError, match=match):
-        net.partial_fit(SampleDataset(X, y, np.arange(1.0, 151.0)), y)
+        net.partial_fit(dataset_of(X, y, np.arange(1.0, 151.0)), y)
     assert torch.equal(net.module_.weight, before)
     if settings["group_size" if "group_size" in settings else "gradients"] is not None:
         weights = {"criterion__weight": torch.tensor([1.0, 2.0])}

@@ -14,7 +14,6 @@ import torch.nn.utils.prune
 from torch import nn
 
 import skbgmd.training._one_pass as onepass_module
-import skbgmd.training.nets as net_module
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
@@ -25,7 +24,7 @@ from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
 from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import Batch
-from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, is_cheaper
+from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, largest_group
 
 RULES: dict[str, Aggregator] = {
     **{name: kind() for name, kind in AGGREGATORS.items()},
@@ -89,7 +88,7 @@ def test_every_aggregator_gives_the_same(rule: str, group_size: int) -> None:
 @pytest.mark.parametrize("written_out", [True, False])
 @pytest.mark.parametrize("rule", ["units", "coordinates", "geometric_median", "unit memory"])
 def test_written_out_or_not(rule: str, written_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skbgmd.training.nets.is_better_written_out", lambda rows: written_out)
+    monkeypatch.setattr("skbgmd.training._one_pass.is_better_written_out", lambda rows: written_out)
     seen: list[Any] = []
     monkeypatch.setattr(
         "skbgmd.training._stateful.StatefulAggregator.__call__",
@@ -816,7 +815,7 @@ def test_layers_without_a_rule_take_one_pass_where_that_is_cheaper(
     monkeypatch: pytest.MonkeyPatch, group_size: int
 ) -> None:
     passes = []
-    monkeypatch.setattr(net_module, "group_rows", lambda *args: passes.append(1) or group_rows(*args))
+    monkeypatch.setattr(onepass_module, "group_rows", lambda *args: passes.append(1) or group_rows(*args))
     found = [
         stepped(Recurrent, gradients, data(), group_size=group_size)
         for gradients in ("auto", "micro_batches", "one_pass")
@@ -859,7 +858,7 @@ def test_one_pass_is_for_groups_that_are_small_for_the_layers(module: Any, size:
     with torch.random.fork_rng(devices=[]):
         made = module()
     tape = GradientRecorder(made, list(made.parameters()))
-    assert is_cheaper(tape, even_slices(3 * size, 3)) == cheaper
+    assert (size <= largest_group(tape)) == cheaper
 
 
 def test_gradients_are_checked() -> None:

@@ -37,8 +37,10 @@ def lost(model: Any, data: tuple[Any, Any, Any], **settings: Any) -> float:
     """What the rule of a model costs on samples that aren't alike, against plain training."""
     X, y, other = data
     scores = []
-    for rule in ({"aggregator": "mean"}, {}):
-        fitted = model(**{**SIMPLE, **settings, **rule}).fit(X, y)
+    of_rule = ("beta", "huber", "rejection")
+    plain = {name: value for name, value in settings.items() if name not in of_rule}
+    for given in ({**plain, "aggregator": "mean"}, settings):
+        fitted = model(**{**SIMPLE, **given}).fit(X, y)
         assert np.isfinite(fitted.sample_trust_).all()
         scores.append(fitted.score(X[other], y[other]))
     return float(scores[0] - scores[1])

@@ -20,11 +20,11 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, LoadInitState, TrainEndCheckpoint
 from skorch.dataset import Dataset
 
+from nets import dataset_of
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean
 from skbgmd.training._defaults import default_rule
 from skbgmd.training._resume import KEY
-from skbgmd.training._samples import SampleDataset
 
 SCRIPT = Path(__file__).with_name("resuming.py")
 
@@ -175,7 +175,7 @@ def test_max_epochs_of_a_net_are_so_many_more(data, folder):
 def test_the_rule_of_clients_keeps_what_was_loaded_for_it(data, folder, names, clients):
     """Before there are data it is that of single samples, where group_size=1."""
     X, y = data[0], (data[1] == "yes").astype(np.int64)
-    held = SampleDataset(X, y, None, np.arange(160) % 5) if clients else Dataset(X, y)
+    held = dataset_of(X, y, None, np.arange(160) % 5) if clients else Dataset(X, y)
     folder.mkdir()
     files = {name: folder / name for name in names}
     rule = default_rule(huber=2.0, of_samples=not clients)
@@ -243,7 +243,7 @@ def test_the_best_epoch_is_loaded_without_its_generators(data, folder):
     assert not torch.equal(after, drawn)
     state = torch.load(folder / "optimizer.pt", weights_only=True)[KEY]
     assert not torch.equal(after, state["generators"]["torch"])
-    np.testing.assert_array_equal(net._trust_, state["trust"].numpy())
+    np.testing.assert_array_equal(net._trust_.sums, state["trust"].numpy())
     net.partial_fit(X, y)
     assert not torch.equal(torch.get_rng_state(), after)
 

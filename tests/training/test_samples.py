@@ -8,13 +8,13 @@ import torch
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd.training._samples import check_clients, check_weights, prepare
+from skbgmd.training._samples import check_clients, check_weights, drop_and_merge
 
 
 def test_samples_without_weight_are_left_out(rng):
     X, y = rng.normal(size=(6, 2)), np.arange(6)
     weight, clients = np.array([1.0, 0.0, 2.0, 0.0, 3.0, 1.0]), np.array(list("aabbcc"))
-    samples = prepare(X, y, weight, clients, merge=False)
+    samples = drop_and_merge(X, y, weight, clients, merge=False)
     np.testing.assert_array_equal(samples.X, X[[0, 2, 4, 5]])
     assert samples.y.tolist() == [0, 2, 4, 5]
     assert samples.weight.tolist() == [1.0, 2.0, 3.0, 1.0]
@@ -31,8 +31,8 @@ def test_merging_makes_weights_of_repetitions(rng):
     X, y = rng.normal(size=(7, 2, 2)), np.array([0, 1, 0, 1, 0, 1, 1])
     times = np.array([1, 3, 0, 2, 1, 1, 4])
     order = rng.permutation(7)
-    repeated = prepare(np.repeat(X, times, axis=0), np.repeat(y, times), None, None, merge=True)
-    weighted = prepare(X[order], y[order], times[order].astype(float), None, merge=True)
+    repeated = drop_and_merge(np.repeat(X, times, axis=0), np.repeat(y, times), None, None, merge=True)
+    weighted = drop_and_merge(X[order], y[order], times[order].astype(float), None, merge=True)
     for name in ("X", "y", "weight"):
         np.testing.assert_array_equal(getattr(repeated, name), getattr(weighted, name))
     values = rng.normal(size=len(weighted.X))
@@ -44,10 +44,10 @@ def test_merging_makes_weights_of_repetitions(rng):
 
 def test_what_differs_is_not_merged():
     X = np.ones((4, 1))
-    assert len(prepare(X, np.array([0, 1, 0, 1]), None, None, merge=True).X) == 2
-    assert len(prepare(X, np.array([0, 1, 0, 1]), None, np.array([1, 1, 2, 2]), merge=True).X) == 4
-    assert prepare(X, np.array([0, 1, 0, 1]), None, None, merge=True).weight is None  # all of them equal
-    assert prepare(X, np.array([0, 1, 1, 1]), None, None, merge=True).weight.tolist() == [1.0, 3.0]
+    assert len(drop_and_merge(X, np.array([0, 1, 0, 1]), None, None, merge=True).X) == 2
+    assert len(drop_and_merge(X, np.array([0, 1, 0, 1]), None, np.array([1, 1, 2, 2]), merge=True).X) == 4
+    assert drop_and_merge(X, np.array([0, 1, 0, 1]), None, None, merge=True).weight is None  # all of them equal
+    assert drop_and_merge(X, np.array([0, 1, 1, 1]), None, None, merge=True).weight.tolist() == [1.0, 3.0]
 
 
 @pytest.mark.parametrize(

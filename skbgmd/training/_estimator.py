@@ -1,11 +1,13 @@
-"""What the estimators share: parameters, checks of them and of data, and the training of a skorch net."""
+"""Base of the robust estimators: parameters, checks of them and of data, and the training of a skorch net."""
 
 from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Self
 
 import numpy as np
@@ -26,16 +28,16 @@ from skbgmd._utils.arrays import (
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.location.block import BLOCKS, SELECTIONS
-from skbgmd.training._defaults import DEFAULT, HUBER_OF_NUMBERS, REJECTION, default_rule
+from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, default_rule, ignored_parameters
 from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
-from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
-from skbgmd.training._samples import Samples, cast, check_clients, in_dtype_of, network_of, prepare
+from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
-#: What parameters may be handed on to.
+#: Parts that parameters are handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
 
 PARAMETERS = """
@@ -64,9 +66,9 @@ PARAMETERS = """
     group_size : int or None, default=1
         Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
         Larger groups suit networks with layers that mix samples. None: plain training.
-    beta : float, default=1.0
-        Share of the coordinates that the median looks at; 0.1 in the paper. With 1.0 it looks at all of them, which
-        for single samples is as fast.
+    beta : float or None, default=None
+        Share of the coordinates by which rows are judged, in (0, 1]. None: that of the rule, which is 1, all of them,
+        for "auto", and 0.1, as in the paper, for "block_geometric_median" and "bgmd_paper".
     selection : {{"top", "sample", "uniform"}}, default="top"
         How they are chosen, see :func:`skbgmd.block_geometric_median`.
     block : {{"unit", "coordinate"}}, default="unit"
@@ -86,11 +88,13 @@ PARAMETERS = """
         median is taken of the others. None: a row that is far off pulls as much as any other.
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
-        better, and costs accuracy where data are clean or clients differ. Ignored with ``aggregator="mean"``, which
-        needs no company.
-    aggregator : str or Aggregator, default="block_geometric_median"
-        The rule: a key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. ``beta``, ``selection``, ``block``,
-        ``memory``, ``huber`` and ``rejection`` are those of "block_geometric_median".
+        better, and costs accuracy where data are clean or clients differ.
+    aggregator : str or Aggregator, default="auto"
+        The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
+        with their defaults is {rule} for single samples, and
+        ``GeometricMedian(rejection=10.0, tol=0.0001)`` for groups and clients; ``net_.aggregator_.aggregator`` is the
+        rule of a fitted estimator. Otherwise a key of :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", the
+        paper's algorithm to the letter, or an aggregator. Parameters that a rule ignores are warned of.
     local_steps : int, default=1
         Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
     gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
@@ -147,7 +151,7 @@ PARAMETERS = """
 
 
 class BlockGMDBase(Interruptible):
-    """What both estimators share."""
+    """Base of the robust classifier and regressor."""
 
     _net_class: Any
     _default_criterion: Any
@@ -163,14 +167,14 @@ class BlockGMDBase(Interruptible):
         max_epochs: int = 100,
         batch_size: int = 256,
         group_size: int | None = 1,
-        beta: float = 1.0,
+        beta: float | None = None,
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
         huber: float | None = HUBER_OF_NUMBERS,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
-        aggregator: str | Aggregator = DEFAULT,
+        aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,
@@ -248,7 +252,8 @@ class BlockGMDBase(Interruptible):
 
     def _checked_aggregator(self, seed: int, *, of_samples: bool = True) -> Aggregator:
         """The aggregator that the parameters describe, for rows that are of single samples or not."""
-        check_number(self.beta, "beta", at_most=1.0)
+        if self.beta is not None:
+            check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
         check_choice(self.block, "block", BLOCKS)
         check_choice(self.memory, "memory", (None, "weighted", "mean"))
@@ -257,8 +262,7 @@ class BlockGMDBase(Interruptible):
             check_number(self.huber, "huber")
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
-        aggregator = get_aggregator(self.aggregator)
-        if isinstance(self.aggregator, str) and self.aggregator == DEFAULT:
+        if isinstance(self.aggregator, str) and self.aggregator == AUTO:
             aggregator = default_rule(
                 huber=self.huber,
                 of_samples=of_samples,
@@ -269,9 +273,30 @@ class BlockGMDBase(Interruptible):
                 rejection=self.rejection,
                 random_state=seed,
             )
+        else:
+            aggregator = get_aggregator(self.aggregator)
+            if isinstance(self.aggregator, str) and self.beta is not None and "beta" in aggregator.get_params():
+                aggregator.set_params(beta=self.beta)
         if self.pre_aggregation is None or isinstance(aggregator, Mean):
             return aggregator
         return NearestNeighborMixing(aggregator)
+
+    def _warn_of_ignored(self, *, of_samples: bool) -> None:
+        """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
+        ignored = ignored_parameters(self.aggregator, self.beta, of_samples=of_samples)
+        defaults = signature(type(self).__init__).parameters
+        found = [
+            f"{name}={getattr(self, name)!r}"
+            for name in ("beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+            if name in ignored and name in defaults and getattr(self, name) != defaults[name].default
+        ]
+        if found:
+            rows = "single samples" if of_samples else "groups or clients"
+            warnings.warn(
+                f"Parameters that the rule ignores must be left at their defaults; found {', '.join(found)} with "
+                f"aggregator={self.aggregator!r}, beta={self.beta} and rows of {rows}.",
+                stacklevel=2,
+            )
 
     def _check_parameters(self) -> None:
         self._checked_aggregator(0)
@@ -382,14 +407,14 @@ class BlockGMDBase(Interruptible):
         return samples.X[:: n // size][:size]
 
     def _source(self) -> Any:
-        """What has the settings of the training: the estimator, or the net that it was given."""
+        """The object with the settings of the training: the estimator, or the net that it was given."""
         return self.module if isinstance(self.module, NeuralNet) else self
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
+        of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
+        self._warn_of_ignored(of_samples=of_samples)
         robust = {
-            "aggregator": self._checked_aggregator(
-                seed, of_samples=self.group_size == 1 and samples.clients is None and self.local_steps == 1
-            ),
+            "aggregator": self._checked_aggregator(seed, of_samples=of_samples),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
             "gradients": self.gradients,
@@ -444,23 +469,22 @@ class BlockGMDBase(Interruptible):
         return self._net_class
 
     def _can_fuse(self, routed: dict[str, Any]) -> bool:
-        """Whether Adam can take its step in one pass over the parameters rather than a dozen."""
+        """True if Adam can take its step in one pass over the parameters rather than a dozen."""
         told = {f"optimizer__{name}" for name in ("fused", "foreach", "capturable", "differentiable")} & set(routed)
         known = torch.device(self.device).type in ("cpu", "cuda")
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
         merge = 0 < len(X) <= self.batch_size and self._may_merge()
-        return prepare(X, y, weight, check_clients(groups, X), merge=merge)
+        return drop_and_merge(X, y, weight, check_clients(groups, X), merge=merge)
 
     def _may_merge(self) -> bool:
-        """Whether nothing can tell equal samples from one of their weight, nor the order of the samples."""
+        """True if nothing can tell equal samples from one of their weight, nor the order of the samples."""
         routed = self._routed()
         sampled = any(name.startswith("iterator_train__") for name in routed)
         criterion = self._default_criterion if self.criterion is None else self.criterion
-        kind = criterion if isinstance(criterion, type) else type(criterion)
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
-        averages = kind in PLAIN_LOSSES and reduction == "mean"
+        averages = traits_of(criterion) is not None and reduction == "mean"
         watched = self.train_split is not None or bool(self.callbacks)
         return self.module is None and not watched and not sampled and averages
 
@@ -550,3 +574,7 @@ def _callbacks_restored_on_error(net: NeuralNet) -> Iterator[None]:
             vars(callback).clear()
             vars(callback).update(attributes)
         raise
+
+
+def shape_of_samples(of_sample: Sequence[int]) -> str:
+    return f"({', '.join(map(str, ('n_samples', *of_sample)))})"

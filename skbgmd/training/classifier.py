@@ -1,31 +1,27 @@
-"""scikit-learn estimators that train neural networks robustly."""
+"""Robust classifier: a network trained by block coordinate geometric median descent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
-from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
-from skbgmd.location.median import lower_weighted_median
-from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION
-from skbgmd.training._estimator_base import PARAMETERS, BlockGMDBase, restored_on_error
-from skbgmd.training._losses import check_probabilities
-from skbgmd.training._one_pass import PLAIN_LOSSES
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
+from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
+from skbgmd.training._losses import check_probabilities, targets_of
 from skbgmd.training._samples import Samples, check_weights
 from skbgmd.training._wrapping import robust_class
-from skbgmd.training.nets import RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.training.nets import RobustNeuralNetClassifier
 
 
 class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
@@ -36,6 +32,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 {
         PARAMETERS.format(
             huber="2.0",
+            rule="``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``",
             criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
@@ -84,14 +81,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         max_epochs: int = 100,
         batch_size: int = 256,
         group_size: int | None = 1,
-        beta: float = 1.0,
+        beta: float | None = None,
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
         huber: float | None = HUBER_OF_CLASSES,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
-        aggregator: str | Aggregator = DEFAULT,
+        aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
         gradients: str = "auto",
         gradient_corruption: Any = None,
@@ -162,13 +159,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """
         self._check_parameters()
         with restored_on_error(self):
-            going_on = self.warm_start and hasattr(self, "net_")
-            X, y = self._validated(X, y, reset=not going_on)
+            resume = self.warm_start and hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
             classes = np.unique(y)
-            if going_on and not np.array_equal(classes, self.classes_):
+            if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
-            return self._fit(X, y, sample_weight, groups, classes, going_on=going_on, epochs=None)
+            return self._fit(X, y, sample_weight, groups, classes, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -195,20 +192,20 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.class_weight == "balanced":
             raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
         with restored_on_error(self):
-            going_on = hasattr(self, "net_")
-            X, y = self._validated(X, y, reset=not going_on)
+            resume = hasattr(self, "net_")
+            X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
-            known = self._known_classes(classes, going_on)
-            return self._fit(X, y, sample_weight, groups, known, going_on=going_on, epochs=1)
+            known = self._known_classes(classes, resume)
+            return self._fit(X, y, sample_weight, groups, known, resume=resume, epochs=1)
 
-    def _known_classes(self, classes: Any, going_on: bool) -> NDArray[Any]:
+    def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
         if classes is None:
-            if not going_on:
+            if not resume:
                 raise ValueError("classes must be given in the first call of partial_fit; found None.")
             return self.classes_
         given = np.unique(as_labels(classes, "classes"))
-        if going_on and not np.array_equal(given, self.classes_):
+        if resume and not np.array_equal(given, self.classes_):
             raise ValueError(
                 f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
             )
@@ -243,25 +240,24 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         groups: Any,
         classes: NDArray[Any],
         *,
-        going_on: bool,
+        resume: bool,
         epochs: int | None,
     ) -> Self:
-        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if going_on else self._is_binary()
+        binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
         samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
         self.classes_ = classes
-        net = self._train(self.net_ if going_on else None, samples, 1 if binary else len(classes), epochs, encode)
+        net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)
 
     def _is_binary(self) -> bool:
-        """Whether the network gives one number a sample, for the second of two classes."""
+        """True if the network gives one number a sample, for the second of two classes."""
         if isinstance(self.module, NeuralNet):
             return isinstance(self.module, NeuralNetBinaryClassifier)
-        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        return issubclass(kind, (torch.nn.BCELoss, torch.nn.BCEWithLogitsLoss))
+        return targets_of(self.criterion) == "binary"
 
     def _check_parts(self) -> None:
         super()._check_parts()
@@ -286,7 +282,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if predicted.shape[1:] != (n,):
             raise ValueError(
                 f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
-                f"{_shape(predicted.shape[1:])}."
+                f"{shape_of_samples(predicted.shape[1:])}."
             )
         takes_logarithms = type(net).get_loss is NeuralNetClassifier.get_loss
         if takes_logarithms and isinstance(net._criterion(), torch.nn.NLLLoss):
@@ -358,239 +354,6 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         return float(super().score(X, y, sample_weight))
 
 
-class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
-    __doc__ = f"""A regressor trained by block coordinate geometric median descent.
-
-    As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
-    median absolute deviation, and predictions are scaled back.
-{
-        PARAMETERS.format(
-            huber="None",
-            criterion="None: ``SmoothL1Loss`` of the scaled targets.",
-            class_weight="",
-            classes="",
-        )
-    }
-    See Also
-    --------
-    BlockGMDClassifier : The same for classification.
-    RobustNeuralNetRegressor : The skorch net underneath.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_diabetes
-    >>> from skbgmd import BlockGMDRegressor
-    >>> X, y = load_diabetes(return_X_y=True)
-    >>> model = BlockGMDRegressor(max_epochs=30, random_state=0).fit(X, y)
-    >>> bool(model.score(X, y) > 0.4)
-    True
-    """
-
-    _center: NDArray[np.float64]
-    _scale: NDArray[np.float64]
-    # None: center and scale stay as they are.
-    _provisional: _Provisional | None = None
-    _one_column: bool
-    _net_class = RobustNeuralNetRegressor
-    _default_criterion = torch.nn.SmoothL1Loss
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        tags.target_tags.single_output = True
-        return tags
-
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
-    ) -> Self:
-        """Train the network.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-            Training data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights: of the groups in the geometric median, and of the samples within a group.
-        groups : array-like of shape (n_samples,), default=None
-            Ids of clients. If given, each row of the gradient matrix comes from one client.
-
-        Returns
-        -------
-        self
-        """
-        self._check_parameters()
-        with restored_on_error(self):
-            going_on = self.warm_start and hasattr(self, "net_")
-            return self._fit(X, y, sample_weight, groups, going_on=going_on, epochs=None)
-
-    def partial_fit(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        groups: ArrayLike | None = None,
-    ) -> Self:
-        """Train for one more epoch, on these samples.
-
-        Targets are scaled as those of the first calls, of 32 samples and more, that differ. Until there are so many the
-        samples are kept, of earlier calls the last 1,024 at most. Whenever their number has doubled the network is
-        trained anew on all of them, with a scale of all: as it would have been, had that been known from the first.
-
-        Parameters
-        ----------
-        X, y, sample_weight, groups
-            As in :meth:`fit`.
-
-        Returns
-        -------
-        self
-        """
-        self._check_parameters()
-        with restored_on_error(self):
-            return self._fit(X, y, sample_weight, groups, going_on=hasattr(self, "net_"), epochs=1)
-
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, going_on: bool, epochs: int | None) -> Self:
-        X, y = self._validated(X, y, reset=not going_on)
-        weight = check_weights(sample_weight, X)
-        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        if going_on and columns.shape[1] != len(self._center):
-            raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        part = _Part(X, columns, weight, groups, epochs)
-        before = self._provisional if going_on else _Provisional()
-        after = None if before is None else before.after(part, is_whole=epochs is None)
-        if after is not None and after.is_due:
-            net, trained = None, after.parts
-            center, scale = _location_and_scale(*after.targets())
-        else:
-            net, trained = self.net_, (part,)
-            center, scale = self._center, self._scale
-        encode = partial(_scaled, center=center, scale=scale)
-        for some in trained:
-            samples = self._samples(some.X, encode(some.y), some.weight, some.groups)
-            net = self._train(net, samples, columns.shape[1], some.epochs, encode)
-            if net._is_interrupted_:
-                break
-        self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
-        self._provisional = None if after is None or after.is_settled else after.stored()
-        return self._keep(net, samples)
-
-    def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
-        found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]
-        if found == () and n == 1:
-            return replace(samples, y=samples.y[:, 0])
-        # A loss of the user's own may compare other numbers with the targets than one for each.
-        if isinstance(net._criterion(), PLAIN_LOSSES) and found != (n,):
-            raise ValueError(
-                f"module must give an output for each target, shape (n_samples, {n}); found shape {_shape(found)}."
-            )
-        return samples
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predicted targets, of the shape and scale of y in :meth:`fit`.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        """
-        scaled = self._forward(X, "predict")
-        targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
-        return targets[:, 0] if self._one_column else targets
-
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Coefficient of determination R² of :meth:`predict`, the mean over the targets.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True targets.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples in the score.
-
-        Returns
-        -------
-        score : float
-        """
-        check_targets(y)
-        refuse_masks_and_dates(sample_weight, "sample_weight")
-        return float(super().score(X, y, sample_weight))
-
-
-class _Part(NamedTuple):
-    """Data of one call of a regressor, checked, with targets (n, k) and epochs to train; None: all of a fit."""
-
-    X: NDArray[Any]
-    y: NDArray[np.float64]
-    weight: NDArray[np.float64] | None
-    groups: Any
-    epochs: int | None
-
-    def shares(self) -> NDArray[np.float64]:
-        """Weights of the samples, one where they have none."""
-        return np.ones(len(self.y)) if self.weight is None else self.weight
-
-    def copied(self, start: int) -> _Part:
-        """A copy, from a sample on."""
-        weight, groups = (None if values is None else np.array(values)[start:] for values in (self.weight, self.groups))
-        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, self.epochs)
-
-
-class _Provisional(NamedTuple):
-    """Data of a regressor so far, while they are too few to scale targets by.
-
-    Attributes
-    ----------
-    parts : tuple of _Part
-        The last of it.
-    seen, used : int
-        Samples so far, and those that the scale is of.
-    is_spread : ndarray of shape (k,), bool
-        Which targets differ.
-    is_due, is_settled : bool
-        Whether the scale is to be estimated now, and whether it is to stay.
-    """
-
-    parts: tuple[_Part, ...] = ()
-    seen: int = 0
-    used: int = 0
-    is_spread: NDArray[np.bool_] = np.zeros(1, dtype=bool)
-    is_due: bool = True
-    is_settled: bool = False
-
-    def after(self, part: _Part, *, is_whole: bool) -> _Provisional:
-        """What there is with one part more; ``is_whole`` where more isn't to be expected."""
-        kept, n = [part], 0
-        for earlier in reversed(self.parts):
-            n += len(earlier.y)
-            if n > limits.TARGETS_KEPT:
-                break
-            kept.insert(0, earlier)
-        parts = tuple(kept)
-        seen = self.seen + int((part.shares() > 0.0).sum())
-        y, weight = _Provisional(parts).targets()
-        is_spread = self.is_spread | (np.ptp(y[weight > 0.0], axis=0) > 0.0)
-        # Of several targets one may be the same for good.
-        enough = 1 if is_whole else limits.TARGETS_SETTLED if is_spread.all() else 8 * limits.TARGETS_SETTLED
-        is_settled = bool(is_spread.any()) and seen >= enough
-        is_new = bool((is_spread & ~self.is_spread).any())
-        is_due = is_settled or is_new or seen >= 2 * self.used
-        return _Provisional(parts, seen, seen if is_due else self.used, is_spread, is_due, is_settled)
-
-    def stored(self) -> _Provisional:
-        """The same with copies, as arrays are the caller's to change; of a single part as much as is kept."""
-        return self._replace(parts=tuple(part.copied(-limits.TARGETS_KEPT) for part in self.parts))
-
-    def targets(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Targets (n, k) of the parts, and their weights (n,)."""
-        return np.concatenate([part.y for part in self.parts]), np.concatenate([part.shares() for part in self.parts])
-
-
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
     """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
     unknown = np.setdiff1d(y, classes)
@@ -609,27 +372,3 @@ def _balanced(codes: NDArray[np.intp], weight: NDArray[np.float64] | None, n_cla
     found = totals > 0.0
     result: NDArray[np.float64] = np.where(found, totals.sum() / (found.sum() * np.where(found, totals, 1.0)), 0.0)
     return result
-
-
-def _scaled(y: NDArray[Any], center: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = (np.asarray(y, dtype=np.float64).reshape(len(y), -1) - center) / scale
-    return scaled
-
-
-def _shape(of_sample: Sequence[int]) -> str:
-    return f"({', '.join(map(str, ('n_samples', *of_sample)))})"
-
-
-def _location_and_scale(
-    y: NDArray[np.float64], weight: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and median absolute deviation of the columns, the latter in standard deviations of a normal variable.
-
-    Where more than half of a column is one value, its standard deviation is taken; where all is, one.
-    """
-    weight = np.ones(len(y)) if weight is None else weight
-    center = np.array([lower_weighted_median(column, weight) for column in y.T])
-    scale = 1.4826 * np.array([lower_weighted_median(column, weight) for column in np.abs(y - center).T])
-    spread = np.sqrt(np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight))
-    scale = np.where(scale > 0.0, scale, spread)
-    return center, np.where(scale > 0.0, scale, 1.0)

@@ -22,8 +22,8 @@ from fits import Fails, quick, states
 from nets import Renamed
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.corruption import BitFlip
-from skbgmd.training._estimator_base import restored_on_error
-from skbgmd.training._micro_batches import GradientMatrix
+from skbgmd.training._estimator import restored_on_error
+from skbgmd.training._gradient_matrix import GradientMatrix
 from skbgmd.training._wrapping import copied
 
 

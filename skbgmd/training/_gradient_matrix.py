@@ -1,0 +1,147 @@
+"""The gradient matrix of a training step: a row for each group of samples, and back to the parameters."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from operator import is_
+from typing import Any, NamedTuple
+
+import torch
+
+from skbgmd._utils.arrays import empty
+from skbgmd.rows import Rows
+from skbgmd.rows.blocks import ParameterBlock
+
+#: Something that computes the loss of some samples.
+Loss = Callable[[], torch.Tensor]
+
+
+class GradientRows(NamedTuple):
+    """The rows of a step.
+
+    Attributes
+    ----------
+    rows : Rows
+        Gradients, to be aggregated.
+    losses : tensor of shape (g,)
+        Mean losses of the batch's groups.
+    predictions : tensor, or tensors in containers
+        What was predicted of the batch's samples, in their order.
+    own : slice
+        Rows that are of the batch's groups, in their order; others come from elsewhere.
+    """
+
+    rows: Rows
+    losses: torch.Tensor
+    predictions: Any
+    own: slice = slice(None)
+
+
+class GradientMatrix:
+    """Memory for the gradients of groups of samples, one row each; used again in each step.
+
+    Parameters
+    ----------
+    parameters : sequence of tensors
+        What the loss is differentiated by.
+
+    Attributes
+    ----------
+    n_columns : int
+        Numbers in a row: the elements of the parameters, in their order.
+    units : ParameterBlock
+        Their units.
+    used : list of bool
+        Which parameters the losses of the rows were found to depend on.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise ValueError("The module must have parameters that require gradients; found none.")
+        self.sizes = [parameter.numel() for parameter in self.parameters]
+        self._stops = list(accumulate(self.sizes))
+        self.n_columns = self._stops[-1]
+        wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
+        self.dtype = torch.float64 if wide else torch.float32
+        self.device = self.parameters[0].device
+        self.units = ParameterBlock.of(self.parameters)
+        self.used = [False] * len(self.parameters)
+        self._memory: torch.Tensor | None = None
+
+    def begin(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Begin a step for these very parameters, or say that it was made for others."""
+        if len(parameters) != len(self.parameters) or not all(map(is_, parameters, self.parameters)):
+            return False
+        self.used = [False] * len(self.parameters)
+        return True
+
+    def use(self, starts: Iterable[int]) -> None:
+        """Note the columns at which parts of gradients begin: the parameters there are used."""
+        for start in starts:
+            self.used[bisect_right(self._stops, start)] = True
+
+    def rows(self, n: int) -> torch.Tensor:
+        """The first n rows, as they were left."""
+        if self._memory is None or len(self._memory) < n:
+            self._memory = empty((n, self.n_columns), self.dtype, self.device)
+        return self._memory[:n]
+
+    def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
+        """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        self._use_all(gradients)
+        for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
+            if gradient is None:
+                part.zero_()
+            else:
+                part.copy_(gradient.to_dense().reshape(-1) if gradient.is_sparse else gradient.reshape(-1))
+
+    def local_sgd_displacement(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
+        """Take plain gradient steps on one loss after the other; write the way back, divided by ``lr``, to a row.
+
+        The parameters are put back to where they were. One step of any length writes the gradient.
+
+        Returns
+        -------
+        list of tensors
+            The losses.
+        """
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        seen = []
+        try:
+            for compute in losses:
+                loss = compute()
+                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                self._use_all(gradients)
+                with torch.no_grad():
+                    for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                        if gradient is not None:
+                            parameter.sub_(gradient, alpha=lr)
+                seen.append(loss)
+        finally:
+            with torch.no_grad():
+                for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
+                    part.copy_(((start - parameter) / lr).reshape(-1))
+                    parameter.copy_(start)
+        return seen
+
+    def _use_all(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
+
+    def add_to_gradients(self, vector: torch.Tensor) -> None:
+        """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards.
+
+        What the losses don't depend on gets no gradient, as in a plain step: weight decay and momentum leave it alone.
+        """
+        for parameter, part, used in zip(self.parameters, torch.split(vector, self.sizes), self.used, strict=True):
+            gradient, before = part.view(parameter.shape), parameter.grad
+            # Of what it did depend on, an aggregator may have kept something.
+            if not used and not bool(part.any()):
+                continue
+            if before is not None:
+                before.add_(gradient)
+            else:
+                parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)

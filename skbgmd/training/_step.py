@@ -1,0 +1,226 @@
+"""The robust training step: rows of gradients, their aggregate, and back to the parameters."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet, NeuralNetClassifier
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from skbgmd.aggregators import Aggregate, Mean, NonFiniteRowsError
+from skbgmd.ghost import GhostError
+from skbgmd.ghost.registry import is_registered, rule_of
+from skbgmd.rows import DenseRows, Rows
+from skbgmd.training._divergence import explanation
+from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
+from skbgmd.training._groups import GroupedBatch, is_sorted
+from skbgmd.training._losses import check_probabilities, complaint, targets_of
+from skbgmd.training._micro_batches import micro_batch_rows
+from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
+from skbgmd.training._stateful import StatefulAggregator
+from skbgmd.training._trust import SampleTrust
+
+#: Targets that may be classes, of which sorted data have one in each group.
+OF_CLASSES = ("classes", "binary", "signs")
+
+
+class RobustStep(NeuralNet):
+    """skorch's training step, with the aggregate of the groups' gradients in the place of the batch's gradient."""
+
+    aggregator_: StatefulAggregator
+    group_size: int | None
+    local_steps: int
+    gradients: str
+    gradient_corruption: Any
+
+    # One pass doesn't do for the module, as a step has found; and what compares the rows of one pass.
+    _no_one_pass_ = False
+    _check_: OnePassCheck | None = None
+    _gradients_: GradientMatrix | None = None
+    _trust_ = SampleTrust()
+    # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
+    _has_stepped_ = _is_first_batch_ = _has_clients_ = False
+    _most_groups_ = _most_samples_ = 0
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Add the aggregate of the groups' gradients to the parameters' ``grad``.
+
+        Returns
+        -------
+        step : dict
+            ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
+        """
+        grouped = GroupedBatch(batch, self.group_size, self._criterion())
+        n_groups, n = len(grouped.slices), grouped.n_samples
+        # skorch looks at each attribute that is set: not in every step.
+        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
+            self._has_stepped_, self._has_clients_ = True, grouped.has_clients
+            self._most_groups_ = max(self._most_groups_, n_groups)
+            self._most_samples_ = max(self._most_samples_, n)
+        plain = grouped.weight is None and self.local_steps == 1 and self.gradient_corruption is None
+        if n_groups == 1 and plain:
+            self._trust_.add(grouped, np.ones(1))
+            step: dict[str, Any] = super().train_step_single(batch, **fit_params)
+            self._look_at(grouped, step["y_pred"])
+            return step
+        gradients = self._gradient_matrix(batch)
+        self._set_training(True)
+        rows, losses, predictions, own = self.make_rows(grouped, gradients, fit_params)
+        self._look_at(grouped, predictions)
+        try:
+            aggregate = self._aggregate(rows)
+        except NonFiniteRowsError as error:
+            reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
+            raise NonFiniteRowsError(f"{error} {reason}") from None
+        factor = float(grouped.weights.sum()) if grouped.summed else 1.0
+        gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
+        if aggregate.weights is not None:
+            trust = aggregate.weights * rows.weights.sum() / np.maximum(rows.weights, 1e-300)
+            self._trust_.add(grouped, trust[own])
+        return {"loss": factor * grouped.mean(losses), "y_pred": predictions}
+
+    def make_rows(self, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]) -> GradientRows:
+        """Rows of gradients of a batch, one for each group; a hook for rows from elsewhere, such as other machines.
+
+        Parameters
+        ----------
+        batch : GroupedBatch
+            The samples and their groups.
+        gradients : GradientMatrix
+            The parameters, in the order of the rows' columns, their units, and memory for rows.
+        fit_params : dict
+            What skorch hands on to the module.
+
+        Returns
+        -------
+        GradientRows
+            The rows, others than the batch's included; the groups' mean losses; what was predicted.
+        """
+        if self.gradients != "micro_batches" and self.local_steps == 1 and not self._no_one_pass_:
+            try:
+                made = one_pass_rows(self, batch, gradients, fit_params)
+            except GhostError as error:
+                if self.gradients == "one_pass":
+                    raise
+                self._give_up_one_pass(error)
+                made = None
+            if made is not None:
+                return made
+        return micro_batch_rows(self, batch, gradients, fit_params)
+
+    def _give_up_one_pass(self, error: GhostError) -> None:
+        """Take micro-batches from now on, for it won't do in the next step either."""
+        if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
+            warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
+        elif self._check_ is not None and self._check_.n_unseen > 0:
+            # Only a comparison says anything of the steps before.
+            wrong = f"; up to {self._check_.n_unseen} steps before had wrong gradients"
+            before = wrong if isinstance(error, WrongRowsError) else ", which may be slower"
+            warnings.warn(f"There is a pass for each group from now on{before}. {error}", stacklevel=2)
+        self._no_one_pass_ = True
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
+        predicted = super().infer(x, **fit_params)
+        if not isinstance(predicted, tuple):
+            return _of_samples(predicted, x)
+        first = _of_samples(predicted[0], x)
+        return predicted if first is predicted[0] else (first, *predicted[1:])
+
+    def _aggregate(self, rows: Rows) -> Aggregate:
+        if self.gradient_corruption is not None and isinstance(rows, DenseRows):
+            self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
+            # Nothing that was known of the rows holds any longer.
+            rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
+        start = time.perf_counter()
+        aggregate = self.aggregator_(rows)
+        # Outside an epoch, in a training step made by hand, there is no one to tell.
+        if hasattr(self, "_records_"):
+            self._records_.append(_record(aggregate, rows.weights, time.perf_counter() - start))
+        return aggregate
+
+    def _look_at(self, batch: GroupedBatch, predicted: Any) -> None:
+        """See what is likely to be a mistake in the first batch of a training."""
+        if not self._is_first_batch_:
+            return
+        self._is_first_batch_ = False
+        predicted = predicted[0] if isinstance(predicted, tuple) else predicted
+        takes_logarithms = type(self).get_loss is NeuralNetClassifier.get_loss
+        if takes_logarithms and isinstance(self._criterion(), nn.NLLLoss):
+            check_probabilities(predicted)
+        found = complaint(self._criterion(), predicted) if type(self).get_loss in KNOWN_WAYS else None
+        if found is not None:
+            warnings.warn(found, stacklevel=2)
+        size = self.group_size or 1
+        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._may_have_classes()
+        binary = targets_of(self._criterion()) in ("binary", "signs")
+        if is_told_apart and is_sorted(batch.y, size, binary=binary):
+            warnings.warn(
+                "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
+                "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
+                "that takes whole batches of arrays deals them out.",
+                stacklevel=2,
+            )
+
+    def _compares_groups(self) -> bool:
+        """True if batches are split into groups for a rule that can tell them apart."""
+        return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
+
+    def _may_have_classes(self) -> bool:
+        raise NotImplementedError
+
+    def _gradient_matrix(self, batch: Any) -> GradientMatrix:
+        # Those that are stepped on: a walk through all modules would take longer.
+        groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
+        every = dict.fromkeys([parameter for group in groups for parameter in group["params"]])
+        parameters = [parameter for parameter in every if parameter.requires_grad]
+        held = self._gradients_
+        if held is None or not held.begin(parameters):
+            if any(is_lazy(parameter) for parameter in parameters):
+                self.evaluation_step(batch)  # Only now it is known what they are of.
+            self._gradients_ = held = GradientMatrix(parameters)
+        return held
+
+    def _criterion(self) -> Any:
+        """The one loss, whatever its name; None where there are several, or none yet."""
+        try:
+            return self.criterion_
+        except AttributeError:
+            return getattr(self, f"{self._criteria[0]}_", None) if len(self._criteria) == 1 else None
+
+    def _learning_rate(self) -> float:
+        return float(getattr(self, f"{self._optimizers[0]}_").param_groups[0]["lr"])
+
+    def _networks(self) -> list[nn.Module]:
+        return [getattr(self, f"{name}_") for name in self._modules]
+
+
+def _record(aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> Mapping[str, float]:
+    """Entries of the history for a step."""
+    record = {"aggregation_time": seconds}
+    if aggregate.weights is not None:
+        half = len(weights) // 2
+        least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
+        record["lower_half_weight"] = float(aggregate.weights[least].sum())
+    if aggregate.mass is not None:
+        record["selected_mass"] = aggregate.mass
+    return record
+
+
+def _of_samples(predicted: Any, X: Any) -> Any:
+    """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
+    if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
+        return predicted
+    if isinstance(X, torch.Tensor):
+        return predicted[None] if X.ndim and len(X) == 1 else predicted
+    # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
+    lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
+    return predicted[None] if lengths == {1} else predicted
