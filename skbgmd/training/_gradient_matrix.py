@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from skbgmd._utils.arrays import empty
+from skbgmd.ghost import GradientRecorder
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import ParameterBlock
 
@@ -55,6 +56,8 @@ class GradientMatrix:
         Their units.
     used : list of bool
         Which parameters the losses of the rows were found to depend on.
+    recorder : GradientRecorder, or None
+        What recorded a pass for these parameters last.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
@@ -70,6 +73,7 @@ class GradientMatrix:
         self.units = ParameterBlock.of(self.parameters)
         self.used = [False] * len(self.parameters)
         self._memory: torch.Tensor | None = None
+        self.recorder: GradientRecorder | None = None
 
     def begin(self, parameters: Sequence[torch.Tensor]) -> bool:
         """Begin a step for these very parameters, or say that it was made for others."""

@@ -50,8 +50,12 @@ def one_pass_rows(
     """
     if not hasattr(net, "module_"):
         raise one_pass_error("the net's module isn't module_")
-    recorder = GradientRecorder(net.module_, gradients.parameters)
-    if net.gradients == "auto" and batch.slices.longest > largest_group(recorder):
+    recorder = gradients.recorder
+    if recorder is None or recorder.module is not net.module_:
+        recorder = gradients.recorder = GradientRecorder(net.module_, gradients.parameters)
+    longest = batch.slices.longest
+    # Groups of so few take one pass whatever the layers are.
+    if net.gradients == "auto" and longest > limits.ONE_PASS_GROUP_WITHOUT_RULE and longest > largest_group(recorder):
         return None
     criterion = net._criterion()
     obstacle = one_pass_obstacle(net, criterion)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from single import made
 
+from single import made
 from skbgmd._utils import limits
 from skbgmd.ghost import DenseFactor
 

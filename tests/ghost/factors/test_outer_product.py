@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from single import made
 
+from single import made
 from skbgmd.ghost import DenseFactor, OuterProductFactor
 from skbgmd.ghost.factors import AffineFactor, with_biases
 
