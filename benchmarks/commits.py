@@ -34,17 +34,20 @@ def cases() -> dict[str, Callable[[], Any]]:
     from skbgmd import BlockGMDClassifier, BlockGMDRegressor, block_geometric_median, geometric_median
     from skbgmd import RobustNeuralNetClassifier as Net
 
-    try:
-        from skbgmd.training.networks import LeNet
-    except ImportError:  # as it was once
-        from skbgmd.training.networks import LeNet
-
     rng = np.random.default_rng(0)
 
     def perceptron() -> Any:
         sizes = (784, 512, 256)
         layers = [layer for n, m in pairwise(sizes) for layer in (torch.nn.Linear(n, m), torch.nn.ReLU())]
         return torch.nn.Sequential(*layers, torch.nn.Linear(256, 10))
+
+    def lenet() -> Any:
+        """As in :class:`skbgmd.training.networks.LeNet`, which has had other places."""
+        return torch.nn.Sequential(
+            *(torch.nn.Conv2d(1, 64, 5), torch.nn.MaxPool2d(2), torch.nn.ReLU()),
+            *(torch.nn.Conv2d(64, 64, 5), torch.nn.MaxPool2d(2), torch.nn.ReLU(), torch.nn.Flatten()),
+            *(torch.nn.Linear(1024, 1024), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(1024, 10)),
+        )
 
     def with_outliers(n: int, d: int, dtype: Any = np.float64) -> Any:
         X = rng.normal(size=(n, d)).astype(dtype)
@@ -89,7 +92,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "block, 32 x 116,000": repeat(partial(block_geometric_median, rows), 40),
         "step, perceptron, default": steps(perceptron, (784,), 2.0),
         "step, perceptron, median": steps(perceptron, (784,), None),
-        "step, LeNet, default": steps(LeNet, (1, 28, 28), 2.0),
+        "step, LeNet, default": steps(lenet, (1, 28, 28), 2.0),
         "fit, digits, default": lambda: fit(max_epochs=20).fit(*digits),
         "fit, digits, beta=0.1": lambda: fit(max_epochs=20, beta=0.1).fit(*digits),
         "fit, digits, groups of 8": lambda: fit(max_epochs=20, group_size=8).fit(*digits),
