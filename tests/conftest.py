@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from skbgmd._utils import limits
+
 settings.register_profile(
     "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -138,6 +140,21 @@ def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 @pytest.fixture(params=list(ZOO))
 def hard_matrix(request):
     return ZOO[request.param]
+
+
+@pytest.fixture
+def points(rng):
+    """Twelve points in five dimensions, four of them apart."""
+    X = rng.normal(size=(12, 5))
+    X[:4] += 3.0
+    return X
+
+
+@pytest.fixture
+def several_chunks(monkeypatch):
+    """Even small matrices are worked on in several chunks of columns."""
+    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 8)
+    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 16)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from aggregating import assert_convex, assert_within, dense
 from sklearn.base import clone
 
 from conftest import ZOO, extremes
@@ -44,10 +45,6 @@ def aggregator(request):
     return EVERY[request.param]
 
 
-def dense(X, weights=None):
-    return DenseRows(torch.from_numpy(np.ascontiguousarray(X)), weights)
-
-
 @pytest.mark.parametrize("name", list(ZOO))
 def test_every_hard_matrix(aggregator, name):
     X = ZOO[name]
@@ -56,9 +53,7 @@ def test_every_hard_matrix(aggregator, name):
     assert aggregate.vector.shape == (X.shape[1],)
     assert torch.isfinite(aggregate.vector).all()
     np.testing.assert_array_equal(X, before)
-    if aggregate.weights is not None:
-        assert (aggregate.weights >= 0).all()
-        assert aggregate.weights.sum() == pytest.approx(1.0)
+    assert_convex(aggregate.weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -68,15 +63,9 @@ def test_every_extreme_matrix(aggregator, dtype, weighted):
     for name, X in extremes(dtype).items():
         before, weights = X.clone(), np.linspace(0.1, 1.0, len(X)) if weighted else None
         aggregate, _ = aggregator(DenseRows(X, weights))
-        assert torch.isfinite(aggregate.vector).all(), name
-        room = 1e-4 * X.abs().amax(dim=0).double() + torch.finfo(dtype).tiny
-        # Zero, where a part is left out or clipped.
-        low, high = X.double().amin(dim=0).clamp(max=0.0) - room, X.double().amax(dim=0).clamp(min=0.0) + room
-        assert ((low <= aggregate.vector) & (aggregate.vector <= high)).all(), name
+        assert_within(aggregate, X)
         assert torch.equal(X, before), name
-        if aggregate.weights is not None:
-            assert (aggregate.weights >= 0).all(), name
-            assert aggregate.weights.sum() == pytest.approx(1.0), name
+        assert_convex(aggregate.weights)
 
 
 def test_equal_rows_give_that_row(aggregator):
