@@ -13,6 +13,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from skbgmd._utils import limits
+from skbgmd.aggregators import Aggregator, get_aggregator
 
 settings.register_profile(
     "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -107,6 +108,12 @@ def zoo() -> dict[str, np.ndarray]:
 
 
 ZOO = zoo()
+
+
+def seeded_rule(name: str) -> Aggregator:
+    """An aggregator by its name, with a seed where it draws at random."""
+    rule = get_aggregator(name)
+    return rule.set_params(random_state=0) if "random_state" in rule.get_params() else rule
 
 
 def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:

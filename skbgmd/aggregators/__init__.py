@@ -5,6 +5,8 @@ Each is a small class of hyperparameters, called as ``aggregate, state = aggrega
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from skbgmd._utils.arrays import check_choice
 from skbgmd.aggregators.base import (
     Aggregate,
@@ -29,8 +31,8 @@ from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationSta
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
 
-#: Aggregators by name.
-AGGREGATORS: dict[str, type[Aggregator]] = {
+#: What makes an aggregator with its default hyperparameters, by name.
+AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "mean": Mean,
     "coordinate_median": CoordinatewiseMedian,
     "trimmed_mean": TrimmedMean,
@@ -40,6 +42,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "huber_mean": HuberMean,
     "geometric_median": GeometricMedian,
     "block_geometric_median": BlockGeometricMedian,
+    "bgmd_paper": BlockGeometricMedian.published,
 }
 
 

@@ -26,6 +26,7 @@ from skbgmd.location.block import (
     BLOCKS,
     COMPLEMENTS,
     MEMORY_RULES,
+    PUBLISHED,
     SELECTIONS,
     BlockPart,
     block_step,
@@ -111,18 +112,12 @@ class BlockGeometricMedian(Aggregator):
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
-        """The rule of the paper's Algorithms 1 and 2: blocks sampled by unclipped scores, and the mean memory.
+        """BGMD as in Algorithms 1 and 2 of the paper: blocks sampled by unclipped scores, and the mean memory.
 
-        It is here to be compared with: one corrupt row decides the block and sends the memory anywhere.
+        The aggregator by the name of "bgmd_paper", and ``block_geometric_median(X, algorithm="bgmd_paper")`` with its
+        state. It serves comparisons: one corrupt row decides the block and sends the memory anywhere.
         """
-        return cls(
-            beta,
-            selection="sample",
-            complement="memory",
-            memory_rule="mean",
-            clip_scores=False,
-            random_state=random_state,
-        )
+        return cls(beta, **PUBLISHED, random_state=random_state)
 
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()

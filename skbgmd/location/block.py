@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,15 @@ SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
 COMPLEMENTS = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
+ALGORITHMS = ("robust", "bgmd_paper")
+#: The parameters of Algorithms 1 and 2 of the paper.
+PUBLISHED: dict[str, Any] = {
+    "selection": "sample",
+    "complement": "memory",
+    "memory_rule": "mean",
+    "clip_scores": False,
+    "run_length": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class BlockGeometricMedianResult:
 def block_geometric_median(
     X: ArrayLike | torch.Tensor,
     *,
+    algorithm: str = "robust",
     beta: float = 0.1,
     selection: str = "top",
     complement: str = "weighted",
@@ -97,6 +108,11 @@ def block_geometric_median(
     ----------
     X : array-like or tensor of shape (n, d)
         The rows, as in :func:`geometric_median`.
+    algorithm : {"robust", "bgmd_paper"}, default="robust"
+        "robust": as the other parameters say; their defaults withstand any rows in the minority. "bgmd_paper":
+        Algorithms 1 and 2 of [1]_ to the letter, which one corrupt row can lead anywhere: the same as
+        ``selection="sample", complement="memory", memory_rule="mean", clip_scores=False, run_length=1``, none of
+        which may then be given otherwise.
     beta : float, default=0.1
         Share of the columns in the block, in (0, 1]: :math:`k = \max(1, \lceil \beta d \rceil)`. With 1 this is
         :func:`geometric_median`.
@@ -136,7 +152,8 @@ def block_geometric_median(
     Raises
     ------
     TypeError, ValueError
-        As :func:`geometric_median`, and for a parameter out of its range or a memory of a wrong shape.
+        As :func:`geometric_median`, and for a parameter out of its range, a memory of a wrong shape, or a parameter
+        that contradicts ``algorithm="bgmd_paper"``.
 
     Warns
     -----
@@ -168,11 +185,12 @@ def block_geometric_median(
 
     The paper's Algorithm 1 keeps what it leaves out and adds it to the next gradients:
 
-    >>> paper = dict(selection="sample", complement="memory", memory_rule="mean", clip_scores=False)
-    >>> step = block_geometric_median(X, **paper, random_state=0, return_result=True)
+    >>> step = block_geometric_median(X, algorithm="bgmd_paper", random_state=0, return_result=True)
     >>> int((step.median != 0).sum()), bool(np.allclose(step.memory[step.block], 0.0))
     (100, True)
-    >>> step = block_geometric_median(X, **paper, memory=step.memory, random_state=1, return_result=True)
+    >>> step = block_geometric_median(
+    ...     X, algorithm="bgmd_paper", memory=step.memory, random_state=1, return_result=True
+    ... )
     """
     matrix, caller = as_matrix(X)
     weights = as_weights(sample_weight, len(matrix))
@@ -183,6 +201,15 @@ def block_geometric_median(
     run_length = check_integer(run_length, "run_length")
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
+    if check_choice(algorithm, "algorithm", ALGORITHMS) == "bgmd_paper":
+        _check_published(
+            selection=selection,
+            complement=complement,
+            memory_rule=memory_rule,
+            clip_scores=clip_scores,
+            run_length=run_length,
+        )
+        selection, complement, memory_rule, clip_scores, run_length = PUBLISHED.values()
     rows = DenseRows(matrix, weights)
     before = _as_memory(memory, complement, rows)
     take_norms(rows, selection, run_length, before)
@@ -224,6 +251,14 @@ def block_geometric_median(
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
+
+
+def _check_published(**given: Any) -> None:
+    """Raise an error for a parameter that isn't as the paper's algorithms fix it, nor left at its default."""
+    defaults = inspect.signature(block_geometric_median).parameters
+    for name, value in given.items():
+        if value not in (PUBLISHED[name], defaults[name].default):
+            raise ValueError(f"{name} must be {PUBLISHED[name]!r} with algorithm='bgmd_paper'; found {value!r}.")
 
 
 def _check_range(values: torch.Tensor) -> None:

@@ -14,6 +14,7 @@ from skbgmd.aggregators import (
     BlockState,
     GeometricMedian,
     HuberMean,
+    get_aggregator,
 )
 from skbgmd.rows import DenseRows
 from skbgmd.rows.averaged import AveragedRows
@@ -91,17 +92,25 @@ def test_the_location_rule_is_checked(rng):
         BlockGeometricMedian(location="median")(dense(rng.normal(size=(4, 3))))
 
 
-def test_the_published_rule_is_algorithm_1(rng):
-    X = rng.normal(size=(9, 50))
-    aggregator = BlockGeometricMedian.published(0.2, random_state=3)
-    first, state = aggregator(dense(X))
-    paper = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
-    expected = block_geometric_median(X, beta=0.2, **paper, random_state=step_seed(3, 0), return_result=True)
-    np.testing.assert_allclose(first.vector, expected.median, atol=1e-6)
-    np.testing.assert_allclose(state.memory, expected.memory, atol=1e-6)
-    second, _ = aggregator(dense(X), state)
-    expected = block_geometric_median(X, beta=0.2, **paper, memory=expected.memory, random_state=step_seed(3, 1))
-    np.testing.assert_allclose(second.vector, expected, atol=1e-6)
+def test_the_papers_algorithm_by_each_of_its_names_step_after_step(rng):
+    """Class method, name and function; and the function with each parameter written out."""
+    rules = [BlockGeometricMedian.published(random_state=3), get_aggregator("bgmd_paper").set_params(random_state=3)]
+    written_out = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "clip_scores": False}
+    states, memories = [None, None], [None, None]
+    for step in range(4):
+        X, found = rng.normal(size=(9, 50)), []
+        for i, rule in enumerate(rules):
+            aggregate, states[i] = rule(dense(X), states[i])
+            found.append((aggregate.vector, aggregate.block, aggregate.weights, states[i].memory))
+        for i, parameters in enumerate(({"algorithm": "bgmd_paper"}, written_out)):
+            seed = step_seed(3, step)
+            result = block_geometric_median(X, memory=memories[i], random_state=seed, return_result=True, **parameters)
+            memories[i] = result.memory
+            found.append((result.median, result.block, result.weights, result.memory))
+        for others in found[1:]:
+            for value, expected in zip(others, found[0], strict=True):
+                np.testing.assert_allclose(value, expected, atol=1e-6)
+    assert [state.step for state in states] == [4, 4]
 
 
 @pytest.mark.parametrize(
