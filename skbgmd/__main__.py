@@ -14,19 +14,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from skbgmd import __version__
 from skbgmd._utils.saving import written_whole
 from skbgmd._utils.starting import INTERRUPTED, MESSAGE, PROGRAM, raise_when_interrupted
+from skbgmd._utils.streams import LenientStream, discard
 from skbgmd.inspection.demonstration import (
-    CLEAN,
     KINDS,
     METHODS,
     TRAININGS,
@@ -39,114 +37,11 @@ from skbgmd.inspection.demonstration import (
     run,
     subset,
 )
+from skbgmd.inspection.demonstration_display import draw, table
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-#: Colour, marker, its size and line of each rule in the picture: Okabe and Ito's colours, told apart by all.
-LOOKS = {
-    "SGD": ("#d55e00", "o", 7.0, "-"),
-    "coordinate median": ("#009e73", "s", 6.5, ":"),
-    "geometric median": ("#56b4e9", "D", 7.5, "-"),
-    "BGMD, published": ("#cc79a7", "v", 7.0, "-"),
-    "BGMD, groups": ("#e69f00", "P", 7.5, "--"),
-    "BGMD": ("#0b4f7d", "^", 7.0, "-"),
-}
 #: Exit code by which shells know what SIGPIPE has ended.
 UNREAD = 141
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each kind and level of corruption, a column for each rule, and a line of times.
-
-    Parameters
-    ----------
-    outcomes : sequence of Outcome
-        For each corruption, all rules.
-
-    Returns
-    -------
-    str
-        Lines without a newline at the end.
-    """
-    methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
-    lines = [f"{'corrupt':<19}" + "".join(f"{method:>19}" for method in methods)]
-    for kind, fraction in dict.fromkeys((outcome.kind, outcome.fraction) for outcome in outcomes):
-        name = kind if kind == CLEAN else f"{fraction:.0%} of the {kind}".replace("%", " %")
-        cells = [_cell(_only(outcomes, kind, fraction, method)) for method in methods]
-        lines.append(f"{name:<23}" + cells[0].rjust(15) + "".join(cell.rjust(19) for cell in cells[1:]))
-    seconds = [
-        [outcome.seconds for outcome in outcomes if outcome.method == method and not outcome.diverged]
-        for method in methods
-    ]
-    cells = [f"{np.mean(times):.1f} s" if times else "" for times in seconds]
-    return "\n".join([*lines, f"{'one training':<19}" + "".join(cell.rjust(19) for cell in cells)])
-
-
-def _only(outcomes: Sequence[Outcome], kind: str, fraction: float, method: str) -> Outcome:
-    (found,) = (
-        outcome for outcome in outcomes if (outcome.kind, outcome.fraction, outcome.method) == (kind, fraction, method)
-    )
-    return found
-
-
-def _cell(outcome: Outcome) -> str:
-    return "diverged" if outcome.diverged else f"{100 * outcome.accuracy:.1f}"
-
-
-def draw(outcomes: Sequence[Outcome]) -> Figure:
-    """Draw accuracy against the corrupt share, side by side for each kind of corruption.
-
-    Parameters
-    ----------
-    outcomes : sequence of Outcome
-        For each corruption, all rules; those on clean data belong to every kind.
-
-    Returns
-    -------
-    Figure
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    kinds = [kind for kind in dict.fromkeys(outcome.kind for outcome in outcomes) if kind != CLEAN]
-    figure = Figure(figsize=(11.0, 4.8))
-    figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.25, wspace=0.1)
-    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, kind in zip(panels, kinds, strict=True):
-        _draw_kind(panel, kind, [outcome for outcome in outcomes if outcome.kind in (kind, CLEAN)])
-    panels[0].set_ylabel("accuracy on clean test data, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if any(outcome.diverged for outcome in outcomes):
-        handles.append(Line2D([], [], marker="x", color="#444444", linestyle="none", markeredgewidth=1.8))
-        labels.append("diverged")
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=10)
-    return figure
-
-
-def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
-    for method, (colour, marker, size, line) in LOOKS.items():
-        own = [outcome for outcome in outcomes if outcome.method == method]
-        shares = np.array([100 * outcome.fraction for outcome in own])
-        # A network that diverged gets nothing right but by accident.
-        heights = np.array([0.0 if outcome.diverged else 100 * outcome.accuracy for outcome in own])
-        lost = np.array([outcome.diverged for outcome in own])
-        panel.plot(shares, heights, color=colour, linestyle=line, linewidth=1.8, zorder=2)
-        style: dict[str, Any] = {"color": colour, "linestyle": "none", "clip_on": False, "zorder": 3}
-        panel.plot(shares[lost], heights[lost], marker="x", markersize=9, markeredgewidth=2.2, **style)
-        panel.plot(shares[~lost], heights[~lost], marker=marker, markersize=size, markeredgecolor="white", **style)
-        # For the legend only: line and marker together.
-        panel.plot([], [], color=colour, linestyle=line, marker=marker, markersize=size, label=method)
-    panel.set_title(f"corrupt {kind}", fontsize=12)
-    panel.set_xlabel(f"corrupt {kind}, %")
-    panel.set_xticks(sorted({100 * outcome.fraction for outcome in outcomes}))
-    panel.set_ylim(0, 100)
-    panel.grid(axis="y", color="#e3e3e3", linewidth=0.7)
-    panel.set_axisbelow(True)
-    panel.tick_params(length=0)
-    panel.spines[["top", "right", "left"]].set_visible(False)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,7 +58,7 @@ class _Parser(argparse.ArgumentParser):
             _print(message, end="")
         elif file is not None:
             # An error's exit code is still to be had.
-            _Forgiving(file).write(message)
+            LenientStream(file).write(message)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -315,7 +210,7 @@ def command() -> None:
         main()
     except KeyboardInterrupt:
         if sys.stderr is not None:
-            _Forgiving(sys.stderr).write(MESSAGE)
+            LenientStream(sys.stderr).write(MESSAGE)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -328,7 +223,7 @@ def _print(text: str, end: str = "\n") -> None:
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        _forget(sys.stdout)
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
             # Whoever read it has had enough, which is nothing to tell of.
             raise SystemExit(UNREAD) from None
@@ -341,38 +236,6 @@ def _save(outcomes: Sequence[Outcome], output: Path) -> None:
             draw(outcomes).savefig(files["picture"], dpi=150, format=output.suffix[1:].lower())
     except OSError as error:
         raise _left(str(error)) from None
-
-
-def _forget(stream: IO[str]) -> None:
-    """Lead what is left in a stream to nowhere: Python tries again to write it when it ends, and complains."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-class _Forgiving:
-    """A stream to which nothing is written any longer once it fails."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.failed = stream, False
-
-    def write(self, text: str) -> None:
-        """Write and flush."""
-        if self.failed:
-            return
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:
-            self.failed = True
-            _forget(self.stream)
-
-    def flush(self) -> None:
-        """All is flushed."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
 
 
 def _announcement(name: str, data: Data, training: Training) -> str:
@@ -389,7 +252,7 @@ def _announcement(name: str, data: Data, training: Training) -> str:
 def _watched(data: Data, training: Training, seed: int) -> list[Outcome]:
     n_samples = len(cases()) * len(METHODS) * training.epochs * len(data.X_train)
     shown: Any = {"unit": " samples", "unit_scale": True, "leave": False, "dynamic_ncols": True}
-    with tqdm(total=n_samples, file=_Forgiving(sys.stderr), disable=sys.stderr is None, **shown) as bar:
+    with tqdm(total=n_samples, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown) as bar:
         return list(run(data, training, seed=seed, progress=bar.update))
 
 
