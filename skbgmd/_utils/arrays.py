@@ -76,14 +76,14 @@ class OutputFormat:
         """Numbers in the dtype of the answer, still a tensor."""
         return values.to(self.rounded_to)
 
-    def give(self, values: torch.Tensor | NDArray[Any]) -> Any:
+    def convert(self, values: torch.Tensor | NDArray[Any]) -> Any:
         """Numbers in the caller's kind of array and dtype, on the device they are on."""
         if isinstance(self.dtype, torch.dtype):
             return torch.as_tensor(values).to(self.dtype)
         values = values.numpy(force=True) if isinstance(values, torch.Tensor) else values
         return values.astype(self.dtype)
 
-    def give_weights(self, weights: NDArray[np.float64], device: torch.device) -> Any:
+    def convert_weights(self, weights: NDArray[np.float64], device: torch.device) -> Any:
         """Weights in the caller's kind of array; in single precision at least, or they don't add up to one."""
         if not isinstance(self.dtype, torch.dtype):
             return weights.astype(np.promote_types(self.dtype, np.float32))

@@ -21,11 +21,11 @@ from skbgmd.aggregators.base import (
     usable_rows,
 )
 from skbgmd.aggregators.geometric_median import GeometricMedian
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.block import (
     BLOCKS,
-    COMPLEMENTS,
     MEMORY_RULES,
+    OFF_BLOCK_RULES,
     PUBLISHED,
     SELECTIONS,
     BlockPart,
@@ -153,10 +153,10 @@ class BlockGeometricMedian(Aggregator):
         vector, memory = block_step(
             some,
             part,
-            complement=self.complement,
+            off_block=self.complement,
             memory_rule=self.memory_rule,
             memory=before,
-            outside=clip,
+            off_block_factors=clip,
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
@@ -172,7 +172,7 @@ class BlockGeometricMedian(Aggregator):
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
         norms = off_block_norms(rows, part)
-        length = before.after(max(lower_weighted_median(norms, rows.weights), judged.least))
+        length = before.update(max(lower_weighted_median(norms, rows.weights), judged.least))
         return clip_factors(judged.clip * length.value, norms), length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
@@ -188,7 +188,7 @@ class BlockGeometricMedian(Aggregator):
     def _validate(self) -> None:
         check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
-        check_choice(self.complement, "complement", COMPLEMENTS)
+        check_choice(self.complement, "complement", OFF_BLOCK_RULES)
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
         check_choice(self.block, "block", BLOCKS)

@@ -8,7 +8,7 @@ from skbgmd._utils.arrays import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Judgement, LocationRule
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import clip_factors
@@ -52,7 +52,7 @@ def huber_active_set(
         As in :func:`skbgmd.aggregators.huber_mean.huber_weights_about_median`; rows are left out by their distance to a
         mean of clipped rows.
     """
-    limit = before.faded
+    limit = before.decayed
     if limit == 0.0 or before.is_rising:
         return None
     norms, weights = rows.norms(), rows.weights
@@ -68,7 +68,7 @@ def huber_active_set(
         # At most so much: what it is takes another pass.
         squares = norms**2 - 2.0 * rows.inner_products(mean) + length**2
         typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
-    after = before.after(typical)
+    after = before.update(typical)
     may_be_far = norms + limits.MEAN_SLACK * length > near
     # A distance that is remembered though it is larger would have a say in later steps.
     if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):

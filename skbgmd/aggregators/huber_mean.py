@@ -11,7 +11,7 @@ from skbgmd._utils.arrays import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import huber_active_set
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
 from skbgmd.location.rejection import check_rejection, without_far
@@ -151,7 +151,7 @@ def huber_weights_about_median(
     rough = tol if huber is None else max(tol, limits.HUBER_START_TOL)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
     now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
-    scale = before.after(now.distance)
+    scale = before.update(now.distance)
     if huber is None and not now.tied:
         near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
         return HuberAboutMedian(near, scale, tied=False)

@@ -33,7 +33,7 @@ from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
-COMPLEMENTS = ("weighted", "zero", "memory")
+OFF_BLOCK_RULES = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
 ALGORITHMS = ("robust", "bgmd_paper")
 #: The parameters of Algorithms 1 and 2 of the paper.
@@ -196,7 +196,7 @@ def block_geometric_median(
     weights = as_weights(sample_weight, len(matrix))
     beta = check_number(beta, "beta", at_most=1.0)
     check_choice(selection, "selection", SELECTIONS)
-    check_choice(complement, "complement", COMPLEMENTS)
+    check_choice(complement, "complement", OFF_BLOCK_RULES)
     check_choice(memory_rule, "memory_rule", MEMORY_RULES)
     run_length = check_integer(run_length, "run_length")
     tol = check_number(tol, "tol")
@@ -229,7 +229,7 @@ def block_geometric_median(
     if caller.difference is not None:
         solved = solved.of_rounded_rows(caller.lost(block.indices.cpu().numpy()), weights)
     part = BlockPart(block, inside, solved.weights)
-    step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
+    step, after = block_step(rows, part, off_block=complement, memory_rule=memory_rule, memory=before)
     if solved.median is not None:
         on_block = solved.median.to(step.dtype)
         step.index_copy_(0, block.indices, on_block if before is None else on_block + before[block.indices])
@@ -238,15 +238,15 @@ def block_geometric_median(
         _check_range(step)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
     if not return_result:
-        return caller.give(step)
+        return caller.convert(step)
     if after is not None:
         after = caller.rounded(after)
         _check_range(after)
     return BlockGeometricMedianResult(
-        median=caller.give(step),
-        weights=caller.give_weights(solved.weights, matrix.device),
+        median=caller.convert(step),
+        weights=caller.convert_weights(solved.weights, matrix.device),
         block=block.indices if isinstance(caller.dtype, torch.dtype) else block.indices.cpu().numpy(),
-        memory=None if after is None else caller.give(after),
+        memory=None if after is None else caller.convert(after),
         gap=solved.gap,
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
@@ -361,34 +361,34 @@ def block_step(
     rows: Rows,
     part: BlockPart,
     *,
-    complement: str = "weighted",
+    off_block: str = "weighted",
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
-    outside: FloatArray | None = None,
+    off_block_factors: FloatArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The step (d,) and the new memory (d,), or None, from what the block says.
+    """The step (d,) and the new memory (d,), or None, from the weights that rows have on a block.
 
-    ``outside`` (n,) are factors by which the rows' parts outside the block are scaled, other than
-    :func:`off_block_clip` says. The other parameters are those of :func:`block_geometric_median`.
+    ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_factors`` (n,) scale the
+    rows' off-block parts; None: by :func:`off_block_clip`.
     """
     if len(part.columns) == rows.n_columns and memory is None:
         step = means(part.rows, part.weights)
-        return step, torch.zeros_like(step) if complement == "memory" else None
-    if complement == "zero":
+        return step, torch.zeros_like(step) if off_block == "memory" else None
+    if off_block == "zero":
         on_block = means(part.rows, part.weights)
         return on_block.new_zeros(rows.n_columns).index_copy_(0, part.columns.indices, on_block), None
     if len(part.columns) == rows.n_columns:
         moved = means(part.rows, part.weights)
     else:
-        if complement == "memory" and memory_rule == "mean":
+        if off_block == "memory" and memory_rule == "mean":
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            elsewhere = part.weights * (off_block_clip(rows, part) if outside is None else outside)
+            elsewhere = part.weights * (off_block_clip(rows, part) if off_block_factors is None else off_block_factors)
         moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)
         if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
             moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
-    if complement == "weighted":
+    if off_block == "weighted":
         return moved, None
     if memory is not None:
         moved += memory
@@ -416,20 +416,20 @@ def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def off_block_clip(rows: Rows, part: BlockPart) -> FloatArray:
-    """Factors that scale each row's part outside a block to at most the median norm of these parts."""
+    """Factors that scale each row's off-block part to at most the median norm of these parts."""
     return median_clip_factors(off_block_norms(rows, part), rows.weights)
 
 
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
-    """Norms of the rows' parts outside a block."""
+    """Norms of the rows' off-block parts."""
     whole = rows.norms()
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
-    outside = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
+    off_block = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
     # Where nearly all of a row lies in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
-        outside[lost] = rows.subset(lost).block(_others(part.columns)).norms()
-    return outside
+        off_block[lost] = rows.subset(lost).block(_others(part.columns)).norms()
+    return off_block
 
 
 def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:

@@ -22,7 +22,7 @@ from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize
 from skbgmd.location.spaces import EuclideanSpace, GramSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import Gram, clip_factors, middle
+from skbgmd.rows.gram import Gram, clip_factors, high_median, low_median
 from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
 
 
@@ -169,7 +169,7 @@ def geometric_median(
     assert solved.median is not None, "asked for"
     median = solved.median
     if not return_result:
-        return caller.give(median)
+        return caller.convert(median)
     distances = rows.distances(median.double())
     of_rows = solved.weights
     if solved.is_row and distances[of_rows > 0.0].any():
@@ -178,8 +178,8 @@ def geometric_median(
         of_rows = of_rows / of_rows.sum() if of_rows.any() else solved.weights
     # In float32 the proof needs fewer digits of the objective than its reader may want.
     return GeometricMedianResult(
-        median=caller.give(median),
-        weights=caller.give_weights(of_rows, matrix.device),
+        median=caller.convert(median),
+        weights=caller.convert_weights(of_rows, matrix.device),
         objective=_objective(rows, median.double(), distances, sample_weight),
         gap=solved.gap,
         n_iter=solved.n_iter,
@@ -241,7 +241,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     start = np.zeros(space.n)
     if not at_centre:
         # One Huber step from the centre: far rows count by their direction alone.
-        start = weights * clip_factors(middle(gram.norms, upper=True), gram.norms)
+        start = weights * clip_factors(high_median(gram.norms), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return replace(solution, weights=gram.restore(solution.weights))
@@ -388,7 +388,8 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
                 return Solved(as_float_array(solution.weights), None, iterate.objective, excess, n_iter)
         median = means(rows, _place(solution))
         # A row comes out as it is.
-        spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
+        total = iterate.total_weiszfeld_weight
+        spread = float(rows.weights.sum()) / total if total > 0.0 else 0.0
         length = _norm(median)
         moved = _combined(rows, length + spread) if solution.vertex is None else 0.0
         moved += _moved_point(median, length, dtype, is_row=solution.vertex is not None)
@@ -489,7 +490,7 @@ def _are_far_apart(distances: Any) -> bool:
 def _typical_size(matrix: torch.Tensor) -> float:
     """Size of a typical row, as far as a sample of the rows tells; 1 if it is zero or has no number."""
     some = matrix[:: -(-len(matrix) // limits.ORIGIN_ROWS)].cpu().numpy()
-    typical = middle(np.abs(some).max(axis=1))
+    typical = low_median(np.abs(some).max(axis=1))
     return typical if 0.0 < typical < math.inf else 1.0
 
 
@@ -551,11 +552,11 @@ def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     apart = scaled - np.ldexp(point, -exponent)
     whole, objective = float(mass[-1]), float(rows.weights @ np.abs(apart))
     left, right = float(rows.weights[apart < 0.0].sum()), float(rows.weights[apart > 0.0].sum())
-    pull, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
+    residual, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
     # Sums of ones are exact.
     doubt = 0.0 if np.all(rows.weights == 1.0) else 2.0**-50 * whole
-    # As in R^d: what the rows at the point don't hold of the pull is repaired by all of them.
-    share = max(pull + doubt - at, 0.0) / whole
+    # As in R^d: what the rows at the point don't hold of the residual is repaired by all of them.
+    share = max(residual + doubt - at, 0.0) / whole
     shift = share * abs(float(rows.weights @ apart))
     excess = (share * objective + shift) / (1.0 + share)
     if float(answer[0]) != point:
@@ -628,7 +629,7 @@ def _after_move(iterate: Iterate, moved: float, tol: float) -> float | None:
     ``||z - e|| <= ||z|| - <z, e> / ||z|| + ||e||^2 / (2 ||z||)``, summed over the rows; rows at the point add
     ``||e||``. Twice that, for the step from the iterate to the median.
     """
-    cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_pull * moved)
+    cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_weiszfeld_weight * moved)
     if not cost <= 0.1 * tol * iterate.excess.near_objective:
         return None
     excess = iterate.excess.absolute + cost

@@ -38,10 +38,10 @@ class Iterate:
     #: d_i; zero where the row can't be told from the position.
     distances: PerRow
     #: a_i / d_i; zero for the rows at the position.
-    pull: PerRow
-    #: Sum of ``pull``.
-    total_pull: float
-    #: Sum of pull_i z_i, and its norm.
+    weiszfeld_weights: PerRow
+    #: Their sum.
+    total_weiszfeld_weight: float
+    #: Sum of their multiples of z_i, and its norm.
     residual: Vector
     residual_norm: float
     #: Weights of the rows at the position, zero for others (None: there are none), and their sum.
@@ -54,7 +54,7 @@ class Iterate:
 
     @property
     def is_vertex_optimum(self) -> bool:
-        """Whether the rows at the position outweigh the pull of all the others."""
+        """True where the rows at the position outweigh the residual of all the others."""
         return self.weight_at > 0.0 and self.residual_norm <= self.weight_at
 
 
@@ -152,16 +152,16 @@ def vardi_zhang_weights(point: Iterate) -> PerRow:
     """Weights of the rows in the Vardi-Zhang step from a point; they add up to one.
 
     Off the data this is Weiszfeld's ``w_i = (a_i / d_i) / sum_j (a_j / d_j)``. On a data point that holds
-    the weight ``A`` against a pull of norm ``||R||``, the share ``min(1, A / ||R||)`` stays there.
+    the weight ``A`` against a residual of norm ``||R||``, the share ``min(1, A / ||R||)`` stays there.
     """
     if point.weight_at == 0.0:
-        return point.pull / point.total_pull
+        return point.weiszfeld_weights / point.total_weiszfeld_weight
     # The rows at the point share their part by their own weights.
     at = point.at / point.weight_at
-    if point.is_vertex_optimum or point.total_pull == 0.0:
+    if point.is_vertex_optimum or point.total_weiszfeld_weight == 0.0:
         return at
     stay = point.weight_at / point.residual_norm
-    return stay * at + (1.0 - stay) / point.total_pull * point.pull
+    return stay * at + (1.0 - stay) / point.total_weiszfeld_weight * point.weiszfeld_weights
 
 
 def _is_close(point: Iterate, tol: float) -> bool:
@@ -201,11 +201,11 @@ def _is_twice_as_good(ahead: Iterate, point: Iterate, proved: float) -> bool:
 
 
 def _vardi_zhang_step(point: Iterate) -> Vector:
-    """Vardi & Zhang (2000): the pull of the others less what the rows here can hold, as one Weiszfeld step."""
-    if point.is_vertex_optimum or point.total_pull == 0.0:
+    """The step of Vardi & Zhang (2000): Weiszfeld's, shortened by the weight of the rows at the point."""
+    if point.is_vertex_optimum or point.total_weiszfeld_weight == 0.0:
         return 0.0 * point.residual
     share = 1.0 - point.weight_at / point.residual_norm if point.weight_at > 0.0 else 1.0
-    return (share / point.total_pull) * point.residual
+    return (share / point.total_weiszfeld_weight) * point.residual
 
 
 def _vertex_passed(space: Space, point: Iterate, direction: Vector, rejected: set[int]) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.rows.gram import Gram, lower_weighted_median, lower_weighted_quantile, middle
+from skbgmd.rows.gram import Gram, low_median, lower_weighted_median, lower_weighted_quantile
 
 
 class Typical(NamedTuple):
@@ -61,7 +61,7 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
 
 def _more_than_one(weights: FloatArray) -> float:
     """Weight that is more than that of a single row: among a few rows, each has a tenth."""
-    return 2.0 * middle(weights)
+    return 2.0 * low_median(weights)
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:

@@ -15,7 +15,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.arrays import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
-from skbgmd.rows.gram import Gram, lower_weighted_median, middle
+from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
 
 
 class ChunkedRows(ABC):
@@ -425,7 +425,7 @@ def _out_of_range(squares: FloatArray, floor: float) -> bool:
     if not np.isfinite(squares).all():
         return True
     positive = squares[squares > 0.0]
-    return not positive.size or middle(positive) < 1e16 * floor
+    return not positive.size or low_median(positive) < 1e16 * floor
 
 
 def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
@@ -433,7 +433,7 @@ def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None 
     apart = (norms > 0.0) & np.isfinite(norms)
     if not apart.any():
         return 1.0, np.ones_like(norms)
-    typical = middle(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
+    typical = low_median(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
     # Of sizes that are so far apart that their ratio has no number, the far ones come out as zero.
     mantissas, powers = np.frexp(np.where(apart, norms, typical))
     mantissa, power = math.frexp(typical)

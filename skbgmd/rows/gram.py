@@ -68,7 +68,7 @@ class Gram:
     @property
     def resolution(self) -> float:
         """Distance that rows of typical length can't be told apart at, because their products are rounded."""
-        return 2.0 * math.sqrt(2.0 * self.rounding) * middle(self.known_lengths)
+        return 2.0 * math.sqrt(2.0 * self.rounding) * low_median(self.known_lengths)
 
     def restore(self, weights: FloatArray) -> FloatArray:
         """Weights of the rows as they are, from weights of the rows as drawn nearer."""
@@ -113,8 +113,8 @@ class Gram:
 
         It grows where rows are nearer to each other than to the point that the products are about.
         """
-        distance = middle(np.median(self.squared_distances(), axis=1), upper=True)
-        return self.rounding * middle(self.known_lengths, upper=True) ** 2 / max(distance, 1e-300)
+        distance = high_median(np.median(self.squared_distances(), axis=1))
+        return self.rounding * high_median(self.known_lengths) ** 2 / max(distance, 1e-300)
 
     def squared_distances(self) -> FloatArray:
         """Squared distances between all pairs of rows."""
@@ -138,19 +138,27 @@ def clip_factors(limit: float, norms: FloatArray) -> FloatArray:
     return np.ones(len(norms)) if limit > 0.0 else (norms == 0.0).astype(np.float64)
 
 
-def middle(values: FloatArray, *, upper: bool = False) -> float:
-    """The lower or the upper median of some numbers; quicker than NumPy's, which averages two and looks for NaN.
-
-    The lower one withstands all but half of the numbers. Where one of them is zero for it is a row's distance from
-    itself, the upper one does as much of the others; of two, it is the one that says something.
+def low_median(values: FloatArray) -> float:
+    """Low median of some numbers, which withstands half of them; NumPy's median averages two and looks for NaN.
 
     Examples
     --------
-    >>> values = np.array([4.0, 1.0, 9.0, 2.0])
-    >>> middle(values), middle(values, upper=True)
-    (2.0, 4.0)
+    >>> low_median(np.array([4.0, 1.0, 9.0, 2.0]))
+    2.0
     """
-    at = len(values) // 2 if upper else (len(values) - 1) // 2
+    at = (len(values) - 1) // 2
+    return float(np.partition(values, at)[at])
+
+
+def high_median(values: FloatArray) -> float:
+    """High median of some numbers: of distances among which one is zero, a row's from itself, that of the others.
+
+    Examples
+    --------
+    >>> high_median(np.array([4.0, 1.0, 9.0, 2.0]))
+    4.0
+    """
+    at = len(values) // 2
     return float(np.partition(values, at)[at])
 
 
@@ -169,7 +177,7 @@ def lower_weighted_median(values: FloatArray, weights: FloatArray) -> float:
     2.0
     """
     if weights.min() == weights.max():
-        return middle(values)
+        return low_median(values)
     return lower_weighted_quantile(values, weights, 0.5)
 
 

@@ -58,8 +58,8 @@ def test_sparse_is_refused_by_name():
 )
 def test_answers_come_back_in_kind(given, dtype):
     _, caller = as_matrix(np.ones((2, 2), dtype=given))
-    assert caller.give(torch.zeros(2, dtype=torch.float64)).dtype == dtype
-    assert caller.give(np.zeros(2)).dtype == dtype
+    assert caller.convert(torch.zeros(2, dtype=torch.float64)).dtype == dtype
+    assert caller.convert(np.zeros(2)).dtype == dtype
 
 
 def test_weights_are_scaled_to_a_largest_of_one():

@@ -19,7 +19,7 @@ from skbgmd.aggregators import (
     HuberMean,
     NearestNeighborMixing,
 )
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import DenseFactor
 from skbgmd.location.typical_distance import of_common_size

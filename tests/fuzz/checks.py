@@ -25,7 +25,7 @@ from skbgmd.aggregators import (
     SpectralFilter,
     TrimmedMean,
 )
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS
 from skbgmd.rows import DenseRows
 

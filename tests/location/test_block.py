@@ -368,7 +368,7 @@ def test_step_of_a_whole_block_has_empty_memory():
     weights = np.full(3, 1 / 3)
     inside = rows.block(block)
     part = BlockPart(block, inside, weights)
-    step, memory = block_step(rows, part, complement="memory")
+    step, memory = block_step(rows, part, off_block="memory")
     assert torch.allclose(step, torch.full((3,), 1 / 3, dtype=torch.float64))
     assert not memory.any()
 

@@ -18,7 +18,7 @@ class _Seen(NamedTuple):
     """What a position sees of some points: a number for each, and sums."""
 
     distances: Any
-    pull: Any
+    weiszfeld_weights: Any
     #: Mask of the points at the position; None: there are none.
     here: Any
     #: The most that the distances of those may add up to.
@@ -125,7 +125,7 @@ class EuclideanSpace(BaseSpace):
         return self._assemble(
             position,
             whole.distances,
-            whole.pull,
+            whole.weiszfeld_weights,
             whole.here,
             vectors[0],
             (vectors @ vectors.T).tolist(),
@@ -154,9 +154,9 @@ class EuclideanSpace(BaseSpace):
             doubtful = float(weights[here] @ d[here])
             d = self.xp.where(here, 0.0, d)
         z[-2] = d
-        pull = self._pull_of(weights, d, here)
+        weiszfeld = self._weiszfeld_weights(weights, d, here)
         # With the distances and ones as two more columns, all that is added up comes out of one product.
-        return _Seen(d, pull, here, doubtful, self._sum_weights(weights, pull, close) @ z.T, radius)
+        return _Seen(d, weiszfeld, here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
 
     def _joined(self, seen: list[_Seen]) -> _Seen:
         """What was seen of all blocks."""
@@ -166,7 +166,7 @@ class EuclideanSpace(BaseSpace):
             here = join([block.distances < 0.0 if block.here is None else block.here for block in seen])
         return _Seen(
             join([block.distances for block in seen]),
-            join([block.pull for block in seen]),
+            join([block.weiszfeld_weights for block in seen]),
             here,
             sum(block.doubtful for block in seen),
             sum(block.sums if len(block.sums) == 4 else block.sums[ALL_NEAR] for block in seen),
@@ -186,25 +186,25 @@ class EuclideanSpace(BaseSpace):
     def newton_direction(self, point: Iterate) -> Any:
         if self.newton_is_expensive:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
-        hessian = point.total_pull * self._identity
-        for z, pull, d in self._terms(point):
-            scaled = z * (self.xp.sqrt(pull) / d)
+        hessian = point.total_weiszfeld_weight * self._identity
+        for z, v, d in self._terms(point):
+            scaled = z * (self.xp.sqrt(v) / d)
             hessian = hessian - scaled @ scaled.T
         return solve_positive(hessian, point.residual)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
-        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
-        result = point.total_pull * vector
-        for z, pull, d in self._terms(point):
-            result = result - z @ (vector @ z / d * pull / d)
+        """``(sum_i v_i (I - e_i e_i^T)) p``, with Weiszfeld weights ``v_i`` and unit vectors ``e_i = z_i / d_i``."""
+        result = point.total_weiszfeld_weight * vector
+        for z, v, d in self._terms(point):
+            result = result - z @ (vector @ z / d * v / d)
         return result
 
     def _terms(self, point: Iterate) -> Iterator[tuple[Any, Any, Any]]:
-        """Blocks of differences, with their pulls and distances (one for the rows at the point, without pull)."""
+        """Blocks of differences, with their Weiszfeld weights, and their distances (one for the rows at the point)."""
         d = point.distances
         safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
         for part, z in self._differences(point.position):
-            yield z, point.pull[part], safe[part]
+            yield z, point.weiszfeld_weights[part], safe[part]
 
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:

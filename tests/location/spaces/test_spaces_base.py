@@ -26,7 +26,7 @@ def test_newton_directions_agree_and_solve_the_system(points):
     p, q = space.newton_direction(left), gram.newton_direction(right)
     np.testing.assert_allclose(q[0] @ (points - points[3]), p, rtol=1e-9)
     unit = (points - y) / left.distances[:, None]
-    hessian = left.total_pull * np.eye(5) - (unit * left.pull[:, None]).T @ unit
+    hessian = left.total_weiszfeld_weight * np.eye(5) - (unit * left.weiszfeld_weights[:, None]).T @ unit
     np.testing.assert_allclose(hessian @ p, left.residual, atol=1e-12)
     np.testing.assert_allclose(space.hessian_times(left, p), left.residual, atol=1e-12)
     np.testing.assert_allclose(gram.hessian_times(right, q)[1], right.residual[1], atol=1e-10)
@@ -51,5 +51,5 @@ def test_a_row_is_at_itself(points, index):
     point = space.at(space.row(3), np.inf)
     assert point.weight_at == 1.0
     assert point.distances[3] == 0.0
-    assert point.pull[3] == 0.0
+    assert point.weiszfeld_weights[3] == 0.0
     assert space.nearest(point) == (3, 0.0)

@@ -27,7 +27,7 @@ def test_large_products_go_through_torch(rng, monkeypatch):
 
 
 def test_newton_direction_off_rows_at_the_point(points):
-    """Rows at the point have no pull and no share in the step."""
+    """Rows at the point have no Weiszfeld weight and no share in the step."""
     space = GramSpace(gram_about(points, points[3]), np.ones(12))
     point = space.at(space.row(5), np.inf)
     direction = space.newton_direction(point)
