@@ -14,7 +14,7 @@ import torch
 from sklearn.utils import check_random_state
 from torch.utils.data import Sampler
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 
 
 def random_source(random_state: Any) -> np.random.RandomState:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import means
@@ -210,7 +210,7 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
 
 def check_fraction(value: Any) -> float:
     """An assumed share of corrupt rows, in [0, 0.5)."""
-    fraction = check_number(value, "fraction", above=-1e-300, at_most=0.5)
+    fraction = check_number(value, "fraction", at_least=0.0, at_most=0.5)
     if fraction == 0.5:
         raise ValueError("fraction must be less than 0.5: half of the rows or more can't be told from the others.")
     return fraction

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (

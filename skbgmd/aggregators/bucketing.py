@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 from skbgmd._utils.random import step_seed
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregator

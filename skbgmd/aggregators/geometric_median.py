@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Judgement, LocationRule
 from skbgmd.aggregators.huber_mean import huber_weights_about_median

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import huber_active_set

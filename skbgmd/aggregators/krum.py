@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.intp]
-
-
-def check_share(value: Any, name: str) -> float:
-    """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; found {value!r}.")
-    share = float(value)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"{name} must be at least 0 and at most 1; found {value!r}.")
-    return share
 
 
 def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbgmd._utils.arrays import check_number, refuse_masks_and_dates
+from skbgmd._utils.checks import check_number, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import check_share, draw_rows, n_corrupted, warn_at_breakdown_point
+from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:
@@ -144,7 +144,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return array
 
     def _learn(self, X: ArrayLike) -> NDArray[Any]:
-        check_share(self.fraction, "fraction")
+        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
         self._check_parameters()
         array = self._validated(X, reset=True)
         self._row_shape = array.shape[1:]
@@ -273,7 +273,7 @@ class ImpulseNoise(FeatureCorruption):
         self.value_range = value_range
 
     def _check_parameters(self) -> None:
-        check_share(self.amount, "amount")
+        check_number(self.amount, "amount", at_least=0.0, at_most=1.0)
         if self.value_range is None:
             return
         refuse_masks_and_dates(self.value_range, "value_range")

@@ -12,10 +12,10 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd._utils.arrays import as_labels, check_choice, is_missing
+from skbgmd._utils.checks import as_labels, check_choice, check_number, is_missing
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
-from skbgmd.corruption.base import check_share, draw_rows, n_corrupted
+from skbgmd.corruption.base import draw_rows, n_corrupted
 
 KINDS = ("uniform", "pair", "backdoor")
 
@@ -77,7 +77,7 @@ def corrupt_labels(
     >>> y_corrupt.tolist(), corrupted
     (['bag', 'coat', 'bag', 'bag'], array([False, False, False,  True]))
     """
-    share = check_share(fraction, "fraction")
+    share = check_number(fraction, "fraction", at_least=0.0, at_most=1.0)
     check_choice(kind, "kind", KINDS)
     labels = as_class_labels(y)
     known, codes = _classes(labels, classes)

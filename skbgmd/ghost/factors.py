@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 
 #: Numbers of units, on the CPU: which they are is known there, and goes to the device, never back.
 IntArray = NDArray[np.int64]

@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from skbgmd._utils.arrays import without_autocast
+from skbgmd._utils.autocast import without_autocast
 from skbgmd.ghost.attention import AttentionProducts, by_sample, units_of
 from skbgmd.ghost.embedding_factor import EmbeddingFactor
 from skbgmd.ghost.factors import DenseFactor, Factor, Factors, OuterProductFactor

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd.ghost.embedding_factor import EmbeddingFactor
 from skbgmd.ghost.factors import DenseFactor, Factor, Factors, OuterProductFactor, Rule, outer
 

@@ -19,10 +19,9 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
-from skbgmd._utils.arrays import refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import check_number, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
-from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -184,7 +183,9 @@ def _fractions(fractions: ArrayLike) -> FloatArray:
     given = np.asarray(fractions)
     if given.ndim != 1 or not len(given):
         raise ValueError(f"fractions must have one dimension and at least one entry; found shape {given.shape}.")
-    return np.array([check_share(fraction, "Each of fractions") for fraction in given.tolist()])
+    return np.array(
+        [check_number(fraction, "Each of fractions", at_least=0.0, at_most=1.0) for fraction in given.tolist()]
+    )
 
 
 def _check_corruption(corruption: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.checks import check_choice
 from skbgmd._utils.typing import FloatArray
 from skbgmd.inspection.curve import FRACTIONS, robustness_curve
 

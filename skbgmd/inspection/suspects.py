@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd._utils.arrays import check_integer, check_number, check_targets, refuse_masks
+from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:

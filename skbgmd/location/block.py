@@ -12,17 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import (
-    as_matrix,
-    as_real_array,
-    as_weights,
-    check_choice,
-    check_integer,
-    check_number,
-    not_finite,
-    refuse_masks_and_dates,
-    without_autocast,
-)
+from skbgmd._utils.arrays import as_matrix, as_real_array, as_weights
+from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.checks import check_choice, check_integer, check_number, not_finite, refuse_masks_and_dates
 from skbgmd._utils.random import torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import solve, warn_if_not_proved

@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
+from skbgmd._utils.arrays import as_matrix, as_weights
+from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.checks import check_integer, check_number, not_finite
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents

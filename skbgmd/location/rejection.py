@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows

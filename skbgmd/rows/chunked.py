@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median

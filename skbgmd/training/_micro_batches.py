@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import torch
 
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd.rows.blocks import ParameterBlock
 
 #: Something that computes the loss of some samples.

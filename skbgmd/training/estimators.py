@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import as_labels, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._defaults import DEFAULT, HUBER_OF_CLASSES, REJECTION

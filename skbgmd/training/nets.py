@@ -28,7 +28,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
-from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.slices import Slices
 from skbgmd.aggregators import Aggregate, Aggregator, Mean, NonFiniteRowsError, get_aggregator

@@ -1,20 +1,11 @@
-"""Shares of rows: checked, counted and drawn."""
+"""Corrupt rows: counted and drawn."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from skbgmd.corruption.base import check_share, draw_rows, n_corrupted, warn_at_breakdown_point
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"), [(-0.1, ValueError), (1.1, ValueError), (np.nan, ValueError), (True, TypeError)]
-)
-def test_shares_are_checked(value, kind):
-    with pytest.raises(kind, match="share must be"):
-        check_share(value, "share")
-    assert check_share(1, "share") == 1.0
+from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 @pytest.mark.parametrize(("fraction", "n", "count"), [(0.0, 5, 0), (0.29, 100, 29), (0.5, 5, 2), (1.0, 7, 7)])

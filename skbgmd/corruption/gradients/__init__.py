@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.checks import check_choice
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
 from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skbgmd._utils.arrays import refuse_masks
+from skbgmd._utils.checks import check_number, refuse_masks
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import Indices, check_share, draw_rows, n_corrupted, warn_at_breakdown_point
+from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 class GradientCorruption(BaseEstimator, ABC):
@@ -84,7 +84,7 @@ class GradientCorruption(BaseEstimator, ABC):
         return self._corrupt(gradients, random_state)
 
     def _check(self, gradients: torch.Tensor) -> None:
-        check_share(self.fraction, "fraction")
+        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
         self._check_parameters()
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__

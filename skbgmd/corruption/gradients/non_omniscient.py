@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import check_choice, check_number
+from skbgmd._utils.checks import check_choice, check_number
 from skbgmd._utils.random import torch_generator
 from skbgmd.corruption.gradients.base import GradientCorruption, multiply_add, scaled
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
 from skbgmd.corruption.gradients.base import GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
 
