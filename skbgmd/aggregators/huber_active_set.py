@@ -57,7 +57,8 @@ def huber_active_set(
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    if not norms.max(initial=0.0) <= limits.LARGEST_NORM_MULTIPLIED or not _are_few(norms > near, weights):
+    largest = limits.SQUARED_RANGE[torch.float32][1]
+    if not norms.max(initial=0.0) <= largest or not _are_few(norms > near, weights):
         return None
     clipped = weights * clip_factors(reach, norms)
     whole = float(clipped.sum())

@@ -158,7 +158,7 @@ def block_geometric_median(
     elsewhere. "weighted" (complement or memory) therefore scales each row's part outside the block to at
     most the median norm of these parts. With less than half of the rows corrupt that median is at most the
     norm of an honest row, so the answer is bounded by the honest rows on every column: the breakdown point is 1/2.
-    The clip is about zero: for gradients that is what they should be near; centre other data first if it has a
+    The clip is about zero: for gradients that is what they should be near; center other data first if it has a
     large common offset.
 
     References
@@ -324,7 +324,8 @@ def _of_unit_size(
     largest = float((scale * norms).max())
     if memory is not None:
         largest = max(largest, float(memory.abs().max()))
-    if largest == 0.0 or limits.SMALLEST_SQUARED_FLOAT32 <= largest <= limits.LARGEST_SQUARED_FLOAT32:
+    low, high = limits.SQUARED_RANGE[torch.float32]  # in which the scores of any rows may be
+    if largest == 0.0 or low <= largest <= high:
         return scale, memory
     factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
     return scale * factor, None if memory is None else memory.double() * factor

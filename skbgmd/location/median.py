@@ -221,7 +221,7 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     return objective
 
 
-def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_centre: bool = False) -> Solution:
+def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_center: bool = False) -> Solution:
     """Weights of the geometric median of rows that are known by their Gram matrix.
 
     Parameters
@@ -232,7 +232,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
         Positive row weights.
     tol, max_iter
         As in :func:`geometric_median`; accuracy at the scale of the near rows.
-    at_centre : bool, default=False
+    at_center : bool, default=False
         Start at the point that the inner products are about, a solution of fewer digits.
 
     Returns
@@ -241,8 +241,8 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     """
     space = GramSpace(gram, weights)
     start = np.zeros(space.n)
-    if not at_centre:
-        # One Huber step from the centre: far rows count by their direction alone.
+    if not at_center:
+        # One Huber step from the center: far rows count by their direction alone.
         start = weights * clip_factors(high_median(gram.norms), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
@@ -252,7 +252,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
 def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
     """Weights of the geometric median of rows, by Gram matrices alone.
 
-    About a likely centre first; about the solution, where the proof wants more digits.
+    About a likely center first; about the solution, where the proof wants more digits.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
         if solution.converged or n_iter >= max_iter:
             break
         about = rows.gram(about=_place(solution))
-        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_centre=True)
+        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_center=True)
         n_iter += again.n_iter
         known = solution.iterate.excess.absolute * gram.unit
         if np.isfinite(known) and not again.iterate.excess.absolute * about.unit <= known:
@@ -411,7 +411,7 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
     if settled.gap <= tol or gram.rounding <= 2.0**-40:
         return settled
     about = rows.gram(about=_place(solution))
-    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_centre=True)
+    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_center=True)
     error = GramSpace(about, rows.weights).objective_error(again.iterate)
     better = _measured(rows, again, error, _exact(rows, again), dtype, n_iter + again.n_iter)
     return better if better.gap < settled.gap else replace(settled, n_iter=better.n_iter)
@@ -420,7 +420,8 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
     """In R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    if matrix.dtype == torch.float64 and not limits.SMALLEST_SQUARED <= _typical_size(matrix) <= limits.LARGEST_SQUARED:
+    low, high = limits.SQUARED_RANGE[torch.float64]
+    if matrix.dtype == torch.float64 and not low <= _typical_size(matrix) <= high:
         return _solve_ranged(rows, tol, max_iter, dtype)
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
@@ -583,7 +584,7 @@ def _place(solution: Solution) -> FloatArray:
 def _norm(vector: torch.Tensor) -> float:
     """Norm of a vector whose square may have no number."""
     norm = float(torch.linalg.vector_norm(vector))
-    low, high = (limits.SMALLEST_SQUARED, limits.LARGEST_SQUARED) if vector.dtype == torch.float64 else (1e-15, 1e15)
+    low, high = limits.SQUARED_RANGE[vector.dtype]
     if low <= norm <= high:
         return norm
     vector = vector.double()

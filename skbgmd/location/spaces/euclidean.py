@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from skbgmd._utils import limits
 from skbgmd.location.solver import Iterate, near_radius
@@ -212,10 +213,11 @@ def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:
     squares = xp.einsum("ij,ij->j", z, z)
     # Quicker than min and max.
     low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
-    if low > 1e-280 and high < 1e300:
+    least, most = limits.SQUARED_RANGE[torch.float64]
+    if low > least * least and high < most * most:
         return xp.sqrt(squares), math.sqrt(low), math.sqrt(high), True
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
     norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
     low, high = float(norms.min()), float(norms.max())
-    in_range = high < 1e150 and not bool(((norms > 0.0) & (norms < 1e-140)).any())
+    in_range = high < most and not bool(((norms > 0.0) & (norms < least)).any())
     return norms, low, high, in_range
