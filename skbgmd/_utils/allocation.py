@@ -7,7 +7,7 @@ import torch
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Allocate a tensor without initialising it.
+    """Allocate a tensor without initializing it.
 
     On a CPU NumPy does, which asks for huge pages: they make the first write to a large tensor several times as fast.
     """

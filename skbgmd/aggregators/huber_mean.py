@@ -24,7 +24,7 @@ from skbgmd.rows.gram import lower_weighted_median
 class HuberMean(LocationRule):
     r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
 
-    Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
+    Minimizes :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
     and linear beyond; the scale :math:`M` is the median distance of the rows to their geometric median. Weights
     :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
     geometric median. Huber (1964); in several dimensions Maronna (1976).
@@ -37,8 +37,8 @@ class HuberMean(LocationRule):
         Distance, in scales, beyond which a row has no weight, unless it is among the nearer half; more than 1.
     remember : bool, default=False
         For the gradients of single samples, step after step. True: the scale is the median of the last five steps'
-        typical distances or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt
-        their gradients shrink, and those that are yet to be learnt would look like outliers. The typical distance of a
+        typical distances or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learned
+        their gradients shrink, and those that are yet to be learned would look like outliers. The typical distance of a
         step is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, it
         is that of the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
     tol : float, default=1e-6

@@ -13,7 +13,7 @@ from skbgmd.aggregators.base import AggregatorState
 class Scale(AggregatorState):
     """Typical distance of the rows over steps: the median of the last five, or a larger earlier one, which decays.
 
-    Gradients of single samples shrink as the network learns those samples. Samples still to be learnt keep long
+    Gradients of single samples shrink as the network learns those samples. Samples still to be learned keep long
     gradients: compared with others of the same step they look like outliers, compared with earlier steps they don't.
     In a small batch more than half of the samples may be corrupt by chance; such steps don't count unless they are
     three of the last five, or two of the first three.

@@ -85,7 +85,7 @@ def corrupt_labels(
     n, n_classes = len(labels), len(known)
     corrupted = np.zeros(n, dtype=bool)
     if n_classes < 2:
-        return _relabelled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
+        return _relabeled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
     rng = random_source(random_state)
     eligible = np.flatnonzero(codes != goal) if goal is not None else np.arange(n)
     rows = draw_rows(eligible, n_corrupted(share, len(eligible)), rng)
@@ -95,10 +95,10 @@ def corrupt_labels(
         step = 1 if kind == "pair" else rng.randint(1, n_classes, size=len(rows))
         new = (codes[rows] + step) % n_classes
     corrupted[rows] = True
-    return _relabelled(y, labels, known, codes, rows, new), corrupted
+    return _relabeled(y, labels, known, codes, rows, new), corrupted
 
 
-def _relabelled(
+def _relabeled(
     y: Any,
     labels: NDArray[Any],
     known: NDArray[Any],
@@ -284,7 +284,7 @@ class LabelCorruption(BaseEstimator):
         result = corrupt_labels(
             y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
         )
-        # Last, for it sets what was learnt of X.
+        # Last, for it sets what was learned of X.
         validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
         return result
 

@@ -96,7 +96,7 @@ def robustness_curve(
     fractions : ndarray of shape (n_fractions,)
         As they were given.
     train_scores : ndarray of shape (n_fractions, n_folds)
-        Scores on the training rows as they were before the corruption: how much of the truth was learnt, not how
+        Scores on the training rows as they were before the corruption: how much of the truth was learned, not how
         well the corruption was.
     test_scores : ndarray of shape (n_fractions, n_folds)
         Scores on the other rows, clean too.

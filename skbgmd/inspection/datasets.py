@@ -78,7 +78,7 @@ def load_fashion_mnist(
 
 
 def load_cifar10(folder: str | Path | None = None, *, download: bool = False) -> tuple[Images, Labels, Images, Labels]:
-    """CIFAR-10: colour images of ten kinds of animals and vehicles.
+    """CIFAR-10: color images of ten kinds of animals and vehicles.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
 KINDS = {
     "gradients": "groups (or samples) whose gradient is multiplied by -100, drawn at each step",
     "features": "samples with Gaussian noise of standard deviation 10 added to features that lie in [0, 1]",
-    "labels": "samples labelled as the class after their own",
+    "labels": "samples labeled as the class after their own",
 }
 CLEAN = "nothing"
 FRACTIONS = (0.2, 0.4)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colour, marker, its size and line of each rule in the picture: Okabe and Ito's colours, told apart by all.
+#: Color, marker, its size and line of each rule in the picture: Okabe and Ito's colors, told apart by all.
 LOOKS = {
     "SGD": ("#d55e00", "o", 7.0, "-"),
     "coordinate median": ("#009e73", "s", 6.5, ":"),
@@ -93,18 +93,18 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
 
 
 def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
-    for method, (colour, marker, size, line) in LOOKS.items():
+    for method, (color, marker, size, line) in LOOKS.items():
         own = [outcome for outcome in outcomes if outcome.method == method]
         shares = np.array([100 * outcome.fraction for outcome in own])
         # A network that diverged gets nothing right but by accident.
         heights = np.array([0.0 if outcome.diverged else 100 * outcome.accuracy for outcome in own])
         lost = np.array([outcome.diverged for outcome in own])
-        panel.plot(shares, heights, color=colour, linestyle=line, linewidth=1.8, zorder=2)
-        style: dict[str, Any] = {"color": colour, "linestyle": "none", "clip_on": False, "zorder": 3}
+        panel.plot(shares, heights, color=color, linestyle=line, linewidth=1.8, zorder=2)
+        style: dict[str, Any] = {"color": color, "linestyle": "none", "clip_on": False, "zorder": 3}
         panel.plot(shares[lost], heights[lost], marker="x", markersize=9, markeredgewidth=2.2, **style)
         panel.plot(shares[~lost], heights[~lost], marker=marker, markersize=size, markeredgecolor="white", **style)
         # For the legend only: line and marker together.
-        panel.plot([], [], color=colour, linestyle=line, marker=marker, markersize=size, label=method)
+        panel.plot([], [], color=color, linestyle=line, marker=marker, markersize=size, label=method)
     panel.set_title(f"corrupt {kind}", fontsize=12)
     panel.set_xlabel(f"corrupt {kind}, %")
     panel.set_xticks(sorted({100 * outcome.fraction for outcome in outcomes}))

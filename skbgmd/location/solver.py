@@ -1,4 +1,4 @@
-"""Minimise a weighted sum of distances: safeguarded Newton steps, in R^d or in the span of the rows.
+"""Minimize a weighted sum of distances: safeguarded Newton steps, in R^d or in the span of the rows.
 
 Plain Weiszfeld steps are sublinear when the optimum is a data point and slow between two far clusters. A Newton
 step costs a few times as much and converges quadratically; where it isn't safe, an exact search along it, the
@@ -92,7 +92,7 @@ class Solution:
 
 
 def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solution:
-    """Minimise the sum of weighted distances to the points of ``space``.
+    """Minimize the sum of weighted distances to the points of ``space``.
 
     Parameters
     ----------

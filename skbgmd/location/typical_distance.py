@@ -65,7 +65,7 @@ def _more_than_one(weights: FloatArray) -> float:
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
-    """Rows that are within a tenth of their norms of the median; none of zero, which are learnt and say nothing."""
+    """Rows that are within a tenth of their norms of the median; none of zero, which are learned and say nothing."""
     tied: BoolArray = (distances <= limits.TIED * norms) & (norms > 0.0)
     return tied
 
@@ -93,7 +93,7 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
 
     In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
     samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
-    of the samples that are yet to be learnt are of one. The median is among the former, and no measure of the latter.
+    of the samples that are yet to be learned are of one. The median is among the former, and no measure of the latter.
 
     Of the sizes that have at least seven tenths of the weight of the one that has most it is the smallest: what is
     corrupt is not taken for common as long as so much is honest, and of one size.

@@ -29,16 +29,16 @@ from skbgmd.rows import DenseRows
 
 EVERY = {name: seeded_rule(name) for name in AGGREGATORS} | {
     "sampled block": BlockGeometricMedian(selection="sample", complement="memory", random_state=0),
-    "nearest neighbours": NearestNeighborMixing(),
-    "nearest neighbours, mean": NearestNeighborMixing(Mean()),
-    "nearest neighbours, median": NearestNeighborMixing(CoordinatewiseMedian()),
-    "nearest neighbours, block": NearestNeighborMixing(BlockGeometricMedian(beta=0.5)),
+    "nearest neighbors": NearestNeighborMixing(),
+    "nearest neighbors, mean": NearestNeighborMixing(Mean()),
+    "nearest neighbors, median": NearestNeighborMixing(CoordinatewiseMedian()),
+    "nearest neighbors, block": NearestNeighborMixing(BlockGeometricMedian(beta=0.5)),
     "buckets": Bucketing(random_state=0),
     "buckets of buckets": Bucketing(Bucketing(GeometricMedian(), random_state=1), random_state=0),
 }
 # Rules that hold their own against 30 % of rows anywhere.
 ROBUST = [
-    name for name in EVERY if name not in ("mean", "bgmd_paper", "nearest neighbours, mean") and "bucket" not in name
+    name for name in EVERY if name not in ("mean", "bgmd_paper", "nearest neighbors, mean") and "bucket" not in name
 ]
 
 

@@ -29,8 +29,8 @@ def test_geometric_median_is_the_functions(shape, rng):
     assert state is None
 
 
-def test_geometric_median_finds_a_centre_that_a_sample_of_columns_hides(rng, monkeypatch):
-    """A row like the others on every sampled column, and far out elsewhere, is a centre that costs all digits."""
+def test_geometric_median_finds_a_center_that_a_sample_of_columns_hides(rng, monkeypatch):
+    """A row like the others on every sampled column, and far out elsewhere, is a center that costs all digits."""
     monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
     X = rng.normal(size=(12, 3000)).astype(np.float32)
     rows = dense(X)

@@ -227,16 +227,16 @@ def test_corrupt_rows_that_are_no_copies_do_not_set_the_scale(share: float, corr
         assert state.value < 5.0
 
 
-def test_samples_that_have_been_learnt_raise_no_scale() -> None:
+def test_samples_that_have_been_learned_raise_no_scale() -> None:
     rule = HuberMean(2.0, rejection=10.0, remember=True)
     state = None
     for seed in range(limits.SCALE_WINDOW):
         _, state = rule(DenseRows(torch.as_tensor(cloud(1.0, seed))), state)
-    learnt = 50.0 * cloud(1.0)
-    learnt[:9] = 0.0
+    learned = 50.0 * cloud(1.0)
+    learned[:9] = 0.0
     for _ in range(limits.SCALE_WINDOW):
         before = state.value
-        _, state = rule(DenseRows(torch.as_tensor(learnt)), state)
+        _, state = rule(DenseRows(torch.as_tensor(learned)), state)
         assert state.value == pytest.approx(limits.SCALE_DECAY * before)
 
 
@@ -272,7 +272,7 @@ def test_rows_of_another_size_are_of_no_common_size(size: float) -> None:
 def test_copies_and_samples_that_are_right_by_chance_are_both_no_scale(
     size: float, shares: tuple[float, float]
 ) -> None:
-    """Three groups: copies, wherever they are, next to nothing, and what is to be learnt."""
+    """Three groups: copies, wherever they are, next to nothing, and what is to be learned."""
     values = mostly_equal(100, share=shares[0], size=size)
     nothing = slice(int(100 * shares[0]), int(100 * sum(shares)))
     values[nothing] *= 10.0 ** np.random.default_rng(1).uniform(-30.0, -8.0, size=(nothing.stop - nothing.start, 1))

@@ -19,7 +19,7 @@ from skbgmd.rows.averaged import AveragedRows
 
 
 @pytest.mark.parametrize("inner", [Mean(), GeometricMedian(), CoordinatewiseMedian()])
-def test_nearest_neighbours_by_definition(inner, rng):
+def test_nearest_neighbors_by_definition(inner, rng):
     X, f = rng.normal(size=(10, 20)), 4
     X[:3] += 10.0
     mixed = np.stack([X[np.argsort(np.linalg.norm(X - x, axis=1))[: 10 - f]].mean(axis=0) for x in X])
@@ -62,7 +62,7 @@ def test_float32_digits_of_means_of_many_columns(rng):
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e18])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_honest_rows_that_mix_to_one_point_outweigh_huge_ones(inner, size, dtype, rng):
-    """All honest rows have the same neighbours; unequal weights, as groups of unequal sizes have."""
+    """All honest rows have the same neighbors; unequal weights, as groups of unequal sizes have."""
     X = rng.normal(size=(34, 400)).astype(dtype)
     X[20:27, :40] = size
     X[27:] *= -1000.0

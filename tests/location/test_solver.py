@@ -1,4 +1,4 @@
-"""The minimisation loop and its safeguards."""
+"""The minimization loop and its safeguards."""
 
 from __future__ import annotations
 

@@ -280,10 +280,10 @@ def _geometry(
         part = slice(start, start + limits.CORRUPTED_COLUMNS)
         some = gradients[:, part].index_select(0, honest).double()
         # Halves, for the difference of huge numbers may have no number.
-        centred = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
+        centered = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
         p = direction[part].double()
-        products.addmm_(centred, centred.T)
-        along.addmv_(centred, p)
+        products.addmm_(centered, centered.T)
+        along.addmv_(centered, p)
         square += float(p @ p)
     return products, along, square
 

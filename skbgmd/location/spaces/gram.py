@@ -137,14 +137,14 @@ class GramSpace(BaseSpace):
             )
             return direction
         w, image = point.position
-        centred = self.products - image - image[:, None] + w @ image
+        centered = self.products - image - image[:, None] + w @ image
         # (V I - Z^T S^2 Z) Z^T q = Z^T v has the solution q = S p of (V I - S Z Z^T S) p = S^-1 v.
         roots, d = np.sqrt(point.weiszfeld_weights), self._safe_distances(point)
         scale = roots / d
-        centred *= -scale
-        centred *= scale[:, None]
-        centred.flat[:: self.n + 1] += point.total_weiszfeld_weight
-        q = scale * solve_positive(centred, roots * d)
+        centered *= -scale
+        centered *= scale[:, None]
+        centered.flat[:: self.n + 1] += point.total_weiszfeld_weight
+        q = scale * solve_positive(centered, roots * d)
         return self.vector(q - q.sum() * w)
 
     def hessian_times(self, point: Iterate, vector: FloatArray) -> FloatArray:

@@ -78,11 +78,11 @@ def test_min_max_takes_columns_in_chunks():
 
 
 def test_min_max_length_by_bisection(rng):
-    centred = rng.normal(size=(9, 6))
-    centred -= centred.mean(axis=0)
+    centered = rng.normal(size=(9, 6))
+    centered -= centered.mean(axis=0)
     p = rng.normal(size=6)
-    args = torch.from_numpy(centred @ centred.T), torch.from_numpy(centred @ p), float(p @ p)
-    distances = np.linalg.norm(centred[:, None] - centred, axis=2)
+    args = torch.from_numpy(centered @ centered.T), torch.from_numpy(centered @ p), float(p @ p)
+    distances = np.linalg.norm(centered[:, None] - centered, axis=2)
     for length, cost, bound in (
         (min_max_length, lambda z: np.linalg.norm(z, axis=1).max(), distances.max()),
         (min_sum_length, lambda z: (z**2).sum(), (distances**2).sum(axis=1).max()),
@@ -90,7 +90,7 @@ def test_min_max_length_by_bisection(rng):
         low, high = 0.0, 100.0
         for _ in range(80):
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if cost(middle * p - centred) <= bound else (low, middle)
+            low, high = (middle, high) if cost(middle * p - centered) <= bound else (low, middle)
         assert length(*args) == pytest.approx(low, rel=1e-10)
 
 

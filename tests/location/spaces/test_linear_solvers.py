@@ -1,4 +1,4 @@
-"""Conjugate gradients and Cholesky's factorisation against dense solves."""
+"""Conjugate gradients and Cholesky's factorization against dense solves."""
 
 from __future__ import annotations
 
