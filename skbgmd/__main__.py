@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    # What comes next takes seconds.
+    # The imports below take seconds.
     from skbgmd._utils.starting import leave_when_interrupted
 
     leave_when_interrupted()
@@ -45,10 +45,10 @@ NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "Le
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that doesn't keep to itself that its help couldn't be written."""
+    """Parser that reports failures to write its help."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with a message, or without one where there is nothing to write it to."""
+        """Exit with a message, if there is a stream to write it to."""
         if sys.stderr is None:
             self.exit(2)
         super().error(message)
@@ -57,12 +57,12 @@ class _Parser(argparse.ArgumentParser):
         if file is sys.stdout and message:
             _print(message, end="")
         elif file is not None:
-            # An error's exit code is still to be had.
+            # The exit code of an error still tells.
             LenientStream(file).write(message)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; leave with a message where it can't be followed.
+    """Parse the command line; exit with a message if it is invalid.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
-    # Before the training rather than after it.
+    # Checked before the training rather than after it.
     from matplotlib.backend_bases import FigureCanvasBase
 
     if not output.parent.is_dir():
@@ -128,7 +128,7 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
         parser.error(f"argument --output: must be a file; found the folder {str(output)!r}.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         parser.error(f"argument --output: must be writable; found {str(output)!r}, which isn't.")
-    # That needs TeX, which may not be there.
+    # pgf needs TeX, which may not be installed.
     formats = {name for name in FigureCanvasBase.get_supported_filetypes() if name != "pgf"}
     if output.suffix[1:].lower() not in formats:
         parser.error(
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = subset(data, arguments.samples, arguments.seed)
     training = TRAININGS[arguments.data]
     if arguments.data == "digits":
-        # A second thread has nothing to do in so small a network but wait, and on a busy machine to be waited for.
+        # In so small a network, a second thread only waits, and on a busy machine is waited for.
         torch.set_num_threads(1)
     if arguments.epochs is not None:
         training = dataclasses.replace(training, epochs=arguments.epochs)
@@ -192,18 +192,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
     finally:
-        # What is left of the result, where the table can't be printed.
+        # The picture is left of the result, where the table can't be printed.
         _save(outcomes, arguments.output)
     _print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
 
 
 def command() -> None:
-    """Run the demonstration as a process of its own, which an interrupt ends in a line."""
+    """Run the demonstration as a process of its own, with one line on an interrupt."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The next file that is opened would be taken for a standard stream by whatever writes to that.
+            # Otherwise the next file that is opened would get the descriptor of a standard stream.
             os.open(os.devnull, os.O_RDWR)
     try:
         raise_when_interrupted()
@@ -219,13 +219,13 @@ def _left(reason: str) -> SystemExit:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    """Print at once; leave where it can't be written."""
+    """Print and flush; exit if the output can't be written."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
         discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            # Whoever read it has had enough, which is nothing to tell of.
+            # The reader has stopped, which is no error to report.
             raise SystemExit(UNREAD) from None
         raise _left(f"the output can't be written: {error}") from None
 

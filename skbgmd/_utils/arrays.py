@@ -88,13 +88,13 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     _check_shape(array.shape, name)
     dtype = array.dtype.newbyteorder("=") if array.dtype.kind == "f" else np.dtype(np.float64)
     work = dtype if dtype.itemsize <= 8 else np.dtype(np.float64)
-    # Torch knows no foreign byte order.
+    # Torch doesn't take foreign byte orders.
     given = array
     if array.dtype != work:
         array = _in_float64(array, name) if work == np.float64 else array.astype(work)
     caller = OutputFormat(dtype, None if given is array else _difference(given, array))
-    # Nor strides that lead backwards or to the midst of a number. Where there is but one row NumPy takes any stride for
-    # contiguous, and only a copy has another.
+    # Nor does it take negative strides, or strides into the midst of a number. NumPy takes any stride of a single row for
+    # contiguous, so only a copy has another.
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy(order="C")
     if array.flags.writeable:

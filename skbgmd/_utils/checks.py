@@ -115,7 +115,7 @@ def is_plain(values: Any) -> bool:
 
 
 def _is_na(value: Any) -> bool:
-    # It needn't be installed.
+    # pandas needn't be installed.
     pd = sys.modules.get("pandas")
     return pd is not None and value is pd.NA
 
@@ -143,9 +143,9 @@ def _parts(values: Any) -> Iterator[Any]:
         elif hasattr(values, "__array__") and _is_of_objects(getattr(values, "dtype", None)):
             objects = np.asarray(values).ravel()
         elif hasattr(values, "__array__") and not hasattr(values, "dtype") and not isinstance(values, Sequence):
-            # An array of another library's, but none that is loaded as it is asked for.
+            # An array of another library, but not one that is loaded lazily.
             yield from _parts(np.asarray(values))
-    # There may be many objects, but hardly many types of them.
+    # There may be many objects, but there are few types of them.
     for kind, one in dict(zip(map(type, objects), objects, strict=True)).items():
         if issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or hasattr(kind, "iloc"):
             for held in objects:
@@ -213,7 +213,7 @@ def check_targets(y: Any, name: str = "y") -> None:
         For masked entries and missing values, except NaN in arrays of numbers.
     """
     refuse_masks(y, name)
-    # Before dates, for it tells the position.
+    # Before dates, as this error tells the position.
     refuse_missing(y, name)
     refuse_masks_and_dates(y, name)
 

@@ -1,4 +1,4 @@
-"""Aggregators: rules that turn b vectors, some of them corrupt, into one.
+"""Gradient aggregation rules: robust to Byzantine workers and corrupt samples, from n vectors to one.
 
 Each is a small class of hyperparameters, called as ``aggregate, state = aggregator(rows, state)``.
 """
@@ -31,7 +31,7 @@ from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationSta
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
 
-#: What makes an aggregator with its default hyperparameters, by name.
+#: Callables that make an aggregator with its default hyperparameters, by name.
 AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "mean": Mean,
     "coordinate_median": CoordinatewiseMedian,

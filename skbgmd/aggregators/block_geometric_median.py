@@ -1,4 +1,4 @@
-"""Block coordinate geometric median (BGMD's aggregate), with what it carries from step to step."""
+"""Block coordinate geometric median (BGMD's aggregate), with its state."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 @dataclass(frozen=True)
 class BlockState(AggregatorState):
-    """What :class:`BlockGeometricMedian` carries from one call to the next.
+    """State of :class:`BlockGeometricMedian`.
 
     Attributes
     ----------
     memory : tensor of shape (d,), or None
-        What earlier steps left out.
+        Off-block parts that earlier steps left out.
     step : int
-        Calls so far: together with the seed it decides what is drawn.
+        Number of calls so far; each draws by a seed of its own.
     location : object
-        What the location rule carries.
+        State of the location rule.
     off_block : Scale
-        Typical norm off the block, as it is remembered.
+        Typical norm of off-block parts over steps.
     """
 
     memory: torch.Tensor | None = None
@@ -62,7 +62,7 @@ class BlockState(AggregatorState):
 
 
 class BlockGeometricMedian(Aggregator):
-    """Block coordinate geometric median (BGMD's aggregate): the rows are judged on a block of columns.
+    """Block coordinate geometric median (BGMD's aggregate): a robust weighted mean by a block of columns.
 
     The step of :func:`skbgmd.block_geometric_median` with its state, for the geometric median or another robust
     location.
@@ -72,12 +72,12 @@ class BlockGeometricMedian(Aggregator):
     beta : float, default=0.1
         Share of the columns in the block, in (0, 1]. 1: the location rule on all columns.
     location : LocationRule, default=None
-        What judges the rows by their columns in the block; None: :class:`GeometricMedian`.
+        Rule that weighs the rows by their columns in the block; None: :class:`GeometricMedian`.
     selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
     block : {"coordinate", "unit"}, default="coordinate"
-        What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
-        slices of them along their first axis, such as the weights of one output.
+        Unit of the selection: single columns (or runs of them), or, where the rows are gradients of parameters, whole
+        slices along a parameter's first axis, such as the weights of one output.
     random_state : int or None, default=None
         Seed for ``selection`` "sample" and "uniform"; each call draws afresh. None: another seed each call.
 
@@ -127,7 +127,7 @@ class BlockGeometricMedian(Aggregator):
         if self.beta == 1.0 and self.complement != "memory":
             aggregate, after_location = location(rows, state.location)
             return aggregate, replace(state, step=state.step + 1, location=after_location)
-        # What was left out before counts only where it is kept.
+        # A memory counts only where one is kept.
         before = state.memory if self.complement == "memory" else None
         if before is not None and len(before) != rows.n_columns:
             before = None  # of other columns: parameters were frozen or thawed
@@ -168,7 +168,7 @@ class BlockGeometricMedian(Aggregator):
     def _clip_off_block(
         rows: Rows, part: BlockPart, judged: Judgement, before: Scale
     ) -> tuple[FloatArray | None, Scale]:
-        """Factors that clip the rows off the block where the location rule has a length for that, and the length."""
+        """Factors that clip off-block parts, where the location rule has a length for that; and the length."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
         norms = off_block_norms(rows, part)

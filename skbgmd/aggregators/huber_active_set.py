@@ -1,4 +1,4 @@
-"""Huber's mean where most rows are surely near: of norms, one sum, and the products of the few that may be far."""
+"""Huber's mean by an active set: norms, one sum, and products of the few rows that may be far."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skbgmd.rows.gram import clip_factors
 
 
 class HuberActiveSet(NamedTuple):
-    """Huber's mean.
+    """Huber's mean, with its weights and the scale for the next step.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class HuberActiveSet(NamedTuple):
 def huber_active_set(
     rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
 ) -> HuberActiveSet | None:
-    r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where it can't be had so.
+    r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where that doesn't suffice.
 
     A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
     is left is a problem in the products of the others and of the sum of all. The scale :math:`M` must not depend on
@@ -66,12 +66,12 @@ def huber_active_set(
     length = float(torch.linalg.vector_norm(mean))
     typical = lower_weighted_median(norms, weights) + length
     if typical > limit:
-        # At most so much: what it is takes another pass.
+        # That was an upper bound; the distances take another pass.
         squares = norms**2 - 2.0 * rows.inner_products(mean) + length**2
         typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
     after = before.update(typical)
     may_be_far = norms + limits.MEAN_SLACK * length > near
-    # A distance that is remembered though it is larger would have a say in later steps.
+    # A larger distance would count in later steps, so it has to be measured.
     if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):
         return None
     far = np.flatnonzero(may_be_far)
@@ -101,7 +101,7 @@ def _are_few(chosen: NDArray[np.bool_], weights: FloatArray) -> bool:
 
 
 class _Line(NamedTuple):
-    """Means of all rows, and what changes of the weights of a few make of them, by their products.
+    """Mean of all rows as a function of the weights of a few, by their inner products.
 
     Attributes
     ----------
@@ -138,7 +138,7 @@ class _Line(NamedTuple):
 def _settled(
     line: _Line, weights: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
 ) -> FloatArray:
-    """Changes of the weights of the few by which these are Huber's about the mean that they make."""
+    """Iterate the weights of the few to Huber's about the mean that they make; returns their changes."""
     change = weights * clip_factors(reach, line.distances(np.zeros(len(first)))) - first
     for _ in range(max_iter - 1):
         before, change = change, weights * clip_factors(reach, line.distances(change)) - first

@@ -11,7 +11,7 @@ from skbgmd.rows import Rows
 
 
 class Krum(RowWeighting):
-    r"""Mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
+    r"""Krum and multi-Krum: mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
 
     The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows,
     :math:`f = \lceil \psi n \rceil` (less than half); the ``n_selected`` rows of least score are averaged. The row

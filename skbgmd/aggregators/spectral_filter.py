@@ -11,7 +11,7 @@ from skbgmd.rows import Rows
 
 
 class SpectralFilter(RowWeighting):
-    r"""Mean after filtering along the direction of largest variance, again and again.
+    r"""Spectral filter: mean after filtering along the direction of largest variance, again and again.
 
     The iterative filter of Diakonikolas et al. (2017), as used by Sever (2019) and, with a breakdown point of 1/4, by
     Data and Diggavi (2020): in each round the weight of a row is multiplied by :math:`1 - \tau_i / \max_j
@@ -46,7 +46,7 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
     fraction : float
         Share of the weight to remove.
     """
-    # Of order one: squares of products of huge rows have no number. A power of two changes no digit.
+    # Scaled to order one, or squares of products of huge rows overflow. A power of two changes no digit.
     gram = torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
     kept = weights.copy()
     target = (1.0 - fraction) * weights.sum() * (1.0 + 1e-12)

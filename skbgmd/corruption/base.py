@@ -1,4 +1,4 @@
-"""What all corruptions have in common: a fraction of the rows, drawn at random."""
+"""Draws of corrupt rows that all corruptions share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:
 
 
 def n_corrupted(fraction: float, n: int) -> int:
-    r"""How many of n rows are corrupt, :math:`\lfloor \psi n \rfloor`."""
+    r"""Number of corrupt rows among n, :math:`\lfloor \psi n \rfloor`."""
     # 0.29 * 100 is a little less than 29.
     return int(fraction * n + 1e-9)
 

@@ -1,4 +1,4 @@
-"""How a score falls as more of the training rows are corrupt."""
+"""Robustness curves: scores over the share of corrupt training rows."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def robustness_curve(
     verbose: int = 0,
     params: dict[str, Any] | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Cross-validated scores of an estimator that is trained under more and more corruption.
+    """Cross-validated scores of an estimator over the share of corrupt training rows.
 
     In each fold and for each fraction, clones of the corruption and the estimator are made, the training part is
-    corrupted, the estimator is fitted to it and scored on clean rows. It is to
-    :func:`sklearn.model_selection.learning_curve` what corrupt rows are to fewer rows.
+    corrupted, the estimator is fitted to it and scored on clean rows: as
+    :func:`sklearn.model_selection.learning_curve`, with corrupt rows in place of fewer rows.
 
     Each fold has a seed of its own, the same for all fractions: the rows that are corrupt at a small fraction are
     among those at a larger one. With an int as ``random_state`` (and as the estimator's, if it has one) the curve is
@@ -62,7 +62,7 @@ def robustness_curve(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Clean targets.
     corruption : object or str
-        What to corrupt, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
+        Corruption, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
 
         - features: a transformer such as :class:`skbgmd.corruption.GaussianNoise`, whose ``fit_transform`` is applied
           to the training rows;
@@ -76,7 +76,7 @@ def robustness_curve(
     groups : array-like of shape (n_samples,), default=None
         Groups for the splitter. With metadata routing enabled, pass them in ``params``.
     cv : int, splitter, iterable or None, default=None
-        How to split, as in scikit-learn; None: 5 folds, stratified for a classifier.
+        Splitter, as in scikit-learn; None: 5 folds, stratified for a classifier.
     scoring : str, callable or None, default=None
         One score, as in scikit-learn; None: the estimator's ``score``.
     n_jobs : int or None, default=None
@@ -84,7 +84,7 @@ def robustness_curve(
     random_state : int, RandomState, Generator or None, default=None
         Source of the folds' seeds. None: other ones each time, never NumPy's global source.
     error_score : "raise" or float, default=nan
-        What a fit or score that fails counts as, with a ``FitFailedWarning``; "raise": the error is raised.
+        Score of a fit or a score that fails, with a ``FitFailedWarning``; "raise": the error is raised.
     verbose : int, default=0
         Larger numbers for more messages.
     params : dict, default=None
@@ -237,7 +237,7 @@ def _fit_and_score(
     to_score: dict[str, Any],
     error_score: Any,
 ) -> tuple[float, float, str | None]:
-    """Scores on the clean training rows and on the test rows, and why they failed if they did."""
+    """Scores on the clean training rows and on the test rows, or the traceback of a failure."""
     n = len(y)
     X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
     if parameter is None:
@@ -268,7 +268,7 @@ def _corrupt(corruption: Any, X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _part(params: dict[str, Any], index: Any, n: int) -> dict[str, Any]:
-    """The metadata, with an entry for each of n samples reduced to those of the index."""
+    """Metadata for some of n samples: arrays of n entries are indexed."""
 
     def samples(value: Any) -> bool:
         shape = getattr(value, "shape", None)

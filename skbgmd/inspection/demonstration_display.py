@@ -25,7 +25,7 @@ LOOKS = {
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each kind and level of corruption, a column for each rule, and a line of times.
+    """Format accuracies as a table: a line for each corruption, a column for each rule, and a line of times.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
     for method, (color, marker, size, line) in LOOKS.items():
         own = [outcome for outcome in outcomes if outcome.method == method]
         shares = np.array([100 * outcome.fraction for outcome in own])
-        # A network that diverged gets nothing right but by accident.
+        # A network that diverged classifies at random.
         heights = np.array([0.0 if outcome.diverged else 100 * outcome.accuracy for outcome in own])
         lost = np.array([outcome.diverged for outcome in own])
         panel.plot(shares, heights, color=color, linestyle=line, linewidth=1.8, zorder=2)

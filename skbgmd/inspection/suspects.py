@@ -1,4 +1,4 @@
-"""Which training samples an estimator didn't trust: rows to look at, and a picture of them."""
+"""Suspicious training samples: the ones that an estimator trusts least, and a picture of their trust."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skbgmd._utils.checks import check_integer, check_number, check_targets, ref
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:
-    """The training samples that an estimator trusted least.
+    """Find suspicious training samples, such as mislabeled ones: those that an estimator trusts least.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
         Fitted; a pipeline that ends with one, and a search for its parameters, are looked into. Single samples are told
         apart by ``group_size=1``, best with ``huber=1.0``.
     n_suspects : int, default=None
-        How many.
+        Number of samples to list.
     fraction : float, default=None
         Or what share of the samples, in (0, 1]; rounded up. One of the two must be given.
 
@@ -74,7 +74,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
             raise ValueError(f"n_suspects must be at most the number of samples, {len(trust)}; found {n}.")
-    # All that there are is no choice.
+    # To list all samples is no choice.
     if n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
         raise ValueError(
             f"sample_trust_ must differ for samples to be suspects; found {trust[known[0]]:g} for all {len(known)} "
@@ -87,7 +87,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
 
 
 def _trust(estimator: Any) -> NDArray[np.float64]:
-    """What an estimator, or the one within a pipeline or a search, found of its training samples."""
+    """Trust of the training samples, by an estimator or the one within a pipeline or a search."""
     inner = estimator
     while isinstance(inner, Pipeline) or hasattr(inner, "best_estimator_"):
         inner = inner[-1] if isinstance(inner, Pipeline) else inner.best_estimator_
@@ -98,7 +98,7 @@ def _trust(estimator: Any) -> NDArray[np.float64]:
 
 
 class SampleTrustDisplay:
-    """A picture of the trust in training samples: how it is spread, and against the loss of the samples.
+    """Visualization of the trust in training samples: its histogram, and trust against loss.
 
     Make one by :meth:`from_estimator`.
 
@@ -152,7 +152,7 @@ class SampleTrustDisplay:
         corrupted : array-like of shape (n_samples,), bool, default=None
             Samples that are known to be corrupt.
         axes : sequence of two matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on; None: a new figure.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class SampleTrustDisplay:
         Parameters
         ----------
         axes : sequence of two matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on; None: a new figure.
         bins : int, default=40
             Bars of the histogram.
 
@@ -210,7 +210,7 @@ class SampleTrustDisplay:
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """The loss of each sample: minus the logarithm of the probability of its label, or the squared error.
+    """Compute the loss of each sample: minus the log-probability of its label, or the squared error.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Block selection, memory, and the geometric median of a block of columns: the step of BGMD."""
+"""Block coordinate geometric median: block selection, the median on the block, and memory (the step of BGMD)."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ PUBLISHED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BlockGeometricMedianResult:
-    """What a block step gives.
+    """A block step with its weights, its block, its memory and its proof.
 
     Attributes
     ----------
     median : array or tensor of shape (d,)
-        The geometric median on the block; elsewhere what ``complement`` says.
+        The geometric median on the block; off it, the part that ``complement`` chooses.
     weights : array or tensor of shape (n,)
         Weights of the rows in the geometric median of the block. In float32 for half precision, in which they would not
         add up to one.
@@ -59,7 +59,7 @@ class BlockGeometricMedianResult:
     n_iter : int
         Steps taken.
     converged : bool
-        Whether ``gap <= tol``.
+        True if ``gap <= tol``.
     """
 
     median: Any
@@ -89,7 +89,7 @@ def block_geometric_median(
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
     return_result: bool = False,
 ) -> Any:
-    r"""Geometric median of the rows on a block of important columns, carried over to the others.
+    r"""Block coordinate geometric median (BGMD): the median of the rows on a block of columns, carried over to all.
 
     With a memory :math:`m` (zero without one), columns :math:`I` are selected by their scores
     :math:`s_j = \sum_i a_i (c_i x_{ij} + m_j)^2`, and the step is
@@ -112,13 +112,13 @@ def block_geometric_median(
         "top": the k highest scores. "sample": without replacement, with probabilities proportional to the scores
         (Algorithm 2 of [1]_). "uniform": any k.
     complement : {"weighted", "zero", "memory"}, default="weighted"
-        What the other columns get. "weighted": the block's weights applied to them, a full estimate of location.
-        "zero": nothing. "memory": nothing now; it is kept for the next call.
+        Off-block part of the step. "weighted": the rows' mean by the block's weights, a full estimate of location.
+        "zero": nothing. "memory": nothing now; it is kept for the next call (error feedback).
     memory : array-like or tensor of shape (d,), default=None
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
-        How the kept part is averaged over the rows. "mean": plainly, as in Algorithm 1 of [1]_; one corrupt row can
-        then send it anywhere. "weighted": with the block's weights, each row clipped as below.
+        Average of the rows' off-block parts that is kept. "mean": the plain mean, as in Algorithm 1 of [1]_; one
+        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below.
     clip_scores : bool, default=True
         Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
@@ -254,8 +254,8 @@ def _check_published(**given: Any) -> None:
 
 
 def _check_range(values: torch.Tensor) -> None:
-    """Raise an error where what a memory was added to has no number in its dtype."""
-    # A sum that is finite has finite terms.
+    """Raise an error where the sum with a memory overflows."""
+    # A finite sum has finite terms.
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
@@ -264,7 +264,7 @@ def _check_range(values: torch.Tensor) -> None:
 
 
 def take_norms(rows: Rows, selection: str, run_length: int, memory: torch.Tensor | None) -> None:
-    """Take the rows' norms, which tell the finite ones, and those of runs if :func:`select_block` has use for them."""
+    """Compute the rows' norms, which tell finite rows, and those of runs if :func:`select_block` needs them."""
     rows.norms(run_length if selection != "uniform" and memory is None else 1)
 
 
@@ -310,16 +310,16 @@ def select_block(
         scores = _keys(scores, generator)
     wanted = min(len(scores), -(-k // run_length))
     block = CoordinateBlock(_largest(scores, wanted), run_length, d)
-    # The last run of all may be short.
+    # The last run of columns may be short.
     return block if len(block) >= k else CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
 
 
 def _of_unit_size(
     scale: FloatArray, norms: FloatArray, memory: torch.Tensor | None
 ) -> tuple[FloatArray, torch.Tensor | None]:
-    """Factors of the rows and a memory, multiplied by what makes scores of huge or tiny rows numbers.
+    """Scale factors of the rows, and a memory, so that scores of huge or tiny rows don't over- or underflow.
 
-    Scores are compared with each other alone; a power of two changes no digit of them.
+    Only ratios of scores matter; a power of two changes no digit of them.
     """
     largest = float((scale * norms).max())
     if memory is not None:
@@ -333,7 +333,7 @@ def _of_unit_size(
 
 @dataclass(frozen=True)
 class BlockPart:
-    """What the block says: all that the step needs of it.
+    """A block with the rows on it, and their weights there.
 
     Attributes
     ----------
@@ -359,7 +359,7 @@ def block_step(
     memory: torch.Tensor | None = None,
     off_block_factors: FloatArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The step (d,) and the new memory (d,), or None, from the weights that rows have on a block.
+    """Step (d,) and new memory (d,), or None, from the weights that rows have on a block.
 
     ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_factors`` (n,) scale the
     rows' off-block parts; None: by :func:`off_block_clip`.
@@ -388,7 +388,7 @@ def block_step(
         _check_range(moved)
     index = part.columns.indices
     step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
-    # A copy, for it lasts: what moves may be a part of something larger.
+    # A copy, as the memory lasts: the vector may be a view of something larger.
     return step, moved.index_fill(0, index, 0.0)
 
 
@@ -401,7 +401,7 @@ def median_clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
-    """As :func:`median_clip_factors`, but rows of zero, which have no scores, don't take the others' away."""
+    """Clip as :func:`median_clip_factors`, but never to zero by a majority of zero rows, which have no scores."""
     factors = median_clip_factors(norms, weights)
     if factors[norms > 0.0].any():
         return factors
@@ -418,7 +418,7 @@ def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
     whole = rows.norms()
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
     off_block = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
-    # Where nearly all of a row lies in the block, the difference has lost its digits.
+    # With nearly all of a row in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
         off_block[lost] = rows.subset(lost).block(_others(part.columns)).norms()
@@ -457,7 +457,7 @@ def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:
 def _likely(values: NDArray[Any], k: int) -> NDArray[np.intp] | None:
     """Indices of at least the k largest of many values, by a sample; None where that makes them no fewer."""
     sample = values[:: max(1, len(values) // limits.THRESHOLD_SAMPLE)]
-    # Three standard deviations of a share in a sample more than are wanted.
+    # Three standard deviations of a share in a sample more than wanted.
     share = k / len(values)
     wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
     if len(values) < 2 * limits.THRESHOLD_SAMPLE or 2 * wanted > len(sample):

@@ -1,4 +1,4 @@
-"""Rejection: far rows are left out, and the median is that of the others."""
+"""Rejection of far rows: the geometric median of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skbgmd.rows.gram import Gram
 
 
 def check_rejection(rejection: Any) -> None:
-    """A limit of rejection, None or a number above one."""
+    """Check a limit of rejection: None, or a number above one."""
     if rejection is not None:
         check_number(rejection, "rejection", above=1.0)
 
@@ -46,14 +46,14 @@ def without_far(
     tol: float,
     max_iter: int,
 ) -> FloatArray:
-    """Weights of the geometric median of the rows that aren't far from the median of all.
+    """Reweight: the geometric median of the rows that aren't far from the median of all.
 
     Parameters
     ----------
     of_rows : ndarray of shape (n,)
-        Weights that the rows have to begin with.
+        Weights of the rows.
     weights, gram, distances
-        What :func:`skbgmd.location.median.median_distances` gives of all rows.
+        Results of :func:`skbgmd.location.median.median_distances` for all rows.
     rejection, tol, max_iter
         As in :func:`median_weights`.
     """

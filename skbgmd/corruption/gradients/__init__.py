@@ -1,4 +1,4 @@
-"""Corrupt gradients: attacks on some rows of a matrix of gradients, one row for each worker or group of samples."""
+"""Byzantine attacks on gradients: corrupt rows of a matrix with one row for each worker or group of samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on the choice of a block: corrupt rows that are large in a few columns."""
+"""Attacks on the selection of a block: corrupt rows that are large in a few columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both spaces share: everything that is one number a row."""
+"""Operations that both spaces share: all that take one number a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skbgmd.location.solver import Iterate
 
 
 class BaseSpace:
-    """What both spaces share: everything that is one number a row."""
+    """Operations that both spaces share: all that take one number a row."""
 
     xp: Any
     weights: Any
@@ -28,9 +28,9 @@ class BaseSpace:
         xp, length = self.xp, math.sqrt(square)
         a, d = self.weights, point.distances
         if point.weight_at > 0.0:
-            # Rows at the point count by themselves, below: their distance is that of the step.
+            # Rows at the point are added below: their distance is the length of the step.
             a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
-        # In units of the distance, for no square of it has to be a number.
+        # In units of the distance, whose square may overflow.
         whole = (step * length) / d
         # (Negative by rounding only.)
         moved = d * xp.sqrt(abs(1.0 + whole * whole - (2.0 * step) * (along / d / d)))
@@ -109,5 +109,5 @@ class BaseSpace:
         )
 
 
-#: Where the four sums are found among two, if all rows are near.
+#: Places of the four sums among two, if all rows are near.
 ALL_NEAR = [0, 0, 1, 1]

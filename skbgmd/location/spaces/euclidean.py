@@ -1,4 +1,4 @@
-"""Few columns: points of R^d."""
+"""Space for few columns: points of R^d."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_pos
 
 
 class _Seen(NamedTuple):
-    """What a position sees of some points: a number for each, and sums."""
+    """One number a point, and sums, as evaluated at a position."""
 
     distances: Any
     weiszfeld_weights: Any
@@ -56,7 +56,7 @@ class EuclideanSpace(BaseSpace):
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
-        #: Whether distances were met whose squares have no number: what rests on them may not have one either.
+        #: True once squares of distances over- or underflowed: results may have, too.
         self.out_of_range = False
         self.newton_is_expensive = self.d > limits.DIRECT_SOLVE_DIMENSION
         if not self.newton_is_expensive:
@@ -133,18 +133,18 @@ class EuclideanSpace(BaseSpace):
             totals,
             whole.sums[:, -2].tolist(),
             doubtful=whole.doubtful,
-            # Of unit vectors, and of the differences that they are of.
+            # Rounding of unit vectors, and of the differences that they are made from.
             slack=2.0**-50 * self.weight + rounding * totals[0],
         )
 
     def objective_error(self, point: Iterate) -> float:
-        """What the objective of a point may be less than it is said to be."""
+        """Bound the rounding error of the objective at a point."""
         rounding = 2.0**-52 * math.sqrt(self.inner(point.position, point.position))
         away = float(self.weights[point.distances > 0.0].sum())
         return 2.0**-50 * point.objective + rounding * away
 
     def _look(self, z: Any, weights: Any, tiny: float, radius: float | None) -> _Seen:
-        """Everything that is asked of a block of ``x_i - y`` and its two lines more."""
+        """Evaluate a block of ``x_i - y`` and its two lines more."""
         d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
         self.out_of_range |= not in_range
         radius = near_radius(d) if radius is None else radius
@@ -160,7 +160,7 @@ class EuclideanSpace(BaseSpace):
         return _Seen(d, weiszfeld, here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
 
     def _joined(self, seen: list[_Seen]) -> _Seen:
-        """What was seen of all blocks."""
+        """Join the evaluations of all blocks."""
         join = np.concatenate if self.xp is np else self.xp.cat
         here = None
         if any(block.here is not None for block in seen):
@@ -209,9 +209,9 @@ class EuclideanSpace(BaseSpace):
 
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:
-    """Norms of columns, the smallest and the largest of them, and whether the squares of all but zeros have numbers."""
+    """Norms of columns, their smallest and largest, and True where squares of all but zeros are in range."""
     squares = xp.einsum("ij,ij->j", z, z)
-    # Quicker than min and max.
+    # Argmin and argmax are quicker than min and max.
     low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
     least, most = limits.SQUARED_RANGE[torch.float64]
     if low > least * least and high < most * most:

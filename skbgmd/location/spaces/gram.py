@@ -1,4 +1,4 @@
-"""Few rows: combinations of them, through their Gram matrix alone."""
+"""Space for few rows: their combinations, through the Gram matrix alone."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ class GramSpace(BaseSpace):
         )
 
     def _doubt(self, coefficients: FloatArray) -> FloatArray:
-        """Rounding of squared distances: independent errors of the entries, mostly of the row's own square."""
+        """Estimate the rounding of squared distances: independent errors of entries, mostly of a row's own square."""
         of_position = coefficients * self._lengths
         doubt: FloatArray = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
         doubt += self._floor
         return doubt
 
     def objective_error(self, point: Iterate) -> float:
-        """What the objective of a point may be less than it is said to be; rows at the point count as nothing there."""
+        """Bound the rounding error of the objective at a point, to which rows at the point add nothing."""
         d = point.distances
         away = d > 0.0
         doubt = self._doubt(point.position[0])[away] / (2.0 * d[away])
