@@ -93,8 +93,8 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     if array.dtype != work:
         array = _in_float64(array, name) if work == np.float64 else array.astype(work)
     caller = OutputFormat(dtype, None if given is array else _difference(given, array))
-    # Nor does it take negative strides, or strides into the midst of a number. NumPy takes any stride of a single row for
-    # contiguous, so only a copy has another.
+    # Nor does it take negative strides, or strides into the midst of a number. NumPy takes any stride of a single row
+    # for contiguous, so only a copy has another.
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy(order="C")
     if array.flags.writeable:

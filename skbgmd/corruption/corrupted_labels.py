@@ -201,7 +201,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @_delegated("score")
     def score(self, X: Any, y: ArrayLike, **params: Any) -> float:
-        """Score of the fitted estimator on these labels, which nobody corrupts.
+        """Score of the fitted estimator on these labels, as they are.
 
         Parameters
         ----------

@@ -118,7 +118,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return result
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Return X as it is, once it is found to be of the shape that was fitted.
+        """Return X as it is, after a check of its shape.
 
         Parameters
         ----------
