@@ -80,14 +80,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=_description(),
     )
     parser.add_argument(
-        "--data", choices=tuple(TRAININGS), default="digits", help="what to train on (default: %(default)s)"
+        "--data", choices=tuple(TRAININGS), default="digits", help="training data (default: %(default)s)"
     )
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
-        help="where the idx files of Fashion-MNIST are (default: where Debian's package dataset-fashion-mnist puts "
-        "them)",
+        help="folder of Fashion-MNIST's idx files (default: that of Debian's package dataset-fashion-mnist)",
     )
     parser.add_argument(
         "--samples", type=int, metavar="N", help="train on N samples, drawn at random (default: all there are)"
@@ -99,7 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("robust_training.png"),
         metavar="FILE",
-        help="where to save the picture; the ending says the format (default: %(default)s)",
+        help="file of the picture; its ending sets the format (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of all that is random (default: %(default)s)"

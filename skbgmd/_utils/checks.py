@@ -254,7 +254,7 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
         try:
             np.unique(ids)
         except TypeError as error:
-            what = f"{name} must hold what can be sorted, such as integers or strings"
+            what = f"{name} must hold sortable values, such as integers or strings"
             raise TypeError(f"{what}; found objects that can't: {error}.") from None
     return ids
 

@@ -130,7 +130,7 @@ class Judgement(NamedTuple):
     state : object
         State for the next call.
     clip : float, or None
-        Off a block, parts of rows longer than so many typical lengths are clipped; None: by the block's own limit.
+        Limit of off-block parts, in typical lengths, beyond which they are clipped; None: the block's own limit.
     least : float
         Lower bound for the typical length off a block.
     """
@@ -196,7 +196,7 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
     Raises
     ------
     NonFiniteRowsError
-        Half of the weight or more is on rows that aren't finite: nothing can be told from the rest.
+        Half of the weight or more is on rows that aren't finite, beyond the breakdown point.
     """
     total = float(rows.weights.sum())
     usable = finite & (rows.weights > 0.0)
@@ -212,9 +212,7 @@ def check_fraction(value: Any) -> float:
     """Check an assumed share of corrupt rows, in [0, 0.5)."""
     fraction = check_number(value, "fraction", at_least=0.0, at_most=0.5)
     if fraction == 0.5:
-        raise ValueError(
-            "fraction must be less than 0.5: half is the breakdown point of any rule."
-        )
+        raise ValueError("fraction must be less than 0.5: half is the breakdown point of any rule.")
     return fraction
 
 

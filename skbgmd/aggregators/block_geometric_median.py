@@ -168,7 +168,7 @@ class BlockGeometricMedian(Aggregator):
     def _clip_off_block(
         rows: Rows, part: BlockPart, judged: Judgement, before: Scale
     ) -> tuple[FloatArray | None, Scale]:
-        """Factors that clip off-block parts, where the location rule has a length for that; and the length."""
+        """Factors that clip off-block parts, if the location rule has a limit for them, and their typical norm."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
         norms = off_block_norms(rows, part)

@@ -39,10 +39,10 @@ def huber_active_set(
 ) -> HuberActiveSet | None:
     r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where that doesn't suffice.
 
-    A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
-    is left is a problem in the products of the others and of the sum of all. The scale :math:`M` must not depend on
-    this step: the median distance to a mean of clipped rows is at most the median norm and that mean's, and as long
-    as it wouldn't raise the remembered scale, this fades.
+    A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. The
+    others, and the sum of all rows, leave a problem in their inner products. The scale :math:`M` must not depend on
+    this step: as long as the median distance to a mean of clipped rows, at most the sum of the median norm and that
+    mean's, doesn't raise the remembered scale, it decays.
 
     Parameters
     ----------

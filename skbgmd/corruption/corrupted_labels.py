@@ -34,7 +34,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Train a classifier on corrupt labels, and score it on clean ones.
 
     ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. Everything else is the fitted
-    estimator's: put into ``cross_validate`` or a search, it learns from corrupt folds and is judged by clean ones.
+    estimator's: in ``cross_validate`` or a search, it trains on corrupt folds and is scored on clean ones.
 
     With metadata routing enabled, ``fit`` and the other methods hand on what the estimator requests, such as
     ``sample_weight``; without it, everything. ``y_corrupt`` can be requested by ``set_fit_request(y_corrupt=True)``.

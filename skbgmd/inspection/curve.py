@@ -88,7 +88,7 @@ def robustness_curve(
     verbose : int, default=0
         Larger numbers for more messages.
     params : dict, default=None
-        Metadata for the estimator's ``fit``, such as ``sample_weight``; what is as long as X is split like X. With
+        Metadata for the estimator's ``fit``, such as ``sample_weight``; arrays as long as X are split like X. With
         metadata routing enabled, for whatever requests it: the estimator, the splitter, the scorer.
 
     Returns
@@ -167,7 +167,7 @@ def gradient_parameter(estimator: Any) -> str:
     Raises
     ------
     ValueError
-        There is none, or more than one.
+        No such parameter, or more than one.
     """
     names = [name for name in estimator.get_params() if f"__{name}".endswith("__gradient_corruption")]
     if len(names) != 1:

@@ -18,17 +18,17 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
-        Fitted; a pipeline that ends with one, and a search for its parameters, are looked into. Single samples are told
-        apart by ``group_size=1``, best with ``huber=1.0``.
+        Fitted; or a pipeline that ends with one, or a search for its parameters. Only ``group_size=1`` tells single
+        samples apart, best with ``huber=1.0``.
     n_suspects : int, default=None
         Number of samples to list.
     fraction : float, default=None
-        Or what share of the samples, in (0, 1]; rounded up. One of the two must be given.
+        Or their share, in (0, 1]; rounded up. One of the two must be given.
 
     Returns
     -------
     indices : ndarray of shape (n_suspects,), int64
-        Places in the training data, the least trusted first. Samples of unknown trust are not among them.
+        Indices of training samples, the least trusted first. Samples of unknown trust are left out.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        Neither or both of the two are given, one is out of its range, or nothing is known of the samples: the
-        aggregator doesn't weigh rows, or trusted all alike, as a mean does, and any rule of a single group.
+        Neither or both of the two are given, one is out of its range, or the trust is unknown: the aggregator doesn't
+        weigh rows, or trusts all alike, as the mean does, and any rule with a single group.
 
     Notes
     -----
-    Trust is the mean weight of a sample in training (``sample_trust_``): 1 as in a plain mean, 0 ignored. A sample
-    gets little of it for a gradient that is far from the others': a wrong label, features that are far off, or
-    a sample that is rare or hard. It says where to look, not what to throw away.
+    Trust is the mean weight of a sample in training (``sample_trust_``): 1 as in a plain mean, 0 ignored. Samples with
+    gradients far from the others' get little of it: mislabeled ones, ones with wrong features, and rare or hard ones.
+    Inspect suspects before you drop them.
 
     Examples
     --------
@@ -228,7 +228,7 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     TypeError
         Targets that are dates or durations.
     ValueError
-        Labels that the classifier doesn't know, targets of another shape than what is predicted, masked entries or
+        Labels that the classifier doesn't know, targets of another shape than the predictions, masked entries or
         missing targets.
     """
     refuse_masks(X, "X")
@@ -245,6 +245,6 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
     columns = predicted.reshape(len(predicted), -1)
     if targets.reshape(len(targets), -1).shape != columns.shape:
-        raise ValueError(f"y must have the shape of what is predicted, {predicted.shape}; found {targets.shape}.")
+        raise ValueError(f"y must have the shape of the predictions, {predicted.shape}; found {targets.shape}.")
     squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares

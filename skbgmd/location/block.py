@@ -122,10 +122,10 @@ def block_geometric_median(
     clip_scores : bool, default=True
         Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
-        all of their score and decides which block is looked at, for ever.
+        all of their score and decides the block at every step.
     run_length : int, default=1
-        Select runs of so many adjacent columns by their summed score. 1 is the paper's rule; longer
-        runs make gathering the block cheaper, and from 32 on norms and scores are had of one pass. The block then
+        Length of runs of adjacent columns, which are selected by their summed scores. 1 is the paper's rule. Longer
+        runs make gathering the block cheaper, and from 32 on norms and scores take a single pass. The block then
         holds whole runs, k or a few more columns.
     sample_weight : array-like or tensor of shape (n,), default=None
         Non-negative weights :math:`a_i` of the rows.
@@ -154,12 +154,12 @@ def block_geometric_median(
 
     Notes
     -----
-    The block's weights know nothing of the other columns: a row that looks honest in the block may hold anything
-    elsewhere. "weighted" (complement or memory) therefore scales each row's part outside the block to at
-    most the median norm of these parts. With less than half of the rows corrupt that median is at most the
+    The block's weights don't depend on the other columns: a row that looks honest on the block may hold anything
+    elsewhere. "weighted" (complement or memory) therefore scales each row's off-block part to at most the median
+    norm of these parts. With less than half of the rows corrupt that median is at most the
     norm of an honest row, so the answer is bounded by the honest rows on every column: the breakdown point is 1/2.
-    The clip is about zero: for gradients that is what they should be near; center other data first if it has a
-    large common offset.
+    The clip is about zero, which gradients should be near; center other data first if they have a large common
+    offset.
 
     References
     ----------
@@ -175,7 +175,7 @@ def block_geometric_median(
     >>> bool(np.linalg.norm(block_geometric_median(X) - 1.0) < 0.8 * np.sqrt(1000))
     True
 
-    The paper's Algorithm 1 keeps what it leaves out and adds it to the next gradients:
+    The paper's algorithm keeps the off-block part and adds it to the next gradients:
 
     >>> step = block_geometric_median(X, algorithm="bgmd_paper", random_state=0, return_result=True)
     >>> int((step.median != 0).sum()), bool(np.allclose(step.memory[step.block], 0.0))

@@ -106,7 +106,7 @@ def geometric_median(
         The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers and extended
         precision are computed in float64, half precision in float32. Gradients are not followed.
     sample_weight : array-like or tensor of shape (n,), default=None
-        Non-negative weights :math:`a_i`; an integer weight counts as so many equal rows. None: all one.
+        Non-negative weights :math:`a_i`; an integer weight counts as that number of equal rows. None: all one.
     tol : float, default=1e-6
         Proved relative accuracy: the answer satisfies :math:`g \le (1 + tol) \, g^*`. Where rows are far out,
         iteration goes on until the same holds of the distances to the near rows.
@@ -127,7 +127,7 @@ def geometric_median(
         Complex, object, text or sparse data, dates or durations; parameters of a wrong type.
     ValueError
         NaN, NA or inf, masked entries, a wrong shape, no rows; weights that are negative, all zero or of a wrong
-        length; tol <= 0. With ``return_result``, an objective that has no number in float64.
+        length; tol <= 0. With ``return_result``, an objective that overflows float64.
 
     Warns
     -----
@@ -195,7 +195,7 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     Raises
     ------
     ValueError
-        It has no number.
+        It overflows float64.
     """
     given = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
     with np.errstate(over="ignore"):

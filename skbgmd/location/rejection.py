@@ -22,8 +22,8 @@ def check_rejection(rejection: Any) -> None:
 def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
     """Weights of the geometric median, with far rows left out.
 
-    Less than half of the weight can move the first median only so far, and so too the median distance and
-    what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
+    Corrupt rows of less than half of the weight move the first median by a bounded distance, and so the median
+    distance and the rows that are kept: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
 
     Parameters
     ----------

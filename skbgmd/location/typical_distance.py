@@ -29,10 +29,10 @@ class Typical(NamedTuple):
 def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArray, tied: BoolArray) -> Typical:
     """Median distance of the rows; where many of them are tied, the lower quartile of the others'.
 
-    Gradients of empty, constant or repeated samples are copies of one another, or nearly so. Where there are many such
-    rows the geometric median is among them, and a scale taken over all rows is zero or tiny: it says nothing of the
-    other rows, which would all look like outliers. Ties count from a tenth of the weight on. The others can then make
-    the scale as long as they like with three quarters of *their* weight, but for ten thousand median norms.
+    Gradients of empty, constant or repeated samples are copies of one another, or nearly so. With many such rows the
+    geometric median is among them, and the scale of all rows is zero or tiny: all other rows would look like outliers.
+    Ties count from a tenth of the weight on. Then corrupt rows need three quarters of the *other* rows' weight to raise
+    the scale, up to ten thousand median norms.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
 def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     """Find rows whose norms are of a common size, up to a factor of ten thousand; none of zero.
 
-    In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
-    samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
-    of the samples that are yet to be learned are of one. The median is among the former, and no measure of the latter.
+    With unscaled data a network's first outputs may be huge, and more than half of the samples right by chance: their
+    gradients are tiny, with sizes over tens of orders of magnitude. Gradients of samples still to be learned are of one
+    size. The median size is among the former, and no measure of the latter.
 
-    Of the sizes that have at least seven tenths of the weight of the one that has most it is the smallest: what is
-    corrupt is not taken for common as long as so much is honest, and of one size.
+    The common size is the smallest one that has at least seven tenths of the weight of the most frequent size: corrupt
+    rows don't set it as long as honest rows of one size have that much weight.
 
     Parameters
     ----------
