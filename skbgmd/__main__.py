@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    # What comes next takes seconds.
+    # The imports below take seconds.
     from skbgmd._utils.starting import leave_when_interrupted
 
     leave_when_interrupted()
@@ -14,19 +14,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from skbgmd import __version__
 from skbgmd._utils.saving import written_whole
 from skbgmd._utils.starting import INTERRUPTED, MESSAGE, PROGRAM, raise_when_interrupted
+from skbgmd._utils.streams import LenientStream, discard
 from skbgmd.inspection.demonstration import (
-    CLEAN,
     KINDS,
     METHODS,
     TRAININGS,
@@ -39,121 +37,18 @@ from skbgmd.inspection.demonstration import (
     run,
     subset,
 )
+from skbgmd.inspection.demonstration_display import draw, table
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-#: Colour, marker, its size and line of each rule in the picture: Okabe and Ito's colours, told apart by all.
-LOOKS = {
-    "SGD": ("#d55e00", "o", 7.0, "-"),
-    "coordinate median": ("#009e73", "s", 6.5, ":"),
-    "geometric median": ("#56b4e9", "D", 7.5, "-"),
-    "BGMD, published": ("#cc79a7", "v", 7.0, "-"),
-    "BGMD, groups": ("#e69f00", "P", 7.5, "--"),
-    "BGMD": ("#0b4f7d", "^", 7.0, "-"),
-}
 #: Exit code by which shells know what SIGPIPE has ended.
 UNREAD = 141
 NETWORKS = {"digits": "a perceptron with 100 hidden units", "fashion-mnist": "LeNet, with 1,163,978 parameters,"}
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """A line for each kind and level of corruption, a column for each rule, and a line of times.
-
-    Parameters
-    ----------
-    outcomes : sequence of Outcome
-        For each corruption, all rules.
-
-    Returns
-    -------
-    str
-        Lines without a newline at the end.
-    """
-    methods = list(dict.fromkeys(outcome.method for outcome in outcomes))
-    lines = [f"{'corrupt':<19}" + "".join(f"{method:>19}" for method in methods)]
-    for kind, fraction in dict.fromkeys((outcome.kind, outcome.fraction) for outcome in outcomes):
-        name = kind if kind == CLEAN else f"{fraction:.0%} of the {kind}".replace("%", " %")
-        cells = [_cell(_only(outcomes, kind, fraction, method)) for method in methods]
-        lines.append(f"{name:<23}" + cells[0].rjust(15) + "".join(cell.rjust(19) for cell in cells[1:]))
-    seconds = [
-        [outcome.seconds for outcome in outcomes if outcome.method == method and not outcome.diverged]
-        for method in methods
-    ]
-    cells = [f"{np.mean(times):.1f} s" if times else "" for times in seconds]
-    return "\n".join([*lines, f"{'one training':<19}" + "".join(cell.rjust(19) for cell in cells)])
-
-
-def _only(outcomes: Sequence[Outcome], kind: str, fraction: float, method: str) -> Outcome:
-    (found,) = (
-        outcome for outcome in outcomes if (outcome.kind, outcome.fraction, outcome.method) == (kind, fraction, method)
-    )
-    return found
-
-
-def _cell(outcome: Outcome) -> str:
-    return "diverged" if outcome.diverged else f"{100 * outcome.accuracy:.1f}"
-
-
-def draw(outcomes: Sequence[Outcome]) -> Figure:
-    """Draw accuracy against the corrupt share, side by side for each kind of corruption.
-
-    Parameters
-    ----------
-    outcomes : sequence of Outcome
-        For each corruption, all rules; those on clean data belong to every kind.
-
-    Returns
-    -------
-    Figure
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
-    kinds = [kind for kind in dict.fromkeys(outcome.kind for outcome in outcomes) if kind != CLEAN]
-    figure = Figure(figsize=(11.0, 4.8))
-    figure.subplots_adjust(left=0.07, right=0.98, top=0.92, bottom=0.25, wspace=0.1)
-    panels = figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0]
-    for panel, kind in zip(panels, kinds, strict=True):
-        _draw_kind(panel, kind, [outcome for outcome in outcomes if outcome.kind in (kind, CLEAN)])
-    panels[0].set_ylabel("accuracy on clean test data, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if any(outcome.diverged for outcome in outcomes):
-        handles.append(Line2D([], [], marker="x", color="#444444", linestyle="none", markeredgewidth=1.8))
-        labels.append("diverged")
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=10)
-    return figure
-
-
-def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
-    for method, (colour, marker, size, line) in LOOKS.items():
-        own = [outcome for outcome in outcomes if outcome.method == method]
-        shares = np.array([100 * outcome.fraction for outcome in own])
-        # A network that diverged gets nothing right but by accident.
-        heights = np.array([0.0 if outcome.diverged else 100 * outcome.accuracy for outcome in own])
-        lost = np.array([outcome.diverged for outcome in own])
-        panel.plot(shares, heights, color=colour, linestyle=line, linewidth=1.8, zorder=2)
-        style: dict[str, Any] = {"color": colour, "linestyle": "none", "clip_on": False, "zorder": 3}
-        panel.plot(shares[lost], heights[lost], marker="x", markersize=9, markeredgewidth=2.2, **style)
-        panel.plot(shares[~lost], heights[~lost], marker=marker, markersize=size, markeredgecolor="white", **style)
-        # For the legend only: line and marker together.
-        panel.plot([], [], color=colour, linestyle=line, marker=marker, markersize=size, label=method)
-    panel.set_title(f"corrupt {kind}", fontsize=12)
-    panel.set_xlabel(f"corrupt {kind}, %")
-    panel.set_xticks(sorted({100 * outcome.fraction for outcome in outcomes}))
-    panel.set_ylim(0, 100)
-    panel.grid(axis="y", color="#e3e3e3", linewidth=0.7)
-    panel.set_axisbelow(True)
-    panel.tick_params(length=0)
-    panel.spines[["top", "right", "left"]].set_visible(False)
-
-
 class _Parser(argparse.ArgumentParser):
-    """A parser that doesn't keep to itself that its help couldn't be written."""
+    """Parser that reports failures to write its help."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with a message, or without one where there is nothing to write it to."""
+        """Exit with a message, if there is a stream to write it to."""
         if sys.stderr is None:
             self.exit(2)
         super().error(message)
@@ -162,12 +57,12 @@ class _Parser(argparse.ArgumentParser):
         if file is sys.stdout and message:
             _print(message, end="")
         elif file is not None:
-            # An error's exit code is still to be had.
-            _Forgiving(file).write(message)
+            # The exit code of an error still tells.
+            LenientStream(file).write(message)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line; leave with a message where it can't be followed.
+    """Parse the command line; exit with a message if it is invalid.
 
     Parameters
     ----------
@@ -185,14 +80,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=_description(),
     )
     parser.add_argument(
-        "--data", choices=tuple(TRAININGS), default="digits", help="what to train on (default: %(default)s)"
+        "--data", choices=tuple(TRAININGS), default="digits", help="training data (default: %(default)s)"
     )
     parser.add_argument(
         "--folder",
         type=Path,
         metavar="DIR",
-        help="where the idx files of Fashion-MNIST are (default: where Debian's package dataset-fashion-mnist puts "
-        "them)",
+        help="folder of Fashion-MNIST's idx files (default: that of Debian's package dataset-fashion-mnist)",
     )
     parser.add_argument(
         "--samples", type=int, metavar="N", help="train on N samples, drawn at random (default: all there are)"
@@ -204,7 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("robust_training.png"),
         metavar="FILE",
-        help="where to save the picture; the ending says the format (default: %(default)s)",
+        help="file of the picture; its ending sets the format (default: %(default)s)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of all that is random (default: %(default)s)"
@@ -224,7 +118,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
-    # Before the training rather than after it.
+    # Checked before the training rather than after it.
     from matplotlib.backend_bases import FigureCanvasBase
 
     if not output.parent.is_dir():
@@ -233,7 +127,7 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
         parser.error(f"argument --output: must be a file; found the folder {str(output)!r}.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         parser.error(f"argument --output: must be writable; found {str(output)!r}, which isn't.")
-    # That needs TeX, which may not be there.
+    # pgf needs TeX, which may not be installed.
     formats = {name for name in FigureCanvasBase.get_supported_filetypes() if name != "pgf"}
     if output.suffix[1:].lower() not in formats:
         parser.error(
@@ -287,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = subset(data, arguments.samples, arguments.seed)
     training = TRAININGS[arguments.data]
     if arguments.data == "digits":
-        # A second thread has nothing to do in so small a network but wait, and on a busy machine to be waited for.
+        # In so small a network, a second thread only waits, and on a busy machine is waited for.
         torch.set_num_threads(1)
     if arguments.epochs is not None:
         training = dataclasses.replace(training, epochs=arguments.epochs)
@@ -297,25 +191,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
     finally:
-        # What is left of the result, where the table can't be printed.
+        # The picture is left of the result, where the table can't be printed.
         _save(outcomes, arguments.output)
     _print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
 
 
 def command() -> None:
-    """Run the demonstration as a process of its own, which an interrupt ends in a line."""
+    """Run the demonstration as a process of its own, with one line on an interrupt."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The next file that is opened would be taken for a standard stream by whatever writes to that.
+            # Otherwise the next file that is opened would get the descriptor of a standard stream.
             os.open(os.devnull, os.O_RDWR)
     try:
         raise_when_interrupted()
         main()
     except KeyboardInterrupt:
         if sys.stderr is not None:
-            _Forgiving(sys.stderr).write(MESSAGE)
+            LenientStream(sys.stderr).write(MESSAGE)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -324,13 +218,13 @@ def _left(reason: str) -> SystemExit:
 
 
 def _print(text: str, end: str = "\n") -> None:
-    """Print at once; leave where it can't be written."""
+    """Print and flush; exit if the output can't be written."""
     try:
         print(text, end=end, flush=True)
     except OSError as error:
-        _forget(sys.stdout)
+        discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            # Whoever read it has had enough, which is nothing to tell of.
+            # The reader has stopped, which is no error to report.
             raise SystemExit(UNREAD) from None
         raise _left(f"the output can't be written: {error}") from None
 
@@ -341,38 +235,6 @@ def _save(outcomes: Sequence[Outcome], output: Path) -> None:
             draw(outcomes).savefig(files["picture"], dpi=150, format=output.suffix[1:].lower())
     except OSError as error:
         raise _left(str(error)) from None
-
-
-def _forget(stream: IO[str]) -> None:
-    """Lead what is left in a stream to nowhere: Python tries again to write it when it ends, and complains."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
-class _Forgiving:
-    """A stream to which nothing is written any longer once it fails."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream, self.failed = stream, False
-
-    def write(self, text: str) -> None:
-        """Write and flush."""
-        if self.failed:
-            return
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except OSError:
-            self.failed = True
-            _forget(self.stream)
-
-    def flush(self) -> None:
-        """All is flushed."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
 
 
 def _announcement(name: str, data: Data, training: Training) -> str:
@@ -389,7 +251,7 @@ def _announcement(name: str, data: Data, training: Training) -> str:
 def _watched(data: Data, training: Training, seed: int) -> list[Outcome]:
     n_samples = len(cases()) * len(METHODS) * training.epochs * len(data.X_train)
     shown: Any = {"unit": " samples", "unit_scale": True, "leave": False, "dynamic_ncols": True}
-    with tqdm(total=n_samples, file=_Forgiving(sys.stderr), disable=sys.stderr is None, **shown) as bar:
+    with tqdm(total=n_samples, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown) as bar:
         return list(run(data, training, seed=seed, progress=bar.update))
 
 

@@ -12,6 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from skbgmd._utils import limits
+from skbgmd.aggregators import Aggregator, get_aggregator
+
 settings.register_profile(
     "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -107,6 +110,12 @@ def zoo() -> dict[str, np.ndarray]:
 ZOO = zoo()
 
 
+def seeded_rule(name: str) -> Aggregator:
+    """An aggregator by its name, with a seed where it draws at random."""
+    rule = get_aggregator(name)
+    return rule.set_params(random_state=0) if "random_state" in rule.get_params() else rule
+
+
 def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Named matrices at the ends of a dtype's range, both with few rows and with few columns."""
     rng = np.random.default_rng(11)
@@ -138,6 +147,21 @@ def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 @pytest.fixture(params=list(ZOO))
 def hard_matrix(request):
     return ZOO[request.param]
+
+
+@pytest.fixture
+def points(rng):
+    """Twelve points in five dimensions, four of them apart."""
+    X = rng.normal(size=(12, 5))
+    X[:4] += 3.0
+    return X
+
+
+@pytest.fixture
+def several_chunks(monkeypatch):
+    """Even small matrices are worked on in several chunks of columns."""
+    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 8)
+    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 16)
 
 
 @pytest.fixture

@@ -26,7 +26,12 @@ from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 
-RULES: dict[str, Any] = {name: get_aggregator(name) for name in AGGREGATORS} | {
+RULES: dict[str, Any] = {
+    # No generator can draw on a pretended device.
+    name: get_aggregator(name)
+    for name in AGGREGATORS
+    if name != "bgmd_paper"
+} | {
     "a block of units": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True), block="unit"),
     "a block of coordinates": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True)),
     "a block of runs": BlockGeometricMedian(0.2, run_length=16),

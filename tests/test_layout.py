@@ -10,6 +10,7 @@ import pytest
 import skbgmd
 
 ROOT = Path(skbgmd.__file__).parent
+TESTS = Path(__file__).parent
 #: What each room may import, besides itself: the arrows of the layout, from right to left.
 MAY_IMPORT = {
     "_utils": set(),
@@ -24,6 +25,10 @@ MAY_IMPORT = {
     "__init__": {"location", "training", "inspection"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))
+#: Modules without anything to test: names of types, protocols, and thresholds.
+NOTHING_TO_TEST = {"_utils/limits.py", "_utils/typing.py"}
+#: Rooms whose test files don't mirror their modules yet.
+NOT_MIRRORED = {"rows", "ghost", "training"}
 
 
 def imported(path: Path) -> set[str]:
@@ -62,3 +67,22 @@ def test_modules_import_no_circle():
     while ready := {name for name, needs in waiting.items() if not needs}:
         waiting = {name: needs - ready for name, needs in waiting.items() if name not in ready}
     assert not waiting
+
+
+def mirrored(path: Path) -> bool:
+    """Whether a module has something to test, in a room whose tests mirror it."""
+    inside = path.relative_to(ROOT)
+    return not (path.stem == "__init__" or inside.as_posix() in NOTHING_TO_TEST or inside.parts[0] in NOT_MIRRORED)
+
+
+@pytest.mark.parametrize("path", list(filter(mirrored, MODULES)), ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_module_has_its_test_file(path):
+    """At the same place below tests; the folder's name comes first where another folder has a module of that name."""
+    folder = TESTS / path.parent.relative_to(ROOT)
+    stem = path.stem.strip("_")
+    assert any((folder / name).is_file() for name in (f"test_{stem}.py", f"test_{folder.name}_{stem}.py"))
+
+
+def test_names_of_test_files_are_unique():
+    names = [path.name for path in TESTS.rglob("*.py") if not path.name.startswith("__")]
+    assert len(names) == len(set(names))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from skbgmd import __main__
-from skbgmd.__main__ import command, draw, main, table
+from skbgmd.__main__ import command, main, table
 from skbgmd.inspection.demonstration import CLEAN, METHODS, Outcome, cases
 
 OUTCOMES = [
@@ -43,23 +43,6 @@ def test_trains_prints_and_draws(tmp_path, capsys):
     image = matplotlib.image.imread(output)
     assert image.shape[1] > 1.5 * image.shape[0] > 600
     assert image.std() > 0.05
-
-
-def test_the_table():
-    lines = table(OUTCOMES).splitlines()
-    assert len(lines) == len(cases()) + 2
-    assert all(method in lines[0] for method in METHODS)
-    assert lines[1].split() == ["nothing", *["0.0"] * len(METHODS)]
-    assert lines[3].split("diverged")[0].strip() == "40 % of the gradients"
-    assert lines[-1].count("2.0 s") == len(METHODS)
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_the_picture_has_a_panel_for_each_kind():
-    figure = draw(OUTCOMES)
-    assert [panel.get_title() for panel in figure.axes] == ["corrupt gradients", "corrupt features", "corrupt labels"]
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [*METHODS, "diverged"]
 
 
 @pytest.mark.parametrize(

@@ -477,9 +477,7 @@ def test_labels_that_cannot_be_sorted():
         ("classes", lambda v: corrupt_labels(Y, fraction=0.5, classes=v)),
         ("groups", lambda v: classifier().fit(X, Y, groups=v)),
     ):
-        with pytest.raises(
-            TypeError, match=f"^{name} must hold what can be sorted, such as integers or strings; found"
-        ):
+        with pytest.raises(TypeError, match=f"^{name} must hold sortable values, such as integers or strings; found"):
             call(with_one(np.array(["a", "b"])[Y], 3))
         with pytest.raises(ValueError, match=rf"^{name} must have shape \(n,\); found shape \(12, 2\)"):
             call(np.stack([Y, Y], axis=1))

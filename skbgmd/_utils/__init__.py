@@ -1,1 +1,1 @@
-"""What every room uses: checks, arrays, generators of random numbers, slices, files, thresholds."""
+"""Helpers that all packages use: checks, arrays, random numbers, slices, files, thresholds."""

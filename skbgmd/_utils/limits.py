@@ -1,216 +1,234 @@
-"""Thresholds of the package, each once, with its reason and the measurement behind it.
+"""Thresholds of the package, each once, with its reason.
 
-Tables in ``benchmarks/results`` are named where a threshold was chosen by one.
+Where a table in ``benchmarks/results`` stands behind a threshold, it is named.
 """
 
 from __future__ import annotations
 
 import torch
 
+# ---- Ranges of numbers
+
+#: Norms whose squares have numbers in a dtype, with room for sums of them and for small entries: float32 reaches from
+#: 1e-38 to 3e38, float64 from 1e-308 to 2e308. Vectors beyond are scaled first.
+SQUARED_RANGE = {torch.float32: (1e-10, 1e18), torch.float64: (1e-140, 1e140)}
+
+#: Powers of two by which rows may be longer or shorter than is typical: float64 has squares, and sums of them, up to
+#: 2**1023.
+RANGE_EXPONENT = 400
+
+#: Ratio of distances beyond which float64 has too few digits for both: rounding of the longer is a thousandth of the
+#: shorter. A row that is drawn in to there changes its direction by 1e-12 only.
+DISTANCE_RATIO = 1e12
+
+
 # ---- Rows
 
-#: Elements of a chunk of columns: 4 MB in float32. Smaller chunks spend more on calls, larger ones on memory.
+#: Elements of a chunk of columns, 4 MB in float32: smaller ones spend more on calls, larger ones on memory.
 CHUNK_ELEMENTS = 1 << 20
 
-#: A chunk is at most this share of a matrix that is large enough for it to matter.
+#: A chunk is at most this share of a large matrix, so that working memory stays a small part of it
+#: (``benchmarks/results/memory.csv``).
 CHUNK_SHARE = 16
 
-#: A chunk is never narrower than the first: shorter lines starve the memory bus and the matrix product. It needn't be
-#: narrower than the second, where its share of the matrix allows.
+#: Fewest columns of a chunk, as shorter lines starve the memory bus and the matrix product; and columns that are
+#: enough, where ``CHUNK_SHARE`` allows them.
 MIN_CHUNK_COLUMNS, GOOD_CHUNK_COLUMNS = 768, 1024
 
-#: Elements up to which a float32 matrix is multiplied in float64.
+#: Elements up to which a float32 matrix is multiplied in float64: its product is cheap beside the solver's steps, and
+#: exact enough to spare a second one.
 FLOAT64_PRODUCT_ELEMENTS = 1 << 20
 
-#: Rows beyond which only the lower triangle of a Gram matrix is computed, in stripes of this many rows.
+#: Rows of a stripe of a large Gram matrix, of which the lower triangle alone is computed: enough for a fast product,
+#: and few enough that the upper half of the stripes on the diagonal is a small waste.
 GRAM_STRIPE_ROWS = 128
 
-#: Rows of a product that are added to a total at a time.
+#: Rows of a product that are converted and added to a total at a time: torch copies what it converts.
 GRAM_ADDED_ROWS = 64
 
-#: Rows looked at to choose a centre, those that may be it, and runs of columns, which lie in a line of memory each.
+#: Rows looked at to choose a center, candidates among them, and runs of adjacent columns, with their length. A sample
+#: finds a row among the majority; a run of eight lies in one cache line.
 CENTER_SAMPLE_ROWS, CENTER_CANDIDATES, CENTER_SAMPLE_RUNS, CENTER_SAMPLE_RUN = 128, 32, 32, 8
 
-#: Columns whose squares are added up in the rows' own dtype.
+#: Columns whose squares are added up in the rows' own dtype before they go to float64: few enough to keep its digits.
 NORM_COLUMNS = 1 << 13
 
-#: Rows for each thread from which the two lines that each of them adds up in count for little memory.
+#: Rows for each thread from which a weighted sum is split over threads: the two vectors of each thread are then a small
+#: part of the matrix.
 ROWS_PER_THREAD = 64
 
 #: Rows of norms of runs that are converted to float64 at a time.
 CONVERTED_ROWS = 64
 
-#: Columns that are multiplied at once, about: few enough for a piece of 32 rows to stay near.
+#: Columns of a piece of a symmetric product: 32 rows of it fit in the second-level cache.
 PRODUCT_COLUMNS = 1 << 12
 
-#: Pieces are of so many columns or a multiple: lines that begin where memory's do.
+#: Pieces of columns begin at a multiple of so many: 16 float32 numbers are one cache line.
 ALIGNED_COLUMNS = 16
 
-#: Rows from which a symmetric product in two halves is quicker than in one (benchmarks/results/kernels.csv).
+#: Rows from which a symmetric product in two halves costs less than the whole (``benchmarks/results/kernels.csv``).
 HALVED_PRODUCT_ROWS = 64
 
-#: Runs of adjacent columns of at least this length are gathered as such; shorter ones column by column.
+#: Shortest runs of adjacent columns that are gathered as runs; shorter ones are quicker column by column.
 GATHERED_RUN = 8
 
-#: Length from which norms of runs come as quick as norms of rows, or nearly, and take little memory.
+#: Run length from which norms of runs cost hardly more than norms of rows, in time and in memory.
 MEASURED_RUN = 32
 
 
 # ---- Robust location
 
-#: Relative fall of the objective that is no mere rounding.
+#: Relative fall of the objective that counts as progress: rounding alone changes it by less.
 OBJECTIVE_FALL = 1e-12
 
-#: Bounds within so many tolerances are brought down by Weiszfeld's steps, if Newton's cost several evaluations each.
+#: Bounds within so many tolerances are brought down by Weiszfeld steps where a Newton step costs several evaluations: a
+#: few cheap steps are enough from there.
 NEAR_TOLERANCE = 32.0
 
-#: Rows beyond which the start is the median of every so manieth row, and how many rows that takes.
+#: Rows from which the solver starts at the median of a subsample, and the size of that: the start then costs a quarter
+#: of a pass or less.
 SUBSAMPLE_ABOVE, SUBSAMPLE_ROWS = 8192, 2048
 
-#: Rows whose coordinate-wise median is the origin in R^d.
+#: Rows whose coordinate-wise median is the origin in R^d. Any point among the data serves; 128 rows find one.
 ORIGIN_ROWS = 128
 
-#: Ratio of distances beyond which a solver that gets no farther may be at the wrong ones.
-DISTANCE_RATIO = 1e12
-
-#: Sizes of typical rows in float64 whose squares, and those of their differences, have numbers.
-SMALLEST_SQUARED, LARGEST_SQUARED = 1e-140, 1e140
-
-#: Norms of rows whose columns have squares in single precision.
-SMALLEST_SQUARED_FLOAT32, LARGEST_SQUARED_FLOAT32 = 1e-10, 1e18
-
-#: Scores looked at to find a threshold that only the larger ones pass.
+#: Scores that are sampled to find a threshold which only the largest pass: a partition of these alone is quick.
 THRESHOLD_SAMPLE = 1 << 14
 
-#: Rows up to which NumPy multiplies Gram matrices, in one thread.
+#: Rows up to which NumPy multiplies Gram matrices: with so few it needs one thread, and calls less than torch.
 NUMPY_PRODUCT_ROWS = 64
 
-#: Up to this dimension a Newton system is solved directly; beyond it by conjugate gradients.
+#: Dimension up to which a Newton system is solved by Cholesky's factorization: cubic costs are small up to there, and
+#: conjugate gradients take over.
 DIRECT_SOLVE_DIMENSION = 64
 
-#: Elements of a block of points that is worked on at once (8 MB in float64).
+#: Elements of a block of points that is evaluated at once, 8 MB in float64: larger ones leave the caches, smaller ones
+#: spend more on calls.
 POINT_BLOCK_ELEMENTS = 1 << 20
 
-#: Elements up to which the float64 blocks are kept between passes rather than converted anew.
+#: Elements up to which points are kept in float64 between evaluations, 64 MB: larger data are converted anew each time,
+#: to take no second copy of them.
 KEPT_ELEMENTS = 1 << 23
 
-#: Binary digits by which a row may be farther off than is typical: squares, and sums of them, have numbers then.
-RANGE_EXPONENT = 400
-
-#: Distance, in norms of the row itself, within which a row is tied with another or with the median: they say the same.
-#: Gradients of samples are as far from each other as they are long: in trainings on seven sets of classes and three of
-#: regression, all standardised, at most 1 % of the rows of a step were so near to the median.
+#: Distance, in norms of the row itself, within which a row is tied with another or with the median. Gradients of
+#: different samples are about as far from each other as they are long: in trainings on seven sets of classes and three
+#: of regression at most 1 % of the rows of a step were so near to the median (``benchmarks/results/repeated.csv`` has
+#: what the thresholds for ties do to trainings).
 TIED = 0.1
 
-#: Share of the weight on tied rows from which the scale is that of the others.
+#: Share of the weight from which tied rows are many: a median of rows in random directions may be among a tenth of
+#: them.
 MANY_TIED = 0.1
 
-#: Share of the others' weight within whose distance the scale is then: less than half, for what is corrupt is no copy.
+#: Quantile of the other rows' distances that is the scale where many rows are tied. Less than a half, for corrupt rows
+#: are rarely copies, and so are a larger share of the others than of all rows.
 SHARE_OF_OTHERS = 0.25
 
-#: The same of those of common size in the first steps, of which others may be nothing.
+#: Quantile in the first steps, of norms of common size, among which a network's chance hits are already left out.
 SHARE_OF_FIRST = 0.4
 
-#: Ratio within which norms are of one size: those of gradients of samples that are all to be learnt, or all honest.
+#: Ratio within which norms are of one size: that of gradients of honest samples that are yet to be learned.
 SAME_SIZE = 1e4
 
-#: Weight of a size, relative to that of the size that has most, which makes it common as well.
+#: Weight, relative to that of the most common size, that makes another size common as well: corrupt rows of one size
+#: can't outweigh the honest ones as long as they are fewer by this much.
 NEARLY_AS_MUCH = 0.7
 
 
 # ---- Aggregation rules
 
-#: Share of the rows, and of their weight, that may be far: more are not worth it, and could be the half that counts.
+#: Share of the rows, and of their weight, that may be far for the others to be left out of a Gram matrix: with more it
+#: saves little, and they might be the half that decides.
 FAR_SHARE = 1 / 3
 
-#: Norms beyond which products may have no number in float32.
-LARGEST_NORM_MULTIPLIED = 1e15
-
-#: What the estimate may be longer than the first one by, for the rows that are near that to stay near.
+#: Growth of the estimate's norm over the first iterate's up to which rows are still proved near: a slack that costs few
+#: additional rows.
 MEAN_SLACK = 1.25
 
-#: Relative accuracy of the median that Huber's mean starts from and that a remembered scale is taken about.
+#: Relative accuracy of the median that Huber's mean starts from, and that a scale is taken about: neither needs digits.
 HUBER_START_TOL = 0.2
 
-#: Least scale, in typical distances of the step.
+#: Least scale, in typical distances of the step: a smaller one would change no weight but by underflow.
 LEAST_SCALE = 1e-9
 
-#: What a remembered scale falls by, in a step.
+#: Factor of a remembered scale for each step that doesn't raise it: a thousand steps leave a third, about as gradients
+#: shrink in training.
 SCALE_DECAY = 0.999
 
-#: Steps whose median is what is remembered, and how many of them there must be for that.
+#: Steps whose median is remembered, and fewest of them for a median to outvote a bad step.
 SCALE_WINDOW, SCALE_ENOUGH = 5, 3
 
 
 # ---- Per-sample gradients
 
-#: Elements of gradients that are written out at a time, and of products of positions.
+#: Elements of gradients, or of products of positions, that are written out at a time: 16 MB in float32.
 WRITTEN_ELEMENTS = 1 << 22
 
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
 ONE_PRODUCT_COLUMNS = 512
 
-#: Elements of adjacent units from which they are taken as they lie; fewer are copied together, for calls take time.
+#: Elements of adjacent units from which they are viewed in place; shorter runs are copied together, for each costs a
+#: call.
 LONG_RUN_ELEMENTS = 1 << 18
 
-#: Rows of a Gram matrix that are computed at a time, of which what follows beyond them is mirrored.
+#: Rows of a stripe of a factor's Gram matrix, whose other triangle is mirrored.
 FACTOR_STRIPE_ROWS = 64
 
-#: Difference between a sample's output alone and in its batch, in shares of the largest, that rounding may make; in
-#: half precision, too.
+#: Difference between a sample's output alone and in its batch, as a share of the largest output, that rounding may
+#: make: half precision included.
 SAMPLE_ROUNDING = 2e-2
 
-#: Elements of what a kernel sees that are written out at a time, where its gradients are.
+#: Elements of a convolution's unfolded input that are written out at a time, 8 MB in float32.
 UNFOLDED_ELEMENTS = 1 << 21
 
 
 # ---- Training
 
-#: Samples in a group up to which one pass is taken to be cheaper (benchmarks/results/group_passes.csv); where a CPU has
-#: convolutions to do, which it does best for few samples at a time; and where torch.func has to differentiate some
-#: layer for each sample.
+#: Samples in a group up to which one pass for all groups is taken to be cheaper than a pass for each; fewer where a CPU
+#: has convolutions, which it does best for few samples at a time; and where torch.func differentiates a layer for each
+#: sample (``benchmarks/results/group_passes.csv``).
 ONE_PASS_GROUP, ONE_PASS_GROUP_CONVOLVED, ONE_PASS_GROUP_WITHOUT_RULE = 32, 8, 2
 
-#: Numbers that are written out at most, where there are few rows of small networks and calls are what takes time.
+#: Elements and rows up to which gradients of small networks are written out: calls are what costs there.
 WRITE_OUT_ELEMENTS, WRITE_OUT_ROWS = 1 << 18, 64
 
-#: Difference of a sum of gradients from the exact one that rounding may make, by precision: in shares of a parameter's
-#: gradient; of what the rows have in that parameter, added up; and of the whole rows, for what is left of a parameter
-#: whose gradient is zero but for rounding.
+#: Difference of a sum of gradients from the exact one that rounding may make, by precision: relative to a parameter's
+#: gradient; to the rows' norms in that parameter, added up; and to the norms of whole rows, for a parameter whose
+#: gradient is zero but for rounding.
 CHECK_ROUNDING = {
     torch.float16: (2e-2, 1e-3, 1e-3),
     torch.float32: (1e-3, 1e-4, 1e-5),
     torch.float64: (1e-6, 1e-8, 1e-10),
 }
 
-#: A gradient of so many times what may be rounding is worth comparing: if it were wrong, it would be found out.
+#: Multiple of possible rounding from which a gradient is worth comparing: a wrong one would be found out.
 CHECK_WORTH = 4.0
 
-#: Steps in each of which rows are compared as long as a parameter has had no gradient worth it; then the number of the
-#: step grows by this factor from one comparison to the next. It grows by the other where all has been seen, until so
-#: many steps lie in between. A comparison costs less than a step.
+#: Steps that are all compared while a parameter has had no gradient worth it; the factors by which the number of the
+#: next compared step grows after that, and once every parameter was seen; and the longest interval. A comparison costs
+#: less than a step.
 CHECK_FIRST_STEPS, CHECK_GROWTH, CHECK_SEEN_GROWTH, CHECK_INTERVAL = 8, 1.5, 4, 256
 
-#: Passes over written-out rows that an aggregation takes, in multiplications for each number.
+#: Passes over written-out rows that an aggregation is reckoned to take, as multiplications for each number.
 AGGREGATION_PASSES = 16
 
-#: Samples that are predicted at once.
+#: Samples that are predicted at once, at least: without gradients they take little memory.
 PREDICTED_SAMPLES = 1024
 
-#: Samples that a regressor has seen before the scale of its targets stays, and that it keeps until then, at most.
+#: Samples after which a regressor fixes the scale of its targets, and most that it keeps until then.
 TARGETS_SETTLED, TARGETS_KEPT = 32, 1024
 
-#: Names that an error tells; what is more is counted.
+#: Names that an error lists before it counts the others.
 NAMED_PARAMETERS = 3
 
 
 # ---- Corruption
 
-#: Columns that are brought to double precision at a time.
+#: Columns that are converted to double precision at a time, to take no copy of a matrix of gradients.
 CORRUPTED_COLUMNS = 8192
 
 
 # ---- Inspection
 
-#: Bytes that are read at once, so that a file which says it is long costs no memory before it is.
+#: Bytes that are read at once, so that a file which only claims to be long costs no memory.
 READ_BYTES = 1 << 20

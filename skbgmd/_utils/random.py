@@ -1,4 +1,4 @@
-"""Sources of random numbers from what a caller hands in; the global ones are put back to where they were."""
+"""Random sources from seeds and generators, and states of the global ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from sklearn.utils import check_random_state
 from torch.utils.data import Sampler
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 
 
 def random_source(random_state: Any) -> np.random.RandomState:
-    """A source of random numbers that is never the global one.
+    """Make a source of random numbers, never the global one.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def random_source(random_state: Any) -> np.random.RandomState:
 
 
 def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
-    """A torch generator from a seed or a NumPy generator; None: seeded afresh, never from the global state."""
+    """Make a torch generator from a seed or a NumPy generator; None: seeded afresh, never from the global state."""
     if isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(0, 2**31))
     else:
@@ -49,26 +49,26 @@ def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
 
 
 class _Turns:
-    """What threads take turns by that seed torch's global generators."""
+    """Lock for threads that seed torch's global generators."""
 
     lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    # A thread that holds it doesn't come along with a fork.
+    # A thread that holds the lock doesn't survive a fork.
     os.register_at_fork(after_in_child=lambda: setattr(_Turns, "lock", threading.RLock()))
 
 
-#: Whether anything may have drawn on a CUDA device: to ask for a state is to set CUDA up.
+#: True once anything may have drawn on a CUDA device. Asking for a state would set CUDA up.
 _cuda_draws: Callable[[], bool] = torch.cuda.is_initialized
 
 
 @contextmanager
 def seeded(seed: int, device: Any) -> Iterator[None]:
-    """Torch's generators seeded for a while, and then as they were; one thread after the other, for they are global."""
+    """Seed torch's global generators for a while, then restore them; threads take turns."""
     on_cuda = torch.device(device).type == "cuda"
     with _Turns.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
-        # torch.manual_seed would seed the generators of all devices, those that are not put back too.
+        # torch.manual_seed would also seed devices whose generators aren't restored.
         torch.default_generator.manual_seed(seed)
         if on_cuda:
             torch.cuda.manual_seed_all(seed)
@@ -76,7 +76,7 @@ def seeded(seed: int, device: Any) -> Iterator[None]:
 
 
 def generator_states() -> dict[str, Any]:
-    """States of the global generators that a training may draw from, as plain containers and tensors."""
+    """Get the states of the global generators that a training may draw from, as plain containers and tensors."""
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if _cuda_draws():
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -88,7 +88,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def set_generator_states(states: Mapping[str, Any]) -> None:
-    """Put the global generators to where they were when :func:`generator_states` was called.
+    """Restore the global generators to the states that :func:`generator_states` gave.
 
     Tensors may have moved to a device since then.
     """
@@ -103,7 +103,7 @@ def set_generator_states(states: Mapping[str, Any]) -> None:
 
 
 def generators_of(loader: Any) -> list[torch.Generator]:
-    """Generators of their own that a loader and its samplers draw from."""
+    """List the generators that a loader and its samplers own."""
     found: list[torch.Generator] = []
     parts = [loader]
     for part in parts:
@@ -116,7 +116,7 @@ def generators_of(loader: Any) -> list[torch.Generator]:
 
 
 def step_seed(random_state: Any, step: int) -> Any:
-    """A seed of its own for every call: from the aggregator's seed and the number of the call; None stays None."""
+    """Derive a seed for each call from an aggregator's seed and the number of the call; None stays None."""
     if random_state is None:
         return None
     return np.random.default_rng([check_integer(random_state, "random_state", at_least=0), step])

@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writes: files are replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 @contextmanager
 def written_whole(targets: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give other names to files to write, and rename them once all are written; what was there lasts until then.
+    """Write files under temporary names, and rename them once all are written; the old ones last until then.
 
     Parameters
     ----------
     targets : mapping of str to path, file-like object or None
-        What to write to. What isn't the path of a file that can be replaced (a device, a pipe, a file in a folder
-        that is sealed) stays as it is.
+        Targets to write to. A target that can't be replaced (a device, a pipe, a file in a read-only folder) stays as
+        it is.
 
     Yields
     ------
     dict
-        With the same keys: what to write to instead.
+        The same keys, with targets to write to instead.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def written_whole(targets: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for part, target in replaced.values():
             _replace(part, target)
     except (OSError, RuntimeError) as error:
-        # Torch's errors of writing are RuntimeErrors, and don't always say what file it was.
+        # Torch raises RuntimeErrors, which don't always name the file.
         names = ", ".join(str(target) for target in targets.values() if target is not None)
         raise OSError(f"{names} can't be written: {error}") from error
     finally:
@@ -52,13 +52,13 @@ def _is_replaceable(target: Any) -> bool:
 
 
 def _beside(target: Any) -> tuple[Path, Path]:
-    # Through links, for what they lead to is to be replaced. The same name each time, so that no litter gathers.
+    # Links are followed to the file to replace. The name is the same each time, so that no litter gathers.
     path = Path(os.path.realpath(target))
     return path.with_name(f"{path.name}.part"), path
 
 
 def _replace(part: Path, target: Path) -> None:
     with part.open("rb+") as file:
-        # A new name for what a power cut would leave empty is no whole file.
+        # Without it, a power cut could leave an empty file under the new name.
         os.fsync(file.fileno())
     part.replace(target)

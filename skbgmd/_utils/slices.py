@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Slices(tuple[slice, ...]):
-    """Slices that follow one another; what is asked of them in every step is computed once.
+    """Adjacent slices, with lengths and tables that are computed once.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Slices(tuple[slice, ...]):
 
     @cached_property
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """What each slice holds, a line each (s, longest), and where that is more than a repeated last element.
+        """Indices of each slice, a line each (s, longest), padded with the last one; and a mask without the padding.
 
         Examples
         --------
@@ -46,7 +46,7 @@ class Slices(tuple[slice, ...]):
 
 @lru_cache(maxsize=64)
 def even_slices(n: int, parts: int) -> Slices:
-    """Cut ``range(n)`` into so many slices whose lengths differ by one at most; the longer ones come first."""
+    """Cut ``range(n)`` into slices whose lengths differ by one at most, longer ones first."""
     length, longer = divmod(n, parts)
     stops = np.cumsum([length + (part < longer) for part in range(parts)]).tolist()
     return Slices(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))

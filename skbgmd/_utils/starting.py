@@ -1,4 +1,4 @@
-"""Ctrl-C while a program starts: without a traceback, however far its imports have come. It imports next to nothing."""
+"""Ctrl-C while a program starts: no traceback, however far its imports have come. Imports next to nothing itself."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 #: The demonstration's command, as it calls itself.
 PROGRAM = "python -m skbgmd"
-#: Exit code by which shells know what SIGINT has ended.
+#: Exit code of a process that SIGINT ended, as shells have it.
 INTERRUPTED = 130
-#: What is told then.
+#: Its message.
 MESSAGE = f"{PROGRAM}: interrupted.\n"
 
 
 def leave_when_interrupted() -> None:
-    """From now on leave at once when interrupted, where there is a traceback otherwise.
+    """Exit at once on interrupts from now on, instead of raising KeyboardInterrupt.
 
     An exception wouldn't do: extensions that are being imported make others of it, or lose it.
     """
@@ -27,7 +27,7 @@ def leave_when_interrupted() -> None:
 
 
 def raise_when_interrupted() -> None:
-    """From now on interrupts are exceptions again, where :func:`leave_when_interrupted` has changed that."""
+    """Raise KeyboardInterrupt on interrupts again, after :func:`leave_when_interrupted`."""
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,11 +1,13 @@
-"""Aggregators: rules that turn b vectors, some of them corrupt, into one.
+"""Gradient aggregation rules: robust to Byzantine workers and corrupt samples, from n vectors to one.
 
 Each is a small class of hyperparameters, called as ``aggregate, state = aggregator(rows, state)``.
 """
 
 from __future__ import annotations
 
-from skbgmd._utils.arrays import check_choice
+from collections.abc import Callable
+
+from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -29,8 +31,8 @@ from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationSta
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
 
-#: Aggregators by name.
-AGGREGATORS: dict[str, type[Aggregator]] = {
+#: Callables that make an aggregator with its default hyperparameters, by name.
+AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "mean": Mean,
     "coordinate_median": CoordinatewiseMedian,
     "trimmed_mean": TrimmedMean,
@@ -40,6 +42,7 @@ AGGREGATORS: dict[str, type[Aggregator]] = {
     "huber_mean": HuberMean,
     "geometric_median": GeometricMedian,
     "block_geometric_median": BlockGeometricMedian,
+    "bgmd_paper": BlockGeometricMedian.published,
 }
 
 

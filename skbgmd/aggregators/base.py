@@ -1,4 +1,4 @@
-"""What every aggregator is: hyperparameters, and a call that turns rows into one vector."""
+"""Base classes of aggregators: hyperparameters, and a call that turns rows into one vector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import means
@@ -20,7 +20,7 @@ from skbgmd.rows.chunked import means
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What an aggregator made of the rows.
+    """Aggregate of the rows, with the weights that they have in it.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Aggregate:
 
 
 class AggregatorState:
-    """What an aggregator carries from one call to the next: to be subclassed by frozen dataclasses.
+    """State that an aggregator carries from one call to the next: a base for frozen dataclasses.
 
     Their fields are tensors, numbers, text, None, tuples of these, or other states. Then a state can be saved and
     loaded as plain containers of these, which ``torch.load`` reads without executing anything.
@@ -55,7 +55,7 @@ class AggregatorState:
 
 
 def pack_state(state: Any) -> Any:
-    """A state as plain containers; what isn't an :class:`AggregatorState` is left as it is."""
+    """Convert a state to plain containers; anything but an :class:`AggregatorState` is left as it is."""
     if not isinstance(state, AggregatorState):
         return state
     kind = f"{type(state).__module__}.{type(state).__qualname__}"
@@ -64,7 +64,7 @@ def pack_state(state: Any) -> Any:
 
 
 def unpack_state(packed: Any) -> Any:
-    """The state that :func:`pack_state` was given.
+    """Convert plain containers back to the state that :func:`pack_state` was given.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def unpack_state(packed: Any) -> Any:
 
 
 class Aggregator(BaseEstimator, ABC):
-    """Turns rows into one vector.
+    """Gradient aggregation rule: turns rows into one vector.
 
     An aggregator holds hyperparameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work);
     a call changes nothing in it. What has to last from one call to the next goes in and comes out as ``state``.
@@ -95,7 +95,7 @@ class Aggregator(BaseEstimator, ABC):
         rows : Rows
             The rows and their weights. Rows that hold NaN or inf get weight zero.
         state : object, default=None
-            What the last call returned; None to begin with.
+            State that the last call returned; None to begin with.
 
         Returns
         -------
@@ -115,24 +115,24 @@ class Aggregator(BaseEstimator, ABC):
 
 
 def check_rows(rows: Any) -> None:
-    """Raise a TypeError for what isn't rows, such as an array: its entries are for :class:`DenseRows` to look at."""
+    """Raise a TypeError for anything but rows, such as an array, which :class:`DenseRows` takes."""
     if not hasattr(rows, "n_rows"):
         raise TypeError(f"rows must be Rows, such as DenseRows(torch.tensor(X)); found {type(rows).__name__}.")
 
 
 class Judgement(NamedTuple):
-    """How a rule judged rows, by their columns on a block or by all.
+    """Weights that a rule gives rows, by their columns on a block or by all.
 
     Attributes
     ----------
     weights : ndarray of shape (n,)
         Weights of the rows, non-negative and adding up to one.
     state : object
-        What the rule carries to the next call.
+        State for the next call.
     clip : float, or None
-        Off a block, parts of rows longer than so many typical lengths are clipped; None: by the block's own limit.
+        Limit of off-block parts, in typical lengths, beyond which they are clipped; None: the block's own limit.
     least : float
-        What the typical length off a block is at least taken for.
+        Lower bound for the typical length off a block.
     """
 
     weights: FloatArray
@@ -142,7 +142,7 @@ class Judgement(NamedTuple):
 
 
 class LocationRule(Aggregator):
-    """An aggregator that is a weighted mean of the rows, and may judge them by a block of their columns as well."""
+    """Aggregator that is a weighted mean of the rows, and can weigh them by a block of their columns as well."""
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         judged = self._judge_usable(rows, state)
@@ -154,7 +154,7 @@ class LocationRule(Aggregator):
 
     @abstractmethod
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
-        """Judge rows that are all finite and of positive weight."""
+        """Weigh rows that are all finite and of positive weight, and give the state for the next call."""
 
     def _judge_usable(self, rows: Rows, state: Any) -> Judgement:
         self._validate()
@@ -168,7 +168,7 @@ class LocationRule(Aggregator):
         return judged._replace(weights=weights)
 
     def _finite(self, rows: Rows) -> BoolArray:
-        """Which rows are finite; of what is asked of the rows anyway."""
+        """Mask of the finite rows, at no extra pass."""
         return rows.gram().finite
 
     def _validate(self) -> None:
@@ -176,7 +176,7 @@ class LocationRule(Aggregator):
 
 
 class RowWeighting(LocationRule):
-    """An aggregator that is a weighted mean of the rows; without state."""
+    """Aggregator that is a weighted mean of the rows; without state."""
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
         return Judgement(self._weigh(rows))
@@ -187,7 +187,7 @@ class RowWeighting(LocationRule):
 
 
 class NonFiniteRowsError(ValueError):
-    """Half of the rows' weight or more is on rows that hold NaN or inf: in training, it has diverged."""
+    """Half of the rows' weight or more is on rows with NaN or inf: a training that has diverged."""
 
 
 def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
@@ -196,7 +196,7 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
     Raises
     ------
     NonFiniteRowsError
-        Half of the weight or more is on rows that aren't finite: nothing can be told from the rest.
+        Half of the weight or more is on rows that aren't finite, beyond the breakdown point.
     """
     total = float(rows.weights.sum())
     usable = finite & (rows.weights > 0.0)
@@ -209,15 +209,15 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
 
 
 def check_fraction(value: Any) -> float:
-    """An assumed share of corrupt rows, in [0, 0.5)."""
-    fraction = check_number(value, "fraction", above=-1e-300, at_most=0.5)
+    """Check an assumed share of corrupt rows, in [0, 0.5)."""
+    fraction = check_number(value, "fraction", at_least=0.0, at_most=0.5)
     if fraction == 0.5:
-        raise ValueError("fraction must be less than 0.5: half of the rows or more can't be told from the others.")
+        raise ValueError("fraction must be less than 0.5: half is the breakdown point of any rule.")
     return fraction
 
 
 def n_assumed_corrupt(fraction: float, n: int) -> int:
-    """How many of n rows to reckon with as corrupt: the fraction rounded up, and always less than half."""
+    """Number of rows assumed corrupt among n: the fraction rounded up, and always less than half."""
     return min(math.ceil(fraction * n - 1e-9), (n - 1) // 2)
 
 

@@ -1,4 +1,4 @@
-"""Block coordinate geometric median (BGMD's aggregate), with what it carries from step to step."""
+"""Block coordinate geometric median (BGMD's aggregate), with its state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
@@ -21,11 +21,12 @@ from skbgmd.aggregators.base import (
     usable_rows,
 )
 from skbgmd.aggregators.geometric_median import GeometricMedian
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.block import (
     BLOCKS,
-    COMPLEMENTS,
     MEMORY_RULES,
+    OFF_BLOCK_RULES,
+    PUBLISHED,
     SELECTIONS,
     BlockPart,
     block_step,
@@ -40,18 +41,18 @@ from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 @dataclass(frozen=True)
 class BlockState(AggregatorState):
-    """What :class:`BlockGeometricMedian` carries from one call to the next.
+    """State of :class:`BlockGeometricMedian`.
 
     Attributes
     ----------
     memory : tensor of shape (d,), or None
-        What earlier steps left out.
+        Off-block parts that earlier steps left out.
     step : int
-        Calls so far: together with the seed it decides what is drawn.
+        Number of calls so far; each draws by a seed of its own.
     location : object
-        What the location rule carries.
+        State of the location rule.
     off_block : Scale
-        Typical norm off the block, as it is remembered.
+        Typical norm of off-block parts over steps.
     """
 
     memory: torch.Tensor | None = None
@@ -61,7 +62,7 @@ class BlockState(AggregatorState):
 
 
 class BlockGeometricMedian(Aggregator):
-    """Block coordinate geometric median (BGMD's aggregate): the rows are judged on a block of columns.
+    """Block coordinate geometric median (BGMD's aggregate): a robust weighted mean by a block of columns.
 
     The step of :func:`skbgmd.block_geometric_median` with its state, for the geometric median or another robust
     location.
@@ -71,12 +72,12 @@ class BlockGeometricMedian(Aggregator):
     beta : float, default=0.1
         Share of the columns in the block, in (0, 1]. 1: the location rule on all columns.
     location : LocationRule, default=None
-        What judges the rows by their columns in the block; None: :class:`GeometricMedian`.
+        Rule that weighs the rows by their columns in the block; None: :class:`GeometricMedian`.
     selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
     block : {"coordinate", "unit"}, default="coordinate"
-        What is selected: single columns (or runs of them), or, where the rows are gradients of parameters, whole
-        slices of them along their first axis, such as the weights of one output.
+        Unit of the selection: single columns (or runs of them), or, where the rows are gradients of parameters, whole
+        slices along a parameter's first axis, such as the weights of one output.
     random_state : int or None, default=None
         Seed for ``selection`` "sample" and "uniform"; each call draws afresh. None: another seed each call.
 
@@ -111,18 +112,12 @@ class BlockGeometricMedian(Aggregator):
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
-        """The rule of the paper's Algorithms 1 and 2: blocks sampled by unclipped scores, and the mean memory.
+        """BGMD as in Algorithms 1 and 2 of the paper: blocks sampled by unclipped scores, and the mean memory.
 
-        It is here to be compared with: one corrupt row decides the block and sends the memory anywhere.
+        The aggregator by the name of "bgmd_paper", and ``block_geometric_median(X, algorithm="bgmd_paper")`` with its
+        state. It serves comparisons: one corrupt row decides the block and sends the memory anywhere.
         """
-        return cls(
-            beta,
-            selection="sample",
-            complement="memory",
-            memory_rule="mean",
-            clip_scores=False,
-            random_state=random_state,
-        )
+        return cls(beta, **PUBLISHED, random_state=random_state)
 
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
@@ -132,7 +127,7 @@ class BlockGeometricMedian(Aggregator):
         if self.beta == 1.0 and self.complement != "memory":
             aggregate, after_location = location(rows, state.location)
             return aggregate, replace(state, step=state.step + 1, location=after_location)
-        # What was left out before counts only where it is kept.
+        # A memory counts only where one is kept.
         before = state.memory if self.complement == "memory" else None
         if before is not None and len(before) != rows.n_columns:
             before = None  # of other columns: parameters were frozen or thawed
@@ -158,10 +153,10 @@ class BlockGeometricMedian(Aggregator):
         vector, memory = block_step(
             some,
             part,
-            complement=self.complement,
+            off_block=self.complement,
             memory_rule=self.memory_rule,
             memory=before,
-            outside=clip,
+            off_block_factors=clip,
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
@@ -173,11 +168,11 @@ class BlockGeometricMedian(Aggregator):
     def _clip_off_block(
         rows: Rows, part: BlockPart, judged: Judgement, before: Scale
     ) -> tuple[FloatArray | None, Scale]:
-        """Factors that clip the rows off the block where the location rule has a length for that, and the length."""
+        """Factors that clip off-block parts, if the location rule has a limit for them, and their typical norm."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
         norms = off_block_norms(rows, part)
-        length = before.after(max(lower_weighted_median(norms, rows.weights), judged.least))
+        length = before.update(max(lower_weighted_median(norms, rows.weights), judged.least))
         return clip_factors(judged.clip * length.value, norms), length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
@@ -193,7 +188,7 @@ class BlockGeometricMedian(Aggregator):
     def _validate(self) -> None:
         check_number(self.beta, "beta", at_most=1.0)
         check_choice(self.selection, "selection", SELECTIONS)
-        check_choice(self.complement, "complement", COMPLEMENTS)
+        check_choice(self.complement, "complement", OFF_BLOCK_RULES)
         check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
         check_integer(self.run_length, "run_length")
         check_choice(self.block, "block", BLOCKS)

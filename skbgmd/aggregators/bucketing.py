@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 from skbgmd._utils.random import step_seed
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregator
@@ -13,14 +13,14 @@ from skbgmd.rows import Rows
 
 
 class Bucketing(PreAggregation):
-    """Average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
+    """Bucketing: average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
 
     Brings rows from different distributions nearer together, at the price that a corrupt row spoils its bucket.
 
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        What aggregates the buckets; None: :class:`GeometricMedian`.
+        Rule that aggregates the buckets; None: :class:`GeometricMedian`.
     bucket_size : int, default=2
         Rows in a bucket; the last may hold fewer.
     random_state : int or None, default=None

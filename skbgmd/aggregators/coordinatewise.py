@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows
 from skbgmd.rows import Rows

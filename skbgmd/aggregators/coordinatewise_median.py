@@ -8,7 +8,7 @@ from skbgmd.aggregators.coordinatewise import Coordinatewise
 
 
 class CoordinatewiseMedian(Coordinatewise):
-    """Median of each column; of an even number of rows the mean of the middle two. Yin et al. (2018).
+    """Coordinate-wise median; for an even number of rows, the mean of the middle two. Yin et al. (2018).
 
     Examples
     --------
@@ -23,7 +23,7 @@ class CoordinatewiseMedian(Coordinatewise):
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         n = values.shape[1]
         low, high = values[:, (n - 1) // 2], values[:, n // 2]
-        # Half of the smallest number is none.
+        # Half of the smallest number underflows.
         return torch.where(low == high, low, 0.5 * low + 0.5 * high)
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Judgement, LocationRule
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
 from skbgmd.rows import Rows
 
-#: What may be done where many rows are tied.
+#: Rules for steps in which many rows are tied.
 TIES = ("median", "huber")
 
 
 class GeometricMedian(LocationRule):
-    """The geometric median of the rows (GMD's aggregate); breakdown point 1/2.
+    """Geometric median of the rows (GMD's aggregate), with breakdown point 1/2.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ class GeometricMedian(LocationRule):
         median of the others. Rows that are far off then have no influence at all, where on the median alone they have
         as much as any other.
     ties : {"median", "huber"}, default="median"
-        Where many rows are tied, as gradients of empty, constant or repeated samples are. "median": they may be the
-        geometric median, whatever the others are. "huber": the others have a say, by Huber's mean with their typical
-        distance as its length, which is remembered from step to step as in :class:`HuberMean`. For rows that are single
+        Rule for tied rows, such as gradients of empty, constant or repeated samples. "median": many of them may be the
+        geometric median, whatever the others are. "huber": then the answer is Huber's mean with the others' typical
+        distance as its scale, which is remembered from step to step as in :class:`HuberMean`. For rows that are single
         samples.
     tol : float, default=1e-6
         Proved relative accuracy, as in :func:`skbgmd.geometric_median`. There is no warning where it isn't reached.

@@ -1,4 +1,4 @@
-"""Huber's mean where most rows are surely near: of norms, one sum, and the products of the few that may be far."""
+"""Huber's mean by an active set: norms, one sum, and products of the few rows that may be far."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import clip_factors
 
 
 class HuberActiveSet(NamedTuple):
-    """Huber's mean.
+    """Huber's mean, with its weights and the scale for the next step.
 
     Attributes
     ----------
@@ -37,12 +37,12 @@ class HuberActiveSet(NamedTuple):
 def huber_active_set(
     rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
 ) -> HuberActiveSet | None:
-    r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where it can't be had so.
+    r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where that doesn't suffice.
 
-    A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. What
-    is left is a problem in the products of the others and of the sum of all. The scale :math:`M` must not depend on
-    this step: the median distance to a mean of clipped rows is at most the median norm and that mean's, and as long
-    as it wouldn't raise the remembered scale, this fades.
+    A row of norm :math:`|x_i| \le c M - |y|` is within :math:`c M` of the estimate :math:`y`, and counts in full. The
+    others, and the sum of all rows, leave a problem in their inner products. The scale :math:`M` must not depend on
+    this step: as long as the median distance to a mean of clipped rows, at most the sum of the median norm and that
+    mean's, doesn't raise the remembered scale, it decays.
 
     Parameters
     ----------
@@ -52,12 +52,13 @@ def huber_active_set(
         As in :func:`skbgmd.aggregators.huber_mean.huber_weights_about_median`; rows are left out by their distance to a
         mean of clipped rows.
     """
-    limit = before.faded
+    limit = before.decayed
     if limit == 0.0 or before.is_rising:
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    if not norms.max(initial=0.0) <= limits.LARGEST_NORM_MULTIPLIED or not _are_few(norms > near, weights):
+    largest = limits.SQUARED_RANGE[torch.float32][1]
+    if not norms.max(initial=0.0) <= largest or not _are_few(norms > near, weights):
         return None
     clipped = weights * clip_factors(reach, norms)
     whole = float(clipped.sum())
@@ -65,12 +66,12 @@ def huber_active_set(
     length = float(torch.linalg.vector_norm(mean))
     typical = lower_weighted_median(norms, weights) + length
     if typical > limit:
-        # At most so much: what it is takes another pass.
+        # That was an upper bound; the distances take another pass.
         squares = norms**2 - 2.0 * rows.inner_products(mean) + length**2
         typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
-    after = before.after(typical)
+    after = before.update(typical)
     may_be_far = norms + limits.MEAN_SLACK * length > near
-    # A distance that is remembered though it is larger would have a say in later steps.
+    # A larger distance would count in later steps, so it has to be measured.
     if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):
         return None
     far = np.flatnonzero(may_be_far)
@@ -100,7 +101,7 @@ def _are_few(chosen: NDArray[np.bool_], weights: FloatArray) -> bool:
 
 
 class _Line(NamedTuple):
-    """Means of all rows, and what changes of the weights of a few make of them, by their products.
+    """Mean of all rows as a function of the weights of a few, by their inner products.
 
     Attributes
     ----------
@@ -137,7 +138,7 @@ class _Line(NamedTuple):
 def _settled(
     line: _Line, weights: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
 ) -> FloatArray:
-    """Changes of the weights of the few by which these are Huber's about the mean that they make."""
+    """Iterate the weights of the few to Huber's about the mean that they make; returns their changes."""
     change = weights * clip_factors(reach, line.distances(np.zeros(len(first)))) - first
     for _ in range(max_iter - 1):
         before, change = change, weights * clip_factors(reach, line.distances(change)) - first

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import check_integer, check_number
+from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import huber_active_set
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
 from skbgmd.location.rejection import check_rejection, without_far
@@ -24,7 +24,7 @@ from skbgmd.rows.gram import lower_weighted_median
 class HuberMean(LocationRule):
     r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
 
-    Minimises :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
+    Minimizes :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
     and linear beyond; the scale :math:`M` is the median distance of the rows to their geometric median. Weights
     :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
     geometric median. Huber (1964); in several dimensions Maronna (1976).
@@ -36,11 +36,11 @@ class HuberMean(LocationRule):
     rejection : float or None, default=None
         Distance, in scales, beyond which a row has no weight, unless it is among the nearer half; more than 1.
     remember : bool, default=False
-        For the gradients of single samples, step after step. True: the scale is the median of the last five steps'
-        typical distances or, if that is larger, an earlier such one, which fades by 0.1 % a step: as samples are learnt
-        their gradients shrink, and those that are yet to be learnt would look like outliers. The typical distance of a
-        step is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, it
-        is that of the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
+        Remember the scale from step to step, for gradients of single samples: it is the median of the last five steps'
+        typical distances or, if that is larger, an earlier one, which decays by 0.1 % a step. Gradients shrink as
+        samples are learned, and samples still to be learned would look like outliers. The typical distance of a step
+        is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, that of
+        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
     tol : float, default=1e-6
         Stop when no weight changes by more than this, in shares of 1/n.
     max_iter : int, default=100
@@ -113,7 +113,7 @@ class HuberAboutMedian(NamedTuple):
     scale : Scale
         For the next step.
     tied : bool
-        Whether many rows are tied, see :func:`skbgmd.location.typical_distance.typical_distance`.
+        True where many rows are tied, see :func:`skbgmd.location.typical_distance.typical_distance`.
     """
 
     weights: FloatArray
@@ -121,7 +121,7 @@ class HuberAboutMedian(NamedTuple):
     tied: bool
 
     def judgement(self, c: float | None) -> Judgement:
-        """What a block is told: off it, tied rows may have next to nothing, where the others have most of theirs."""
+        """Weights for a block, with a limit for off-block parts: those of tied rows may be next to nothing."""
         if c is None and not self.tied:
             return Judgement(self.weights, self.scale)
         return Judgement(self.weights, self.scale, c or 1.0, self.scale.value if self.tied else 0.0)
@@ -146,27 +146,27 @@ def huber_weights_about_median(
     tol, max_iter
         As in :class:`HuberMean`.
     """
-    # The way to the median begins at a mean of clipped rows and never goes up: wherever it is left, corrupt rows can do
-    # no more than so much. Huber's mean goes on from there, so that it need not be the median's last digit.
+    # The solver starts at a mean of clipped rows and never raises the objective: stopped early, its iterate is still
+    # bounded by honest rows, and Huber's mean goes on from there.
     rough = tol if huber is None else max(tol, limits.HUBER_START_TOL)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
     now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
-    scale = before.after(now.distance)
+    scale = before.update(now.distance)
     if huber is None and not now.tied:
         near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
         return HuberAboutMedian(near, scale, tied=False)
     whole = gram.original
     if whole is not None and scale.value > gram.unit * gram.norms.max():
-        # Rows that were drawn nearer, for they are far from the median, are not far for this scale.
+        # Rows that were drawn in, as they are far from the median, aren't far for this scale.
         gram, distances = whole, GramSpace(whole, rows.weights).distances_to_mean(weights)
-    # A smaller limit would change nothing but that weights may underflow.
+    # A smaller limit would only let weights underflow.
     limit = max(scale.value / gram.unit, limits.LEAST_SCALE * (now.distance / gram.unit))
     if limit == 0.0:
-        # In their own unit the smallest of distances are numbers.
+        # In the distances' own unit it doesn't underflow.
         limit = limits.LEAST_SCALE * lower_weighted_median(distances, rows.weights)
     kept = rows.weights
     if rejection is not None:
-        # The nearer half is kept, however small the scale is that is remembered.
+        # The nearer half is kept, however small the remembered scale.
         reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
         kept = np.where(distances <= reach, kept, 0.0)
     limit *= 1.0 if huber is None else huber

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows
 
 
 class Krum(RowWeighting):
-    r"""Mean of the rows that lie closest to their neighbours. Blanchard et al. (2017).
+    r"""Krum and multi-Krum: mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
 
     The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows,
     :math:`f = \lceil \psi n \rceil` (less than half); the ``n_selected`` rows of least score are averaged. The row
-    itself is no neighbour of its own; at least one neighbour counts, however few the rows.
+    itself is no neighbor of its own; at least one neighbor counts, however few the rows.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Krum(RowWeighting):
         f = n_assumed_corrupt(self.fraction, n)
         distances = rows.gram().squared_distances()
         np.fill_diagonal(distances, np.inf)
-        neighbours = max(1, n - f - 2)
-        scores = np.partition(distances, neighbours - 1, axis=1)[:, :neighbours].sum(axis=1)
+        neighbors = max(1, n - f - 2)
+        scores = np.partition(distances, neighbors - 1, axis=1)[:, :neighbors].sum(axis=1)
         selected = np.argsort(scores, kind="stable")[: min(self.n_selected, n - f)]
         return mean_of_selected(selected, rows)

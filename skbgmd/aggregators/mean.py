@@ -12,7 +12,7 @@ from skbgmd.rows.chunked import in_range
 
 
 class Mean(RowWeighting):
-    """Weighted mean: plain SGD's aggregate. One bad row moves it anywhere (breakdown point 0).
+    """Weighted mean of the rows, plain SGD's aggregate: one corrupt row moves it anywhere (breakdown point 0).
 
     Examples
     --------
@@ -26,7 +26,7 @@ class Mean(RowWeighting):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         check_rows(rows)
-        # A sum without NaN or inf has none among its rows: the look at every row is only for the other case.
+        # A finite sum has finite rows; only another sum needs a look at every row.
         weights = rows.weights / rows.weights.sum()
         vector = rows.weighted_sum(weights)
         if math.isfinite(float(vector.sum())):

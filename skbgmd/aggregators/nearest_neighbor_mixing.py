@@ -11,15 +11,15 @@ from skbgmd.rows import Rows
 
 
 class NearestNeighborMixing(PreAggregation):
-    r"""Replace each row by the mean of its nearest rows, itself included. Allouah et al. (2023).
+    r"""Nearest-neighbor mixing (NNM): replace each row by the mean of its nearest rows. Allouah et al. (2023).
 
-    The mean is over :math:`n - f` rows, :math:`f = \lceil \psi n \rceil` (less than half). It takes the
-    spread out of the honest rows, in which an attack of ordinary length hides.
+    The mean is over :math:`n - f` rows, the row itself included, with :math:`f = \lceil \psi n \rceil` (less than
+    half). It takes the spread out of the honest rows, in which an attack of ordinary length hides.
 
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        What aggregates the mixed rows; None: :class:`GeometricMedian`.
+        Rule that aggregates the mixed rows; None: :class:`GeometricMedian`.
     fraction : float, default=0.4
         Assumed share ψ of corrupt rows, in [0, 0.5).
     """

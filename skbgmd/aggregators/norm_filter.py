@@ -10,7 +10,7 @@ from skbgmd.rows import Rows
 
 
 class NormFilter(RowWeighting):
-    r"""Mean of the rows without those of largest norm.
+    r"""Norm filter (comparative gradient elimination): mean of the rows without those of largest norm.
 
     Drops :math:`f = \lceil \psi n \rceil` rows (less than half). Blind to a row of ordinary length that points the
     wrong way. Ghosh et al. (2019); Gupta et al. (2020), comparative gradient elimination.

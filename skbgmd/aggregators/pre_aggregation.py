@@ -17,14 +17,14 @@ from skbgmd.rows.averaged import AveragedRows
 
 @dataclass(frozen=True)
 class PreAggregationState(AggregatorState):
-    """What a mixing carries from one call to the next: the number of calls, and the inner aggregator's state."""
+    """State of a pre-aggregation: the number of calls, and the inner aggregator's state."""
 
     step: int = 0
     inner: Any = None
 
 
 class PreAggregation(Aggregator):
-    r"""Mixes the rows, then aggregates the mixed rows; :math:`K \to M K M^T` on the Gram matrix."""
+    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
 
     aggregator: Aggregator | None
 
@@ -52,4 +52,4 @@ class PreAggregation(Aggregator):
 
     @abstractmethod
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
-        """The mixing matrix (m, n), lines adding up to one, and the weights (m,) of the mixed rows."""
+        """Averaging matrix (m, n), lines adding up to one, and the weights (m,) of the averaged rows."""

@@ -11,11 +11,11 @@ from skbgmd.rows import Rows
 
 
 class SpectralFilter(RowWeighting):
-    r"""Mean after filtering along the direction of largest variance, again and again.
+    r"""Spectral filter: mean after filtering along the direction of largest variance, again and again.
 
     The iterative filter of Diakonikolas et al. (2017), as used by Sever (2019) and, with a breakdown point of 1/4, by
     Data and Diggavi (2020): in each round the weight of a row is multiplied by :math:`1 - \tau_i / \max_j
-    \tau_j`, with :math:`\tau_i` the squared projection of the centred row on the top eigenvector of the weighted
+    \tau_j`, with :math:`\tau_i` the squared projection of the centered row on the top eigenvector of the weighted
     covariance, until the share ``fraction`` of the weight is gone. The eigenvector comes from the Gram matrix.
 
     Parameters
@@ -46,7 +46,7 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
     fraction : float
         Share of the weight to remove.
     """
-    # Of order one: squares of products of huge rows have no number. A power of two changes no digit.
+    # Scaled to order one, or squares of products of huge rows overflow. A power of two changes no digit.
     gram = torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
     kept = weights.copy()
     target = (1.0 - fraction) * weights.sum() * (1.0 + 1e-12)
@@ -68,12 +68,12 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
 
 
 def _top_projection(gram: torch.Tensor, share: FloatArray) -> FloatArray:
-    """Projections of the centred rows on the top eigenvector of their weighted covariance, up to a factor."""
+    """Projections of the centered rows on the top eigenvector of their weighted covariance, up to a factor."""
     p = torch.from_numpy(share)
     image = gram @ p
-    centred = gram - image - image[:, None] + p @ image
+    centered = gram - image - image[:, None] + p @ image
     root = p.sqrt()
     # The covariance's eigenvectors are the rows combined by those of this n x n matrix, times `root`.
-    vectors = torch.linalg.eigh(root[:, None] * centred * root).eigenvectors
-    projection: FloatArray = (centred @ (root * vectors[:, -1])).numpy()
+    vectors = torch.linalg.eigh(root[:, None] * centered * root).eigenvectors
+    projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
     return projection

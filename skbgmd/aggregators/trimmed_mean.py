@@ -9,7 +9,7 @@ from skbgmd.aggregators.coordinatewise import Coordinatewise
 
 
 class TrimmedMean(Coordinatewise):
-    r"""Mean of each column without its largest and smallest values. Yin et al. (2018).
+    r"""Coordinate-wise trimmed mean: each column without its extreme values. Yin et al. (2018).
 
     Trims :math:`f = \lceil \psi n \rceil` rows (less than half) at either end, or that share of the weight.
 
@@ -32,7 +32,7 @@ class TrimmedMean(Coordinatewise):
         mean = kept.mean(dim=1)
         if bool(torch.isfinite(mean.sum())):
             return mean
-        # Sums of the largest numbers have none, and their mean may be rounded to none.
+        # Sums of the largest numbers overflow, and so may the rounding of their mean.
         return (kept / kept.shape[1]).sum(dim=1).clamp(kept[:, 0], kept[:, -1])
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Corruptions: the three sources of error of Acharya et al. (2022), in features, labels and gradients, and others.
+"""Corruptions of features, labels and gradients, to test robustness: gross corruption and Byzantine attacks.
 
-For tests and comparisons of what is robust. ``fraction`` is the share of rows that are corrupt, and ``random_state``
-the source of what is random.
+The three sources of error of Acharya et al. (2022), and attacks from the literature. ``fraction`` is the share of
+corrupt rows, ``random_state`` the source of random draws.
 """
 
 from __future__ import annotations

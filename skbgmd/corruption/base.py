@@ -1,25 +1,13 @@
-"""What all corruptions have in common: a fraction of the rows, drawn at random."""
+"""Draws of corrupt rows that all corruptions share."""
 
 from __future__ import annotations
 
-import numbers
 import warnings
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.intp]
-
-
-def check_share(value: Any, name: str) -> float:
-    """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number; found {value!r}.")
-    share = float(value)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"{name} must be at least 0 and at most 1; found {value!r}.")
-    return share
 
 
 def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:
@@ -34,7 +22,7 @@ def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:
 
 
 def n_corrupted(fraction: float, n: int) -> int:
-    r"""How many of n rows are corrupt, :math:`\lfloor \psi n \rfloor`."""
+    r"""Number of corrupt rows among n, :math:`\lfloor \psi n \rfloor`."""
     # 0.29 * 100 is a little less than 29.
     return int(fraction * n + 1e-9)
 

@@ -1,4 +1,4 @@
-"""A classifier that trains another one on corrupt labels."""
+"""Meta-estimator that trains a classifier on corrupt labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _delegated(name: str) -> Callable[[Method], Method]:
-    """A method that is there if the estimator has it."""
+    """Make a method available if the estimator has it."""
 
     def check(self: CorruptedLabels) -> bool:
         getattr(getattr(self, "estimator_", self.estimator), name)
@@ -31,10 +31,10 @@ def _delegated(name: str) -> Callable[[Method], Method]:
 
 
 class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
-    r"""A classifier that is trained on corrupt labels and scored on those it is given.
+    r"""Train a classifier on corrupt labels, and score it on clean ones.
 
     ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. Everything else is the fitted
-    estimator's: put into ``cross_validate`` or a search, it learns from corrupt folds and is judged by clean ones.
+    estimator's: in ``cross_validate`` or a search, it trains on corrupt folds and is scored on clean ones.
 
     With metadata routing enabled, ``fit`` and the other methods hand on what the estimator requests, such as
     ``sample_weight``; without it, everything. ``y_corrupt`` can be requested by ``set_fit_request(y_corrupt=True)``.
@@ -42,11 +42,11 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : classifier
-        What to train. It is cloned.
+        Classifier to train; it is cloned.
     fraction : float, default=0.0
         Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        What becomes of a label; see :func:`corrupt_labels`.
+        New label: any other class, the next one, or ``target``; see :func:`corrupt_labels`.
     target : label, default=None
         The class to which a backdoor leads.
     random_state : int, RandomState, Generator or None, default=None
@@ -57,7 +57,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     estimator_ : classifier
         The fitted clone.
     corrupted_ : ndarray of shape (n_samples,), bool
-        Which labels the estimator saw changed.
+        Mask of the labels that were changed.
     classes_ : ndarray of shape (n_classes,)
         The estimator's classes.
     n_features_in_ : int
@@ -201,7 +201,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @_delegated("score")
     def score(self, X: Any, y: ArrayLike, **params: Any) -> float:
-        """Score of the fitted estimator on these labels, which nobody corrupts.
+        """Score of the fitted estimator on these labels, as they are.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return names
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Where metadata goes: ``y_corrupt`` stays here, all else is the estimator's.
+        """Route metadata: ``y_corrupt`` stays here, all else goes to the estimator.
 
         Returns
         -------

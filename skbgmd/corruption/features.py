@@ -1,4 +1,4 @@
-"""Corrupt features: transformers that spoil training rows and leave everything else alone."""
+"""Corrupt features: transformers that corrupt training rows and leave test rows as they are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbgmd._utils.arrays import check_number, refuse_masks_and_dates
+from skbgmd._utils.checks import check_number, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import check_share, draw_rows, n_corrupted, warn_at_breakdown_point
+from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomState) -> NDArray[Any]:
-    r"""Rows with independent noise added to every entry: :math:`x + \sigma z`, :math:`z \sim N(0, 1)`.
+    r"""Add independent Gaussian noise to every entry: :math:`x + \sigma z`, :math:`z \sim N(0, 1)`.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def add_gaussian_noise(rows: NDArray[Any], std: float, rng: np.random.RandomStat
 def salt_and_pepper(
     rows: NDArray[Any], amount: float, low: ArrayLike, high: ArrayLike, rng: np.random.RandomState
 ) -> NDArray[Any]:
-    """Rows of which each entry is replaced with probability ``amount``, by its lowest or highest value at even odds.
+    """Replace entries with probability ``amount`` by their lowest or highest value, at even odds.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def salt_and_pepper(
 
 
 class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
-    """A transformer that corrupts training rows; inherit from it and write ``_corrupt``.
+    """Base class of transformers that corrupt training rows; inherit from it and write ``_corrupt``.
 
     ``fit_transform`` corrupts, ``transform`` is the identity. So a pipeline trains on corrupt rows and predicts on
     clean ones.
@@ -118,7 +118,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return result
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Return X as it is, once it is found to be of the shape that was fitted.
+        """Return X as it is, after a check of its shape.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return array
 
     def _learn(self, X: ArrayLike) -> NDArray[Any]:
-        check_share(self.fraction, "fraction")
+        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
         self._check_parameters()
         array = self._validated(X, reset=True)
         self._row_shape = array.shape[1:]
@@ -158,7 +158,7 @@ class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, m
         return array
 
     def _learn_range(self, X: NDArray[Any]) -> None:
-        """Learn of the clean rows what ``_corrupt`` needs."""
+        """Learn ranges of the clean rows that ``_corrupt`` needs."""
 
     @abstractmethod
     def _check_parameters(self) -> None:
@@ -222,7 +222,7 @@ class GaussianNoise(FeatureCorruption):
 
 
 class ImpulseNoise(FeatureCorruption):
-    r"""Salt and pepper: set most features of some training rows to their lowest or highest value.
+    r"""Add impulse noise (salt and pepper): set most features of some training rows to their lowest or highest value.
 
     Each feature of a corrupt row is replaced with probability ``amount``, by the minimum or the maximum of the data
     at even odds. The impulse corruption of Acharya et al. (2022), after Hendrycks & Dietterich (2018), sets 90 % of
@@ -273,7 +273,7 @@ class ImpulseNoise(FeatureCorruption):
         self.value_range = value_range
 
     def _check_parameters(self) -> None:
-        check_share(self.amount, "amount")
+        check_number(self.amount, "amount", at_least=0.0, at_most=1.0)
         if self.value_range is None:
             return
         refuse_masks_and_dates(self.value_range, "value_range")

@@ -1,4 +1,4 @@
-"""Corrupt labels: a function, and a sampler for pipelines."""
+"""Label noise: a function, and a sampler for pipelines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd._utils.arrays import as_labels, check_choice, is_missing
+from skbgmd._utils.checks import as_labels, check_choice, check_number, is_missing
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
-from skbgmd.corruption.base import check_share, draw_rows, n_corrupted
+from skbgmd.corruption.base import draw_rows, n_corrupted
 
 KINDS = ("uniform", "pair", "backdoor")
 
@@ -29,7 +29,7 @@ def corrupt_labels(
     target: Any = None,
     random_state: Any = None,
 ) -> tuple[Any, BoolArray]:
-    r"""Give some of the labels another class.
+    r"""Corrupt labels: give some of them another class (label noise).
 
     :math:`\lfloor \psi m \rfloor` of the m labels in question are drawn at random, and every drawn label changes:
 
@@ -45,7 +45,7 @@ def corrupt_labels(
     fraction : float
         Share ψ of the labels in question to corrupt, in [0, 1].
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        What becomes of a label.
+        New label: any other class, the next one, or ``target``.
     classes : array-like of shape (n_classes,), default=None
         All classes there are; None: those found in y. With a single class there is no other, and nothing changes.
     target : label, default=None
@@ -77,7 +77,7 @@ def corrupt_labels(
     >>> y_corrupt.tolist(), corrupted
     (['bag', 'coat', 'bag', 'bag'], array([False, False, False,  True]))
     """
-    share = check_share(fraction, "fraction")
+    share = check_number(fraction, "fraction", at_least=0.0, at_most=1.0)
     check_choice(kind, "kind", KINDS)
     labels = as_class_labels(y)
     known, codes = _classes(labels, classes)
@@ -85,7 +85,7 @@ def corrupt_labels(
     n, n_classes = len(labels), len(known)
     corrupted = np.zeros(n, dtype=bool)
     if n_classes < 2:
-        return _relabelled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
+        return _relabeled(y, labels, known, codes, np.arange(0), np.arange(0)), corrupted
     rng = random_source(random_state)
     eligible = np.flatnonzero(codes != goal) if goal is not None else np.arange(n)
     rows = draw_rows(eligible, n_corrupted(share, len(eligible)), rng)
@@ -95,10 +95,10 @@ def corrupt_labels(
         step = 1 if kind == "pair" else rng.randint(1, n_classes, size=len(rows))
         new = (codes[rows] + step) % n_classes
     corrupted[rows] = True
-    return _relabelled(y, labels, known, codes, rows, new), corrupted
+    return _relabeled(y, labels, known, codes, rows, new), corrupted
 
 
-def _relabelled(
+def _relabeled(
     y: Any,
     labels: NDArray[Any],
     known: NDArray[Any],
@@ -106,7 +106,7 @@ def _relabelled(
     rows: NDArray[np.intp],
     new: NDArray[np.intp],
 ) -> Any:
-    """Labels with some rows of other classes: as an array, or where y is of pandas in its own kind and dtype."""
+    """Replace some labels: in an array, or in a pandas column of the same kind and dtype."""
     if not _is_of_pandas(y):
         result = labels.astype(np.result_type(labels, known))
         result[rows] = known[new]
@@ -114,7 +114,7 @@ def _relabelled(
     import pandas as pd
 
     series = y.iloc[:, 0] if isinstance(y, pd.DataFrame) else pd.Series(y)
-    # Taken from samples of these classes, so that nothing is converted; from samples made up, where there are none.
+    # Taken from samples of these classes, so that nothing is converted; made up where there are none.
     place = np.full(len(known), -1)
     place[codes] = np.arange(len(codes))
     missing = np.setdiff1d(new, codes)
@@ -137,7 +137,7 @@ def _is_of_pandas(y: Any) -> bool:
 
 
 def _extended(series: Any, labels: NDArray[Any]) -> Any:
-    """A Series with labels more, in its dtype if that has them."""
+    """Append labels to a Series, in its dtype where that can hold them."""
     import pandas as pd
 
     if isinstance(series.dtype, pd.CategoricalDtype):
@@ -150,12 +150,12 @@ def _extended(series: Any, labels: NDArray[Any]) -> Any:
 
 
 def is_column(y: Any) -> bool:
-    """Tell a Series or another of pandas' columns, to be handed on as it is, from the rest."""
+    """Check for a Series or another pandas column, which keeps its kind."""
     return _is_of_pandas(y) and getattr(y, "ndim", 1) == 1
 
 
 def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
-    """Labels of classes as an array of shape (n,), checked."""
+    """Convert labels of classes to an array of shape (n,), checked."""
     labels = as_labels(y, name, warn=True)
     assert_all_finite(labels, input_name=name)
     check_classification_targets(labels)
@@ -179,7 +179,7 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
         if target is not None:
             raise ValueError(f"target must be None unless kind is 'backdoor'; found {target!r} with kind={kind!r}.")
         return None
-    # Nothing equals NA, nor differs from it.
+    # Comparisons with NA are NA.
     position = np.flatnonzero([] if is_missing(target) else known == target)
     if len(position) != 1:
         raise ValueError(f"target must be one of the classes {known.tolist()} for kind='backdoor'; found {target!r}.")
@@ -187,7 +187,7 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
 
 
 class LabelCorruption(BaseEstimator):
-    """A sampler that corrupts labels, for the pipelines of imbalanced-learn.
+    """Sampler that corrupts labels, for imbalanced-learn's pipelines.
 
     It speaks that library's protocol, ``fit_resample(X, y)``, and doesn't need it installed: an
     ``imblearn.pipeline.Pipeline`` calls it in ``fit`` and passes it by in ``predict`` and ``score``. In other
@@ -198,7 +198,7 @@ class LabelCorruption(BaseEstimator):
     fraction : float, default=0.0
         Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        What becomes of a label; see :func:`corrupt_labels`.
+        New label: any other class, the next one, or ``target``; see :func:`corrupt_labels`.
     target : label, default=None
         The class to which a backdoor leads.
     random_state : int, RandomState, Generator or None, default=None
@@ -207,7 +207,7 @@ class LabelCorruption(BaseEstimator):
     Attributes
     ----------
     corrupted_ : ndarray of shape (n_samples,), bool
-        Which labels the last ``fit_resample`` changed; after ``fit``, none.
+        Mask of the labels that the last ``fit_resample`` changed; after ``fit``, none.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -284,7 +284,7 @@ class LabelCorruption(BaseEstimator):
         result = corrupt_labels(
             y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
         )
-        # Last, for it sets what was learnt of X.
+        # Last, as it sets attributes learned from X.
         validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
         return result
 

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from skbgmd._utils.arrays import without_autocast
+from skbgmd._utils.autocast import without_autocast
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.registry import (

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, with_biases

@@ -1,4 +1,4 @@
-"""How a score falls as more of the training rows are corrupt."""
+"""Robustness curves: scores over the share of corrupt training rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
-from skbgmd._utils.arrays import refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import check_number, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
-from skbgmd.corruption.base import check_share
 from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -44,11 +43,11 @@ def robustness_curve(
     verbose: int = 0,
     params: dict[str, Any] | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Cross-validated scores of an estimator that is trained under more and more corruption.
+    """Cross-validated scores of an estimator over the share of corrupt training rows.
 
     In each fold and for each fraction, clones of the corruption and the estimator are made, the training part is
-    corrupted, the estimator is fitted to it and scored on clean rows. It is to
-    :func:`sklearn.model_selection.learning_curve` what corrupt rows are to fewer rows.
+    corrupted, the estimator is fitted to it and scored on clean rows: as
+    :func:`sklearn.model_selection.learning_curve`, with corrupt rows in place of fewer rows.
 
     Each fold has a seed of its own, the same for all fractions: the rows that are corrupt at a small fraction are
     among those at a larger one. With an int as ``random_state`` (and as the estimator's, if it has one) the curve is
@@ -63,7 +62,7 @@ def robustness_curve(
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Clean targets.
     corruption : object or str
-        What to corrupt, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
+        Corruption, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
 
         - features: a transformer such as :class:`skbgmd.corruption.GaussianNoise`, whose ``fit_transform`` is applied
           to the training rows;
@@ -77,7 +76,7 @@ def robustness_curve(
     groups : array-like of shape (n_samples,), default=None
         Groups for the splitter. With metadata routing enabled, pass them in ``params``.
     cv : int, splitter, iterable or None, default=None
-        How to split, as in scikit-learn; None: 5 folds, stratified for a classifier.
+        Splitter, as in scikit-learn; None: 5 folds, stratified for a classifier.
     scoring : str, callable or None, default=None
         One score, as in scikit-learn; None: the estimator's ``score``.
     n_jobs : int or None, default=None
@@ -85,11 +84,11 @@ def robustness_curve(
     random_state : int, RandomState, Generator or None, default=None
         Source of the folds' seeds. None: other ones each time, never NumPy's global source.
     error_score : "raise" or float, default=nan
-        What a fit or score that fails counts as, with a ``FitFailedWarning``; "raise": the error is raised.
+        Score of a fit or a score that fails, with a ``FitFailedWarning``; "raise": the error is raised.
     verbose : int, default=0
         Larger numbers for more messages.
     params : dict, default=None
-        Metadata for the estimator's ``fit``, such as ``sample_weight``; what is as long as X is split like X. With
+        Metadata for the estimator's ``fit``, such as ``sample_weight``; arrays as long as X are split like X. With
         metadata routing enabled, for whatever requests it: the estimator, the splitter, the scorer.
 
     Returns
@@ -97,7 +96,7 @@ def robustness_curve(
     fractions : ndarray of shape (n_fractions,)
         As they were given.
     train_scores : ndarray of shape (n_fractions, n_folds)
-        Scores on the training rows as they were before the corruption: how much of the truth was learnt, not how
+        Scores on the training rows as they were before the corruption: how much of the truth was learned, not how
         well the corruption was.
     test_scores : ndarray of shape (n_fractions, n_folds)
         Scores on the other rows, clean too.
@@ -168,7 +167,7 @@ def gradient_parameter(estimator: Any) -> str:
     Raises
     ------
     ValueError
-        There is none, or more than one.
+        No such parameter, or more than one.
     """
     names = [name for name in estimator.get_params() if f"__{name}".endswith("__gradient_corruption")]
     if len(names) != 1:
@@ -184,7 +183,9 @@ def _fractions(fractions: ArrayLike) -> FloatArray:
     given = np.asarray(fractions)
     if given.ndim != 1 or not len(given):
         raise ValueError(f"fractions must have one dimension and at least one entry; found shape {given.shape}.")
-    return np.array([check_share(fraction, "Each of fractions") for fraction in given.tolist()])
+    return np.array(
+        [check_number(fraction, "Each of fractions", at_least=0.0, at_most=1.0) for fraction in given.tolist()]
+    )
 
 
 def _check_corruption(corruption: Any) -> None:
@@ -236,7 +237,7 @@ def _fit_and_score(
     to_score: dict[str, Any],
     error_score: Any,
 ) -> tuple[float, float, str | None]:
-    """Scores on the clean training rows and on the test rows, and why they failed if they did."""
+    """Scores on the clean training rows and on the test rows, or the traceback of a failure."""
     n = len(y)
     X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
     if parameter is None:
@@ -267,7 +268,7 @@ def _corrupt(corruption: Any, X: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _part(params: dict[str, Any], index: Any, n: int) -> dict[str, Any]:
-    """The metadata, with an entry for each of n samples reduced to those of the index."""
+    """Metadata for some of n samples: arrays of n entries are indexed."""
 
     def samples(value: Any) -> bool:
         shape = getattr(value, "shape", None)

@@ -1,4 +1,4 @@
-"""Data that scikit-learn does not bring along: Fashion-MNIST and CIFAR-10."""
+"""Loaders of data sets that scikit-learn doesn't have: Fashion-MNIST and CIFAR-10."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn.datasets import fetch_openml
 
 from skbgmd._utils import limits
 
-#: Where Debian's package dataset-fashion-mnist puts its files.
+#: Folder of Debian's package dataset-fashion-mnist.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 #: Images and labels of the two parts, as the data's authors name them.
 IDX_FILES = (
@@ -37,15 +37,15 @@ Bytes = NDArray[np.uint8]
 def load_fashion_mnist(
     folder: str | Path | None = None, *, download: bool = False
 ) -> tuple[Images, Labels, Images, Labels]:
-    """Fashion-MNIST: grey images of ten kinds of clothing, 60,000 to train on and 10,000 to test.
+    """Load Fashion-MNIST: gray images of ten kinds of clothing, 60,000 to train on and 10,000 to test.
 
     Parameters
     ----------
     folder : str, Path or None, default=None
-        Where its four idx files are, compressed with gzip or not. None: where Debian's package
-        ``dataset-fashion-mnist`` puts them.
+        Folder of its four idx files, compressed with gzip or not. None: that of Debian's package
+        ``dataset-fashion-mnist``.
     download : bool, default=False
-        Whether to fetch them from OpenML where the package isn't installed. Not with a ``folder``.
+        Fetch them from OpenML where the package isn't installed. Not with a ``folder``.
 
     Returns
     -------
@@ -78,15 +78,15 @@ def load_fashion_mnist(
 
 
 def load_cifar10(folder: str | Path | None = None, *, download: bool = False) -> tuple[Images, Labels, Images, Labels]:
-    """CIFAR-10: colour images of ten kinds of animals and vehicles.
+    """Load CIFAR-10: color images of ten kinds of animals and vehicles.
 
     Parameters
     ----------
     folder : str, Path or None, default=None
-        Where the files of the binary version are, ``data_batch_1.bin`` to at most ``data_batch_5.bin`` and
+        Folder of the files of the binary version, ``data_batch_1.bin`` to at most ``data_batch_5.bin`` and
         ``test_batch.bin``. None: to be downloaded.
     download : bool, default=False
-        Whether to fetch all 60,000 images from OpenML. Not with a ``folder``.
+        Fetch all 60,000 images from OpenML. Not with a ``folder``.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def read_idx(path: Path, n_dimensions: int, *, of_item: tuple[int, ...] = (), n_
     path : Path
         The file; compressed with gzip if it ends in .gz.
     n_dimensions : int
-        How many dimensions it must have.
+        Number of dimensions that it must have.
     of_item : tuple of int, default=()
         Sizes that all dimensions but the first must have; none: any.
     n_at_most : int or None, default=None
@@ -196,7 +196,7 @@ def _read_header(file: BufferedIOBase, path: Path, n_dimensions: int) -> tuple[i
 
 
 def _read(file: BufferedIOBase, size: int) -> bytearray:
-    """So many bytes of a file, or all there are."""
+    """Read at most ``size`` bytes of a file."""
     data = bytearray()
     while chunk := file.read(min(limits.READ_BYTES, size - len(data))):
         data += chunk

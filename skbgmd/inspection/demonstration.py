@@ -32,11 +32,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "BGMD, groups": {"beta": 0.1, "block": "coordinate"},
     "BGMD": {"group_size": 1},
 }
-#: What is corrupt, and what that means.
+#: Kinds of corruption, and their descriptions.
 KINDS = {
     "gradients": "groups (or samples) whose gradient is multiplied by -100, drawn at each step",
     "features": "samples with Gaussian noise of standard deviation 10 added to features that lie in [0, 1]",
-    "labels": "samples labelled as the class after their own",
+    "labels": "samples labeled as the class after their own",
 }
 CLEAN = "nothing"
 FRACTIONS = (0.2, 0.4)
@@ -65,7 +65,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """How to train, whatever the rule.
+    """Settings of a training, the same for all rules.
 
     Attributes
     ----------
@@ -88,12 +88,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one training.
+    """Result of one training.
 
     Attributes
     ----------
     kind : str
-        What was corrupt: a key of ``KINDS``, or ``CLEAN``.
+        Kind of corruption: a key of ``KINDS``, or ``CLEAN``.
     fraction : float
         Share of it that was.
     method : str
@@ -101,7 +101,7 @@ class Outcome:
     accuracy : float
         Share of the clean test samples that are classified correctly; NaN: the parameters grew beyond all bounds.
     seconds : float
-        What the training took.
+        Time of the training.
     """
 
     kind: str
@@ -112,7 +112,7 @@ class Outcome:
 
     @property
     def diverged(self) -> bool:
-        """Whether there is no network to speak of."""
+        """True where the parameters grew beyond all bounds."""
         return math.isnan(self.accuracy)
 
 
@@ -122,7 +122,7 @@ TRAININGS = {"digits": Training(None, lr=1.0, epochs=8), "fashion-mnist": Traini
 
 
 def digits(seed: int) -> Data:
-    """scikit-learn's handwritten digits, 1,000 of them to train on and 797 to test.
+    """Load scikit-learn's handwritten digits: 1,000 training and 797 test samples.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def digits(seed: int) -> Data:
 
 
 def fashion_mnist(folder: Path | None = None) -> Data:
-    """Fashion-MNIST, from a folder or where Debian's package puts it.
+    """Load Fashion-MNIST, from a folder or from Debian's package.
 
     Parameters
     ----------
@@ -161,9 +161,9 @@ def subset(data: Data, n: int, seed: int) -> Data:
     Parameters
     ----------
     data : Data
-        What to draw from; the test samples stay.
+        Samples to draw from; the test samples stay.
     n : int
-        How many to keep.
+        Number of samples to keep.
     seed : int
         Seed of the draw.
 
@@ -178,7 +178,7 @@ def subset(data: Data, n: int, seed: int) -> Data:
 def corrupt(
     kind: str, fraction: float, X: NDArray[np.float32], y: NDArray[np.int64], seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], GradientCorruption | None]:
-    """Corrupt training samples, or arrange for gradients to be corrupt.
+    """Corrupt training samples, or make the attack that corrupts gradients.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def corrupt(
     X : ndarray of shape (n, ...)
     y : ndarray of shape (n,)
     attack : GradientCorruption or None
-        What is to be done to gradients in training.
+        Attack on the gradients in training.
     """
     if kind == "gradients":
         return X, y, BitFlip(fraction, scale=-100.0)
@@ -241,7 +241,7 @@ def run(
     data : Data
         Clean samples.
     training : Training
-        How to train.
+        Settings of the training.
     fractions : sequence of float, default=(0.2, 0.4)
         Shares that are corrupt; clean data come on top.
     seed : int, default=0
@@ -284,11 +284,11 @@ def train(
     y : ndarray of shape (n,), int64
         Labels.
     training : Training
-        How to train.
+        Settings of the training.
     method : str
         A key of ``METHODS``.
     attack : GradientCorruption or None, default=None
-        What is done to the gradients.
+        Attack on the gradients.
     seed : int, default=0
         Seed of the first parameters, the order of the samples and the attack.
     progress : callable
@@ -311,7 +311,7 @@ def train(
         random_state=seed,
         **{"group_size": training.group_size, **METHODS[method]},
     )
-    # It is all trainings that a user stops.
+    # An interrupt stops all trainings.
     model._hands_interrupts_on = True
     try:
         model.fit(X, y)
@@ -322,7 +322,7 @@ def train(
 
 
 class _Counter(Callback):
-    """Tell how many samples were gone through."""
+    """Count the samples of each step."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress, self.samples = progress, 0

@@ -1,4 +1,4 @@
-"""A picture of robustness curves."""
+"""Visualization of robustness curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.checks import check_choice
 from skbgmd._utils.typing import FloatArray
 from skbgmd.inspection.curve import FRACTIONS, robustness_curve
 
@@ -20,7 +20,7 @@ STD_STYLES = ("fill_between", "errorbar")
 
 
 class RobustnessCurveDisplay:
-    """A picture of robustness curves.
+    """Robustness curve visualization: scores over the share of corrupt training rows.
 
     Make one by :meth:`from_estimator`, or from the arrays that :func:`robustness_curve` gives. For several
     estimators in one picture, hand the first's ``ax_`` to the others, and a label to each.
@@ -96,13 +96,13 @@ class RobustnessCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on; None: a new figure.
         score_name : str, default=None
             Label of the vertical axis; None: the display's.
         score_type : {"test", "train", "both"}, default="test"
-            Which scores to draw.
+            Scores to draw.
         std_display_style : {"fill_between", "errorbar"} or None, default="fill_between"
-            How to draw the standard deviations: as a band, as bars, or not.
+            Style of the standard deviations: a band, bars, or none.
         line_kw, fill_between_kw, errorbar_kw : dict, default=None
             Arguments for matplotlib's ``plot`` (not for the style "errorbar"), ``fill_between`` and ``errorbar``. A
             label is extended by the type of score where both are drawn.

@@ -1,4 +1,4 @@
-"""Which training samples an estimator didn't trust: rows to look at, and a picture of them."""
+"""Suspicious training samples: the ones that an estimator trusts least, and a picture of their trust."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd._utils.arrays import check_integer, check_number, check_targets, refuse_masks
+from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:
-    """The training samples that an estimator trusted least.
+    """Find suspicious training samples, such as mislabeled ones: those that an estimator trusts least.
 
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
-        Fitted; a pipeline that ends with one, and a search for its parameters, are looked into. Single samples are told
-        apart by ``group_size=1``, best with ``huber=1.0``.
+        Fitted; or a pipeline that ends with one, or a search for its parameters. Only ``group_size=1`` tells single
+        samples apart, best with ``huber=1.0``.
     n_suspects : int, default=None
-        How many.
+        Number of samples to list.
     fraction : float, default=None
-        Or what share of the samples, in (0, 1]; rounded up. One of the two must be given.
+        Or their share, in (0, 1]; rounded up. One of the two must be given.
 
     Returns
     -------
     indices : ndarray of shape (n_suspects,), int64
-        Places in the training data, the least trusted first. Samples of unknown trust are not among them.
+        Indices of training samples, the least trusted first. Samples of unknown trust are left out.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        Neither or both of the two are given, one is out of its range, or nothing is known of the samples: the
-        aggregator doesn't weigh rows, or trusted all alike, as a mean does, and any rule of a single group.
+        Neither or both of the two are given, one is out of its range, or the trust is unknown: the aggregator doesn't
+        weigh rows, or trusts all alike, as the mean does, and any rule with a single group.
 
     Notes
     -----
-    Trust is the mean weight of a sample in training (``sample_trust_``): 1 as in a plain mean, 0 ignored. A sample
-    gets little of it for a gradient that is far from the others': a wrong label, features that are far off, or
-    a sample that is rare or hard. It says where to look, not what to throw away.
+    Trust is the mean weight of a sample in training (``sample_trust_``): 1 as in a plain mean, 0 ignored. Samples with
+    gradients far from the others' get little of it: mislabeled ones, ones with wrong features, and rare or hard ones.
+    Inspect suspects before you drop them.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
             raise ValueError(f"n_suspects must be at most the number of samples, {len(trust)}; found {n}.")
-    # All that there are is no choice.
+    # To list all samples is no choice.
     if n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
         raise ValueError(
             f"sample_trust_ must differ for samples to be suspects; found {trust[known[0]]:g} for all {len(known)} "
@@ -87,7 +87,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
 
 
 def _trust(estimator: Any) -> NDArray[np.float64]:
-    """What an estimator, or the one within a pipeline or a search, found of its training samples."""
+    """Trust of the training samples, by an estimator or the one within a pipeline or a search."""
     inner = estimator
     while isinstance(inner, Pipeline) or hasattr(inner, "best_estimator_"):
         inner = inner[-1] if isinstance(inner, Pipeline) else inner.best_estimator_
@@ -98,7 +98,7 @@ def _trust(estimator: Any) -> NDArray[np.float64]:
 
 
 class SampleTrustDisplay:
-    """A picture of the trust in training samples: how it is spread, and against the loss of the samples.
+    """Visualization of the trust in training samples: its histogram, and trust against loss.
 
     Make one by :meth:`from_estimator`.
 
@@ -152,7 +152,7 @@ class SampleTrustDisplay:
         corrupted : array-like of shape (n_samples,), bool, default=None
             Samples that are known to be corrupt.
         axes : sequence of two matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on; None: a new figure.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class SampleTrustDisplay:
         Parameters
         ----------
         axes : sequence of two matplotlib Axes, default=None
-            Where to draw; None: a new figure.
+            Axes to draw on; None: a new figure.
         bins : int, default=40
             Bars of the histogram.
 
@@ -210,7 +210,7 @@ class SampleTrustDisplay:
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """The loss of each sample: minus the logarithm of the probability of its label, or the squared error.
+    """Compute the loss of each sample: minus the log-probability of its label, or the squared error.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     TypeError
         Targets that are dates or durations.
     ValueError
-        Labels that the classifier doesn't know, targets of another shape than what is predicted, masked entries or
+        Labels that the classifier doesn't know, targets of another shape than the predictions, masked entries or
         missing targets.
     """
     refuse_masks(X, "X")
@@ -245,6 +245,6 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
     columns = predicted.reshape(len(predicted), -1)
     if targets.reshape(len(targets), -1).shape != columns.shape:
-        raise ValueError(f"y must have the shape of what is predicted, {predicted.shape}; found {targets.shape}.")
+        raise ValueError(f"y must have the shape of the predictions, {predicted.shape}; found {targets.shape}.")
     squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares

@@ -1,7 +1,8 @@
-"""Block selection, memory, and the geometric median of a block of columns: the step of BGMD."""
+"""Block coordinate geometric median: block selection, the median on the block, and memory (the step of BGMD)."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import (
-    as_matrix,
-    as_real_array,
-    as_weights,
-    check_choice,
-    check_integer,
-    check_number,
-    not_finite,
-    refuse_masks_and_dates,
-    without_autocast,
-)
+from skbgmd._utils.arrays import as_matrix, as_real_array, as_weights
+from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.checks import check_choice, check_integer, check_number, not_finite, refuse_masks_and_dates
 from skbgmd._utils.random import torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import solve, warn_if_not_proved
@@ -32,18 +25,27 @@ from skbgmd.rows.gram import clip_factors, lower_weighted_median
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
-COMPLEMENTS = ("weighted", "zero", "memory")
+OFF_BLOCK_RULES = ("weighted", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
+ALGORITHMS = ("robust", "bgmd_paper")
+#: The parameters of Algorithms 1 and 2 of the paper.
+PUBLISHED: dict[str, Any] = {
+    "selection": "sample",
+    "complement": "memory",
+    "memory_rule": "mean",
+    "clip_scores": False,
+    "run_length": 1,
+}
 
 
 @dataclass(frozen=True)
 class BlockGeometricMedianResult:
-    """What a block step gives.
+    """A block step with its weights, its block, its memory and its proof.
 
     Attributes
     ----------
     median : array or tensor of shape (d,)
-        The geometric median on the block; elsewhere what ``complement`` says.
+        The geometric median on the block; off it, the part that ``complement`` chooses.
     weights : array or tensor of shape (n,)
         Weights of the rows in the geometric median of the block. In float32 for half precision, in which they would not
         add up to one.
@@ -57,7 +59,7 @@ class BlockGeometricMedianResult:
     n_iter : int
         Steps taken.
     converged : bool
-        Whether ``gap <= tol``.
+        True if ``gap <= tol``.
     """
 
     median: Any
@@ -73,6 +75,7 @@ class BlockGeometricMedianResult:
 def block_geometric_median(
     X: ArrayLike | torch.Tensor,
     *,
+    algorithm: str = "robust",
     beta: float = 0.1,
     selection: str = "top",
     complement: str = "weighted",
@@ -86,7 +89,7 @@ def block_geometric_median(
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
     return_result: bool = False,
 ) -> Any:
-    r"""Geometric median of the rows on a block of important columns, carried over to the others.
+    r"""Block coordinate geometric median (BGMD): the median of the rows on a block of columns, carried over to all.
 
     With a memory :math:`m` (zero without one), columns :math:`I` are selected by their scores
     :math:`s_j = \sum_i a_i (c_i x_{ij} + m_j)^2`, and the step is
@@ -97,6 +100,11 @@ def block_geometric_median(
     ----------
     X : array-like or tensor of shape (n, d)
         The rows, as in :func:`geometric_median`.
+    algorithm : {"robust", "bgmd_paper"}, default="robust"
+        "robust": as the other parameters say; their defaults withstand any rows in the minority. "bgmd_paper":
+        Algorithms 1 and 2 of [1]_ to the letter, which one corrupt row can lead anywhere: the same as
+        ``selection="sample", complement="memory", memory_rule="mean", clip_scores=False, run_length=1``, none of
+        which may then be given otherwise.
     beta : float, default=0.1
         Share of the columns in the block, in (0, 1]: :math:`k = \max(1, \lceil \beta d \rceil)`. With 1 this is
         :func:`geometric_median`.
@@ -104,20 +112,20 @@ def block_geometric_median(
         "top": the k highest scores. "sample": without replacement, with probabilities proportional to the scores
         (Algorithm 2 of [1]_). "uniform": any k.
     complement : {"weighted", "zero", "memory"}, default="weighted"
-        What the other columns get. "weighted": the block's weights applied to them, a full estimate of location.
-        "zero": nothing. "memory": nothing now; it is kept for the next call.
+        Off-block part of the step. "weighted": the rows' mean by the block's weights, a full estimate of location.
+        "zero": nothing. "memory": nothing now; it is kept for the next call (error feedback).
     memory : array-like or tensor of shape (d,), default=None
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
-        How the kept part is averaged over the rows. "mean": plainly, as in Algorithm 1 of [1]_; one corrupt row can
-        then send it anywhere. "weighted": with the block's weights, each row clipped as below.
+        Average of the rows' off-block parts that is kept. "mean": the plain mean, as in Algorithm 1 of [1]_; one
+        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below.
     clip_scores : bool, default=True
         Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
-        all of their score and decides which block is looked at, for ever.
+        all of their score and decides the block at every step.
     run_length : int, default=1
-        Select runs of so many adjacent columns by their summed score. 1 is the paper's rule; longer
-        runs make gathering the block cheaper, and from 32 on norms and scores are had of one pass. The block then
+        Length of runs of adjacent columns, which are selected by their summed scores. 1 is the paper's rule. Longer
+        runs make gathering the block cheaper, and from 32 on norms and scores take a single pass. The block then
         holds whole runs, k or a few more columns.
     sample_weight : array-like or tensor of shape (n,), default=None
         Non-negative weights :math:`a_i` of the rows.
@@ -136,7 +144,8 @@ def block_geometric_median(
     Raises
     ------
     TypeError, ValueError
-        As :func:`geometric_median`, and for a parameter out of its range or a memory of a wrong shape.
+        As :func:`geometric_median`, and for a parameter out of its range, a memory of a wrong shape, or a parameter
+        that contradicts ``algorithm="bgmd_paper"``.
 
     Warns
     -----
@@ -145,12 +154,12 @@ def block_geometric_median(
 
     Notes
     -----
-    The block's weights know nothing of the other columns: a row that looks honest in the block may hold anything
-    elsewhere. "weighted" (complement or memory) therefore scales each row's part outside the block to at
-    most the median norm of these parts. With less than half of the rows corrupt that median is at most the
+    The block's weights don't depend on the other columns: a row that looks honest on the block may hold anything
+    elsewhere. "weighted" (complement or memory) therefore scales each row's off-block part to at most the median
+    norm of these parts. With less than half of the rows corrupt that median is at most the
     norm of an honest row, so the answer is bounded by the honest rows on every column: the breakdown point is 1/2.
-    The clip is about zero: for gradients that is what they should be near; centre other data first if it has a
-    large common offset.
+    The clip is about zero, which gradients should be near; center other data first if they have a large common
+    offset.
 
     References
     ----------
@@ -166,23 +175,33 @@ def block_geometric_median(
     >>> bool(np.linalg.norm(block_geometric_median(X) - 1.0) < 0.8 * np.sqrt(1000))
     True
 
-    The paper's Algorithm 1 keeps what it leaves out and adds it to the next gradients:
+    The paper's algorithm keeps the off-block part and adds it to the next gradients:
 
-    >>> paper = dict(selection="sample", complement="memory", memory_rule="mean", clip_scores=False)
-    >>> step = block_geometric_median(X, **paper, random_state=0, return_result=True)
+    >>> step = block_geometric_median(X, algorithm="bgmd_paper", random_state=0, return_result=True)
     >>> int((step.median != 0).sum()), bool(np.allclose(step.memory[step.block], 0.0))
     (100, True)
-    >>> step = block_geometric_median(X, **paper, memory=step.memory, random_state=1, return_result=True)
+    >>> step = block_geometric_median(
+    ...     X, algorithm="bgmd_paper", memory=step.memory, random_state=1, return_result=True
+    ... )
     """
     matrix, caller = as_matrix(X)
     weights = as_weights(sample_weight, len(matrix))
     beta = check_number(beta, "beta", at_most=1.0)
     check_choice(selection, "selection", SELECTIONS)
-    check_choice(complement, "complement", COMPLEMENTS)
+    check_choice(complement, "complement", OFF_BLOCK_RULES)
     check_choice(memory_rule, "memory_rule", MEMORY_RULES)
     run_length = check_integer(run_length, "run_length")
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
+    if check_choice(algorithm, "algorithm", ALGORITHMS) == "bgmd_paper":
+        _check_published(
+            selection=selection,
+            complement=complement,
+            memory_rule=memory_rule,
+            clip_scores=clip_scores,
+            run_length=run_length,
+        )
+        selection, complement, memory_rule, clip_scores, run_length = PUBLISHED.values()
     rows = DenseRows(matrix, weights)
     before = _as_memory(memory, complement, rows)
     take_norms(rows, selection, run_length, before)
@@ -202,7 +221,7 @@ def block_geometric_median(
     if caller.difference is not None:
         solved = solved.of_rounded_rows(caller.lost(block.indices.cpu().numpy()), weights)
     part = BlockPart(block, inside, solved.weights)
-    step, after = block_step(rows, part, complement=complement, memory_rule=memory_rule, memory=before)
+    step, after = block_step(rows, part, off_block=complement, memory_rule=memory_rule, memory=before)
     if solved.median is not None:
         on_block = solved.median.to(step.dtype)
         step.index_copy_(0, block.indices, on_block if before is None else on_block + before[block.indices])
@@ -211,24 +230,32 @@ def block_geometric_median(
         _check_range(step)
     warn_if_not_proved(solved.gap, tol, solved.n_iter)
     if not return_result:
-        return caller.give(step)
+        return caller.convert(step)
     if after is not None:
         after = caller.rounded(after)
         _check_range(after)
     return BlockGeometricMedianResult(
-        median=caller.give(step),
-        weights=caller.give_weights(solved.weights, matrix.device),
+        median=caller.convert(step),
+        weights=caller.convert_weights(solved.weights, matrix.device),
         block=block.indices if isinstance(caller.dtype, torch.dtype) else block.indices.cpu().numpy(),
-        memory=None if after is None else caller.give(after),
+        memory=None if after is None else caller.convert(after),
         gap=solved.gap,
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
 
 
+def _check_published(**given: Any) -> None:
+    """Raise an error for a parameter that isn't as the paper's algorithms fix it, nor left at its default."""
+    defaults = inspect.signature(block_geometric_median).parameters
+    for name, value in given.items():
+        if value not in (PUBLISHED[name], defaults[name].default):
+            raise ValueError(f"{name} must be {PUBLISHED[name]!r} with algorithm='bgmd_paper'; found {value!r}.")
+
+
 def _check_range(values: torch.Tensor) -> None:
-    """Raise an error where what a memory was added to has no number in its dtype."""
-    # A sum that is finite has finite terms.
+    """Raise an error where the sum with a memory overflows."""
+    # A finite sum has finite terms.
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
         raise ValueError(
             f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
@@ -237,7 +264,7 @@ def _check_range(values: torch.Tensor) -> None:
 
 
 def take_norms(rows: Rows, selection: str, run_length: int, memory: torch.Tensor | None) -> None:
-    """Take the rows' norms, which tell the finite ones, and those of runs if :func:`select_block` has use for them."""
+    """Compute the rows' norms, which tell finite rows, and those of runs if :func:`select_block` needs them."""
     rows.norms(run_length if selection != "uniform" and memory is None else 1)
 
 
@@ -283,21 +310,22 @@ def select_block(
         scores = _keys(scores, generator)
     wanted = min(len(scores), -(-k // run_length))
     block = CoordinateBlock(_largest(scores, wanted), run_length, d)
-    # The last run of all may be short.
+    # The last run of columns may be short.
     return block if len(block) >= k else CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
 
 
 def _of_unit_size(
     scale: FloatArray, norms: FloatArray, memory: torch.Tensor | None
 ) -> tuple[FloatArray, torch.Tensor | None]:
-    """Factors of the rows and a memory, multiplied by what makes scores of huge or tiny rows numbers.
+    """Scale factors of the rows, and a memory, so that scores of huge or tiny rows don't over- or underflow.
 
-    Scores are compared with each other alone; a power of two changes no digit of them.
+    Only ratios of scores matter; a power of two changes no digit of them.
     """
     largest = float((scale * norms).max())
     if memory is not None:
         largest = max(largest, float(memory.abs().max()))
-    if largest == 0.0 or limits.SMALLEST_SQUARED_FLOAT32 <= largest <= limits.LARGEST_SQUARED_FLOAT32:
+    low, high = limits.SQUARED_RANGE[torch.float32]  # in which the scores of any rows may be
+    if largest == 0.0 or low <= largest <= high:
         return scale, memory
     factor = math.ldexp(1.0, min(-math.frexp(largest)[1], 1000))
     return scale * factor, None if memory is None else memory.double() * factor
@@ -305,7 +333,7 @@ def _of_unit_size(
 
 @dataclass(frozen=True)
 class BlockPart:
-    """What the block says: all that the step needs of it.
+    """A block with the rows on it, and their weights there.
 
     Attributes
     ----------
@@ -326,41 +354,41 @@ def block_step(
     rows: Rows,
     part: BlockPart,
     *,
-    complement: str = "weighted",
+    off_block: str = "weighted",
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
-    outside: FloatArray | None = None,
+    off_block_factors: FloatArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The step (d,) and the new memory (d,), or None, from what the block says.
+    """Step (d,) and new memory (d,), or None, from the weights that rows have on a block.
 
-    ``outside`` (n,) are factors by which the rows' parts outside the block are scaled, other than
-    :func:`off_block_clip` says. The other parameters are those of :func:`block_geometric_median`.
+    ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_factors`` (n,) scale the
+    rows' off-block parts; None: by :func:`off_block_clip`.
     """
     if len(part.columns) == rows.n_columns and memory is None:
         step = means(part.rows, part.weights)
-        return step, torch.zeros_like(step) if complement == "memory" else None
-    if complement == "zero":
+        return step, torch.zeros_like(step) if off_block == "memory" else None
+    if off_block == "zero":
         on_block = means(part.rows, part.weights)
         return on_block.new_zeros(rows.n_columns).index_copy_(0, part.columns.indices, on_block), None
     if len(part.columns) == rows.n_columns:
         moved = means(part.rows, part.weights)
     else:
-        if complement == "memory" and memory_rule == "mean":
+        if off_block == "memory" and memory_rule == "mean":
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            elsewhere = part.weights * (off_block_clip(rows, part) if outside is None else outside)
+            elsewhere = part.weights * (off_block_clip(rows, part) if off_block_factors is None else off_block_factors)
         moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)
         if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
             moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
-    if complement == "weighted":
+    if off_block == "weighted":
         return moved, None
     if memory is not None:
         moved += memory
         _check_range(moved)
     index = part.columns.indices
     step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
-    # A copy, for it lasts: what moves may be a part of something larger.
+    # A copy, as the memory lasts: the vector may be a view of something larger.
     return step, moved.index_fill(0, index, 0.0)
 
 
@@ -373,7 +401,7 @@ def median_clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
-    """As :func:`median_clip_factors`, but rows of zero, which have no scores, don't take the others' away."""
+    """Clip as :func:`median_clip_factors`, but never to zero by a majority of zero rows, which have no scores."""
     factors = median_clip_factors(norms, weights)
     if factors[norms > 0.0].any():
         return factors
@@ -381,20 +409,20 @@ def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def off_block_clip(rows: Rows, part: BlockPart) -> FloatArray:
-    """Factors that scale each row's part outside a block to at most the median norm of these parts."""
+    """Factors that scale each row's off-block part to at most the median norm of these parts."""
     return median_clip_factors(off_block_norms(rows, part), rows.weights)
 
 
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
-    """Norms of the rows' parts outside a block."""
+    """Norms of the rows' off-block parts."""
     whole = rows.norms()
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
-    outside = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
-    # Where nearly all of a row lies in the block, the difference has lost its digits.
+    off_block = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
+    # With nearly all of a row in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
-        outside[lost] = rows.subset(lost).block(_others(part.columns)).norms()
-    return outside
+        off_block[lost] = rows.subset(lost).block(_others(part.columns)).norms()
+    return off_block
 
 
 def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:
@@ -429,7 +457,7 @@ def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:
 def _likely(values: NDArray[Any], k: int) -> NDArray[np.intp] | None:
     """Indices of at least the k largest of many values, by a sample; None where that makes them no fewer."""
     sample = values[:: max(1, len(values) // limits.THRESHOLD_SAMPLE)]
-    # Three standard deviations of a share in a sample more than are wanted.
+    # Three standard deviations of a share in a sample more than wanted.
     share = k / len(values)
     wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
     if len(values) < 2 * limits.THRESHOLD_SAMPLE or 2 * wanted > len(sample):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 
 class Excess(NamedTuple):
-    """What is proved of a point ``y``.
+    """Proved bound on the excess objective of a point ``y``.
 
     Attributes
     ----------

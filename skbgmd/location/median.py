@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import as_matrix, as_weights, check_integer, check_number, not_finite, without_autocast
+from skbgmd._utils.arrays import as_matrix, as_weights
+from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.checks import check_integer, check_number, not_finite
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents
@@ -28,7 +30,7 @@ from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
 
 @dataclass(frozen=True)
 class GeometricMedianResult:
-    """A geometric median and what is known about it.
+    """A geometric median with its weights and its proof.
 
     Attributes
     ----------
@@ -44,7 +46,7 @@ class GeometricMedianResult:
     n_iter : int
         Steps taken.
     converged : bool
-        Whether ``gap <= tol``.
+        True if ``gap <= tol``.
     """
 
     median: Any
@@ -57,17 +59,17 @@ class GeometricMedianResult:
 
 @dataclass(frozen=True)
 class Solved:
-    """The answer of either path, before it is put in the caller's terms."""
+    """Solution of either path, before its conversion to the caller's kind of array."""
 
     weights: FloatArray
-    #: As rounded; None: weights @ rows, in the rows' working precision, and then rounded.
+    #: Rounded to the answer's dtype; None: weights @ rows, in working precision, is to be rounded.
     median: torch.Tensor | None
-    #: Sum of the weighted distances, and how much less it may be elsewhere; in units of length of 2**exponent.
+    #: Sum of the weighted distances, and a bound on its excess; in units of 2**exponent.
     objective: float
     excess: float
     n_iter: int
     exponent: int = 0
-    #: Whether the median is a row, but for rounding.
+    #: True where the median is a row, but for rounding.
     is_row: bool = False
 
     @property
@@ -75,7 +77,7 @@ class Solved:
         return relative_gap(self.excess, self.objective)
 
     def of_rounded_rows(self, lost: FloatArray | None, weights: FloatArray) -> Solved:
-        """The same of rows that lost up to so much each on their way to float64."""
+        """Bounds for rows that lost digits in float64, given a norm (n,) of the loss for each."""
         if lost is None:
             return self
         moved = math.ldexp(float(weights @ lost), -self.exponent)
@@ -91,7 +93,7 @@ def geometric_median(
     max_iter: int = 1000,
     return_result: bool = False,
 ) -> Any:
-    r"""Point with the smallest sum of distances to the rows of a matrix.
+    r"""Geometric median (spatial median, L1-median): the point with the smallest sum of distances to the rows.
 
     .. math:: \operatorname*{argmin}_y g(y), \qquad g(y) = \sum_i a_i \lVert x_i - y \rVert_2
 
@@ -104,7 +106,7 @@ def geometric_median(
         The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers and extended
         precision are computed in float64, half precision in float32. Gradients are not followed.
     sample_weight : array-like or tensor of shape (n,), default=None
-        Non-negative weights :math:`a_i`; an integer weight counts as so many equal rows. None: all one.
+        Non-negative weights :math:`a_i`; an integer weight counts as that number of equal rows. None: all one.
     tol : float, default=1e-6
         Proved relative accuracy: the answer satisfies :math:`g \le (1 + tol) \, g^*`. Where rows are far out,
         iteration goes on until the same holds of the distances to the near rows.
@@ -125,7 +127,7 @@ def geometric_median(
         Complex, object, text or sparse data, dates or durations; parameters of a wrong type.
     ValueError
         NaN, NA or inf, masked entries, a wrong shape, no rows; weights that are negative, all zero or of a wrong
-        length; tol <= 0. With ``return_result``, an objective that has no number in float64.
+        length; tol <= 0. With ``return_result``, an objective that overflows float64.
 
     Warns
     -----
@@ -169,17 +171,17 @@ def geometric_median(
     assert solved.median is not None, "asked for"
     median = solved.median
     if not return_result:
-        return caller.give(median)
+        return caller.convert(median)
     distances = rows.distances(median.double())
     of_rows = solved.weights
     if solved.is_row and distances[of_rows > 0.0].any():
-        # Others were too near to be told from it.
+        # Other rows were too near to be told from it.
         of_rows = np.where(distances == 0.0, of_rows, 0.0)
         of_rows = of_rows / of_rows.sum() if of_rows.any() else solved.weights
-    # In float32 the proof needs fewer digits of the objective than its reader may want.
+    # The proof in float32 needs fewer digits of the objective than a reader may want.
     return GeometricMedianResult(
-        median=caller.give(median),
-        weights=caller.give_weights(of_rows, matrix.device),
+        median=caller.convert(median),
+        weights=caller.convert_weights(of_rows, matrix.device),
         objective=_objective(rows, median.double(), distances, sample_weight),
         gap=solved.gap,
         n_iter=solved.n_iter,
@@ -193,7 +195,7 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     Raises
     ------
     ValueError
-        It has no number.
+        It overflows float64.
     """
     given = 1.0 if sample_weight is None else float(np.max(as_float_array(sample_weight)))
     with np.errstate(over="ignore"):
@@ -206,7 +208,7 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     size = float(distances.max())
     if size == 0.0:
         return 0.0
-    # Each may be far from one, and their product need not be.
+    # Each factor may be far from one where the product isn't.
     parts = [math.frexp(part) for part in (float(rows.weights @ (distances / size)), size, given)]
     mantissa, exponent = math.prod(part for part, _ in parts), sum(power for _, power in parts) + down
     with np.errstate(over="ignore"):
@@ -219,7 +221,7 @@ def _objective(rows: DenseRows, point: torch.Tensor, distances: FloatArray, samp
     return objective
 
 
-def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_centre: bool = False) -> Solution:
+def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_center: bool = False) -> Solution:
     """Weights of the geometric median of rows that are known by their Gram matrix.
 
     Parameters
@@ -230,7 +232,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
         Positive row weights.
     tol, max_iter
         As in :func:`geometric_median`; accuracy at the scale of the near rows.
-    at_centre : bool, default=False
+    at_center : bool, default=False
         Start at the point that the inner products are about, a solution of fewer digits.
 
     Returns
@@ -239,8 +241,8 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     """
     space = GramSpace(gram, weights)
     start = np.zeros(space.n)
-    if not at_centre:
-        # One Huber step from the centre: far rows count by their direction alone.
+    if not at_center:
+        # One Huber step from the center: far rows count by their direction alone.
         start = weights * clip_factors(high_median(gram.norms), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
@@ -250,7 +252,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
 def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
     """Weights of the geometric median of rows, by Gram matrices alone.
 
-    About a likely centre first; about the solution, where the proof wants more digits.
+    About a likely center first; about the solution, where the proof wants more digits.
 
     Parameters
     ----------
@@ -274,7 +276,7 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
         if solution.converged or n_iter >= max_iter:
             break
         about = rows.gram(about=_place(solution))
-        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_centre=True)
+        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_center=True)
         n_iter += again.n_iter
         known = solution.iterate.excess.absolute * gram.unit
         if np.isfinite(known) and not again.iterate.excess.absolute * about.unit <= known:
@@ -293,7 +295,7 @@ def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArr
 
 
 def takes_gram_path(n: int, d: int) -> bool:
-    """Whether to work in the Gram matrix of the rows rather than in R^d.
+    """Choose between the Gram matrix of the rows (True) and R^d.
 
     The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
     ten passes of n d, and a copy in float64. Measured (``benchmarks/results/paths.md``), R^d is ahead up to 100 columns
@@ -309,7 +311,7 @@ def solve(
 ) -> Solved:
     """Geometric median of dense rows on whichever path is cheaper; rows of weight zero are left out.
 
-    What is proved is proved of the answer, as rounded; by default it is of the working precision.
+    The proof is of the answer as rounded.
 
     Parameters
     ----------
@@ -318,9 +320,9 @@ def solve(
     tol, max_iter
         As in :func:`geometric_median`.
     dtype : torch.dtype, default=None
-        What the median is rounded to; None: the working precision.
+        Dtype that the median is rounded to; None: the working precision.
     combines : bool, default=False
-        Whether the caller combines the rows by the weights anyhow: then there is no median where that will do.
+        True where the caller takes the weighted mean itself: then the median is left out where that will do.
 
     Raises
     ------
@@ -328,11 +330,11 @@ def solve(
         A row that isn't finite.
     """
     dtype = dtype or rows.work_dtype
-    # What is left of the tolerance is for rounding; and it is relative to the least objective, not to that of a point.
+    # The rest of the tolerance is for rounding, and it is relative to the least objective, not to that of a point.
     solved = _solve(rows, 0.9 * tol / (1.0 + tol), max_iter, dtype, combines)
     left = max_iter - solved.n_iter
     if tol < solved.gap <= 2.0 * tol and left > 0:
-        # Rounding costs more than that, and less than all of it: a lower bound that is nearer shows it.
+        # A tighter lower bound may show that rounding costs less than that.
         again = _solve(rows, 0.01 * tol, left, dtype, combines)
         better = again if again.gap < solved.gap else solved
         solved = replace(better, n_iter=solved.n_iter + again.n_iter)
@@ -358,7 +360,7 @@ def _solve(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combi
 
 
 def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
-    """Warn who called a function of the package that a geometric median is less accurate than asked for."""
+    """Warn the caller of a public function of a geometric median that is less accurate than ``tol``."""
     if not gap <= tol:
         warnings.warn(
             f"The geometric median is proved to a relative accuracy of {gap:.2g} after {n_iter} steps, not to "
@@ -369,7 +371,7 @@ def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
 
 
 def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
-    """In the Gram matrix of the rows."""
+    """Solve in the Gram matrix of the rows."""
     gram = rows.gram()
     if not gram.finite.all():
         raise not_finite("X", rows.whole())
@@ -387,8 +389,9 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
             if (excess := _after_move(iterate, moved, tol)) is not None:
                 return Solved(as_float_array(solution.weights), None, iterate.objective, excess, n_iter)
         median = means(rows, _place(solution))
-        # A row comes out as it is.
-        spread = float(rows.weights.sum()) / iterate.total_pull if iterate.total_pull > 0.0 else 0.0
+        # A median that is a row needs no rounding.
+        total = iterate.total_weiszfeld_weight
+        spread = float(rows.weights.sum()) / total if total > 0.0 else 0.0
         length = _norm(median)
         moved = _combined(rows, length + spread) if solution.vertex is None else 0.0
         moved += _moved_point(median, length, dtype, is_row=solution.vertex is not None)
@@ -408,16 +411,17 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
     if settled.gap <= tol or gram.rounding <= 2.0**-40:
         return settled
     about = rows.gram(about=_place(solution))
-    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_centre=True)
+    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_center=True)
     error = GramSpace(about, rows.weights).objective_error(again.iterate)
     better = _measured(rows, again, error, _exact(rows, again), dtype, n_iter + again.n_iter)
     return better if better.gap < settled.gap else replace(settled, n_iter=better.n_iter)
 
 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
-    """In R^d, from the median of a subsample where there are many rows."""
+    """Solve in R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    if matrix.dtype == torch.float64 and not limits.SMALLEST_SQUARED <= _typical_size(matrix) <= limits.LARGEST_SQUARED:
+    low, high = limits.SQUARED_RANGE[torch.float64]
+    if matrix.dtype == torch.float64 and not low <= _typical_size(matrix) <= high:
         return _solve_ranged(rows, tol, max_iter, dtype)
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
@@ -425,7 +429,7 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     row_weights: Any = weights if on_cpu else torch.as_tensor(weights, device=matrix.device)
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(points.sum())
-    # A sum that is finite has finite terms; only another needs a look at each number.
+    # A finite sum has finite terms; only another sum needs a look at each number.
     if not (math.isfinite(total) or bool(xp.isfinite(points).all())):
         raise not_finite("X", matrix)
     few: Any = points[:: -(-len(points) // limits.ORIGIN_ROWS)]
@@ -457,7 +461,7 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
             break
         if _are_far_apart(solution.iterate.distances):
             return _solve_ranged(rows, tol, max_iter, dtype)
-        # The origin was too far off for the digits that the proof wants.
+        # The origin is too far off for the digits that the proof wants.
         origin, start = exact, 0.0 * exact
     with np.errstate(over="ignore"):
         length, *others = (math.sqrt(space.inner(part, part)) for part in (exact, origin, solution.position))
@@ -480,21 +484,21 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
 
 
 def _are_far_apart(distances: Any) -> bool:
-    """Whether some distances are so much larger than others that steps among the ones don't lead to the others."""
+    """Check for distances of which some are too much larger than others for steps between them."""
     positive = as_float_array(distances)
     positive = positive[positive > 0.0]
     return bool(len(positive)) and float(positive.max()) > limits.DISTANCE_RATIO * float(positive.min())
 
 
 def _typical_size(matrix: torch.Tensor) -> float:
-    """Size of a typical row, as far as a sample of the rows tells; 1 if it is zero or has no number."""
+    """Estimate the size of a typical row from a sample; 1 if it is zero or infinite."""
     some = matrix[:: -(-len(matrix) // limits.ORIGIN_ROWS)].cpu().numpy()
     typical = low_median(np.abs(some).max(axis=1))
     return typical if 0.0 < typical < math.inf else 1.0
 
 
 def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
-    """In R^d, of rows brought to order one: numbers whose squares have none, or sizes that are far apart."""
+    """Solve in R^d with rows scaled to order one, where squares overflow or sizes are far apart."""
     whole = rows.whole()
     matrix, weights = whole.double().cpu().numpy(), rows.weights
     if not np.isfinite(matrix).all():
@@ -520,7 +524,7 @@ def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     error = space.objective_error(solution.iterate) + 2.0**-52 * away * float(np.linalg.norm(place))
     excess = _excess(objective, solution.iterate, error)
     if ranged.shrinkage is not None:
-        # Of the rows as they are, a bound relative to the objective is at most twice as much larger.
+        # For the rows as they are, the bound relative to the objective is at most three times as large.
         excess *= 3.0
     weights_of_rows = ranged.restored_weights(as_float_array(solution.weights))
     is_row = solution.vertex is not None
@@ -528,7 +532,7 @@ def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
 
 
 def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
-    """On a line the geometric median is the weighted median."""
+    """Solve on a line, where the geometric median is the weighted median."""
     column = rows.whole()[:, 0].double()
     if not bool(torch.isfinite(column).all()):
         raise not_finite("X", column[:, None])
@@ -541,7 +545,7 @@ def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     weights = np.zeros(rows.n_rows)
     weights[low] += 0.5
     weights[high] += 0.5
-    # Half of a number that is odd and has no smaller part is none.
+    # Half of the smallest number underflows.
     point = values[low] if values[low] == values[high] else 0.5 * values[low] + 0.5 * values[high]
     point = min(max(point, values[low]), values[high])
     answer = torch.full((1,), point, dtype=torch.float64, device=column.device).to(dtype)
@@ -551,11 +555,11 @@ def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     apart = scaled - np.ldexp(point, -exponent)
     whole, objective = float(mass[-1]), float(rows.weights @ np.abs(apart))
     left, right = float(rows.weights[apart < 0.0].sum()), float(rows.weights[apart > 0.0].sum())
-    pull, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
+    residual, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
     # Sums of ones are exact.
     doubt = 0.0 if np.all(rows.weights == 1.0) else 2.0**-50 * whole
-    # As in R^d: what the rows at the point don't hold of the pull is repaired by all of them.
-    share = max(pull + doubt - at, 0.0) / whole
+    # As in R^d: what the rows at the point don't hold of the residual is repaired by all of them.
+    share = max(residual + doubt - at, 0.0) / whole
     shift = share * abs(float(rows.weights @ apart))
     excess = (share * objective + shift) / (1.0 + share)
     if float(answer[0]) != point:
@@ -569,7 +573,7 @@ def _exact(rows: DenseRows, solution: Solution) -> torch.Tensor:
 
 
 def _place(solution: Solution) -> FloatArray:
-    """Weights that give the solution's position to the last digit: at a row, all weight on that row."""
+    """Weights whose mean is the solution's position to the last digit: at a row, all weight on that row."""
     if solution.vertex is None:
         return as_float_array(solution.weights)
     weights = np.zeros(len(solution.weights))
@@ -578,9 +582,9 @@ def _place(solution: Solution) -> FloatArray:
 
 
 def _norm(vector: torch.Tensor) -> float:
-    """Norm of a vector whose square may have no number."""
+    """Norm of a vector whose square may over- or underflow."""
     norm = float(torch.linalg.vector_norm(vector))
-    low, high = (limits.SMALLEST_SQUARED, limits.LARGEST_SQUARED) if vector.dtype == torch.float64 else (1e-15, 1e15)
+    low, high = limits.SQUARED_RANGE[vector.dtype]
     if low <= norm <= high:
         return norm
     vector = vector.double()
@@ -600,21 +604,21 @@ def _least(dtype: torch.dtype) -> float:
 
 
 def _moved(length: float, dtype: torch.dtype, rounded_to: torch.dtype, d: int) -> float:
-    """How far rounding may move a point (d,) of some length and dtype."""
+    """Bound the move of a point (d,) by rounding, from its norm and dtype."""
     if dtype == rounded_to:
         return 0.0
     return 2.0 * _rounding(rounded_to) * length + _least(rounded_to) * math.sqrt(d)
 
 
 def _moved_point(point: torch.Tensor, length: float, rounded_to: torch.dtype, *, is_row: bool) -> float:
-    """The same of a point that may be a row: then its numbers may have a place in any dtype."""
+    """Bound the move of a point by rounding: none for a row whose numbers are exact in the dtype."""
     if is_row and torch.equal(point.to(rounded_to).to(point.dtype), point):
         return 0.0
     return _moved(length, point.dtype, rounded_to, len(point))
 
 
 def _combined(rows: DenseRows, length: float) -> float:
-    """How far rounding may move a weighted mean of rows whose mean length is at most so much.
+    """Bound the error of a weighted mean of rows by rounding, from their mean norm.
 
     Each weight is rounded, each product, and each sum.
     """
@@ -623,12 +627,12 @@ def _combined(rows: DenseRows, length: float) -> float:
 
 
 def _after_move(iterate: Iterate, moved: float, tol: float) -> float | None:
-    """What is proved of the excess once the median is moved by at most so much; None where that costs too much.
+    """Bound the excess of a median that is moved by at most ``moved``; None where that costs too much.
 
     ``||z - e|| <= ||z|| - <z, e> / ||z|| + ||e||^2 / (2 ||z||)``, summed over the rows; rows at the point add
     ``||e||``. Twice that, for the step from the iterate to the median.
     """
-    cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_pull * moved)
+    cost = moved * (2.0 * iterate.residual_norm + iterate.weight_at + iterate.total_weiszfeld_weight * moved)
     if not cost <= 0.1 * tol * iterate.excess.near_objective:
         return None
     excess = iterate.excess.absolute + cost
@@ -636,7 +640,7 @@ def _after_move(iterate: Iterate, moved: float, tol: float) -> float | None:
 
 
 def _excess(objective: float, iterate: Iterate, error: float) -> float:
-    """What is proved of a point of some objective: the iterate's proof gives a lower bound on that of all points."""
+    """Bound the excess of a point from its objective and the lower bound that the iterate proves."""
     lower = iterate.objective - error - iterate.excess.absolute
     return max(0.0, objective * (1.0 + 2.0**-50) - lower) if objective > 0.0 else 0.0
 
@@ -644,9 +648,9 @@ def _excess(objective: float, iterate: Iterate, error: float) -> float:
 def _measured(
     rows: DenseRows, solution: Solution, error: float, exact: torch.Tensor, dtype: torch.dtype, n_iter: int
 ) -> Solved:
-    """Settle what rounding the median costs by measuring the distances to the rounded point, in float64.
+    """Measure the distances to the rounded median in float64, for a tighter bound on its excess.
 
-    A point moved by rounding is worse by second order only, which a bound from the size of the move can't tell.
+    Rounding costs second order only, which a bound from the size of the move doesn't show.
     """
     answer, iterate = exact.to(dtype), solution.iterate
     distances = rows.distances(answer.double())

@@ -1,4 +1,4 @@
-"""Rows brought to order one, for arithmetic in which squares of huge and of tiny numbers have none."""
+"""Rows scaled to order one, so that squares of huge and of tiny numbers neither overflow nor underflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skbgmd.rows.gram import lower_weighted_median
 
 @dataclass(frozen=True)
 class RangedRows:
-    """Rows about a point, in a unit of length that is typical of them; far rows are drawn in.
+    """Rows about a point, in units of a typical distance; far rows are drawn in.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class RangedRows:
         """The rows of a matrix (n, d), all finite, about a point (d,); the typical distance is by their weights."""
         tops = exponents(np.maximum(np.abs(matrix).max(axis=1), np.abs(about).max()))
         points = np.ldexp(matrix, -tops[:, None]) - np.ldexp(about, -tops[:, None])
-        # Differences of near numbers are small: they are brought to order one themselves.
+        # Differences of near numbers are small, and are scaled to order one themselves.
         tops_of_points = exponents(np.abs(points).max(axis=1))
         points = np.ldexp(points, -tops_of_points[:, None])
         norms = np.sqrt(np.einsum("ij,ij->i", points, points))
@@ -52,23 +52,23 @@ class RangedRows:
         exponent = math.floor(lower_weighted_median(logarithms, weights[apart]))
         relative = np.where(norms > 0.0, sizes - exponent, 0)
         points = np.ldexp(points, np.minimum(relative, limits.RANGE_EXPONENT)[:, None])
-        # A solver that starts among them would never get to where the others are.
+        # A solver that starts among these would never reach the others.
         points[relative < -limits.RANGE_EXPONENT] = 0.0
         if not (relative > limits.RANGE_EXPONENT).any():
             return cls(about, points, exponent, None)
         return cls(about, points, exponent, np.ldexp(1.0, np.minimum(limits.RANGE_EXPONENT - relative, 0)))
 
     def place(self, point: FloatArray) -> FloatArray:
-        """A point of the caller's as one of these, (d,)."""
+        """Convert a point of the caller's to these units, (d,)."""
         top = int(exponents(np.maximum(np.abs(point).max(), np.abs(self.about).max())))
         placed: FloatArray = np.ldexp(np.ldexp(point, -top) - np.ldexp(self.about, -top), top - self.exponent)
         return placed
 
     def restored(self, position: FloatArray) -> FloatArray:
-        """One of these points as a caller's, (d,)."""
+        """Convert one of these points back to the caller's unit, (d,)."""
         with np.errstate(over="ignore", invalid="ignore"):
             point: FloatArray = self.about + np.ldexp(position, self.exponent)
-            # The difference of two numbers may have none where their sum has.
+            # The difference of two numbers may overflow where their sum doesn't.
             halved = np.ldexp(np.ldexp(self.about, -2) + np.ldexp(position, self.exponent - 2), 2)
         return np.where(np.isfinite(point), point, halved)
 

@@ -1,4 +1,4 @@
-"""Rejection: far rows are left out, and the median is that of the others."""
+"""Rejection of far rows: the geometric median of the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
 from skbgmd.rows import Rows
@@ -14,7 +14,7 @@ from skbgmd.rows.gram import Gram
 
 
 def check_rejection(rejection: Any) -> None:
-    """A limit of rejection, None or a number above one."""
+    """Check a limit of rejection: None, or a number above one."""
     if rejection is not None:
         check_number(rejection, "rejection", above=1.0)
 
@@ -22,8 +22,8 @@ def check_rejection(rejection: Any) -> None:
 def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
     """Weights of the geometric median, with far rows left out.
 
-    Less than half of the weight can move the first median only so far, and so too the median distance and
-    what is left of the rows: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
+    Corrupt rows of less than half of the weight move the first median by a bounded distance, and so the median
+    distance and the rows that are kept: the breakdown point stays 1/2 (Lopuhaä and Rousseeuw 1991, on reweighting).
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def without_far(
     tol: float,
     max_iter: int,
 ) -> FloatArray:
-    """Weights of the geometric median of the rows that aren't far from the median of all.
+    """Reweight: the geometric median of the rows that aren't far from the median of all.
 
     Parameters
     ----------
     of_rows : ndarray of shape (n,)
-        Weights that the rows have to begin with.
+        Weights of the rows.
     weights, gram, distances
-        What :func:`skbgmd.location.median.median_distances` gives of all rows.
+        Results of :func:`skbgmd.location.median.median_distances` for all rows.
     rejection, tol, max_iter
         As in :func:`median_weights`.
     """

@@ -1,4 +1,4 @@
-"""Minimise a weighted sum of distances: safeguarded Newton steps, in R^d or in the span of the rows.
+"""Minimize a weighted sum of distances: safeguarded Newton steps, in R^d or in the span of the rows.
 
 Plain Weiszfeld steps are sublinear when the optimum is a data point and slow between two far clusters. A Newton
 step costs a few times as much and converges quadratically; where it isn't safe, an exact search along it, the
@@ -32,16 +32,16 @@ PerRow = Any
 
 @dataclass
 class Iterate:
-    """A position and what the loop needs to know there; ``z_i = x_i - y`` and ``d_i = ||z_i||``."""
+    """A position with its distances, objective and proof; ``z_i = x_i - y`` and ``d_i = ||z_i||``."""
 
     position: Vector
     #: d_i; zero where the row can't be told from the position.
     distances: PerRow
     #: a_i / d_i; zero for the rows at the position.
-    pull: PerRow
-    #: Sum of ``pull``.
-    total_pull: float
-    #: Sum of pull_i z_i, and its norm.
+    weiszfeld_weights: PerRow
+    #: Their sum.
+    total_weiszfeld_weight: float
+    #: Sum of their multiples of z_i, and its norm.
     residual: Vector
     residual_norm: float
     #: Weights of the rows at the position, zero for others (None: there are none), and their sum.
@@ -49,21 +49,21 @@ class Iterate:
     weight_at: float
     objective: float
     excess: Excess
-    #: What the rows at the position may add to the objective, if "at" only means "too near to tell".
+    #: Most that the rows at the position may add to the objective, if "at" only means "too near to tell".
     doubtful: float = 0.0
 
     @property
     def is_vertex_optimum(self) -> bool:
-        """Whether the rows at the position outweigh the pull of all the others."""
+        """True where the rows at the position outweigh the residual of all the others."""
         return self.weight_at > 0.0 and self.residual_norm <= self.weight_at
 
 
 class Space(Protocol):
-    """What the loop asks of the points."""
+    """Questions that the loop asks of the points."""
 
     #: Sum of the row weights.
     weight: float
-    #: Whether a Newton step costs several evaluations.
+    #: True where a Newton step costs several evaluations.
     newton_is_expensive: bool
 
     def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
@@ -78,7 +78,7 @@ class Space(Protocol):
 
 @dataclass
 class Solution:
-    """Where the loop stopped: the Vardi-Zhang map of the best iterate, and that iterate with its proof."""
+    """Solution of the loop: the Vardi-Zhang step from the best iterate, and that iterate with its proof."""
 
     position: Vector
     #: Weights of the rows, adding up to one, whose weighted mean ``position`` is.
@@ -87,19 +87,19 @@ class Solution:
     n_iter: int
     #: The excess is within the tolerance at the scale of the near rows.
     converged: bool
-    #: Where the position is a row, or can't be told from it: the heaviest such row.
+    #: Index of the row that the position is, or can't be told from; the heaviest of several.
     vertex: int | None = None
 
 
 def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solution:
-    """Minimise the sum of weighted distances to the points of ``space``.
+    """Minimize the sum of weighted distances to the points of ``space``.
 
     Parameters
     ----------
     space : Space
         The points.
     start : vector of the space
-        First position; wants to be among the majority of the rows, need not be good.
+        First position, among the majority of the rows; it needn't be good.
     tol : float
         Stop once the excess is proved to be at most ``tol`` times the objective of the near rows.
     max_iter : int
@@ -111,7 +111,7 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
         Its position's objective is at most that of the iterate (a Vardi-Zhang step never raises it), so the
         iterate's proof holds for it.
     """
-    # Squares of far rows may overflow: what needs them is careful, and a bound that is lost isn't used.
+    # Squares of far rows may overflow: sums of them are scaled, and a bound that isn't finite isn't used.
     with np.errstate(all="ignore"):
         best, n_iter = _descend(space, start, tol, max_iter)
         position, weights = best.position + _vardi_zhang_step(best), vardi_zhang_weights(best)
@@ -152,16 +152,16 @@ def vardi_zhang_weights(point: Iterate) -> PerRow:
     """Weights of the rows in the Vardi-Zhang step from a point; they add up to one.
 
     Off the data this is Weiszfeld's ``w_i = (a_i / d_i) / sum_j (a_j / d_j)``. On a data point that holds
-    the weight ``A`` against a pull of norm ``||R||``, the share ``min(1, A / ||R||)`` stays there.
+    the weight ``A`` against a residual of norm ``||R||``, the share ``min(1, A / ||R||)`` stays there.
     """
     if point.weight_at == 0.0:
-        return point.pull / point.total_pull
-    # The rows at the point share their part by their own weights.
+        return point.weiszfeld_weights / point.total_weiszfeld_weight
+    # Rows at the point share their part by their own weights.
     at = point.at / point.weight_at
-    if point.is_vertex_optimum or point.total_pull == 0.0:
+    if point.is_vertex_optimum or point.total_weiszfeld_weight == 0.0:
         return at
     stay = point.weight_at / point.residual_norm
-    return stay * at + (1.0 - stay) / point.total_pull * point.pull
+    return stay * at + (1.0 - stay) / point.total_weiszfeld_weight * point.weiszfeld_weights
 
 
 def _is_close(point: Iterate, tol: float) -> bool:
@@ -169,7 +169,7 @@ def _is_close(point: Iterate, tol: float) -> bool:
 
 
 def _improves(point: Iterate, best: Iterate) -> bool:
-    # Not merely lower: at the floor of rounding the bound jitters for ever.
+    # By a tenth: at the floor of rounding the bound jitters for ever.
     return point.excess.absolute < 0.9 * best.excess.absolute or not np.isfinite(best.excess.absolute)
 
 
@@ -196,20 +196,20 @@ def _step(space: Space, point: Iterate, proved: float, tol: float, rejected: set
 
 
 def _is_twice_as_good(ahead: Iterate, point: Iterate, proved: float) -> bool:
-    """Whether a step halves the least bound so far: it needs no safeguard then, for only so many such steps can be."""
+    """Check for a step that halves the least bound: there can be few, so they need no safeguard."""
     return 2.0 * ahead.excess.absolute <= proved < np.inf and ahead.objective <= point.objective
 
 
 def _vardi_zhang_step(point: Iterate) -> Vector:
-    """Vardi & Zhang (2000): the pull of the others less what the rows here can hold, as one Weiszfeld step."""
-    if point.is_vertex_optimum or point.total_pull == 0.0:
+    """The step of Vardi & Zhang (2000): Weiszfeld's, shortened by the weight of the rows at the point."""
+    if point.is_vertex_optimum or point.total_weiszfeld_weight == 0.0:
         return 0.0 * point.residual
     share = 1.0 - point.weight_at / point.residual_norm if point.weight_at > 0.0 else 1.0
-    return (share / point.total_pull) * point.residual
+    return (share / point.total_weiszfeld_weight) * point.residual
 
 
 def _vertex_passed(space: Space, point: Iterate, direction: Vector, rejected: set[int]) -> int | None:
-    """The nearest row, where a step is long enough to reach it: then it may be the optimum itself."""
+    """Find the nearest row that a step is long enough to reach: it may be the optimum."""
     index, distance = space.nearest(point)
     if index in rejected or distance > math.sqrt(max(space.inner(direction, direction), 0.0)):
         return None
@@ -236,7 +236,7 @@ def _search(space: Space, point: Iterate, direction: Vector) -> Vector:
 
 
 def _line_search(space: Space, point: Iterate, along: PerRow, square: float, slope: float) -> float:
-    """A step that cuts the slope to a third without raising the convex objective; 1 is tried first."""
+    """Find a step that cuts the slope to a third without raising the convex objective; 1 is tried first."""
     low, high, step = 0.0, np.inf, 1.0
     low_slope, high_slope = slope, np.inf
     rounding = 1e-15 * space.weight * square**0.5
@@ -258,5 +258,5 @@ def _line_search(space: Space, point: Iterate, along: PerRow, square: float, slo
 
 
 def as_float_array(values: Any) -> NDArray[np.float64]:
-    """A float64 NumPy copy or view of an array or tensor."""
+    """Convert an array or tensor to a float64 NumPy array."""
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)

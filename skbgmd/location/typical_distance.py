@@ -12,14 +12,14 @@ from skbgmd.rows.gram import Gram, low_median, lower_weighted_median, lower_weig
 
 
 class Typical(NamedTuple):
-    """A length that rows are judged by.
+    """Typical distance of rows, with a mark of ties.
 
     Attributes
     ----------
     distance : float
         A typical distance of the rows, or of those that aren't tied, from a median of all.
     tied : bool
-        Whether many rows are tied, so that it is that of the others.
+        True where many rows are tied, and the distance is that of the others.
     """
 
     distance: float
@@ -29,10 +29,10 @@ class Typical(NamedTuple):
 def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArray, tied: BoolArray) -> Typical:
     """Median distance of the rows; where many of them are tied, the lower quartile of the others'.
 
-    Gradients of empty, constant or repeated samples are copies of one another, or nearly so. Where there are many such
-    rows the geometric median is among them, and a scale taken over all rows is zero or tiny: it says nothing of the
-    other rows, which would all look like outliers. Ties count from a tenth of the weight on. The others can then make
-    the scale as long as they like with three quarters of *their* weight, but for ten thousand median norms.
+    Gradients of empty, constant or repeated samples are copies of one another, or nearly so. With many such rows the
+    geometric median is among them, and the scale of all rows is zero or tiny: all other rows would look like outliers.
+    Ties count from a tenth of the weight on. Then corrupt rows need three quarters of the *other* rows' weight to raise
+    the scale, up to ten thousand median norms.
 
     Parameters
     ----------
@@ -50,28 +50,28 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     Typical(distance=5.0, tied=True)
     """
     held = float(weights[tied].sum())
-    # First what is quick to see: in most steps none is tied.
+    # The quick checks first: in most steps no row is tied.
     if held < limits.MANY_TIED * weights.sum() or tied.all() or held < _more_than_one(weights):
         return Typical(lower_weighted_median(distances, weights), tied=False)
     longest = limits.SAME_SIZE * lower_weighted_median(norms, weights)
     others = lower_weighted_quantile(distances[~tied], weights[~tied], limits.SHARE_OF_OTHERS)
-    # Where most rows are zero there is nothing to compare the others with.
+    # Among a majority of zero rows there is nothing to compare the others with.
     return Typical(min(others, longest) if longest > 0.0 else others, tied=True)
 
 
 def _more_than_one(weights: FloatArray) -> float:
-    """Weight that is more than that of a single row: among a few rows, each has a tenth."""
+    """Weight of two typical rows: among a few rows, a single one has a tenth."""
     return 2.0 * low_median(weights)
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
-    """Rows that are within a tenth of their norms of the median; none of zero, which are learnt and say nothing."""
+    """Find rows within a tenth of their norms of the median; zero rows, which are learned, aren't counted."""
     tied: BoolArray = (distances <= limits.TIED * norms) & (norms > 0.0)
     return tied
 
 
 def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
-    """Rows that have many others, or much weight, within a tenth of their norm, wherever they are.
+    """Find rows that have many others, or much weight, within a tenth of their norm, wherever they are.
 
     Parameters
     ----------
@@ -84,19 +84,19 @@ def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
     lengths = norms if gram.original is None else gram.unit * norms
     near = whole.squared_distances() <= (limits.TIED * lengths[:, None]) ** 2
     tied: BoolArray = near @ weights >= max(limits.MANY_TIED * float(weights.sum()), _more_than_one(weights))
-    # Of rows that were drawn nearer it isn't known how near they are to each other.
+    # Rows that were drawn in may be farther from each other than they seem.
     return tied if whole.shrinkage is None else tied & (whole.shrinkage == 1.0)
 
 
 def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
-    """Rows whose norms are of a size that much weight has in common, up to a factor of ten thousand; none of zero.
+    """Find rows whose norms are of a common size, up to a factor of ten thousand; none of zero.
 
-    In the first steps of a network whose outputs are huge, as of data that are not scaled, more than half of the
-    samples may be right by chance, and their gradients nothing: of sizes over tens of orders of magnitude, while those
-    of the samples that are yet to be learnt are of one. The median is among the former, and no measure of the latter.
+    With unscaled data a network's first outputs may be huge, and more than half of the samples right by chance: their
+    gradients are tiny, with sizes over tens of orders of magnitude. Gradients of samples still to be learned are of one
+    size. The median size is among the former, and no measure of the latter.
 
-    Of the sizes that have at least seven tenths of the weight of the one that has most it is the smallest: what is
-    corrupt is not taken for common as long as so much is honest, and of one size.
+    The common size is the smallest one that has at least seven tenths of the weight of the most frequent size: corrupt
+    rows don't set it as long as honest rows of one size have that much weight.
 
     Parameters
     ----------
@@ -113,16 +113,16 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     array([ True,  True,  True, False, False, False, False])
     """
     order = np.argsort(norms, kind="stable")
-    # Weight of the rows from each one on, up to so many times its norm.
+    # Weight of the rows from each norm on, up to SAME_SIZE times that norm.
     mass = np.append(0.0, np.cumsum(weights[order]))
     with np.errstate(over="ignore"):
         ends = np.searchsorted(norms[order], limits.SAME_SIZE * norms[order], side="right")
     held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
     first = int(np.argmax(held >= limits.NEARLY_AS_MUCH * held.max()))
-    # From there the one that has most: rows below it may be so few that they are chance.
+    # From there, the size of most weight: few rows below it may be chance.
     first += int(held[first : ends[first]].argmax()) if ends[first] > first else 0
     smallest = float(norms[order][first])
-    # None, if nothing but zeros has any weight.
+    # No row, if only zero rows have any weight.
     common: BoolArray = (norms >= smallest) & (norms <= limits.SAME_SIZE * smallest) & (norms > 0.0)
     return common
 
@@ -130,15 +130,15 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
 def typical_distance_of_step(
     gram: Gram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool
 ) -> Typical:
-    """The typical distance of a step; in the first ones, with which later ones are compared, by a closer look."""
+    """Typical distance of a step; the first ones, with which later ones are compared, are looked at more closely."""
     with np.errstate(over="ignore"):
-        # A length that has no number is as long as any.
+        # A length that overflows is as long as any.
         lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
         tied = copies(gram, norms / gram.unit, weights) if is_first else tied_with_median(lengths, norms)
     found = typical_distance(lengths, norms, weights, tied)
     if not is_first or not norms.any():
         return found
-    # Norms, for rows may have been drawn nearer.
+    # By norms, as rows may have been drawn in.
     common = of_common_size(norms, weights)
     if not weights[common].any():
         return found

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
@@ -101,13 +101,13 @@ class ChunkedRows(ABC):
 
     def _have_squares(self, norms: FloatArray) -> bool:
         """Tell whether squares of rows of these norms, and of their columns, are in range, with room for sums."""
-        low, high = (1e-10, 1e18) if self.work_dtype == torch.float32 else (1e-140, 1e150)
+        low, high = limits.SQUARED_RANGE[self.work_dtype]
         largest = float(norms.max(initial=0.0))
         return largest == 0.0 or low <= largest <= high
 
     def _may_square_first(self, norms: FloatArray, scale: FloatArray) -> bool:
         """Tell whether squares of rows of these norms are in range, and so are those of the factors."""
-        least = 1e-15 if self.work_dtype == torch.float32 else 1e-120
+        least = limits.SQUARED_RANGE[self.work_dtype][0]
         return self._have_squares(norms) and bool(least <= scale.min() and scale.max() <= 1.0 / least)
 
     @property
@@ -143,7 +143,7 @@ class ChunkedRows(ABC):
         """Take square roots of squared distances to a point; compute those anew that overflowed or underflowed."""
         norms = _to_numpy(squares.sqrt_())
         # Squares that overflow or underflow, or a row that isn't finite.
-        odd = np.flatnonzero(~((norms > (1e-16 if self.work_dtype == torch.float32 else 1e-140)) & (norms < np.inf)))
+        odd = np.flatnonzero(~((norms > limits.SQUARED_RANGE[self.work_dtype][0]) & (norms < np.inf)))
         if odd.size:
             norms[odd] = self.subset(odd)._careful_distances(center)
         return norms
@@ -278,7 +278,7 @@ class ChunkedRows(ABC):
             down = 64 if not np.isfinite(np.diagonal(products)[finite]).all() else 0
             about = None if center is None else center.double()
             norms = self.huge_distances(about) if down else self.distances(about)
-            reach = 1e12
+            reach = limits.DISTANCE_RATIO
             typical, shrinkage = shrink_outliers(norms, reach, self.weights)
             # It must have an inverse, and need only be close to the typical distance.
             unit = float(np.clip(np.ldexp(min(typical, 1e280), down), 1e-300, 1e300))

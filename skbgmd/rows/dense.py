@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty, refuse_masks
+from skbgmd._utils.allocation import empty
+from skbgmd._utils.checks import refuse_masks
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 
-from skbgmd._utils.arrays import refuse_masks_and_dates
+from skbgmd._utils.checks import refuse_masks_and_dates
 from skbgmd.training._loader import refuse_in, source
 
 #: From targets as they are given to those that are learnt: codes of classes, scaled numbers.

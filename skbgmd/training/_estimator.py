@@ -18,13 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import (
-    check_choice,
-    check_integer,
-    check_number,
-    check_targets,
-    refuse_masks_and_dates,
-)
+from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
 from skbgmd.location.block import BLOCKS, SELECTIONS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd.ghost import GradientRecorder
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import ParameterBlock

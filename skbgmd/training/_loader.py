@@ -22,7 +22,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from skbgmd._utils.arrays import check_integer, refuse_masks
+from skbgmd._utils.checks import check_integer, refuse_masks
 from skbgmd._utils.slices import even_slices
 
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_array, check_consistent_length
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd._utils.arrays import as_ids, refuse_masks_and_dates
+from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
 
 
 @dataclass(frozen=True)

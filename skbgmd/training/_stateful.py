@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skbgmd._utils.arrays import without_autocast
+from skbgmd._utils.autocast import without_autocast
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.rows import Rows

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
-from skbgmd._utils.arrays import as_labels, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples

@@ -24,7 +24,7 @@ from skorch.utils import is_dataset
 from torch.nn.parameter import is_lazy
 from torch.utils.data import default_collate
 
-from skbgmd._utils.arrays import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule

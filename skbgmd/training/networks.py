@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from skbgmd._utils.arrays import check_integer
+from skbgmd._utils.checks import check_integer
 
 
 class MLP(torch.nn.Sequential):

@@ -13,7 +13,7 @@ from sklearn.base import RegressorMixin
 from skorch import NeuralNet
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of

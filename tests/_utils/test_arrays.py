@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
-from datetime import UTC, datetime
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import sparse
 
-from skbgmd._utils.arrays import (
-    as_ids,
-    as_labels,
-    as_matrix,
-    as_weights,
-    check_choice,
-    check_integer,
-    check_number,
-    empty,
-    not_finite,
-    refuse_masks,
-    refuse_masks_and_dates,
-    refuse_missing,
-    without_autocast,
-)
+from skbgmd._utils.arrays import as_matrix, as_weights
 
 
 def test_no_copy_where_none_is_needed(rng):
@@ -58,60 +41,14 @@ def test_sparse_is_refused_by_name():
 )
 def test_answers_come_back_in_kind(given, dtype):
     _, caller = as_matrix(np.ones((2, 2), dtype=given))
-    assert caller.give(torch.zeros(2, dtype=torch.float64)).dtype == dtype
-    assert caller.give(np.zeros(2)).dtype == dtype
+    assert caller.convert(torch.zeros(2, dtype=torch.float64)).dtype == dtype
+    assert caller.convert(np.zeros(2)).dtype == dtype
 
 
 def test_weights_are_scaled_to_a_largest_of_one():
     np.testing.assert_array_equal(as_weights([1, 4, 2], 3), [0.25, 1.0, 0.5])
     np.testing.assert_array_equal(as_weights(torch.tensor([2.0, 0.0]), 2), [1.0, 0.0])
     np.testing.assert_array_equal(as_weights(None, 2), [1.0, 1.0])
-
-
-def test_checks():
-    assert check_number(np.float32(0.5), "x") == 0.5
-    assert check_integer(np.int64(3), "x") == 3
-    assert check_choice("a", "x", ("a", "b")) == "a"
-    with pytest.raises(TypeError, match="x must be a number; found True"):
-        check_number(True, "x")
-    with pytest.raises(TypeError, match=r"x must be an integer; found 2\.0"):
-        check_integer(2.0, "x")
-    with pytest.raises(ValueError, match="greater than 0 and at most 1; found 2"):
-        check_number(2, "x", at_most=1.0)
-    with pytest.raises(ValueError, match="x must be one of 'a', 'b'; found 'c'"):
-        check_choice("c", "x", ("a", "b"))
-
-
-def test_not_finite_names_the_first_entry():
-    X = torch.zeros(3, 4)
-    X[1, 2], X[2, 0] = -torch.inf, torch.nan
-    assert "inf at row 1, column 2" in str(not_finite("X", X))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_empty(dtype):
-    assert empty((2, 3), dtype, torch.device("cpu")).shape == (2, 3)
-    assert empty((2, 3), dtype, torch.device("cpu")).dtype == dtype
-
-
-def test_products_are_in_the_dtypes_given_under_autocast_too():
-    X = torch.linspace(0.9, 1.1, 12).view(3, 4)
-
-    @without_autocast
-    def product():
-        return X @ X.T
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert product().dtype == torch.float32
-        assert (X @ X.T).dtype == torch.bfloat16
-
-
-def test_choices_may_hold_none():
-    assert check_choice(None, "memory", (None, "mean")) is None
-    with pytest.raises(ValueError, match="memory must be one of None, 'mean'; found 'x'"):
-        check_choice("x", "memory", (None, "mean"))
-    with pytest.raises(ValueError, match="found None"):
-        check_choice(None, "block", ("unit",))
 
 
 def test_every_stride_torch_does_not_know(rng):
@@ -171,21 +108,6 @@ def test_data_frames_that_know_missing_values(rng):
         as_matrix(frame.fillna(1).astype(object))
 
 
-def test_missing_labels():
-    for values in (
-        ["a", None],
-        np.array(["a", pd.NA], dtype=object),
-        pd.Series(["a", None], dtype="string"),
-        [1, np.nan],
-    ):
-        with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 1"):
-            refuse_missing(values, "y")
-    with pytest.raises(ValueError, match="position 1"):
-        refuse_missing(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, np.nan]}), "y")
-    for values in (["a", "b"], np.array([1.0, np.nan]), pd.Series(["a", "b"]), np.zeros((2, 2), dtype=object)):
-        refuse_missing(values, "y")
-
-
 def test_what_float64_loses_of_rows():
     exact = np.array([[2**60, 1], [2**53 + 1, 0]])
     for X in (exact, torch.from_numpy(exact)):
@@ -204,58 +126,3 @@ def test_weights_of_every_dtype():
     for given in (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), np.array([1, 2], dtype=">f4")):
         np.testing.assert_array_equal(as_weights(given, 2), [0.5, 1.0])
     np.testing.assert_array_equal(as_weights([5e-324, 5e-324], 2), [1.0, 1.0])
-
-
-def test_masks_and_dates_deep_inside():
-    masked, moment = np.ma.masked_array([1, 2], mask=[0, 1]), datetime(2020, 1, 2, tzinfo=UTC)
-    ragged = np.empty(2, dtype=object)
-    ragged[:] = [np.zeros(3), masked]
-    record = np.ma.masked_array(np.zeros(2, dtype=[("a", "f8"), ("b", "i8")]), mask=[(0, 1), (0, 0)])
-    boolean = [[True, np.ma.masked_array(True, mask=True)]]
-    for values in (
-        [[[1, 2]], [masked]],
-        ({"a": [0, 1], "b": masked},),
-        deque([(masked,)]),
-        ragged,
-        record,
-        boolean,
-        pd.Series([np.zeros(2), masked]),
-        pd.DataFrame({"a": [1, np.ma.masked]}, dtype=object),
-    ):
-        for refuse in (refuse_masks, refuse_masks_and_dates):
-            with pytest.raises(ValueError, match="X must have no masked entries; found 1 of them"):
-                refuse(values, "X")
-    for values in ([[[1]], [[moment]]], {"a": [moment]}, pd.Series([[moment]]), [pd.Series([moment])], ["a", moment]):
-        with pytest.raises(TypeError, match="X must hold no dates or durations; found"):
-            refuse_masks_and_dates(values, "X")
-        refuse_masks(values, "X")
-    for values in (
-        [],
-        [[]],
-        "2020",
-        range(3),
-        {"a": [1, "b", None]},
-        [torch.zeros(2), np.zeros(2)],
-        np.array([{"a": 1}, object()]),
-        pd.DataFrame({"a": ["x", None], "b": [1, 2]}),
-        pd.Series(["a"], dtype="category"),
-        sparse.csr_array(np.eye(2)),
-    ):
-        refuse_masks_and_dates(values, "X")
-
-
-def test_labels_and_ids():
-    for values in ([1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), pd.Series([1, 2]), [[1], [2]]):
-        for take in (as_ids, as_labels):
-            np.testing.assert_array_equal(take(values, "ids"), [1, 2])
-    days = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")
-    np.testing.assert_array_equal(as_ids(days, "ids"), days)
-    with pytest.raises(TypeError, match="ids must hold no dates or durations"):
-        as_labels(days, "ids")
-    times = np.array(["2020", "NaT"], dtype="datetime64[D]")
-    for values in (np.array([1.0, np.nan]), times, torch.tensor([1.0, torch.nan])):
-        with pytest.raises(ValueError, match="ids must have no missing values; found None, NA or NaN at position 1"):
-            as_ids(values, "ids")
-    for values in (3, None, [[1, 2]], np.zeros((2, 2))):
-        with pytest.raises(ValueError, match=r"^ids must have"):
-            as_ids(values, "ids")

@@ -16,6 +16,7 @@ from skbgmd._utils.random import (
     random_source,
     seeded,
     set_generator_states,
+    step_seed,
     torch_generator,
 )
 
@@ -93,3 +94,9 @@ def test_generators_of_a_loader_and_its_samplers():
     assert generators_of(DataLoader(X, sampler=weighted, generator=three)) == [three]
     assert generators_of(DataLoader(X, shuffle=True, generator=torch.default_generator)) == []
     assert generators_of([X]) == []
+
+
+def test_step_seed():
+    assert step_seed(None, 3) is None
+    assert step_seed(1, 2).integers(1 << 30) == step_seed(1, 2).integers(1 << 30)
+    assert step_seed(1, 2).integers(1 << 30) != step_seed(1, 3).integers(1 << 30)

@@ -1,4 +1,4 @@
-"""Coordinate-wise median and trimmed mean against NumPy."""
+"""Rules for single columns: weights, and numbers at the ends of a dtype's range."""
 
 from __future__ import annotations
 
@@ -6,31 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from skbgmd._utils import limits
 from skbgmd.aggregators import CoordinatewiseMedian, TrimmedMean
 from skbgmd.rows import DenseRows
 
-
-@pytest.fixture(autouse=True)
-def _several_chunks(monkeypatch):
-    monkeypatch.setattr(limits, "CHUNK_ELEMENTS", 1 << 8)
-    monkeypatch.setattr(limits, "MIN_CHUNK_COLUMNS", 16)
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (2, 5), (7, 100), (8, 100), (5, 1)])
-def test_median(shape, rng):
-    X = rng.normal(size=shape)
-    before = X.copy()
-    vector = CoordinatewiseMedian()(DenseRows(torch.from_numpy(X)))[0].vector
-    np.testing.assert_allclose(vector, np.median(X, axis=0))
-    np.testing.assert_array_equal(X, before)
-
-
-@pytest.mark.parametrize(("n", "fraction", "f"), [(10, 0.2, 2), (10, 0.25, 3), (5, 0.49, 2), (6, 0.0, 0)])
-def test_trimmed_mean(n, fraction, f, rng):
-    X = rng.normal(size=(n, 40))
-    vector = TrimmedMean(fraction)(DenseRows(torch.from_numpy(X)))[0].vector
-    np.testing.assert_allclose(vector, np.sort(X, axis=0)[f : n - f].mean(axis=0))
+pytestmark = pytest.mark.usefixtures("several_chunks")
 
 
 @pytest.mark.parametrize("aggregator", [CoordinatewiseMedian(), TrimmedMean(0.2)])
@@ -60,9 +39,3 @@ def test_largest_and_smallest_numbers(rule, dtype):
         torch.testing.assert_close(rule(DenseRows(X, weights))[0].vector.to(dtype), X[0], rtol=1e-6, atol=0.0)
     tiny = torch.full((9, 50), 64 * smallest, dtype=dtype)
     torch.testing.assert_close(rule(DenseRows(tiny))[0].vector.to(dtype), tiny[0], rtol=0.1, atol=0.0)
-
-
-def test_the_median_of_the_smallest_number_is_that_number():
-    for dtype in (torch.float32, torch.float64):
-        X = torch.full((3, 4), torch.finfo(dtype).tiny * torch.finfo(dtype).eps, dtype=dtype)
-        assert torch.equal(CoordinatewiseMedian()(DenseRows(X))[0].vector, X[0])

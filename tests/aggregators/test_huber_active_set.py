@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skbgmd.aggregators import BlockGeometricMedian, HuberMean
 from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import GhostRows
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor
 from skbgmd.rows import DenseRows
@@ -47,10 +47,10 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
         return
     np.testing.assert_allclose(found.weights.sum(), 1.0)
     np.testing.assert_allclose(found.vector.numpy(), found.weights @ x, atol=1e-9 * np.abs(x).max())
-    assert found.scale.value == before.faded
+    assert found.scale.value == before.decayed
     # Of all weights that this scale allows they are Huber's: each row counts by its distance to the mean they make.
     distances = np.linalg.norm(x - found.weights @ x, axis=1)
-    limit = huber * before.faded
+    limit = huber * before.decayed
     expected = weights * limit / np.maximum(distances, limit)
     out = found.weights == 0.0
     expected[out] = 0.0
@@ -59,14 +59,14 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
         assert not out.any()
     else:
         # None is left out but far ones; the first distances are to a mean of clipped rows.
-        assert (distances[out] > 0.3 * rejection * before.faded).all()
+        assert (distances[out] > 0.3 * rejection * before.decayed).all()
     if not out.any():
         by_gram = huber_weights_about_median(
             DenseRows(torch.from_numpy(x), weights), huber, None, before, tol=1e-12, max_iter=2000
         )
         # Where many rows are tied it may raise the scale for the others.
         if not by_gram.tied:
-            assert by_gram.scale.value == before.faded
+            assert by_gram.scale.value == before.decayed
             np.testing.assert_allclose(found.weights, by_gram.weights, atol=1e-6)
 
 

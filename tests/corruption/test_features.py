@@ -1,4 +1,4 @@
-"""Corruption of features: what is spoilt, what is left alone, and where."""
+"""Corruption of features: what is spoiled, what is left alone, and where."""
 
 from __future__ import annotations
 

@@ -22,9 +22,10 @@ from skbgmd.aggregators import (
     Krum,
     NearestNeighborMixing,
     NormFilter,
+    SpectralFilter,
     TrimmedMean,
 )
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS
 from skbgmd.rows import DenseRows
 
@@ -111,7 +112,7 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
         "trimmed_mean": lambda: TrimmedMean(fraction),
         "norm_filter": lambda: NormFilter(fraction, bool(rng.random() < 0.5)),
         "krum": lambda: Krum(fraction, int(rng.choice([1, 3]))),
-        "spectral_filter": lambda: AGGREGATORS["spectral_filter"](fraction=fraction),
+        "spectral_filter": lambda: SpectralFilter(fraction),
         "huber_mean": lambda: location,
         "geometric_median": lambda: location,
         "block_geometric_median": lambda: BlockGeometricMedian(
@@ -124,6 +125,7 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
             run_length=int(rng.choice([1, 7, 32])),
             random_state=0,
         ),
+        "bgmd_paper": lambda: BlockGeometricMedian.published(random_state=0),
     }.get(name, AGGREGATORS[name])
     rule = made()
     wrapping = rng.random()

@@ -113,7 +113,7 @@ def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
     X, y = make_regression(50, 3, random_state=0)
     regressor = BlockGMDRegressor(max_epochs=2, random_state=0).fit(X, y)
     assert sample_losses(regressor, X, y[:, None]).tolist() == sample_losses(regressor, X, y).tolist()
-    with pytest.raises(ValueError, match=r"shape of what is predicted, \(50,\); found \(50, 2\)"):
+    with pytest.raises(ValueError, match=r"shape of the predictions, \(50,\); found \(50, 2\)"):
         sample_losses(regressor, X, np.stack([y, y], axis=1))
     both = BlockGMDRegressor(max_epochs=1).fit(X[:5], np.stack([y[:5]] * 2, axis=1))
     with pytest.raises(ValueError, match=r"found \(2, 5\)"):

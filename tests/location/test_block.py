@@ -368,7 +368,7 @@ def test_step_of_a_whole_block_has_empty_memory():
     weights = np.full(3, 1 / 3)
     inside = rows.block(block)
     part = BlockPart(block, inside, weights)
-    step, memory = block_step(rows, part, complement="memory")
+    step, memory = block_step(rows, part, off_block="memory")
     assert torch.allclose(step, torch.full((3,), 1 / 3, dtype=torch.float64))
     assert not memory.any()
 
@@ -483,3 +483,25 @@ def test_a_memory_that_has_no_number_once_it_is_added():
     state = BlockGeometricMedian(complement="memory", beta=0.5)(DenseRows(torch.from_numpy(X)))[1]
     with pytest.raises(ValueError, match="memory must have a number"):
         BlockGeometricMedian(complement="memory", beta=0.5)(DenseRows(torch.from_numpy(X)), state)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"selection": "uniform"}, "selection must be 'sample' with algorithm='bgmd_paper'; found 'uniform'"),
+        ({"complement": "zero"}, "complement must be 'memory' with algorithm='bgmd_paper'; found 'zero'"),
+        ({"run_length": 2}, "run_length must be 1 with algorithm='bgmd_paper'; found 2"),
+        ({"selection": "best"}, "selection must be one of"),
+        ({"algorithm": "paper"}, "algorithm must be one of 'robust', 'bgmd_paper'; found 'paper'"),
+    ],
+)
+def test_parameters_that_contradict_the_papers_algorithm_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        block_geometric_median(np.eye(4), **{"algorithm": "bgmd_paper"} | given)
+
+
+def test_parameters_may_be_given_as_the_papers_algorithm_fixes_them(rng):
+    X, fixed = rng.normal(size=(8, 30)), {"algorithm": "bgmd_paper", "random_state": 0}
+    expected = block_geometric_median(X, **fixed)
+    found = block_geometric_median(X, **fixed, selection="sample", clip_scores=False, memory_rule="mean")
+    np.testing.assert_array_equal(found, expected)

@@ -18,8 +18,8 @@ def bound_at(X, y, radius=np.inf, slack=0.0):
     z = X - y
     d = np.linalg.norm(z, axis=1)
     at, near = d == 0, d <= radius
-    pull = np.where(at, 0.0, 1.0 / np.where(at, 1.0, d))
-    sums = np.stack([pull, pull * near, np.ones(len(X)), near.astype(float)]) @ z
+    weiszfeld = np.where(at, 0.0, 1.0 / np.where(at, 1.0, d))
+    sums = np.stack([weiszfeld, weiszfeld * near, np.ones(len(X)), near.astype(float)]) @ z
     return duality_gap_bound(
         (sums @ sums.T).tolist(),
         weight_all=float(len(X)),

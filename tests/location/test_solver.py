@@ -1,4 +1,4 @@
-"""The minimisation loop and its safeguards."""
+"""The minimization loop and its safeguards."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_weights_are_those_of_the_vardi_zhang_step(rng):
     for position in (X.mean(axis=0), X[2]):
         w = vardi_zhang_weights(space.at(position, np.inf))
         d = np.linalg.norm(X - position, axis=1)
-        pull = np.where(d > 0, 1 / np.where(d > 0, d, 1), 0)
+        weiszfeld = np.where(d > 0, 1 / np.where(d > 0, d, 1), 0)
         stay = 0.0
         if (d == 0).any():
-            stay = min(1.0, 1.0 / np.linalg.norm(pull @ (X - position)))
-        expected = stay * (d == 0) + (1 - stay) * pull / pull.sum()
+            stay = min(1.0, 1.0 / np.linalg.norm(weiszfeld @ (X - position)))
+        expected = stay * (d == 0) + (1 - stay) * weiszfeld / weiszfeld.sum()
         np.testing.assert_allclose(w, expected)
 
 

@@ -531,7 +531,7 @@ def test_what_else_data_and_sizes_may_be(data):
     np.testing.assert_array_equal(
         quick().fit(half, y).predict(half), quick().fit(half.float().numpy(), y).predict(half)
     )
-    with pytest.raises(TypeError, match="groups must hold what can be sorted"):
+    with pytest.raises(TypeError, match="groups must hold sortable values"):
         quick().fit(X, y, groups=[object()] * 160)
 
 

@@ -14,6 +14,7 @@ import torch.nn.utils.prune
 from torch import nn
 
 import skbgmd.training._one_pass as onepass_module
+from conftest import seeded_rule
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
@@ -27,7 +28,7 @@ from skbgmd.training._loader import Batch
 from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, largest_group
 
 RULES: dict[str, Aggregator] = {
-    **{name: kind() for name, kind in AGGREGATORS.items()},
+    **{name: seeded_rule(name) for name in AGGREGATORS},
     "units": BlockGeometricMedian(0.3, GeometricMedian(rejection=10.0), block="unit"),
     "unit memory": BlockGeometricMedian(0.3, block="unit", complement="memory"),
     "sampled units": BlockGeometricMedian(0.3, block="unit", selection="sample", random_state=0),

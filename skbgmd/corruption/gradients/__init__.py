@@ -1,8 +1,8 @@
-"""Corrupt gradients: attacks on some rows of a matrix of gradients, one row for each worker or group of samples."""
+"""Byzantine attacks on gradients: corrupt rows of a matrix with one row for each worker or group of samples."""
 
 from __future__ import annotations
 
-from skbgmd._utils.arrays import check_choice
+from skbgmd._utils.checks import check_choice
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
 from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip

@@ -1,4 +1,4 @@
-"""What every attack on gradients is, and moments of some of the rows."""
+"""Base class of attacks on gradients, and moments of some of the rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skbgmd._utils.arrays import refuse_masks
+from skbgmd._utils.checks import check_number, refuse_masks
 from skbgmd._utils.random import random_source
-from skbgmd.corruption.base import Indices, check_share, draw_rows, n_corrupted, warn_at_breakdown_point
+from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 class GradientCorruption(BaseEstimator, ABC):
-    r"""An attack on the rows of a matrix of gradients; inherit from it and write ``_replace``.
+    r"""Base class of Byzantine attacks on the rows of a matrix of gradients; inherit and write ``_replace``.
 
     Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. An attack holds parameters
     only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
@@ -25,9 +25,9 @@ class GradientCorruption(BaseEstimator, ABC):
     rows.
     """
 
-    #: Whether what it makes of finite rows is to be finite.
+    #: True for an attack that makes finite rows of finite rows.
     stays_finite: ClassVar[bool] = True
-    #: Whether the corrupt rows know the honest ones. A worker that acts alone knows only its own.
+    #: True for Byzantine workers that know the honest rows; a worker that acts alone knows only its own.
     omniscient: ClassVar[bool] = False
 
     fraction: float
@@ -84,7 +84,7 @@ class GradientCorruption(BaseEstimator, ABC):
         return self._corrupt(gradients, random_state)
 
     def _check(self, gradients: torch.Tensor) -> None:
-        check_share(self.fraction, "fraction")
+        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
         self._check_parameters()
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
@@ -97,7 +97,7 @@ class GradientCorruption(BaseEstimator, ABC):
 
     def _corrupt(self, gradients: torch.Tensor, random_state: Any) -> torch.Tensor:
         fraction, device, n = float(self.fraction), gradients.device, len(gradients)
-        # This method, the door and its caller.
+        # Past this method, the public one and its caller.
         warn_at_breakdown_point(fraction, stacklevel=4)
         rng = random_source(self.random_state if random_state is None else random_state)
         rows = draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
@@ -110,8 +110,8 @@ class GradientCorruption(BaseEstimator, ABC):
         return corrupt
 
     def _representable(self, replacement: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-        """A replacement whose entries are the largest numbers of the dtype where they are beyond it."""
-        # Sums that are finite have finite terms; only others need a look at each number.
+        """Clamp a replacement to the largest numbers of the dtype."""
+        # A finite sum has finite terms; only another sum needs a look at each number.
         if not self.stays_finite or bool(torch.isfinite(replacement.sum())):
             return replacement
         if not bool(torch.isfinite(gradients).all()):
@@ -123,14 +123,14 @@ class GradientCorruption(BaseEstimator, ABC):
         """Check the parameters other than ``fraction``."""
 
     def _eligible(self, n: int) -> Indices:
-        """Which of n rows may be drawn."""
+        """Indices of the rows, of n, that may be drawn."""
         return np.arange(n)
 
     @abstractmethod
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        """What to put in place of the corrupt rows.
+        """Make the rows that replace the corrupt ones.
 
         Parameters
         ----------
@@ -155,7 +155,7 @@ def mean_of_rows(gradients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     mean = torch.zeros_like(gradients[0], dtype=torch.promote_types(gradients.dtype, torch.float32))
     for row in index.tolist():
         mean.add_(gradients[row], alpha=1.0 / len(index))
-    # Of the largest numbers of a dtype the mean may be rounded to none.
+    # The mean of a dtype's largest numbers may overflow by rounding.
     largest = torch.finfo(mean.dtype).max
     return mean if bool(torch.isfinite(mean.sum())) else mean.clamp_(-largest, largest)
 
@@ -170,7 +170,7 @@ def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor
     info = torch.finfo(mean.dtype)
     if info.tiny / info.eps <= float(variance.max()) <= info.max:
         return variance.sqrt_()
-    # The squares have no number.
+    # The squares over- or underflow.
     std, share = torch.zeros_like(mean), len(index) ** -0.5
     for row in index.tolist():
         std = torch.hypot(std, gradients[row] * share - mean * share)
@@ -178,14 +178,14 @@ def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor
 
 
 def scaled(values: torch.Tensor, factor: float) -> torch.Tensor:
-    """Values times a factor, which may have no number in their dtype; in place where it has."""
+    """Multiply by a factor, which may overflow the values' dtype; in place where it doesn't."""
     if abs(factor) <= torch.finfo(values.dtype).max:
         return values.mul_(factor)
     return (values.double() * factor).to(values.dtype)
 
 
 def multiply_add(values: torch.Tensor, factor: float, to: torch.Tensor) -> torch.Tensor:
-    """Values times a factor, which may have no number in their dtype, plus others."""
+    """Multiply by a factor, which may overflow the values' dtype, and add others."""
     if abs(factor) <= torch.finfo(values.dtype).max:
         return to.add_(values, alpha=factor)
     return (values.double() * factor + to.double()).to(values.dtype)

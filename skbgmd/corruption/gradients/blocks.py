@@ -1,4 +1,4 @@
-"""Attacks on the choice of a block: corrupt rows that are large in a few columns."""
+"""Attacks on the selection of a block: corrupt rows that are large in a few columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import check_number
+from skbgmd._utils.checks import check_number
 from skbgmd.corruption.gradients.base import GradientCorruption, scaled
 
 

@@ -1,4 +1,4 @@
-"""Errors and attacks of single workers, who know only their own gradient."""
+"""Non-omniscient attacks and faults: Byzantine workers that know only their own gradient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd._utils.arrays import check_choice, check_number
+from skbgmd._utils.checks import check_choice, check_number
 from skbgmd._utils.random import torch_generator
 from skbgmd.corruption.gradients.base import GradientCorruption, multiply_add, scaled
 
@@ -128,14 +128,14 @@ class SignFlip(GradientCorruption):
 
 
 class NonFinite(GradientCorruption):
-    r"""Corrupt rows hold nothing but NaN or inf, as after an overflow or a broken transfer.
+    r"""Non-finite rows: NaN or inf, as after an overflow or a broken transfer.
 
     Parameters
     ----------
     fraction : float, default=0.2
         Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
     value : {"nan", "inf"}, default="nan"
-        What they hold.
+        Number that the rows hold.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
 

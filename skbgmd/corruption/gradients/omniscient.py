@@ -1,4 +1,4 @@
-"""Attacks that know the honest gradients, and go as far from their mean as they can unnoticed."""
+"""Omniscient attacks: Byzantine workers that know the honest gradients and hide in their spread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
 from skbgmd.corruption.gradients.base import GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
 
@@ -29,7 +29,7 @@ class ALittleIsEnough(GradientCorruption):
     fraction : float, default=0.2
         Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
     z : float, default=1.5
-        How many standard deviations from the mean, finite.
+        Number of standard deviations from the mean, finite.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
 
@@ -142,7 +142,7 @@ class Mimic(GradientCorruption):
 
 
 class _Optimized(GradientCorruption):
-    """An attack that goes from the honest mean as far along a direction as its bound permits."""
+    """Attack that goes from the honest mean as far along a direction as its bound permits."""
 
     omniscient = True
 
@@ -157,7 +157,7 @@ class _Optimized(GradientCorruption):
     ) -> torch.Tensor:
         mean = mean_of_rows(gradients, honest)
         direction = perturbation(gradients, honest, mean, self.direction)
-        # Powers of two by which rows and direction are of order one: their products have numbers then.
+        # Scaled by powers of two to order one, rows and direction have products that don't overflow.
         apart = [(gradients[row] * 0.5 - mean * 0.5).abs().max() for row in honest.tolist()]
         rows = _exponent(float(torch.stack(apart).max())) + 1
         along = _exponent(float(direction.abs().max()))
@@ -168,11 +168,11 @@ class _Optimized(GradientCorruption):
 
     @abstractmethod
     def _length(self, products: torch.Tensor, along: torch.Tensor, square: float) -> float:
-        """How far to go."""
+        """Length of the step from the mean."""
 
 
 class MinMax(_Optimized):
-    r"""Min-max: as far from the honest mean as the distance to no honest row exceeds the largest among them.
+    r"""Min-max: as far from the honest mean as distances to honest rows stay within the largest among these.
 
     Shejwalkar & Houmansadr (2021): :math:`g \to \mu + \gamma p` with the largest :math:`\gamma` for which
 
@@ -206,7 +206,7 @@ class MinMax(_Optimized):
 
 
 class MinSum(_Optimized):
-    r"""Min-sum: as far from the honest mean as the sum of squared distances stays within that of an honest row.
+    r"""Min-sum: as far from the honest mean as the sum of squared distances stays within an honest row's.
 
     Shejwalkar & Houmansadr (2021): :math:`g \to \mu + \gamma p` with the largest :math:`\gamma` for which
 
@@ -244,7 +244,7 @@ def perturbation(gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tens
         return std_of_rows(gradients, honest, mean).neg_()
     if direction == "sign":
         return mean.sign().neg_()
-    # Twice, for the square of a length may have no number.
+    # Normalized twice, as the square of a length may overflow.
     largest = float(mean.abs().max())
     if largest == 0.0:
         return torch.zeros_like(mean)
@@ -257,7 +257,7 @@ def _exponent(size: float) -> int:
 
 
 def _times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
-    """Values times a power of two, which itself may have no number."""
+    """Multiply by a power of two that may itself overflow."""
     half = exponent // 2
     return values * 2.0**half * 2.0 ** (exponent - half)
 
@@ -279,11 +279,11 @@ def _geometry(
     for start in range(0, gradients.shape[1], limits.CORRUPTED_COLUMNS):
         part = slice(start, start + limits.CORRUPTED_COLUMNS)
         some = gradients[:, part].index_select(0, honest).double()
-        # Halves, for the difference of huge numbers may have no number.
-        centred = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
+        # Halves, as the difference of huge numbers may overflow.
+        centered = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
         p = direction[part].double()
-        products.addmm_(centred, centred.T)
-        along.addmv_(centred, p)
+        products.addmm_(centered, centered.T)
+        along.addmv_(centered, p)
         square += float(p @ p)
     return products, along, square
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 

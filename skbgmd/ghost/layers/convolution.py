@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from skbgmd._utils import limits
-from skbgmd._utils.arrays import empty
+from skbgmd._utils.allocation import empty
 from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
 from skbgmd.ghost.layers.linear import sum_positions
 from skbgmd.ghost.registry import Factors, register_rule

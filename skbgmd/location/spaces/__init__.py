@@ -1,4 +1,4 @@
-"""The two homes of a geometric median's points: R^d (few columns) and the span of the rows (few rows)."""
+"""Spaces that the solver works in: R^d (few columns) and the span of the rows (few rows)."""
 
 from __future__ import annotations
 

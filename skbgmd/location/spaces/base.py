@@ -1,4 +1,4 @@
-"""What both spaces share: everything that is one number a row."""
+"""Operations that both spaces share: all that take one number a row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skbgmd.location.solver import Iterate
 
 
 class BaseSpace:
-    """What both spaces share: everything that is one number a row."""
+    """Operations that both spaces share: all that take one number a row."""
 
     xp: Any
     weights: Any
@@ -28,9 +28,9 @@ class BaseSpace:
         xp, length = self.xp, math.sqrt(square)
         a, d = self.weights, point.distances
         if point.weight_at > 0.0:
-            # Rows at the point count by themselves, below: their distance is that of the step.
+            # Rows at the point are added below: their distance is the length of the step.
             a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
-        # In units of the distance, for no square of it has to be a number.
+        # In units of the distance, whose square may overflow.
         whole = (step * length) / d
         # (Negative by rounding only.)
         moved = d * xp.sqrt(abs(1.0 + whole * whole - (2.0 * step) * (along / d / d)))
@@ -45,15 +45,15 @@ class BaseSpace:
         index = int(point.distances.argmin())
         return index, float(point.distances[index])
 
-    def _pull_of(self, weights: Any, distances: Any, at: Any) -> Any:
-        """a_i / d_i, zero for the rows of the mask ``at``; None: there are none."""
+    def _weiszfeld_weights(self, weights: Any, distances: Any, at: Any) -> Any:
+        """Weights ``a_i / d_i`` of Weiszfeld's step; zero for the rows of the mask ``at`` (None: there are none)."""
         if at is None:
             return weights / distances
         return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
 
-    def _sum_weights(self, weights: Any, pull: Any, near: Any) -> Any:
+    def _sum_weights(self, weights: Any, weiszfeld: Any, near: Any) -> Any:
         """Weights of the sums of :func:`~skbgmd.location.certificate.duality_gap_bound`: two or four."""
-        lines = [pull, weights] if near is None else [pull, near * pull, weights, near * weights]
+        lines = [weiszfeld, weights] if near is None else [weiszfeld, near * weiszfeld, weights, near * weights]
         # np.stack takes longer to check than this to copy.
         return np.array(lines) if self.xp is np else self.xp.stack(lines)
 
@@ -61,7 +61,7 @@ class BaseSpace:
         self,
         position: Any,
         distances: Any,
-        pull: Any,
+        weiszfeld_weights: Any,
         at: Any,
         residual: Any,
         products: list[list[float]],
@@ -80,7 +80,7 @@ class BaseSpace:
         if len(products) == 2:
             products = [[products[i][j] for j in ALL_NEAR] for i in ALL_NEAR]
             totals, lengths = [totals[i] for i in ALL_NEAR], [lengths[i] for i in ALL_NEAR]
-        total_pull, _, _, weight_near = totals
+        total_weiszfeld_weight, _, _, weight_near = totals
         _, _, objective, near_objective = lengths
         at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
         weight_at = 0.0 if at is None else float(at_weights.sum())
@@ -97,8 +97,8 @@ class BaseSpace:
         return Iterate(
             position=position,
             distances=distances,
-            pull=pull,
-            total_pull=total_pull,
+            weiszfeld_weights=weiszfeld_weights,
+            total_weiszfeld_weight=total_weiszfeld_weight,
             residual=residual,
             residual_norm=math.sqrt(max(products[0][0], 0.0)),
             at=at_weights,
@@ -109,5 +109,5 @@ class BaseSpace:
         )
 
 
-#: Where the four sums are found among two, if all rows are near.
+#: Places of the four sums among two, if all rows are near.
 ALL_NEAR = [0, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""Few columns: points of R^d."""
+"""Space for few columns: points of R^d."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from skbgmd._utils import limits
 from skbgmd.location.solver import Iterate, near_radius
@@ -15,10 +16,10 @@ from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_pos
 
 
 class _Seen(NamedTuple):
-    """What a position sees of some points: a number for each, and sums."""
+    """One number a point, and sums, as evaluated at a position."""
 
     distances: Any
-    pull: Any
+    weiszfeld_weights: Any
     #: Mask of the points at the position; None: there are none.
     here: Any
     #: The most that the distances of those may add up to.
@@ -55,7 +56,7 @@ class EuclideanSpace(BaseSpace):
         # Memory that was written before costs less to write again.
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
-        #: Whether distances were met whose squares have no number: what rests on them may not have one either.
+        #: True once squares of distances over- or underflowed: results may have, too.
         self.out_of_range = False
         self.newton_is_expensive = self.d > limits.DIRECT_SOLVE_DIMENSION
         if not self.newton_is_expensive:
@@ -125,25 +126,25 @@ class EuclideanSpace(BaseSpace):
         return self._assemble(
             position,
             whole.distances,
-            whole.pull,
+            whole.weiszfeld_weights,
             whole.here,
             vectors[0],
             (vectors @ vectors.T).tolist(),
             totals,
             whole.sums[:, -2].tolist(),
             doubtful=whole.doubtful,
-            # Of unit vectors, and of the differences that they are of.
+            # Rounding of unit vectors, and of the differences that they are made from.
             slack=2.0**-50 * self.weight + rounding * totals[0],
         )
 
     def objective_error(self, point: Iterate) -> float:
-        """What the objective of a point may be less than it is said to be."""
+        """Bound the rounding error of the objective at a point."""
         rounding = 2.0**-52 * math.sqrt(self.inner(point.position, point.position))
         away = float(self.weights[point.distances > 0.0].sum())
         return 2.0**-50 * point.objective + rounding * away
 
     def _look(self, z: Any, weights: Any, tiny: float, radius: float | None) -> _Seen:
-        """Everything that is asked of a block of ``x_i - y`` and its two lines more."""
+        """Evaluate a block of ``x_i - y`` and its two lines more."""
         d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
         self.out_of_range |= not in_range
         radius = near_radius(d) if radius is None else radius
@@ -154,19 +155,19 @@ class EuclideanSpace(BaseSpace):
             doubtful = float(weights[here] @ d[here])
             d = self.xp.where(here, 0.0, d)
         z[-2] = d
-        pull = self._pull_of(weights, d, here)
+        weiszfeld = self._weiszfeld_weights(weights, d, here)
         # With the distances and ones as two more columns, all that is added up comes out of one product.
-        return _Seen(d, pull, here, doubtful, self._sum_weights(weights, pull, close) @ z.T, radius)
+        return _Seen(d, weiszfeld, here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
 
     def _joined(self, seen: list[_Seen]) -> _Seen:
-        """What was seen of all blocks."""
+        """Join the evaluations of all blocks."""
         join = np.concatenate if self.xp is np else self.xp.cat
         here = None
         if any(block.here is not None for block in seen):
             here = join([block.distances < 0.0 if block.here is None else block.here for block in seen])
         return _Seen(
             join([block.distances for block in seen]),
-            join([block.pull for block in seen]),
+            join([block.weiszfeld_weights for block in seen]),
             here,
             sum(block.doubtful for block in seen),
             sum(block.sums if len(block.sums) == 4 else block.sums[ALL_NEAR] for block in seen),
@@ -186,36 +187,37 @@ class EuclideanSpace(BaseSpace):
     def newton_direction(self, point: Iterate) -> Any:
         if self.newton_is_expensive:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
-        hessian = point.total_pull * self._identity
-        for z, pull, d in self._terms(point):
-            scaled = z * (self.xp.sqrt(pull) / d)
+        hessian = point.total_weiszfeld_weight * self._identity
+        for z, v, d in self._terms(point):
+            scaled = z * (self.xp.sqrt(v) / d)
             hessian = hessian - scaled @ scaled.T
         return solve_positive(hessian, point.residual)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
-        """``(sum_i pull_i (I - e_i e_i^T)) v`` with the unit vectors ``e_i = z_i / d_i`` towards the rows."""
-        result = point.total_pull * vector
-        for z, pull, d in self._terms(point):
-            result = result - z @ (vector @ z / d * pull / d)
+        """``(sum_i v_i (I - e_i e_i^T)) p``, with Weiszfeld weights ``v_i`` and unit vectors ``e_i = z_i / d_i``."""
+        result = point.total_weiszfeld_weight * vector
+        for z, v, d in self._terms(point):
+            result = result - z @ (vector @ z / d * v / d)
         return result
 
     def _terms(self, point: Iterate) -> Iterator[tuple[Any, Any, Any]]:
-        """Blocks of differences, with their pulls and distances (one for the rows at the point, without pull)."""
+        """Blocks of differences, with their Weiszfeld weights, and their distances (one for the rows at the point)."""
         d = point.distances
         safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
         for part, z in self._differences(point.position):
-            yield z, point.pull[part], safe[part]
+            yield z, point.weiszfeld_weights[part], safe[part]
 
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:
-    """Norms of columns, the smallest and the largest of them, and whether the squares of all but zeros have numbers."""
+    """Norms of columns, their smallest and largest, and True where squares of all but zeros are in range."""
     squares = xp.einsum("ij,ij->j", z, z)
-    # Quicker than min and max.
+    # Argmin and argmax are quicker than min and max.
     low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
-    if low > 1e-280 and high < 1e300:
+    least, most = limits.SQUARED_RANGE[torch.float64]
+    if low > least * least and high < most * most:
         return xp.sqrt(squares), math.sqrt(low), math.sqrt(high), True
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
     norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
     low, high = float(norms.min()), float(norms.max())
-    in_range = high < 1e150 and not bool(((norms > 0.0) & (norms < 1e-140)).any())
+    in_range = high < most and not bool(((norms > 0.0) & (norms < least)).any())
     return norms, low, high, in_range

@@ -1,4 +1,4 @@
-"""Few rows: combinations of them, through their Gram matrix alone."""
+"""Space for few rows: their combinations, through the Gram matrix alone."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class GramSpace(BaseSpace):
         if at is not None:
             doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])
             distances[here] = 0.0
-        pull = self._pull_of(a, distances, at)
-        sums = self._sum_weights(a, pull, near)
+        weiszfeld = self._weiszfeld_weights(a, distances, at)
+        sums = self._sum_weights(a, weiszfeld, near)
         totals, lengths = sums.sum(axis=1), sums @ distances
         sums -= totals[:, None] * w
         images = self._times(sums)
@@ -99,7 +99,7 @@ class GramSpace(BaseSpace):
         return self._assemble(
             position,
             distances,
-            pull,
+            weiszfeld,
             at,
             residual,
             products.tolist(),
@@ -110,14 +110,14 @@ class GramSpace(BaseSpace):
         )
 
     def _doubt(self, coefficients: FloatArray) -> FloatArray:
-        """Rounding of squared distances: independent errors of the entries, mostly of the row's own square."""
+        """Estimate the rounding of squared distances: independent errors of entries, mostly of a row's own square."""
         of_position = coefficients * self._lengths
         doubt: FloatArray = self.rounding * (self._lengths + math.sqrt(float(of_position @ of_position))) ** 2
         doubt += self._floor
         return doubt
 
     def objective_error(self, point: Iterate) -> float:
-        """What the objective of a point may be less than it is said to be; rows at the point count as nothing there."""
+        """Bound the rounding error of the objective at a point, to which rows at the point add nothing."""
         d = point.distances
         away = d > 0.0
         doubt = self._doubt(point.position[0])[away] / (2.0 * d[away])
@@ -137,23 +137,23 @@ class GramSpace(BaseSpace):
             )
             return direction
         w, image = point.position
-        centred = self.products - image - image[:, None] + w @ image
-        # (V I - Z^T S^2 Z) Z^T q = Z^T pull has the solution q = S p of (V I - S Z Z^T S) p = S^-1 pull.
-        roots, d = np.sqrt(point.pull), self._safe_distances(point)
+        centered = self.products - image - image[:, None] + w @ image
+        # (V I - Z^T S^2 Z) Z^T q = Z^T v has the solution q = S p of (V I - S Z Z^T S) p = S^-1 v.
+        roots, d = np.sqrt(point.weiszfeld_weights), self._safe_distances(point)
         scale = roots / d
-        centred *= -scale
-        centred *= scale[:, None]
-        centred.flat[:: self.n + 1] += point.total_pull
-        q = scale * solve_positive(centred, roots * d)
+        centered *= -scale
+        centered *= scale[:, None]
+        centered.flat[:: self.n + 1] += point.total_weiszfeld_weight
+        q = scale * solve_positive(centered, roots * d)
         return self.vector(q - q.sum() * w)
 
     def hessian_times(self, point: Iterate, vector: FloatArray) -> FloatArray:
         w = point.position[0]
         d = self._safe_distances(point)
-        share = point.pull / d / d * (vector[1] - w @ vector[1])
-        return point.total_pull * vector - self.vector(share - share.sum() * w)
+        share = point.weiszfeld_weights / d / d * (vector[1] - w @ vector[1])
+        return point.total_weiszfeld_weight * vector - self.vector(share - share.sum() * w)
 
     def _safe_distances(self, point: Iterate) -> FloatArray:
-        """Distances, one for the rows at the point, which have no pull."""
+        """Distances, one for the rows at the point, whose Weiszfeld weights are zero."""
         d: FloatArray = point.distances
         return d if point.weight_at == 0.0 else np.where(d > 0.0, d, 1.0)

@@ -7,13 +7,13 @@ import pytest
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.aggregators.remembered_scale import Scale
+from skbgmd.aggregators.memory import Scale
 
 
 def scales(distances: list[float]) -> list[float]:
     scale, values = Scale(), []
     for distance in distances:
-        scale = scale.after(distance)
+        scale = scale.update(distance)
         values.append(scale.value)
     return values
 
@@ -47,7 +47,7 @@ def test_steps_in_which_most_rows_coincide_have_no_scale() -> None:
 
 
 def test_scales_are_saved_as_plain_containers() -> None:
-    scale = Scale().after(2.0).after(1.0)
+    scale = Scale().update(2.0).update(1.0)
     again = unpack_state(pack_state(scale))
     assert again.value == scale.value
-    assert again.after(7.0).value == scale.after(7.0).value
+    assert again.update(7.0).value == scale.update(7.0).value

@@ -1,30 +1,25 @@
-"""Nearest-neighbour mixing and bucketing."""
+"""Nearest-neighbor mixing against its definition."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from aggregating import dense
 
 from skbgmd.aggregators import (
     BlockGeometricMedian,
-    Bucketing,
     CoordinatewiseMedian,
     GeometricMedian,
     Mean,
     NearestNeighborMixing,
-    PreAggregationState,
 )
 from skbgmd.rows import DenseRows
 from skbgmd.rows.averaged import AveragedRows
 
 
-def dense(X, weights=None):
-    return DenseRows(torch.from_numpy(X), weights)
-
-
 @pytest.mark.parametrize("inner", [Mean(), GeometricMedian(), CoordinatewiseMedian()])
-def test_nearest_neighbours_by_definition(inner, rng):
+def test_nearest_neighbors_by_definition(inner, rng):
     X, f = rng.normal(size=(10, 20)), 4
     X[:3] += 10.0
     mixed = np.stack([X[np.argsort(np.linalg.norm(X - x, axis=1))[: 10 - f]].mean(axis=0) for x in X])
@@ -34,48 +29,11 @@ def test_nearest_neighbours_by_definition(inner, rng):
         np.testing.assert_allclose(aggregate.weights @ X, aggregate.vector, atol=1e-6)
 
 
-def test_buckets_are_means_of_disjoint_rows(rng):
-    X = rng.normal(size=(7, 5))
-    bucketing = Bucketing(Mean(), bucket_size=3, random_state=0)
-    mixing, weights = bucketing._average(dense(X), 0)
-    assert mixing.shape == (3, 7)
-    np.testing.assert_allclose(mixing.sum(axis=1), 1.0)
-    np.testing.assert_array_equal((mixing > 0).sum(axis=0), 1)
-    np.testing.assert_allclose(np.sort(weights), [1.0, 3.0, 3.0])
-    np.testing.assert_allclose(bucketing(dense(X))[0].vector, X.mean(axis=0), atol=1e-12)
-
-
-def test_buckets_differ_from_step_to_step_and_come_back_with_the_state(rng):
-    X = rng.normal(size=(12, 5))
-    bucketing = Bucketing(random_state=3)
-    first, state = bucketing(dense(X))
-    second, _ = bucketing(dense(X), state)
-    assert not np.allclose(first.vector, second.vector)
-    np.testing.assert_array_equal(bucketing(dense(X), PreAggregationState(1))[0].vector, second.vector)
-
-
-def test_the_inner_state_is_kept(rng):
-    mixing = NearestNeighborMixing(BlockGeometricMedian(complement="memory"))
-    _, state = mixing(dense(rng.normal(size=(8, 40))))
-    assert state.step == 1
-    assert state.inner.step == 1
-    assert state.inner.memory is not None
-    _, state = mixing(dense(rng.normal(size=(8, 40))), state)
-    assert state.inner.step == 2
-
-
-def test_nested_parameters_can_be_set():
-    mixing = NearestNeighborMixing(BlockGeometricMedian())
-    mixing.set_params(aggregator__beta=0.3, fraction=0.1)
-    assert mixing.aggregator.beta == 0.3
-
-
 @pytest.mark.parametrize(
     ("aggregator", "kind", "message"),
     [
         (NearestNeighborMixing("mean"), TypeError, "aggregator must be an Aggregator or None; found 'mean'"),
         (NearestNeighborMixing(fraction=0.6), ValueError, "fraction must be"),
-        (Bucketing(bucket_size=0), ValueError, "bucket_size must be at least 1"),
     ],
 )
 def test_parameters_are_checked(aggregator, kind, message):
@@ -104,7 +62,7 @@ def test_float32_digits_of_means_of_many_columns(rng):
 @pytest.mark.parametrize("size", [1e3, 1e9, 1e18])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_honest_rows_that_mix_to_one_point_outweigh_huge_ones(inner, size, dtype, rng):
-    """All honest rows have the same neighbours; unequal weights, as groups of unequal sizes have."""
+    """All honest rows have the same neighbors; unequal weights, as groups of unequal sizes have."""
     X = rng.normal(size=(34, 400)).astype(dtype)
     X[20:27, :40] = size
     X[27:] *= -1000.0

@@ -1,0 +1,274 @@
+"""Checks of parameters and data: errors that name the parameter and quote what was found."""
+
+from __future__ import annotations
+
+import numbers
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import column_or_1d
+
+#: Dates, times and durations; a time stamp is a date.
+DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
+#: Sequences that NumPy makes arrays of.
+SEQUENCES = (list, tuple, deque)
+#: Kinds of arrays, and types of objects, that can't be masked, dates or missing; NaN is found elsewhere.
+PLAIN_KINDS = "fiubcUS"
+PLAIN_TYPES = {bool, int, float, str, np.bool_, np.int32, np.int64, np.float32, np.float64, np.str_}
+
+
+def check_number(
+    value: Any, name: str, *, above: float = 0.0, at_least: float | None = None, at_most: float = float("inf")
+) -> float:
+    """Check a real number: finite, above a bound (or at least one), and at most another."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; found {value!r}.")
+    number = float(value)
+    enough = above < number if at_least is None else at_least <= number
+    if not (enough and number <= at_most and number < float("inf")):
+        least = f"greater than {above:g}" if at_least is None else f"at least {at_least:g}"
+        most = f"at most {at_most:g}" if at_most < float("inf") else "finite"
+        raise ValueError(f"{name} must be {least} and {most}; found {value!r}.")
+    return number
+
+
+def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:
+    """Check an integer of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; found {value!r}.")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}; found {value!r}.")
+    return int(value)
+
+
+def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
+    """Check one of a few names, or None where that is one of them."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
+    return value
+
+
+def refuse_masks(values: Any, name: str) -> None:
+    """Raise an error for masked entries, however deep: NumPy and torch would take the data behind a mask.
+
+    Raises
+    ------
+    TypeError
+        For a masked tensor of which no entry is masked: torch's functions don't take it.
+    ValueError
+    """
+    if not is_plain(values):
+        for part in _parts(values):
+            _refuse_mask(part, name)
+
+
+def refuse_masks_and_dates(values: Any, name: str) -> None:
+    """Raise an error for masked entries, dates and NA, which NumPy takes for numbers or refuses without a name.
+
+    Raises
+    ------
+    TypeError
+        For dates, times and durations: in an array, in columns of a data frame, or among objects.
+    ValueError
+        For masked entries, and NA among objects.
+    """
+    if is_plain(values):
+        return
+    dates = _date_types()
+    for part in _parts(values):
+        _refuse_mask(part, name)
+        if _is_na(part):
+            raise ValueError(f"{name} must have no missing values; found NA, which is no NaN.")
+        for dtype in dtypes_of(part):
+            kind = getattr(dtype, "type", None)
+            if isinstance(kind, type) and issubclass(kind, dates):
+                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}.")
+        if isinstance(part, dates):
+            raise TypeError(f"{name} must hold no dates or durations; found {part!r}.")
+
+
+def is_plain(values: Any) -> bool:
+    """Check at a glance for nothing but numbers and text; False where it takes a closer look."""
+    kind = type(values)
+    if kind is torch.Tensor or values is None:
+        return True
+    if kind is np.ndarray:
+        return values.dtype.kind in PLAIN_KINDS
+    if kind in (list, tuple):
+        kinds = set(map(type, values))
+        if kinds == {np.ndarray}:
+            return all(held.dtype.kind in PLAIN_KINDS for held in values)
+        if kinds <= {list, tuple}:
+            kinds = set(map(type, chain.from_iterable(values)))
+        return kinds <= PLAIN_TYPES
+    if hasattr(values, "iloc") and hasattr(values, "columns"):
+        return all(isinstance(dtype, np.dtype) and dtype.kind in PLAIN_KINDS for dtype in values.dtypes.to_numpy())
+    return False
+
+
+def _is_na(value: Any) -> bool:
+    # pandas needn't be installed.
+    pd = sys.modules.get("pandas")
+    return pd is not None and value is pd.NA
+
+
+def _date_types() -> tuple[type, ...]:
+    pd = sys.modules.get("pandas")
+    return DATES if pd is None else (*DATES, pd.Period, pd.offsets.BaseOffset)
+
+
+def _parts(values: Any) -> Iterator[Any]:
+    """Yield arrays, series and data frames in an array-like, and one of each type of other objects in it."""
+    if isinstance(values, Mapping):
+        objects: Any = tuple(values.values())
+    elif isinstance(values, SEQUENCES):
+        objects = values
+    else:
+        yield values
+        objects = ()
+        for dtype in dtypes_of(values):
+            if getattr(dtype, "categories", None) is not None:
+                yield from _parts(dtype.categories)
+        if hasattr(values, "iloc") and hasattr(values, "columns"):
+            values = values.loc[:, [_is_of_objects(dtype) for dtype in values.dtypes]]
+            objects = np.asarray(values).ravel() if values.shape[1] else ()
+        elif hasattr(values, "__array__") and _is_of_objects(getattr(values, "dtype", None)):
+            objects = np.asarray(values).ravel()
+        elif hasattr(values, "__array__") and not hasattr(values, "dtype") and not isinstance(values, Sequence):
+            # An array of another library, but not one that is loaded lazily.
+            yield from _parts(np.asarray(values))
+    # There may be many objects, but there are few types of them.
+    for kind, one in dict(zip(map(type, objects), objects, strict=True)).items():
+        if issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or hasattr(kind, "iloc"):
+            for held in objects:
+                if type(held) is kind:
+                    yield from _parts(held)
+        else:
+            yield one
+
+
+def _is_of_objects(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _refuse_mask(part: Any, name: str) -> None:
+    if isinstance(part, np.ma.MaskedArray):
+        n_masked = 0 if part.mask is np.ma.nomask else int(np.ma.flatten_mask(part.mask).sum())
+    elif isinstance(part, torch.masked.MaskedTensor):
+        n_masked = int((~part.get_mask()).sum())  # type: ignore[no-untyped-call]
+        if not n_masked:
+            raise TypeError(f"{name} must be a plain tensor; found a MaskedTensor. Nothing is masked: give get_data().")
+    else:
+        return
+    if n_masked:
+        raise ValueError(f"{name} must have no masked entries; found {n_masked} of them.")
+
+
+def refuse_missing(values: Any, name: str) -> None:
+    """Raise an error for None, NA or NaN among labels, except NaN in arrays of numbers, which others find.
+
+    Raises
+    ------
+    ValueError
+    """
+    if hasattr(values, "isna"):
+        missing = np.asarray(values.isna())
+    elif getattr(values, "dtype", None) is not None and values.dtype != np.dtype(object):
+        return
+    else:
+        flat = np.asarray(values, dtype=object)
+        missing = np.array([is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
+    _refuse_where(np.atleast_1d(missing), name)
+
+
+def _refuse_where(missing: NDArray[np.bool_], name: str) -> None:
+    if missing.any():
+        first = int(missing.argmax()) // (missing.size // len(missing))
+        raise ValueError(f"{name} must have no missing values; found None, NA or NaN at position {first}.")
+
+
+def is_missing(value: Any) -> bool:
+    """Check for a missing value: None, NA, and NaN or NaT of any type."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    return value is None or _is_na(value) or (isinstance(value, (numbers.Real, *DATES)) and value != value)
+
+
+def check_targets(y: Any, name: str = "y") -> None:
+    """Raise an error for masked entries, missing values, dates or durations among labels or targets.
+
+    Raises
+    ------
+    TypeError
+        For dates and durations.
+    ValueError
+        For masked entries and missing values, except NaN in arrays of numbers.
+    """
+    refuse_masks(y, name)
+    # Before dates, as this error tells the position.
+    refuse_missing(y, name)
+    refuse_masks_and_dates(y, name)
+
+
+def as_labels(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
+    """Convert labels of classes to an array of shape (n,); ``warn`` of a column.
+
+    Raises
+    ------
+    TypeError
+        For dates and durations, and objects that can't be sorted.
+    ValueError
+        For masked entries, missing values, or more than one column.
+    """
+    check_targets(values, name)
+    return as_ids(values, name, warn=warn)
+
+
+def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
+    """Convert ids of anything, dates included, to an array of shape (n,); ``warn`` of a column.
+
+    Raises
+    ------
+    TypeError
+        For objects that can't be sorted.
+    ValueError
+        For masked entries, missing values, or more than one column.
+    """
+    refuse_masks(values, name)
+    refuse_missing(values, name)
+    shape = np.asarray(values).shape
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise ValueError(f"{name} must have shape (n,); found shape {shape}.")
+    ids: NDArray[Any] = column_or_1d(values, warn=warn)
+    if ids.dtype.kind in "fcmM":
+        _refuse_where(ids != ids, name)
+    if ids.dtype.kind == "O":
+        try:
+            np.unique(ids)
+        except TypeError as error:
+            what = f"{name} must hold sortable values, such as integers or strings"
+            raise TypeError(f"{what}; found objects that can't: {error}.") from None
+    return ids
+
+
+def dtypes_of(values: Any) -> list[Any]:
+    """List the different dtypes of an array, a series, or the columns of a data frame."""
+    if hasattr(values, "iloc") and hasattr(values, "columns"):
+        return list(dict.fromkeys(values.dtypes))
+    return [values.dtype] if hasattr(values, "dtype") else []
+
+
+def not_finite(name: str, matrix: torch.Tensor) -> ValueError:
+    """Make the error for a matrix that holds NaN or inf, naming the first such entry."""
+    row = next(i for i in range(len(matrix)) if not bool(torch.isfinite(matrix[i]).all()))
+    column = int(torch.isfinite(matrix[row]).int().argmin())
+    found = "NaN" if bool(matrix[row, column].isnan()) else "inf"
+    return ValueError(f"{name} must be finite; found {found} at row {row}, column {column}.")

@@ -1,0 +1,64 @@
+"""Memory of rules: the scale of distances that lasts from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median_low
+
+from skbgmd._utils import limits
+from skbgmd.aggregators.base import AggregatorState
+
+
+@dataclass(frozen=True)
+class Scale(AggregatorState):
+    """Typical distance of the rows over steps: the median of the last five, or a larger earlier one, which decays.
+
+    Gradients of single samples shrink as the network learns those samples. Samples still to be learned keep long
+    gradients: compared with others of the same step they look like outliers, compared with earlier steps they don't.
+    In a small batch more than half of the samples may be corrupt by chance; such steps don't count unless they are
+    three of the last five, or two of the first three.
+
+    Attributes
+    ----------
+    value : float
+        The scale; 0 before the first step.
+    recent : tuple of float
+        Typical distances of the last steps, five at most.
+
+    Examples
+    --------
+    >>> scale = Scale()
+    >>> for distance in (2.0, 2.0, 90.0, 2.0, 1.0, 1.0, 1.0):
+    ...     scale = scale.update(distance)
+    >>> scale.value
+    1.998
+    """
+
+    value: float = 0.0
+    recent: tuple[float, ...] = ()
+
+    @property
+    def decayed(self) -> float:
+        """The scale after a step that doesn't raise it."""
+        return limits.SCALE_DECAY * self.value
+
+    @property
+    def is_new(self) -> bool:
+        """True before there are enough steps to compare with."""
+        return len(self.recent) < limits.SCALE_ENOUGH
+
+    @property
+    def is_rising(self) -> bool:
+        """True where the last steps set the scale, rather than the decay of an earlier one."""
+        return self.is_new or self.value == median_low(self.recent)
+
+    def update(self, now: float) -> Scale:
+        """Scale after a step with a typical distance of ``now``."""
+        if now == 0.0:
+            # Most rows coincide, which says nothing of how far the others may be.
+            return replace(self, value=self.decayed)
+        recent = (*self.recent, now)[-limits.SCALE_WINDOW :]
+        median = median_low(recent)
+        # Two steps don't tell which of them is the bad one.
+        value = median if len(recent) < limits.SCALE_ENOUGH else max(median, self.decayed)
+        return Scale(value, recent)

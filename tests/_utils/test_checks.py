@@ -1,0 +1,128 @@
+"""Checks of parameters, masks, dates, missing values and labels."""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from skbgmd._utils.checks import (
+    as_ids,
+    as_labels,
+    check_choice,
+    check_integer,
+    check_number,
+    not_finite,
+    refuse_masks,
+    refuse_masks_and_dates,
+    refuse_missing,
+)
+
+
+def test_checks():
+    assert check_number(np.float32(0.5), "x") == 0.5
+    assert check_integer(np.int64(3), "x") == 3
+    assert check_choice("a", "x", ("a", "b")) == "a"
+    with pytest.raises(TypeError, match="x must be a number; found True"):
+        check_number(True, "x")
+    with pytest.raises(TypeError, match=r"x must be an integer; found 2\.0"):
+        check_integer(2.0, "x")
+    with pytest.raises(ValueError, match="greater than 0 and at most 1; found 2"):
+        check_number(2, "x", at_most=1.0)
+    for value in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="x must be at least 0 and at most 1; found"):
+            check_number(value, "x", at_least=0.0, at_most=1.0)
+    assert check_number(0, "x", at_least=0.0) == 0.0
+    with pytest.raises(ValueError, match="x must be at least 0 and finite; found inf"):
+        check_number(float("inf"), "x", at_least=0.0)
+    with pytest.raises(ValueError, match="x must be one of 'a', 'b'; found 'c'"):
+        check_choice("c", "x", ("a", "b"))
+
+
+def test_not_finite_names_the_first_entry():
+    X = torch.zeros(3, 4)
+    X[1, 2], X[2, 0] = -torch.inf, torch.nan
+    assert "inf at row 1, column 2" in str(not_finite("X", X))
+
+
+def test_choices_may_hold_none():
+    assert check_choice(None, "memory", (None, "mean")) is None
+    with pytest.raises(ValueError, match="memory must be one of None, 'mean'; found 'x'"):
+        check_choice("x", "memory", (None, "mean"))
+    with pytest.raises(ValueError, match="found None"):
+        check_choice(None, "block", ("unit",))
+
+
+def test_missing_labels():
+    for values in (
+        ["a", None],
+        np.array(["a", pd.NA], dtype=object),
+        pd.Series(["a", None], dtype="string"),
+        [1, np.nan],
+    ):
+        with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 1"):
+            refuse_missing(values, "y")
+    with pytest.raises(ValueError, match="position 1"):
+        refuse_missing(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, np.nan]}), "y")
+    for values in (["a", "b"], np.array([1.0, np.nan]), pd.Series(["a", "b"]), np.zeros((2, 2), dtype=object)):
+        refuse_missing(values, "y")
+
+
+def test_masks_and_dates_deep_inside():
+    masked, moment = np.ma.masked_array([1, 2], mask=[0, 1]), datetime(2020, 1, 2, tzinfo=UTC)
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [np.zeros(3), masked]
+    record = np.ma.masked_array(np.zeros(2, dtype=[("a", "f8"), ("b", "i8")]), mask=[(0, 1), (0, 0)])
+    boolean = [[True, np.ma.masked_array(True, mask=True)]]
+    for values in (
+        [[[1, 2]], [masked]],
+        ({"a": [0, 1], "b": masked},),
+        deque([(masked,)]),
+        ragged,
+        record,
+        boolean,
+        pd.Series([np.zeros(2), masked]),
+        pd.DataFrame({"a": [1, np.ma.masked]}, dtype=object),
+    ):
+        for refuse in (refuse_masks, refuse_masks_and_dates):
+            with pytest.raises(ValueError, match="X must have no masked entries; found 1 of them"):
+                refuse(values, "X")
+    for values in ([[[1]], [[moment]]], {"a": [moment]}, pd.Series([[moment]]), [pd.Series([moment])], ["a", moment]):
+        with pytest.raises(TypeError, match="X must hold no dates or durations; found"):
+            refuse_masks_and_dates(values, "X")
+        refuse_masks(values, "X")
+    for values in (
+        [],
+        [[]],
+        "2020",
+        range(3),
+        {"a": [1, "b", None]},
+        [torch.zeros(2), np.zeros(2)],
+        np.array([{"a": 1}, object()]),
+        pd.DataFrame({"a": ["x", None], "b": [1, 2]}),
+        pd.Series(["a"], dtype="category"),
+        sparse.csr_array(np.eye(2)),
+    ):
+        refuse_masks_and_dates(values, "X")
+
+
+def test_labels_and_ids():
+    for values in ([1, 2], (1, 2), np.array([1, 2]), torch.tensor([1, 2]), pd.Series([1, 2]), [[1], [2]]):
+        for take in (as_ids, as_labels):
+            np.testing.assert_array_equal(take(values, "ids"), [1, 2])
+    days = np.array(["2020-01-01", "2020-01-02"], dtype="datetime64[D]")
+    np.testing.assert_array_equal(as_ids(days, "ids"), days)
+    with pytest.raises(TypeError, match="ids must hold no dates or durations"):
+        as_labels(days, "ids")
+    times = np.array(["2020", "NaT"], dtype="datetime64[D]")
+    for values in (np.array([1.0, np.nan]), times, torch.tensor([1.0, torch.nan])):
+        with pytest.raises(ValueError, match="ids must have no missing values; found None, NA or NaN at position 1"):
+            as_ids(values, "ids")
+    for values in (3, None, [[1, 2]], np.zeros((2, 2))):
+        with pytest.raises(ValueError, match=r"^ids must have"):
+            as_ids(values, "ids")

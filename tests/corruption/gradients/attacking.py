@@ -1,0 +1,25 @@
+"""Gradients to attack, and what an attack makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def matrix(b=12, d=40, seed=0, dtype=torch.float64):
+    """Rows around a direction, as gradients are."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.normal(size=d) + 0.5 * rng.normal(size=(b, d))).to(dtype)
+
+
+def same(a, b):
+    """Equal bit by bit, NaN included."""
+    return torch.equal(torch.nan_to_num(a, nan=-77.0), torch.nan_to_num(b, nan=-77.0))
+
+
+def split(attack, gradients, seed=0):
+    """The attacked matrix, its corrupt rows and the others."""
+    attacked = gradients.clone()
+    corrupt = attack.apply_(attacked, random_state=seed)
+    honest = torch.tensor([i for i in range(len(gradients)) if i not in corrupt.tolist()])
+    return attacked, corrupt, honest

@@ -1,0 +1,202 @@
+"""Common properties of all attacks on gradients: the rows that change, determinism, parameters, finite numbers."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from attacking import matrix, same, split
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from conftest import extremes
+from skbgmd.corruption import (
+    GRADIENT_CORRUPTIONS,
+    AdditiveNoise,
+    ALittleIsEnough,
+    BitFlip,
+    ConstantRows,
+    DecoyBlock,
+    GradientCorruption,
+    InnerProduct,
+    Mimic,
+    MinMax,
+    MinSum,
+    NonFinite,
+    SignFlip,
+    get_gradient_corruption,
+)
+
+NAMES = list(GRADIENT_CORRUPTIONS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(
+    b=st.integers(2, 20),
+    fraction=st.sampled_from([0.0, 0.1, 0.2, 0.29, 0.4, 0.49]),
+    seed=st.integers(0, 2**32 - 1),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_exactly_the_drawn_rows_change(name, b, fraction, seed, dtype):
+    gradients = matrix(b, 17, dtype=dtype)
+    before = gradients.clone()
+    attack = GRADIENT_CORRUPTIONS[name](fraction=fraction)
+    attacked = attack(gradients, random_state=seed)
+    assert torch.equal(gradients, before)
+    assert attacked.dtype == dtype
+    in_place = before.clone()
+    corrupt = attack.apply_(in_place, random_state=seed)
+    assert same(in_place, attacked)
+    assert corrupt.dtype == torch.int64
+    assert corrupt.tolist() == sorted(set(corrupt.tolist()))
+    assert len(corrupt) == int(fraction * b + 1e-9)
+    changed = ((attacked != gradients) | attacked.isnan()).any(dim=1)
+    assert not changed[[i for i in range(b) if i not in corrupt.tolist()]].any()
+    # Every row is its own, so that each replacement shows.
+    assert changed.sum() == len(corrupt)
+    assert same(clone(attack).set_params(random_state=seed)(gradients), attacked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_source_draws_other_rows_at_every_step(name):
+    attack, source = GRADIENT_CORRUPTIONS[name](fraction=0.4), np.random.RandomState(0)
+    rows = [tuple(attack.apply_(matrix(20), random_state=source).tolist()) for _ in range(5)]
+    assert len(set(rows)) == 5
+    again, source = [], np.random.RandomState(0)
+    for _ in range(5):
+        again.append(tuple(attack.apply_(matrix(20), random_state=source).tolist()))
+    assert again == rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_changes_nothing_in_the_attack(name):
+    attack = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=3)
+    before = dict(vars(attack))
+    assert same(attack(matrix()), attack(matrix()))
+    assert vars(attack) == before
+    assert attack.get_params() == clone(attack).get_params()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore:No rule withstands")
+def test_without_honest_rows(name):
+    attack = GRADIENT_CORRUPTIONS[name](fraction=1.0, random_state=0)
+    gradients = matrix(5)
+    # The row that is mimicked stays.
+    assert len(attack.apply_(gradients)) == (4 if name == "mimic" else 5)
+    if name != "non_finite":
+        assert torch.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_omniscient_attacks_are_those_that_look_at_other_rows(name):
+    attack, gradients = GRADIENT_CORRUPTIONS[name](fraction=0.4), matrix()
+    attacked, corrupt, honest = split(attack, gradients)
+    other = gradients.clone()
+    other[honest] = 3.0 * gradients[honest] - 1.0
+    rows = split(attack, other)[0][corrupt]
+    assert attack.omniscient != same(rows, attacked[corrupt])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_recorded_for_autograd(name):
+    attack = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=0)
+    leaf = matrix().requires_grad_()
+    assert not attack(leaf).requires_grad
+    attack.apply_(leaf)
+    assert leaf.grad_fn is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_of_the_rows_is_hopeless(name):
+    attack = GRADIENT_CORRUPTIONS[name](fraction=0.5, random_state=0)
+    for door in (attack, attack.apply_):
+        with pytest.warns(UserWarning, match=r"No rule withstands fraction=0\.5") as caught:
+            door(matrix())
+        assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda(name, cuda):
+    attack, gradients = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=0), matrix()
+    on_device = gradients.to(cuda)
+    corrupt = attack.apply_(on_device)
+    assert corrupt.device.type == on_device.device.type == "cuda"
+    if name != "additive_noise":
+        assert torch.allclose(on_device.cpu(), attack(gradients), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "kind", "message"),
+    [
+        (np.eye(3), TypeError, "gradients must be a tensor of a floating dtype; found ndarray"),
+        (torch.eye(3, dtype=torch.int64), TypeError, r"floating dtype; found torch\.int64"),
+        (torch.ones(3), ValueError, r"gradients must have shape \(b, d\).*found \(3,\)"),
+        (torch.ones(0, 3), ValueError, r"found \(0, 3\)"),
+    ],
+)
+def test_gradients_are_checked(gradients, kind, message):
+    for door in (BitFlip(), BitFlip().apply_):
+        with pytest.raises(kind, match=message):
+            door(gradients)
+
+
+@pytest.mark.parametrize(
+    ("attack", "kind", "message"),
+    [
+        (BitFlip(fraction=-0.1), ValueError, "fraction must be at least 0 and at most 1; found -0.1"),
+        (SignFlip(fraction="x"), TypeError, "fraction must be a number; found 'x'"),
+        (BitFlip(scale=float("inf")), ValueError, "scale must be"),
+        (AdditiveNoise(std=-1.0), ValueError, "std must be greater than 0"),
+        (ALittleIsEnough(z="a"), TypeError, "z must be a number"),
+        (InnerProduct(epsilon=0), ValueError, "epsilon must be greater than 0"),
+        (Mimic(target=1.5), TypeError, "target must be an integer"),
+        (Mimic(target=-1), ValueError, "target must be at least 0"),
+        (Mimic(target=12), ValueError, "target must be less than the number of rows, 12; found 12"),
+        (MinMax(direction="up"), ValueError, "direction must be one of 'std', 'sign', 'unit'; found 'up'"),
+        (MinSum(direction=None), ValueError, "direction must be one of"),
+        (ConstantRows(value=0), ValueError, "value must be greater than 0"),
+        (ConstantRows(share=1.5), ValueError, "share must be greater than 0 and at most 1"),
+        (DecoyBlock(value=-1.0), ValueError, "value must be greater than 0"),
+        (DecoyBlock(scale=float("nan")), ValueError, "scale must be"),
+        (DecoyBlock(share=0.0), ValueError, "share must be greater than 0"),
+        (NonFinite(value="none"), ValueError, "value must be one of 'nan', 'inf'; found 'none'"),
+        (BitFlip(random_state="now"), ValueError, "cannot be used to seed"),
+    ],
+)
+def test_parameters_are_checked_in_a_call(attack, kind, message):
+    with pytest.raises(kind, match=message):
+        attack(matrix())
+
+
+def test_lookup():
+    for name, kind in GRADIENT_CORRUPTIONS.items():
+        assert type(get_gradient_corruption(name)) is kind
+    mine = BitFlip(scale=-3.0)
+    assert get_gradient_corruption(mine) is mine
+    with pytest.raises(ValueError, match=r"gradient_corruption must be one of 'bit_flip', .*; found 'bitflip'"):
+        get_gradient_corruption("bitflip")
+
+
+def test_every_attack_has_a_name():
+    def concrete(kind):
+        return [
+            c for sub in kind.__subclasses__() for c in ([sub] if not inspect.isabstract(sub) else []) + concrete(sub)
+        ]
+
+    library = {kind for kind in concrete(GradientCorruption) if kind.__module__.startswith("skbgmd")}
+    assert library == set(GRADIENT_CORRUPTIONS.values())
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "non_finite"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_finite_rows_of_any_size_stay_finite(name, dtype):
+    for fraction in (0.2, 0.45):
+        for kind, gradients in extremes(dtype).items():
+            attack = GRADIENT_CORRUPTIONS[name](fraction=fraction)
+            attacked = attack(gradients, random_state=0)
+            assert attacked.dtype == dtype
+            assert torch.isfinite(attacked).all(), kind
