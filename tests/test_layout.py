@@ -27,8 +27,6 @@ MAY_IMPORT = {
 MODULES = sorted(ROOT.rglob("*.py"))
 #: Modules without anything to test: names of types, protocols, and thresholds.
 NOTHING_TO_TEST = {"_utils/limits.py", "_utils/typing.py"}
-#: Rooms whose test files don't mirror their modules yet.
-NOT_MIRRORED = {"rows", "ghost", "training"}
 
 
 def imported(path: Path) -> set[str]:
@@ -70,9 +68,9 @@ def test_modules_import_no_circle():
 
 
 def mirrored(path: Path) -> bool:
-    """Whether a module has something to test, in a room whose tests mirror it."""
+    """Whether a module has something to test."""
     inside = path.relative_to(ROOT)
-    return not (path.stem == "__init__" or inside.as_posix() in NOTHING_TO_TEST or inside.parts[0] in NOT_MIRRORED)
+    return not (path.stem == "__init__" or inside.as_posix() in NOTHING_TO_TEST)
 
 
 @pytest.mark.parametrize("path", list(filter(mirrored, MODULES)), ids=lambda path: str(path.relative_to(ROOT)))

@@ -15,8 +15,9 @@ The loop knows nothing of where the points live. A *space* holds the points and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +92,29 @@ class Solution:
     vertex: int | None = None
 
 
-def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solution:
+class Progress(NamedTuple):
+    """State of a minimization that a step may look at.
+
+    Attributes
+    ----------
+    proved : float
+        Least bound on the excess so far.
+    tol : float
+        Bound to be reached, relative to the objective of the near rows.
+    rejected : set of int
+        Rows that were tried as the optimum; a step adds those that it tries.
+    """
+
+    proved: float
+    tol: float
+    rejected: set[int]
+
+
+#: A step: from an iterate to the next.
+Step = Callable[[Space, Iterate, Progress], Iterate]
+
+
+def minimize(space: Space, start: Vector, *, tol: float, max_iter: int, step: Step | None = None) -> Solution:
     """Minimize the sum of weighted distances to the points of ``space``.
 
     Parameters
@@ -104,6 +127,9 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
         Stop once the excess is proved to be at most ``tol`` times the objective of the near rows.
     max_iter : int
         Largest number of steps.
+    step : callable, default=None
+        Gives the next iterate, ``step(space, point, progress)``; None: :func:`newton_step`. The proof of accuracy is
+        an iterate's own, and holds for any step.
 
     Returns
     -------
@@ -113,20 +139,19 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int) -> Solut
     """
     # Squares of far rows may overflow: sums of them are scaled, and a bound that isn't finite isn't used.
     with np.errstate(all="ignore"):
-        best, n_iter = _descend(space, start, tol, max_iter)
-        position, weights = best.position + _vardi_zhang_step(best), vardi_zhang_weights(best)
+        best, n_iter = _descend(space, start, tol, max_iter, step or newton_step)
+        position, weights = best.position + vardi_zhang_step(best), vardi_zhang_weights(best)
     vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
     return Solution(position, weights, best, n_iter, _is_close(best, tol), vertex)
 
 
-def _descend(space: Space, start: Vector, tol: float, max_iter: int) -> tuple[Iterate, int]:
-    point = space.at(start)
-    rejected: set[int] = set()
+def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step) -> tuple[Iterate, int]:
+    point, rejected = space.at(start), set[int]()
     best, lowest, n_iter, stalled = point, point.objective, 0, 0
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         n_iter += 1
-        point = _step(space, point, best.excess.absolute, tol, rejected)
+        point = step(space, point, Progress(best.excess.absolute, tol, rejected))
         proves_more = point.is_vertex_optimum or _improves(point, best)
         # On the way from one cluster to another the bound may rise for a while as the objective falls.
         stalled = 0 if proves_more or point.objective < (1.0 - limits.OBJECTIVE_FALL) * lowest else stalled + 1
@@ -173,12 +198,14 @@ def _improves(point: Iterate, best: Iterate) -> bool:
     return point.excess.absolute < 0.9 * best.excess.absolute or not np.isfinite(best.excess.absolute)
 
 
-def _step(space: Space, point: Iterate, proved: float, tol: float, rejected: set[int]) -> Iterate:
+def newton_step(space: Space, point: Iterate, progress: Progress) -> Iterate:
+    """Safeguarded Newton step: cut short where it goes up, and at a row that it passes, which may be the optimum."""
+    proved, tol, rejected = progress
     if point.weight_at > 0.0:
         # The objective has a kink here: no Newton step, but a search in the direction that leaves it downhill.
-        return space.at(point.position + _search(space, point, _vardi_zhang_step(point)))
+        return space.at(point.position + _search(space, point, vardi_zhang_step(point)))
     if space.newton_is_expensive and point.excess.absolute <= limits.NEAR_TOLERANCE * tol * point.excess.near_objective:
-        ahead = space.at(point.position + _vardi_zhang_step(point))
+        ahead = space.at(point.position + vardi_zhang_step(point))
         if _is_twice_as_good(ahead, point, proved):
             return ahead
     direction = space.newton_direction(point)
@@ -200,7 +227,7 @@ def _is_twice_as_good(ahead: Iterate, point: Iterate, proved: float) -> bool:
     return 2.0 * ahead.excess.absolute <= proved < np.inf and ahead.objective <= point.objective
 
 
-def _vardi_zhang_step(point: Iterate) -> Vector:
+def vardi_zhang_step(point: Iterate) -> Vector:
     """The step of Vardi & Zhang (2000): Weiszfeld's, shortened by the weight of the rows at the point."""
     if point.is_vertex_optimum or point.total_weiszfeld_weight == 0.0:
         return 0.0 * point.residual
@@ -224,7 +251,7 @@ def _is_lower(space: Space, point: Iterate, candidate: Iterate) -> bool:
 
 def _search(space: Space, point: Iterate, direction: Vector) -> Vector:
     """Scale a direction so that it lowers the objective; where that can't be, take the Vardi-Zhang step."""
-    fallback = _vardi_zhang_step(point)
+    fallback = vardi_zhang_step(point)
     for candidate in (direction, fallback):
         along, square = space.project(point, candidate)
         slope = space.inner(point.residual, candidate) if np.isfinite(square) else 0.0

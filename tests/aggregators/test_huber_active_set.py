@@ -13,7 +13,7 @@ from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import GhostRows
-from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor
+from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 
 
@@ -157,10 +157,3 @@ def test_few_rows_may_have_most_of_the_weight(rng, ratio):
     found, expected = rule(rows, before)[0], rule(DenseRows(x, weights), before)[0]
     np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
     np.testing.assert_allclose(found.vector.numpy(), found.weights @ x.numpy(), atol=1e-9)
-
-
-def test_dots_of_an_embedding(rng):
-    row, unit = torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 2, 1])
-    factor = EmbeddingFactor(row, unit, torch.from_numpy(rng.normal(size=(4, 5))), 4, 3)
-    vector = torch.from_numpy(rng.normal(size=15))
-    torch.testing.assert_close(factor.inner_products(vector), factor.explicit(slice(0, 3)) @ vector)

@@ -1,0 +1,42 @@
+"""All kinds of rows answer what a rule may ask."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from skbgmd.ghost import DenseFactor, GhostRows
+from skbgmd.rows import AveragedRows, DenseRows, Rows
+
+MATRIX = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 6)))
+KINDS: dict[str, Any] = {
+    "dense": DenseRows(MATRIX),
+    "factors": GhostRows([(0, DenseFactor(MATRIX[:, :, None]))], 5, 6),
+    "averaged": AveragedRows(DenseRows(MATRIX), np.eye(5), np.ones(5)),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_rows_have_all_of_the_protocol(kind: str) -> None:
+    rows = KINDS[kind]
+    assert isinstance(rows, Rows)
+    for name, asked in inspect.getmembers(Rows, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        needed = [p for p in inspect.signature(asked).parameters.values() if p.name != "self"]
+        given = inspect.signature(getattr(rows, name)).parameters
+        assert [p.name for p in needed] == list(given)[: len(needed)], f"{kind}: {name}"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_rows_are_those_of_the_matrix(kind: str) -> None:
+    rows, weights = KINDS[kind], np.arange(5.0)
+    torch.testing.assert_close(rows.row(3), MATRIX[3])
+    torch.testing.assert_close(rows.weighted_sum(weights), torch.from_numpy(weights) @ MATRIX)
+    np.testing.assert_allclose(rows.norms(), MATRIX.norm(dim=1))
+    distances = rows.gram().squared_distances()
+    np.testing.assert_allclose(np.sqrt(np.maximum(distances, 0.0)), torch.cdist(MATRIX, MATRIX), atol=1e-6)
