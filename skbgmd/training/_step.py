@@ -111,7 +111,7 @@ class RobustStep(NeuralNet):
                 if self.gradients == "one_pass":
                     raise
                 self._give_up_one_pass(error)
-                made = None
+                made, gradients.recorder = None, None
             if made is not None:
                 return made
         return micro_batch_rows(self, batch, gradients, fit_params)
