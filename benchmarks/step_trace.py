@@ -1,7 +1,7 @@
 """The way of a default training step through the package: files entered, returns into another file, depth.
 
-``python benchmarks/step_trace.py`` traces a steady step of ``BlockGMDClassifier`` and prints a line; with ``--returns`` also
-which functions return into another file.
+``python benchmarks/step_trace.py`` traces a steady step of ``BlockGMDClassifier`` and prints a line; with ``--returns``
+also which functions return into another file.
 """
 
 from __future__ import annotations
