@@ -62,6 +62,10 @@ class ChunkedRows(ABC):
         """Select a row, (d,)."""
 
     @abstractmethod
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> ChunkedRows:
+        """Restrict the rows to a block of columns."""
+
+    @abstractmethod
     def subset(self, index: NDArray[np.intp]) -> ChunkedRows:
         """Select rows."""
 
