@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -75,5 +76,9 @@ class _Suspects(ModuleType):
             raise AttributeError(name)
         return getattr(importlib.import_module("skbgmd.inspection.suspects"), name)
 
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module("skbgmd.inspection.suspects"))
+
 
 suspects = sys.modules[f"{__name__}.suspects"] = _Suspects(f"{__name__}.suspects")
+suspects.__spec__ = ModuleSpec(suspects.__name__, None)

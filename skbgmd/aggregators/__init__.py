@@ -64,11 +64,6 @@ def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
     ValueError
         For an unknown name.
 
-    Notes
-    -----
-    Estimators and nets make another rule of "block_geometric_median", that of
-    :func:`skbgmd.training._defaults.default_rule`: it looks at all coordinates, and leaves out far rows.
-
     Examples
     --------
     >>> get_aggregator("krum")

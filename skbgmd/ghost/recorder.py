@@ -5,6 +5,7 @@ The parameters' own gradients are not computed: the backward pass stops at the l
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -141,6 +142,8 @@ class GradientRecorder:
         return self._layers
 
     def __enter__(self) -> Self:
+        if self._handles:
+            raise RuntimeError("A recorder must be left before it is entered again.")
         self.calls, self.in_half_precision = [], False
         if self.layers:
             self._handles = [handle for hook in self._hooks for handle in hook.register()]
@@ -152,6 +155,8 @@ class GradientRecorder:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if kind is not None:
+            self.calls = []
 
     def record(
         self, layer: Layer, given: list[torch.Tensor], outputs: list[torch.Tensor], parts: Callable[..., Iterator[Part]]
@@ -182,16 +187,17 @@ class GradientRecorder:
             A parameter is used other than by a layer; a layer's input doesn't have the samples along its first axis; or
             what went into a layer was changed in place.
         """
-        self._refuse_stray_parameters(losses)
-        edges = [edge for call in self.calls for edge in call.edges]
+        # Whatever comes, what was recorded is over: it holds a batch's graph.
+        calls, self.calls = self.calls, []
+        self._refuse_stray_parameters(losses, calls)
+        edges = [edge for call in calls for edge in call.edges]
         gradients = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
         found: dict[int, dict[int, list[Factor]]] = {}
         with torch.no_grad():
-            for call in self.calls:
+            for call in calls:
                 for parameter, unit, factor in self._parts(call, [next(gradients) for _ in call.edges], len(losses)):
                     if id(parameter) in self._places:
                         found.setdefault(self._places[id(parameter)], {}).setdefault(unit, []).append(factor)
-        self.calls = []
         return self._placed(found)
 
     @staticmethod
@@ -217,10 +223,10 @@ class GradientRecorder:
             start += parameter.numel()
         return placed
 
-    def _refuse_stray_parameters(self, losses: torch.Tensor) -> None:
+    def _refuse_stray_parameters(self, losses: torch.Tensor, calls: Sequence[Call]) -> None:
         """Refuse parameters in the graph around the recorded layers."""
         inside: dict[Node, list[Node]] = {}
-        for call in self.calls:
+        for call in calls:
             for edge in call.edges:
                 inside.setdefault(edge.node, []).extend(call.sources)
         seen: set[Node] = set()
@@ -348,7 +354,8 @@ class _RuleHook:
     """Forward hook that records a layer's calls."""
 
     def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
-        self.recorder, self.layer = recorder, layer
+        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
+        self.recorder, self.layer = weakref.proxy(recorder), layer
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
@@ -412,7 +419,8 @@ class _WatchHook:
     """Forward hooks that record the products inside of a layer."""
 
     def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
-        self.recorder, self.layer = recorder, layer
+        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
+        self.recorder, self.layer = weakref.proxy(recorder), layer
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import (
+    AGGREGATORS,
     Aggregator,
     BlockGeometricMedian,
     GeometricMedian,
@@ -77,6 +79,13 @@ def default_rule(
     )
 
 
+def named_rule(aggregator: str | Aggregator) -> Aggregator:
+    """Look up a rule of an estimator or a net that isn't "auto"."""
+    if isinstance(aggregator, str):
+        check_choice(aggregator, "aggregator", (AUTO, *AGGREGATORS))
+    return get_aggregator(aggregator)
+
+
 def ignored_parameters(aggregator: str | Aggregator, beta: float | None, *, of_samples: bool) -> set[str]:
     """Parameters of an estimator that don't matter to its rule.
 
@@ -95,7 +104,7 @@ def ignored_parameters(aggregator: str | Aggregator, beta: float | None, *, of_s
     if isinstance(aggregator, str) and aggregator == AUTO:
         ignored = set() if of_samples else {"huber"}
         return ignored if beta is not None and beta < 1.0 else {*ignored, "selection", "block", "memory"}
-    rule = get_aggregator(aggregator)
+    rule = named_rule(aggregator)
     ignored = {"selection", "block", "memory", "huber", "rejection"}
     if not isinstance(aggregator, str) or "beta" not in rule.get_params():
         ignored.add("beta")

@@ -20,9 +20,9 @@ from skorch import NeuralNet
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
-from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
 from skbgmd.location.block import BLOCKS, SELECTIONS
-from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, default_rule, ignored_parameters
+from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, default_rule, ignored_parameters, named_rule
 from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
@@ -268,7 +268,7 @@ class BlockGMDBase(Interruptible):
                 random_state=seed,
             )
         else:
-            aggregator = get_aggregator(self.aggregator)
+            aggregator = named_rule(self.aggregator)
             if isinstance(self.aggregator, str) and self.beta is not None and "beta" in aggregator.get_params():
                 aggregator.set_params(beta=self.beta)
         if self.pre_aggregation is None or isinstance(aggregator, Mean):
@@ -277,18 +277,24 @@ class BlockGMDBase(Interruptible):
 
     def _warn_of_ignored(self, *, of_samples: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
-        ignored = ignored_parameters(self.aggregator, self.beta, of_samples=of_samples)
+        names = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+        is_plain = self.group_size is None
+        ignored = set(names) if is_plain else ignored_parameters(self.aggregator, self.beta, of_samples=of_samples)
+        # Plain training by any name.
+        if self.aggregator == "mean" or isinstance(self.aggregator, Mean):
+            ignored -= {"aggregator"}
         defaults = signature(type(self).__init__).parameters
         found = [
             f"{name}={getattr(self, name)!r}"
-            for name in ("beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+            for name in names
             if name in ignored and name in defaults and getattr(self, name) != defaults[name].default
         ]
         if found:
             rows = "single samples" if of_samples else "groups or clients"
+            by = "group_size=None, which is plain training" if is_plain else f"rows of {rows}"
             warnings.warn(
                 f"Parameters that the rule ignores must be left at their defaults; found {', '.join(found)} with "
-                f"aggregator={self.aggregator!r}, beta={self.beta} and rows of {rows}.",
+                f"aggregator={self.aggregator!r}, beta={self.beta} and {by}.",
                 stacklevel=2,
             )
 

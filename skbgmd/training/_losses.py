@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
+from skbgmd._utils.checks import check_choice
+
 #: Autograd's names of operations that leave numbers as they are, and may follow a module's last layer.
 SHAPING = re.compile(
     r"(Alias|Cat|Clone|Expand|Permute|ReshapeAlias|Select|Slice|Split|Squeeze|T|ToCopy|Transpose|Unsqueeze|UnsafeView"
@@ -66,8 +68,11 @@ def register_loss(
     ...         return {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[self.reduction]
     >>> register_loss(LogCosh)
     """
+    check_choice(targets, "targets", ("numbers", "classes", "binary", "signs"))
+    if not losses:
+        raise TypeError("losses must be classes of torch modules; found none.")
     for kind in losses:
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module):
             raise TypeError(f"losses must be classes of torch modules; found {kind!r}.")
         _REGISTRY[kind] = LossTraits(targets, weighs_classes)
 
@@ -153,12 +158,14 @@ def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) 
         return None
     if y.is_floating_point():
         return None  # shares of classes, by whose weights nothing is divided
-    counted = y != criterion.ignore_index
-    if criterion.weight is None and bool(counted.all()):
+    # A loss without it ignores none: it is torch's default, which is no class.
+    counted = y != getattr(criterion, "ignore_index", -100)
+    weight = getattr(criterion, "weight", None)
+    if weight is None and bool(counted.all()):
         return None
     weights = counted.double()
-    if criterion.weight is not None:
-        of_class = criterion.weight.detach().double()
+    if weight is not None:
+        of_class = weight.detach().double()
         weights = weights.to(of_class.device) * of_class[torch.where(counted, y, 0).to(of_class.device)]
     if of_samples is None:
         mean = weights.mean()

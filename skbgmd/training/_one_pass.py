@@ -63,9 +63,14 @@ def one_pass_rows(
         raise one_pass_error(obstacle)
     with recorder:
         predicted = net.infer(batch.X, **fit_params)
-    losses = unreduced(net, criterion, predicted, batch.y, batch.X)
-    refuse_broadcasting(losses, predicted, batch.y)
-    each = batch.shares(losses)
+    try:
+        losses = unreduced(net, criterion, predicted, batch.y, batch.X)
+        refuse_broadcasting(losses, predicted, batch.y)
+        each = batch.shares(losses)
+    except BaseException:
+        # Its graph would be held until the next step.
+        recorder.calls = []
+        raise
     if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
         net._check_ = OnePassCheck(len(gradients.parameters))
     check, half, exact = net._check_, False, None
@@ -85,7 +90,7 @@ def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
     if type(net).get_loss not in KNOWN_WAYS:
         return "the net has a get_loss of its own"
     traits = traits_of(criterion)
-    if traits is None or criterion.reduction not in ("mean", "sum"):
+    if traits is None or getattr(criterion, "reduction", None) not in ("mean", "sum"):
         return f"the loss {type(criterion).__name__} may not be a mean over samples"
     if getattr(criterion, "weight", None) is not None and not traits.weighs_classes:
         return "the loss has weights, which may not be one for each sample"

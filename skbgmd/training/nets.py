@@ -26,8 +26,8 @@ from torch.utils.data import default_collate
 
 from skbgmd._utils.checks import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
-from skbgmd.aggregators import Aggregator, NonFiniteRowsError, get_aggregator
-from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule
+from skbgmd.aggregators import Aggregator, NonFiniteRowsError
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule, named_rule
 from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._losses import targets_of
@@ -235,7 +235,7 @@ class _RobustTraining(RobustStep, ResumableNet):
     def _rule(self, X: Any = None) -> Aggregator:
         """The rule that ``aggregator`` stands for in a training on X."""
         if not self._has_default_rule():
-            return get_aggregator(self.aggregator)
+            return named_rule(self.aggregator)
         by_clients = is_dataset(X) and "clients" in known_of_samples(X)
         return default_rule(
             huber=HUBER_OF_CLASSES if self._learns_classes() else HUBER_OF_NUMBERS,

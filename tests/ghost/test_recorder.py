@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 from unittest.mock import patch
 
@@ -264,3 +266,49 @@ def test_half_precision_is_that_of_the_last_pass() -> None:
         with kept, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             module(made((5, 3), torch.float32, 0))
         assert kept.in_half_precision == half
+
+
+def test_what_was_recorded_is_not_kept() -> None:
+    """It holds a batch's graph: neither an error nor one pass that is given up may leave it there."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    x = made((5, 3), torch.float32, 0)
+    recorder = GradientRecorder(module, list(module.parameters()))
+    with recorder:
+        losses = (module(x).sum(dim=1) + module[0].weight.sum()).square()
+    assert len(recorder.calls) == 2
+    with pytest.raises(GhostError, match=r"found '0\.weight', which something else uses"):
+        recorder.factors(losses)
+    assert not recorder.calls
+
+    def interrupted() -> None:
+        with recorder:
+            module(x)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert not recorder.calls
+    assert not any(layer._forward_hooks for layer in module)
+
+
+def test_a_recorder_is_left_before_it_is_entered_again() -> None:
+    module = nn.Linear(3, 2)
+    recorder = GradientRecorder(module, list(module.parameters()))
+    with recorder, pytest.raises(RuntimeError, match="must be left before it is entered again"):
+        recorder.__enter__()
+    assert not module._forward_hooks
+
+
+def test_a_recorder_keeps_no_module_alive_by_a_cycle() -> None:
+    module = nn.Linear(3, 2)
+    recorder = GradientRecorder(module, list(module.parameters()))
+    with recorder:
+        losses = module(made((5, 3), torch.float32, 0)).sum(dim=1)
+    recorder.factors(losses)
+    gone = weakref.ref(module)
+    gc.disable()
+    try:
+        del module, recorder, losses
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -132,6 +132,14 @@ def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
         ({"aggregator": "krum", "beta": 0.1, "rejection": None}, "beta=0.1, rejection=None with aggregator='krum'"),
         ({"aggregator": "mean", "pre_aggregation": "nearest"}, "pre_aggregation='nearest' with aggregator='mean'"),
         ({"aggregator": BlockGeometricMedian(0.2), "beta": 0.5}, "beta=0.5 with aggregator=BlockGeometricMedian"),
+        (
+            {"group_size": None, "rejection": None},
+            "rejection=None with aggregator='auto', beta=None and group_size=None",
+        ),
+        (
+            {"group_size": None, "aggregator": "krum"},
+            "aggregator='krum' with aggregator='krum', beta=None and group_size",
+        ),
     ],
 )
 def test_parameters_that_a_rule_ignores_are_warned_of(data: Any, settings: Any, found: str) -> None:
@@ -147,6 +155,7 @@ def test_parameters_that_a_rule_ignores_are_warned_of(data: Any, settings: Any, 
         {"beta": 0.5, "memory": "mean", "selection": "sample", "block": "coordinate"},
         {"aggregator": "block_geometric_median", "beta": 0.2},
         {"aggregator": "krum", "pre_aggregation": "nearest"},
+        {"aggregator": "mean", "group_size": None},
     ],
     ids=str,
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from skbgmd import RobustNeuralNet
 from skbgmd.training import _losses
 from skbgmd.training._losses import (
     LossTraits,
@@ -20,6 +22,8 @@ from skbgmd.training._losses import (
     traits_of,
     unreduced,
 )
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 def test_losses_of_parts_are_summed_or_averaged() -> None:
@@ -100,8 +104,25 @@ def test_losses_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert traits_of(Own) is None
     register_loss(Own, targets="signs")
     assert traits_of(Own()) == LossTraits("signs")
-    with pytest.raises(TypeError, match="classes of torch modules; found 'mse'"):
-        register_loss("mse")  # type: ignore[arg-type]
+    for wrong in (("mse",), (), (nn.Module,)):
+        with pytest.raises(TypeError, match="losses must be classes of torch modules; found"):
+            register_loss(*wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="targets must be one of"):
+        register_loss(Own, targets="text")  # type: ignore[arg-type]
+
+
+def test_a_registered_loss_need_not_have_what_torchs_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_losses, "_REGISTRY", dict(_losses._REGISTRY))
+
+    class Bare(nn.Module):
+        def forward(self, predicted: Any, y: Any) -> Any:
+            return nn.functional.cross_entropy(predicted, y)
+
+    register_loss(Bare, targets="classes", weighs_classes=True)
+    assert mean_weight(Bare(), torch.tensor([0, 1])) is None
+    X, y = torch.randn(12, 3).numpy(), (np.arange(12) % 2)
+    net = RobustNeuralNet(nn.Linear(3, 2), criterion=Bare, group_size=2, max_epochs=1, verbose=0, train_split=None)
+    assert net.fit(X, y)._no_one_pass_
 
 
 def test_the_mean_of_weights_is_weighted_by_the_samples():
