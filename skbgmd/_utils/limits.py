@@ -66,8 +66,9 @@ PRODUCT_COLUMNS = 1 << 12
 #: Pieces of columns begin at a multiple of so many: 16 float32 numbers are one cache line.
 ALIGNED_COLUMNS = 16
 
-#: Rows from which a symmetric product in two halves costs less than the whole (``benchmarks/results/kernels.csv``).
-HALVED_PRODUCT_ROWS = 64
+#: Rows from which a symmetric product in two halves costs less than the whole: at 32 rows that is 1 to 2 % of a median,
+#: at 64 rows 6 to 9 % (``benchmarks/results/kernels.csv``).
+HALVED_PRODUCT_ROWS = 32
 
 #: Shortest runs of adjacent columns that are gathered as runs; shorter ones are quicker column by column.
 GATHERED_RUN = 8
