@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd.location.certificate import Excess
+from skbgmd.rows.gram import lower_weighted_median
 
 #: A vector of the space: its kind is the space's own affair; the loop adds and scales it.
 Vector = Any
@@ -159,15 +160,21 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step)
     return best, n_iter
 
 
-def near_radius(distances: PerRow) -> float:
+def near_radius(distances: PerRow, weights: PerRow | None = None) -> float:
     """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
 
-    Any radius gives a valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
+    The median is by the rows' weights, for far rows may be many and weigh little. Any radius gives a valid proof
+    (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
     """
-    some = as_float_array(distances[:: max(1, len(distances) // 1024)])
+    every = max(1, len(distances) // 1024)
+    some = as_float_array(distances[::every])
     positive = some[some > 0.0]
     if not positive.size:
         return 0.0
+    if weights is not None:
+        of_some = as_float_array(weights[::every])
+        if of_some.min() < of_some.max():
+            return 10.0 * lower_weighted_median(positive, of_some[some > 0.0])
     middle = positive.size // 2
     positive.partition(middle)
     return 10.0 * float(positive[middle])

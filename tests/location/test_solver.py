@@ -80,6 +80,8 @@ def test_gives_up_at_the_floor_of_rounding(rng):
 def test_near_radius_ignores_zeros_and_far_rows():
     assert near_radius(np.array([0.0, 0.0, 1.0, 2.0, 3.0, 1e300])) == 30.0
     assert near_radius(np.zeros(3)) == 0.0
+    # Half of the rows are far and weigh a third.
+    assert near_radius(np.array([1.0, 2.0, 1e9, 1e9]), np.array([2.0, 2.0, 1.0, 1.0])) == 20.0
 
 
 def test_line_search_finds_a_far_minimum(rng):

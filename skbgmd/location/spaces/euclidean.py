@@ -147,7 +147,7 @@ class EuclideanSpace(BaseSpace):
         """Evaluate a block of ``x_i - y`` and its two lines more."""
         d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
         self.out_of_range |= not in_range
-        radius = near_radius(d) if radius is None else radius
+        radius = near_radius(d, weights) if radius is None else radius
         close = None if farthest <= radius else d <= max(radius, tiny)
         here, doubtful = None, 0.0
         if not tiny < nearest:  # NaN, where differences overflow, says nothing of the others

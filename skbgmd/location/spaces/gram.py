@@ -80,7 +80,7 @@ class GramSpace(BaseSpace):
         here = squared <= 2.0 * doubt
         at = here if np.count_nonzero(here) else None
         distances = np.sqrt(np.maximum(squared, 0.0))
-        radius = near_radius(distances) if radius is None else radius
+        radius = near_radius(distances, a) if radius is None else radius
         near = None if distances[distances.argmax()] <= radius else here | (distances <= radius)
         doubtful = 0.0
         if at is not None:
