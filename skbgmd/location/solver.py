@@ -163,8 +163,8 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step)
 def near_radius(distances: PerRow, weights: PerRow | None = None) -> float:
     """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
 
-    The median is by the rows' weights, for far rows may be many and weigh little. Any radius gives a valid proof
-    (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
+    The median is by the rows' weights where they differ, for far rows may be many and weigh little. Any radius gives a
+    valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
     """
     every = max(1, len(distances) // 1024)
     some = as_float_array(distances[::every])
@@ -172,9 +172,7 @@ def near_radius(distances: PerRow, weights: PerRow | None = None) -> float:
     if not positive.size:
         return 0.0
     if weights is not None:
-        of_some = as_float_array(weights[::every])
-        if of_some.min() < of_some.max():
-            return 10.0 * lower_weighted_median(positive, of_some[some > 0.0])
+        return 10.0 * lower_weighted_median(positive, as_float_array(weights[::every])[some > 0.0])
     middle = positive.size // 2
     positive.partition(middle)
     return 10.0 * float(positive[middle])

@@ -49,6 +49,7 @@ class EuclideanSpace(BaseSpace):
     def __init__(self, points: Any, weights: Any, origin: Any, xp: Any = np) -> None:
         self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
         self.weight = float(weights.sum())
+        self._is_weighted = bool(weights.min() < weights.max())
         self.n, self.d = points.shape
         self._rows = max(1, limits.POINT_BLOCK_ELEMENTS // (self.d + 2))
         self._column = origin[:, None]
@@ -147,7 +148,7 @@ class EuclideanSpace(BaseSpace):
         """Evaluate a block of ``x_i - y`` and its two lines more."""
         d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
         self.out_of_range |= not in_range
-        radius = near_radius(d, weights) if radius is None else radius
+        radius = near_radius(d, weights if self._is_weighted else None) if radius is None else radius
         close = None if farthest <= radius else d <= max(radius, tiny)
         here, doubtful = None, 0.0
         if not tiny < nearest:  # NaN, where differences overflow, says nothing of the others

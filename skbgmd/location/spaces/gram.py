@@ -35,6 +35,7 @@ class GramSpace(BaseSpace):
     def __init__(self, gram: Gram, weights: FloatArray) -> None:
         self.products, self.weights, self.rounding = gram.products, weights, gram.rounding
         self.weight = float(weights.sum())
+        self._is_weighted = bool(weights.min() < weights.max())
         self.n = len(weights)
         self.newton_is_expensive = self.n > limits.DIRECT_SOLVE_DIMENSION
         self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
@@ -80,7 +81,7 @@ class GramSpace(BaseSpace):
         here = squared <= 2.0 * doubt
         at = here if np.count_nonzero(here) else None
         distances = np.sqrt(np.maximum(squared, 0.0))
-        radius = near_radius(distances, a) if radius is None else radius
+        radius = near_radius(distances, a if self._is_weighted else None) if radius is None else radius
         near = None if distances[distances.argmax()] <= radius else here | (distances <= radius)
         doubtful = 0.0
         if at is not None:
