@@ -1,18 +1,20 @@
 """The way of a default training step through the package: files entered, returns into another file, depth.
 
-``python benchmarks/step_trace.py`` traces a steady step of ``BlockGMDClassifier`` and prints a line; with ``--returns``
-also which functions return into another file.
+``python benchmarks/step_trace.py`` traces a steady step of ``BlockGMDClassifier`` and writes
+results/step_trace.csv; with ``--returns`` it prints which functions return into another file.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import environment
 
 import skbgmd
 from skbgmd import BlockGMDClassifier
@@ -60,10 +62,18 @@ def main() -> None:
     sys.setprofile(trace)
     net.train_step(batch)
     sys.setprofile(None)
-    print(
-        f"{len(trace.files)} files, {trace.n_calls} calls, {trace.returns.total()} returns into another file, "
-        f"{trace.depth} deep"
-    )
+    counts = {
+        "files": len(trace.files),
+        "calls": trace.n_calls,
+        "returns into another file": trace.returns.total(),
+        "depth": trace.depth,
+    }
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
+    row = {**counts, **environment()}
+    with (Path(__file__).parent / "results" / "step_trace.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerow(row)
     if arguments.returns:
         for (function, file), count in trace.returns.most_common():
             print(f"{count:3d}  {function} -> {file}")
