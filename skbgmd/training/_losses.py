@@ -58,13 +58,13 @@ def register_loss(
 
     Examples
     --------
-    >>> import torch
+    >>> import math, torch
     >>> from skbgmd.training import register_loss
     >>> class LogCosh(torch.nn.Module):
     ...     reduction = "mean"
     ...     def forward(self, predicted, y):
     ...         distance = (predicted - y).abs()
-    ...         losses = distance + torch.nn.functional.softplus(-2.0 * distance)
+    ...         losses = distance + torch.nn.functional.softplus(-2.0 * distance) - math.log(2.0)
     ...         return {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[self.reduction]
     >>> register_loss(LogCosh)
     """

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -28,9 +29,6 @@ from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, 
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._trust import SampleTrust
 
-#: Targets that may be classes, of which sorted data have one in each group.
-OF_CLASSES = ("classes", "binary", "signs")
-
 
 class RobustStep(NeuralNet):
     """skorch's training step, with the aggregate of the groups' gradients in the place of the batch's gradient."""
@@ -45,7 +43,7 @@ class RobustStep(NeuralNet):
     _no_one_pass_ = False
     _check_: OnePassCheck | None = None
     _gradients_: GradientMatrix | None = None
-    _trust_ = SampleTrust()
+    _trust_: SampleTrust
     # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
     _has_stepped_ = _is_first_batch_ = _has_clients_ = False
     _most_groups_ = _most_samples_ = 0
@@ -174,8 +172,16 @@ class RobustStep(NeuralNet):
         """True if batches are split into groups for a rule that can tell them apart."""
         return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
 
+    def _learns_classes(self) -> bool:
+        return is_classifier(self) or self._targets() == "classes"
+
     def _may_have_classes(self) -> bool:
-        raise NotImplementedError
+        """True if targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        return self._learns_classes() or self._targets() in ("binary", "signs")
+
+    def _targets(self) -> str | None:
+        # Before it is initialized there is what it is to be made of.
+        return targets_of(self._criterion() or self.criterion)
 
     def _gradient_matrix(self, batch: Any) -> GradientMatrix:
         # Those that are stepped on: a walk through all modules would take longer.

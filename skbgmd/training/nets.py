@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset
@@ -30,7 +29,6 @@ from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule, named_rule
 from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
-from skbgmd.training._losses import targets_of
 from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
@@ -241,17 +239,6 @@ class _RobustTraining(RobustStep, ResumableNet):
             huber=HUBER_OF_CLASSES if self._learns_classes() else HUBER_OF_NUMBERS,
             of_samples=self.group_size == 1 and self.local_steps == 1 and not by_clients,
         )
-
-    def _learns_classes(self) -> bool:
-        return is_classifier(self) or self._targets() == "classes"
-
-    def _may_have_classes(self) -> bool:
-        """True if targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
-        return self._learns_classes() or self._targets() in ("binary", "signs")
-
-    def _targets(self) -> str | None:
-        # Before it is initialized there is what it is to be made of.
-        return targets_of(self._criterion() or self.criterion)
 
     def _check_parameters(self) -> None:
         if self.group_size is not None:
