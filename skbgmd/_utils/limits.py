@@ -233,3 +233,29 @@ CORRUPTED_COLUMNS = 8192
 
 #: Bytes that are read at once, so that a file which only claims to be long costs no memory.
 READ_BYTES = 1 << 20
+
+# ---- trust that is remembered ---------------------------------------------------------------------------------------
+
+#: Weight of what is remembered of a sample against what a step says of it; about the last ten epochs count.
+TRUST_DECAY = 0.9
+#: Visits of a sample before what is remembered of it counts: at first all have large gradients.
+TRUST_VISITS = 5
+#: Least weight of a sample by its trust: it must go on to be judged, for it may be learnt yet.
+LEAST_PRIOR = 1e-3
+#: Quantiles of numeric targets whose samples are compared among themselves, and least samples of one.
+TRUST_QUANTILES, TRUST_QUANTILE_SAMPLES = 10, 30
+
+# ---- strength that is chosen by held-out samples --------------------------------------------------------------------
+
+#: Share of the samples that is held out, and share of the epochs for which candidates are trained.
+CHOICE_HELD_OUT, CHOICE_EPOCHS = 0.25, 0.5
+#: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
+CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
+#: Standard errors by which a strength must be ahead to be taken, and for stronger ones to be tried.
+CLEAR_GAIN, PROMISING_GAIN = 1.5, 0.5
+#: Least gain, against rounding.
+LEAST_GAIN = 1e-9
+#: Share of targets that are one value from which on residuals say nothing of the scale there.
+COMMON_TARGET = 0.1
+#: Least unit of residuals, relative to the largest target: smaller ones are rounding.
+LEAST_RESIDUAL = 1e-9

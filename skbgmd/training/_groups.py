@@ -58,6 +58,7 @@ class GroupedBatch:
         else:
             self.slices = Slices(given)
         self.n_samples = int(self.slices[-1].stop)
+        self.prior: NDArray[np.float64] | None = None
         self.summed = getattr(criterion, "reduction", "mean") == "sum"
         self.divisor = None if self.summed else mean_weight(criterion, self.y, self.weight)
 
@@ -72,8 +73,9 @@ class GroupedBatch:
     @cached_property
     def relative_weights(self) -> NDArray[np.float64]:
         """Weights of the groups (g,), the largest of them one."""
-        weights: NDArray[np.float64] = self.weights / self.weights.max()
-        return weights
+        weights = self.weights if self.prior is None else self.weights * self.prior
+        relative: NDArray[np.float64] = weights / weights.max()
+        return relative
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
         """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""

@@ -69,6 +69,7 @@ class RobustStep(NeuralNet):
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             self._look_at(grouped, step["y_pred"])
             return step
+        grouped.prior = self._trust_.prior(grouped)
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
         rows, losses, predictions, own = self.make_rows(grouped, gradients, fit_params)

@@ -1,39 +1,202 @@
-"""The trust in samples: mean weights that a rule gave them in a training."""
+"""The trust in samples and clients: the weights that a rule gave them, remembered from epoch to epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
+from skbgmd._utils.typing import FloatArray
 from skbgmd.training._groups import GroupedBatch
 
 
-class SampleTrust:
-    """Weights of samples, added up over the steps of a training by their places in the dataset.
+def strata_of(targets: FloatArray, *, are_classes: bool) -> NDArray[np.intp]:
+    """Split samples into strata that are compared among themselves: their classes, or quantiles of their targets.
 
     Parameters
     ----------
-    sums : ndarray of shape (2, n), default=None
-        Sums of weights, and how many they are of, as an earlier training left them.
+    targets : ndarray of shape (n,)
+        Classes or numbers, finite.
+    are_classes : bool
+        True for classes.
+
+    Returns
+    -------
+    strata : ndarray of shape (n,)
+        Numbers from 0 on; those of one value are in one of them.
+    """
+    values, strata = np.unique(targets, return_inverse=True)
+    if are_classes or len(values) <= 2:
+        return strata.reshape(-1).astype(np.intp)
+    n_strata = min(limits.TRUST_QUANTILES, len(targets) // limits.TRUST_QUANTILE_SAMPLES)
+    edges = np.quantile(targets, np.arange(1, max(n_strata, 1)) / max(n_strata, 1))
+    of_quantile: NDArray[np.intp] = np.searchsorted(np.unique(edges), targets, side="right")
+    return of_quantile
+
+
+def prior_weights(trust: FloatArray, strata: NDArray[np.intp], power: float) -> FloatArray:
+    r"""Weigh samples by the trust that is remembered of them.
+
+    :math:`\min(1, t_i / m_s)^p` for a trust of :math:`t_i` whose median in the stratum is :math:`m_s`: at least half of
+    each stratum counts in full, so that a rare class is not taken for a corrupt one.
+
+    Parameters
+    ----------
+    trust : ndarray of shape (n,)
+        Remembered trust.
+    strata : ndarray of shape (n,)
+        Strata, numbers from 0 on.
+    power : float
+        The power p; 0 makes all weights one.
+
+    Returns
+    -------
+    weights : ndarray of shape (n,)
+        Within [``limits.LEAST_PRIOR``, 1].
+    """
+    weights = np.ones(len(trust))
+    for stratum in range(int(strata.max(initial=-1)) + 1):
+        chosen = np.flatnonzero(strata == stratum)
+        median = float(np.median(trust[chosen])) if len(chosen) else 0.0
+        if median > 0.0:
+            weights[chosen] = np.minimum(trust[chosen] / median, 1.0) ** power
+    return np.maximum(weights, limits.LEAST_PRIOR)
+
+
+class SampleTrust:
+    """Weights that a rule gave samples or clients, summed up and remembered from step to step.
+
+    Kept by the training and changed in place rather than handed from step to step as a rule's state: it is as long as
+    the data, and a step sees a batch of them.
+
+    Attributes
+    ----------
+    ids : list, or None
+        Ids of the samples or clients that are remembered; None: samples are known by their places.
+    weights : ndarray, or None
+        Prior weights of all that are remembered; None: all count alike.
+    has_places : bool
+        Whether batches have places in the data that the training was given.
+    tells_rows_apart : bool
+        Whether rows of known samples or clients were seen.
     """
 
-    def __init__(self, sums: NDArray[np.float64] | None = None) -> None:
-        self.sums = np.zeros((2, 0)) if sums is None else sums
-        #: Whether places are those in the data that the training was given.
-        self.has_places = True
+    def __init__(self) -> None:
+        self.ids: list[Any] | None = None
+        self.weights: FloatArray | None = None
+        self.has_places, self.tells_rows_apart = True, False
+        # Where each place of the data is remembered; None: at the same place.
+        self._slots: NDArray[np.intp] | None = None
+        self._n: int | None = None
+        # Of each that is remembered: summed weights, visits, and both with those of earlier visits decayed.
+        self._sums = np.zeros((4, 0))
+        self._targets = np.zeros(0)
+        self._are_classes = self._are_clients = False
 
-    def add(self, batch: GroupedBatch, of_group: NDArray[np.float64]) -> None:
+    def begin(self, n: int | None, ids: Any, *, are_clients: bool) -> None:
+        """Begin a training on n samples, or as many as there are, and forget what is remembered of other data.
+
+        Parameters
+        ----------
+        n : int or None
+            Number of samples; None: unknown.
+        ids : array-like of shape (n,), or None
+            Ids of the samples, or of their clients, by which they are remembered.
+        are_clients : bool
+            Whether ids are those of clients.
+        """
+        known = self.ids is not None and ids is not None and self._are_clients == are_clients
+        if not (known or (self.ids is None and ids is None and n is not None and n == self._n)):
+            self.__init__()  # type: ignore[misc]
+        self._n, self._are_clients = n, are_clients
+        if ids is None:
+            return
+        slots = {id_: slot for slot, id_ in enumerate(self.ids or [])}
+        listed = np.asarray(ids).tolist()
+        self._slots = np.array([slots.setdefault(id_, len(slots)) for id_ in listed], dtype=np.intp)
+        self.ids = list(slots)
+
+    def add(self, batch: GroupedBatch, of_group: FloatArray) -> None:
         """Add the weights of the groups (g,), one as in a plain mean, to what their samples had."""
         if batch.positions is None or not self.has_places:
             return
-        size = int(batch.positions.max()) + 1
-        if self.sums.shape[1] < size:
-            self.sums = np.pad(self.sums, ((0, 0), (0, 2 * size - self.sums.shape[1])))
-        np.add.at(self.sums[0], batch.positions, np.repeat(of_group, batch.slices.lengths))
-        np.add.at(self.sums[1], batch.positions, 1.0)
+        self.tells_rows_apart |= _is_of_known(batch)
+        slots = self._slots_at(batch.positions)
+        of_sample = np.repeat(of_group, batch.slices.lengths)
+        # A client's samples, or a sample that was drawn twice, count once.
+        self._sums[2:, slots] *= limits.TRUST_DECAY
+        new = np.stack([of_sample, np.ones(len(slots))] * 2)
+        self._sums[:, slots] = self._sums[:, slots] + new
+        y = batch.y
+        if isinstance(y, torch.Tensor) and y.numel() == len(slots) and not self._are_clients:
+            self._are_classes = not y.is_floating_point()
+            self._targets[slots] = y.detach().flatten().double().cpu().numpy()
 
-    def means(self, n: int) -> NDArray[np.float64]:
-        """Mean weight of each of the first n samples; NaN where none is known."""
-        sums = np.pad(self.sums, ((0, 0), (0, max(0, n - self.sums.shape[1]))))[:, :n]
-        means: NDArray[np.float64] = np.where(sums[1] > 0.0, sums[0] / np.maximum(sums[1], 1.0), np.nan)
-        return means
+    def means(self, n: int) -> FloatArray:
+        """Mean weight of each of the first n samples over all steps; NaN where none is known."""
+        means = _ratio(self._sums[0], self._sums[1])
+        slots = np.arange(n) if self._slots is None else self._slots[:n]
+        means = np.pad(means, (0, max(0, int(slots.max(initial=-1)) + 1 - len(means))), constant_values=np.nan)
+        return means[slots]
+
+    def weigh(self, power: float) -> None:
+        """Weigh from now on by what is remembered, where that is of some visits."""
+        remembered, visits = _ratio(self._sums[2], self._sums[3]), self._sums[1]
+        known = np.flatnonzero(visits >= limits.TRUST_VISITS)
+        self.weights = np.ones(len(visits))
+        strata = strata_of(self._targets[known], are_classes=self._are_classes)
+        self.weights[known] = prior_weights(remembered[known], strata, power)
+
+    def prior(self, batch: GroupedBatch) -> FloatArray | None:
+        """Prior weights of the groups (g,) of a batch that are single samples or clients; None: all count alike."""
+        if self.weights is None or batch.positions is None or not (self.has_places and _is_of_known(batch)):
+            return None
+        slots = self._slots_at(batch.positions[[part.start for part in batch.slices]])
+        return self.weights[slots]
+
+    def _slots_at(self, positions: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Slots of the samples at some places, for which there is room afterwards."""
+        slots = positions if self._slots is None else self._slots[positions]
+        size = int(slots.max()) + 1
+        if self._sums.shape[1] < size:
+            more = 2 * size - self._sums.shape[1]
+            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+            self._targets = np.pad(self._targets, (0, more))
+            if self.weights is not None:
+                self.weights = np.pad(self.weights, (0, more), constant_values=1.0)
+        return slots
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is remembered, as plain containers and tensors."""
+        return {
+            "sums": torch.from_numpy(self._sums.copy()),
+            "targets": torch.from_numpy(self._targets.copy()),
+            "are_classes": self._are_classes,
+            "ids": self.ids,
+            "n": self._n,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what :meth:`state_dict` gave, in the training that has begun."""
+        if (state["ids"] is None) != (self._slots is None):
+            return
+        self._sums = state["sums"].cpu().numpy().copy()
+        self._targets = state["targets"].cpu().numpy().copy()
+        self._are_classes = bool(state["are_classes"])
+        if self._slots is not None and self.ids is not None:
+            begun, self.ids = np.array(self.ids, dtype=object)[self._slots], list(state["ids"])
+            self.begin(self._n, begun, are_clients=self._are_clients)
+
+
+def _is_of_known(batch: GroupedBatch) -> bool:
+    """True if each group is a sample or a client."""
+    return batch.has_clients or batch.slices.longest == 1
+
+
+def _ratio(sums: FloatArray, counts: FloatArray) -> FloatArray:
+    ratio: FloatArray = np.where(counts > 0.0, sums / np.where(counts > 0.0, counts, 1.0), np.nan)
+    return ratio

@@ -13,17 +13,23 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import Dataset
+from skorch.dataset import Dataset, get_len
 from skorch.hf import AccelerateMixin
 from skorch.utils import is_dataset
 from torch.nn.parameter import is_lazy
 from torch.utils.data import default_collate
 
-from skbgmd._utils.checks import check_choice, check_integer, is_plain, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    is_plain,
+    refuse_masks,
+    refuse_masks_and_dates,
+)
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule, named_rule
@@ -62,6 +68,10 @@ _PARAMETERS = """
         results are the same but for rounding, for what dropout draws, and by up to a per cent for the scale of
         ``huber``, which is taken about a rough median; where many samples are tied, the scale may only be raised by
         later steps that take the Gram matrix.
+    trust_power : float, default=0.0
+        Samples weigh in later epochs by the trust that they earned in earlier ones, relative to their class, to this
+        power; clients likewise. For ``group_size=1`` or clients. ``partial_fit`` goes on with it where the dataset is
+        as long as before, or where datasets have an attribute ``sample_id``. 0: nothing is remembered.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -89,6 +99,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         gradients: str = "auto",
         gradient_corruption: Any = None,
         random_state: Any = None,
+        trust_power: float = 0.0,
         iterator_train: Any = ArrayLoader,
         iterator_valid: Any = ArrayLoader,
         **kwargs: Any,
@@ -101,6 +112,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         self.gradients = gradients
         self.gradient_corruption = gradient_corruption
         self.random_state = random_state
+        self.trust_power = trust_power
 
     def set_params(self, **kwargs: Any) -> Any:
         """Set parameters by name; ``aggregator__x`` and ``gradient_corruption__x`` are those of these objects."""
@@ -245,6 +257,7 @@ class _RobustTraining(RobustStep, ResumableNet):
             check_integer(self.group_size, "group_size")
         check_integer(self.local_steps, "local_steps")
         check_choice(self.gradients, "gradients", ("auto", "one_pass", "micro_batches"))
+        check_number(self.trust_power, "trust_power", at_least=0.0)
         if self.gradients == "one_pass" and self.local_steps > 1:
             raise ValueError(f'gradients="one_pass" must have local_steps=1; found {self.local_steps}.')
         corruption = self.gradient_corruption
@@ -273,11 +286,20 @@ class _RobustTraining(RobustStep, ResumableNet):
         if loaded is not None and (is_other or was_provisional):
             # Only now it is known which rule it was loaded for.
             self.aggregator_.load_state_dict(loaded)
-        self._trust_ = SampleTrust()
+        data = source(X) if is_dataset(X) else None
+        clients = getattr(data, "clients", None)
+        if not self.trust_power:
+            self._trust_ = SampleTrust()
+        n = get_len(X) if data is None else len(data) if hasattr(data, "__len__") else None
+        self._trust_.begin(
+            n, getattr(data, "sample_id", None) if clients is None else clients, are_clients=clients is not None
+        )
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
         self._records_: list[dict[str, float]] = []
+        if self.trust_power:
+            self._trust_.weigh(self.trust_power)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         super().on_batch_end(net, batch=batch, training=training, **kwargs)
@@ -310,6 +332,13 @@ class _RobustTraining(RobustStep, ResumableNet):
         if not np.isfinite(losses).all():
             self._refuse_divergence(kwargs.get("dataset_train"))
         self._warn_of_one_group()
+        if self.trust_power and not self._trust_.tells_rows_apart and len(self.history) == 1:
+            warnings.warn(
+                f"trust_power must be 0 where no trust is remembered: where rows are neither of single samples nor of "
+                f"clients, the rule doesn't weigh rows, or batches don't know their samples; found "
+                f"{self.trust_power} with group_size={self.group_size} and {self.aggregator_.aggregator!r}.",
+                stacklevel=2,
+            )
         super().on_epoch_end(net, **kwargs)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
@@ -349,7 +378,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         return {
             "aggregator": self.aggregator_.state_dict(),
             "no_one_pass": self._no_one_pass_,
-            "trust": torch.from_numpy(self._trust_.sums.copy()),
+            "trust": self._trust_.state_dict(),
         }
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
@@ -358,7 +387,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         self._no_one_pass_ = state["no_one_pass"]
 
     def _begin_with_state(self, state: Mapping[str, Any]) -> None:
-        self._trust_ = SampleTrust(state["trust"].cpu().numpy().copy())
+        self._trust_.load_state_dict(state["trust"])
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.

@@ -1,18 +1,26 @@
-"""The trust in samples."""
+"""The trust in samples and clients."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
+from skbgmd import BlockGMDClassifier
+from skbgmd._utils import limits
 from skbgmd.training._groups import GroupedBatch
 from skbgmd.training._loader import Batch
-from skbgmd.training._trust import SampleTrust
+from skbgmd.training._trust import SampleTrust, prior_weights, strata_of
 
 
-def batch(positions: list[int]) -> GroupedBatch:
+def batch(positions: list[int], group_size: int = 2, y: list[int] | None = None) -> GroupedBatch:
     X = torch.zeros(len(positions), 2)
-    return GroupedBatch(Batch(X, X[:, 0], np.array(positions)), 2)
+    return GroupedBatch(Batch(X, X[:, 0] if y is None else torch.tensor(y), np.array(positions)), group_size)
 
 
 def test_means_are_over_the_steps_that_a_sample_was_in() -> None:
@@ -21,9 +29,11 @@ def test_means_are_over_the_steps_that_a_sample_was_in() -> None:
     trust.add(batch([1, 2]), np.array([0.0]))
     np.testing.assert_array_equal(trust.means(7), [1.0, 0.5, 0.25, np.nan, np.nan, 0.5, np.nan])
     np.testing.assert_array_equal(trust.means(2), [1.0, 0.5])
-    again = SampleTrust(trust.sums.copy())
+    again = SampleTrust()
+    again.load_state_dict(trust.state_dict())
     again.add(batch([3]), np.array([2.0]))
     assert again.means(4)[3] == 2.0
+    assert again.means(2)[1] == 0.5
 
 
 def test_places_must_be_known() -> None:
@@ -33,3 +43,121 @@ def test_places_must_be_known() -> None:
     trust.has_places = True
     trust.add(GroupedBatch((torch.zeros(2, 1), torch.zeros(2)), 1), np.ones(2))
     assert np.isnan(trust.means(2)).all()
+    assert not trust.tells_rows_apart
+
+
+def test_what_is_old_decays_and_weighs_after_some_visits() -> None:
+    trust, n = SampleTrust(), limits.TRUST_VISITS
+    assert trust.prior(batch([0], 1)) is None
+    for visit in range(n):
+        trust.weigh(1.0)
+        np.testing.assert_array_equal(trust.prior(batch([0, 1, 2], 1, [0, 0, 0])), 1.0)
+        trust.add(batch([0, 1, 2], 1, [0, 0, 0]), np.array([1.0, 1.0, float(visit < 2)]))
+    trust.weigh(2.0)
+    kept = limits.TRUST_DECAY ** np.arange(n)
+    expected = (kept[n - 2 :].sum() / kept.sum()) ** 2
+    np.testing.assert_allclose(trust.prior(batch([2, 0, 7], 1)), [expected, 1.0, 1.0])
+    # Groups of several have no identity.
+    assert trust.prior(batch([0, 1], 2)) is None
+
+
+def test_clients_are_remembered_by_their_ids_and_samples_by_theirs() -> None:
+    trust = SampleTrust()
+    trust.begin(4, np.array(["b", "a", "b", "a"]), are_clients=True)
+    both = GroupedBatch(
+        Batch(torch.zeros(4, 2), torch.zeros(4), np.array([0, 2, 1, 3]), slices=[slice(0, 2), slice(2, 4)]), None
+    )
+    for _ in range(limits.TRUST_VISITS):
+        trust.add(both, np.array([1.0, 0.25]))
+    np.testing.assert_allclose(trust.means(4), [1.0, 0.25, 1.0, 0.25])
+    trust.weigh(1.0)
+    # The median of two is between them.
+    np.testing.assert_allclose(trust.prior(both), [1.0, 0.4])
+    again = SampleTrust()
+    again.begin(4, np.array(["a", "b", "a", "b"]), are_clients=True)
+    again.load_state_dict(trust.state_dict())
+    np.testing.assert_allclose(again.means(4), [0.25, 1.0, 0.25, 1.0])
+    # Other data of the same clients, and a new one.
+    again.begin(3, np.array(["c", "a", "b"]), are_clients=True)
+    np.testing.assert_allclose(again.means(3), [np.nan, 0.25, 1.0])
+    again.begin(3, np.array(["c", "a", "b"]), are_clients=False)
+    assert np.isnan(again.means(3)).all()
+
+
+def test_other_data_begin_anew_where_samples_have_no_ids() -> None:
+    trust = SampleTrust()
+    trust.begin(2, None, are_clients=False)
+    trust.add(batch([0, 1], 1), np.array([1.0, 0.5]))
+    trust.begin(2, None, are_clients=False)
+    np.testing.assert_array_equal(trust.means(2), [1.0, 0.5])
+    trust.begin(3, None, are_clients=False)
+    assert np.isnan(trust.means(3)).all()
+
+
+def test_strata_are_classes_or_quantiles() -> None:
+    np.testing.assert_array_equal(strata_of(np.array([3.0, 1.0, 3.0, 2.0]), are_classes=True), [2, 0, 2, 1])
+    # Two values are classes, whatever the loss takes them for.
+    np.testing.assert_array_equal(strata_of(np.array([1.0] * 98 + [0.0] * 2), are_classes=False), [1] * 98 + [0] * 2)
+    numbers = np.random.default_rng(0).permutation(1000).astype(float)
+    counts = np.bincount(strata_of(numbers, are_classes=False))
+    assert len(counts) == limits.TRUST_QUANTILES
+    assert counts.max() - counts.min() <= 1
+    zeros = np.where(numbers < 700, 0.0, numbers)
+    assert len(np.unique(strata_of(zeros, are_classes=False)[numbers < 700])) == 1
+    np.testing.assert_array_equal(strata_of(np.arange(20.0), are_classes=False), 0)
+
+
+@settings(deadline=None)
+@given(
+    trust=st.lists(st.floats(0.0, 1e6), min_size=1, max_size=30),
+    power=st.floats(0.0, 8.0),
+    n_strata=st.integers(1, 4),
+)
+def test_prior_weights_spare_half_of_each_stratum(trust: list[float], power: float, n_strata: int) -> None:
+    values, strata = np.array(trust), np.arange(len(trust)) % n_strata
+    weights = prior_weights(values, strata, power)
+    assert np.all((weights >= limits.LEAST_PRIOR) & (weights <= 1.0))
+    for stratum in np.unique(strata):
+        chosen = strata == stratum
+        assert np.count_nonzero(weights[chosen] == 1.0) >= np.count_nonzero(chosen) / 2
+        order = np.argsort(values[chosen])
+        assert np.all(np.diff(weights[chosen][order]) >= 0.0)
+    # The unit of trust doesn't matter.
+    np.testing.assert_allclose(prior_weights(4.0 * values, strata, power), weights)
+
+
+def test_wrong_labels_lose_their_weight_and_rare_classes_keep_it() -> None:
+    X, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    kept = (y > 1) | (rng.random(len(y)) < 0.2)
+    X, y = StandardScaler().fit_transform(X[kept]), y[kept]
+    wrong = rng.random(len(y)) < 0.3
+    dirty = np.where(wrong, (y + rng.integers(1, 10, len(y))) % 10, y)
+    settings = {"huber": 1.0, "max_epochs": 60, "random_state": 0}
+    model = BlockGMDClassifier(trust_power=3.0, **settings).fit(X, dirty)
+    without = BlockGMDClassifier(**settings).fit(X, dirty)
+    assert model.score(X, y) > without.score(X, y) + 0.03
+    assert roc_auc_score(wrong, -model.sample_trust_) > 0.95
+    weights = model.net_._trust_.weights[: len(y)]
+    assert weights[wrong].mean() < 0.3
+    assert weights[~wrong & (y <= 1)].mean() > 0.7
+
+
+def test_trust_is_refused_where_none_can_be_remembered() -> None:
+    X, y = np.random.default_rng(0).normal(size=(64, 4)), np.arange(64) % 2
+    with pytest.warns(UserWarning, match="trust_power must be 0 where no trust is remembered"):
+        BlockGMDClassifier(group_size=8, max_epochs=2, trust_power=1.0).fit(X, y)
+    with pytest.raises(ValueError, match="trust_power must be at least 0 and finite; found -1"):
+        BlockGMDClassifier(trust_power=-1).fit(X, y)
+
+
+def test_a_prior_is_a_weight_of_rows_by_either_way() -> None:
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = (X[:, 0] > 0).astype(np.int64)
+    y[:8] = 1 - y[:8]
+    fitted = [
+        BlockGMDClassifier(huber=1.0, trust_power=2.0, gradients=gradients, max_epochs=20, random_state=0).fit(X, y)
+        for gradients in ("one_pass", "micro_batches")
+    ]
+    assert fitted[0].net_._trust_.weights[:40].min() < 0.5
+    np.testing.assert_allclose(fitted[0].predict_proba(X), fitted[1].predict_proba(X), atol=0.02)
