@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from joblib import Parallel, delayed
 from measure import environment
 from tqdm import tqdm
 
@@ -16,6 +17,19 @@ def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
     """Options of :func:`train_missing`, which wants ``--epochs`` as well."""
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, which spoils wall-clock times")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows there are; a line that was cut off when the run was killed is dropped from the file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        lines = file.readlines()
+    if lines and not lines[-1].endswith("\n"):
+        path.write_text("".join(lines[:-1]), newline="")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def train_missing(
@@ -30,16 +44,22 @@ def train_missing(
     if not work:
         return
     names = columns[: len(work[0])]
-    done: set[tuple[str, ...]] = set()
-    if output.exists():
-        with output.open(newline="") as file:
-            done = {tuple(row[name] for name in names) for row in csv.DictReader(file)}
+    done = {tuple(row[name] for name in names) for row in read(output)}
     own, of = map(int, arguments.share.split("/"))
     around = environment()
+    missing = [run for run in work if tuple(map(str, run)) not in done][own::of]
+
+    def row(run: Sequence[Any]) -> dict[str, Any]:
+        return {**dict(zip(names, run, strict=True)), **train(*run, arguments.epochs), **around}
+
+    is_new = not output.exists() or output.stat().st_size == 0
+    # One at a time, for each to be written when it is over.
+    pool = Parallel(arguments.jobs, return_as="generator_unordered", batch_size=1)
+    rows = pool(delayed(row)(run) for run in missing)
     with output.open("a", newline="") as file:
         writer = csv.DictWriter(file, [*columns, *around])
-        if not done:
+        if is_new:
             writer.writeheader()
-        for run in tqdm([run for run in work if tuple(map(str, run)) not in done][own::of]):
-            writer.writerow({**dict(zip(names, run, strict=True)), **train(*run, arguments.epochs), **around})
+        for finished in tqdm(rows, total=len(missing)):
+            writer.writerow(finished)
             file.flush()

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from measure import environment
+from resume import read
 from tqdm import tqdm
 
 from paper import cases as trainings
@@ -64,18 +65,6 @@ def key_of(run: Run) -> dict[str, str]:
         run.seed,
     )
     return dict(zip(KEY, map(str, values), strict=True))
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows there are; a line that was cut off when the run was killed is dropped from the file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        lines = file.readlines()
-    if lines and not lines[-1].endswith("\n"):
-        path.write_text("".join(lines[:-1]), newline="")
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def best_rates(rows: list[dict[str, str]]) -> dict[tuple[str, str, str], float]:
