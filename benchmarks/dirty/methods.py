@@ -25,21 +25,21 @@ Method = Callable[..., Any]
 PLAIN = "plain"
 PLAIN_SETTINGS: dict[str, Any] = {"group_size": None}
 #: Said in full, so that they don't change with the estimators' defaults.
-SAMPLES: dict[str, Any] = {"group_size": 1, "beta": None, "rejection": 10.0}
+SAMPLES: dict[str, Any] = {"group_size": 1, "beta": None, "rejection": 10.0, "strength": None, "trust_power": 0.0}
 #: Settings of both estimators by name, candidates for their defaults.
 OURS: dict[str, dict[str, Any]] = {
     PLAIN: PLAIN_SETTINGS,
-    "firm": {**SAMPLES, "huber": 1.0},
-    "block": {**SAMPLES, "huber": 1.0, "beta": 0.1},
+    "auto": {"strength": "auto"},
+    **{name: {"strength": name} for name in ("mild", "firm", "strict")},
 }
 #: Those that differ.
 OURS_OF_CLASSES: dict[str, dict[str, Any]] = {
     **OURS,
-    "mild": {**SAMPLES, "huber": 2.0},
+    "huber=2": {**SAMPLES, "huber": 2.0},
 }
 OURS_OF_TARGETS: dict[str, dict[str, Any]] = {
     **OURS,
-    "mild": {**SAMPLES, "huber": None},
+    "median of a block": {**SAMPLES, "huber": None, "beta": 0.1},
 }
 #: Plain training with other losses.
 LOSSES_OF_CLASSES: dict[str, dict[str, Any]] = {

@@ -20,7 +20,19 @@ from dirty.data import CLASSES, Split, split
 from skbgmd import BlockGMDClassifier
 
 #: The first four are what a row is of.
-COLUMNS = ("data", "dirt", "method", "seed", "score", "trust AUROC", "seconds", "error", "epochs", "cleanlab")
+COLUMNS = (
+    "data",
+    "dirt",
+    "method",
+    "seed",
+    "score",
+    "trust AUROC",
+    "strength",
+    "seconds",
+    "error",
+    "epochs",
+    "cleanlab",
+)
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +73,12 @@ def train(data: str, kind: str, method: str, seed: int, epochs: int) -> dict[str
             score = metric(parts.y_test, model.predict(parts.X_test))
         except ValueError as error:
             return {**row, "error": type(error).__name__}
-    return {**row, "score": round(float(score), 5), "trust AUROC": found(model, corrupted)}
+    return {**row, "score": round(float(score), 5), "trust AUROC": found(model, corrupted), "strength": chosen(model)}
+
+
+def chosen(model: Any) -> str | None:
+    """The strength of one of our estimators, given or chosen."""
+    return getattr(model, "strength_", None)
 
 
 def found(model: Any, corrupted: NDArray[np.bool_]) -> float | None:

@@ -248,7 +248,7 @@ TRUST_QUANTILES, TRUST_QUANTILE_SAMPLES = 10, 30
 # ---- strength that is chosen by held-out samples --------------------------------------------------------------------
 
 #: Share of the samples that is held out, and share of the epochs for which candidates are trained.
-CHOICE_HELD_OUT, CHOICE_EPOCHS = 0.25, 0.5
+CHOICE_HELD_OUT, CHOICE_EPOCHS = 0.25, 0.4
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 #: Standard errors by which a strength must be ahead to be taken, and for stronger ones to be tried.

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
+from skorch.callbacks import GradientNormClipping, LRScheduler, ParamMapper
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
-from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, NonFiniteRowsError
 from skbgmd.location.block import BLOCKS, SELECTIONS
 from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, default_rule, ignored_parameters, named_rule
 from skbgmd.training._encoding import EncodedSplit, Encoder
@@ -28,11 +30,14 @@ from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
 #: Parts that parameters are handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+#: Callbacks that change what a training learns, rather than to watch or to save it.
+STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
 
 PARAMETERS = """
     Parameters
@@ -83,6 +88,18 @@ PARAMETERS = """
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.
+    trust_power : float, default=0.0
+        Samples weigh in later epochs by the trust that they earned in earlier ones, over the median of their class, or
+        of samples with targets near theirs, at most one, to this power. 1 to 3 withstands many more wrong labels and
+        targets, which stay far from the others when the rest is learnt; on clean data it costs what is hard. Clients
+        likewise. 0: nothing is remembered.
+    strength : {strengths}, "auto" or None, default="auto"
+        How strongly samples are distrusted: ``huber``, ``beta`` and ``trust_power`` together, {settings}.
+        "auto": held-out samples choose, with their labels or targets as they are. Two or more candidates are trained on
+        three quarters of the samples for two fifths of the epochs, and one stronger than the gentlest is taken only where it
+        predicts the others better by more than 1.5 standard errors; then all samples are trained on. So it is in
+        ``fit`` of at least 100 samples and 20 epochs where rows are single samples. Otherwise, with any of the three
+        given or with an ``aggregator``, and by None, the three say it.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
@@ -137,6 +154,11 @@ PARAMETERS = """
         Epochs trained.
     loss_curve_ : list of float
         Training loss of each epoch.
+    strength_ : str or None
+        The strength that was given or chosen; None: the parameters say it.
+    strength_scores_ : dict
+        Where it was chosen, for each candidate its score on held-out samples, how much more that is than the gentlest
+        one's, and the standard error of this gain.
     sample_trust_ : ndarray of shape (n_samples,)
         Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
         NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
@@ -149,6 +171,9 @@ class BlockGMDBase(Interruptible):
 
     _net_class: Any
     _default_criterion: Any
+    _strengths: ClassVar[Mapping[str, Strength]]
+    strength_: str | None
+    strength_scores_: dict[str, Evidence]
 
     def __init__(
         self,
@@ -168,6 +193,8 @@ class BlockGMDBase(Interruptible):
         huber: float | None = HUBER_OF_NUMBERS,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
+        trust_power: float = 0.0,
+        strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -197,6 +224,8 @@ class BlockGMDBase(Interruptible):
         self.huber = huber
         self.rejection = rejection
         self.pre_aggregation = pre_aggregation
+        self.trust_power = trust_power
+        self.strength = strength
         self.aggregator = aggregator
         self.local_steps = local_steps
         self.gradients = gradients
@@ -256,11 +285,14 @@ class BlockGMDBase(Interruptible):
             check_number(self.huber, "huber")
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
+        check_number(self.trust_power, "trust_power", at_least=0.0)
+        check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
         if isinstance(self.aggregator, str) and self.aggregator == AUTO:
+            setting = self._setting(of_samples=of_samples)
             aggregator = default_rule(
-                huber=self.huber,
+                huber=setting.huber,
                 of_samples=of_samples,
-                beta=self.beta,
+                beta=setting.beta,
                 selection=self.selection,
                 block=self.block,
                 memory=self.memory,
@@ -275,20 +307,46 @@ class BlockGMDBase(Interruptible):
             return aggregator
         return NearestNeighborMixing(aggregator)
 
+    def _takes_strength(self, *, of_samples: bool) -> bool:
+        """True if the strength says how samples are judged, rather than the parameters that it stands for."""
+        is_default = isinstance(self.aggregator, str) and self.aggregator == AUTO
+        if self.strength is None or not (of_samples and is_default):
+            return False
+        return self.strength != AUTO or not self._given(*Strength._fields)
+
+    def _setting(self, *, of_samples: bool) -> Strength:
+        """What the parameters stand for, or the strength that was given or chosen."""
+        if not self._takes_strength(of_samples=of_samples):
+            return Strength(self.huber, self.beta, self.trust_power)
+        chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
+        return Strength(self.huber, self.beta, self.trust_power) if chosen is None else self._strengths[chosen]
+
+    def _given(self, *names: str) -> list[str]:
+        """Those of some parameters that aren't at their defaults, with their values."""
+        defaults = signature(type(self).__init__).parameters
+        return [
+            f"{name}={getattr(self, name)!r}"
+            for name in names
+            if name in defaults and getattr(self, name) != defaults[name].default
+        ]
+
     def _warn_of_ignored(self, *, of_samples: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
-        names = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+        of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+        names = (*of_rule, "trust_power", "strength")
         is_plain = self.group_size is None
-        ignored = set(names) if is_plain else ignored_parameters(self.aggregator, self.beta, of_samples=of_samples)
+        beta = self._setting(of_samples=of_samples).beta
+        ignored = set(names) if is_plain else ignored_parameters(self.aggregator, beta, of_samples=of_samples)
+        if not self._takes_strength(of_samples=of_samples):
+            ignored.add("strength")
+        elif self.strength != AUTO:
+            ignored |= set(Strength._fields)
+        # Whoever wants none gets none.
+        ignored -= {"strength"} if self.strength is None else set()
         # Plain training by any name.
         if self.aggregator == "mean" or isinstance(self.aggregator, Mean):
             ignored -= {"aggregator"}
-        defaults = signature(type(self).__init__).parameters
-        found = [
-            f"{name}={getattr(self, name)!r}"
-            for name in names
-            if name in ignored and name in defaults and getattr(self, name) != defaults[name].default
-        ]
+        found = self._given(*(name for name in names if name in ignored))
         if found:
             rows = "single samples" if of_samples else "groups or clients"
             by = "group_size=None, which is plain training" if is_plain else f"rows of {rows}"
@@ -410,6 +468,64 @@ class BlockGMDBase(Interruptible):
         """The object with the settings of the training: the estimator, or the net that it was given."""
         return self.module if isinstance(self.module, NeuralNet) else self
 
+    def _choose_strength(self, X: Any, y: Any, weight: Any, groups: Any, *, epochs: int | None) -> None:
+        """Choose the strength by held-out samples, where it is to be chosen and they can say anything.
+
+        Each candidate is trained on the others as the estimator itself, for fewer epochs.
+        """
+        of_samples = self.group_size == 1 and groups is None and self.local_steps == 1
+        self.strength_, self.strength_scores_ = None, {}
+        if not self._takes_strength(of_samples=of_samples):
+            return
+        if self.strength != AUTO:
+            self.strength_ = self.strength
+            return
+        strata, epochs_of_fit = self._strata(y), self._source().max_epochs
+        few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
+        if few or epochs is not None:
+            return
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        weight = np.ones(len(X)) if weight is None else weight
+        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
+        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
+
+        def predict(name: str) -> Any:
+            model = self._candidate(name, math.ceil(limits.CHOICE_EPOCHS * epochs_of_fit), seed)
+            try:
+                return model.fit(X[trained], y[trained], weight[trained]).predict(X[held_out])
+            except NonFiniteRowsError:
+                return None
+            except TrainingInterrupted as error:
+                # Nothing was learnt yet that is to be kept.
+                raise KeyboardInterrupt(str(error)) from None
+
+        self.strength_, self.strength_scores_ = choose(
+            self._strengths,
+            predict,
+            lambda predicted: self._utilities(predicted, y[held_out], weight[held_out]),
+            strata[held_out],
+            weight[held_out],
+        )
+
+    def _candidate(self, strength: str, max_epochs: int, seed: int) -> Self:
+        """A copy to be trained by a strength on some of the samples, with no effects besides."""
+        model: Self = clone(self).set_params(strength=strength, random_state=seed, warm_start=False)
+        source = model._source()
+        callbacks = [] if isinstance(source.callbacks, str) else source.callbacks or []
+        kept = [each for each in callbacks if isinstance(each[1] if isinstance(each, tuple) else each, STEERING)]
+        source.set_params(max_epochs=max_epochs, callbacks=kept, train_split=None, verbose=0)
+        for name in [name for name in vars(source) if name.startswith("callbacks__")]:
+            delattr(source, name)
+        return model
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Strata of targets, within which samples are held out and their scores averaged."""
+        raise NotImplementedError
+
+    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+        """Utilities of held-out samples by what was predicted of them."""
+        raise NotImplementedError
+
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
         self._warn_of_ignored(of_samples=of_samples)
@@ -417,6 +533,7 @@ class BlockGMDBase(Interruptible):
             "aggregator": self._checked_aggregator(seed, of_samples=of_samples),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
+            "trust_power": self._setting(of_samples=of_samples).trust_power,
             "gradients": self.gradients,
             "gradient_corruption": self.gradient_corruption,
             "random_state": seed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import check_probabilities, targets_of
 from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
 from skbgmd.training.nets import RobustNeuralNetClassifier
 
@@ -31,8 +32,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
 {
         PARAMETERS.format(
-            huber="2.0",
-            rule="``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``",
+            huber="3.0",
+            rule="``HuberMean(c=3.0, rejection=10.0, remember=True, tol=0.0001)``",
             criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
@@ -40,6 +41,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
         skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
+            strengths='{"mild", "firm", "strict"}',
+            settings=described(STRENGTHS_OF_CLASSES),
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     ''',
@@ -69,6 +72,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     classes_: NDArray[Any]
     _net_class = RobustNeuralNetClassifier
     _default_criterion = torch.nn.CrossEntropyLoss
+    _strengths = STRENGTHS_OF_CLASSES
 
     def __init__(
         self,
@@ -88,6 +92,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         huber: float | None = HUBER_OF_CLASSES,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
+        trust_power: float = 0.0,
+        strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
         gradients: str = "auto",
@@ -120,6 +126,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             huber=huber,
             rejection=rejection,
             pre_aggregation=pre_aggregation,
+            trust_power=trust_power,
+            strength=strength,
             aggregator=aggregator,
             local_steps=local_steps,
             gradients=gradients,
@@ -246,12 +254,20 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
+        if not resume:
+            self._choose_strength(X, y, check_weights(sample_weight, X), groups, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
         samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        return np.unique(y, return_inverse=True)[1].reshape(-1)
+
+    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+        return {name: (labels == y).astype(np.float64) for name, labels in predicted.items()}
 
     def _is_binary(self) -> bool:
         """True if the network gives one number a sample, for the second of two classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -18,6 +19,7 @@ from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of
 from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, bounded_scores, described
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 
@@ -32,6 +34,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
+            strengths='{"mild", "firm", "strict"}',
+            settings=described(STRENGTHS_OF_NUMBERS),
             classes="",
         )
     }
@@ -57,6 +61,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     _one_column: bool
     _net_class = RobustNeuralNetRegressor
     _default_criterion = torch.nn.SmoothL1Loss
+    _strengths = STRENGTHS_OF_NUMBERS
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -119,6 +124,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         X, y = self._validated(X, y, reset=not resume)
         weight = check_weights(sample_weight, X)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        if not resume:
+            self._choose_strength(X, y, weight, groups, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
         part = _Part(X, columns, weight, groups, epochs)
@@ -139,6 +146,14 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         self._provisional = None if after is None or after.is_settled else after.stored()
         return self._keep(net, samples)
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        return np.zeros(len(y), dtype=np.intp)
+
+    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
+        return bounded_scores(residuals, columns, weight)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]

@@ -1,0 +1,200 @@
+"""How strongly a training distrusts its samples: settings by name, and the choice among them by held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skbgmd._utils import limits
+from skbgmd._utils.typing import FloatArray
+from skbgmd.rows.gram import lower_weighted_median
+
+
+class Strength(NamedTuple):
+    """Settings of an estimator that say how strongly it distrusts samples."""
+
+    huber: float | None
+    beta: float | None = None
+    trust_power: float = 0.0
+
+    def written(self) -> str:
+        """The settings, but for those that do nothing."""
+        beta = "" if self.beta is None else f", beta={self.beta}"
+        power = "" if self.trust_power == 0.0 else f", trust_power={self.trust_power}"
+        return f"huber={self.huber}{beta}{power}"
+
+
+#: By name, the gentlest first and the strongest last.
+STRENGTHS_OF_CLASSES = {
+    "mild": Strength(3.0),
+    "firm": Strength(1.0, beta=0.1),
+    "strict": Strength(1.0, beta=0.1, trust_power=3.0),
+}
+STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(1.0), "strict": Strength(None)}
+
+
+def described(strengths: Mapping[str, Strength]) -> str:
+    """List strengths with their settings, for a docstring."""
+    return "; ".join(f'"{name}", {setting.written()}' for name, setting in strengths.items())
+
+
+#: Utilities of held-out samples (n,) by strength, the larger the better a sample is predicted.
+Utilities = Mapping[str, FloatArray]
+
+
+class Evidence(NamedTuple):
+    r"""Evidence that held-out samples give for a strength.
+
+    Attributes
+    ----------
+    score : float
+        Mean over the classes of the share of held-out samples that are predicted; for numbers, minus the mean of
+        :math:`\log(1 + (r / 3 s)^2)` over their residuals r.
+    gain : float
+        By how much the score is larger than that of the gentlest strength.
+    standard_error : float
+        Of the gain, which is of the same samples.
+    """
+
+    score: float
+    gain: float
+    standard_error: float
+
+    @property
+    def is_clear(self) -> bool:
+        """True if the gain is no chance."""
+        return self.gain > max(limits.CLEAR_GAIN * self.standard_error, limits.LEAST_GAIN)
+
+    @property
+    def is_promising(self) -> bool:
+        """True if stronger settings may gain as well."""
+        return self.gain > max(limits.PROMISING_GAIN * self.standard_error, limits.LEAST_GAIN)
+
+
+def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatArray) -> tuple[float, float]:
+    """Mean over the strata of their weighted means, with its standard error.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    strata : ndarray of shape (n,)
+        Stratum of each value.
+    weight : ndarray of shape (n,)
+        Positive weights within the strata.
+    """
+    means, variances = [], []
+    for stratum in np.unique(strata):
+        chosen = strata == stratum
+        share = weight[chosen] / weight[chosen].sum()
+        mean = float(share @ values[chosen])
+        means.append(mean)
+        # As if one of them had come out otherwise: few that are alike prove nothing.
+        least = float(share @ share) ** 2 * float(np.abs(values[chosen]).max()) ** 2
+        variances.append(float(share**2 @ (values[chosen] - mean) ** 2) + least)
+    return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
+
+
+def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray) -> dict[str, Evidence]:
+    """Compare strengths by held-out samples; the first is what the others are compared with.
+
+    Parameters
+    ----------
+    utilities : mapping of names to ndarrays of shape (n,)
+    strata, weight
+        As for :func:`stratified_mean`.
+    """
+    gentlest = next(iter(utilities.values()))
+    return {
+        name: Evidence(stratified_mean(values, strata, weight)[0], *stratified_mean(values - gentlest, strata, weight))
+        for name, values in utilities.items()
+    }
+
+
+def strongest_evidence(evidence: Mapping[str, Evidence]) -> str:
+    """The strength with the largest gain among those whose gain is clear; the first where there is none."""
+    clear = [name for name, found in evidence.items() if found.is_clear]
+    return max(clear, key=lambda name: evidence[name].gain, default=next(iter(evidence)))
+
+
+def choose(
+    names: Iterable[str],
+    predict: Callable[[str], Any],
+    utilities: Callable[[Mapping[str, Any]], Utilities],
+    strata: NDArray[np.intp],
+    weight: FloatArray,
+) -> tuple[str, dict[str, Evidence]]:
+    """Choose a strength by held-out samples.
+
+    The gentlest and the strongest are tried, and those between them only if the strongest promises a gain.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Strengths, the gentlest first.
+    predict : callable
+        Trains by a strength and predicts the held-out samples; None where the training diverges.
+    utilities : callable
+        Makes utilities of such predictions by name.
+    strata, weight
+        Of the held-out samples, as for :func:`stratified_mean`.
+
+    Returns
+    -------
+    name : str
+        The choice.
+    evidence : dict
+        Evidence for each that was tried.
+    """
+    gentlest, *others = names
+    # Of the strongest it is the easiest to see whether there is anything to gain.
+    order = [gentlest, *others[-1:], *others[:-1]]
+    predicted: dict[str, Any] = {}
+    evidence: dict[str, Evidence] = {}
+    for tried, name in enumerate(order):
+        found = predict(name)
+        if found is not None:
+            predicted[name] = found
+            evidence = evidence_for(utilities(predicted), strata, weight)
+        if tried == 1 and gentlest in evidence and not (name in evidence and evidence[name].is_promising):
+            break
+    return (strongest_evidence(evidence) if evidence else gentlest), evidence
+
+
+def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:
+    """Draw a share of each stratum, rounded down; a mask (n,)."""
+    mask = np.zeros(len(strata), dtype=bool)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        mask[rng.permutation(members)[: int(share * len(members))]] = True
+    return mask
+
+
+def bounded_scores(residuals: Mapping[str, ArrayLike], y: FloatArray, weight: FloatArray) -> dict[str, FloatArray]:
+    r"""Score predictions of numbers in a way that gross errors of the targets don't decide.
+
+    :math:`-\log(1 + (r / 3 s)^2)`, that of Cauchy's distribution, in units of the smallest median residual s. Of
+    targets that are one value, as many may be in insurance or sales, s says nothing: they are left out of it. A loss
+    that only few samples have, such as that of a long tail, is hardly seen.
+
+    Parameters
+    ----------
+    residuals : mapping of names to array-likes of shape (n, k)
+        Residuals of held-out samples, by who predicted them.
+    y : ndarray of shape (n, k)
+        Their targets.
+    weight : ndarray of shape (n,)
+        Their weights.
+    """
+    arrays = {name: np.abs(np.asarray(of_name, dtype=np.float64)) for name, of_name in residuals.items()}
+    totals = dict.fromkeys(arrays, np.zeros(len(y)))
+    for column in range(y.shape[1]):
+        values, places, counts = np.unique(y[:, column], return_inverse=True, return_counts=True)
+        common = counts > limits.COMMON_TARGET * len(y)
+        some = ~common[places.reshape(-1)] if not common.all() else np.ones(len(y), dtype=bool)
+        scale = min(lower_weighted_median(array[some, column], weight[some]) for array in arrays.values())
+        scale = max(scale, limits.LEAST_RESIDUAL * float(np.abs(values).max()), np.finfo(float).tiny)
+        totals = {name: totals[name] + (array[:, column] / (3.0 * scale)) ** 2 for name, array in arrays.items()}
+    return {name: -np.log1p(total / y.shape[1]) for name, total in totals.items()}
