@@ -29,7 +29,7 @@ from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
-from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._samples import Samples, cast, check_ids, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
@@ -95,8 +95,8 @@ PARAMETERS = """
         likewise. 0: nothing is remembered.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta`` and ``trust_power`` together, {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are. Two or more candidates are trained on
-        three quarters of the samples for two fifths of the epochs, and one stronger than the gentlest is taken only where it
+        "auto": held-out samples choose, with their labels or targets as they are. Candidates are trained on three
+        quarters of the samples for two fifths of the epochs, and one stronger than the gentlest is taken only where it
         predicts the others better by more than 1.5 standard errors; then all samples are trained on. So it is in
         ``fit`` of at least 100 samples and 20 epochs where rows are single samples. Otherwise, with any of the three
         given or with an ``aggregator``, and by None, the three say it.
@@ -591,9 +591,10 @@ class BlockGMDBase(Interruptible):
         known = torch.device(self.device).type in ("cpu", "cuda")
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
-    def _samples(self, X: Any, y: Any, weight: Any, groups: Any) -> Samples:
+    def _samples(self, X: Any, y: Any, weight: Any, groups: Any, sample_id: Any) -> Samples:
         merge = 0 < len(X) <= self.batch_size and self._may_merge()
-        return drop_and_merge(X, y, weight, check_clients(groups, X), merge=merge)
+        clients, ids = check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
+        return drop_and_merge(X, y, weight, clients, ids, merge=merge)
 
     def _may_merge(self) -> bool:
         """True if nothing can tell equal samples from one of their weight, nor the order of the samples."""

@@ -26,7 +26,7 @@ class Samples:
     y : ndarray of shape (m,) or (m, n_outputs)
     weight : ndarray of shape (m,), or None
         Positive float64 weights; None: all one.
-    clients : ndarray of shape (m,), or None
+    clients, ids : ndarray of shape (m,), or None
     source : ndarray of shape (n,), int64
         For each sample that was given, its place among these; -1: it has no weight.
     """
@@ -35,12 +35,13 @@ class Samples:
     y: NDArray[Any]
     weight: NDArray[np.float64] | None
     clients: NDArray[Any] | None
+    ids: NDArray[Any] | None
     source: NDArray[np.int64]
 
     def dataset_of(self, net: NeuralNet) -> Dataset:
-        """A dataset of the kind that a net makes, whose batches come with the weights and clients."""
+        """A dataset of the kind that a net makes, whose batches come with the weights and clients; it has the ids."""
         dataset = net.get_dataset(self.X, self.y)
-        dataset.sample_weight, dataset.clients = self.weight, self.clients
+        dataset.sample_weight, dataset.clients, dataset.sample_id = self.weight, self.clients, self.ids
         return dataset
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -53,6 +54,7 @@ def drop_and_merge(
     y: NDArray[Any],
     weight: NDArray[np.float64] | None,
     clients: NDArray[Any] | None,
+    ids: NDArray[Any] | None = None,
     *,
     merge: bool,
 ) -> Samples:
@@ -71,8 +73,9 @@ def drop_and_merge(
         source = np.full(n, -1, dtype=np.int64)
         source[kept] = np.arange(len(kept))
         X, y, weight = X[kept], y[kept], weight[kept]
-        clients = None if clients is None else clients[kept]
-    if merge:
+        clients, ids = (None if values is None else values[kept] for values in (clients, ids))
+    # Samples with ids of their own are to be told apart.
+    if merge and ids is None:
         keys = [X.reshape(len(X), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
         if clients is not None:
             keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
@@ -83,7 +86,7 @@ def drop_and_merge(
         X, y = X[first], y[first]
         clients = None if clients is None else clients[first]
         weight = None if np.all(total == total[0]) else total
-    return Samples(X, y, weight, clients, source)
+    return Samples(X, y, weight, clients, ids, source)
 
 
 def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64] | None:
@@ -112,8 +115,8 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     return weight
 
 
-def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
-    """Client ids, one a sample, or None.
+def check_ids(ids: ArrayLike | None, name: str, X: Any) -> NDArray[Any] | None:
+    """Ids of clients or of samples, one a sample, or None.
 
     Raises
     ------
@@ -122,11 +125,11 @@ def check_clients(groups: ArrayLike | None, X: Any) -> NDArray[Any] | None:
     ValueError
         Of a wrong shape, masked or missing.
     """
-    if groups is None:
+    if ids is None:
         return None
-    clients = as_ids(groups, "groups")
-    check_consistent_length(X, clients)
-    return clients
+    checked = as_ids(ids, name)
+    check_consistent_length(X, checked)
+    return checked
 
 
 def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:

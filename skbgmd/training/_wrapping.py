@@ -78,7 +78,8 @@ def copied(net: NeuralNet) -> NeuralNet:
     copies = deep_copies(parts)
     twin.__dict__.update({**net.__dict__, "virtual_params_": dict(net.virtual_params_)})
     twin.__dict__.update({f"{name}_": part for name, part in copies.items()})
-    twin._check_ = copy.deepcopy(net._check_)
+    # Both change in place.
+    twin._check_, twin._trust_ = copy.deepcopy(net._check_), copy.deepcopy(net._trust_)
     # Made anew, with the hooks and attributes that a copy of it wouldn't have.
     twin.initialize_optimizer()
     for name in net._optimizers:

@@ -146,7 +146,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         self.predict_nonlinearity = predict_nonlinearity
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Train the network.
 
@@ -160,6 +165,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
             Ids of clients. If given, each row of the gradient matrix comes from one client.
+        sample_id : array-like of shape (n_samples,), default=None
+            Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
+            they are known by their order, in data of as many samples as in the call before.
 
         Returns
         -------
@@ -173,7 +181,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             classes = np.unique(y)
             if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
-            return self._fit(X, y, sample_weight, groups, classes, resume=resume, epochs=None)
+            return self._fit(X, y, sample_weight, groups, sample_id, classes, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -182,12 +190,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Train for one more epoch, on these samples.
 
         Parameters
         ----------
-        X, y, sample_weight, groups
+        X, y, sample_weight, groups, sample_id
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels there are; needed in the first call.
@@ -204,7 +213,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
             known = self._known_classes(classes, resume)
-            return self._fit(X, y, sample_weight, groups, known, resume=resume, epochs=1)
+            return self._fit(X, y, sample_weight, groups, sample_id, known, resume=resume, epochs=1)
 
     def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
@@ -246,6 +255,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         y: Any,
         sample_weight: Any,
         groups: Any,
+        sample_id: Any,
         classes: NDArray[Any],
         *,
         resume: bool,
@@ -258,7 +268,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             self._choose_strength(X, y, check_weights(sample_weight, X), groups, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
-        samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups)
+        samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups, sample_id)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

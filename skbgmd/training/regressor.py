@@ -70,7 +70,12 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         return tags
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, groups: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Train the network.
 
@@ -84,6 +89,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
             Ids of clients. If given, each row of the gradient matrix comes from one client.
+        sample_id : array-like of shape (n_samples,), default=None
+            Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
+            they are known by their order, in data of as many samples as in the call before.
 
         Returns
         -------
@@ -92,7 +100,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self._check_parameters()
         with restored_on_error(self):
             resume = self.warm_start and hasattr(self, "net_")
-            return self._fit(X, y, sample_weight, groups, resume=resume, epochs=None)
+            return self._fit(X, y, sample_weight, groups, sample_id, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -100,6 +108,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        sample_id: ArrayLike | None = None,
     ) -> Self:
         """Train for one more epoch, on these samples.
 
@@ -109,7 +118,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
         Parameters
         ----------
-        X, y, sample_weight, groups
+        X, y, sample_weight, groups, sample_id
             As in :meth:`fit`.
 
         Returns
@@ -118,9 +127,11 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         self._check_parameters()
         with restored_on_error(self):
-            return self._fit(X, y, sample_weight, groups, resume=hasattr(self, "net_"), epochs=1)
+            return self._fit(X, y, sample_weight, groups, sample_id, resume=hasattr(self, "net_"), epochs=1)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, resume: bool, epochs: int | None) -> Self:
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any, sample_id: Any, *, resume: bool, epochs: int | None
+    ) -> Self:
         X, y = self._validated(X, y, reset=not resume)
         weight = check_weights(sample_weight, X)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
@@ -128,7 +139,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             self._choose_strength(X, y, weight, groups, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        part = _Part(X, columns, weight, groups, epochs)
+        part = _Part(X, columns, weight, groups, sample_id, epochs)
         before = self._provisional if resume else _Provisional()
         after = None if before is None else before.after(part, is_whole=epochs is None)
         if after is not None and after.is_due:
@@ -139,7 +150,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             center, scale = self._center, self._scale
         encode = partial(_scaled, center=center, scale=scale)
         for some in trained:
-            samples = self._samples(some.X, encode(some.y), some.weight, some.groups)
+            samples = self._samples(some.X, encode(some.y), some.weight, some.groups, some.sample_id)
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
             if net._is_interrupted_:
                 break
@@ -209,6 +220,7 @@ class _Part(NamedTuple):
     y: NDArray[np.float64]
     weight: NDArray[np.float64] | None
     groups: Any
+    sample_id: Any
     epochs: int | None
 
     def shares(self) -> NDArray[np.float64]:
@@ -217,8 +229,9 @@ class _Part(NamedTuple):
 
     def copied(self, start: int) -> _Part:
         """A copy, from a sample on."""
-        weight, groups = (None if values is None else np.array(values)[start:] for values in (self.weight, self.groups))
-        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, self.epochs)
+        of_samples = (self.weight, self.groups, self.sample_id)
+        weight, groups, ids = (None if values is None else np.array(values)[start:] for values in of_samples)
+        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, ids, self.epochs)
 
 
 class _Provisional(NamedTuple):

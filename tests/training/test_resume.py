@@ -23,7 +23,7 @@ from skorch.dataset import Dataset
 from nets import dataset_of
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Mean
-from skbgmd.training._defaults import default_rule
+from skbgmd.training._defaults import HUBER_OF_CLASSES, default_rule
 from skbgmd.training._resume import KEY
 
 SCRIPT = Path(__file__).with_name("resuming.py")
@@ -178,7 +178,7 @@ def test_the_rule_of_clients_keeps_what_was_loaded_for_it(data, folder, names, c
     held = dataset_of(X, y, None, np.arange(160) % 5) if clients else Dataset(X, y)
     folder.mkdir()
     files = {name: folder / name for name in names}
-    rule = default_rule(huber=2.0, of_samples=not clients)
+    rule = default_rule(huber=HUBER_OF_CLASSES, of_samples=not clients)
 
     def begun(**settings):
         return plain_net(RobustNeuralNetClassifier, group_size=1, batch_size=16, lr=0.2, **settings)

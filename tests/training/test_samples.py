@@ -8,7 +8,7 @@ import torch
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd.training._samples import check_clients, check_weights, drop_and_merge
+from skbgmd.training._samples import check_ids, check_weights, drop_and_merge
 
 
 def test_samples_without_weight_are_left_out(rng):
@@ -47,6 +47,8 @@ def test_what_differs_is_not_merged():
     assert len(drop_and_merge(X, np.array([0, 1, 0, 1]), None, None, merge=True).X) == 2
     assert len(drop_and_merge(X, np.array([0, 1, 0, 1]), None, np.array([1, 1, 2, 2]), merge=True).X) == 4
     assert drop_and_merge(X, np.array([0, 1, 0, 1]), None, None, merge=True).weight is None  # all of them equal
+    named = drop_and_merge(X, np.array([0, 1, 0, 1]), np.array([1.0, 0.0, 1.0, 1.0]), None, np.arange(4), merge=True)
+    assert named.ids.tolist() == [0, 2, 3]
     assert drop_and_merge(X, np.array([0, 1, 1, 1]), None, None, merge=True).weight.tolist() == [1.0, 3.0]
 
 
@@ -68,8 +70,8 @@ def test_bad_weights(weight, match):
 def test_weights_and_clients():
     X = np.zeros((3, 1))
     assert check_weights(None, X) is None
-    assert check_clients(None, X) is None
+    assert check_ids(None, "groups", X) is None
     assert check_weights(2.0, X).tolist() == [2.0, 2.0, 2.0]
     assert check_weights([1, 2, 3], X).dtype == np.float64
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        check_clients(["a", "b"], X)
+        check_ids(["a", "b"], "groups", X)

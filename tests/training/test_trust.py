@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 
 from skbgmd import BlockGMDClassifier
 from skbgmd._utils import limits
@@ -161,3 +164,52 @@ def test_a_prior_is_a_weight_of_rows_by_either_way() -> None:
     ]
     assert fitted[0].net_._trust_.weights[:40].min() < 0.5
     np.testing.assert_allclose(fitted[0].predict_proba(X), fitted[1].predict_proba(X), atol=0.02)
+
+
+def test_trust_follows_samples_by_their_ids_through_parts_in_any_order() -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X)[:500], y[:500]
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(y)) < 0.3
+    dirty = np.where(wrong, (y + 1) % 10, y)
+    named = np.array([f"sample {number}" for number in range(len(y))])
+    model = BlockGMDClassifier(huber=1.0, trust_power=3.0, random_state=0)
+    nameless = BlockGMDClassifier(huber=1.0, trust_power=3.0, random_state=0)
+    for _ in range(30):
+        for part in np.array_split(rng.permutation(len(y)), 2):
+            model.partial_fit(X[part], dirty[part], classes=np.arange(10), sample_id=named[part])
+            part = part[: len(part) - rng.integers(1, 9)]
+            nameless.partial_fit(X[part], dirty[part], classes=np.arange(10))
+    trust = model.net_._trust_
+    weights = dict(zip(trust.ids, trust.weights[: len(y)], strict=True))
+    of_sample = np.array([weights[name] for name in named])
+    assert of_sample[wrong].mean() < of_sample[~wrong].mean() - 0.2
+    # Of what has no id nothing is known but its place among as many.
+    assert np.all(nameless.net_._trust_.weights == 1.0)
+    assert model.score(X, y) > nameless.score(X, y)
+    again = pickle.loads(pickle.dumps(model)).partial_fit(X, dirty, sample_id=named)
+    np.testing.assert_array_equal(again.net_._trust_.state_dict()["ids"], trust.ids)
+
+
+def test_a_warm_start_goes_on_with_what_is_remembered_and_a_failed_one_does_not() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(np.int64)
+    y[:8] = 1 - y[:8]
+    model = BlockGMDClassifier(huber=1.0, trust_power=2.0, max_epochs=10, warm_start=True, random_state=0).fit(X, y)
+    before = model.net_._trust_.state_dict()["sums"]
+    model.set_params(callbacks=[("stops", _Stops())])
+    model.net_.set_params(callbacks=[("stops", _Stops())])
+    model.net_.initialize_callbacks()
+    with pytest.raises(ZeroDivisionError):
+        model.fit(X, y)
+    np.testing.assert_array_equal(model.net_._trust_.state_dict()["sums"], before)
+    model.net_.set_params(callbacks=None)
+    model.net_.initialize_callbacks()
+    after = model.fit(X, y).net_._trust_.state_dict()["sums"]
+    np.testing.assert_array_equal(after[1, :60], 2 * before[1, :60])
+
+
+class _Stops(Callback):
+    def on_epoch_end(self, net, **kwargs) -> None:
+        if len(net.history) > 12:
+            raise ZeroDivisionError
