@@ -1,4 +1,4 @@
-"""Draw what is remembered of good, rare and wrong samples over the epochs of a training: docs/images/trust_over_epochs.png.
+"""Draw what is remembered of good, rare and wrong samples over the epochs: docs/images/trust_over_epochs.png.
 
 Digits of which five are rare, with 20 % of the labels of the next class: the trust that weighs samples in later epochs,
 relative to the median of the class, its median and quartiles.

@@ -30,7 +30,7 @@ SAMPLES: dict[str, Any] = {"group_size": 1, "beta": None, "rejection": 10.0, "st
 OURS: dict[str, dict[str, Any]] = {
     PLAIN: PLAIN_SETTINGS,
     "auto": {"strength": "auto"},
-    **{name: {"strength": name} for name in ("mild", "firm", "strict")},
+    **{name: {"strength": name} for name in ("mild", "strict")},
 }
 #: Those that differ.
 OURS_OF_CLASSES: dict[str, dict[str, Any]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,11 +94,10 @@ PARAMETERS = """
         likewise. 0: nothing is remembered.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta`` and ``trust_power`` together, {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are. Candidates are trained on three
-        quarters of the samples for two fifths of the epochs, and one stronger than the gentlest is taken only where it
-        predicts the others better by more than 1.5 standard errors; then all samples are trained on. So it is in
-        ``fit`` of at least 100 samples and 20 epochs where rows are single samples. Otherwise, with any of the three
-        given or with an ``aggregator``, and by None, the three say it.
+        "auto": held-out samples choose, with their labels or targets as they are. Both are trained on three quarters of
+        the samples, and "strict" is taken only where it predicts the others better by more than a standard error; then
+        all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single
+        samples. Otherwise, with any of the three given or with an ``aggregator``, and by None, the three say it.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
@@ -471,7 +469,7 @@ class BlockGMDBase(Interruptible):
     def _choose_strength(self, X: Any, y: Any, weight: Any, groups: Any, *, epochs: int | None) -> None:
         """Choose the strength by held-out samples, where it is to be chosen and they can say anything.
 
-        Each candidate is trained on the others as the estimator itself, for fewer epochs.
+        Each candidate is trained on the others as the estimator itself.
         """
         of_samples = self.group_size == 1 and groups is None and self.local_steps == 1
         self.strength_, self.strength_scores_ = None, {}
@@ -489,8 +487,12 @@ class BlockGMDBase(Interruptible):
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
 
-        def predict(name: str) -> Any:
-            model = self._candidate(name, math.ceil(limits.CHOICE_EPOCHS * epochs_of_fit), seed)
+        gentle, strong = self._strengths
+        candidates = {name: self._candidate(name, seed) for name in self._strengths}
+
+        def predict(name: str, more: int) -> Any:
+            model = candidates[name]
+            model._source().set_params(max_epochs=more)
             try:
                 return model.fit(X[trained], y[trained], weight[trained]).predict(X[held_out])
             except NonFiniteRowsError:
@@ -500,20 +502,21 @@ class BlockGMDBase(Interruptible):
                 raise KeyboardInterrupt(str(error)) from None
 
         self.strength_, self.strength_scores_ = choose(
-            self._strengths,
+            (gentle, strong),
             predict,
             lambda predicted: self._utilities(predicted, y[held_out], weight[held_out]),
             strata[held_out],
             weight[held_out],
+            epochs=epochs_of_fit,
         )
 
-    def _candidate(self, strength: str, max_epochs: int, seed: int) -> Self:
+    def _candidate(self, strength: str, seed: int) -> Self:
         """A copy to be trained by a strength on some of the samples, with no effects besides."""
-        model: Self = clone(self).set_params(strength=strength, random_state=seed, warm_start=False)
+        model: Self = clone(self).set_params(strength=strength, random_state=seed, warm_start=True)
         source = model._source()
         callbacks = [] if isinstance(source.callbacks, str) else source.callbacks or []
         kept = [each for each in callbacks if isinstance(each[1] if isinstance(each, tuple) else each, STEERING)]
-        source.set_params(max_epochs=max_epochs, callbacks=kept, train_split=None, verbose=0)
+        source.set_params(callbacks=kept, train_split=None, verbose=0)
         for name in [name for name in vars(source) if name.startswith("callbacks__")]:
             delattr(source, name)
         return model

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,13 +28,9 @@ class Strength(NamedTuple):
         return f"huber={self.huber}{beta}{power}"
 
 
-#: By name, the gentlest first and the strongest last.
-STRENGTHS_OF_CLASSES = {
-    "mild": Strength(3.0),
-    "firm": Strength(1.0, beta=0.1),
-    "strict": Strength(1.0, beta=0.1, trust_power=3.0),
-}
-STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(1.0), "strict": Strength(None)}
+#: By name, the gentle one first.
+STRENGTHS_OF_CLASSES = {"mild": Strength(3.0), "strict": Strength(1.0, beta=0.1, trust_power=3.0)}
+STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "strict": Strength(None)}
 
 
 def described(strengths: Mapping[str, Strength]) -> str:
@@ -54,7 +51,7 @@ class Evidence(NamedTuple):
         Mean over the classes of the share of held-out samples that are predicted; for numbers, minus the mean of
         :math:`\log(1 + (r / 3 s)^2)` over their residuals r.
     gain : float
-        By how much the score is larger than that of the gentlest strength.
+        By how much the score is larger than that of the gentle strength.
     standard_error : float
         Of the gain, which is of the same samples.
     """
@@ -64,14 +61,19 @@ class Evidence(NamedTuple):
     standard_error: float
 
     @property
+    def is_none(self) -> bool:
+        """True if there is no gain."""
+        return self.gain <= limits.LEAST_GAIN
+
+    @property
     def is_clear(self) -> bool:
-        """True if the gain is no chance."""
+        """True if the gain is more than its standard error."""
         return self.gain > max(limits.CLEAR_GAIN * self.standard_error, limits.LEAST_GAIN)
 
     @property
-    def is_promising(self) -> bool:
-        """True if stronger settings may gain as well."""
-        return self.gain > max(limits.PROMISING_GAIN * self.standard_error, limits.LEAST_GAIN)
+    def is_sure(self) -> bool:
+        """True if a longer training would hardly change the choice."""
+        return self.gain > max(limits.SURE_GAIN * self.standard_error, limits.LEAST_GAIN)
 
 
 def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatArray) -> tuple[float, float]:
@@ -98,7 +100,7 @@ def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatA
 
 
 def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray) -> dict[str, Evidence]:
-    """Compare strengths by held-out samples; the first is what the others are compared with.
+    """Compare strengths by held-out samples, each with the first.
 
     Parameters
     ----------
@@ -113,54 +115,54 @@ def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatAr
     }
 
 
-def strongest_evidence(evidence: Mapping[str, Evidence]) -> str:
-    """The strength with the largest gain among those whose gain is clear; the first where there is none."""
-    clear = [name for name, found in evidence.items() if found.is_clear]
-    return max(clear, key=lambda name: evidence[name].gain, default=next(iter(evidence)))
-
-
 def choose(
-    names: Iterable[str],
-    predict: Callable[[str], Any],
+    names: tuple[str, str],
+    predict: Callable[[str, int], Any],
     utilities: Callable[[Mapping[str, Any]], Utilities],
     strata: NDArray[np.intp],
     weight: FloatArray,
+    *,
+    epochs: int,
 ) -> tuple[str, dict[str, Evidence]]:
-    """Choose a strength by held-out samples.
+    """Choose between a gentle and a strong setting by held-out samples.
 
-    The gentlest and the strongest are tried, and those between them only if the strongest promises a gain.
+    After some of the epochs it is settled where the strong one is behind, as on clean data, or far ahead. Otherwise
+    both are trained to the end: wrong labels are learnt by heart late.
 
     Parameters
     ----------
-    names : iterable of str
-        Strengths, the gentlest first.
+    names : tuple of two str
+        The gentle one and the strong one.
     predict : callable
-        Trains by a strength and predicts the held-out samples; None where the training diverges.
+        Trains by one of them for so many epochs more and predicts the held-out samples; None where it diverges.
     utilities : callable
         Makes utilities of such predictions by name.
     strata, weight
         Of the held-out samples, as for :func:`stratified_mean`.
+    epochs : int
+        Epochs of a whole training.
 
     Returns
     -------
     name : str
         The choice.
     evidence : dict
-        Evidence for each that was tried.
+        Evidence for each of them.
     """
-    gentlest, *others = names
-    # Of the strongest it is the easiest to see whether there is anything to gain.
-    order = [gentlest, *others[-1:], *others[:-1]]
-    predicted: dict[str, Any] = {}
+    gentle, strong = names
+    first = math.ceil(limits.CHOICE_EPOCHS * epochs)
     evidence: dict[str, Evidence] = {}
-    for tried, name in enumerate(order):
-        found = predict(name)
-        if found is not None:
-            predicted[name] = found
-            evidence = evidence_for(utilities(predicted), strata, weight)
-        if tried == 1 and gentlest in evidence and not (name in evidence and evidence[name].is_promising):
+    for more in (first, epochs - first):
+        predicted = {name: predict(name, more) for name in names} if more else {}
+        known = {name: found for name, found in predicted.items() if found is not None}
+        if more and len(known) < 2:
+            # One that diverges is none to train by.
+            return (strong if strong in known else gentle), evidence
+        evidence = evidence_for(utilities(known), strata, weight) if more else evidence
+        gain = evidence[strong]
+        if gain.is_none or gain.is_sure:
             break
-    return (strongest_evidence(evidence) if evidence else gentlest), evidence
+    return (strong if gain.is_clear else gentle), evidence
 
 
 def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:

@@ -41,7 +41,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
         skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
-            strengths='{"mild", "firm", "strict"}',
+            strengths='{"mild", "strict"}',
             settings=described(STRENGTHS_OF_CLASSES),
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted.

@@ -34,7 +34,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
-            strengths='{"mild", "firm", "strict"}',
+            strengths='{"mild", "strict"}',
             settings=described(STRENGTHS_OF_NUMBERS),
             classes="",
         )
