@@ -18,6 +18,7 @@ from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of
 from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 
@@ -32,6 +33,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
+            score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
+        an epoch so far, by which all epochs are compared''',
             classes="",
         )
     }
@@ -112,6 +115,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self
         """
         self._check_parameters()
+        self._refuse_part()
         with restored_on_error(self):
             return self._fit(X, y, sample_weight, groups, resume=hasattr(self, "net_"), epochs=1)
 
@@ -139,6 +143,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         self._provisional = None if after is None or after.is_settled else after.stored()
         return self._keep(net, samples)
+
+    def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
+        return ResidualStopping(**settings)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]
