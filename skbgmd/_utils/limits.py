@@ -219,6 +219,17 @@ PREDICTED_SAMPLES = 1024
 #: Samples after which a regressor fixes the scale of its targets, and most that it keeps until then.
 TARGETS_SETTLED, TARGETS_KEPT = 32, 1024
 
+#: Quantiles of the residuals of held-out samples that are kept of each epoch, to compare all epochs by one scale: 8 kB.
+HELD_OUT_QUANTILES = 1024
+
+#: Least likelihood of a held-out label, as a share of that by chance. Epochs that this score picks are 1.1 points
+#: better than those that accuracy picks on clean labels, and as good on wrong ones
+#: (``benchmarks/results/stopping.csv``).
+LEAST_LIKELIHOOD = 0.1
+
+#: Least scale of residuals, of targets that are scaled: a smaller one is rounding.
+LEAST_RESIDUAL = 1e-12
+
 #: Names that an error lists before it counts the others.
 NAMED_PARAMETERS = 3
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.callbacks import GradientNormClipping, LRScheduler, ParamMapper
@@ -29,6 +30,16 @@ from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, check_ids, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._stopping import (
+    IS_BEST,
+    SCORE,
+    HeldOutStopping,
+    LossStopping,
+    add_stopping,
+    check_monitors,
+    stopping_of,
+    training_loss,
+)
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
@@ -46,7 +57,8 @@ PARAMETERS = """
         sequences, X of more than two dimensions. It gives a number for each class or target; one for two classes, with
         or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An unfitted skorch
         net keeps its own settings; only its training step is replaced, and of the parameters below ``group_size`` to
-        ``gradient_corruption``, ``warm_start``, ``random_state`` and a classifier's ``class_weight`` apply.
+        ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``, ``random_state`` and a classifier's
+        ``class_weight`` apply.
     hidden_layer_sizes : sequence of int, default=(100,)
         Hidden layers of the perceptron.
     criterion : loss class, default=None
@@ -115,6 +127,19 @@ PARAMETERS = """
         labels and targets as y has.
     callbacks : list of callbacks, default=None
         As in skorch.
+    early_stopping : bool or "loss", default=False
+        False: train for ``max_epochs``. True: hold out some of the samples, or of the clients where ``groups`` are
+        given, and end once their score hasn't improved by ``tol`` for ``n_iter_no_change`` epochs; the parameters are
+        those of the best epoch. Held-out samples may be as corrupt as the others, and their score is
+        {score}.
+        "loss": end once the training loss hasn't improved by so much, as scikit-learn's perceptrons do by default, with
+        the last parameters. A warning tells that ``max_epochs`` were reached before.
+    validation_fraction : float, default=0.1
+        Share that is held out, of each class for a classifier; with ``groups``, of the clients.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement after which training ends.
+    tol : float, default=1e-4
+        An improvement by less is none.
     warm_start : bool, default=False
         Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that,
         ``verbose`` and ``class_weight`` stay as they were.
@@ -157,6 +182,10 @@ PARAMETERS = """
     strength_scores_ : dict
         Where it was chosen, for each candidate its score on held-out samples, how much more that is than the gentlest
         one's, and the standard error of this gain.
+    validation_scores_ : list of float, or None
+        Score of the held-out samples in each epoch; None without ``early_stopping=True``.
+    best_validation_score_ : float or None
+        That of the epoch, of the last ``fit``, whose parameters these are.
     sample_trust_ : ndarray of shape (n_samples,)
         Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
         NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
@@ -199,6 +228,10 @@ class BlockGMDBase(Interruptible):
         gradient_corruption: Any = None,
         train_split: Any = None,
         callbacks: Any = None,
+        early_stopping: bool | str = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
         warm_start: bool = False,
         shuffle: bool = True,
         device: str = "cpu",
@@ -230,6 +263,10 @@ class BlockGMDBase(Interruptible):
         self.gradient_corruption = gradient_corruption
         self.train_split = train_split
         self.callbacks = callbacks
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
         self.warm_start = warm_start
         self.shuffle = shuffle
         self.device = device
@@ -356,6 +393,7 @@ class BlockGMDBase(Interruptible):
 
     def _check_parameters(self) -> None:
         self._checked_aggregator(0)
+        self._check_early_stopping()
         if isinstance(self.module, NeuralNet):
             if getattr(self.module, "initialized_", False):
                 raise ValueError("module must be an unfitted skorch net; found one that is initialized.")
@@ -376,6 +414,31 @@ class BlockGMDBase(Interruptible):
             raise TypeError(f"hidden_layer_sizes must be a sequence of integers; found {sizes!r}.")
         for size in sizes:
             check_integer(size, "hidden_layer_sizes")
+
+    def _check_early_stopping(self) -> None:
+        given = self.early_stopping
+        if not (isinstance(given, (bool, np.bool_)) or (isinstance(given, str) and given == "loss")):
+            raise ValueError(f'early_stopping must be True, False or "loss"; found {given!r}.')
+        check_number(self.tol, "tol", at_least=0.0)
+        check_integer(self.n_iter_no_change, "n_iter_no_change")
+        if check_number(self.validation_fraction, "validation_fraction", at_most=1.0) == 1.0:
+            raise ValueError("validation_fraction must be less than 1; found 1.")
+        split = self._source().train_split
+        if self._holds_out() and split is not None:
+            whose = "the net that is the module" if isinstance(self.module, NeuralNet) else "the estimator"
+            raise ValueError(
+                f"train_split of {whose} must be None with early_stopping=True, which holds out data itself; found "
+                f"{split!r}."
+            )
+
+    def _holds_out(self) -> bool:
+        return not isinstance(self.early_stopping, str) and bool(self.early_stopping)
+
+    def _refuse_part(self) -> None:
+        """Refuse to hold out samples of a call of ``partial_fit``."""
+        net = getattr(self, "net_", None)
+        if self._holds_out() or (net is not None and isinstance(stopping_of(net), HeldOutStopping)):
+            raise ValueError("partial_fit does not support early_stopping=True")
 
     def _check_parts(self) -> None:
         kind = torch.optim.Optimizer
@@ -418,22 +481,53 @@ class BlockGMDBase(Interruptible):
 
         ``encode`` makes of targets those of the samples.
         """
+        is_fit = epochs is None
         if net is None:
             seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
             with seeded(seed, self.device):
                 net = self._new_net(samples, n_outputs, seed, encode)
-                return self._run(net, samples, epochs)
-        net = copied(net)
+                self._add_stopping(net, seed)
+                net = self._run(net, samples, epochs)
+            self._warn_without_convergence(net, len(net.history) if is_fit else 0)
+            return net
+        before, net = len(net.history), copied(net)
         source = self._source()
         net.set_params(verbose=source.verbose)
         epochs = source.max_epochs if epochs is None else epochs
         seed = np.random.SeedSequence([net.aggregator_.seed, len(net.history)]).generate_state(1)[0]
         with seeded(int(seed), self.device), _callbacks_restored_on_error(net):
-            return self._run(net, samples, epochs)
+            net = self._run(net, samples, epochs)
+        self._warn_without_convergence(net, len(net.history) - before if is_fit else 0)
+        return net
+
+    def _add_stopping(self, net: NeuralNet, seed: int) -> None:
+        settings: dict[str, Any] = {"tol": self.tol, "n_iter_no_change": self.n_iter_no_change}
+        if self.early_stopping == "loss":
+            add_stopping(net, LossStopping(**settings))
+        elif self.early_stopping:
+            add_stopping(net, self._held_out_stopping(fraction=self.validation_fraction, seed=seed, **settings))
+
+    def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
+        """The criterion of the estimator's scores of held-out samples."""
+        raise NotImplementedError
+
+    def _warn_without_convergence(self, net: NeuralNet, n_epochs: int) -> None:
+        """Warn where so many epochs of a fit were all it may take, and it could have gone on."""
+        criterion, most = stopping_of(net), self._source().max_epochs
+        if criterion is None or criterion.is_over or net._is_interrupted_ or n_epochs < most:
+            return
+        warnings.warn(
+            f"max_epochs must be enough for a training to end by itself; found {most}, in the last "
+            f"{criterion.n_iter_no_change} of which it has still improved by tol={criterion.tol:g}. Give more, or "
+            f"early_stopping=False.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
         if not net.initialized_:
             net.initialize()
+        check_monitors(net)
         # A first fit takes max_epochs for all epochs, those of a checkpoint included.
         net._counts_loaded_epochs_ = epochs is None
         if epochs is not None:
@@ -494,7 +588,10 @@ class BlockGMDBase(Interruptible):
             model = candidates[name]
             model._source().set_params(max_epochs=more)
             try:
-                return model.fit(X[trained], y[trained], weight[trained]).predict(X[held_out])
+                with warnings.catch_warnings():
+                    # The training on all samples will say it again.
+                    warnings.simplefilter("ignore")
+                    return model.fit(X[trained], y[trained], weight[trained]).predict(X[held_out])
             except NonFiniteRowsError:
                 return None
             except TrainingInterrupted as error:
@@ -606,7 +703,7 @@ class BlockGMDBase(Interruptible):
         criterion = self._default_criterion if self.criterion is None else self.criterion
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
         averages = traits_of(criterion) is not None and reduction == "mean"
-        watched = self.train_split is not None or bool(self.callbacks)
+        watched = self.train_split is not None or bool(self.callbacks) or self._holds_out()
         return self.module is None and not watched and not sampled and averages
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
@@ -634,7 +731,17 @@ class BlockGMDBase(Interruptible):
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch."""
-        return [_training_loss(epoch) for epoch in self.net_.history]
+        return [training_loss(epoch) for epoch in self.net_.history]
+
+    @property
+    def validation_scores_(self) -> list[float] | None:
+        """Score of the held-out samples in each epoch; None without ``early_stopping=True``."""
+        return [epoch[SCORE] for epoch in self.net_.history if SCORE in epoch] or None
+
+    @property
+    def best_validation_score_(self) -> float | None:
+        """Score of the held-out samples in the best epoch of the last fit; None without ``early_stopping=True``."""
+        return next((epoch[SCORE] for epoch in self.net_.history[::-1] if epoch.get(IS_BEST)), None)
 
     @property
     def n_iter_(self) -> int:
@@ -647,15 +754,6 @@ class BlockGMDBase(Interruptible):
         X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
         result: NDArray[Any] = getattr(self.net_, method)(X)
         return result
-
-
-def _training_loss(epoch: Any) -> float:
-    """Mean loss of an epoch of a skorch net's history, which has it only where a callback records it."""
-    if "train_loss" in epoch:
-        return float(epoch["train_loss"])
-    batches = [batch for batch in epoch["batches"] if "train_loss" in batch]
-    sizes = [batch["train_batch_size"] for batch in batches]
-    return float(np.average([batch["train_loss"] for batch in batches], weights=sizes))
 
 
 def _is_routed(name: str) -> bool:

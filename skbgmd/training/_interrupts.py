@@ -13,6 +13,10 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C in the training of a clone: what was learnt is kept, and whoever made the clone stops as well."""
 
 
+class TrainingEnded(KeyboardInterrupt):
+    """The end of a training before its last epoch, by the exception that skorch's loop ends by; no interrupt."""
+
+
 class Interruptible(BaseEstimator):
     """An estimator whose training can be interrupted; a clone hands the interrupt on.
 
@@ -35,7 +39,9 @@ class Interruptible(BaseEstimator):
 
 
 def was_stopped_early(error: KeyboardInterrupt) -> bool:
-    """True if skorch's early stopping ended a training in its way, which is no interrupt."""
+    """True if early stopping, ours or skorch's, ended a training in skorch's way, which is no interrupt."""
+    if isinstance(error, TrainingEnded):
+        return True
     where: Any = error.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from skbgmd._utils.checks import check_choice
@@ -203,6 +205,15 @@ def check_probabilities(predicted: Any) -> None:
             "module must give probabilities for the criterion NLLLoss, of which skorch takes the logarithms; found "
             "negative numbers. End it with Softmax rather than LogSoftmax, or give logits to CrossEntropyLoss."
         )
+
+
+def wrong_probabilities(probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+    """Lines of numbers (n, n_classes) that are not the probabilities of classes, (n,)."""
+    totals = probabilities.sum(axis=1, dtype=np.float64)
+    rounding = 2e-2 if probabilities.dtype == np.float16 else 1e-3
+    # One that isn't a number is for others to be told of.
+    wrong: NDArray[np.bool_] = (probabilities < 0.0).any(axis=1) | (np.abs(totals - 1.0) > rounding)
+    return wrong
 
 
 def _twice(layer: str, found: str, criterion: Any, other: str) -> str:

@@ -32,11 +32,12 @@ from torch.nn.parameter import is_lazy
 from skbgmd._utils.random import generator_states, generators_of, set_generator_states
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._interrupts import Interruptible, was_stopped_early
+from skbgmd.training._stopping import EndOfTraining
 
 #: The key of the training's state in the optimizer's file.
 KEY = "skbgmd"
-#: Counts of early stopping, and the best score of callbacks that score.
-_COUNTED = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_", "best_score_")
+#: Counts of early stopping, the best score of callbacks that score, and what scores of held-out samples are of.
+_COUNTED = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_", "best_score_", "summaries_", "seed_")
 
 
 class ResumableNet(Interruptible, NeuralNet):
@@ -569,6 +570,8 @@ def _resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
             vars(callback).update(state)
         if states[name]["is_behind"]:
             behind.append(callback)
+    # One that was over stays so.
+    behind += [callback for _, callback in net.callbacks_ if isinstance(callback, EndOfTraining)]
     for callback in behind:
         callback.on_epoch_end(net)
 

@@ -18,8 +18,9 @@ from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_date
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
-from skbgmd.training._losses import check_probabilities, targets_of
+from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
 from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._stopping import HeldOutStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
 from skbgmd.training.nets import RobustNeuralNetClassifier
@@ -43,6 +44,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     ''',
             strengths='{"mild", "strict"}',
             settings=described(STRENGTHS_OF_CLASSES),
+            score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
+        the network doesn't give probabilities''',
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted.
     ''',
@@ -102,6 +105,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         predict_nonlinearity: Any = "auto",
         train_split: Any = None,
         callbacks: Any = None,
+        early_stopping: bool | str = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
         warm_start: bool = False,
         shuffle: bool = True,
         device: str = "cpu",
@@ -134,6 +141,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             gradient_corruption=gradient_corruption,
             train_split=train_split,
             callbacks=callbacks,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
             warm_start=warm_start,
             shuffle=shuffle,
             device=device,
@@ -206,6 +217,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         self
         """
         self._check_parameters()
+        self._refuse_part()
         if self.class_weight == "balanced":
             raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
         with restored_on_error(self):
@@ -291,6 +303,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if not (given is None or callable(given) or (isinstance(given, str) and given == "auto")):
             raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
 
+    def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
+        return LikelihoodStopping(classes=self.classes_, **settings)
+
     def _own_settings(self) -> dict[str, Any]:
         return {"predict_nonlinearity": self.predict_nonlinearity}
 
@@ -333,10 +348,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             What the network gives isn't known to be probabilities: the criterion is of your own.
         """
         probabilities = self._forward(X, "predict_proba")
-        totals = probabilities.sum(axis=1, dtype=np.float64)
-        rounding = 2e-2 if probabilities.dtype == np.float16 else 1e-3
-        # One that isn't a number is for others to be told of.
-        wrong = (probabilities < 0.0).any(axis=1) | (np.abs(totals - 1.0) > rounding)
+        wrong = wrong_probabilities(probabilities)
         if wrong.any():
             raise ValueError(
                 f"predict_nonlinearity must make probabilities of what the module gives for the criterion "

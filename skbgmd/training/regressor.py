@@ -19,6 +19,7 @@ from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of
 from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, bounded_scores, described
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
@@ -36,6 +37,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             class_weight="",
             strengths='{"mild", "strict"}',
             settings=described(STRENGTHS_OF_NUMBERS),
+            score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
+        an epoch so far, by which all epochs are compared''',
             classes="",
         )
     }
@@ -126,6 +129,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self
         """
         self._check_parameters()
+        self._refuse_part()
         with restored_on_error(self):
             return self._fit(X, y, sample_weight, groups, sample_id, resume=hasattr(self, "net_"), epochs=1)
 
@@ -165,6 +169,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
         return bounded_scores(residuals, columns, weight)
+
+    def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
+        return ResidualStopping(**settings)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]

@@ -98,6 +98,11 @@ TRAININGS = {
         [],
         [("stop", EarlyStopping("train_loss", patience=2, threshold=0.9, load_best=True))],
     ),
+    "held out": (classifier, {"early_stopping": True, "lr": 0.1}, [], []),
+    "held out, regressor": (regressor, {"early_stopping": True, "lr": 0.1, "validation_fraction": 0.3}, [], []),
+    "held out, clients": (classifier, {"early_stopping": True, "validation_fraction": 0.4, "batch_size": 8}, [], []),
+    "held out, over": (classifier, {"early_stopping": True, "n_iter_no_change": 2, "tol": 9.0}, [], []),
+    "loss, over": (classifier, {"early_stopping": "loss", "n_iter_no_change": 3, "tol": 9.0}, [], []),
     "best epoch": (classifier, {"train_split": ValidSplit(5), "monitor": "valid_loss_best", "lr": 0.1}, [], []),
     "net": (net, {}, [], []),
     "net, sampled": (net, {"aggregator": sampled, "gradient_corruption": BitFlip(0.2)}, [], []),
@@ -123,7 +128,7 @@ def train(name, folder, *, epochs=EPOCHS, kills=False, seed=0):
     callbacks += [("kills", Kills())] if kills else []
     # A seed of its own in each process: none of it may matter to what is resumed.
     model = make(callbacks, epochs, random_state=seed, **settings)
-    model.fit(X, y, **({"groups": np.arange(120) % 5} if name == "clients" else {}))
+    model.fit(X, y, **({"groups": np.arange(120) % 5} if name.endswith("clients") else {}))
     trained = getattr(model, "net_", model)
     times = {"dur", "aggregation_time"}
     return {
