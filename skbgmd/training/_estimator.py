@@ -104,12 +104,17 @@ PARAMETERS = """
         of samples with targets near theirs, at most one, to this power. 1 to 3 withstands many more wrong labels and
         targets, which stay far from the others when the rest is learnt; on clean data it costs what is hard. Clients
         likewise. 0: nothing is remembered.
+    tilt : float, default=0.0
+        Samples weigh by :math:`e^{{-tilt \\cdot loss}}`, groups by their mean loss: the step is that of tilted
+        empirical risk minimization and, with cross-entropy, of generalized cross-entropy, whose weight is the
+        probability of the label to this power. 0.7 withstands wrong labels, and 2.0 gross targets; samples that are
+        hard get less weight as well.
     strength : {strengths}, "auto" or None, default="auto"
-        How strongly samples are distrusted: ``huber``, ``beta`` and ``trust_power`` together, {settings}.
+        How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
         "auto": held-out samples choose, with their labels or targets as they are. Both are trained on three quarters of
         the samples, and "strict" is taken only where it predicts the others better by more than a standard error; then
         all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single
-        samples. Otherwise, with any of the three given or with an ``aggregator``, and by None, the three say it.
+        samples. Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
@@ -221,6 +226,7 @@ class BlockGMDBase(Interruptible):
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
         trust_power: float = 0.0,
+        tilt: float = 0.0,
         strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
@@ -256,6 +262,7 @@ class BlockGMDBase(Interruptible):
         self.rejection = rejection
         self.pre_aggregation = pre_aggregation
         self.trust_power = trust_power
+        self.tilt = tilt
         self.strength = strength
         self.aggregator = aggregator
         self.local_steps = local_steps
@@ -320,7 +327,8 @@ class BlockGMDBase(Interruptible):
             check_number(self.huber, "huber")
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
-        check_number(self.trust_power, "trust_power", at_least=0.0)
+        for name in ("trust_power", "tilt"):
+            check_number(getattr(self, name), name, at_least=0.0)
         check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
         if isinstance(self.aggregator, str) and self.aggregator == AUTO:
             setting = self._setting(of_samples=of_samples)
@@ -351,10 +359,12 @@ class BlockGMDBase(Interruptible):
 
     def _setting(self, *, of_samples: bool) -> Strength:
         """What the parameters stand for, or the strength that was given or chosen."""
-        if not self._takes_strength(of_samples=of_samples):
-            return Strength(self.huber, self.beta, self.trust_power)
-        chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
-        return Strength(self.huber, self.beta, self.trust_power) if chosen is None else self._strengths[chosen]
+        chosen = None
+        if self._takes_strength(of_samples=of_samples):
+            chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
+        if chosen is None:
+            return Strength(*(getattr(self, name) for name in Strength._fields))
+        return self._strengths[chosen]
 
     def _given(self, *names: str) -> list[str]:
         """Those of some parameters that aren't at their defaults, with their values."""
@@ -368,7 +378,7 @@ class BlockGMDBase(Interruptible):
     def _warn_of_ignored(self, *, of_samples: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
         of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
-        names = (*of_rule, "trust_power", "strength")
+        names = (*of_rule, "trust_power", "tilt", "strength")
         is_plain = self.group_size is None
         beta = self._setting(of_samples=of_samples).beta
         ignored = set(names) if is_plain else ignored_parameters(self.aggregator, beta, of_samples=of_samples)
@@ -581,7 +591,6 @@ class BlockGMDBase(Interruptible):
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
 
-        gentle, strong = self._strengths
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
 
         def predict(name: str, more: int) -> Any:
@@ -599,7 +608,7 @@ class BlockGMDBase(Interruptible):
                 raise KeyboardInterrupt(str(error)) from None
 
         self.strength_, self.strength_scores_ = choose(
-            (gentle, strong),
+            list(candidates),
             predict,
             lambda predicted: self._utilities(predicted, y[held_out], weight[held_out]),
             strata[held_out],
@@ -629,11 +638,13 @@ class BlockGMDBase(Interruptible):
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
         self._warn_of_ignored(of_samples=of_samples)
+        setting = self._setting(of_samples=of_samples)
         robust = {
             "aggregator": self._checked_aggregator(seed, of_samples=of_samples),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
-            "trust_power": self._setting(of_samples=of_samples).trust_power,
+            "trust_power": setting.trust_power,
+            "tilt": setting.tilt,
             "gradients": self.gradients,
             "gradient_corruption": self.gradient_corruption,
             "random_state": seed,

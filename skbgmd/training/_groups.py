@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 
+from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
 from skbgmd.training._losses import mean_weight, of_samples
 
@@ -44,6 +45,8 @@ class GroupedBatch:
         The criterion adds losses up, rather than to take their mean.
     divisor : tensor, or None
         Mean weight of the targets by the criterion, which all losses are divided by; None: one.
+    prior, tilted : ndarray of shape (g,), or None
+        Factors of the groups' weights in the rule, by what is remembered of them and by their losses; None: one.
     """
 
     def __init__(self, batch: Any, group_size: int | None, criterion: Any = None) -> None:
@@ -59,6 +62,7 @@ class GroupedBatch:
             self.slices = Slices(given)
         self.n_samples = int(self.slices[-1].stop)
         self.prior: NDArray[np.float64] | None = None
+        self.tilted: NDArray[np.float64] | None = None
         self.summed = getattr(criterion, "reduction", "mean") == "sum"
         self.divisor = None if self.summed else mean_weight(criterion, self.y, self.weight)
 
@@ -73,9 +77,31 @@ class GroupedBatch:
     @cached_property
     def relative_weights(self) -> NDArray[np.float64]:
         """Weights of the groups (g,), the largest of them one."""
-        weights = self.weights if self.prior is None else self.weights * self.prior
+        weights = self.weights
+        for factor in (self.prior, self.tilted):
+            weights = weights if factor is None else weights * factor
         relative: NDArray[np.float64] = weights / weights.max()
         return relative
+
+    def tilt(self, losses: torch.Tensor, tilt: float) -> None:
+        r"""Let groups weigh by :math:`e^{-tilt \cdot loss}` of their mean losses (g,), the largest weight one.
+
+        The gradient of a tilted loss [1]_, and for minus a log-probability p that of generalized cross-entropy [2]_,
+        whose weight is :math:`p^{tilt}`. A loss that isn't a number says nothing.
+
+        References
+        ----------
+        .. [1] Li, Beirami, Sanjabi and Smith (2021). Tilted empirical risk minimization. ICLR.
+        .. [2] Zhang and Sabuncu (2018). Generalized cross entropy loss for training deep neural networks with noisy
+           labels. NeurIPS.
+        """
+        if tilt == 0.0:
+            return
+        values = losses.detach().double().cpu().numpy()
+        known = np.isfinite(values)
+        if known.any():
+            weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
+            self.tilted = np.maximum(weights, limits.LEAST_PRIOR)
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
         """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""

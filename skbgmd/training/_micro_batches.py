@@ -49,8 +49,10 @@ def micro_batch_rows(
     lengths = norms.cpu().numpy().astype(np.float64)
     # A norm that overflowed or is lost in rounding is for the rows to find out.
     known = lengths if np.all((lengths > 1e-16) & (lengths < np.inf)) else None
+    of_groups = torch.stack(losses)
+    batch.tilt(of_groups, net.tilt)
     rows = DenseRows(matrix, batch.relative_weights, norms=known, units=gradients.units)
-    return GradientRows(rows, torch.stack(losses), _concatenated(predictions))
+    return GradientRows(rows, of_groups, _concatenated(predictions))
 
 
 def _group_loss(

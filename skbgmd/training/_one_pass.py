@@ -71,6 +71,7 @@ def one_pass_rows(
         # Its graph would be held until the next step.
         recorder.calls = []
         raise
+    batch.tilt(batch.sums(each), net.tilt)
     if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
         net._check_ = OnePassCheck(len(gradients.parameters))
     check, half, exact = net._check_, False, None

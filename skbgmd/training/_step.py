@@ -82,7 +82,11 @@ class RobustStep(NeuralNet):
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         if aggregate.weights is not None:
-            trust = aggregate.weights * rows.weights.sum() / np.maximum(rows.weights, 1e-300)
+            given = rows.weights.copy()
+            if grouped.tilted is not None:
+                # A large loss is a part of the judgement.
+                given[own] /= grouped.tilted
+            trust = aggregate.weights * given.sum() / np.maximum(given, 1e-300)
             self._trust_.add(grouped, trust[own])
         return {"loss": factor * grouped.mean(losses), "y_pred": predictions}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,17 +20,23 @@ class Strength(NamedTuple):
     huber: float | None
     beta: float | None = None
     trust_power: float = 0.0
+    tilt: float = 0.0
 
     def written(self) -> str:
         """The settings, but for those that do nothing."""
         beta = "" if self.beta is None else f", beta={self.beta}"
         power = "" if self.trust_power == 0.0 else f", trust_power={self.trust_power}"
-        return f"huber={self.huber}{beta}{power}"
+        tilt = "" if self.tilt == 0.0 else f", tilt={self.tilt}"
+        return f"huber={self.huber}{beta}{power}{tilt}"
 
 
 #: By name, the gentle one first.
-STRENGTHS_OF_CLASSES = {"mild": Strength(3.0), "strict": Strength(1.0, beta=0.1, trust_power=3.0)}
-STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "strict": Strength(None)}
+STRENGTHS_OF_CLASSES = {
+    "mild": Strength(3.0),
+    "firm": Strength(3.0, tilt=0.7),
+    "strict": Strength(1.0, beta=0.1, trust_power=3.0),
+}
+STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(8.0, tilt=2.0), "strict": Strength(None)}
 
 
 def described(strengths: Mapping[str, Strength]) -> str:
@@ -116,7 +122,7 @@ def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatAr
 
 
 def choose(
-    names: tuple[str, str],
+    names: Sequence[str],
     predict: Callable[[str, int], Any],
     utilities: Callable[[Mapping[str, Any]], Utilities],
     strata: NDArray[np.intp],
@@ -124,15 +130,15 @@ def choose(
     *,
     epochs: int,
 ) -> tuple[str, dict[str, Evidence]]:
-    """Choose between a gentle and a strong setting by held-out samples.
+    """Choose among settings by held-out samples.
 
-    After some of the epochs it is settled where the strong one is behind, as on clean data, or far ahead. Otherwise
-    both are trained to the end: wrong labels are learnt by heart late.
+    After some of the epochs it is settled where none is ahead of the gentle one, as on clean data, or one is by far.
+    Otherwise these two are trained to the end: wrong labels are learnt by heart late.
 
     Parameters
     ----------
-    names : tuple of two str
-        The gentle one and the strong one.
+    names : sequence of str
+        The gentle one first.
     predict : callable
         Trains by one of them for so many epochs more and predicts the held-out samples; None where it diverges.
     utilities : callable
@@ -147,22 +153,24 @@ def choose(
     name : str
         The choice.
     evidence : dict
-        Evidence for each of them.
+        Evidence for each of them, as of the epoch to which it was trained.
     """
-    gentle, strong = names
     first = math.ceil(limits.CHOICE_EPOCHS * epochs)
     evidence: dict[str, Evidence] = {}
     for more in (first, epochs - first):
-        predicted = {name: predict(name, more) for name in names} if more else {}
+        predicted = {name: predict(name, more) for name in names}
+        # One that diverges is none to train by.
         known = {name: found for name, found in predicted.items() if found is not None}
-        if more and len(known) < 2:
-            # One that diverges is none to train by.
-            return (strong if strong in known else gentle), evidence
-        evidence = evidence_for(utilities(known), strata, weight) if more else evidence
-        gain = evidence[strong]
-        if gain.is_none or gain.is_sure:
+        if not known:
             break
-    return (strong if gain.is_clear else gentle), evidence
+        evidence |= evidence_for(utilities(known), strata, weight)
+        gentle = next(iter(known))
+        best = max(known, key=lambda name: evidence[name].gain)
+        if gentle != names[0] or evidence[best].is_none or evidence[best].is_sure:
+            return best, evidence
+        names = (gentle, best)
+    clear = [name for name in names[1:] if name in evidence and evidence[name].is_clear]
+    return (clear[0] if clear else names[0]), evidence
 
 
 def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:

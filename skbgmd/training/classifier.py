@@ -42,7 +42,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
         skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
-            strengths='{"mild", "strict"}',
+            strengths='{"mild", "firm", "strict"}',
             settings=described(STRENGTHS_OF_CLASSES),
             score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
         the network doesn't give probabilities''',
@@ -96,6 +96,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
         trust_power: float = 0.0,
+        tilt: float = 0.0,
         strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
@@ -134,6 +135,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             rejection=rejection,
             pre_aggregation=pre_aggregation,
             trust_power=trust_power,
+            tilt=tilt,
             strength=strength,
             aggregator=aggregator,
             local_steps=local_steps,

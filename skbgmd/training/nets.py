@@ -72,6 +72,9 @@ _PARAMETERS = """
         Samples weigh in later epochs by the trust that they earned in earlier ones, relative to their class, to this
         power; clients likewise. For ``group_size=1`` or clients. ``partial_fit`` goes on with it where the dataset is
         as long as before, or where datasets have an attribute ``sample_id``. 0: nothing is remembered.
+    tilt : float, default=0.0
+        Groups weigh by :math:`e^{-tilt \\cdot loss}` of their mean loss, as in tilted empirical risk minimization and,
+        for losses that are minus a log-probability, in generalized cross-entropy.
     gradient_corruption : GradientCorruption, default=None
         Corrupts rows before they are aggregated, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
@@ -100,6 +103,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         gradient_corruption: Any = None,
         random_state: Any = None,
         trust_power: float = 0.0,
+        tilt: float = 0.0,
         iterator_train: Any = ArrayLoader,
         iterator_valid: Any = ArrayLoader,
         **kwargs: Any,
@@ -113,6 +117,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         self.gradient_corruption = gradient_corruption
         self.random_state = random_state
         self.trust_power = trust_power
+        self.tilt = tilt
 
     def set_params(self, **kwargs: Any) -> Any:
         """Set parameters by name; ``aggregator__x`` and ``gradient_corruption__x`` are those of these objects."""
@@ -257,7 +262,8 @@ class _RobustTraining(RobustStep, ResumableNet):
             check_integer(self.group_size, "group_size")
         check_integer(self.local_steps, "local_steps")
         check_choice(self.gradients, "gradients", ("auto", "one_pass", "micro_batches"))
-        check_number(self.trust_power, "trust_power", at_least=0.0)
+        for name in ("trust_power", "tilt"):
+            check_number(getattr(self, name), name, at_least=0.0)
         if self.gradients == "one_pass" and self.local_steps > 1:
             raise ValueError(f'gradients="one_pass" must have local_steps=1; found {self.local_steps}.')
         corruption = self.gradient_corruption

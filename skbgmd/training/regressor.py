@@ -35,7 +35,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
-            strengths='{"mild", "strict"}',
+            strengths='{"mild", "firm", "strict"}',
             settings=described(STRENGTHS_OF_NUMBERS),
             score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
         an epoch so far, by which all epochs are compared''',

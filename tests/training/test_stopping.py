@@ -218,7 +218,7 @@ def test_too_few_to_hold_some_out(y, groups, settings, match):
 def test_wrong_labels_are_not_learnt_by_heart():
     X, y = load_digits(return_X_y=True)
     X, (wrong, _) = StandardScaler().fit_transform(X), corrupt_labels(y[:900], fraction=0.4, random_state=0)
-    settings = {"max_epochs": 60, "batch_size": 256}
+    settings = {"max_epochs": 60, "batch_size": 256, "strength": "mild"}
     whole = classifier(early_stopping=False, **settings).fit(X[:900], wrong)
     model = classifier(**settings).fit(X[:900], wrong)
     assert model.n_iter_ < 60 == whole.n_iter_

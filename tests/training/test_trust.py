@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
-from skbgmd import BlockGMDClassifier
+from skbgmd import BlockGMDClassifier, RobustNeuralNet
 from skbgmd._utils import limits
 from skbgmd.training._groups import GroupedBatch
 from skbgmd.training._loader import Batch
@@ -213,3 +214,46 @@ class _Stops(Callback):
     def on_epoch_end(self, net, **kwargs) -> None:
         if len(net.history) > 12:
             raise ZeroDivisionError
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_a_tilted_mean_is_the_gradient_of_generalized_cross_entropy(gradients: str, group_size: int) -> None:
+    """Weighted by exp(-tilt loss), which is the probability of the label to that power for groups of one."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(24, 3)).astype(np.float32), rng.integers(0, 3, 24)
+    layer = torch.nn.Linear(3, 3)
+    net = RobustNeuralNet(
+        copy.deepcopy(layer),
+        criterion=torch.nn.CrossEntropyLoss,
+        aggregator="mean",
+        group_size=group_size,
+        tilt=0.7,
+        gradients=gradients,
+        iterator_train__stratify=None,
+    ).initialize()
+    net.train_step_single((torch.from_numpy(X), torch.from_numpy(y)))
+    loss = torch.nn.functional.cross_entropy(layer(torch.from_numpy(X)), torch.from_numpy(y), reduction="none")
+    loss = loss.view(-1, group_size).mean(dim=1)
+    weights = torch.exp(-0.7 * loss.detach())
+    expected = torch.autograd.grad((weights / weights.sum()) @ loss, list(layer.parameters()))
+    for parameter, gradient in zip(net.module_.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_that_are_no_numbers_tilt_nothing() -> None:
+    tilted = batch([0, 1, 2], 1)
+    tilted.tilt(torch.tensor([np.nan, 1.0, 1e6]), 1.0)
+    np.testing.assert_array_equal(tilted.tilted, [1.0, 1.0, limits.LEAST_PRIOR])
+    untilted = batch([0, 1], 1)
+    untilted.tilt(torch.tensor([np.nan, np.inf]), 1.0)
+    assert untilted.tilted is None
+
+
+def test_a_large_loss_is_a_part_of_the_trust() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(np.int64)
+    y[:6] = 1 - y[:6]
+    model = BlockGMDClassifier(aggregator="mean", tilt=0.7, max_epochs=40, lr=0.02, random_state=0).fit(X, y)
+    assert roc_auc_score(np.arange(60) < 6, -model.sample_trust_) > 0.9
