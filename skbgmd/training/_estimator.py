@@ -111,10 +111,10 @@ PARAMETERS = """
         hard get less weight as well.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are. Both are trained on three quarters of
-        the samples, and "strict" is taken only where it predicts the others better by more than a standard error; then
-        all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single
-        samples. Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it.
+        "auto": held-out samples choose, with their labels or targets as they are. All are trained on three quarters of
+        the samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
+        error; then all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single
+        samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
@@ -585,6 +585,7 @@ class BlockGMDBase(Interruptible):
         strata, epochs_of_fit = self._strata(y), self._source().max_epochs
         few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
         if few or epochs is not None:
+            self.strength_ = self._unchosen_strength()
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         weight = np.ones(len(X)) if weight is None else weight
@@ -615,6 +616,10 @@ class BlockGMDBase(Interruptible):
             weight[held_out],
             epochs=epochs_of_fit,
         )
+
+    def _unchosen_strength(self) -> str | None:
+        """The strength where held-out samples can't say; None: the parameters say it."""
+        return None
 
     def _candidate(self, strength: str, seed: int) -> Self:
         """A copy to be trained by a strength on some of the samples, with no effects besides."""

@@ -43,6 +43,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
             strengths='{"mild", "firm", "strict"}',
+            unchosen="",
             settings=described(STRENGTHS_OF_CLASSES),
             score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
         the network doesn't give probabilities''',

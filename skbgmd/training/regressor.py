@@ -36,6 +36,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
             strengths='{"mild", "firm", "strict"}',
+            unchosen=' In shorter ones and in ``partial_fit`` it is "firm", with the default criterion.',
             settings=described(STRENGTHS_OF_NUMBERS),
             score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
         an epoch so far, by which all epochs are compared''',
@@ -161,6 +162,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self._center, self._scale, self._one_column = center, scale, np.ndim(y) == 1
         self._provisional = None if after is None or after.is_settled else after.stored()
         return self._keep(net, samples)
+
+    def _unchosen_strength(self) -> str | None:
+        # Of another loss it isn't known how large it is, and what a tilt does.
+        return "firm" if self.criterion is None and not isinstance(self.module, NeuralNet) else None
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)
