@@ -258,13 +258,14 @@ TRUST_QUANTILES, TRUST_QUANTILE_SAMPLES = 10, 30
 
 # ---- strength that is chosen by held-out samples --------------------------------------------------------------------
 
-#: Share of the samples that is held out, and share of the epochs after which candidates are compared first.
-CHOICE_HELD_OUT, CHOICE_EPOCHS = 0.25, 1 / 3
+#: Share of the samples that is held out: trained on a third, candidates cost little, differ as much, and are judged by
+#: many. Share of the epochs after which those far behind are dropped.
+CHOICE_HELD_OUT, CHOICE_EPOCHS = 2 / 3, 1 / 3
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
-#: Standard errors by which another setting must be ahead to be taken, and by which it is before the end. Where both
-#: are equally good it does no harm.
-CLEAR_GAIN, SURE_GAIN = 1.0, 2.0
+#: Standard errors by which another setting must be ahead to be taken, and by which it is far behind. Where two are
+#: equally good either is right.
+CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
 #: Share of targets that are one value from which on residuals say nothing of the scale there.

@@ -111,8 +111,8 @@ PARAMETERS = """
         hard get less weight as well.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are. All are trained on three quarters of
-        the samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
+        "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
+        samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
         error; then all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are
         single samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, and by None, they
         say it.

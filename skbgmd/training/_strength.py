@@ -67,19 +67,14 @@ class Evidence(NamedTuple):
     standard_error: float
 
     @property
-    def is_none(self) -> bool:
-        """True if there is no gain."""
-        return self.gain <= limits.LEAST_GAIN
-
-    @property
     def is_clear(self) -> bool:
         """True if the gain is more than its standard error."""
         return self.gain > max(limits.CLEAR_GAIN * self.standard_error, limits.LEAST_GAIN)
 
     @property
-    def is_sure(self) -> bool:
-        """True if a longer training would hardly change the choice."""
-        return self.gain > max(limits.SURE_GAIN * self.standard_error, limits.LEAST_GAIN)
+    def is_behind(self) -> bool:
+        """True if a longer training will hardly make up for it."""
+        return self.gain < -limits.FAR_BEHIND * self.standard_error
 
 
 def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatArray) -> tuple[float, float]:
@@ -132,8 +127,8 @@ def choose(
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
-    After some of the epochs it is settled where none is ahead of the gentle one, as on clean data, or one is by far.
-    Otherwise these two are trained to the end: wrong labels are learnt by heart late.
+    After some of the epochs those that are far behind the gentle one are dropped, as on clean data all others may be.
+    The rest are trained to the end: wrong labels are learnt by heart late.
 
     Parameters
     ----------
@@ -164,13 +159,12 @@ def choose(
         if not known:
             break
         evidence |= evidence_for(utilities(known), strata, weight)
-        gentle = next(iter(known))
-        best = max(known, key=lambda name: evidence[name].gain)
-        if gentle != names[0] or evidence[best].is_none or evidence[best].is_sure:
-            return best, evidence
-        names = (gentle, best)
+        gentle, *others = known
+        names = [gentle, *(name for name in others if not evidence[name].is_behind)]
+        if len(names) == 1:
+            return gentle, evidence
     clear = [name for name in names[1:] if name in evidence and evidence[name].is_clear]
-    return (clear[0] if clear else names[0]), evidence
+    return max(clear, key=lambda name: evidence[name].gain, default=names[0]), evidence
 
 
 def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:
