@@ -19,7 +19,7 @@ AUTO = "auto"
 #: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
 TOL = 1e-4
 #: Median distances within which rows of single samples count in full; for classes, and for numbers.
-HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 3.0, None
+HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 2.0, None
 #: Median distances beyond which rows are left out.
 REJECTION = 10.0
 

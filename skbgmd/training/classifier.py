@@ -33,8 +33,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
 {
         PARAMETERS.format(
-            huber="3.0",
-            rule="``HuberMean(c=3.0, rejection=10.0, remember=True, tol=0.0001)``",
+            huber="2.0",
+            rule="``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``",
             criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
