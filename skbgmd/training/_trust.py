@@ -93,7 +93,7 @@ class SampleTrust:
         self._slots: NDArray[np.intp] | None = None
         self._n: int | None = None
         # Of each that is remembered: summed weights, visits, and both with those of earlier visits decayed.
-        self._sums = np.zeros((4, 0))
+        self._sums = np.zeros((0, 4))
         self._targets = np.zeros(0)
         self._are_classes = self._are_clients = False
 
@@ -126,26 +126,29 @@ class SampleTrust:
             return
         self.tells_rows_apart |= _is_of_known(batch)
         slots = self._slots_at(batch.positions)
-        of_sample = np.repeat(of_group, batch.slices.lengths)
+        single = batch.slices.longest == 1
+        sums = self._sums[slots]
+        is_new = not sums[:, 1].all()
         # A client's samples, or a sample that was drawn twice, count once.
-        self._sums[2:, slots] *= limits.TRUST_DECAY
-        new = np.stack([of_sample, np.ones(len(slots))] * 2)
-        self._sums[:, slots] = self._sums[:, slots] + new
+        sums[:, 2:] *= limits.TRUST_DECAY
+        sums[:, ::2] += (of_group if single else np.repeat(of_group, batch.slices.lengths))[:, None]
+        sums[:, 1::2] += 1.0
+        self._sums[slots] = sums
         y = batch.y
-        if isinstance(y, torch.Tensor) and y.numel() == len(slots) and not self._are_clients:
+        if is_new and isinstance(y, torch.Tensor) and y.numel() == len(slots) and not self._are_clients:
             self._are_classes = not y.is_floating_point()
             self._targets[slots] = y.detach().flatten().double().cpu().numpy()
 
     def means(self, n: int) -> FloatArray:
         """Mean weight of each of the first n samples over all steps; NaN where none is known."""
-        means = _ratio(self._sums[0], self._sums[1])
+        means = _ratio(self._sums[:, 0], self._sums[:, 1])
         slots = np.arange(n) if self._slots is None else self._slots[:n]
         means = np.pad(means, (0, max(0, int(slots.max(initial=-1)) + 1 - len(means))), constant_values=np.nan)
         return means[slots]
 
     def weigh(self, power: float) -> None:
         """Weigh from now on by what is remembered, where that is of some visits."""
-        remembered, visits = _ratio(self._sums[2], self._sums[3]), self._sums[1]
+        remembered, visits = _ratio(self._sums[:, 2], self._sums[:, 3]), self._sums[:, 1]
         known = np.flatnonzero(visits >= limits.TRUST_VISITS)
         self.weights = np.ones(len(visits))
         strata = strata_of(self._targets[known], are_classes=self._are_classes)
@@ -162,9 +165,9 @@ class SampleTrust:
         """Slots of the samples at some places, for which there is room afterwards."""
         slots = positions if self._slots is None else self._slots[positions]
         size = int(slots.max()) + 1
-        if self._sums.shape[1] < size:
-            more = 2 * size - self._sums.shape[1]
-            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+        if len(self._sums) < size:
+            more = 2 * size - len(self._sums)
+            self._sums = np.pad(self._sums, ((0, more), (0, 0)))
             self._targets = np.pad(self._targets, (0, more))
             if self.weights is not None:
                 self.weights = np.pad(self.weights, (0, more), constant_values=1.0)
