@@ -32,8 +32,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     Each step splits its batch into groups, takes their gradients as the rows of a matrix, and follows a robust mean of
     them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
 
-    By default rows are single samples, and held-out ones choose how strongly they are distrusted: judged by all columns,
-    or by a block of a tenth of them with remembered trust. ``beta`` below 1 is a block in any case, and
+    By default rows are single samples, and held-out ones choose how strongly they are distrusted: judged by all
+    columns, or by a block of a tenth of them with remembered trust. ``beta`` below 1 is a block in any case, and
     ``aggregator="bgmd_paper"`` the paper's algorithm to the letter.
 {
         PARAMETERS.format(

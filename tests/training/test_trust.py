@@ -257,3 +257,19 @@ def test_a_large_loss_is_a_part_of_the_trust() -> None:
     y[:6] = 1 - y[:6]
     model = BlockGMDClassifier(aggregator="mean", tilt=0.7, max_epochs=40, lr=0.02, random_state=0).fit(X, y)
     assert roc_auc_score(np.arange(60) < 6, -model.sample_trust_) > 0.9
+
+
+def test_a_client_that_sends_wrong_labels_is_remembered() -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X)[:800], y[:800]
+    clients = np.arange(len(y)) % 8
+    hostile = clients == 5
+    wrong = np.where(hostile, (y + 1) % 10, y)
+    model = BlockGMDClassifier(trust_power=3.0, max_epochs=15, batch_size=16, random_state=0)
+    model.fit(X, wrong, groups=clients)
+    trust = model.net_._trust_
+    weights = dict(zip(trust.ids, trust.weights[:8], strict=True))
+    assert min(weights, key=weights.get) == 5
+    assert sorted(weights.values())[1] > 2 * weights[5]
+    # One figure a client.
+    assert all(np.ptp(model.sample_trust_[clients == client]) == 0.0 for client in range(8))
