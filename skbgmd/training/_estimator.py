@@ -31,6 +31,7 @@ from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, check_clients, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
+from skbgmd.training._trust import SampleRecord
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
@@ -163,6 +164,9 @@ PARAMETERS = """
         Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
         NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
         doesn't weigh rows.
+    sample_record_ : SampleRecord
+        What the training noted of each sample, for :func:`skbgmd.inspection.find_suspects`: trust, likelihood, norm of
+        the layers' inputs and class.
 """
 
 
@@ -610,7 +614,8 @@ class BlockGMDBase(Interruptible):
         if not all(map(is_whole, net.history)):
             # Nobody can ask a history with part of an epoch for the losses of all.
             net.history[:] = filter(is_whole, net.history)
-        self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
+        self.sample_record_ = SampleRecord(*map(samples.spread, net.sample_record(len(samples.X))))
+        self.sample_trust_ = self.sample_record_.trust
         if net._is_interrupted_:
             self._tell_of_interrupt()
         return self
