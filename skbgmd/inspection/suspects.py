@@ -168,7 +168,7 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     >>> y, wrong = corrupt_labels(y, fraction=0.1, random_state=0)
     >>> model = BlockGMDClassifier(strength="firm", max_epochs=50, random_state=0).fit(X / 16.0, y)
     >>> estimate = estimate_n_suspects(model)
-    >>> estimate.low <= wrong.sum() <= estimate.high
+    >>> estimate.low <= int(wrong.sum()) <= estimate.high
     True
     """
     inner = robust_estimator_in(estimator)
@@ -370,7 +370,7 @@ class SampleTrustDisplay:
         )
         left.set_ylim(bottom=0.7)
         right.set(xlabel="trust (mean weight)", ylabel="loss after training", yscale="log")
-        left.legend(fontsize="x-small", loc="upper left")
+        left.legend(fontsize="x-small", loc="upper center")
         self.axes_, self.figure_ = np.array([left, right]), left.figure
         return self
 
