@@ -54,7 +54,7 @@ class Suspects(NamedTuple):
     likelihood: FloatArray
 
 
-def find(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
+def suspects_in(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
     """Find groups of suspicious samples in the record of a training.
 
     Badly fitted samples are looked for in their mean likelihood over as few first visits as show a group. Early on that
@@ -87,7 +87,7 @@ def find(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
     return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)
 
 
-def quality(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:
+def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:
     r"""Rank samples by their likelihood and the size of their inputs.
 
     :math:`p / (1 + (r / 2)^4)` for a mean likelihood p and inputs r times as long as the median. Samples with huge

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
-from skbgmd.inspection import _suspect_groups as suspect_groups
+from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES
 from skbgmd.training._trust import SampleRecord
 
@@ -126,7 +126,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     if record is None:
         order = known[np.argsort(trust[known], kind="stable")]
     else:
-        quality = suspect_groups.quality(record.likelihood[-1], record.input_norm)
+        quality = quality_of(record.likelihood[-1], record.input_norm)
         chosen = _found(inner, record).chosen
         order = known[np.lexsort((quality, ~chosen))]
     return order[:n].astype(np.int64)
@@ -224,9 +224,9 @@ def _known_record(estimator: Any) -> SampleRecord | None:
     return SampleRecord(*(values[..., known] for values in record))
 
 
-def _found(estimator: Any, record: SampleRecord) -> suspect_groups.Suspects:
+def _found(estimator: Any, record: SampleRecord) -> Suspects:
     """Suspects in the record of an estimator's training."""
-    return suspect_groups.find(record, fits_all=getattr(estimator, "strength_", None) == GENTLEST)
+    return suspects_in(record, fits_all=getattr(estimator, "strength_", None) == GENTLEST)
 
 
 class SampleTrustDisplay:

@@ -59,8 +59,8 @@ def test_arguments_are_checked(fitted: Any) -> None:
 def test_images_are_put_in_the_order_and_range_of_pictures() -> None:
     flat = np.random.default_rng(0).normal(size=(2, 48))
     assert _images(flat, (4, 4, 3)).shape == (2, 4, 4, 3)
-    turned = _images(flat, (3, 4, 4))
-    assert turned.shape == (2, 4, 4, 3)
+    turned = _images(flat, (3, 2, 8))
+    assert turned.shape == (2, 2, 8, 3)
     assert (turned.min(), turned.max()) == (0.0, 1.0)
     assert _images(flat, (1, 6, 8)).shape == _images(flat, (6, 8, 1)).shape == (2, 6, 8)
     with pytest.raises(ValueError, match=r"1, 3 or 4 channels, the last; found \(4, 6, 2\)"):

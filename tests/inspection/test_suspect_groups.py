@@ -8,9 +8,9 @@ import pytest
 from skbgmd.inspection._suspect_groups import (
     NOBODY,
     badly_fitted,
-    find,
     overrules_a_class,
-    quality,
+    quality_of,
+    suspects_in,
     with_unusual_inputs,
 )
 from skbgmd.training._trust import SampleRecord
@@ -61,10 +61,10 @@ def test_large_inputs_that_are_fitted_worse_are_counted() -> None:
 
 def test_quality_falls_with_the_inputs() -> None:
     np.testing.assert_allclose(
-        quality(np.array([0.5, 0.5, 1.0]), np.array([1.0, 1.0, 4.0])), [0.470588, 0.470588, 1 / 17], rtol=1e-5
+        quality_of(np.array([0.5, 0.5, 1.0]), np.array([1.0, 1.0, 4.0])), [0.470588, 0.470588, 1 / 17], rtol=1e-5
     )
-    np.testing.assert_array_equal(quality(np.array([0.5, 0.1]), np.full(2, np.nan)), [0.5, 0.1])
-    np.testing.assert_array_equal(quality(np.array([0.5, 0.1]), np.zeros(2)), [0.5, 0.1])
+    np.testing.assert_array_equal(quality_of(np.array([0.5, 0.1]), np.full(2, np.nan)), [0.5, 0.1])
+    np.testing.assert_array_equal(quality_of(np.array([0.5, 0.1]), np.zeros(2)), [0.5, 0.1])
 
 
 def test_a_class_that_is_learnt_late_is_no_group() -> None:
@@ -72,13 +72,13 @@ def test_a_class_that_is_learnt_late_is_no_group() -> None:
     classes = np.append(np.ones(200), np.zeros(1800))
     assert overrules_a_class(np.arange(2000) < 200, classes.astype(int))
     norms = np.ones(2000)
-    kept = find(SampleRecord(norms, np.stack([early, late, late]), norms, classes))
+    kept = suspects_in(SampleRecord(norms, np.stack([early, late, late]), norms, classes))
     assert kept.estimate[0] == 0
     # It is one if it lasts, or is of all classes.
-    lasting = find(SampleRecord(norms, np.stack([early, early, early]), norms, classes))
+    lasting = suspects_in(SampleRecord(norms, np.stack([early, early, early]), norms, classes))
     assert lasting.chosen[:200].mean() > 0.8
     np.testing.assert_array_equal(lasting.likelihood, early)
-    mixed = find(SampleRecord(norms, np.stack([early, late, late]), norms, np.arange(2000) % 3.0))
+    mixed = suspects_in(SampleRecord(norms, np.stack([early, late, late]), norms, np.arange(2000) % 3.0))
     assert mixed.chosen[:200].mean() > 0.8
-    short = find(SampleRecord(norms, np.stack([norms * np.nan, norms * np.nan, early]), norms, classes))
+    short = suspects_in(SampleRecord(norms, np.stack([norms * np.nan, norms * np.nan, early]), norms, classes))
     assert short.estimate[0] == 0

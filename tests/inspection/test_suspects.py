@@ -215,4 +215,4 @@ def test_single_samples_that_are_trusted_alike_are_told_apart_by_their_likelihoo
     y[::10] = (y[::10] + 1) % 10
     model = BlockGMDClassifier(max_epochs=10, random_state=0, **settings).fit(X, y)
     assert np.ptp(model.sample_trust_) < 1e-6
-    assert (find_suspects(model, 30) % 10 == 0).mean() > 0.8
+    assert (find_suspects(model, 30) % 10 == 0).mean() > 0.5
