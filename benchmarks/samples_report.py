@@ -16,7 +16,7 @@ from suspects import FINDERS, FRACTION
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import corrupt_labels
-from skbgmd.inspection.suspects import SampleTrustDisplay
+from skbgmd.inspection import SampleTrustDisplay, StrengthDisplay, SuspectGridDisplay
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -93,14 +93,51 @@ def attacks(frame: pd.DataFrame, percent: int) -> pd.DataFrame:
     return shown.reset_index()
 
 
-def trust_picture() -> None:
-    """Trust in the digits, a fifth of them with wrong labels."""
+def suspect_counts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Estimated number of suspects over the true one, in %, by set; of clean sets, over all samples."""
+    truth = frame["corrupt"].where(frame["corrupt"] > 0, frame["samples"])
+    percent = frame["share"].mul(100.0).round().astype(int).astype(str)
+    frame = frame.assign(
+        ratio=100.0 * frame["found"] / truth,
+        dirt=frame["dirt"].where(frame["corrupt"] == 0, frame["dirt"] + " " + percent + " %"),
+    )
+    table = frame.pivot_table(index=["data", "strength"], columns="dirt", values="ratio", sort=False)
+    return table.round(1).map(lambda value: "" if pd.isna(value) else f"{value:.0f}").reset_index()
+
+
+def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many estimates are near the truth, and areas under the ROC curve, by dirt, share and strength."""
+    error = (frame["found"] - frame["corrupt"]).abs()
+    near = np.where(frame["corrupt"] > 0, error <= 0.3 * frame["corrupt"], error <= 0.01 * frame["samples"])
+    bounded = (frame["low"] <= frame["corrupt"]) & (frame["corrupt"] <= frame["high"])
+    ratio = (frame["found"] / frame["corrupt"].where(frame["corrupt"] > 0)).mul(100.0)
+    frame = frame.assign(near=100.0 * near, bounded=100.0 * bounded, ratio=ratio)
+    groups = frame.groupby(["dirt", "share", "strength"], sort=False)
+    return pd.DataFrame(
+        {
+            "trainings": groups.size(),
+            "within 30 %, % of them": groups["near"].mean().round(),
+            "truth within bounds, %": groups["bounded"].mean().round(),
+            "median estimate, % of the truth": groups["ratio"].median().round(),
+            "AUROC, suspects": groups["AUROC"].mean().round(3),
+            "AUROC, trust": groups["trust AUROC"].mean().round(3),
+        }
+    ).reset_index()
+
+
+def pictures() -> None:
+    """Digits, a fifth of them with wrong labels: trust, the most suspicious images, and the choice of the strength."""
     X, y = load_digits(return_X_y=True)
     y, wrong = corrupt_labels(y, fraction=FRACTION, random_state=0)
     X = (X / 16.0).astype(np.float32)
-    model = BlockGMDClassifier(huber=1.0, max_epochs=50, random_state=0).fit(X, y)
-    display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
-    display.figure_.savefig(DOCS.parent / "images" / "sample_trust.png", dpi=100)
+    firm = BlockGMDClassifier(strength="firm", max_epochs=50, random_state=0).fit(X, y)
+    displays = {
+        "sample_trust": SampleTrustDisplay.from_estimator(firm, X, y, corrupted=wrong),
+        "suspect_grid": SuspectGridDisplay.from_estimator(firm, X, y, image_shape=(8, 8), n=12),
+        "strength": StrengthDisplay.from_estimator(BlockGMDClassifier(max_epochs=100, random_state=0).fit(X, y)),
+    }
+    for name, display in displays.items():
+        display.figure_.savefig(DOCS.parent / "images" / f"{name}.png", dpi=100)
 
 
 def repeated(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,6 +159,7 @@ def main() -> None:
         "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
         "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},
+        "suspect_counts": {"suspect_counts": suspect_counts, "suspect_counts_summary": suspect_counts_summary},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
         "attacks": {f"attacks_{percent}": partial(attacks, percent=percent) for percent in PERCENT},
@@ -131,7 +169,7 @@ def main() -> None:
         if path.exists():
             for target, table in made.items():
                 write(table(pd.read_csv(path)), target, DOCS)
-    trust_picture()
+    pictures()
 
 
 if __name__ == "__main__":

@@ -245,6 +245,20 @@ CORRUPTED_COLUMNS = 8192
 #: Bytes that are read at once, so that a file which only claims to be long costs no memory.
 READ_BYTES = 1 << 20
 
+#: Bins and bandwidth of the density of likelihoods, in which badly fitted samples are a peak of their own.
+LIKELIHOOD_BINS, LIKELIHOOD_BANDWIDTH = 200, 0.04
+
+#: Height of the valley before such a peak, relative to it, and standard errors by which it is lower, at most and at
+#: least: of clean sets few have any (``benchmarks/results/suspect_counts.csv``).
+VALLEY_DEPTH, VALLEY_ERRORS = 0.6, 3.0
+
+#: Inputs that are so much longer than the median make a sample suspicious.
+LARGE_INPUTS = 2.0
+
+#: Standard deviations of the logarithm, and the factor, by which inputs with wrong features are longer than is typical;
+#: and how much more of them are badly fitted, with the gain in log-likelihood that proves it.
+LARGE_INPUT_SCALES, LEAST_LARGE_INPUT, WRONG_RATIO, CHANGE_GAIN = 1.5, 1.5, 2.0, 10.0
+
 # ---- trust that is remembered ---------------------------------------------------------------------------------------
 
 #: Weight of what is remembered of a sample against what a step says of it; about the last ten epochs count.
@@ -255,6 +269,9 @@ TRUST_VISITS = 5
 LEAST_PRIOR = 1e-3
 #: Quantiles of numeric targets whose samples are compared among themselves, and least samples of one.
 TRUST_QUANTILES, TRUST_QUANTILE_SAMPLES = 10, 30
+
+#: First visits to a sample over which its likelihood is averaged, besides all: networks fit wrong labels late.
+LIKELIHOOD_VISITS = (32, 64)
 
 # ---- strength that is chosen by held-out samples --------------------------------------------------------------------
 

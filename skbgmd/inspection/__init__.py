@@ -1,12 +1,24 @@
-"""Inspection: robustness curves, suspicious training samples, and pictures of both."""
+"""Inspection: robustness curves, suspicious training samples, the choice of a strength, and pictures of them."""
 
 from skbgmd.inspection.curve import robustness_curve
 from skbgmd.inspection.display import RobustnessCurveDisplay
-from skbgmd.inspection.suspects import SampleTrustDisplay, find_suspects, sample_losses
+from skbgmd.inspection.strength_display import StrengthDisplay
+from skbgmd.inspection.suspect_grid_display import SuspectGridDisplay
+from skbgmd.inspection.suspects import (
+    SampleTrustDisplay,
+    SuspectEstimate,
+    estimate_n_suspects,
+    find_suspects,
+    sample_losses,
+)
 
 __all__ = [
     "RobustnessCurveDisplay",
     "SampleTrustDisplay",
+    "StrengthDisplay",
+    "SuspectEstimate",
+    "SuspectGridDisplay",
+    "estimate_n_suspects",
     "find_suspects",
     "robustness_curve",
     "sample_losses",

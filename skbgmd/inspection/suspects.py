@@ -1,8 +1,8 @@
-"""Suspicious training samples: the ones that an estimator trusts least, and a picture of their trust."""
+"""Suspicious training samples: which they are, how many there are, and a picture of them."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,25 +10,57 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
+from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
+from skbgmd.training._strength import STRENGTHS_OF_CLASSES
+from skbgmd.training._trust import SampleRecord
+
+#: The strength that lets a network fit most samples.
+GENTLEST = next(iter(STRENGTHS_OF_CLASSES))
+
+
+class SuspectEstimate(NamedTuple):
+    """Estimate of the number of suspicious training samples.
+
+    Attributes
+    ----------
+    n : int
+        Number of suspects.
+    low, high : int
+        Bounds of it: where the two groups of samples may as well be told apart, and a standard error of counting.
+    n_badly_fitted : int
+        Suspects that the training fitted badly, as mislabeled ones.
+    n_unusual_inputs : int
+        Suspects with unusually large inputs, as ones with wrong features.
+    threshold : float
+        Likelihood below which the former are; NaN where there are none.
+    """
+
+    n: int
+    low: int
+    high: int
+    n_badly_fitted: int
+    n_unusual_inputs: int
+    threshold: float
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:
-    """Find suspicious training samples, such as mislabeled ones: those that an estimator trusts least.
+    """Find suspicious training samples, such as mislabeled ones and ones with wrong features, or as many as there are.
 
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
         Fitted; or a pipeline that ends with one, or a search for its parameters. Only ``group_size=1`` tells single
-        samples apart, best with ``huber=1.0``.
+        samples apart, best with ``strength="firm"``.
     n_suspects : int, default=None
-        Number of samples to list.
+        Number of samples to list. With neither this nor a fraction it is estimated, see :func:`estimate_n_suspects`.
     fraction : float, default=None
-        Or their share, in (0, 1]; rounded up. One of the two must be given.
+        Or their share, in (0, 1]; rounded up.
 
     Returns
     -------
     indices : ndarray of shape (n_suspects,), int64
-        Indices of training samples, the least trusted first. Samples of unknown trust are left out.
+        Indices of training samples, the most suspicious first; none where no group of suspects stands out. Samples that
+        nothing is known of are left out.
 
     Raises
     ------
@@ -37,68 +69,172 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
     ValueError
-        Neither or both of the two are given, one is out of its range, or the trust is unknown: the aggregator doesn't
-        weigh rows, or trusts all alike, as the mean does, and any rule with a single group.
+        Both of the two are given, one is out of its range, or the trust is unknown: the aggregator doesn't weigh rows.
+        Of samples in groups, or in plain training, also where all are trusted alike or a number is to be estimated.
 
     Notes
     -----
-    Trust is the mean weight of a sample in training (``sample_trust_``): 1 as in a plain mean, 0 ignored. Samples with
-    gradients far from the others' get little of it: mislabeled ones, ones with wrong features, and rare or hard ones.
-    Inspect suspects before you drop them.
+    Samples are ranked by their mean likelihood over the training, with cross-entropy the probability of the given
+    label, and by the size of their inputs: a network is slow to fit wrong labels, and samples with huge inputs are
+    fitted by chance. Where samples were in groups, they are ranked by trust, the mean weight in training
+    (``sample_trust_``). Rare and hard samples are suspicious, too: inspect suspects before you drop them.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.datasets import load_digits
     >>> from skbgmd import BlockGMDClassifier
-    >>> from skbgmd.inspection.suspects import find_suspects
-    >>> X, y = load_iris(return_X_y=True)
-    >>> wrong = np.arange(0, 150, 15)
-    >>> y[wrong] = (y[wrong] + 1) % 3
-    >>> model = BlockGMDClassifier(huber=1.0, random_state=0).fit(X, y)
-    >>> found = find_suspects(model, fraction=0.1)
-    >>> len(found), len(set(found) & set(wrong)) >= 8
-    (15, True)
+    >>> from skbgmd.inspection import find_suspects
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, wrong = X / 16.0, np.arange(0, len(X), 10)
+    >>> clean = BlockGMDClassifier(strength="mild", max_epochs=50, random_state=0).fit(X, y)
+    >>> len(find_suspects(clean))
+    0
+    >>> y[wrong] = (y[wrong] + 1) % 10
+    >>> model = BlockGMDClassifier(strength="firm", max_epochs=50, random_state=0).fit(X, y)
+    >>> found = find_suspects(model)
+    >>> 150 < len(found) < 210, len(set(found) & set(wrong)) > 150
+    (True, True)
+    >>> find_suspects(model, 5).tolist() == found[:5].tolist()
+    True
     """
-    trust = _trust(estimator)
-    if (n_suspects is None) == (fraction is None):
+    inner = robust_estimator_in(estimator)
+    trust = sample_trust(inner)
+    if n_suspects is not None and fraction is not None:
         raise ValueError(
-            f"One of n_suspects and fraction must be given; found n_suspects={n_suspects!r}, fraction={fraction!r}."
+            f"One of n_suspects and fraction may be given; found n_suspects={n_suspects!r}, fraction={fraction!r}."
         )
     known = np.flatnonzero(np.isfinite(trust))
     if not len(known):
         raise ValueError("sample_trust_ must be known; found only NaN: the aggregator doesn't weigh rows.")
-    if fraction is not None:
+    if n_suspects is None and fraction is None:
+        n = estimate_n_suspects(inner).n
+    elif fraction is not None:
         n = max(1, int(np.ceil(check_number(fraction, "fraction", at_most=1.0) * len(trust) - 1e-9)))
     else:
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
             raise ValueError(f"n_suspects must be at most the number of samples, {len(trust)}; found {n}.")
+    record = _known_record(inner)
     # To list all samples is no choice.
-    if n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
+    if record is None and n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
         raise ValueError(
             f"sample_trust_ must differ for samples to be suspects; found {trust[known[0]]:g} for all {len(known)} "
             f"that it is known of: the aggregator trusts all alike, or had nothing to compare, as in plain training, "
             f"with one group in each batch."
         )
-    order = np.argsort(trust[known], kind="stable")
-    suspects: NDArray[np.int64] = known[order[:n]].astype(np.int64)
-    return suspects
+    if record is None:
+        order = known[np.argsort(trust[known], kind="stable")]
+    else:
+        quality = quality_of(record.likelihood[-1], record.input_norm)
+        chosen = _found(inner, record).chosen
+        order = known[np.lexsort((quality, ~chosen))]
+    return order[:n].astype(np.int64)
 
 
-def _trust(estimator: Any) -> NDArray[np.float64]:
-    """Trust of the training samples, by an estimator or the one within a pipeline or a search."""
+def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
+    """Estimate the number of suspicious training samples, with bounds.
+
+    Two kinds are counted: those of a separate group of small likelihoods, as mislabeled samples are, and those with
+    large inputs from where on they are fitted worse than the others, as samples with wrong features are. Where classes
+    overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
+    fit them later. How far the estimate is off is measured in the user guide.
+
+    Parameters
+    ----------
+    estimator : BlockGMDClassifier or BlockGMDRegressor
+        Fitted with ``group_size=1``; or a pipeline that ends with one, or a search for its parameters.
+
+    Returns
+    -------
+    SuspectEstimate
+
+    Raises
+    ------
+    TypeError
+        Not an estimator.
+    sklearn.exceptions.NotFittedError
+        The estimator isn't fitted.
+    ValueError
+        Nothing is known of single samples: they were in groups, of clients for example, or this is plain training.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.corruption import corrupt_labels
+    >>> from skbgmd.inspection import estimate_n_suspects
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y, wrong = corrupt_labels(y, fraction=0.1, random_state=0)
+    >>> model = BlockGMDClassifier(strength="firm", max_epochs=50, random_state=0).fit(X / 16.0, y)
+    >>> estimate = estimate_n_suspects(model)
+    >>> estimate.low <= int(wrong.sum()) <= estimate.high
+    True
+    """
+    inner = robust_estimator_in(estimator)
+    sample_trust(inner)
+    record = _known_record(inner)
+    if record is None:
+        raise ValueError(
+            "The number of suspects is estimated of single samples, by their losses; nothing is known of them where "
+            "rows are groups or clients, or training is plain. Give n_suspects or fraction, or train with group_size=1."
+        )
+    return SuspectEstimate(*_found(inner, record).estimate)
+
+
+def robust_estimator_in(estimator: Any) -> Any:
+    """The estimator itself, or the one at the end of a pipeline or within a search.
+
+    Raises
+    ------
+    TypeError
+        Not an estimator.
+    """
     inner = estimator
     while isinstance(inner, Pipeline) or hasattr(inner, "best_estimator_"):
         inner = inner[-1] if isinstance(inner, Pipeline) else inner.best_estimator_
     if not hasattr(inner, "fit"):
         raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(inner)}.")
+    return inner
+
+
+def sample_trust(estimator: Any) -> NDArray[np.float64]:
+    """Trust in the training samples, by an estimator or the one within a pipeline or a search.
+
+    Raises
+    ------
+    TypeError
+        Not an estimator.
+    sklearn.exceptions.NotFittedError
+        The estimator isn't fitted.
+    """
+    inner = robust_estimator_in(estimator)
     check_is_fitted(inner, "sample_trust_")
     return np.asarray(inner.sample_trust_, dtype=np.float64)
 
 
+def _known_record(estimator: Any) -> SampleRecord | None:
+    """Record of the samples whose trust is known; None where nothing is known of single samples."""
+    record = getattr(estimator, "sample_record_", None)
+    if record is None:
+        return None
+    known = np.isfinite(record.trust)
+    if not known.any() or not np.isfinite(record.likelihood[-1, known]).all():
+        return None
+    return SampleRecord(*(values[..., known] for values in record))
+
+
+def _found(estimator: Any, record: SampleRecord) -> Suspects:
+    """Suspects in the record of an estimator's training."""
+    return suspects_in(record, fits_all=getattr(estimator, "strength_", None) == GENTLEST)
+
+
 class SampleTrustDisplay:
-    """Visualization of the trust in training samples: its histogram, and trust against loss.
+    """Visualization of suspicious training samples: how likely the training found them, and trust against loss.
+
+    On the left the histogram of the mean likelihoods, with counts on a logarithmic scale and the threshold that
+    :func:`find_suspects` estimates; of the mean weights, ``sample_trust_``, where single samples aren't known. On the
+    right trust against the loss of the trained estimator. Suspects are drawn apart, or samples known to be corrupt.
 
     Make one by :meth:`from_estimator`.
 
@@ -110,6 +246,12 @@ class SampleTrustDisplay:
         Loss of each sample.
     known : ndarray of shape (n_samples,), bool, default=None
         Samples that are known to be corrupt, drawn apart.
+    likelihood : ndarray of shape (n_samples,), default=None
+        Mean likelihood of each sample in training; None: the histogram is of the trust.
+    suspects : ndarray of shape (n_samples,), bool, default=None
+        Suspects, drawn apart where no sample is known to be corrupt.
+    threshold : float, default=nan
+        Likelihood below which badly fitted samples are suspects; NaN: none.
 
     Attributes
     ----------
@@ -126,16 +268,24 @@ class SampleTrustDisplay:
     >>> model = BlockGMDClassifier(group_size=1, max_epochs=20, random_state=0).fit(X, y)
     >>> display = SampleTrustDisplay.from_estimator(model, X, y)
     >>> [axes.get_xlabel() for axes in display.axes_]
-    ['trust', 'trust']
+    ['mean likelihood in training', 'trust (mean weight)']
     """
 
     axes_: Any
     figure_: Any
 
     def __init__(
-        self, trust: NDArray[np.float64], loss: NDArray[np.float64], known: NDArray[np.bool_] | None = None
+        self,
+        trust: NDArray[np.float64],
+        loss: NDArray[np.float64],
+        known: NDArray[np.bool_] | None = None,
+        *,
+        likelihood: NDArray[np.float64] | None = None,
+        suspects: NDArray[np.bool_] | None = None,
+        threshold: float = float("nan"),
     ) -> None:
         self.trust, self.loss, self.known = trust, loss, known
+        self.likelihood, self.suspects, self.threshold = likelihood, suspects, threshold
 
     @classmethod
     def from_estimator(
@@ -150,7 +300,7 @@ class SampleTrustDisplay:
         X, y : array-like
             The training data, as the estimator, or the whole pipeline, was given them.
         corrupted : array-like of shape (n_samples,), bool, default=None
-            Samples that are known to be corrupt.
+            Samples that are known to be corrupt; None: suspects are drawn apart.
         axes : sequence of two matplotlib Axes, default=None
             Axes to draw on; None: a new figure.
 
@@ -158,7 +308,7 @@ class SampleTrustDisplay:
         -------
         SampleTrustDisplay
         """
-        trust = _trust(estimator)
+        trust = sample_trust(estimator)
         for name, given in (("X", X), ("y", y), ("corrupted", corrupted)):
             refuse_masks(given, name)
         known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
@@ -168,8 +318,16 @@ class SampleTrustDisplay:
                     f"{name} must be of the {len(trust)} samples that the estimator was fitted on; found "
                     f"{len(np.asarray(value))}."
                 )
-        display = cls(trust, sample_losses(estimator, X, y), known)
-        return display.plot(axes=axes)
+        found: dict[str, Any] = {}
+        inner = robust_estimator_in(estimator)
+        record = _known_record(inner)
+        if record is not None:
+            chosen, estimate, seen = _found(inner, record)
+            is_known = np.isfinite(trust)
+            likelihood, suspects = np.full(len(trust), np.nan), np.zeros(len(trust), dtype=bool)
+            likelihood[is_known], suspects[is_known] = seen, chosen
+            found = {"likelihood": likelihood, "suspects": suspects, "threshold": SuspectEstimate(*estimate).threshold}
+        return cls(trust, sample_losses(estimator, X, y), known, **found).plot(axes=axes)
 
     def plot(self, *, axes: Any = None, bins: int = 40) -> Self:
         """Draw the picture.
@@ -192,21 +350,38 @@ class SampleTrustDisplay:
         if np.size(axes) != 2:
             raise ValueError(f"axes must be two matplotlib Axes; found {axes!r}.")
         left, right = np.ravel(axes)
-        known = np.zeros(len(self.trust), dtype=bool) if self.known is None else self.known
-        finite = np.isfinite(self.trust)
-        edges = np.histogram_bin_edges(self.trust[finite], bins=bins)
-        kinds = [(~known, "#0b4f7d", "samples" if self.known is None else "clean")]
-        if self.known is not None:
-            kinds.append((known, "#d55e00", "corrupted"))
-        for chosen, color, label in kinds:
-            left.hist(self.trust[chosen & finite], bins=edges, color=color, alpha=0.7, label=label)
-            right.plot(self.trust[chosen], self.loss[chosen], ".", color=color, markersize=4, alpha=0.6, label=label)
-        left.set(xlabel="trust", ylabel="samples")
-        right.set(xlabel="trust", ylabel="loss")
-        if len(kinds) > 1:
-            left.legend()
+        shown = self.trust if self.likelihood is None else self.likelihood
+        finite = np.isfinite(shown) & np.isfinite(self.trust)
+        # Losses of samples that have been learnt differ by orders of magnitude, and some are zero.
+        loss = np.maximum(self.loss, 1e-6)
+        edges = np.histogram_bin_edges(shown[finite], bins=bins, range=None if self.likelihood is None else (0.0, 1.0))
+        for chosen, color, label in self._kinds():
+            some = chosen & finite
+            left.hist(shown[some], bins=edges, color=color, alpha=0.7, label=f"{label} ({some.sum():,})")
+            right.plot(self.trust[some], loss[some], ".", color=color, markersize=4, alpha=0.6, label=label)
+        if np.isfinite(self.threshold):
+            left.axvline(
+                self.threshold, color="0.2", linestyle="--", linewidth=1.2, label=f"threshold {self.threshold:.2f}"
+            )
+        left.set(
+            xlabel="trust (mean weight)" if self.likelihood is None else "mean likelihood in training",
+            ylabel="number of samples",
+            yscale="log",
+        )
+        left.set_ylim(bottom=0.7)
+        right.set(xlabel="trust (mean weight)", ylabel="loss after training", yscale="log")
+        left.legend(fontsize="x-small", loc="upper center")
         self.axes_, self.figure_ = np.array([left, right]), left.figure
         return self
+
+    def _kinds(self) -> list[tuple[NDArray[np.bool_], str, str]]:
+        """Samples to be drawn apart, with color and name, the last in front."""
+        blue, orange = "#0b4f7d", "#d55e00"
+        if self.known is not None:
+            return [(~self.known, blue, "clean"), (self.known, orange, "corrupted")]
+        if self.suspects is not None:
+            return [(~self.suspects, blue, "others"), (self.suspects, orange, "suspects")]
+        return [(np.ones(len(self.trust), dtype=bool), blue, "samples")]
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:

@@ -41,6 +41,7 @@ from skbgmd.training._stopping import (
     training_loss,
 )
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
+from skbgmd.training._trust import SampleRecord
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
@@ -196,6 +197,9 @@ PARAMETERS = """
         Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
         NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
         doesn't weigh rows.
+    sample_record_ : SampleRecord
+        What the training noted of each sample, for :func:`skbgmd.inspection.find_suspects`: trust, likelihood, norm of
+        the layers' inputs and class.
 """
 
 
@@ -728,7 +732,8 @@ class BlockGMDBase(Interruptible):
         if not all(map(is_whole, net.history)):
             # Nobody can ask a history with part of an epoch for the losses of all.
             net.history[:] = filter(is_whole, net.history)
-        self.sample_trust_ = samples.spread(net.sample_trust(len(samples.X)))
+        self.sample_record_ = SampleRecord(*map(samples.spread, net.sample_record(len(samples.X))))
+        self.sample_trust_ = self.sample_record_.trust
         if net._is_interrupted_:
             self._tell_of_interrupt()
         return self

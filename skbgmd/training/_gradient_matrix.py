@@ -32,12 +32,15 @@ class GradientRows(NamedTuple):
         What was predicted of the batch's samples, in their order.
     own : slice
         Rows that are of the batch's groups, in their order; others come from elsewhere.
+    input_norms : tensor of shape (g,), or None
+        For single samples, norms of what all linear and convolutional layers were given; None: not known.
     """
 
     rows: Rows
     losses: torch.Tensor
     predictions: Any
     own: slice = slice(None)
+    input_norms: torch.Tensor | None = None
 
 
 class GradientMatrix:

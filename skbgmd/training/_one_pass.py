@@ -17,6 +17,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
+from skbgmd.ghost.factors import OuterProductFactor
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
@@ -81,9 +82,17 @@ def one_pass_rows(
     if exact is not None:
         check.compare(rows, exact, recorder.parameters, half=half)
     gradients.use([start for start, _ in rows.factors])
+    norms = input_norms(rows) if longest == 1 else None
     if net.gradient_corruption is not None or is_better_written_out(rows):
-        return GradientRows(write_out(rows, gradients.rows(rows.n_rows)), batch.sums(each), predicted)
-    return GradientRows(rows, batch.sums(each), predicted)
+        written = write_out(rows, gradients.rows(rows.n_rows))
+        return GradientRows(written, batch.sums(each), predicted, input_norms=norms)
+    return GradientRows(rows, batch.sums(each), predicted, input_norms=norms)
+
+
+def input_norms(rows: GhostRows) -> torch.Tensor | None:
+    """Norms (n,) of what all linear and convolutional layers were given; None where there are none."""
+    squares = [factor.right_squares for _, factor in rows.factors if isinstance(factor, OuterProductFactor)]
+    return torch.stack(squares).sum(dim=0).sqrt_() if squares else None
 
 
 def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:

@@ -45,8 +45,8 @@ class Samples:
         return dataset
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """One number a sample here, as one number a sample that was given; NaN where that has no weight."""
-        return np.where(self.source >= 0, values[self.source], np.nan)
+        """Numbers (..., m) of the samples here as numbers (..., n) of those given; NaN where one has no weight."""
+        return np.where(self.source >= 0, values[..., self.source], np.nan)
 
 
 def drop_and_merge(

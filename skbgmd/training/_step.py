@@ -72,7 +72,7 @@ class RobustStep(NeuralNet):
         grouped.prior = self._trust_.prior(grouped)
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
-        rows, losses, predictions, own = self.make_rows(grouped, gradients, fit_params)
+        rows, losses, predictions, own, input_norms = self.make_rows(grouped, gradients, fit_params)
         self._look_at(grouped, predictions)
         try:
             aggregate = self._aggregate(rows)
@@ -81,6 +81,7 @@ class RobustStep(NeuralNet):
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
+        self._trust_.note(grouped, losses, input_norms)
         if aggregate.weights is not None:
             given = rows.weights.copy()
             if grouped.tilted is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +67,30 @@ def prior_weights(trust: FloatArray, strata: NDArray[np.intp], power: float) -> 
     return np.maximum(weights, limits.LEAST_PRIOR)
 
 
+class SampleRecord(NamedTuple):
+    """Evidence of a training about its samples; NaN where nothing is known.
+
+    Attributes
+    ----------
+    trust : ndarray of shape (n,)
+        Mean weight of each sample, one as in a plain mean.
+    likelihood : ndarray of shape (k, n)
+        Mean of exp(-loss) over the first visits to each sample, as many as ``limits.LIKELIHOOD_VISITS`` says, NaN where
+        there were fewer; and in the last row over all visits. With cross-entropy that is the mean probability of the
+        given label.
+    input_norm : ndarray of shape (n,)
+        Mean norm of what all linear and convolutional layers were given, by which a sample's gradient is larger than
+        its error.
+    target_class : ndarray of shape (n,)
+        Number of its class; 0 for targets that aren't classes.
+    """
+
+    trust: FloatArray
+    likelihood: FloatArray
+    input_norm: FloatArray
+    target_class: FloatArray
+
+
 class SampleTrust:
     """Weights that a rule gave samples or clients, summed up and remembered from step to step.
 
@@ -94,6 +118,8 @@ class SampleTrust:
         self._n: int | None = None
         # Of each that is remembered: summed weights, visits, and both with those of earlier visits decayed.
         self._sums = np.zeros((0, 4))
+        # Of each: visits, those with input norms, the norms, and likelihoods over all visits and over the first ones.
+        self._fits = np.zeros((0, 4 + len(limits.LIKELIHOOD_VISITS)))
         self._targets = np.zeros(0)
         self._are_classes = self._are_clients = False
 
@@ -139,12 +165,47 @@ class SampleTrust:
             self._are_classes = not y.is_floating_point()
             self._targets[slots] = y.detach().flatten().double().cpu().numpy()
 
+    def note(self, batch: GroupedBatch, losses: torch.Tensor, input_norms: torch.Tensor | None) -> None:
+        """Note losses (n,) of the samples of a batch, and norms (n,) of their layers' inputs, if they are single."""
+        if batch.positions is None or not self.has_places or batch.has_clients or batch.slices.longest != 1:
+            return
+        slots = self._slots_at(batch.positions)
+        # A line for each sample: lines are gathered and scattered faster than columns.
+        fits = self._fits[slots]
+        visits = fits[:, 0]
+        likelihood = np.exp(-np.maximum(losses.detach().cpu().numpy(), 0.0, dtype=np.float64))
+        for place, most in enumerate(limits.LIKELIHOOD_VISITS, start=4):
+            fits[:, place] += likelihood * (visits < most)
+        fits[:, 3] += likelihood
+        if input_norms is not None:
+            fits[:, 1] += 1.0
+            fits[:, 2] += input_norms.detach().cpu().numpy()
+        fits[:, 0] += 1.0
+        self._fits[slots] = fits
+
+    def record(self, n: int) -> SampleRecord:
+        """Record of each of the first n samples."""
+        visits, with_norms, norms, likelihood, *early = self._fits.T
+        of_first = [
+            np.where(visits >= most, summed / most, np.nan)
+            for summed, most in zip(early, limits.LIKELIHOOD_VISITS, strict=True)
+        ]
+        means = np.stack([*of_first, _ratio(likelihood, visits)])
+        classes = self._targets if self._are_classes else np.zeros(len(visits))
+        return SampleRecord(
+            self.means(n), self._at(means, n), self._at(_ratio(norms, with_norms), n), self._at(classes, n)
+        )
+
     def means(self, n: int) -> FloatArray:
         """Mean weight of each of the first n samples over all steps; NaN where none is known."""
-        means = _ratio(self._sums[:, 0], self._sums[:, 1])
+        return self._at(_ratio(self._sums[:, 0], self._sums[:, 1]), n)
+
+    def _at(self, remembered: FloatArray, n: int) -> FloatArray:
+        """What is remembered, (..., m), in the order of the first n samples; NaN where they aren't known."""
         slots = np.arange(n) if self._slots is None else self._slots[:n]
-        means = np.pad(means, (0, max(0, int(slots.max(initial=-1)) + 1 - len(means))), constant_values=np.nan)
-        return means[slots]
+        missing = max(0, int(slots.max(initial=-1)) + 1 - remembered.shape[-1])
+        padding = [(0, 0)] * (remembered.ndim - 1) + [(0, missing)]
+        return np.pad(remembered, padding, constant_values=np.nan)[..., slots]
 
     def weigh(self, power: float) -> None:
         """Weigh from now on by what is remembered, where that is of some visits."""
@@ -167,7 +228,7 @@ class SampleTrust:
         size = int(slots.max()) + 1
         if len(self._sums) < size:
             more = 2 * size - len(self._sums)
-            self._sums = np.pad(self._sums, ((0, more), (0, 0)))
+            self._sums, self._fits = (np.pad(held, ((0, more), (0, 0))) for held in (self._sums, self._fits))
             self._targets = np.pad(self._targets, (0, more))
             if self.weights is not None:
                 self.weights = np.pad(self.weights, (0, more), constant_values=1.0)
@@ -177,6 +238,7 @@ class SampleTrust:
         """All that is remembered, as plain containers and tensors."""
         return {
             "sums": torch.from_numpy(self._sums.copy()),
+            "fits": torch.from_numpy(self._fits.copy()),
             "targets": torch.from_numpy(self._targets.copy()),
             "are_classes": self._are_classes,
             "ids": self.ids,
@@ -187,7 +249,7 @@ class SampleTrust:
         """Remember what :meth:`state_dict` gave, in the training that has begun."""
         if (state["ids"] is None) != (self._slots is None):
             return
-        self._sums = state["sums"].cpu().numpy().copy()
+        self._sums, self._fits = (state[name].cpu().numpy().copy() for name in ("sums", "fits"))
         self._targets = state["targets"].cpu().numpy().copy()
         self._are_classes = bool(state["are_classes"])
         if self._slots is not None and self.ids is not None:

@@ -39,7 +39,7 @@ from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import RobustStep
-from skbgmd.training._trust import SampleTrust
+from skbgmd.training._trust import SampleRecord, SampleTrust
 
 _PARAMETERS = """
     Parameters
@@ -406,6 +406,10 @@ class _RobustTraining(RobustStep, ResumableNet):
         NaN where nothing is known: the sample was never trained on, or the aggregator doesn't weigh rows.
         """
         return self._trust_.means(n)
+
+    def sample_record(self, n: int) -> SampleRecord:
+        """Evidence about each of the first n samples of the last training's dataset: trust, likelihood, input norm."""
+        return self._trust_.record(n)
 
 
 class RobustNeuralNet(_RobustTraining):  # noqa: D101

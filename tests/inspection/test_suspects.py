@@ -15,7 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.inspection.suspects import SampleTrustDisplay, find_suspects, sample_losses
+from skbgmd.corruption import GaussianNoise
+from skbgmd.inspection.suspects import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,52 @@ def test_wrong_labels_are_found(wrong_labels: Any) -> None:
     assert roc_auc_score(wrong, -model.sample_trust_) > 0.95
     suspects = find_suspects(model, 60)
     assert suspects.dtype == np.int64
-    assert np.all(np.diff(model.sample_trust_[suspects]) >= 0.0)
-    assert wrong[suspects].mean() > 0.7
+    assert wrong[suspects].mean() > 0.8
     np.testing.assert_array_equal(find_suspects(model, fraction=0.1), suspects)
+    ranks = np.empty(600)
+    ranks[find_suspects(model, 600)] = np.arange(600)
+    assert roc_auc_score(wrong, -ranks) > roc_auc_score(wrong, -model.sample_trust_)
+
+
+def test_the_number_of_suspects_is_estimated(wrong_labels: Any) -> None:
+    model, _, _, wrong = wrong_labels
+    estimate = estimate_n_suspects(model)
+    assert abs(estimate.n - 60) < 20
+    assert estimate.low <= 60 <= estimate.high
+    assert estimate.n == estimate.n_badly_fitted + estimate.n_unusual_inputs
+    assert 0.0 < estimate.threshold < 1.0
+    found = find_suspects(model)
+    assert len(found) == estimate.n
+    assert wrong[found].mean() > 0.8
+    np.testing.assert_array_equal(find_suspects(model, len(found)), found)
+    assert estimate_n_suspects(make_pipeline(StandardScaler(), model)) == estimate
+
+
+def test_clean_data_have_no_suspects() -> None:
+    X, y = load_digits(return_X_y=True)
+    model = BlockGMDClassifier(strength="mild", max_epochs=40, random_state=0).fit(X[:600] / 16.0, y[:600])
+    assert estimate_n_suspects(model)[:3] == (0, 0, 0)
+    assert find_suspects(model).tolist() == []
+
+
+def test_wrong_features_are_found() -> None:
+    X, y = load_digits(return_X_y=True)
+    noise = GaussianNoise(0.2, std=10.0, random_state=0)
+    X = noise.fit_transform(StandardScaler().fit_transform(X[:600]))
+    model = BlockGMDClassifier(strength="mild", max_epochs=40, random_state=0).fit(X, y[:600])
+    found = find_suspects(model)
+    assert len(found) == pytest.approx(120, abs=12)
+    assert noise.corrupted_[found].mean() > 0.9
+
+
+def test_of_groups_there_is_no_estimate_but_a_ranking() -> None:
+    X, y = load_digits(return_X_y=True)
+    model = BlockGMDClassifier(group_size=4, max_epochs=2, random_state=0).fit(X[:300] / 16.0, y[:300])
+    with pytest.raises(ValueError, match="nothing is known of them where rows are groups"):
+        estimate_n_suspects(model)
+    with pytest.raises(ValueError, match="Give n_suspects or fraction"):
+        find_suspects(model)
+    assert np.all(np.diff(model.sample_trust_[find_suspects(model, 30)]) >= 0.0)
 
 
 def test_wrong_targets_are_found() -> None:
@@ -55,8 +99,7 @@ def test_what_is_not_known_is_no_suspect() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "One of n_suspects and fraction must be given"),
-        ({"n_suspects": 2, "fraction": 0.1}, "One of n_suspects and fraction must be given"),
+        ({"n_suspects": 2, "fraction": 0.1}, "One of n_suspects and fraction may be given"),
         ({"n_suspects": 601}, "at most the number of samples, 600; found 601"),
         ({"n_suspects": 0}, "n_suspects must be"),
         ({"fraction": 1.5}, "fraction must be"),
@@ -83,10 +126,17 @@ def test_display(wrong_labels: Any) -> None:
 
     display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
     left, right = display.axes_
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["clean", "corrupted"]
+    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    assert set(labels) == {"clean (540)", "corrupted (60)", f"threshold {display.threshold:.2f}"}
     assert sum(patch.get_height() for patch in left.patches) == 600
     assert sum(len(line.get_xdata()) for line in right.lines) == 600
+    assert left.get_yscale() == right.get_yscale() == "log"
+    assert left.lines[0].get_xdata()[0] == display.threshold == estimate_n_suspects(model).threshold
     assert display.figure_ is left.figure
+    suspects = SampleTrustDisplay.from_estimator(model, X, y)
+    assert f"suspects ({len(find_suspects(model))})" in suspects.axes_[0].get_legend().get_texts()[1].get_text()
+    without = SampleTrustDisplay(model.sample_trust_, display.loss).plot()
+    assert without.axes_[0].get_xlabel() == "trust (mean weight)"
     with pytest.raises(ValueError, match="y must be of the 600 samples"):
         SampleTrustDisplay.from_estimator(model, X, y[:5])
     plt.close("all")
@@ -138,9 +188,7 @@ def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"aggregator": "mean"},
         {"group_size": None},
-        {"huber": 1e9, "rejection": None},
         {"group_size": 9, "weighted": True},
     ],
     ids=str,
@@ -158,3 +206,13 @@ def test_where_all_are_trusted_alike_there_are_no_suspects(settings: dict[str, A
         with pytest.raises(ValueError, match=rf"must differ for samples to be suspects; found 1 for all {n} "):
             find_suspects(model, **arguments)
     assert len(find_suspects(model, n)) == n  # all of them is no choice
+
+
+@pytest.mark.parametrize("settings", [{"aggregator": "mean"}, {"huber": 1e9, "rejection": None}], ids=str)
+def test_single_samples_that_are_trusted_alike_are_told_apart_by_their_likelihood(settings: dict[str, Any]) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:300] / 16.0, y[:300].copy()
+    y[::10] = (y[::10] + 1) % 10
+    model = BlockGMDClassifier(max_epochs=10, random_state=0, **settings).fit(X, y)
+    assert np.ptp(model.sample_trust_) < 1e-6
+    assert (find_suspects(model, 30) % 10 == 0).mean() > 0.5

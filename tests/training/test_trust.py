@@ -40,6 +40,32 @@ def test_means_are_over_the_steps_that_a_sample_was_in() -> None:
     assert again.means(2)[1] == 0.5
 
 
+def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() -> None:
+    trust, (first, second) = SampleTrust(), limits.LIKELIHOOD_VISITS
+    single = batch([0, 2], 1, [1, 0])
+    for visit in range(second + 1):
+        losses = torch.log(torch.tensor([2.0, 4.0 if visit < first else 1.0]))
+        trust.note(single, losses, torch.tensor([3.0, 5.0]) if visit % 2 else None)
+        trust.add(single, np.ones(2))
+    again = SampleTrust()
+    again.load_state_dict(trust.state_dict())
+    for record in (trust.record(3), again.record(3)):
+        later = [(0.25 * first + n - first) / n for n in (second, second + 1)]
+        expected = [[0.5, np.nan, 0.25], [0.5, np.nan, later[0]], [0.5, np.nan, later[1]]]
+        np.testing.assert_allclose(record.likelihood, expected, rtol=1e-6)
+        np.testing.assert_allclose(record.input_norm, [3.0, np.nan, 5.0])
+        np.testing.assert_array_equal(record.trust, [1.0, np.nan, 1.0])
+        np.testing.assert_array_equal(record.target_class[[0, 2]], [1.0, 0.0])
+    few = SampleTrust()
+    few.note(single, torch.zeros(2), None)
+    few.note(batch([0, 1], 2), torch.ones(1), None)
+    record = few.record(2)
+    assert np.isnan(record.likelihood[:2]).all()
+    assert np.isnan(record.input_norm).all()
+    # Of groups nothing is noted.
+    np.testing.assert_array_equal(record.likelihood[2], [1.0, np.nan])
+
+
 def test_places_must_be_known() -> None:
     trust = SampleTrust()
     trust.has_places = False

@@ -128,12 +128,12 @@ class OuterProductFactor(Factor):
     def squared_norms(self) -> torch.Tensor:
         if self.positions > 1:
             return super().squared_norms()
-        return self._left_squares.sum(dim=1) * self._right_squares
+        return self._left_squares.sum(dim=1) * self.right_squares
 
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         if self.positions > 1:
             return super().unit_scores(weights)
-        return (weights * self._right_squares) @ self._left_squares
+        return (weights * self.right_squares) @ self._left_squares
 
     @cached_property
     def _left_squares(self) -> torch.Tensor:
@@ -141,9 +141,10 @@ class OuterProductFactor(Factor):
         return self.left[:, 0].square()
 
     @cached_property
-    def _right_squares(self) -> torch.Tensor:
-        """Squared norms of the right vectors at one position, (n,)."""
-        norms: torch.Tensor = torch.linalg.vector_norm(self.right[:, 0], dim=1)
+    def right_squares(self) -> torch.Tensor:
+        """Squared norms of the right vectors at all positions, (n,)."""
+        right = self.right[:, 0] if self.positions == 1 else self.right.flatten(1)
+        norms: torch.Tensor = torch.linalg.vector_norm(right, dim=1)
         return norms.square_()
 
     def column_scores(self, weights: torch.Tensor) -> torch.Tensor:
@@ -196,12 +197,12 @@ class AffineFactor:
 
     def squared_norms(self) -> torch.Tensor:
         """Squared norms of the rows, (n,)."""
-        return self.weight._left_squares.sum(dim=1) * (self.weight._right_squares + 1.0)
+        return self.weight._left_squares.sum(dim=1) * (self.weight.right_squares + 1.0)
 
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """Scores of the units of the weights and of those of the bias, (2 * n_units,)."""
         weight = self.weight
-        return (torch.stack([weights * weight._right_squares, weights]) @ weight._left_squares).flatten()
+        return (torch.stack([weights * weight.right_squares, weights]) @ weight._left_squares).flatten()
 
     def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
         """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""

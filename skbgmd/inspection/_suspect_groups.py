@@ -1,0 +1,200 @@
+"""Groups of suspicious samples in what a training noted about its samples, as pure functions of arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from skbgmd._utils import limits
+from skbgmd._utils.typing import BoolArray, FloatArray
+from skbgmd.training._trust import SampleRecord
+
+
+class Group(NamedTuple):
+    """Samples on one side of a threshold.
+
+    Attributes
+    ----------
+    n : int
+        Number of suspects among them.
+    low, high : int
+        Bounds of that number.
+    threshold : float
+        The threshold.
+    """
+
+    n: int
+    low: int
+    high: int
+    threshold: float
+
+
+#: No suspects.
+NOBODY = Group(0, 0, 0, float("nan"))
+
+
+class Suspects(NamedTuple):
+    """Suspicious samples.
+
+    Attributes
+    ----------
+    chosen : ndarray of shape (n,), bool
+        Which samples they are.
+    estimate : tuple
+        Entries of a :class:`skbgmd.inspection.SuspectEstimate`.
+    likelihood : ndarray of shape (n,)
+        The likelihoods that badly fitted ones were looked for in.
+    """
+
+    chosen: BoolArray
+    estimate: tuple[int, int, int, int, int, float]
+    likelihood: FloatArray
+
+
+def suspects_in(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
+    """Find groups of suspicious samples in the record of a training.
+
+    Badly fitted samples are looked for in their mean likelihood over as few first visits as show a group. Early on that
+    may be a class that is yet to be learnt, which is no such group.
+
+    Parameters
+    ----------
+    record : SampleRecord
+        Of n samples, all known.
+    fits_all : bool, default=False
+        As for :func:`badly_fitted`.
+    """
+    inputs = with_unusual_inputs(record.likelihood[-1], record.input_norm)
+    chosen = record.input_norm >= inputs.threshold if inputs.n else np.zeros(len(record.trust), dtype=bool)
+    rest = np.flatnonzero(~chosen)
+    strata = np.unique(record.target_class[rest], return_inverse=True)[1]
+    known = [likelihood for likelihood in record.likelihood if np.isfinite(likelihood).all()]
+    is_long = len(known) == len(record.likelihood)
+    fits, looked_at = NOBODY, record.likelihood[-1]
+    for likelihood in known:
+        found = badly_fitted(likelihood[rest], fits_all=fits_all)
+        is_suspect = np.zeros(len(rest), dtype=bool)
+        is_suspect[np.argsort(likelihood[rest], kind="stable")[: found.n]] = True
+        may_overrule = is_long and likelihood is known[-1]
+        if found.n and (may_overrule or not overrules_a_class(is_suspect, strata)):
+            fits, looked_at = found, likelihood
+            chosen[rest[is_suspect]] = True
+            break
+    low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))
+    return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)
+
+
+def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:
+    r"""Rank samples by their likelihood and the size of their inputs.
+
+    :math:`p / (1 + (r / 2)^4)` for a mean likelihood p and inputs r times as long as the median. Samples with huge
+    inputs are right by chance, and with confidence: their likelihood alone says nothing.
+
+    Parameters
+    ----------
+    likelihood, input_norm : ndarray of shape (n,)
+        Of a :class:`skbgmd.training.SampleRecord`; NaN where the norms aren't known.
+
+    Returns
+    -------
+    quality : ndarray of shape (n,)
+        Within [0, 1], the lower the more suspicious.
+    """
+    typical = np.nanmedian(input_norm) if np.isfinite(input_norm).any() else 0.0
+    if typical <= 0.0:
+        return likelihood
+    ratio = np.nan_to_num(input_norm / typical)
+    ranked: FloatArray = likelihood / (1.0 + (ratio / limits.LARGE_INPUTS) ** 4)
+    return ranked
+
+
+def badly_fitted(likelihood: FloatArray, *, fits_all: bool = False) -> Group:
+    r"""Count samples of a separate group with small likelihoods, such as mislabeled ones.
+
+    The threshold t is the lowest valley of the density f of the likelihoods between two of its peaks. Where the lower
+    peak doesn't stand out there is no such group: of clean samples the hard ones are the fewer the harder they are. Of
+    those below, :math:`n t f(t) / 4` are taken to be clean, which is a tail that falls off as a cubic.
+
+    Parameters
+    ----------
+    likelihood : ndarray of shape (n,)
+        Mean likelihoods, within [0, 1].
+    fits_all : bool, default=False
+        Whether the training comes to fit most samples, wrong ones included: those that it fitted early are above the
+        threshold, and make up for clean ones below.
+    """
+    bins = limits.LIKELIHOOD_BINS
+    counts = np.histogram(likelihood, bins, (0.0, 1.0))[0].astype(np.float64)
+    width = limits.LIKELIHOOD_BANDWIDTH * bins
+    density = gaussian_filter1d(counts, width, mode="reflect")
+    peak = np.minimum(np.maximum.accumulate(density), np.maximum.accumulate(density[::-1])[::-1])
+    depth = np.divide(density, peak, out=np.ones(bins), where=peak > 1e-9)
+    at = int(depth.argmin())
+    # Variance of a count that is smoothed, as a share of its mean.
+    share = 1.0 / (2.0 * np.sqrt(np.pi) * width)
+    standard_error = float(np.sqrt(share * (peak[at] + density[at])))
+    if depth[at] > limits.VALLEY_DEPTH or peak[at] - density[at] < limits.VALLEY_ERRORS * standard_error:
+        return NOBODY
+    threshold = at / bins
+    in_valley = density <= (density[at] + peak[at]) / 2.0
+    first = at - int(in_valley[: at + 1][::-1].argmin()) + 1 if not in_valley[: at + 1].all() else 0
+    last = at + int(in_valley[at:].argmin()) if not in_valley[at:].all() else bins
+    below = [int((likelihood < edge / bins).sum()) for edge in (first, at, last)]
+    tail = 0.0 if fits_all else density[at] * at / 4.0
+    n = max(0, round(below[1] - tail))
+    return Group(n, max(0, round(min(below[0], n) - np.sqrt(n))), round(max(below[2], n) + np.sqrt(n)), threshold)
+
+
+def overrules_a_class(suspects: BoolArray, strata: NDArray[np.intp]) -> bool:
+    """True if most samples of a class are suspects: a class that is yet to be learnt looks like that."""
+    return bool((np.bincount(strata, suspects) > 0.5 * np.bincount(strata)).any())
+
+
+def with_unusual_inputs(likelihood: FloatArray, input_norm: FloatArray) -> Group:
+    """Count samples with large inputs that are fitted worse than the others, such as ones with wrong features.
+
+    The threshold is the change point of the share of badly fitted samples over the input norm, by likelihood.
+
+    Parameters
+    ----------
+    likelihood, input_norm : ndarray of shape (n,)
+        Of a :class:`skbgmd.training.SampleRecord`.
+    """
+    if not (np.isfinite(input_norm).all() and (input_norm > 0.0).all()):
+        return NOBODY
+    sizes = np.log(input_norm)
+    order = np.argsort(-sizes, kind="stable")
+    n, wrong = len(order), np.cumsum(likelihood[order] < 0.5, dtype=np.int64)
+    taken = np.arange(1, n)
+    k, total = wrong[:-1], wrong[-1]
+    gain = _binomial(k, taken) + _binomial(total - k, n - taken) - _binomial(total, np.array(n))
+    center, scale = _shortest_half(sizes)
+    is_large = sizes[order][:-1] > center + max(limits.LARGE_INPUT_SCALES * scale, np.log(limits.LEAST_LARGE_INPUT))
+    gain[~is_large | (k * (n - taken) <= limits.WRONG_RATIO * (total - k) * taken)] = -np.inf
+    at = int(gain.argmax()) if n > 1 else 0
+    if n < 2 or gain[at] < limits.CHANGE_GAIN:
+        return NOBODY
+    # Of twice the logarithm, 3.84 is the 95 % quantile of its distribution.
+    near = taken[gain >= gain[at] - 1.92]
+    found, error = int(taken[at]), np.sqrt(taken[at])
+    return Group(
+        found, max(0, round(near.min() - error)), min(n, round(near.max() + error)), float(input_norm[order[at]])
+    )
+
+
+def _binomial(k: NDArray[np.int64], n: NDArray[np.int64]) -> FloatArray:
+    """Largest log-likelihood of k of n."""
+    share = np.clip(k / n, 1e-12, 1.0 - 1e-12)
+    found: FloatArray = k * np.log(share) + (n - k) * np.log1p(-share)
+    return found
+
+
+def _shortest_half(values: FloatArray) -> tuple[float, float]:
+    """Middle of the shortest interval with half of the values, and the standard deviation that normal ones have."""
+    ordered, half = np.sort(values), len(values) // 2
+    widths = ordered[half:] - ordered[: len(values) - half]
+    at = int(widths.argmin())
+    return float(ordered[at] + widths[at] / 2.0), float(widths[at] / 2.0 / 0.6745)

@@ -1,0 +1,138 @@
+"""Visualization of how a strength was chosen by held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from sklearn.utils.validation import check_is_fitted
+
+from skbgmd._utils import limits
+from skbgmd.inspection.suspects import robust_estimator_in
+from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Evidence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class StrengthDisplay:
+    """Visualization of the choice of a strength: the gain of each candidate on held-out samples.
+
+    Each point is the score of a candidate less that of the gentlest, with a bar of one standard error to either side.
+    Only a candidate whose bar is to the right of zero may be chosen, and among these the one with the largest gain.
+    Those that were far behind early were trained for a third of the epochs only.
+
+    Make one by :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    evidence : mapping of str to Evidence
+        An estimator's ``strength_scores_``.
+    chosen : str
+        Its ``strength_``.
+    score_name : str, default="score"
+        Name of the score, with its unit.
+    scale : float, default=1.0
+        Factor of the scores in the picture, such as 100 for percent.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes of the last plot.
+    figure_ : matplotlib Figure
+        Their figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.corruption import corrupt_labels
+    >>> from skbgmd.inspection import StrengthDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> y, _ = corrupt_labels(y, fraction=0.4, random_state=0)
+    >>> model = BlockGMDClassifier(strength="auto", max_epochs=20, random_state=0).fit(X / 16.0, y)
+    >>> display = StrengthDisplay.from_estimator(model)
+    >>> print(display.ax_.get_xlabel())
+    gain over mild on held-out samples
+    (balanced accuracy, percentage points)
+    """
+
+    ax_: Axes
+    figure_: Figure
+
+    def __init__(
+        self, evidence: Mapping[str, Evidence], chosen: str, *, score_name: str = "score", scale: float = 1.0
+    ) -> None:
+        self.evidence, self.chosen, self.score_name, self.scale = evidence, chosen, score_name, scale
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> Self:
+        """Draw how an estimator's strength was chosen.
+
+        Parameters
+        ----------
+        estimator : BlockGMDClassifier or BlockGMDRegressor
+            Fitted with ``strength="auto"``; or a pipeline that ends with one, or a search for its parameters.
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None: a new figure.
+
+        Returns
+        -------
+        StrengthDisplay
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            The estimator isn't fitted.
+        ValueError
+            No strength was chosen: one was given, or there were too few samples or epochs for a choice.
+        """
+        inner = robust_estimator_in(estimator)
+        check_is_fitted(inner, "strength_scores_")
+        if not inner.strength_scores_:
+            raise ValueError(
+                f'strength must be "auto", and chosen by held-out samples, to be drawn; found '
+                f"strength={inner.strength!r} without a choice. There is none with fewer than {limits.CHOICE_SAMPLES} "
+                f"samples or {limits.CHOICE_LEAST_EPOCHS} epochs, in partial_fit, for clients or groups of samples, "
+                f"nor where huber, beta, trust_power, tilt or an aggregator is given."
+            )
+        if hasattr(inner, "classes_"):
+            name, scale = "balanced accuracy, percentage points", 100.0
+        else:
+            name, scale = "robust score of residuals", 1.0
+        return cls(inner.strength_scores_, inner.strength_, score_name=name, scale=scale).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> Self:
+        """Draw the picture.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; None: a new figure.
+
+        Returns
+        -------
+        StrengthDisplay
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(5.0, 1.6 + 0.4 * len(self.evidence)), layout="constrained")
+        # The gentlest first, in whatever order they were tried.
+        names = sorted(self.evidence, key=[*STRENGTHS_OF_CLASSES, *self.evidence].index)
+        for row, name in enumerate(names):
+            gain, error = (self.scale * value for value in self.evidence[name][1:])
+            color = "#d55e00" if name == self.chosen else "#0b4f7d"
+            # A gain is clear where its bar ends to the right of zero.
+            ax.errorbar(gain, row, xerr=limits.CLEAR_GAIN * error, fmt="o", color=color, capsize=3.0, markersize=6.0)
+        ax.axvline(0.0, color="0.5", linewidth=0.8)
+        ax.set_yticks(range(len(names)), [f"{name} (chosen)" if name == self.chosen else name for name in names])
+        ax.set(
+            ylim=(len(names) - 0.5, -0.5),
+            xlabel=f"gain over {names[0]} on held-out samples\n({self.score_name})",
+            title=f"bars: {limits.CLEAR_GAIN:g} standard error; clear if all to the right of 0",
+        )
+        ax.title.set_fontsize("small")
+        self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
+        return self

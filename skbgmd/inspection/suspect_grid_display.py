@@ -1,0 +1,184 @@
+"""Visualization of the most suspicious training images, with their given and predicted labels."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skbgmd._utils.checks import check_integer, refuse_masks
+from skbgmd.inspection.suspects import find_suspects, sample_trust
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class SuspectGridDisplay:
+    """Visualization of the most suspicious training images: a grid, with given and predicted labels.
+
+    Make one by :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, height, width) or (n, height, width, channels)
+        Images, the least trusted first.
+    indices : ndarray of shape (n,), int64
+        Their places in the training data.
+    given, predicted : ndarray of shape (n,)
+        Labels or numbers that the images came with, and those that the estimator predicts.
+    trust : ndarray of shape (n,)
+        Trust in each.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, of shape (n_rows, n_columns)
+        Axes of the last plot; those left over are off.
+    figure_ : matplotlib Figure
+        Their figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.corruption import corrupt_labels
+    >>> from skbgmd.inspection import SuspectGridDisplay
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X, (y, wrong) = X[:500] / 16.0, corrupt_labels(y[:500], fraction=0.1, random_state=0)
+    >>> model = BlockGMDClassifier(strength="firm", max_epochs=40, random_state=0).fit(X, y)
+    >>> display = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 8), n=12)
+    >>> display.axes_.shape, bool(wrong[display.indices].mean() > 0.8)
+    ((2, 6), True)
+    """
+
+    axes_: NDArray[Any]
+    figure_: Figure
+
+    def __init__(
+        self,
+        images: NDArray[Any],
+        indices: NDArray[np.int64],
+        given: NDArray[Any],
+        predicted: NDArray[Any],
+        trust: NDArray[np.float64],
+    ) -> None:
+        self.images, self.indices, self.given, self.predicted, self.trust = images, indices, given, predicted, trust
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        n: int = 24,
+        n_columns: int = 6,
+    ) -> Self:
+        """Find the most suspicious training images and draw them.
+
+        Parameters
+        ----------
+        estimator : BlockGMDClassifier or BlockGMDRegressor
+            Fitted on X and y; or a pipeline that ends with one, or a search for its parameters.
+        X, y : array-like
+            The training data, as the estimator, or the whole pipeline, was given them.
+        image_shape : tuple of int, default=None
+            (height, width) or (height, width, channels) of a sample; None: that of X, where X isn't flat. Images of
+            (1 or 3 channels, height, width), as networks of torch take them, are turned.
+        n : int, default=24
+            Number of images.
+        n_columns : int, default=6
+            Images in a row of the grid.
+
+        Returns
+        -------
+        SuspectGridDisplay
+
+        Raises
+        ------
+        ValueError
+            X isn't of the training samples, or its samples aren't images of this shape.
+        """
+        trust = sample_trust(estimator)
+        for name, value in (("X", X), ("y", y)):
+            refuse_masks(value, name)
+            if len(np.asarray(value)) != len(trust):
+                raise ValueError(
+                    f"{name} must be of the {len(trust)} samples that the estimator was fitted on; found "
+                    f"{len(np.asarray(value))}."
+                )
+        n = min(check_integer(n, "n"), len(trust))
+        indices = find_suspects(estimator, n)
+        some = np.asarray(X)[indices]
+        images = _images(some, image_shape)
+        predicted = np.asarray(estimator.predict(some))
+        display = cls(images, indices, np.asarray(y)[indices], predicted, trust[indices])
+        return display.plot(n_columns=n_columns)
+
+    def plot(self, *, axes: Any = None, n_columns: int = 6, cmap: str = "gray_r") -> Self:
+        """Draw the grid.
+
+        Parameters
+        ----------
+        axes : array-like of matplotlib Axes, default=None
+            At least as many axes as images; None: a new figure.
+        n_columns : int, default=6
+            Images in a row of a new figure.
+        cmap : str, default="gray_r"
+            Colors of images with one channel.
+
+        Returns
+        -------
+        SuspectGridDisplay
+        """
+        n = len(self.images)
+        if axes is None:
+            import matplotlib.pyplot as plt
+
+            n_columns = min(check_integer(n_columns, "n_columns"), n)
+            n_rows = math.ceil(n / n_columns)
+            size = (0.95 * n_columns, 1.35 * n_rows)
+            _, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
+        grid = np.asarray(axes)
+        if grid.size < n:
+            raise ValueError(f"axes must be one for each of the {n} images; found {grid.size}.")
+        for ax in grid.flat:
+            ax.set_axis_off()
+        for place, ax in enumerate(grid.flat[:n]):
+            ax.imshow(self.images[place], cmap=cmap)
+            agree = self.given[place] == self.predicted[place]
+            title = f"#{self.indices[place]}\ngiven {_short(self.given[place])}\npred. {_short(self.predicted[place])}"
+            ax.set_title(title, fontsize=7, color="0.3" if agree else "#d55e00", pad=2.0)
+        self.axes_, self.figure_ = grid, grid.flat[0].figure
+        return self
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _images(samples: NDArray[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:
+    """Samples (n, ...) as images (n, height, width) or (n, height, width, channels) in the range of imshow."""
+    own = samples.shape[1:]
+    shape = own if shape is None else tuple(shape)
+    if len(shape) not in (2, 3) or math.prod(shape) != math.prod(own):
+        raise ValueError(
+            f"image_shape must be (height, width) or (height, width, channels) with as many numbers as a sample of X, "
+            f"of shape {own}; found {shape}."
+        )
+    images = samples.reshape(-1, *shape)
+    if len(shape) == 3:
+        if shape[-1] not in (1, 3, 4) and shape[0] in (1, 3):
+            images = np.moveaxis(images, 1, -1)
+        if images.shape[-1] not in (1, 3, 4):
+            raise ValueError(f"image_shape must have 1, 3 or 4 channels, the last; found {shape}.")
+        if images.shape[-1] == 1:
+            images = images[..., 0]
+        elif images.dtype.kind == "f":
+            # Colors outside of [0, 1] have no picture; standardised images have many.
+            flat = images.reshape(len(images), -1)
+            low, high = (edge.reshape(-1, 1, 1, 1) for edge in (flat.min(axis=1), flat.max(axis=1)))
+            images = (images - low) / np.where(high > low, high - low, 1.0)
+    return images

@@ -1,0 +1,67 @@
+"""The grid of suspicious images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from skbgmd import BlockGMDClassifier
+from skbgmd.inspection import SuspectGridDisplay, find_suspects
+from skbgmd.inspection.suspect_grid_display import _images
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Any:
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Any:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:200] / 16.0, y[:200].copy()
+    y[::10] = (y[::10] + 1) % 10
+    return BlockGMDClassifier(strength="firm", max_epochs=20, random_state=0).fit(X, y), X, y
+
+
+def test_the_most_suspicious_are_drawn_with_their_labels(fitted: Any) -> None:
+    model, X, y = fitted
+    display = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 8), n=7, n_columns=4)
+    np.testing.assert_array_equal(display.indices, find_suspects(model, 7))
+    assert display.axes_.shape == (2, 4)
+    first = display.axes_[0, 0]
+    given, predicted = y[display.indices[0]], model.predict(X[display.indices[:1]])[0]
+    assert first.get_title() == f"#{display.indices[0]}\ngiven {given}\npred. {predicted}"
+    np.testing.assert_array_equal(first.images[0].get_array(), X[display.indices[0]].reshape(8, 8))
+    assert not display.axes_[1, 3].images
+    assert display.figure_ is first.figure
+    with pytest.raises(ValueError, match="axes must be one for each of the 7 images; found 2"):
+        display.plot(axes=display.axes_[0, :2])
+
+
+def test_arguments_are_checked(fitted: Any) -> None:
+    model, X, y = fitted
+    with pytest.raises(ValueError, match="y must be of the 200 samples"):
+        SuspectGridDisplay.from_estimator(model, X, y[:3], image_shape=(8, 8))
+    with pytest.raises(ValueError, match=r"of shape \(64,\); found \(64,\)"):
+        SuspectGridDisplay.from_estimator(model, X, y)
+    with pytest.raises(ValueError, match=r"found \(8, 9\)"):
+        SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 9))
+
+
+def test_images_are_put_in_the_order_and_range_of_pictures() -> None:
+    flat = np.random.default_rng(0).normal(size=(2, 48))
+    assert _images(flat, (4, 4, 3)).shape == (2, 4, 4, 3)
+    turned = _images(flat, (3, 2, 8))
+    assert turned.shape == (2, 2, 8, 3)
+    assert (turned.min(), turned.max()) == (0.0, 1.0)
+    assert _images(flat, (1, 6, 8)).shape == _images(flat, (6, 8, 1)).shape == (2, 6, 8)
+    with pytest.raises(ValueError, match=r"1, 3 or 4 channels, the last; found \(4, 6, 2\)"):
+        _images(flat, (4, 6, 2))
