@@ -47,7 +47,8 @@ def train_missing(
     done = {tuple(row[name] for name in names) for row in read(output)}
     own, of = map(int, arguments.share.split("/"))
     around = environment()
-    missing = [run for run in work if tuple(map(str, run)) not in done][own::of]
+    # Shares of all runs, so that they stay what they are once some have rows.
+    missing = [run for run in work[own::of] if tuple(map(str, run)) not in done]
 
     def row(run: Sequence[Any]) -> dict[str, Any]:
         return {**dict(zip(names, run, strict=True)), **train(*run, arguments.epochs), **around}
