@@ -39,12 +39,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:max_epochs must be enough:sklear
 
 
 def classifier(**settings):
-    given = {"early_stopping": True, "max_epochs": 12, "batch_size": 40, "random_state": 0}
+    given = {"early_stopping": True, "max_epochs": 12, "batch_size": 40, "strength": None, "random_state": 0}
     return BlockGMDClassifier(**{**given, **settings})
 
 
 def regressor(**settings):
-    given = {"early_stopping": True, "max_epochs": 12, "batch_size": 40, "random_state": 0}
+    given = {"early_stopping": True, "max_epochs": 12, "batch_size": 40, "strength": None, "random_state": 0}
     return BlockGMDRegressor(**{**given, **settings})
 
 
