@@ -285,7 +285,3 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
-#: Share of targets that are one value from which on residuals say nothing of the scale there.
-COMMON_TARGET = 0.1
-#: Least unit of residuals, relative to the largest target: smaller ones are rounding.
-LEAST_RESIDUAL = 1e-9

@@ -163,6 +163,8 @@ def with_unusual_inputs(likelihood: FloatArray, input_norm: FloatArray) -> Group
     likelihood, input_norm : ndarray of shape (n,)
         Of a :class:`skbgmd.training.SampleRecord`.
     """
+    # Those that overflow are the most unusual ones.
+    input_norm = np.where(input_norm == np.inf, np.finfo(np.float64).max, input_norm)
     if not (np.isfinite(input_norm).all() and (input_norm > 0.0).all()):
         return NOBODY
     sizes = np.log(input_norm)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import _safe_indexing
 
 from skbgmd._utils.checks import check_integer, refuse_masks
 from skbgmd.inspection.suspects import find_suspects, sample_trust
@@ -111,8 +112,8 @@ class SuspectGridDisplay:
                 )
         n = min(check_integer(n, "n"), len(trust))
         indices = find_suspects(estimator, n)
-        some = np.asarray(X)[indices]
-        images = _images(some, image_shape)
+        some = _safe_indexing(X, indices)
+        images = _images(np.asarray(some), image_shape)
         predicted = np.asarray(estimator.predict(some))
         display = cls(images, indices, np.asarray(y)[indices], predicted, trust[indices])
         return display.plot(n_columns=n_columns)

@@ -218,8 +218,8 @@ def _known_record(estimator: Any) -> SampleRecord | None:
     record = getattr(estimator, "sample_record_", None)
     if record is None:
         return None
-    known = np.isfinite(record.trust)
-    if not known.any() or not np.isfinite(record.likelihood[-1, known]).all():
+    known = np.isfinite(record.trust) & np.isfinite(record.likelihood[-1])
+    if not known.any():
         return None
     return SampleRecord(*(values[..., known] for values in record))
 

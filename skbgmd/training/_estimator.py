@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
-from skorch.callbacks import GradientNormClipping, LRScheduler, ParamMapper
+from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
@@ -88,35 +88,36 @@ PARAMETERS = """
     memory : {{"weighted", "mean"}} or None, default=None
         None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
         block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
-    huber : float or None, default={huber}
+    huber : float, "auto" or None, default="auto"
         Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
         see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
         larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
         withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
-        Only where rows are single samples: means of groups and of clients are much more alike.
+        Only where rows are single samples: means of groups and of clients are much more alike. "auto": {huber}, where
+        there is no strength.
     rejection : float or None, default=10.0
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other.
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.
-    trust_power : float, default=0.0
+    trust_power : float or None, default=None
         Samples weigh in later epochs by the trust that they earned in earlier ones, over the median of their class, or
         of samples with targets near theirs, at most one, to this power. 1 to 3 withstands many more wrong labels and
         targets, which stay far from the others when the rest is learnt; on clean data it costs what is hard. Clients
-        likewise. 0: nothing is remembered.
-    tilt : float, default=0.0
+        likewise. 0 and None: nothing is remembered.
+    tilt : float or None, default=None
         Samples weigh by :math:`e^{{-tilt \\cdot loss}}`, groups by their mean loss: the step is that of tilted
         empirical risk minimization and, with cross-entropy, of generalized cross-entropy, whose weight is the
         probability of the label to this power. 0.7 withstands wrong labels, and 2.0 gross targets; samples that are
-        hard get less weight as well.
+        hard get less weight as well. 0 and None: none.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
         "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
         samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
         error; then all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are
-        single samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, and by None, they
-        say it.
+        single samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, where a training ends
+        by itself, and by None, they say it. It takes about twice the time of a fit, on few samples up to five times.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
@@ -209,6 +210,7 @@ class BlockGMDBase(Interruptible):
     _net_class: Any
     _default_criterion: Any
     _strengths: ClassVar[Mapping[str, Strength]]
+    _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
     strength_: str | None
     strength_scores_: dict[str, Evidence]
 
@@ -227,11 +229,11 @@ class BlockGMDBase(Interruptible):
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = HUBER_OF_NUMBERS,
+        huber: float | str | None = AUTO,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
-        trust_power: float = 0.0,
-        tilt: float = 0.0,
+        trust_power: float | None = None,
+        tilt: float | None = None,
         strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
@@ -328,12 +330,13 @@ class BlockGMDBase(Interruptible):
         check_choice(self.block, "block", BLOCKS)
         check_choice(self.memory, "memory", (None, "weighted", "mean"))
         check_choice(self.pre_aggregation, "pre_aggregation", (None, "nearest"))
-        if self.huber is not None:
+        if not (self.huber is None or (isinstance(self.huber, str) and self.huber == AUTO)):
             check_number(self.huber, "huber")
         if self.rejection is not None:
             check_number(self.rejection, "rejection", above=1.0)
         for name in ("trust_power", "tilt"):
-            check_number(getattr(self, name), name, at_least=0.0)
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name, at_least=0.0)
         check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
         if isinstance(self.aggregator, str) and self.aggregator == AUTO:
             setting = self._setting(of_samples=of_samples)
@@ -367,9 +370,10 @@ class BlockGMDBase(Interruptible):
         chosen = None
         if self._takes_strength(of_samples=of_samples):
             chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
-        if chosen is None:
-            return Strength(*(getattr(self, name) for name in Strength._fields))
-        return self._strengths[chosen]
+        if chosen is not None:
+            return self._strengths[chosen]
+        huber = self._default_huber if isinstance(self.huber, str) else self.huber
+        return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
 
     def _given(self, *names: str) -> list[str]:
         """Those of some parameters that aren't at their defaults, with their values."""
@@ -391,6 +395,9 @@ class BlockGMDBase(Interruptible):
             ignored.add("strength")
         elif self.strength != AUTO:
             ignored |= set(Strength._fields)
+        else:
+            # Another choice would have looked at them.
+            ignored -= {"selection", "block", "memory"}
         # Whoever wants none gets none.
         ignored -= {"strength"} if self.strength is None else set()
         # Plain training by any name.
@@ -587,16 +594,19 @@ class BlockGMDBase(Interruptible):
         if self.strength != AUTO:
             self.strength_ = self.strength
             return
-        strata, epochs_of_fit = self._strata(y), self._source().max_epochs
+        self.strength_ = self._unchosen_strength()
+        epochs_of_fit = self._source().max_epochs
         few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
-        if few or epochs is not None:
-            self.strength_ = self._unchosen_strength()
+        if few or epochs is not None or not self._allows_choice():
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        weight = np.ones(len(X)) if weight is None else weight
+        strata, held_weight = self._strata(y), np.ones(len(X)) if weight is None else weight
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
-        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
-
+        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
+        if not len(held_out) or not held_weight[trained].any():
+            return
+        # A subclass may fit and predict otherwise.
+        kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
 
         def predict(name: str, more: int) -> Any:
@@ -606,7 +616,8 @@ class BlockGMDBase(Interruptible):
                 with warnings.catch_warnings():
                     # The training on all samples will say it again.
                     warnings.simplefilter("ignore")
-                    return model.fit(X[trained], y[trained], weight[trained]).predict(X[held_out])
+                    kind.fit(model, X[trained], y[trained], None if weight is None else weight[trained])
+                    return kind.predict(model, X[held_out])
             except NonFiniteRowsError:
                 return None
             except TrainingInterrupted as error:
@@ -616,11 +627,19 @@ class BlockGMDBase(Interruptible):
         self.strength_, self.strength_scores_ = choose(
             list(candidates),
             predict,
-            lambda predicted: self._utilities(predicted, y[held_out], weight[held_out]),
+            lambda predicted: self._utilities(predicted, y[held_out], held_weight[held_out]),
             strata[held_out],
-            weight[held_out],
+            held_weight[held_out],
             epochs=epochs_of_fit,
         )
+
+    def _allows_choice(self) -> bool:
+        """True if candidates can be trained as the estimator itself, but for what watches and saves."""
+        callbacks = self._source().callbacks
+        given = [each[-1] if isinstance(each, tuple) else each for each in callbacks or []]
+        ends = any(isinstance(each, EarlyStopping) or each is EarlyStopping for each in given)
+        # A training that ends by itself is another one on a third of the samples, as is one steered by held-out ones.
+        return not (ends or self.early_stopping or (self._source().train_split is not None and _steering(callbacks)))
 
     def _unchosen_strength(self) -> str | None:
         """The strength where held-out samples can't say; None: the parameters say it."""
@@ -628,14 +647,25 @@ class BlockGMDBase(Interruptible):
 
     def _candidate(self, strength: str, seed: int) -> Self:
         """A copy to be trained by a strength on some of the samples, with no effects besides."""
-        model: Self = clone(self).set_params(strength=strength, random_state=seed, warm_start=True)
-        source = model._source()
-        callbacks = [] if isinstance(source.callbacks, str) else source.callbacks or []
-        kept = [each for each in callbacks if isinstance(each[1] if isinstance(each, tuple) else each, STEERING)]
-        source.set_params(callbacks=kept, train_split=None, verbose=0)
-        for name in [name for name in vars(source) if name.startswith("callbacks__")]:
-            delattr(source, name)
-        return model
+        params = self.get_params(deep=False)
+        module = clone(self.module) if isinstance(self.module, NeuralNet) else self.module
+        kept = _steering(self._source().callbacks)
+        names = {each[0] for each in kept if isinstance(each, tuple)}
+        # What isn't kept may be expensive to copy, or can't be.
+        settings = {"callbacks": kept, "train_split": None, "verbose": 0}
+        if module is not self.module:
+            module.set_params(**settings)
+            for name in [name for name in vars(module) if name.startswith("callbacks__")]:
+                if name.split("__")[1] not in names:
+                    delattr(module, name)
+        params = {
+            name: value
+            for name, value in params.items()
+            if not name.startswith("callbacks__") or name.split("__")[1] in names
+        }
+        given = {**params, **settings, "module": module, "strength": strength, "random_state": seed, "warm_start": True}
+        twin: Self = clone(type(self)(**given))
+        return twin
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Strata of targets, within which samples are held out and their scores averaged."""
@@ -787,6 +817,16 @@ def _as_numpy(X: Any) -> Any:
         return X
     # NumPy has no bfloat16.
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
+
+
+def _steering(callbacks: Any) -> list[Any]:
+    """Those of some callbacks, or (name, callback), that change what a training learns."""
+    kept = []
+    for each in [] if isinstance(callbacks, str) else callbacks or []:
+        callback = each[1] if isinstance(each, tuple) else each
+        if issubclass(callback if isinstance(callback, type) else type(callback), STEERING):
+            kept.append(each)
+    return kept
 
 
 @contextmanager

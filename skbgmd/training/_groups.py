@@ -12,7 +12,7 @@ from skorch.dataset import get_len, unpack_data
 
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
-from skbgmd.training._losses import mean_weight, of_samples
+from skbgmd.training._losses import mean_weight, of_samples, target_weights
 
 
 class GroupedBatch:
@@ -64,7 +64,8 @@ class GroupedBatch:
         self.prior: NDArray[np.float64] | None = None
         self.tilted: NDArray[np.float64] | None = None
         self.summed = getattr(criterion, "reduction", "mean") == "sum"
-        self.divisor = None if self.summed else mean_weight(criterion, self.y, self.weight)
+        self._target_weights = target_weights(criterion, self.y)
+        self.divisor = None if self.summed else mean_weight(self._target_weights, self.weight)
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -97,11 +98,25 @@ class GroupedBatch:
         """
         if tilt == 0.0:
             return
-        values = losses.detach().double().cpu().numpy()
+        values = self.unweighted(losses)
         known = np.isfinite(values)
         if known.any():
             weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
             self.tilted = np.maximum(weights, limits.LEAST_PRIOR)
+
+    def unweighted(self, losses: torch.Tensor) -> NDArray[np.float64]:
+        """Mean losses (g,) of the groups without the weights of their targets, for one output."""
+        values = losses.detach().double()
+        if self.divisor is not None:
+            values = values * self.divisor.to(values)
+        if self._target_weights is not None:
+            means = self._target_weights.view(self.n_samples, -1).mean(dim=1).to(values)
+            of_group = self.sums(means) / torch.as_tensor(self.slices.lengths).to(values)
+            values = values / torch.where(of_group > 0.0, of_group, 1.0)
+        elif self.summed and isinstance(self.y, torch.Tensor) and self.y.is_floating_point():
+            values = values / (self.y.numel() / self.n_samples)
+        result: NDArray[np.float64] = values.cpu().numpy()
+        return result
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
         """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""

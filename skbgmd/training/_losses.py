@@ -147,14 +147,8 @@ def of_samples(losses: torch.Tensor, n: int, *, summed: bool) -> torch.Tensor:
     return parts.sum(dim=1) if summed else parts.mean(dim=1)
 
 
-def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) -> torch.Tensor | None:
-    """Mean of the weights that a criterion gives to the targets y of a batch; None where all are one.
-
-    It is weighted by the weights ``of_samples`` (n,), where they have some.
-
-    A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
-    group, or a sample, that would take the weights away again: all are divided by what the batch has.
-    """
+def target_weights(criterion: Any, y: Any) -> torch.Tensor | None:
+    """Weights that a criterion gives to the targets y of a batch by their classes; None: all are one."""
     traits = traits_of(criterion, overridden=True)
     if traits is None or not traits.weighs_classes or not isinstance(y, torch.Tensor):
         return None
@@ -169,6 +163,19 @@ def mean_weight(criterion: Any, y: Any, of_samples: torch.Tensor | None = None) 
     if weight is not None:
         of_class = weight.detach().double()
         weights = weights.to(of_class.device) * of_class[torch.where(counted, y, 0).to(of_class.device)]
+    return weights
+
+
+def mean_weight(weights: torch.Tensor | None, of_samples: torch.Tensor | None = None) -> torch.Tensor | None:
+    """Mean of the weights (n, ...) of targets; None where all are one.
+
+    It is weighted by the weights ``of_samples`` (n,), where they have some.
+
+    A cross entropy's mean is divided by the weights of the classes, and leaves targets out that are to be ignored. Of a
+    group, or a sample, that would take the weights away again: all are divided by what the batch has.
+    """
+    if weights is None:
+        return None
     if of_samples is None:
         mean = weights.mean()
     else:

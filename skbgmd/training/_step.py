@@ -81,7 +81,7 @@ class RobustStep(NeuralNet):
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
-        self._trust_.note(grouped, losses, input_norms)
+        self._trust_.note(grouped, grouped.unweighted(losses), input_norms)
         if aggregate.weights is not None:
             given = rows.weights.copy()
             if grouped.tilted is not None:

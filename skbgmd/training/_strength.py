@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.rows.gram import lower_weighted_median
 
 
 class Strength(NamedTuple):
@@ -36,7 +35,7 @@ STRENGTHS_OF_CLASSES = {
     "firm": Strength(3.0, tilt=0.7),
     "strict": Strength(1.0, beta=0.1, trust_power=3.0),
 }
-STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(8.0, tilt=2.0), "strict": Strength(None)}
+STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(8.0, tilt=2.0)}
 
 
 def described(strengths: Mapping[str, Strength]) -> str:
@@ -54,8 +53,8 @@ class Evidence(NamedTuple):
     Attributes
     ----------
     score : float
-        Mean over the classes of the share of held-out samples that are predicted; for numbers, minus the mean of
-        :math:`\log(1 + (r / 3 s)^2)` over their residuals r.
+        Mean over the classes of the share of held-out samples that are predicted; for numbers, minus their mean
+        absolute error, in units of the targets' median deviation.
     gain : float
         By how much the score is larger than that of the gentle strength.
     standard_error : float
@@ -176,12 +175,12 @@ def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState)
     return mask
 
 
-def bounded_scores(residuals: Mapping[str, ArrayLike], y: FloatArray, weight: FloatArray) -> dict[str, FloatArray]:
-    r"""Score predictions of numbers in a way that gross errors of the targets don't decide.
+def absolute_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> dict[str, FloatArray]:
+    r"""Score predictions of numbers by minus their absolute errors, in units of the targets' median deviation.
 
-    :math:`-\log(1 + (r / 3 s)^2)`, that of Cauchy's distribution, in units of the smallest median residual s. Of
-    targets that are one value, as many may be in insurance or sales, s says nothing: they are left out of it. A loss
-    that only few samples have, such as that of a long tail, is hardly seen.
+    Only differences between predictions of the same samples are looked at, and :math:`\bigl| |y - a| - |y - b| \bigr|
+    \le |a - b|`: however gross the error of a target is, it counts for no more than the predictions differ. Errors of a
+    few samples that the predictions differ much in, such as those of a long tail or a subgroup, count for all of that.
 
     Parameters
     ----------
@@ -189,16 +188,10 @@ def bounded_scores(residuals: Mapping[str, ArrayLike], y: FloatArray, weight: Fl
         Residuals of held-out samples, by who predicted them.
     y : ndarray of shape (n, k)
         Their targets.
-    weight : ndarray of shape (n,)
-        Their weights.
     """
-    arrays = {name: np.abs(np.asarray(of_name, dtype=np.float64)) for name, of_name in residuals.items()}
-    totals = dict.fromkeys(arrays, np.zeros(len(y)))
-    for column in range(y.shape[1]):
-        values, places, counts = np.unique(y[:, column], return_inverse=True, return_counts=True)
-        common = counts > limits.COMMON_TARGET * len(y)
-        some = ~common[places.reshape(-1)] if not common.all() else np.ones(len(y), dtype=bool)
-        scale = min(lower_weighted_median(array[some, column], weight[some]) for array in arrays.values())
-        scale = max(scale, limits.LEAST_RESIDUAL * float(np.abs(values).max()), np.finfo(float).tiny)
-        totals = {name: totals[name] + (array[:, column] / (3.0 * scale)) ** 2 for name, array in arrays.items()}
-    return {name: -np.log1p(total / y.shape[1]) for name, total in totals.items()}
+    deviations = np.abs(y - np.median(y, axis=0))
+    # Where most targets are one value, that of the others.
+    units = np.array([np.median(column[column > 0.0]) if column.any() else 1.0 for column in deviations.T])
+    return {
+        name: -(np.abs(np.asarray(array, dtype=np.float64)) / units).mean(axis=1) for name, array in residuals.items()
+    }

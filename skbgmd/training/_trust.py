@@ -142,7 +142,8 @@ class SampleTrust:
         if ids is None:
             return
         slots = {id_: slot for slot, id_ in enumerate(self.ids or [])}
-        listed = np.asarray(ids).tolist()
+        # As they can be saved.
+        listed = [id_ if isinstance(id_, (str, int, float)) else repr(id_) for id_ in np.asarray(ids).tolist()]
         self._slots = np.array([slots.setdefault(id_, len(slots)) for id_ in listed], dtype=np.intp)
         self.ids = list(slots)
 
@@ -165,7 +166,7 @@ class SampleTrust:
             self._are_classes = not y.is_floating_point()
             self._targets[slots] = y.detach().flatten().double().cpu().numpy()
 
-    def note(self, batch: GroupedBatch, losses: torch.Tensor, input_norms: torch.Tensor | None) -> None:
+    def note(self, batch: GroupedBatch, losses: FloatArray, input_norms: torch.Tensor | None) -> None:
         """Note losses (n,) of the samples of a batch, and norms (n,) of their layers' inputs, if they are single."""
         if batch.positions is None or not self.has_places or batch.has_clients or batch.slices.longest != 1:
             return
@@ -173,13 +174,13 @@ class SampleTrust:
         # A line for each sample: lines are gathered and scattered faster than columns.
         fits = self._fits[slots]
         visits = fits[:, 0]
-        likelihood = np.exp(-np.maximum(losses.detach().cpu().numpy(), 0.0, dtype=np.float64))
+        likelihood = np.exp(-np.maximum(losses, 0.0))
         for place, most in enumerate(limits.LIKELIHOOD_VISITS, start=4):
             fits[:, place] += likelihood * (visits < most)
         fits[:, 3] += likelihood
         if input_norms is not None:
             fits[:, 1] += 1.0
-            fits[:, 2] += input_norms.detach().cpu().numpy()
+            fits[:, 2] += input_norms.detach().double().cpu().numpy()
         fits[:, 0] += 1.0
         self._fits[slots] = fits
 

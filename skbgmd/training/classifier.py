@@ -19,7 +19,7 @@ from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
-from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._samples import Samples, check_ids, check_weights
 from skbgmd.training._stopping import HeldOutStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
@@ -81,6 +81,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     _net_class = RobustNeuralNetClassifier
     _default_criterion = torch.nn.CrossEntropyLoss
     _strengths = STRENGTHS_OF_CLASSES
+    _default_huber = HUBER_OF_CLASSES
 
     def __init__(
         self,
@@ -97,11 +98,11 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         selection: str = "top",
         block: str = "unit",
         memory: str | None = None,
-        huber: float | None = HUBER_OF_CLASSES,
+        huber: float | str | None = AUTO,
         rejection: float | None = REJECTION,
         pre_aggregation: str | None = None,
-        trust_power: float = 0.0,
-        tilt: float = 0.0,
+        trust_power: float | None = None,
+        tilt: float | None = None,
         strength: str | None = AUTO,
         aggregator: str | Aggregator = AUTO,
         local_steps: int = 1,
@@ -284,6 +285,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
         if not resume:
+            check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
             self._choose_strength(X, y, check_weights(sample_weight, X), groups, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)

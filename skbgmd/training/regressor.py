@@ -18,9 +18,9 @@ from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of
-from skbgmd.training._samples import Samples, check_weights
+from skbgmd.training._samples import Samples, check_ids, check_weights
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
-from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, bounded_scores, described
+from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, absolute_scores, described
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 
@@ -35,7 +35,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
             criterion="None: ``SmoothL1Loss`` of the scaled targets.",
             class_weight="",
-            strengths='{"mild", "firm", "strict"}',
+            strengths='{"mild", "firm"}',
             unchosen=' In shorter ones and in ``partial_fit`` it is "firm", with the default criterion.',
             settings=described(STRENGTHS_OF_NUMBERS),
             score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
@@ -141,6 +141,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         weight = check_weights(sample_weight, X)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
+            check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
             self._choose_strength(X, y, weight, groups, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
@@ -167,13 +168,18 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         # Of another loss it isn't known how large it is, and what a tilt does.
         return "firm" if self.criterion is None and not isinstance(self.module, NeuralNet) else None
 
+    def _allows_choice(self) -> bool:
+        # Of a loss of the user's own it isn't known what the network predicts by it.
+        criterion = self._default_criterion if self.criterion is None else self.criterion
+        return traits_of(criterion, overridden=True) is not None and super()._allows_choice()
+
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)
 
     def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
-        return bounded_scores(residuals, columns, weight)
+        return absolute_scores(residuals, columns)
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)

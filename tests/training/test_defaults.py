@@ -126,7 +126,7 @@ def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
     ("settings", "found"),
     [
         (
-            {"memory": "mean", "block": "coordinate"},
+            {"memory": "mean", "block": "coordinate", "strength": None},
             "block='coordinate', memory='mean' with aggregator='auto', beta=None",
         ),
         ({"beta": 1.0, "selection": "sample"}, "selection='sample' with aggregator='auto', beta=1.0"),

@@ -18,6 +18,7 @@ from skbgmd.training._losses import (
     mean_weight,
     of_samples,
     register_loss,
+    target_weights,
     targets_of,
     traits_of,
     unreduced,
@@ -39,7 +40,7 @@ def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind
     criterion = kind(**settings)
     predicted = torch.linspace(-1.0, 1.0, 21).view(7, 3).log_softmax(dim=1)
     y = torch.tensor([0, 1, 2, 2, 1, 1, 0])
-    divisor = mean_weight(criterion, y)
+    divisor = mean_weight(target_weights(criterion, y))
     assert divisor is not None
     each = unreduced(Net(criterion), criterion, predicted, y, None)
     assert float((each / divisor).mean()) == pytest.approx(float(criterion(predicted, y)), rel=1e-6)
@@ -47,11 +48,11 @@ def test_losses_divided_by_their_mean_weight_have_the_mean_of_the_criterion(kind
 
 def test_where_nothing_has_a_weight_there_is_no_divisor() -> None:
     y = torch.tensor([0, 1])
-    assert mean_weight(nn.CrossEntropyLoss(), y) is None
-    assert mean_weight(nn.CrossEntropyLoss(weight=torch.ones(2)), torch.eye(2)) is None
-    assert mean_weight(nn.MSELoss(), y) is None
-    assert mean_weight(nn.CrossEntropyLoss(), [0, 1]) is None
-    nothing = mean_weight(nn.CrossEntropyLoss(ignore_index=0), torch.zeros(3, dtype=torch.int64))
+    assert mean_weight(target_weights(nn.CrossEntropyLoss(), y)) is None
+    assert mean_weight(target_weights(nn.CrossEntropyLoss(weight=torch.ones(2)), torch.eye(2))) is None
+    assert mean_weight(target_weights(nn.MSELoss(), y)) is None
+    assert mean_weight(target_weights(nn.CrossEntropyLoss(), [0, 1])) is None
+    nothing = mean_weight(target_weights(nn.CrossEntropyLoss(ignore_index=0), torch.zeros(3, dtype=torch.int64)))
     assert nothing is not None
     assert float(nothing) == 1.0
 
@@ -119,7 +120,7 @@ def test_a_registered_loss_need_not_have_what_torchs_have(monkeypatch: pytest.Mo
             return nn.functional.cross_entropy(predicted, y)
 
     register_loss(Bare, targets="classes", weighs_classes=True)
-    assert mean_weight(Bare(), torch.tensor([0, 1])) is None
+    assert mean_weight(target_weights(Bare(), torch.tensor([0, 1]))) is None
     X, y = torch.randn(12, 3).numpy(), (np.arange(12) % 2)
     net = RobustNeuralNet(nn.Linear(3, 2), criterion=Bare, group_size=2, max_epochs=1, verbose=0, train_split=None)
     assert net.fit(X, y)._no_one_pass_
@@ -129,11 +130,11 @@ def test_the_mean_of_weights_is_weighted_by_the_samples():
     """As of each sample so many times."""
     criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 10.0]))
     y, times = torch.tensor([0, 0, 1]), torch.tensor([5, 1, 2])
-    repeated = mean_weight(criterion, torch.repeat_interleave(y, times))
-    torch.testing.assert_close(mean_weight(criterion, y, times.float()), repeated)
+    repeated = mean_weight(target_weights(criterion, torch.repeat_interleave(y, times)))
+    torch.testing.assert_close(mean_weight(target_weights(criterion, y), times.float()), repeated)
     images = torch.stack([y, y.flip(0)], dim=1)
-    repeated = mean_weight(criterion, torch.repeat_interleave(images, times, dim=0))
-    torch.testing.assert_close(mean_weight(criterion, images, times.float()), repeated)
+    repeated = mean_weight(target_weights(criterion, torch.repeat_interleave(images, times, dim=0)))
+    torch.testing.assert_close(mean_weight(target_weights(criterion, images), times.float()), repeated)
 
 
 def test_losses_must_be_of_the_samples() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,14 +16,16 @@ from sklearn.datasets import load_digits, make_friedman1
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.dataset import ValidSplit
 from torch import nn
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.aggregators import GeometricMedian
 from skbgmd.training._strength import (
     STRENGTHS_OF_CLASSES,
-    bounded_scores,
+    absolute_scores,
     choose,
     evidence_for,
     hold_out,
@@ -119,26 +122,27 @@ def test_a_share_of_each_class_is_held_out_and_none_of_a_tiny_one() -> None:
 
 def test_gross_targets_do_not_decide_between_predictions_of_numbers() -> None:
     rng = np.random.default_rng(0)
-    y = rng.normal(size=(200, 1))
-    good, poor = y + 0.1 * rng.normal(size=y.shape), y + 0.5 * rng.normal(size=y.shape)
-    y[:60] += 1e6
-    # The poor one is right about the errors.
-    poor[:60] += 1e6
-    poor[60:] += 0.5
-    scores = bounded_scores({"good": good - y, "poor": poor - y}, y, np.ones(200))
-    assert scores["good"][60:].mean() > scores["poor"][60:].mean()
-    assert scores["good"].min() > -40.0
-    scaled = bounded_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y, np.ones(200))
-    np.testing.assert_allclose(scaled["good"], scores["good"])
+    truth = rng.normal(size=(200, 1))
+    good, poor = truth + 0.1 * rng.normal(size=truth.shape), truth + 0.5 * rng.normal(size=truth.shape)
+    for gross in (1e3, 1e12):
+        y = truth.copy()
+        y[:60] += gross
+        scores = absolute_scores({"good": good - y, "poor": poor - y}, y)
+        difference = scores["good"] - scores["poor"]
+        unit = np.median(np.abs(y - np.median(y)))
+        assert difference.mean() > 0.1 / unit
+        assert np.all(np.abs(difference) <= np.abs(good - poor)[:, 0] / unit + 1e-12 * gross)
+        scaled = absolute_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
+        np.testing.assert_allclose(scaled["good"], scores["good"])
 
 
-def test_targets_that_are_mostly_zero_leave_a_scale() -> None:
+def test_a_long_tail_counts() -> None:
     rng = np.random.default_rng(0)
     y = np.where(rng.random(400) < 0.7, 0.0, rng.lognormal(size=400))[:, None]
     zeros, tail = np.zeros_like(y), y + 0.05 * rng.normal(size=y.shape)
-    scores = bounded_scores({"zeros": zeros - y, "tail": tail - y}, y, np.ones(400))
+    scores = absolute_scores({"zeros": zeros - y, "tail": tail - y}, y)
     assert scores["tail"].mean() > scores["zeros"].mean()
-    alike = bounded_scores({"exact": zeros}, np.zeros_like(y), np.ones(400))
+    alike = absolute_scores({"exact": zeros}, np.zeros_like(y))
     np.testing.assert_array_equal(alike["exact"], 0.0)
 
 
@@ -231,9 +235,7 @@ def test_what_a_strength_overrules_is_warned_of(digits: Any) -> None:
         BlockGMDClassifier(max_epochs=1, strength="strict", huber=1.5, trust_power=1.0).fit(X, y)
     with pytest.warns(UserWarning, match="strength='strict' with"):
         BlockGMDClassifier(max_epochs=1, strength="strict", aggregator="krum").fit(X, y)
-    with pytest.raises(
-        ValueError, match=r"strength must be one of None, 'auto', 'mild', 'firm', 'strict'; found 'weak'"
-    ):
+    with pytest.raises(ValueError, match=r"strength must be one of None, 'auto', 'mild', 'firm'; found 'weak'"):
         BlockGMDRegressor(strength="weak").fit(X, y)
 
 
@@ -282,3 +284,92 @@ def test_a_failed_fit_loses_nothing(digits: Any) -> None:
         model.fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), before[0])
     assert model.strength_scores_ is before[1]
+
+
+class _Squares(nn.Module):
+    """A loss of one's own, of which nothing is known."""
+
+    def forward(self, predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return ((predicted - targets) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"early_stopping": True, "max_epochs": 25},
+        {"early_stopping": "loss", "max_epochs": 60},
+        {"train_split": ValidSplit(5), "callbacks": [EarlyStopping(patience=3)], "max_epochs": 60},
+        {
+            "train_split": ValidSplit(5),
+            "callbacks": [LRScheduler(policy=ReduceLROnPlateau, monitor="valid_loss")],
+            "max_epochs": 20,
+        },
+    ],
+    ids=["held out", "loss", "callback", "plateau"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_trainings_that_held_out_samples_end_or_steer_are_not_compared(digits: Any, settings: dict[str, Any]) -> None:
+    X, y = digits
+    model = BlockGMDClassifier(random_state=0, **settings).fit(X[:200], y[:200])
+    assert (model.strength_, model.strength_scores_) == (None, {})
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+def test_losses_of_ones_own_are_trained_by() -> None:
+    X, y = make_friedman1(150, random_state=0)
+    model = BlockGMDRegressor(criterion=_Squares, max_epochs=20, random_state=0).fit(X, y)
+    assert (model.strength_, model.strength_scores_) == (None, {})
+    # Each sample is of a class of its own: none can be held out.
+    many = BlockGMDClassifier(max_epochs=20, random_state=0).fit(X, np.arange(150))
+    assert many.strength_ is None
+    one = BlockGMDRegressor(max_epochs=20, random_state=0).fit(X, y, sample_weight=(np.arange(150) == 3).astype(float))
+    assert one.strength_ == "firm"
+
+
+class _Locked(Callback):
+    """What can't be copied."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+
+
+class _Sub(BlockGMDClassifier):
+    def fit(self, X: Any, y: Any) -> Any:
+        return super().fit(X, y)
+
+    def predict(self, X: Any) -> Any:
+        return super().predict(X).astype(str)
+
+
+def test_candidates_copy_nothing_that_is_dropped_and_call_nothing_that_is_overridden(digits: Any) -> None:
+    X, y = digits
+    model = _Sub(max_epochs=20, callbacks=[_Locked(threading.Lock())], random_state=0).fit(X, y)
+    assert min(found.score for found in model.strength_scores_.values()) > 0.5
+
+
+def test_a_scheduler_that_is_given_as_a_class_steers_candidates_as_well(digits: Any) -> None:
+    X, y = digits
+    model = BlockGMDClassifier(
+        max_epochs=20, callbacks=[("rate", LRScheduler)], callbacks__rate__policy="StepLR", random_state=0
+    )
+    model.set_params(callbacks__rate__step_size=1, callbacks__rate__gamma=0.0).fit(X, y)
+    assert max(found.score for found in model.strength_scores_.values()) < 0.8
+
+
+def test_a_value_that_is_given_is_taken_even_where_it_is_what_would_be_taken_anyway(digits: Any) -> None:
+    X, y = digits
+    for each in ({"huber": 2.0}, {"trust_power": 0.0}, {"tilt": 0.0}):
+        assert BlockGMDClassifier(max_epochs=20, random_state=0, **each).fit(X, y).strength_ is None
+    median = BlockGMDRegressor(huber=None, max_epochs=20, random_state=0).fit(X, y.astype(float))
+    assert type(median.net_.aggregator_.aggregator) is GeometricMedian
+
+
+def test_ids_are_refused_before_anything_is_trained(digits: Any) -> None:
+    X, y = digits
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        BlockGMDClassifier(callbacks=[_Fails()]).fit(X, y, sample_id=np.arange(3))
+
+
+class _Fails(Callback):
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        raise AssertionError("It was trained.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import pickle
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() 
     single = batch([0, 2], 1, [1, 0])
     for visit in range(second + 1):
         losses = torch.log(torch.tensor([2.0, 4.0 if visit < first else 1.0]))
-        trust.note(single, losses, torch.tensor([3.0, 5.0]) if visit % 2 else None)
+        trust.note(single, losses.numpy(), torch.tensor([3.0, 5.0]) if visit % 2 else None)
         trust.add(single, np.ones(2))
     again = SampleTrust()
     again.load_state_dict(trust.state_dict())
@@ -57,8 +58,8 @@ def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() 
         np.testing.assert_array_equal(record.trust, [1.0, np.nan, 1.0])
         np.testing.assert_array_equal(record.target_class[[0, 2]], [1.0, 0.0])
     few = SampleTrust()
-    few.note(single, torch.zeros(2), None)
-    few.note(batch([0, 1], 2), torch.ones(1), None)
+    few.note(single, np.zeros(2), None)
+    few.note(batch([0, 1], 2), np.ones(1), None)
     record = few.record(2)
     assert np.isnan(record.likelihood[:2]).all()
     assert np.isnan(record.input_norm).all()
@@ -299,3 +300,35 @@ def test_a_client_that_sends_wrong_labels_is_remembered() -> None:
     assert sorted(weights.values())[1] > 2 * weights[5]
     # One figure a client.
     assert all(np.ptp(model.sample_trust_[clients == client]) == 0.0 for client in range(8))
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weights_of_classes_tilt_nothing(reduction: str) -> None:
+    """The tilt is of the probability of a label, whatever its class weighs."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(24, 3)).astype(np.float32), rng.integers(0, 3, 24)
+    batched = Batch(torch.from_numpy(X), torch.from_numpy(y), np.arange(24))
+    scores = torch.from_numpy(rng.normal(size=(24, 3)))
+    plain = torch.nn.functional.cross_entropy(scores, batched[1], reduction="none")
+    criterion = torch.nn.CrossEntropyLoss(
+        weight=torch.tensor([1.0, 5.0, 0.5], dtype=torch.float64), reduction=reduction
+    )
+    grouped = GroupedBatch(batched, 1, criterion)
+    losses = torch.nn.functional.cross_entropy(scores, batched[1], weight=criterion.weight, reduction="none")
+    np.testing.assert_allclose(grouped.unweighted(grouped.shares(losses)), plain.numpy())
+    targets = torch.from_numpy(rng.normal(size=(24, 5)))
+    numbers = GroupedBatch(Batch(torch.from_numpy(X), targets, np.arange(24)), 1, torch.nn.MSELoss(reduction=reduction))
+    np.testing.assert_allclose(numbers.unweighted(numbers.shares(targets**2)), (targets**2).mean(dim=1).numpy())
+
+
+def test_ids_of_anything_can_be_saved() -> None:
+    trust = SampleTrust()
+    days = np.array([datetime.date(2020, 1, day) for day in (1, 2)], dtype=object)
+    trust.begin(2, days, are_clients=False)
+    trust.add(batch([0, 1], 1), np.array([1.0, 0.5]))
+    again = SampleTrust()
+    again.begin(2, days[::-1], are_clients=False)
+    again.load_state_dict(trust.state_dict())
+    np.testing.assert_array_equal(again.means(2), [0.5, 1.0])
+    assert all(isinstance(id_, str) for id_ in trust.state_dict()["ids"])
