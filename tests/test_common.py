@@ -26,7 +26,6 @@ ESTIMATORS = [
             {"beta": 0.1, "memory": "weighted"},
             {"group_size": 8},
             {"pre_aggregation": "nearest"},
-            {"early_stopping": "loss"},
         )
         for kind in (BlockGMDClassifier, BlockGMDRegressor)
     ),
@@ -47,8 +46,7 @@ def check_name(check):
     return getattr(check, "func", check).__name__ + (f"({arguments})" if arguments else "")
 
 
-# Some of the checks fit as few samples as make one group, and too few for epochs to end by themselves.
-@pytest.mark.filterwarnings("ignore:max_epochs must be enough:sklearn.exceptions.ConvergenceWarning")
+# Some of the checks fit as few samples as make one group.
 @pytest.mark.filterwarnings("ignore:group_size must be smaller than the batches")
 @pytest.mark.parametrize(
     ("estimator", "check"), CHECKS, ids=[f"{estimator}-{check_name(c)}" for estimator, c in CHECKS]

@@ -30,16 +30,17 @@ SAMPLES: dict[str, Any] = {"group_size": 1, "beta": None, "rejection": 10.0, "st
 OURS: dict[str, dict[str, Any]] = {
     PLAIN: PLAIN_SETTINGS,
     "auto": {"strength": "auto"},
-    **{name: {"strength": name} for name in ("mild", "strict")},
+    **{name: {"strength": name} for name in ("mild", "firm")},
 }
 #: Those that differ.
 OURS_OF_CLASSES: dict[str, dict[str, Any]] = {
     **OURS,
+    "strict": {"strength": "strict"},
     "huber=2": {**SAMPLES, "huber": 2.0},
 }
 OURS_OF_TARGETS: dict[str, dict[str, Any]] = {
     **OURS,
-    "median of a block": {**SAMPLES, "huber": None, "beta": 0.1},
+    "median": {**SAMPLES, "huber": None},
 }
 #: Plain training with other losses.
 LOSSES_OF_CLASSES: dict[str, dict[str, Any]] = {
