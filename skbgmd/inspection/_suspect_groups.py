@@ -106,7 +106,8 @@ def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:
     typical = np.nanmedian(input_norm) if np.isfinite(input_norm).any() else 0.0
     if typical <= 0.0:
         return likelihood
-    ratio = np.nan_to_num(input_norm / typical)
+    # Of those that overflow the fourth power would, too.
+    ratio = np.minimum(np.nan_to_num(input_norm / typical), 1e70)
     ranked: FloatArray = likelihood / (1.0 + (ratio / limits.LARGE_INPUTS) ** 4)
     return ranked
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import _safe_indexing
 
-from skbgmd._utils.checks import check_integer, refuse_masks
-from skbgmd.inspection.suspects import find_suspects, sample_trust
+from skbgmd._utils.checks import check_integer
+from skbgmd.inspection.suspects import check_training_samples, find_suspects, sample_trust
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,13 +103,7 @@ class SuspectGridDisplay:
             X isn't of the training samples, or its samples aren't images of this shape.
         """
         trust = sample_trust(estimator)
-        for name, value in (("X", X), ("y", y)):
-            refuse_masks(value, name)
-            if len(np.asarray(value)) != len(trust):
-                raise ValueError(
-                    f"{name} must be of the {len(trust)} samples that the estimator was fitted on; found "
-                    f"{len(np.asarray(value))}."
-                )
+        check_training_samples(len(trust), X=X, y=y)
         n = min(check_integer(n, "n"), len(trust))
         indices = find_suspects(estimator, n)
         some = _safe_indexing(X, indices)

@@ -115,17 +115,18 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):
             raise ValueError(f"n_suspects must be at most the number of samples, {len(trust)}; found {n}.")
-    record = _known_record(inner)
+    of_single = _known_of(inner)
     # To list all samples is no choice.
-    if record is None and n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
+    if of_single is None and n < len(known) and np.allclose(trust[known], trust[known[0]], rtol=1e-6, atol=0.0):
         raise ValueError(
             f"sample_trust_ must differ for samples to be suspects; found {trust[known[0]]:g} for all {len(known)} "
             f"that it is known of: the aggregator trusts all alike, or had nothing to compare, as in plain training, "
             f"with one group in each batch."
         )
-    if record is None:
+    if of_single is None:
         order = known[np.argsort(trust[known], kind="stable")]
     else:
+        record, known = of_single
         quality = quality_of(record.likelihood[-1], record.input_norm)
         chosen = _found(inner, record).chosen
         order = known[np.lexsort((quality, ~chosen))]
@@ -173,13 +174,13 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     """
     inner = robust_estimator_in(estimator)
     sample_trust(inner)
-    record = _known_record(inner)
-    if record is None:
+    of_single = _known_of(inner)
+    if of_single is None:
         raise ValueError(
             "The number of suspects is estimated of single samples, by their losses; nothing is known of them where "
             "rows are groups or clients, or training is plain. Give n_suspects or fraction, or train with group_size=1."
         )
-    return SuspectEstimate(*_found(inner, record).estimate)
+    return SuspectEstimate(*_found(inner, of_single.record).estimate)
 
 
 def robust_estimator_in(estimator: Any) -> Any:
@@ -213,15 +214,30 @@ def sample_trust(estimator: Any) -> NDArray[np.float64]:
     return np.asarray(inner.sample_trust_, dtype=np.float64)
 
 
-def _known_record(estimator: Any) -> SampleRecord | None:
-    """Record of the samples whose trust is known; None where nothing is known of single samples."""
+def check_training_samples(n: int, **given: Any) -> None:
+    """Check that what is given, by its name, is of the n training samples of an estimator and has no masks."""
+    for name, value in given.items():
+        refuse_masks(value, name)
+        if value is not None and len(np.asarray(value)) != n:
+            raise ValueError(
+                f"{name} must be of the {n} samples that the estimator was fitted on; found {len(np.asarray(value))}."
+            )
+
+
+class _Known(NamedTuple):
+    """Record of the samples that something is known of, and their indices."""
+
+    record: SampleRecord
+    indices: NDArray[np.intp]
+
+
+def _known_of(estimator: Any) -> _Known | None:
+    """Record of the samples whose trust and likelihood are known; None where there are none."""
     record = getattr(estimator, "sample_record_", None)
     if record is None:
         return None
-    known = np.isfinite(record.trust) & np.isfinite(record.likelihood[-1])
-    if not known.any():
-        return None
-    return SampleRecord(*(values[..., known] for values in record))
+    known = np.flatnonzero(np.isfinite(record.trust) & np.isfinite(record.likelihood[-1]))
+    return _Known(SampleRecord(*(values[..., known] for values in record)), known) if len(known) else None
 
 
 def _found(estimator: Any, record: SampleRecord) -> Suspects:
@@ -309,23 +325,15 @@ class SampleTrustDisplay:
         SampleTrustDisplay
         """
         trust = sample_trust(estimator)
-        for name, given in (("X", X), ("y", y), ("corrupted", corrupted)):
-            refuse_masks(given, name)
+        check_training_samples(len(trust), X=X, y=y, corrupted=corrupted)
         known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
-        for name, value in (("X", X), ("y", y), ("corrupted", known)):
-            if value is not None and len(np.asarray(value)) != len(trust):
-                raise ValueError(
-                    f"{name} must be of the {len(trust)} samples that the estimator was fitted on; found "
-                    f"{len(np.asarray(value))}."
-                )
         found: dict[str, Any] = {}
         inner = robust_estimator_in(estimator)
-        record = _known_record(inner)
-        if record is not None:
-            chosen, estimate, seen = _found(inner, record)
-            is_known = np.isfinite(trust)
+        of_single = _known_of(inner)
+        if of_single is not None:
+            chosen, estimate, seen = _found(inner, of_single.record)
             likelihood, suspects = np.full(len(trust), np.nan), np.zeros(len(trust), dtype=bool)
-            likelihood[is_known], suspects[is_known] = seen, chosen
+            likelihood[of_single.indices], suspects[of_single.indices] = seen, chosen
             found = {"likelihood": likelihood, "suspects": suspects, "threshold": SuspectEstimate(*estimate).threshold}
         return cls(trust, sample_losses(estimator, X, y), known, **found).plot(axes=axes)
 

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.corruption import GaussianNoise
+from skbgmd.corruption import GaussianNoise, corrupt_labels
 from skbgmd.inspection.suspects import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
 
 
@@ -216,3 +216,18 @@ def test_single_samples_that_are_trusted_alike_are_told_apart_by_their_likelihoo
     model = BlockGMDClassifier(max_epochs=10, random_state=0, **settings).fit(X, y)
     assert np.ptp(model.sample_trust_) < 1e-6
     assert (find_suspects(model, 30) % 10 == 0).mean() > 0.5
+
+
+def test_a_sample_that_nothing_is_known_of_moves_no_other() -> None:
+    X, y = load_digits(return_X_y=True)
+    X, (y, wrong) = X[:600] / 16.0, corrupt_labels(y[:600], fraction=0.2, random_state=0)
+    model = BlockGMDClassifier(strength="firm", max_epochs=50, random_state=0).fit(X, y)
+    whole = find_suspects(model, 100)
+    record = model.sample_record_
+    record.likelihood[:, 7] = np.nan
+    record.input_norm[11] = np.inf
+    found = find_suspects(model, 100)
+    assert 7 not in found
+    assert len(set(found) & set(whole)) > 90
+    assert wrong[found].mean() > 0.8
+    assert np.isnan(SampleTrustDisplay.from_estimator(model, X, y).likelihood[7])
