@@ -5,31 +5,30 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
-from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing, NonFiniteRowsError
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
 from skbgmd.location.block import BLOCKS, SELECTIONS
-from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, default_rule, ignored_parameters, named_rule
+from skbgmd.training._choice import StrengthChoice
+from skbgmd.training._defaults import AUTO, REJECTION, default_rule, ignored_parameters, named_rule
 from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._resume import is_whole
-from skbgmd.training._samples import Samples, cast, check_ids, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._samples import Samples, cast, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._stopping import (
     IS_BEST,
     SCORE,
@@ -40,15 +39,13 @@ from skbgmd.training._stopping import (
     stopping_of,
     training_loss,
 )
-from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
+from skbgmd.training._strength import Strength
 from skbgmd.training._trust import SampleRecord
 from skbgmd.training._wrapping import copied, deep_copies, wrapped
 from skbgmd.training.networks import MLP
 
 #: Parts that parameters are handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
-#: Callbacks that change what a training learns, rather than to watch or to save it.
-STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
 
 PARAMETERS = """
     Parameters
@@ -204,15 +201,11 @@ PARAMETERS = """
 """
 
 
-class BlockGMDBase(Interruptible):
+class BlockGMDBase(StrengthChoice, Interruptible):
     """Base of the robust classifier and regressor."""
 
     _net_class: Any
     _default_criterion: Any
-    _strengths: ClassVar[Mapping[str, Strength]]
-    _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
-    strength_: str | None
-    strength_scores_: dict[str, Evidence]
 
     def __init__(
         self,
@@ -358,32 +351,6 @@ class BlockGMDBase(Interruptible):
             return aggregator
         return NearestNeighborMixing(aggregator)
 
-    def _takes_strength(self, *, of_samples: bool) -> bool:
-        """True if the strength says how samples are judged, rather than the parameters that it stands for."""
-        is_default = isinstance(self.aggregator, str) and self.aggregator == AUTO
-        if self.strength is None or not (of_samples and is_default):
-            return False
-        return self.strength != AUTO or not self._given(*Strength._fields)
-
-    def _setting(self, *, of_samples: bool) -> Strength:
-        """What the parameters stand for, or the strength that was given or chosen."""
-        chosen = None
-        if self._takes_strength(of_samples=of_samples):
-            chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
-        if chosen is not None:
-            return self._strengths[chosen]
-        huber = self._default_huber if isinstance(self.huber, str) else self.huber
-        return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
-
-    def _given(self, *names: str) -> list[str]:
-        """Those of some parameters that aren't at their defaults, with their values."""
-        defaults = signature(type(self).__init__).parameters
-        return [
-            f"{name}={getattr(self, name)!r}"
-            for name in names
-            if name in defaults and getattr(self, name) != defaults[name].default
-        ]
-
     def _warn_of_ignored(self, *, of_samples: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
         of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
@@ -395,7 +362,7 @@ class BlockGMDBase(Interruptible):
             ignored.add("strength")
         elif self.strength != AUTO:
             ignored |= set(Strength._fields)
-        else:
+        elif self.strength_scores_ and any(setting.beta for setting in self._strengths.values()):
             # Another choice would have looked at them.
             ignored -= {"selection", "block", "memory"}
         # Whoever wants none gets none.
@@ -578,103 +545,6 @@ class BlockGMDBase(Interruptible):
         size = min(n, size) if size > 0 else n
         return samples.X[:: n // size][:size]
 
-    def _source(self) -> Any:
-        """The object with the settings of the training: the estimator, or the net that it was given."""
-        return self.module if isinstance(self.module, NeuralNet) else self
-
-    def _choose_strength(self, X: Any, y: Any, weight: Any, groups: Any, *, epochs: int | None) -> None:
-        """Choose the strength by held-out samples, where it is to be chosen and they can say anything.
-
-        Each candidate is trained on the others as the estimator itself.
-        """
-        of_samples = self.group_size == 1 and groups is None and self.local_steps == 1
-        self.strength_, self.strength_scores_ = None, {}
-        if not self._takes_strength(of_samples=of_samples):
-            return
-        if self.strength != AUTO:
-            self.strength_ = self.strength
-            return
-        self.strength_ = self._unchosen_strength()
-        epochs_of_fit = self._source().max_epochs
-        few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
-        if few or epochs is not None or not self._allows_choice():
-            return
-        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        strata, held_weight = self._strata(y), np.ones(len(X)) if weight is None else weight
-        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
-        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
-        if not len(held_out) or not held_weight[trained].any():
-            return
-        # A subclass may fit and predict otherwise.
-        kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
-        candidates = {name: self._candidate(name, seed) for name in self._strengths}
-
-        def predict(name: str, more: int) -> Any:
-            model = candidates[name]
-            model._source().set_params(max_epochs=more)
-            try:
-                with warnings.catch_warnings():
-                    # The training on all samples will say it again.
-                    warnings.simplefilter("ignore")
-                    kind.fit(model, X[trained], y[trained], None if weight is None else weight[trained])
-                    return kind.predict(model, X[held_out])
-            except NonFiniteRowsError:
-                return None
-            except TrainingInterrupted as error:
-                # Nothing was learnt yet that is to be kept.
-                raise KeyboardInterrupt(str(error)) from None
-
-        self.strength_, self.strength_scores_ = choose(
-            list(candidates),
-            predict,
-            lambda predicted: self._utilities(predicted, y[held_out], held_weight[held_out]),
-            strata[held_out],
-            held_weight[held_out],
-            epochs=epochs_of_fit,
-        )
-
-    def _allows_choice(self) -> bool:
-        """True if candidates can be trained as the estimator itself, but for what watches and saves."""
-        callbacks = self._source().callbacks
-        given = [each[-1] if isinstance(each, tuple) else each for each in callbacks or []]
-        ends = any(isinstance(each, EarlyStopping) or each is EarlyStopping for each in given)
-        # A training that ends by itself is another one on a third of the samples, as is one steered by held-out ones.
-        return not (ends or self.early_stopping or (self._source().train_split is not None and _steering(callbacks)))
-
-    def _unchosen_strength(self) -> str | None:
-        """The strength where held-out samples can't say; None: the parameters say it."""
-        return None
-
-    def _candidate(self, strength: str, seed: int) -> Self:
-        """A copy to be trained by a strength on some of the samples, with no effects besides."""
-        params = self.get_params(deep=False)
-        module = clone(self.module) if isinstance(self.module, NeuralNet) else self.module
-        kept = _steering(self._source().callbacks)
-        names = {each[0] for each in kept if isinstance(each, tuple)}
-        # What isn't kept may be expensive to copy, or can't be.
-        settings = {"callbacks": kept, "train_split": None, "verbose": 0}
-        if module is not self.module:
-            module.set_params(**settings)
-            for name in [name for name in vars(module) if name.startswith("callbacks__")]:
-                if name.split("__")[1] not in names:
-                    delattr(module, name)
-        params = {
-            name: value
-            for name, value in params.items()
-            if not name.startswith("callbacks__") or name.split("__")[1] in names
-        }
-        given = {**params, **settings, "module": module, "strength": strength, "random_state": seed, "warm_start": True}
-        twin: Self = clone(type(self)(**given))
-        return twin
-
-    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
-        """Strata of targets, within which samples are held out and their scores averaged."""
-        raise NotImplementedError
-
-    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
-        """Utilities of held-out samples by what was predicted of them."""
-        raise NotImplementedError
-
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
         self._warn_of_ignored(of_samples=of_samples)
@@ -744,8 +614,7 @@ class BlockGMDBase(Interruptible):
 
     def _samples(self, X: Any, y: Any, weight: Any, groups: Any, sample_id: Any) -> Samples:
         merge = 0 < len(X) <= self.batch_size and self._may_merge()
-        clients, ids = check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
-        return drop_and_merge(X, y, weight, clients, ids, merge=merge)
+        return drop_and_merge(X, y, weight, groups, sample_id, merge=merge)
 
     def _may_merge(self) -> bool:
         """True if nothing can tell equal samples from one of their weight, nor the order of the samples."""
@@ -817,16 +686,6 @@ def _as_numpy(X: Any) -> Any:
         return X
     # NumPy has no bfloat16.
     return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
-
-
-def _steering(callbacks: Any) -> list[Any]:
-    """Those of some callbacks, or (name, callback), that change what a training learns."""
-    kept = []
-    for each in [] if isinstance(callbacks, str) else callbacks or []:
-        callback = each[1] if isinstance(each, tuple) else each
-        if issubclass(callback if isinstance(callback, type) else type(callback), STEERING):
-            kept.append(each)
-    return kept
 
 
 @contextmanager

@@ -132,6 +132,14 @@ def check_ids(ids: ArrayLike | None, name: str, X: Any) -> NDArray[Any] | None:
     return checked
 
 
+def check_of_samples(
+    X: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None, sample_id: ArrayLike | None
+) -> tuple[NDArray[np.float64] | None, NDArray[Any] | None, NDArray[Any] | None]:
+    """Weights, ids of clients and ids of the samples X, checked by :func:`check_weights` and :func:`check_ids`."""
+    weight = check_weights(sample_weight, X)
+    return weight, check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
+
+
 def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
     """X in the dtype of a network's parameters; integers stay for one that embeds them."""
     dtype = _dtype_of(network)

@@ -137,7 +137,7 @@ class HeldOutStopping(StoppingCriterion):
     # ---- scores -----------------------------------------------------------------------------------------------------
 
     def summary(self, net: Any, valid: Any) -> NDArray[np.float64]:
-        """What an epoch's score is computed from, (m, n_outputs)."""
+        """Numbers that an epoch's score is computed from, (m, n_outputs)."""
         raise NotImplementedError
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -381,7 +381,7 @@ def _monitor(callback: Any) -> Any:
 
 
 def _parts(net: NeuralNet) -> list[tuple[str, torch.nn.Module]]:
-    """What learns, by its name."""
+    """Modules and losses that learn, by their names."""
     names = [*net._modules, *net._criteria]
     parts = [(name, getattr(net, f"{name}_")) for name in names]
     return [(name, part) for name, part in parts if isinstance(part, torch.nn.Module)]

@@ -1,4 +1,4 @@
-"""How strongly a training distrusts its samples: settings by name, and the choice among them by held-out samples."""
+"""Strengths, settings by name of how much a training distrusts its samples, and evidence of held-out ones for them."""
 
 from __future__ import annotations
 

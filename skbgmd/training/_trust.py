@@ -110,6 +110,10 @@ class SampleTrust:
     """
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember nothing."""
         self.ids: list[Any] | None = None
         self.weights: FloatArray | None = None
         self.has_places, self.tells_rows_apart = True, False
@@ -137,7 +141,7 @@ class SampleTrust:
         """
         known = self.ids is not None and ids is not None and self._are_clients == are_clients
         if not (known or (self.ids is None and ids is None and n is not None and n == self._n)):
-            self.__init__()  # type: ignore[misc]
+            self.forget()
         self._n, self._are_clients = n, are_clients
         if ids is None:
             return
@@ -202,7 +206,7 @@ class SampleTrust:
         return self._at(_ratio(self._sums[:, 0], self._sums[:, 1]), n)
 
     def _at(self, remembered: FloatArray, n: int) -> FloatArray:
-        """What is remembered, (..., m), in the order of the first n samples; NaN where they aren't known."""
+        """Bring what is remembered, (..., m), into the order of the first n samples; NaN where they aren't known."""
         slots = np.arange(n) if self._slots is None else self._slots[:n]
         missing = max(0, int(slots.max(initial=-1)) + 1 - remembered.shape[-1])
         padding = [(0, 0)] * (remembered.ndim - 1) + [(0, missing)]

@@ -19,7 +19,7 @@ from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
-from skbgmd.training._samples import Samples, check_ids, check_weights
+from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._stopping import HeldOutStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
@@ -248,9 +248,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             )
         return given
 
-    def _weights(self, sample_weight: Any, X: Any, y: Any, classes: NDArray[Any]) -> NDArray[np.float64] | None:
+    def _weights(
+        self, weight: NDArray[np.float64] | None, y: NDArray[Any], classes: NDArray[Any]
+    ) -> NDArray[np.float64] | None:
         """Weights of the samples, those of their classes included."""
-        weight = check_weights(sample_weight, X)
         if self.class_weight is None:
             return weight
         # Not of this batch's classes only, which may be fewer.
@@ -284,12 +285,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
+        weight, groups, sample_id = check_of_samples(X, sample_weight, groups, sample_id)
+        whole_weight = self._weights(weight, y, classes)
         if not resume:
-            check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
-            self._choose_strength(X, y, check_weights(sample_weight, X), groups, epochs=epochs)
+            self._choose_strength(X, y, weight, groups, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
-        samples = self._samples(X, codes, self._weights(sample_weight, X, y, classes), groups, sample_id)
+        samples = self._samples(X, codes, whole_weight, groups, sample_id)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

@@ -18,7 +18,7 @@ from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
 from skbgmd.training._losses import traits_of
-from skbgmd.training._samples import Samples, check_ids, check_weights
+from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, absolute_scores, described
 from skbgmd.training.nets import RobustNeuralNetRegressor
@@ -138,10 +138,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         self, X: Any, y: Any, sample_weight: Any, groups: Any, sample_id: Any, *, resume: bool, epochs: int | None
     ) -> Self:
         X, y = self._validated(X, y, reset=not resume)
-        weight = check_weights(sample_weight, X)
+        weight, groups, sample_id = check_of_samples(X, sample_weight, groups, sample_id)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
-            check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
             self._choose_strength(X, y, weight, groups, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")

@@ -575,7 +575,7 @@ def test_balanced_classes_count_weights(rng):
     weight = np.where(y == 1, 0, weight)
     dropped = quick(**settings).fit(X, y, sample_weight=weight)
     assert np.isnan(dropped.sample_trust_[y == 1]).all()
-    given = dropped._weights(weight, X, y, np.arange(3))
+    given = dropped._weights(weight, y, np.arange(3))
     totals = [given[y == label].sum() for label in range(3)]
     assert totals == pytest.approx([weight.sum() / 2, 0.0, weight.sum() / 2])
 
