@@ -129,7 +129,7 @@ class BlockGeometricMedian(Aggregator):
             return aggregate, replace(state, step=state.step + 1, location=after_location)
         # A memory counts only where one is kept.
         before = state.memory if self.complement == "memory" else None
-        if before is not None and len(before) != rows.n_columns:
+        if before is not None and len(before) != rows.n_held:
             before = None  # of other columns: parameters were frozen or thawed
         if self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)

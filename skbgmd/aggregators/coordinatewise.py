@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows
 from skbgmd.rows import Rows
@@ -23,16 +22,13 @@ class Coordinatewise(Aggregator):
         usable = usable_rows(rows, rows.finite)
         rows = rows if len(usable) == rows.n_rows else rows.subset(usable)
         equal = bool(np.all(rows.weights == rows.weights[0]))
-        vector: torch.Tensor | None = None
-        for part, chunk in rows.column_chunks():
-            if vector is None:
-                dtype = torch.float64 if chunk.dtype == torch.float64 else torch.float32
-                vector = empty((rows.n_columns,), dtype, chunk.device)
+        reduced = []
+        for _, chunk in rows.column_chunks():
+            dtype = torch.float64 if chunk.dtype == torch.float64 else torch.float32
             # A copy even where the transpose is contiguous: it is sorted in place.
-            lines = chunk.to(vector.dtype).T.clone(memory_format=torch.contiguous_format)
-            vector[part] = self._reduce(_sorted(lines)) if equal else self._reduce_weighted(lines, rows.weights)
-        assert vector is not None, "rows have at least one column"
-        return Aggregate(vector), None
+            lines = chunk.to(dtype).T.clone(memory_format=torch.contiguous_format)
+            reduced.append(self._reduce(_sorted(lines)) if equal else self._reduce_weighted(lines, rows.weights))
+        return Aggregate(torch.cat(reduced)), None
 
     def _reduce_weighted(self, lines: torch.Tensor, weights: FloatArray) -> torch.Tensor:
         values, order = lines.sort(dim=1)

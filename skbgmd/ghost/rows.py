@@ -182,7 +182,7 @@ class GhostRows(ChunkedRows):
         result = empty(shape, dtype, self.device)
         return result if sum(factor.n_columns for _, factor in self.factors) == self.n_columns else result.zero_()
 
-    def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+    def _held_scores(self, scale: FloatArray, shift: torch.Tensor | None) -> torch.Tensor:
         rows, scale, dtype = self._scored(scale)
         scores = rows._column_scores(scale, dtype)
         if dtype != torch.float64 and not _are_numbers(scores):

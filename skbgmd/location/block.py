@@ -287,7 +287,7 @@ def select_block(
     d = rows.n_columns
     k = max(1, math.ceil(beta * d))
     if k == d:
-        return CoordinateBlock.all(d, rows.device)
+        return rows.layout.held(CoordinateBlock.all(d, rows.device))
     if selection == "uniform":
         n = d if units is None else len(units.starts)
         scores = torch.ones(n, dtype=torch.float64, device=rows.device)
@@ -295,7 +295,8 @@ def select_block(
     else:
         norms = rows.norms(run_length)
         scale = _score_factors(norms, rows.weights) if clip else np.ones(rows.n_rows)
-        scale, memory = _of_unit_size(scale * (rows.weights > 0.0), norms, memory)
+        furthest = None if memory is None else rows.layout.maximum(_largest_number(memory))
+        scale, memory = _of_unit_size(scale * (rows.weights > 0.0), norms, memory, furthest)
         if units is not None:
             scores = rows.unit_scores(units, scale, memory)
         elif run_length > 1:
@@ -305,25 +306,27 @@ def select_block(
     if units is not None:
         keys = scores if selection == "top" else _keys(scores, generator)
         found = keys.cpu().numpy()
-        return units.choose(found / units.sizes if selection == "top" else found, k)
+        return rows.layout.held(units.choose(found / units.sizes if selection == "top" else found, k))
     if selection != "top":
         scores = _keys(scores, generator)
     wanted = min(len(scores), -(-k // run_length))
     block = CoordinateBlock(_largest(scores, wanted), run_length, d)
     # The last run of columns may be short.
-    return block if len(block) >= k else CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
+    if len(block) < k:
+        block = CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
+    return rows.layout.held(block)
 
 
 def _of_unit_size(
-    scale: FloatArray, norms: FloatArray, memory: torch.Tensor | None
+    scale: FloatArray, norms: FloatArray, memory: torch.Tensor | None, furthest: torch.Tensor | None
 ) -> tuple[FloatArray, torch.Tensor | None]:
     """Scale factors of the rows, and a memory, so that scores of huge or tiny rows don't over- or underflow.
 
-    Only ratios of scores matter; a power of two changes no digit of them.
+    Only ratios of scores matter; a power of two changes no digit of them. ``furthest`` is the memory's largest number.
     """
     largest = float((scale * norms).max())
-    if memory is not None:
-        largest = max(largest, float(memory.abs().max()))
+    if furthest is not None:
+        largest = max(largest, float(furthest))
     low, high = limits.SQUARED_RANGE[torch.float32]  # in which the scores of any rows may be
     if largest == 0.0 or low <= largest <= high:
         return scale, memory
@@ -369,7 +372,7 @@ def block_step(
         return step, torch.zeros_like(step) if off_block == "memory" else None
     if off_block == "zero":
         on_block = means(part.rows, part.weights)
-        return on_block.new_zeros(rows.n_columns).index_copy_(0, part.columns.indices, on_block), None
+        return on_block.new_zeros(rows.n_held).index_copy_(0, part.columns.indices, on_block), None
     if len(part.columns) == rows.n_columns:
         moved = means(part.rows, part.weights)
     else:
@@ -421,14 +424,8 @@ def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
     # With nearly all of a row in the block, the difference has lost its digits.
     lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
     if lost.size:
-        off_block[lost] = rows.subset(lost).block(_others(part.columns)).norms()
+        off_block[lost] = rows.subset(lost).block(part.columns.off_block).norms()
     return off_block
-
-
-def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:
-    mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
-    mask[block.indices] = False
-    return CoordinateBlock(mask.nonzero().flatten(), 1, block.total)
 
 
 def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
@@ -438,6 +435,10 @@ def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tens
     """
     waits = torch.empty(len(scores), dtype=torch.float64, device=scores.device).exponential_(generator=generator)
     return scores.double().log_() - waits.log_()
+
+
+def _largest_number(values: torch.Tensor) -> torch.Tensor:
+    return values.abs().max() if len(values) else values.new_zeros(())
 
 
 def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:

@@ -32,12 +32,16 @@ class AveragedRows(ChunkedRows):
     def __init__(self, rows: Rows, averaging: FloatArray, weights: FloatArray) -> None:
         self.rows, self.averaging, self.weights = rows, averaging, weights
         self.n_rows, self.n_columns, self.device = len(averaging), rows.n_columns, rows.device
-        self.units = rows.units
-        sample = rows.columns(torch.zeros(1, dtype=torch.int64, device=rows.device))
+        self.units, self.layout = rows.units, rows.layout
+        sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
         self._factors = torch.as_tensor(averaging, dtype=self.dtype, device=self.device)
         #: The Gram matrix is of the averaged rows' own products.
         self._own = False
+
+    @property
+    def n_held(self) -> int:
+        return self.rows.n_held
 
     def chunk(self, part: slice) -> torch.Tensor:
         return self.columns(torch.arange(part.start, part.stop, device=self.device))

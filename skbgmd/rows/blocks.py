@@ -49,6 +49,11 @@ class CoordinateBlock:
         columns = (self.runs[:, None] * self.length + offsets).flatten()
         return columns[: len(self)]
 
+    @property
+    def off_block(self) -> CoordinateBlock:
+        """The other columns."""
+        return _others(self)
+
     def __len__(self) -> int:
         if self.length >= self.total and len(self.runs):
             return self.total  # without a look at the run: it may be on another device
@@ -111,6 +116,11 @@ class ParameterBlock:
         """Zero, and the ends of the chosen units among their own columns."""
         return np.append(0, np.cumsum(self.sizes[self.chosen]))
 
+    @property
+    def off_block(self) -> CoordinateBlock:
+        """The other columns."""
+        return _others(self)
+
     def __len__(self) -> int:
         return int(self._stops[-1])
 
@@ -146,6 +156,12 @@ class ParameterBlock:
         first, last = self.at(start), self.at(stop)
         low, high = self.chosen.searchsorted((first, last)).tolist()
         return self.chosen[low:high] - first
+
+
+def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:
+    mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
+    mask[block.indices] = False
+    return CoordinateBlock(mask.nonzero().flatten(), 1, block.total)
 
 
 def sums_of_runs(values: torch.Tensor, length: int) -> torch.Tensor:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
+from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
 
 
 class ChunkedRows(ABC):
@@ -38,6 +39,8 @@ class ChunkedRows(ABC):
     device: torch.device
     #: Columns that belong together, where that is known.
     units: ParameterBlock | None = None
+    #: Where the columns are.
+    layout: ColumnLayout = IN_ONE_PROCESS
     #: Chunks are gathered, so that another pass over them costs more than what is done with them.
     gathers: bool = False
     #: Adjacent columns that are best gathered together.
@@ -75,12 +78,18 @@ class ChunkedRows(ABC):
         elements = min(limits.CHUNK_ELEMENTS, max(limits.CHUNK_ELEMENTS // 8, self.n_rows * share))
         width = max(limits.MIN_CHUNK_COLUMNS, min(limits.GOOD_CHUNK_COLUMNS, share), elements // max(1, self.n_rows))
         # Even chunks: a short one at the end would cost nearly as much as the others.
-        width = -(-self.n_columns // max(1, math.ceil(self.n_columns / (width + width // 64))))
+        width = -(-self.n_held // max(1, math.ceil(self.n_held / (width + width // 64))))
         if self.run_length < width:
             width += -width % self.run_length
-        for start in range(0, self.n_columns, width):
-            part = slice(start, min(start + width, self.n_columns))
+        # Where there is no column, what is summed over columns is zero.
+        for start in range(0, max(1, self.n_held), max(1, width)):
+            part = slice(start, min(start + width, self.n_held))
             yield part, self.chunk(part)
+
+    @property
+    def n_held(self) -> int:
+        """Columns in this process, and length of vectors of columns."""
+        return self.n_columns
 
     @property
     def _columns_behind(self) -> int:
@@ -137,7 +146,7 @@ class ChunkedRows(ABC):
         squares = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
             squares += self._squared_norms(self._difference(chunk, center, part))
-        return self._checked(squares, center)
+        return self._checked(self.layout.add_up(squares), center)
 
     def _squared_norms(self, chunk: torch.Tensor) -> torch.Tensor:
         norms: torch.Tensor = torch.linalg.vector_norm(chunk, dim=1)
@@ -157,13 +166,16 @@ class ChunkedRows(ABC):
         largest = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
             difference = self._difference(chunk, center, part, factor)
-            largest = torch.maximum(largest, difference.abs().amax(dim=1).double())
+            if difference.shape[1]:
+                largest = torch.maximum(largest, difference.abs().amax(dim=1).double())
+        largest = self.layout.maximum(largest)
         scale = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
         squares = torch.zeros_like(largest)
         for part, chunk in self.column_chunks():
             # In double precision, in which subnormal numbers of single precision have inverses.
             difference = self._difference(chunk, center, part, factor).double()
             squares += (difference / scale[:, None]).square_().sum(dim=1)
+        squares = self.layout.add_up(squares)
         # Distances that overflow even so count as the largest number.
         norms = np.minimum(_to_numpy(squares.sqrt_() * scale), np.finfo(np.float64).max)
         norms[~_to_numpy(torch.isfinite(largest)).astype(bool)] = np.nan
@@ -185,7 +197,7 @@ class ChunkedRows(ABC):
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
         for part, chunk in self.column_chunks():
             total += chunk.to(self.work_dtype) @ vector[part].to(self.work_dtype)
-        return _to_numpy(total)
+        return _to_numpy(self.layout.add_up(total))
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         """``weights @ rows`` for weights (n,) or (m, n); rows of weight zero are left out, whatever they hold."""
@@ -195,7 +207,7 @@ class ChunkedRows(ABC):
             return self.subset(used).weighted_sum(weights[..., used], dtype)
         dtype = dtype or self.work_dtype
         factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
-        result = empty((*factors.shape[:-1], self.n_columns), dtype, self.device)
+        result = empty((*factors.shape[:-1], self.n_held), dtype, self.device)
         for part, chunk in self.column_chunks():
             result[..., part] = factors @ chunk.to(dtype)
         return result
@@ -210,16 +222,20 @@ class ChunkedRows(ABC):
         return rest.index_copy_(0, index, everywhere[index])
 
     def column_scores(self, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
+        return self.layout.gather(self._held_scores(scale, shift))
+
+    def _held_scores(self, scale: FloatArray, shift: torch.Tensor | None) -> torch.Tensor:
+        """Scores of the columns in this process."""
         used = np.flatnonzero(scale)
         if not len(used):
-            return torch.zeros(self.n_columns, dtype=self.work_dtype, device=self.device)
+            return torch.zeros(self.n_held, dtype=self.work_dtype, device=self.device)
         if len(used) < self.n_rows:
-            return self.subset(used).column_scores(scale[used], shift)
+            return self.subset(used)._held_scores(scale[used], shift)
         # To square first and then scale saves a pass, but squares of huge or tiny entries overflow or underflow.
         if shift is None and self._may_square_first(self.norms(), scale):
             return self._sums_of_squares(self.weights * scale * scale)
         dtype, device = self.work_dtype, self.device
-        result = empty((self.n_columns,), dtype, device)
+        result = empty((self.n_held,), dtype, device)
         if dtype == torch.float32 and not self._may_square_first(self.norms(), scale):
             # Factors that bring tiny rows to order one may overflow in single precision.
             dtype = torch.float64
@@ -237,7 +253,7 @@ class ChunkedRows(ABC):
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
         """``sum_i w_i x_ij^2`` for every column."""
         dtype, device = self.work_dtype, self.device
-        result = empty((self.n_columns,), dtype, device)
+        result = empty((self.n_held,), dtype, device)
         factors = torch.as_tensor(weights, dtype=dtype, device=device)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
@@ -249,11 +265,11 @@ class ChunkedRows(ABC):
 
     def run_scores(self, length: int, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """Scores of the columns, summed over runs of ``length``, of which the last may be shorter."""
-        return sums_of_runs(self.column_scores(scale, shift), length)
+        return self.layout.sums_of_runs(self._held_scores(scale, shift), length)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         """Scores of the columns, summed over each of the units that all columns are cut into."""
-        return units.sums(self.column_scores(scale, shift))
+        return self.layout.sums_of_units(self._held_scores(scale, shift), units)
 
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         """Gram matrix about ``about @ rows``, in float64; by default about zero or a central row."""
@@ -325,11 +341,11 @@ class ChunkedRows(ABC):
                 else:
                     _add_to(total[start:stop, :stop], product)
         if squares is not None:
-            self._norms = self._checked(squares, None)
+            self._norms = self._checked(self.layout.add_up(squares), None)
         del stripe, product, buffer, chunk, z
         if n > limits.GRAM_STRIPE_ROWS:
             self._buffer = None
-        result: FloatArray = total.cpu().numpy()
+        result: FloatArray = self.layout.add_up(total).cpu().numpy()
         # NumPy copies what it takes from the same array.
         for start in range(0, n, limits.GRAM_ADDED_ROWS):
             result[:start, start : start + limits.GRAM_ADDED_ROWS] = result[
@@ -343,7 +359,7 @@ class ChunkedRows(ABC):
         The center decides the accuracy, never the result: about a far center, differences of rows cancel.
         """
         sample = self._sample()
-        largest = np.abs(sample).max(axis=1)
+        largest = np.abs(sample).max(axis=1, initial=0.0)
         finite = np.flatnonzero(largest < np.inf)  # NaN isn't
         if not len(finite):
             return None
@@ -362,12 +378,14 @@ class ChunkedRows(ABC):
 
     def _sample(self) -> FloatArray:
         """Sample the matrix: every few rows, and runs of adjacent columns."""
-        step = max(limits.CENTER_SAMPLE_RUN, -(-self.n_columns // limits.CENTER_SAMPLE_RUNS))
-        starts = torch.arange(0, self.n_columns, step, device=self.device)
+        n_runs = max(1, limits.CENTER_SAMPLE_RUNS // self.layout.n_parts)
+        step = max(limits.CENTER_SAMPLE_RUN, -(-self.n_held // n_runs))
+        starts = torch.arange(0, self.n_held, step, device=self.device)
         columns = (starts[:, None] + torch.arange(limits.CENTER_SAMPLE_RUN, device=self.device)).flatten()
         every = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS)
         some = self if every == 1 else self.subset(np.arange(0, self.n_rows, every))
-        return _to_numpy(some.columns(columns[columns < self.n_columns]).double())
+        sample = some.columns(columns[columns < self.n_held]).to(self.work_dtype)
+        return _to_numpy(self.layout.pool(sample, n_runs * limits.CENTER_SAMPLE_RUN).double())
 
 
 def means(rows: Any, weights: FloatArray) -> torch.Tensor:

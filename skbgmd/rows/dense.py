@@ -78,6 +78,10 @@ class DenseRows(ChunkedRows):
         self._run_norms: tuple[int, torch.Tensor] | None = None
         self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
 
+    @property
+    def n_held(self) -> int:
+        return self.matrix.shape[1] if self.index is None else len(self.index)
+
     def chunk(self, part: slice) -> torch.Tensor:
         if self.index is None:
             chunk = self.matrix[:, part]
@@ -109,8 +113,8 @@ class DenseRows(ChunkedRows):
 
     def _measure_runs(self, length: int) -> FloatArray:
         """Norms of the rows from those of their runs, which are kept for scores."""
-        whole = self.n_columns // length
-        norms = empty((self.n_rows, -(-self.n_columns // length)), self.dtype, self.device)
+        whole = self.n_held // length
+        norms = empty((self.n_rows, -(-self.n_held // length)), self.dtype, self.device)
         runs, rest = self.matrix[:, : whole * length], self.matrix[:, whole * length :]
         torch.linalg.vector_norm(runs.view(self.n_rows, -1, length), dim=2, out=norms[:, :whole])
         if rest.shape[1]:
@@ -140,18 +144,18 @@ class DenseRows(ChunkedRows):
         if center is not None or not self._is_plain:
             return super().distances(center)
         # One call on the whole matrix: nothing is kept but a number for each row and some thousand columns.
-        whole = self.n_columns // limits.NORM_COLUMNS * limits.NORM_COLUMNS
+        whole = self.n_held // limits.NORM_COLUMNS * limits.NORM_COLUMNS
         parts = self.matrix[:, :whole].view(self.n_rows, -1, limits.NORM_COLUMNS) if whole else self.matrix[:, :0, None]
         squares = torch.linalg.vector_norm(parts, dim=2).double().square_().sum(dim=1)
-        if whole < self.n_columns:
+        if whole < self.n_held:
             squares += self._squared_norms(self.matrix[:, whole:])
-        return self._checked(squares, None)
+        return self._checked(self.layout.add_up(squares), None)
 
     def _sample(self) -> FloatArray:
-        if not self._is_plain or self.n_columns < limits.CENTER_SAMPLE_RUNS * limits.CENTER_SAMPLE_RUN:
+        if not self._is_plain or self.n_held < limits.CENTER_SAMPLE_RUNS * limits.CENTER_SAMPLE_RUN:
             return super()._sample()
         # The same columns but for a run cut short at the end, without an index of them.
-        every, step = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS), -(-self.n_columns // limits.CENTER_SAMPLE_RUNS)
+        every, step = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS), -(-self.n_held // limits.CENTER_SAMPLE_RUNS)
         sample = self.matrix[::every].unfold(1, limits.CENTER_SAMPLE_RUN, step).double().flatten(1)
         return np.asarray(sample.cpu().numpy())
 
@@ -160,15 +164,15 @@ class DenseRows(ChunkedRows):
         if not as_they_are or self.n_rows > limits.GRAM_STRIPE_ROWS or self.matrix.stride(1) != 1:
             return super()._products(center, dtype, scale)
         # All pieces in one call: with few rows it is calls that take time. Even pieces leave next to nothing over.
-        n_pieces = max(1, round(self.n_columns / limits.PRODUCT_COLUMNS))
-        width = self.n_columns // n_pieces
+        n_pieces = max(1, round(self.n_held / limits.PRODUCT_COLUMNS))
+        width = self.n_held // n_pieces
         width -= width % limits.ALIGNED_COLUMNS if width > limits.ALIGNED_COLUMNS else 0
         whole = n_pieces * width
         total = _sum_of_products(self.matrix[:, :whole].view(self.n_rows, n_pieces, width).transpose(0, 1))
-        if whole < self.n_columns:
+        if whole < self.n_held:
             rest = self.matrix[:, whole:]
             total += rest @ rest.T
-        products: FloatArray = total.cpu().numpy()
+        products: FloatArray = self.layout.add_up(total).cpu().numpy()
         return products
 
     def columns(self, index: torch.Tensor) -> torch.Tensor:
@@ -183,7 +187,7 @@ class DenseRows(ChunkedRows):
         """All rows and columns: the matrix itself, or a copy where only some of it is used."""
         if self.index is None and self._pick is None:
             return self.matrix
-        return self.chunk(slice(0, self.n_columns)).clone()
+        return self.chunk(slice(0, self.n_held)).clone()
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
         index = columns.indices if self.index is None else self.index[columns.indices]
@@ -216,7 +220,7 @@ class DenseRows(ChunkedRows):
         gradients = torch.ops.aten.native_layer_norm_backward(
             self.matrix,
             self.matrix,
-            [self.n_columns],
+            [self.n_held],
             torch.zeros_like(factors),
             factors,
             self.matrix[0],

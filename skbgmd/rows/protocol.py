@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.gram import Gram
+from skbgmd.rows.layout import ColumnLayout
 
 
 @runtime_checkable
@@ -25,6 +26,16 @@ class Rows(Protocol):
     def n_rows(self) -> int: ...
     @property
     def n_columns(self) -> int: ...
+    @property
+    def n_held(self) -> int:
+        """Columns in this process, and length of vectors of columns: all columns, unless others have some of them."""
+        ...
+
+    @property
+    def layout(self) -> ColumnLayout:
+        """Where the columns are."""
+        ...
+
     @property
     def device(self) -> torch.device: ...
     @property

@@ -1,0 +1,9 @@
+"""Byzantine-robust training on many machines: rows across the ranks of a process group.
+
+Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ranks, over ``torch.distributed``.
+"""
+
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.rows import ShardedRows
+
+__all__ = ["Exchange", "ShardedRows"]

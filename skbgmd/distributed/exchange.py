@@ -1,0 +1,167 @@
+"""Exchange of rows between the ranks of a process group: shards of columns of all rows, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass
+class Traffic:
+    """Bytes that this rank has sent to others, and collectives that it took part in.
+
+    Collectives count as rings send them: all-to-all and all-gather each number once to those who need it, all-reduce
+    twice ``(p - 1) / p`` of the numbers.
+    """
+
+    sent: int = 0
+    n_collectives: int = 0
+
+
+class Exchange:
+    """Collectives of a process group, with the bytes that they send.
+
+    Without ``torch.distributed`` set up there is one rank, which keeps what it has.
+
+    Parameters
+    ----------
+    group : ProcessGroup, default=None
+        Ranks that take part; None: all of them.
+    transport_dtype : torch.dtype, default=None
+        Dtype in which rows and their aggregate travel, such as ``torch.bfloat16``, which halves the bytes of float32
+        and keeps 8 binary digits. None: their own.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this rank in the group, and number of ranks.
+    traffic : Traffic
+        Sent so far.
+
+    Examples
+    --------
+    >>> import torch
+    >>> exchange = Exchange()
+    >>> exchange.size, exchange.to_shards(torch.tensor([[1.0, 2.0]])).wait()
+    (1, tensor([[1., 2.]]))
+    """
+
+    def __init__(self, group: Any = None, transport_dtype: torch.dtype | None = None) -> None:
+        self.group, self.transport_dtype = group, transport_dtype
+        is_alone = not (dist.is_available() and dist.is_initialized())
+        self.rank, self.size = (0, 1) if is_alone else (dist.get_rank(group), dist.get_world_size(group))
+        self.traffic = Traffic()
+
+    def width(self, n_columns: int) -> int:
+        """Columns of a shard; those of the last ranks may be padded."""
+        return -(-n_columns // self.size)
+
+    def held(self, n_columns: int) -> slice:
+        """Columns that this rank holds of so many."""
+        width = self.width(n_columns)
+        return slice(min(self.rank * width, n_columns), min((self.rank + 1) * width, n_columns))
+
+    def to_shards(self, rows: torch.Tensor) -> Pending:
+        """Send each rank its columns of this rank's rows (m, d), the same number of rows on all ranks.
+
+        Returns
+        -------
+        Pending
+            Of a tensor of shape (size * m, k): the columns that this rank holds of the rows of all ranks, in the order
+            of the ranks.
+        """
+        m, d = rows.shape
+        if self.size == 1:
+            return Pending(rows)
+        width, held = self.width(d), self.held(d)
+        # One line for each rank: its columns of the rows, padded.
+        sent = rows.new_zeros((self.size, m, width), dtype=self.transport_dtype or rows.dtype)
+        for rank in range(self.size):
+            part = rows[:, rank * width : (rank + 1) * width]
+            sent[rank, :, : part.shape[1]] = part
+        received = torch.empty_like(sent)
+        work = dist.all_to_all_single(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+        self._count(sent.nbytes * (self.size - 1) // self.size)
+        shape = (self.size * m, width)
+        return Pending(received, work, lambda: received.view(shape)[:, : held.stop - held.start].to(rows.dtype))
+
+    def from_shards(self, vector: torch.Tensor, n_columns: int) -> Pending:
+        """Join what each rank has for the columns that it holds.
+
+        Parameters
+        ----------
+        vector : tensor of shape (k,)
+            Of this rank's columns.
+        n_columns : int
+            Columns of all ranks, d.
+
+        Returns
+        -------
+        Pending
+            Of a tensor of shape (d,), the same bits on all ranks.
+        """
+        dtype = self.transport_dtype or vector.dtype
+        if self.size == 1:
+            return Pending(vector)
+        width = self.width(n_columns)
+        sent = vector.new_zeros(width, dtype=dtype)
+        sent[: len(vector)] = vector
+        received = sent.new_empty(self.size * width)
+        work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+        self._count(sent.nbytes * (self.size - 1))
+        return Pending(received, work, lambda: received[:n_columns].to(vector.dtype))
+
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over all ranks, the same bits on each."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        """Largest over all ranks, element by element; NaN, of which libraries make what they like, counts as inf."""
+        return self._reduced(torch.where(values.isnan(), torch.inf, values), dist.ReduceOp.MAX)
+
+    def _reduced(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
+        if self.size > 1:
+            values = values.contiguous()
+            dist.all_reduce(values, operation, group=self.group)
+            self._count(2 * values.nbytes * (self.size - 1) // self.size)
+        return values
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Stack the tensors of all ranks, which are of one shape, (size, ...)."""
+        values = values.contiguous()
+        if self.size == 1:
+            return values[None]
+        stacked = values.new_empty((self.size, *values.shape))
+        _all_gather(_bytes(stacked), _bytes(values), group=self.group)
+        self._count(values.nbytes * (self.size - 1))
+        return stacked
+
+    def _count(self, sent: int) -> None:
+        self.traffic.sent += sent
+        self.traffic.n_collectives += 1
+
+
+class Pending:
+    """A tensor that is on its way."""
+
+    def __init__(self, value: torch.Tensor, work: Any = None, finish: Any = None) -> None:
+        self._value, self._work, self._finish = value, work, finish
+
+    def wait(self) -> torch.Tensor:
+        """Wait until it is there."""
+        if self._work is not None:
+            self._work.wait()
+            self._value, self._work, self._finish = self._finish(), None, None
+        return self._value
+
+
+#: The older name is deprecated since torch 2.13.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+def _bytes(values: torch.Tensor) -> torch.Tensor:
+    """View a contiguous tensor as bytes, which every backend can move whatever the dtype."""
+    return values.view(-1).view(torch.uint8)

@@ -1,0 +1,155 @@
+"""Rows whose columns are spread over the ranks of a process group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skbgmd._utils.typing import FloatArray
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.rows import CoordinateBlock, DenseRows, ParameterBlock
+from skbgmd.rows.blocks import sums_of_runs
+from skbgmd.rows.layout import ColumnLayout
+
+
+@dataclass(frozen=True)
+class HeldBlock(CoordinateBlock):
+    """A block of the columns of all ranks, by those of its columns that this rank holds.
+
+    Attributes
+    ----------
+    n_chosen, n_columns : int
+        Columns of the block, and columns in all, over all ranks.
+    """
+
+    n_chosen: int = 0
+    n_columns: int = 0
+
+    @property
+    def off_block(self) -> HeldBlock:
+        others = super().off_block
+        return HeldBlock(others.runs, 1, self.total, self.n_columns - self.n_chosen, self.n_columns)
+
+    def __len__(self) -> int:
+        return self.n_chosen
+
+
+class ShardedLayout(ColumnLayout):
+    """Columns of which each rank holds some adjacent ones.
+
+    Parameters
+    ----------
+    exchange : Exchange
+        The ranks.
+    n_columns : int
+        Columns of all ranks.
+    """
+
+    def __init__(self, exchange: Exchange, n_columns: int) -> None:
+        self.exchange, self.n_columns = exchange, n_columns
+        self.held_columns = exchange.held(n_columns)
+        self.n_parts = exchange.size
+
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
+        return self.exchange.add_up(values)
+
+    def maximum(self, values: torch.Tensor) -> torch.Tensor:
+        return self.exchange.maximum(values)
+
+    def gather(self, scores: torch.Tensor) -> torch.Tensor:
+        return self.exchange.from_shards(scores, self.n_columns).wait()
+
+    def pool(self, sample: torch.Tensor, width: int) -> torch.Tensor:
+        padded = torch.nn.functional.pad(sample, (0, width - sample.shape[1]))
+        return self.exchange.gather(padded).transpose(0, 1).flatten(1)
+
+    def sums_of_runs(self, scores: torch.Tensor, length: int) -> torch.Tensor:
+        # A run may begin on one rank and end on the next.
+        start = self.held_columns.start
+        sums = sums_of_runs(torch.nn.functional.pad(scores, (start % length, 0)), length)
+        every = scores.new_zeros(-(-self.n_columns // length))
+        every[start // length : start // length + len(sums)] = sums
+        return self.add_up(every)
+
+    def sums_of_units(self, scores: torch.Tensor, units: ParameterBlock) -> torch.Tensor:
+        start, stop = self.held_columns.start, self.held_columns.stop
+        every = scores.new_zeros(len(units.starts))
+        if stop > start:
+            first = int(units.starts.searchsorted(start, side="right")) - 1
+            last = int(units.starts.searchsorted(stop))
+            cuts = np.append(np.maximum(units.starts[first:last], start), stop)
+            lengths = torch.from_numpy(np.diff(cuts)).to(scores.device)
+            every[first:last] = torch.segment_reduce(scores, "sum", lengths=lengths)
+        return self.add_up(every)
+
+    def held(self, block: CoordinateBlock | ParameterBlock) -> HeldBlock:
+        start, stop = self.held_columns.start, self.held_columns.stop
+        index = block.indices
+        here = index[(index >= start) & (index < stop)] - start
+        return HeldBlock(here, 1, stop - start, len(block), self.n_columns)
+
+
+class ShardedRows(DenseRows):
+    """Rows of all ranks of a process group, of which each rank holds a shard of the columns.
+
+    Every rule of :mod:`skbgmd.aggregators` runs on them as on rows in one process, and comes to the same bits on all
+    ranks: what sums over columns (products, squares, inner products, scores) is summed over the ranks. Vectors hold
+    this rank's columns; :meth:`Exchange.from_shards` joins them. All ranks must call the same methods in the same
+    order.
+
+    Parameters
+    ----------
+    matrix : tensor of shape (n, k)
+        This rank's columns of all rows, from :meth:`Exchange.to_shards`.
+    n_columns : int
+        Columns of all ranks.
+    exchange : Exchange
+        The ranks.
+    weights : ndarray of shape (n,), default=None
+        Non-negative weights of the rows, the same on all ranks; None: all one.
+    units : ParameterBlock, default=None
+        Columns that belong together, out of those of all ranks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.aggregators import GeometricMedian
+    >>> exchange = Exchange()
+    >>> mine = torch.tensor([[1.0, 2.0]])  # each rank has its own
+    >>> rows = ShardedRows(exchange.to_shards(mine).wait(), 2, exchange)
+    >>> aggregate, state = GeometricMedian()(rows)
+    >>> exchange.from_shards(aggregate.vector, 2).wait()
+    tensor([1., 2.])
+    """
+
+    def __init__(
+        self,
+        matrix: torch.Tensor,
+        n_columns: int,
+        exchange: Exchange,
+        weights: FloatArray | None = None,
+        *,
+        units: ParameterBlock | None = None,
+    ) -> None:
+        super().__init__(matrix, weights, units=units)
+        self.n_columns = n_columns
+        self.layout = ShardedLayout(exchange, n_columns)
+
+    def norms(self, run_length: int = 1) -> FloatArray:
+        # Norms of runs aren't kept: a run may be of two ranks.
+        return super().norms()
+
+    def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
+        return self._spread(super().block(columns), len(columns))
+
+    def subset(self, index: NDArray[np.intp]) -> DenseRows:
+        return self._spread(super().subset(index), self.n_columns)
+
+    def _spread(self, rows: DenseRows, n_columns: int) -> DenseRows:
+        spread = ShardedRows.__new__(ShardedRows)
+        spread.__dict__.update(rows.__dict__)
+        spread.n_columns, spread.layout = n_columns, self.layout
+        return spread

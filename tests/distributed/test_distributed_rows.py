@@ -1,0 +1,136 @@
+"""Rules on rows across ranks: those of one process, and the same bits on every rank."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from processes import on_ranks
+from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, Bucketing, Krum, NearestNeighborMixing, get_aggregator
+from skbgmd.distributed import Exchange, ShardedRows
+from skbgmd.rows import DenseRows, ParameterBlock
+
+RULES: dict[str, Any] = {
+    **{name: get_aggregator(name) for name in AGGREGATORS if name != "bgmd_paper"},
+    "block of runs": BlockGeometricMedian(0.2, run_length=7),
+    "block with memory": BlockGeometricMedian(0.2, complement="memory"),
+    "all with memory": BlockGeometricMedian(1.0, complement="memory"),
+    "block, off-block zero": BlockGeometricMedian(0.1, complement="zero"),
+    "block of units": BlockGeometricMedian(0.3, block="unit"),
+    "uniform block": BlockGeometricMedian(0.2, selection="uniform", random_state=0),
+    "sampled block": BlockGeometricMedian(0.2, selection="sample", run_length=5, random_state=0),
+    "bgmd_paper": BlockGeometricMedian.published(0.2, random_state=0),
+    "mixing": NearestNeighborMixing(BlockGeometricMedian(0.3)),
+    "buckets": Bucketing(get_aggregator("coordinate_median"), random_state=0),
+    "mixed krum": NearestNeighborMixing(Krum()),
+}
+MODULE_SHAPES = [(7, 5), (7,), (3, 7), (3,)]
+
+
+def matrices(n: int) -> dict[str, torch.Tensor]:
+    """Rows of every kind that ranks may have."""
+    rng = np.random.default_rng(n)
+    normal = torch.from_numpy(rng.normal(size=(n, 66)) + 0.3)
+    corrupt = normal.clone()
+    corrupt[: (n - 1) // 3] *= -40.0
+    nan = normal.clone()
+    nan[0, 3], nan[-1, 60] = torch.nan, torch.nan if n > 4 else 0.0
+    infinite = normal.clone()
+    infinite[1, :] = torch.inf
+    offset = normal + 1e4
+    few = normal[:, :3].clone()
+    return {
+        "normal": normal.float(),
+        "float64": normal,
+        "corrupt": corrupt.float(),
+        "nan": nan.float(),
+        "inf": infinite.float(),
+        "offset": offset.float(),
+        "huge": normal.float() * 1e30,
+        "beyond": normal * 1e250,
+        "tiny": normal.float() * 1e-30,
+        "equal": normal[:1].repeat(n, 1).float(),
+        "zero": torch.zeros(n, 66),
+        "few columns": few.float(),
+        "one column": few[:, :1].float(),
+        "half": normal.half(),
+        "bfloat16": normal.bfloat16(),
+        "long": torch.from_numpy(rng.normal(size=(n, 30_001))).float(),
+    }
+
+
+def units_of(d: int) -> ParameterBlock | None:
+    return ParameterBlock.of([torch.zeros(shape) for shape in MODULE_SHAPES]) if d == 66 else None
+
+
+def weights_of(kind: str, n: int) -> Any:
+    return np.linspace(0.5, 1.5, n) if kind == "offset" else None
+
+
+def aggregate_twice(rule: Any, rows: Any) -> tuple[Any, Any]:
+    first, state = rule(rows())
+    second, _ = rule(rows(), state)
+    return first, second
+
+
+#: With more ranks than cores each collective waits for its turn: there, some of the rows and rules.
+SOME_KINDS = ("normal", "nan", "few columns", "beyond")
+SOME_RULES = (
+    "coordinate_median",
+    "krum",
+    "geometric_median",
+    "block of runs",
+    "block of units",
+    "mixing",
+    "bgmd_paper",
+)
+
+
+def cases(size: int, n: int) -> list[tuple[str, torch.Tensor, str]]:
+    kinds, rules = (matrices(n), RULES) if size == 2 else (SOME_KINDS, SOME_RULES)
+    return [(kind, matrix, rule) for kind, matrix in matrices(n).items() if kind in kinds for rule in rules]
+
+
+def across(rank: int, size: int, per_rank: int) -> dict[tuple[str, str], Any]:
+    exchange = Exchange()
+    found: dict[tuple[str, str], Any] = {}
+    for kind, matrix, name in cases(size, size * per_rank):
+        d = matrix.shape[1]
+        shard = exchange.to_shards(matrix[rank * per_rank : (rank + 1) * per_rank]).wait()
+        make = partial(ShardedRows, shard, d, exchange, weights_of(kind, len(matrix)), units=units_of(d))
+        pair = aggregate_twice(RULES[name], make)
+        found[kind, name] = [
+            (exchange.from_shards(each.vector, d).wait().numpy(), each.weights, each.mass) for each in pair
+        ]
+    return found
+
+
+def in_one_process(size: int, n: int) -> dict[tuple[str, str], Any]:
+    found = {}
+    for kind, matrix, name in cases(size, n):
+        make = partial(DenseRows, matrix, weights_of(kind, n), units=units_of(matrix.shape[1]))
+        found[kind, name] = [
+            (each.vector.numpy(), each.weights, each.mass) for each in aggregate_twice(RULES[name], make)
+        ]
+    return found
+
+
+@pytest.mark.parametrize(("size", "per_rank"), [(2, 3), (4, 2), (8, 1)])
+def test_every_rule_is_that_of_one_process_and_the_same_on_all_ranks(size, per_rank):
+    expected = in_one_process(size, size * per_rank)
+    ranks = on_ranks(across, size, per_rank)
+    for key, pair in expected.items():
+        for step, (vector, weights, mass) in enumerate(pair):
+            first = ranks[0][key][step]
+            for other in ranks[1:]:
+                np.testing.assert_array_equal(other[key][step][0], first[0], err_msg=str(key))
+                np.testing.assert_array_equal(other[key][step][1], first[1], err_msg=str(key))
+            scale = np.float64(max(float(np.abs(vector).max()), 1e-300))
+            np.testing.assert_allclose(first[0] / scale, vector / scale, rtol=0, atol=1e-6, err_msg=f"{key}, {step}")
+            if weights is not None:
+                np.testing.assert_allclose(first[1], weights, atol=1e-5, err_msg=str(key))
+            assert (first[2] is None) == (mass is None)

@@ -1,0 +1,80 @@
+"""Exchange of rows between ranks, and what it sends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from processes import on_ranks
+from skbgmd.distributed import Exchange
+
+
+def there_and_back(rank: int, size: int, m: int, d: int, dtype: torch.dtype, transport: torch.dtype | None) -> Any:
+    exchange = Exchange(transport_dtype=transport)
+    rows = (torch.arange(m * d).view(m, d) + 1000.0 * rank).to(dtype)
+    shard = exchange.to_shards(rows).wait()
+    after_rows = exchange.traffic.sent
+    back = [exchange.from_shards(line, d).wait() for line in shard]
+    return (
+        torch.stack(back).double().numpy(),
+        shard.dtype == back[0].dtype == dtype,
+        shard.shape[1],
+        after_rows,
+        (exchange.traffic.sent - after_rows) / len(back),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize(("m", "d"), [(1, 12), (2, 7), (3, 1)])
+def test_rows_come_back_as_they_were(size, m, d):
+    expected = np.vstack([np.arange(m * d).reshape(m, d) + 1000.0 * rank for rank in range(size)])
+    ranks = on_ranks(there_and_back, size, m, d, torch.float32, None)
+    for back, is_same_dtype, _, _, _ in ranks:
+        np.testing.assert_array_equal(back, expected)
+        assert is_same_dtype
+    assert sum(rank[2] for rank in ranks) == d
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_dtypes(dtype):
+    for back, is_same_dtype, *_ in on_ranks(there_and_back, 2, 1, 5, dtype, None):
+        np.testing.assert_allclose(back[0], np.arange(5.0), rtol=1e-2)
+        assert is_same_dtype
+
+
+def test_bytes_are_those_of_an_all_reduce_and_half_in_bfloat16():
+    d, size = 4096, 4
+    ring = 2 * 4 * d * (size - 1) / size
+    for transport, share in ((None, 1.0), (torch.bfloat16, 0.5)):
+        for back, _, _, there, home in on_ranks(there_and_back, size, 1, d, torch.float32, transport):
+            assert there + home == share * ring
+            # Eight binary digits are kept each way.
+            np.testing.assert_allclose(back, np.arange(d) + 1000.0 * np.arange(size)[:, None], rtol=2.0**-8, atol=1e-6)
+
+
+def reduced(rank: int, size: int) -> Any:
+    exchange = Exchange()
+    odd = torch.tensor([float(rank), torch.nan if rank == 1 else 0.0, -torch.inf])
+    return exchange.maximum(odd).tolist(), exchange.add_up(torch.full((3,), 0.1 * (rank + 1))).tolist(), odd[0].item()
+
+
+def test_maxima_make_inf_of_nan():
+    for maximum, total, own in on_ranks(reduced, 3):
+        assert maximum == [2.0, np.inf, -np.inf]
+        np.testing.assert_allclose(total, 0.6, rtol=1e-6)
+        assert own < 3.0
+
+
+def subgroup(rank: int, size: int) -> Any:
+    group = torch.distributed.new_group([0, 2])
+    if rank == 1:
+        return None
+    exchange = Exchange(group)
+    return exchange.rank, exchange.size, exchange.to_shards(torch.full((1, 2), float(rank))).wait().flatten().tolist()
+
+
+def test_some_of_the_ranks():
+    assert on_ranks(subgroup, 3) == [(0, 2, [0.0, 2.0]), None, (1, 2, [0.0, 2.0])]

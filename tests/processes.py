@@ -1,0 +1,75 @@
+"""Runs a function on several ranks of a process group, in processes of this machine.
+
+The processes are forked from a server that has imported the package and run nothing: as quick as forks, and as clean as
+fresh interpreters.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["skbgmd.distributed", "skbgmd", "sklearn.datasets", "torch.distributed"])
+
+
+def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float = 60.0, lost: set[int] = frozenset()):
+    """Call ``function(rank, size, *args)`` on so many ranks with a gloo group, and list what they return.
+
+    The function is one of a module; so are its arguments' types. An exception on a rank is raised here, with its
+    traceback; ranks in ``lost`` may end in any way, and have None.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        queue = CONTEXT.SimpleQueue()
+        where = f"file://{Path(folder) / 'store'}"
+        processes = [
+            CONTEXT.Process(target=_rank, args=(rank, size, where, timeout, queue, function, args), daemon=True)
+            for rank in range(size)
+        ]
+        for process in processes:
+            process.start()
+        found: list[Any] = [None] * size
+        failures: dict[int, str] = {}
+        try:
+            end = time.monotonic() + timeout
+            # A process waits until what it returns is taken.
+            while not queue.empty() or any(process.is_alive() for process in processes):
+                assert time.monotonic() < end, f"still running after {timeout} s: {processes}; {failures}"
+                if queue.empty():
+                    time.sleep(0.005)
+                    continue
+                number, found[number], error = queue.get()
+                if error:
+                    failures[number] = error
+            first = {rank: error for rank, error in failures.items() if rank not in lost}
+            assert not first, "\n".join(f"rank {rank}:\n{error}" for rank, error in sorted(first.items()))
+            bad = {r: p.exitcode for r, p in enumerate(processes) if p.exitcode != 0 and r not in lost}
+            assert not bad, f"exit codes by rank: {bad}"
+        finally:
+            for process in processes:
+                process.kill()
+        return found
+
+
+def _rank(rank: int, size: int, where: str, timeout: float, queue: Any, function: Any, args: Any) -> None:
+    torch.set_num_threads(1)
+    result, error = None, ""
+    try:
+        dist.init_process_group("gloo", where, timedelta(seconds=timeout), size, rank)
+        result = function(rank, size, *args)
+        dist.barrier()
+    except BaseException:
+        error = traceback.format_exc()
+    # Numbers travel as arrays: torch would pass tensors through files that end with this process.
+    queue.put((rank, result, error))
+    if dist.is_initialized():
+        dist.destroy_process_group()
