@@ -22,6 +22,7 @@ from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
 from skbgmd.rows.gram import clip_factors, lower_weighted_median
+from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
@@ -253,10 +254,11 @@ def _check_published(**given: Any) -> None:
             raise ValueError(f"{name} must be {PUBLISHED[name]!r} with algorithm='bgmd_paper'; found {value!r}.")
 
 
-def _check_range(values: torch.Tensor) -> None:
-    """Raise an error where the sum with a memory overflows."""
+def _check_range(values: torch.Tensor, layout: ColumnLayout = IN_ONE_PROCESS) -> None:
+    """Raise an error where the sum with a memory overflows, wherever its columns are."""
     # A finite sum has finite terms.
-    if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):
+    is_beyond = not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all())
+    if bool(layout.maximum(torch.tensor(float(is_beyond), device=values.device))):
         raise ValueError(
             f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
             f"{torch.finfo(values.dtype).max:.2g}. Divide both by a constant, or begin with no memory."
@@ -388,7 +390,7 @@ def block_step(
         return moved, None
     if memory is not None:
         moved += memory
-        _check_range(moved)
+        _check_range(moved, rows.layout)
     index = part.columns.indices
     step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
     # A copy, as the memory lasts: the vector may be a view of something larger.

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from processes import on_ranks
-from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, Bucketing, Krum, NearestNeighborMixing, get_aggregator
+from skbgmd.aggregators import (
+    AGGREGATORS,
+    BlockGeometricMedian,
+    Bucketing,
+    Krum,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
+    get_aggregator,
+)
+from skbgmd.aggregators.block_geometric_median import BlockState
 from skbgmd.distributed import Exchange, ShardedRows
 from skbgmd.rows import DenseRows, ParameterBlock
 
@@ -134,3 +143,32 @@ def test_every_rule_is_that_of_one_process_and_the_same_on_all_ranks(size, per_r
             if weights is not None:
                 np.testing.assert_allclose(first[1], weights, atol=1e-5, err_msg=str(key))
             assert (first[2] is None) == (mass is None)
+
+
+def overflowing(rank: int, size: int) -> int:
+    exchange = Exchange()
+    row = torch.ones(1, 6)
+    row[0, 4] = 3e38  # a column of the last rank
+    shard = exchange.to_shards(row).wait()
+    state = BlockState(torch.full((2,), 3e38 if rank == size - 1 else 0.0))
+    with pytest.raises(ValueError, match="memory must have a number"):
+        BlockGeometricMedian(0.2, complement="memory")(ShardedRows(shard, 6, exchange), state)
+    return rank
+
+
+def test_an_error_of_one_rank_is_raised_on_all():
+    """A rank that went on alone would wait for the others forever."""
+    assert on_ranks(overflowing, 3) == [0, 1, 2]
+
+
+def none_usable(rank: int, size: int) -> int:
+    exchange = Exchange()
+    shard = exchange.to_shards(torch.full((1, 5), torch.nan if rank < 2 else 1.0)).wait()
+    for name in ("mean", "coordinate_median", "geometric_median", "block_geometric_median"):
+        with pytest.raises(NonFiniteRowsError, match="found 2 of 3 rows"):
+            get_aggregator(name)(ShardedRows(shard, 5, exchange))
+    return 1
+
+
+def test_too_few_finite_rows_are_an_error_on_all_ranks():
+    assert on_ranks(none_usable, 3) == [1, 1, 1]
