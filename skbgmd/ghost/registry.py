@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from skbgmd._utils.registration import attach, registered
 from skbgmd.ghost.factors import Factor
 
 #: Answer of a rule: factors of the gradients of a layer's parameters by name.
@@ -118,6 +119,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
         for layer in layers:
             RULES[layer] = rule
+            attach(layer, "rule", rule)
         return rule
 
     return register
@@ -168,11 +170,12 @@ def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
 def rule_of(layer: nn.Module) -> Rule | None:
     """Find the rule for a layer; None where there is none."""
     for kind in type(layer).__mro__:
-        if kind in RULES:
+        rule = registered(RULES, kind, "rule")
+        if rule is not None:
             # A subclass, a changed object or a computed parameter may do something else, and needs a rule of its own.
             same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in _FORWARD)
             same = same and "forward" not in vars(layer) and not is_parametrized(layer)
-            return RULES[kind] if same else None
+            return rule if same else None
     return None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skbgmd._utils.checks import check_choice
+from skbgmd._utils.registration import attach, registered
 
 #: Autograd's names of operations that leave numbers as they are, and may follow a module's last layer.
 SHAPING = re.compile(
@@ -77,6 +78,7 @@ def register_loss(
         if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module):
             raise TypeError(f"losses must be classes of torch modules; found {kind!r}.")
         _REGISTRY[kind] = LossTraits(targets, weighs_classes)
+        attach(kind, "loss", _REGISTRY[kind])
 
 
 register_loss(nn.CrossEntropyLoss, nn.NLLLoss, targets="classes", weighs_classes=True)
@@ -93,8 +95,9 @@ def traits_of(criterion: Any, *, overridden: bool = False) -> LossTraits | None:
     """
     kind: Any = criterion if isinstance(criterion, type) else type(criterion)
     for base in kind.__mro__:
-        if base in _REGISTRY:
-            return _REGISTRY[base] if overridden or kind.forward is base.forward else None
+        traits = registered(_REGISTRY, base, "loss")
+        if traits is not None:
+            return traits if overridden or kind.forward is base.forward else None
     return None
 
 
