@@ -58,13 +58,13 @@ class FirstRow(RowWeighting):
 
 @pytest.fixture(scope="module")
 def client():
-    distributed = pytest.importorskip("distributed")
+    distributed = pytest.importorskip("dask.distributed")
     local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**local) as cluster, distributed.Client(cluster) as client:
         yield client
 
 
-@pytest.fixture(params=["loky", "dask"])
+@pytest.fixture(params=["loky", pytest.param("dask", marks=pytest.mark.slow)])
 def elsewhere(request):
     """Makes contexts in which fits run in other processes."""
     if request.param == "dask":
@@ -161,6 +161,14 @@ def assert_same(one, other):
         np.testing.assert_array_equal(scores(other)[name], column, err_msg=name)
 
 
+def test_scores_on_a_cluster_are_those_of_one_process(data, client):
+    estimator, grid, (X, y), params = searches(data, None)["pipeline"]
+    search = GridSearchCV(estimator, grid, cv=2, error_score="raise")
+    alone = sklearn.clone(search).fit(X, y, **params)
+    with joblib.parallel_config("dask"):
+        assert_same(alone, search.fit(X, y, **params))
+
+
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     "name", ["rules", "strength", "corruption", "pipeline", "module", "net", "regressor", "large", "own parts"]
@@ -244,7 +252,7 @@ SCRIPT = """
 
     @contextmanager
     def dask():
-        from distributed import Client, LocalCluster
+        from dask.distributed import Client, LocalCluster
 
         local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
         with LocalCluster(**local) as cluster, Client(cluster):
@@ -279,7 +287,7 @@ SCRIPT = """
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_classes_of_a_script(tmp_path, backend):
-    pytest.importorskip("distributed" if backend == "dask" else "ray")
+    pytest.importorskip("dask.distributed" if backend == "dask" else "ray")
     script = tmp_path / "search.py"
     script.write_text(dedent(SCRIPT), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(Path(skbgmd.__file__).parents[1])}
@@ -290,6 +298,7 @@ def test_classes_of_a_script(tmp_path, backend):
     assert ran.stdout.endswith("the same\n")
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation(client):
     page = (Path(__file__).parents[2] / "docs" / "training.rst").read_text(encoding="utf-8")
     section = page[page.index("Searches on a cluster\n~~~") :]
