@@ -4,6 +4,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 """
 
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.faults import RankLostError
 from skbgmd.distributed.rows import ShardedRows
 
-__all__ = ["Exchange", "ShardedRows"]
+__all__ = ["Exchange", "RankLostError", "ShardedRows"]
