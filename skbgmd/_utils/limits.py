@@ -285,3 +285,9 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
+
+# ---- Ranks
+
+#: Seconds in which ranks that are still there answer a roll call once a collective has failed: a broken connection
+#: reaches all within some milliseconds, and what comes after must leave time to stop within five seconds.
+ROLL_CALL_SECONDS = 1.0

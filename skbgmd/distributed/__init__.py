@@ -4,6 +4,16 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 """
 
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.faults import RankLostError
+from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
 
-__all__ = ["Exchange", "ShardedRows"]
+__all__ = [
+    "Checkpoints",
+    "Exchange",
+    "RankLostError",
+    "ShardedRows",
+    "init_from_env",
+    "random_states",
+    "set_random_states",
+]

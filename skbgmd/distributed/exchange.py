@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from skbgmd.distributed.faults import Collective, begin_collective
+
 
 @dataclass
 class Traffic:
@@ -23,6 +25,8 @@ class Traffic:
 
 class Exchange:
     """Collectives of a process group, with the bytes that they send.
+
+    Where one fails because a rank is gone or hangs, a :class:`RankLostError` names it.
 
     Without ``torch.distributed`` set up there is one rank, which keeps what it has.
 
@@ -83,10 +87,13 @@ class Exchange:
             part = rows[:, rank * width : (rank + 1) * width]
             sent[rank, :, : part.shape[1]] = part
         received = torch.empty_like(sent)
-        work = dist.all_to_all_single(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+        with begin_collective("to_shards", self.group) as collective:
+            work = dist.all_to_all_single(_bytes(received), _bytes(sent), group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1) // self.size)
         shape = (self.size * m, width)
-        return Pending(received, work, lambda: received.view(shape)[:, : held.stop - held.start].to(rows.dtype))
+        return Pending(
+            received, work, lambda: received.view(shape)[:, : held.stop - held.start].to(rows.dtype), collective
+        )
 
     def from_shards(self, vector: torch.Tensor, n_columns: int) -> Pending:
         """Join what each rank has for the columns that it holds.
@@ -110,9 +117,10 @@ class Exchange:
         sent = vector.new_zeros(width, dtype=dtype)
         sent[: len(vector)] = vector
         received = sent.new_empty(self.size * width)
-        work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+        with begin_collective("from_shards", self.group) as collective:
+            work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1))
-        return Pending(received, work, lambda: received[:n_columns].to(vector.dtype))
+        return Pending(received, work, lambda: received[:n_columns].to(vector.dtype), collective)
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, the same bits on each."""
@@ -125,7 +133,8 @@ class Exchange:
     def _reduced(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.size > 1:
             values = values.contiguous()
-            dist.all_reduce(values, operation, group=self.group)
+            with begin_collective("all_reduce", self.group):
+                dist.all_reduce(values, operation, group=self.group)
             self._count(2 * values.nbytes * (self.size - 1) // self.size)
         return values
 
@@ -135,7 +144,8 @@ class Exchange:
         if self.size == 1:
             return values[None]
         stacked = values.new_empty((self.size, *values.shape))
-        _all_gather(_bytes(stacked), _bytes(values), group=self.group)
+        with begin_collective("gather", self.group):
+            _all_gather(_bytes(stacked), _bytes(values), group=self.group)
         self._count(values.nbytes * (self.size - 1))
         return stacked
 
@@ -147,14 +157,17 @@ class Exchange:
 class Pending:
     """A tensor that is on its way."""
 
-    def __init__(self, value: torch.Tensor, work: Any = None, finish: Any = None) -> None:
-        self._value, self._work, self._finish = value, work, finish
+    def __init__(
+        self, value: torch.Tensor, work: Any = None, finish: Any = None, collective: Collective | None = None
+    ) -> None:
+        self._value, self._work, self._finish, self._collective = value, work, finish, collective
 
     def wait(self) -> torch.Tensor:
         """Wait until it is there."""
-        if self._work is not None:
-            self._work.wait()
-            self._value, self._work, self._finish = self._finish(), None, None
+        if self._work is not None and self._collective is not None:
+            with self._collective:
+                self._work.wait()
+            self._value, self._work, self._finish, self._collective = self._finish(), None, None, None
         return self._value
 
 

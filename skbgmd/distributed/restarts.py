@@ -1,0 +1,184 @@
+"""Restarts of a training by torchrun: a fresh process group, and the last checkpoint that all ranks have."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from skbgmd._utils.saving import written_whole
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.distributed.exchange import Exchange
+
+
+def init_from_env(backend: str | None = None, timeout: timedelta = default_pg_timeout) -> None:
+    """Set up ``torch.distributed`` under torchrun, after a restart of the ranks as well.
+
+    Torchrun's store outlives the ranks: after a restart ``init_process_group`` finds addresses of processes that are
+    gone, and waits for them. Here the ranks of an attempt first agree on a prefix that none has used before. The
+    environment's count of restarts isn't one: each machine counts its own.
+
+    Parameters
+    ----------
+    backend : str, default=None
+        As of ``init_process_group``.
+    timeout : timedelta, default=30 minutes
+        Longest wait for the ranks to start, and in every collective: after it a rank that hangs is given up.
+
+    Raises
+    ------
+    TimeoutError
+        Ranks that don't start in time; rank 0 names the first of them.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=timeout))
+    prefix = agree_on_prefix(store, rank, size, timeout)
+    dist.init_process_group(backend, store=PrefixStore(prefix, store), rank=rank, world_size=size, timeout=timeout)
+
+
+def agree_on_prefix(store: Store, rank: int, size: int, timeout: timedelta) -> str:
+    """Agree on a prefix of keys that no earlier attempt used, among ranks that start.
+
+    Rank 0 publishes a token of its own, the others answer it with theirs, and it confirms each. So none follows what
+    an earlier attempt left behind: its confirmations are of other tokens.
+    """
+    own, end = uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if rank == 0:
+        store.set("skbgmd/attempt", own)
+        for other in range(1, size):
+            try:
+                store.wait([f"{own}/{other}"], timeout)
+            except RuntimeError as error:
+                raise TimeoutError(f"All {size} ranks must start within {timeout}; rank {other} hasn't.") from error
+            store.set(f"{own}/confirmed/{store.get(f'{own}/{other}').decode()}", "")
+        return own
+    answered = ""
+    while time.monotonic() < end:
+        token = store.get("skbgmd/attempt").decode() if store.check(["skbgmd/attempt"]) else ""
+        if token != answered:
+            store.set(f"{token}/{rank}", own)
+            answered = token
+        if token and store.check([f"{token}/confirmed/{own}"]):
+            return token
+        time.sleep(0.01)
+    raise TimeoutError(f"All {size} ranks must start within {timeout}; rank {rank} heard nothing of rank 0.")
+
+
+class Checkpoints:
+    """Checkpoints of a training on many ranks: each writes its own files, and all resume the same step.
+
+    A file replaces a temporary one when it is complete, so that a rank which is killed leaves no half of one. The last
+    two are kept: ranks that meet in a collective in every step are one step apart at most, and the last step that all
+    have is among them.
+
+    Parameters
+    ----------
+    folder : path
+        One that lasts, shared by the ranks or each machine's own. It is made where it is missing.
+    exchange : Exchange, default=None
+        The ranks; None: all of them.
+    device : device, default="cpu"
+        Where the ranks' backend finds tensors; "cuda" with NCCL.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoints = Checkpoints(folder)
+    ...     print(checkpoints.load())
+    ...     checkpoints.save(1, {"weight": torch.ones(2)})
+    ...     print(checkpoints.load())
+    None
+    (1, {'weight': tensor([1., 1.])})
+    """
+
+    #: Files of a rank that are kept.
+    N_KEPT = 2
+
+    def __init__(
+        self, folder: str | PathLike[str], exchange: Exchange | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self.folder, self.exchange, self.device = Path(folder), exchange or Exchange(), device
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write this rank's state after a step; without waiting for other ranks.
+
+        Parameters
+        ----------
+        step : int
+            Number of the step, larger from call to call.
+        state : mapping
+            States of the model, the optimizer (``state_dict()``), the rule, random generators
+            (:func:`random_states`), and whatever ``torch.load`` reads with ``weights_only=True``.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        packed = {name: pack_state(value) for name, value in state.items()}
+        with written_whole({"checkpoint": self._path(step)}) as targets:
+            torch.save({"size": self.exchange.size, "state": packed}, targets["checkpoint"])
+        for old in self._steps()[: -self.N_KEPT]:
+            self._path(old).unlink()
+
+    def load(self) -> tuple[int, dict[str, Any]] | None:
+        """Read the last step that all ranks have, and this rank's state after it; None where there is none yet.
+
+        A collective: all ranks call it.
+
+        Raises
+        ------
+        ValueError
+            A rank has lost its files, or they are of another number of ranks.
+        """
+        own = ([-1] * self.N_KEPT + self._steps())[-self.N_KEPT :]
+        found = self.exchange.gather(torch.tensor(own, device=self.device)).tolist()
+        common = set.intersection(*map(set, found)) - {-1}
+        if not common:
+            if any(-1 not in steps for steps in found):
+                raise ValueError(f"All ranks must have a checkpoint of the same step in {self.folder}; found {found}.")
+            return None
+        step = max(common)
+        content = torch.load(self._path(step), weights_only=True, map_location="cpu")
+        if content["size"] != self.exchange.size:
+            raise ValueError(
+                f"The number of ranks must be that of the checkpoint, {content['size']}; found {self.exchange.size}."
+            )
+        return step, {name: unpack_state(value) for name, value in content["state"].items()}
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"rank-{self.exchange.rank}-step-{step}.pt"
+
+    def _steps(self) -> list[int]:
+        names = (re.fullmatch(r"rank-(\d+)-step-(\d+)\.pt", path.name) for path in self.folder.glob("*.pt"))
+        return sorted(int(name[2]) for name in names if name and int(name[1]) == self.exchange.rank)
+
+
+def random_states() -> dict[str, Any]:
+    """States of the global random generators of torch (all devices), NumPy and Python, to be saved."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Set the global random generators to what :func:`random_states` returned."""
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(states["python"])

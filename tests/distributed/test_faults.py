@@ -1,0 +1,79 @@
+"""Ranks that are killed, hang, or are stopped: the others end within seconds, and say which."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from processes import on_ranks
+from skbgmd.distributed import Exchange, RankLostError
+
+#: Seconds after which a collective times out, where ranks hang.
+TIMEOUT = 2.0
+#: Seconds in which the others must have stopped.
+STOPPED = 5.0
+
+CALLS = {
+    "to_shards": lambda exchange: exchange.to_shards(torch.ones(1, 8)).wait(),
+    "from_shards": lambda exchange: exchange.from_shards(torch.ones(2), 2 * exchange.size).wait(),
+    "all_reduce": lambda exchange: exchange.add_up(torch.ones(3)),
+    "gather": lambda exchange: exchange.gather(torch.ones(3)),
+}
+
+
+def fail(how: str) -> None:
+    if how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "stopped":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        time.sleep(60.0)
+
+
+def meet_without(rank: int, size: int, lost: int, how: str, name: str) -> Any:
+    exchange = Exchange(dist.new_group(timeout=timedelta(seconds=TIMEOUT if how != "killed" else 60.0)))
+    exchange.add_up(torch.ones(1))
+    if rank == lost:
+        fail(how)
+    begin = time.monotonic()
+    with pytest.raises(RankLostError, match=r"Every rank must answer in a collective; .* Cause: ") as caught:
+        CALLS[name](exchange)
+    seconds = time.monotonic() - begin
+    error = caught.value
+    with pytest.raises(RankLostError):  # not a wait without an end
+        CALLS["gather"](exchange)
+    return seconds, error.missing, error.collective, error.number, str(error), type(error.__cause__).__name__
+
+
+@pytest.mark.parametrize(
+    ("how", "lost", "name"),
+    [
+        ("killed", 1, "to_shards"),
+        ("killed", 0, "from_shards"),
+        ("killed", 2, "all_reduce"),
+        ("killed", 1, "gather"),
+        ("sleeping", 1, "to_shards"),
+        ("sleeping", 0, "all_reduce"),
+        ("stopped", 2, "from_shards"),
+    ],
+)
+def test_others_stop_within_seconds_and_name_the_rank(how, lost, name):
+    found = on_ranks(meet_without, 3, lost, how, name, timeout=30.0, lost={lost})
+    for rank, result in enumerate(found):
+        if rank == lost:
+            assert result is None
+            continue
+        seconds, missing, collective, number, message, cause = result
+        assert seconds < STOPPED
+        assert missing == (lost,)
+        assert (collective, number, cause) == (name, 2, "RuntimeError")
+        assert f"ranks [{lost}] of 3 don't answer" in message
+        assert f"Last collective that rank {lost} began: all_reduce (number 1)" in message
+        assert ("Timed out" in message or "timeout" in message) == (how != "killed")
