@@ -125,8 +125,8 @@ class BlockExchange:
 
     That is Algorithm 1 of [1]_ with a memory for each row in place of their mean: no rank can do anything to another's
     remainder. The block is made of runs of adjacent coordinates. The score of a run is the lower median over the ranks
-    of its magnitude, so that hostile ranks, fewer than half, can't decide it; a share of the runs is sent by turns, so that
-    they can't keep a run from being sent either.
+    of its magnitude, so that hostile ranks, fewer than half, can't decide it; a share of the runs is sent by turns, so
+    that they can't keep a run from being sent either.
 
     Parameters
     ----------

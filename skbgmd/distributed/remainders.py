@@ -32,7 +32,7 @@ class Part:
 
     def pieces(self) -> dict[str, torch.Tensor]:
         """Remainder of each parameter, by name."""
-        return dict(zip(self.layout, self.remainder.split(list(self.layout.values())), strict=True))
+        return dict(zip(self.layout, torch.split(self.remainder, list(self.layout.values())), strict=True))
 
 
 def regroup(parts: Sequence[Part], layout: Mapping[str, int], like: torch.Tensor) -> tuple[Part, list[Part]]:

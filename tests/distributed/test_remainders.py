@@ -35,7 +35,7 @@ def test_each_parameter_finds_its_remainder(names):
         assert piece.tolist() == [0.0 if name in new else float(sizes(name)[name])] * sizes(name)[name]
     left = {name: piece for other in others for name, piece in other.pieces().items()}
     assert set(left) == set("abcd") - set(names)
-    for name, piece in left.items():
+    for piece in left.values():
         assert piece.tolist() == [float(len(piece))] * len(piece)
 
 
