@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -232,16 +232,16 @@ def train_in_processes(data: str, ranks: int, *settings: Any) -> float:
         return float(Path(f"{store}.accuracy").read_text(encoding="utf-8"))
 
 
-def processes() -> Iterator[dict[str, Any]]:
-    """Trainings of the table by the exact rule and by blocks: the first seed, four ranks, on digits."""
-    for row in table():
-        if (row["data"], row["ranks"], row["seed"]) == ("digits", 4, 0) and METHODS[row["method"]] is not None:
+def processes(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Trainings of the table by the exact rule and by blocks, with the first seed and four ranks."""
+    for row in table(names):
+        if (row["ranks"], row["seed"]) == (4, 0) and METHODS[row["method"]] is not None:
             yield row
 
 
-def grid() -> Iterator[dict[str, Any]]:
-    for data, ranks in RANKS.items():
-        for n in ranks:
+def grid(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for data in names:
+        for n in RANKS[data]:
             for seed in GRID_SEEDS[data]:
                 for beta in BETAS:
                     for momentum, rates in RATES[data].items():
@@ -261,9 +261,9 @@ def chosen_rate(data: str, ranks: int, beta: float) -> tuple[float, float]:
     return lr, momentum
 
 
-def table() -> Iterator[dict[str, Any]]:
-    for data, ranks in RANKS.items():
-        for n in ranks:
+def table(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for data in names:
+        for n in RANKS[data]:
             for seed in range(3):
                 for attack in ATTACKS:
                     for method, beta in METHODS.items():
@@ -290,8 +290,8 @@ def main() -> None:
         writer = csv.DictWriter(file, [*columns, *around])
         if not file.tell():
             writer.writeheader()
-        for row in TRAININGS[arguments.what]():
-            if tuple(str(row[name]) for name in columns[:-1]) in done or arguments.data not in (None, row["data"]):
+        for row in TRAININGS[arguments.what]([arguments.data] if arguments.data else list(RANKS)):
+            if tuple(str(row[name]) for name in columns[:-1]) in done:
                 continue
             beta = METHODS[row["method"]] if "method" in row else row["beta"]
             settings = row.get("attack", "none"), beta, row["lr"], row["momentum"], row["seed"]
