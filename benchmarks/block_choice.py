@@ -8,6 +8,7 @@ an honest remainder, in mean norms of honest gradients; and the accuracy.
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from skbgmd.location.block import median_clip_factors
 from skbgmd.rows.blocks import CoordinateBlock
 
 RESULTS = Path(__file__).resolve().parent / "results" / "block_choice.csv"
-BETA, LENGTH, LR = 0.1, 64, 0.1
+BETA, LENGTH, LR, LIMIT = 0.1, 64, 0.1, 3.0
+#: Learning rates at which trainings diverge, or nearly, with the remainders' limit and without.
+HIGH_RATES, LIMITS = (0.4, 1.6, 6.4), (LIMIT, float("inf"))
+FOUND = ("share in the block", "share in the best block", "largest remainder", "accuracy")
+KEYS = ("choice", "ranks", "attack", "lr", "limit", "seed")
 
 
 def clipped_scores(magnitudes: torch.Tensor) -> torch.Tensor:
@@ -60,11 +65,11 @@ def starve(rows: torch.Tensor, step: int) -> torch.Tensor:
     return wanted
 
 
-def train(choice: str, ranks: int, attack: str, seed: int) -> dict[str, float]:
+def train(choice: str, ranks: int, attack: str, lr: float, limit: float, seed: int) -> dict[str, float]:
     score, round_robin = CHOICES[choice]
     X, y, X_test, y_test = data_of("digits", seed)
     module, hostile = network("digits", seed), 0 if attack == "none" else N_HOSTILE[ranks]
-    optimizer = torch.optim.SGD(module.parameters(), lr=LR, momentum=0.9)
+    optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9)
     samples = shares(seed, len(y), BATCH["digits"], ranks)
     remainders = torch.zeros(ranks, sum(p.numel() for p in module.parameters()))
     inside, best, lengths, largest = [], [], [], 0.0
@@ -76,7 +81,14 @@ def train(choice: str, ranks: int, attack: str, seed: int) -> dict[str, float]:
         squares = (rows + remainders)[hostile:].double().square().sum(dim=0)
         try:
             aggregate, remainders, index = block_step(
-                rows, remainders, step, GeometricMedian(), BETA, round_robin=round_robin, score=score
+                rows,
+                remainders,
+                step,
+                GeometricMedian(),
+                BETA,
+                round_robin=round_robin,
+                remainder_limit=limit,
+                score=score,
             )
         except NonFiniteRowsError:
             break
@@ -95,21 +107,31 @@ def train(choice: str, ranks: int, attack: str, seed: int) -> dict[str, float]:
     }
 
 
+def trainings() -> Iterator[tuple[Any, ...]]:
+    for ranks in (4, 8):
+        for attack in ("none", "flip", "constant block", "starve"):
+            for choice in CHOICES:
+                for seed in range(2):
+                    yield choice, ranks, attack, LR, LIMIT, seed
+    for lr in HIGH_RATES:
+        for limit in LIMITS:
+            for seed in range(2):
+                yield "medians, 1/8 by turns", 4, "none", lr, limit, seed
+
+
 def main() -> None:
-    around = environment()
-    with RESULTS.open("w", newline="") as file:
-        writer: Any = None
-        for ranks in (4, 8):
-            for attack in ("none", "flip", "constant block", "starve"):
-                for choice in CHOICES:
-                    for seed in range(2):
-                        row = {"choice": choice, "ranks": ranks, "attack": attack, "seed": seed}
-                        row |= train(choice, ranks, attack, seed)
-                        writer = writer or csv.DictWriter(file, [*row, *around])
-                        if not file.tell():
-                            writer.writeheader()
-                        writer.writerow({**row, **around})
-                        file.flush()
+    around, done = environment(), set()
+    if RESULTS.exists():
+        with RESULTS.open(newline="") as file:
+            done = {tuple(row[name] for name in KEYS) for row in csv.DictReader(file)}
+    with RESULTS.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [*KEYS, *FOUND, *around])
+        if not file.tell():
+            writer.writeheader()
+        for key in trainings():
+            if tuple(map(str, key)) not in done:
+                writer.writerow({**dict(zip(KEYS, key, strict=True)), **train(*key), **around})
+                file.flush()
 
 
 if __name__ == "__main__":
