@@ -1,19 +1,33 @@
-"""Byzantine-robust training on many machines: rows across the ranks of a process group.
+"""Byzantine-robust training on many machines: rows across the ranks of a process group, and federated clients.
 
 Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ranks, over ``torch.distributed``.
+:class:`skbgmd.distributed.flower.RobustFedAvg` needs Flower and is imported from its module; nothing here imports it.
 """
 
+from skbgmd.distributed.block_exchange import BlockExchange
+from skbgmd.distributed.client_weights import cap_claims, read_claim
+from skbgmd.distributed.ddp import RobustHook, robust_hook
 from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.faults import RankLostError
+from skbgmd.distributed.fsdp import RobustReduceScatter, robust_fully_sharded
+from skbgmd.distributed.model_updates import GlobalModel
 from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
 
 __all__ = [
+    "BlockExchange",
     "Checkpoints",
     "Exchange",
+    "GlobalModel",
     "RankLostError",
+    "RobustHook",
+    "RobustReduceScatter",
     "ShardedRows",
+    "cap_claims",
     "init_from_env",
     "random_states",
+    "read_claim",
+    "robust_fully_sharded",
+    "robust_hook",
     "set_random_states",
 ]
