@@ -234,6 +234,13 @@ LEAST_RESIDUAL = 1e-12
 NAMED_PARAMETERS = 3
 
 
+# ---- Ranks
+
+#: Buckets that are on their way while another is waited for, there or back: enough to keep the wires busy, and few
+#: enough that they are a small part of the gradient.
+BUCKETS_AHEAD = 2
+
+
 # ---- Corruption
 
 #: Columns that are converted to double precision at a time, to take no copy of a matrix of gradients.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from skbgmd.distributed.column_shards import ColumnShards
 from skbgmd.distributed.faults import Collective, begin_collective
 
 
@@ -61,15 +63,25 @@ class Exchange:
 
     def width(self, n_columns: int) -> int:
         """Columns of a shard; those of the last ranks may be padded."""
-        return -(-n_columns // self.size)
+        return self.shards(n_columns).width
 
     def held(self, n_columns: int) -> slice:
         """Columns that this rank holds of so many."""
-        width = self.width(n_columns)
-        return slice(min(self.rank * width, n_columns), min((self.rank + 1) * width, n_columns))
+        return self.shards(n_columns).held(self.rank)[0]
 
-    def to_shards(self, rows: torch.Tensor) -> Pending:
+    def shards(self, columns: int | Sequence[int]) -> ColumnShards:
+        """Divide a number of columns among the ranks, or each of several parts of so many columns."""
+        return ColumnShards.of(columns, self.size)
+
+    def to_shards(self, rows: torch.Tensor, sizes: Sequence[int] | None = None) -> Pending:
         """Send each rank its columns of this rank's rows (m, d), the same number of rows on all ranks.
+
+        Parameters
+        ----------
+        rows : tensor of shape (m, d)
+            Of this rank.
+        sizes : sequence of int, default=None
+            Columns of each part, where every rank holds a piece of each; None: one part.
 
         Returns
         -------
@@ -80,47 +92,39 @@ class Exchange:
         m, d = rows.shape
         if self.size == 1:
             return Pending(rows)
-        width, held = self.width(d), self.held(d)
-        # One line for each rank: its columns of the rows, padded.
-        sent = rows.new_zeros((self.size, m, width), dtype=self.transport_dtype or rows.dtype)
-        for rank in range(self.size):
-            part = rows[:, rank * width : (rank + 1) * width]
-            sent[rank, :, : part.shape[1]] = part
+        shards = self.shards(d if sizes is None else sizes)
+        sent = shards.split(rows, self.transport_dtype)
         received = torch.empty_like(sent)
         with begin_collective("to_shards", self.group) as collective:
             work = dist.all_to_all_single(_bytes(received), _bytes(sent), group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1) // self.size)
-        shape = (self.size * m, width)
-        return Pending(
-            received, work, lambda: received.view(shape)[:, : held.stop - held.start].to(rows.dtype), collective
-        )
+        shape, dtype = (self.size * m, shards.width), rows.dtype
+        return Pending(received, work, lambda: shards.unpad(received.view(shape), self.rank).to(dtype), collective)
 
-    def from_shards(self, vector: torch.Tensor, n_columns: int) -> Pending:
+    def from_shards(self, vector: torch.Tensor, columns: int | Sequence[int]) -> Pending:
         """Join what each rank has for the columns that it holds.
 
         Parameters
         ----------
         vector : tensor of shape (k,)
             Of this rank's columns.
-        n_columns : int
-            Columns of all ranks, d.
+        columns : int or sequence of int
+            Columns of all ranks, d, or of each part.
 
         Returns
         -------
         Pending
             Of a tensor of shape (d,), the same bits on all ranks.
         """
-        dtype = self.transport_dtype or vector.dtype
         if self.size == 1:
             return Pending(vector)
-        width = self.width(n_columns)
-        sent = vector.new_zeros(width, dtype=dtype)
-        sent[: len(vector)] = vector
-        received = sent.new_empty(self.size * width)
+        shards = self.shards(columns)
+        sent = shards.pad(vector, self.rank, self.transport_dtype)
+        received = sent.new_empty((self.size, shards.width))
         with begin_collective("from_shards", self.group) as collective:
             work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1))
-        return Pending(received, work, lambda: received[:n_columns].to(vector.dtype), collective)
+        return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective)
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, the same bits on each."""
@@ -161,6 +165,11 @@ class Pending:
         self, value: torch.Tensor, work: Any = None, finish: Any = None, collective: Collective | None = None
     ) -> None:
         self._value, self._work, self._finish, self._collective = value, work, finish, collective
+
+    @property
+    def is_there(self) -> bool:
+        """It has come, so that nobody would wait for it."""
+        return self._work is None or bool(self._work.is_completed())
 
     def wait(self) -> torch.Tensor:
         """Wait until it is there."""

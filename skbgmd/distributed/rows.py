@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.typing import FloatArray
 from skbgmd.distributed.exchange import Exchange
-from skbgmd.rows import CoordinateBlock, DenseRows, ParameterBlock
+from skbgmd.rows import ChunkedRows, CoordinateBlock, DenseRows, ParameterBlock
 from skbgmd.rows.blocks import sums_of_runs
 from skbgmd.rows.layout import ColumnLayout
 
@@ -38,20 +39,25 @@ class HeldBlock(CoordinateBlock):
 
 
 class ShardedLayout(ColumnLayout):
-    """Columns of which each rank holds some adjacent ones.
+    """Columns of which each rank holds some: adjacent ones, or adjacent ones of each of several parts.
 
     Parameters
     ----------
     exchange : Exchange
         The ranks.
-    n_columns : int
-        Columns of all ranks.
+    columns : int or sequence of int
+        Columns of all ranks, or of each part.
     """
 
-    def __init__(self, exchange: Exchange, n_columns: int) -> None:
-        self.exchange, self.n_columns = exchange, n_columns
-        self.held_columns = exchange.held(n_columns)
-        self.n_parts = exchange.size
+    def __init__(self, exchange: Exchange, columns: int | Sequence[int]) -> None:
+        self.exchange, self.shards = exchange, exchange.shards(columns)
+        self.n_columns, self.n_parts = self.shards.n_columns, exchange.size
+        held = [part for part in self.shards.held(exchange.rank) if part.stop > part.start]
+        ends = np.cumsum([part.stop - part.start for part in held]).tolist()
+        #: Columns that this rank holds, part by part: those of all ranks, and the same counted from its first.
+        self.held_parts = [
+            (part, slice(end - part.stop + part.start, end)) for part, end in zip(held, ends, strict=True)
+        ]
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         return self.exchange.add_up(values)
@@ -60,36 +66,38 @@ class ShardedLayout(ColumnLayout):
         return self.exchange.maximum(values)
 
     def gather(self, scores: torch.Tensor) -> torch.Tensor:
-        return self.exchange.from_shards(scores, self.n_columns).wait()
+        return self.exchange.from_shards(scores, self.shards.sizes).wait()
 
     def pool(self, sample: torch.Tensor, width: int) -> torch.Tensor:
         padded = torch.nn.functional.pad(sample, (0, width - sample.shape[1]))
         return self.exchange.gather(padded).transpose(0, 1).flatten(1)
 
     def sums_of_runs(self, scores: torch.Tensor, length: int) -> torch.Tensor:
-        # A run may begin on one rank and end on the next.
-        start = self.held_columns.start
-        sums = sums_of_runs(torch.nn.functional.pad(scores, (start % length, 0)), length)
+        # A run may begin on one rank, or in one part, and end on the next.
         every = scores.new_zeros(-(-self.n_columns // length))
-        every[start // length : start // length + len(sums)] = sums
+        for part, here in self.held_parts:
+            sums = sums_of_runs(torch.nn.functional.pad(scores[here], (part.start % length, 0)), length)
+            every[part.start // length : part.start // length + len(sums)] += sums
         return self.add_up(every)
 
     def sums_of_units(self, scores: torch.Tensor, units: ParameterBlock) -> torch.Tensor:
-        start, stop = self.held_columns.start, self.held_columns.stop
         every = scores.new_zeros(len(units.starts))
-        if stop > start:
-            first = int(units.starts.searchsorted(start, side="right")) - 1
-            last = int(units.starts.searchsorted(stop))
-            cuts = np.append(np.maximum(units.starts[first:last], start), stop)
+        for part, here in self.held_parts:
+            first = int(units.starts.searchsorted(part.start, side="right")) - 1
+            last = int(units.starts.searchsorted(part.stop))
+            cuts = np.append(np.maximum(units.starts[first:last], part.start), part.stop)
             lengths = torch.from_numpy(np.diff(cuts)).to(scores.device)
-            every[first:last] = torch.segment_reduce(scores, "sum", lengths=lengths)
+            every[first:last] += torch.segment_reduce(scores[here], "sum", lengths=lengths)
         return self.add_up(every)
 
     def held(self, block: CoordinateBlock | ParameterBlock) -> HeldBlock:
-        start, stop = self.held_columns.start, self.held_columns.stop
         index = block.indices
-        here = index[(index >= start) & (index < stop)] - start
-        return HeldBlock(here, 1, stop - start, len(block), self.n_columns)
+        bounds = index.new_tensor([(part.start, part.stop) for part, _ in self.held_parts]).view(-1, 2)
+        cuts = torch.searchsorted(index, bounds).tolist()
+        pairs = zip(cuts, self.held_parts, strict=True)
+        pieces = [index[first:last] - part.start + here.start for (first, last), (part, here) in pairs]
+        n_held = sum(part.stop - part.start for part, _ in self.held_parts)
+        return HeldBlock(torch.cat([index[:0], *pieces]), 1, n_held, len(block), self.n_columns)
 
 
 class ShardedRows(DenseRows):
@@ -104,8 +112,8 @@ class ShardedRows(DenseRows):
     ----------
     matrix : tensor of shape (n, k)
         This rank's columns of all rows, from :meth:`Exchange.to_shards`.
-    n_columns : int
-        Columns of all ranks.
+    columns : int or sequence of int
+        Columns of all ranks; or of each part, where every rank holds a piece of each.
     exchange : Exchange
         The ranks.
     weights : ndarray of shape (n,), default=None
@@ -128,19 +136,23 @@ class ShardedRows(DenseRows):
     def __init__(
         self,
         matrix: torch.Tensor,
-        n_columns: int,
+        columns: int | Sequence[int],
         exchange: Exchange,
         weights: FloatArray | None = None,
         *,
         units: ParameterBlock | None = None,
     ) -> None:
         super().__init__(matrix, weights, units=units)
-        self.n_columns = n_columns
-        self.layout = ShardedLayout(exchange, n_columns)
+        self.layout = ShardedLayout(exchange, columns)
+        self.n_columns = self.layout.n_columns
 
     def norms(self, run_length: int = 1) -> FloatArray:
         # Norms of runs aren't kept: a run may be of two ranks.
         return super().norms()
+
+    def _sample(self) -> FloatArray:
+        # A quick sample isn't pooled; whether one is taken depends on how many columns a rank holds.
+        return ChunkedRows._sample(self)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
         return self._spread(super().block(columns), len(columns))

@@ -1,0 +1,130 @@
+"""Exchange of gradients that come bucket by bucket, in an order of the columns that buckets don't change."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from itertools import accumulate, pairwise, starmap
+from typing import Protocol
+
+import torch
+
+from skbgmd._utils import limits
+from skbgmd.aggregators import Aggregate
+from skbgmd.distributed.exchange import Exchange, Pending
+from skbgmd.distributed.rows import ShardedRows
+from skbgmd.rows import DenseRows, ParameterBlock
+
+
+class BucketExchange(Protocol):
+    """Seam between an engine that hands over gradients in buckets, and a way to aggregate them over the ranks.
+
+    A step is one ``add`` for each bucket, then ``finish``. ``reset`` gives up a step that went wrong.
+    """
+
+    def add(self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
+        """Start to exchange a bucket: this rank's gradient (d,), and the parameters that it is of, in turn."""
+
+    def finish(self, aggregate: Callable[[DenseRows], Aggregate]) -> tuple[Aggregate, Iterator[torch.Tensor]]:
+        """Aggregate all buckets by one call on the rows of all ranks, and give the aggregate of each, (d,), in turn."""
+
+    def reset(self) -> None:
+        """Forget the buckets of this step."""
+
+
+class ShardedBuckets:
+    """Exact exchange: every rank gets its columns of the rows of all ranks, while further buckets are on their way.
+
+    Each parameter is spread over the ranks on its own, and columns have one order, that of the first step's buckets
+    from the last to the first, which is the parameters' own. So rows, blocks and a rule's state are the same however
+    parameters are grouped: buckets may be rebuilt after the first step.
+
+    Parameters
+    ----------
+    exchange : Exchange
+        The ranks.
+
+    Raises
+    ------
+    ValueError
+        In :meth:`finish`, parameters of other sizes than in the first step.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._order: list[torch.Tensor] = []
+        #: This rank's columns of each parameter, among all that it holds.
+        self._held: dict[torch.Tensor, slice] = {}
+        #: Its columns of the rows of all ranks, in memory that lasts from step to step.
+        self._rows = torch.empty(0, 0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the buckets of this step."""
+        self._buckets: list[tuple[torch.dtype, Sequence[torch.Tensor]]] = []
+        self._coming: deque[tuple[Sequence[torch.Tensor], Pending]] = deque()
+        self._come: list[tuple[Sequence[torch.Tensor], torch.Tensor]] = []
+
+    def add(self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
+        """Start to exchange a bucket, and take in those that have come, or that are too far back to wait longer."""
+        while self._coming and (self._coming[0][1].is_there or len(self._coming) > limits.BUCKETS_AHEAD):
+            self._take_in()
+        self._buckets.append((gradient.dtype, parameters))
+        self._coming.append((parameters, self.exchange.to_shards(gradient[None], _sizes(parameters))))
+
+    def finish(self, aggregate: Callable[[DenseRows], Aggregate]) -> tuple[Aggregate, Iterator[torch.Tensor]]:
+        """Aggregate all buckets by one call on the rows of all ranks, and give the aggregate of each in turn."""
+        self._settle()
+        while self._come:
+            self._place(*self._come.pop())
+        while self._coming:
+            self._take_in()
+        units = ParameterBlock.of(self._order)
+        found = aggregate(ShardedRows(self._rows, _sizes(self._order), self.exchange, units=units))
+        return found, self._returned(found.vector)
+
+    def _returned(self, vector: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Join the aggregate of each bucket, while the next ones are on their way."""
+        ahead: deque[Pending] = deque()
+        for dtype, parameters in self._buckets:
+            own = torch.cat([vector[self._held[parameter]] for parameter in parameters])
+            ahead.append(self.exchange.from_shards(own.to(dtype), _sizes(parameters)))
+            if len(ahead) > limits.BUCKETS_AHEAD:
+                yield ahead.popleft().wait()
+        yield from (pending.wait() for pending in ahead)
+
+    def _settle(self) -> None:
+        """Fix the order of the columns, in the first step, or the first one with a copy of the model."""
+        order = [parameter for _, parameters in reversed(self._buckets) for parameter in parameters]
+        if self._held.keys() == set(order):
+            return
+        if self._order and _sizes(order) != _sizes(self._order):
+            raise ValueError("A model must have the parameters that it had in the first step; found others.")
+        held = self.exchange.shards(_sizes(order)).held(self.exchange.rank)
+        ends = list(accumulate((part.stop - part.start for part in held), initial=0))
+        self._order, self._held = order, dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
+        dtype = reduce(torch.promote_types, (dtype for dtype, _ in self._buckets))
+        self._rows = torch.empty((self.exchange.size, ends[-1]), dtype=dtype, device=order[0].device)
+
+    def _take_in(self) -> None:
+        """Wait for the first bucket on its way."""
+        parameters, pending = self._coming.popleft()
+        shard = pending.wait()
+        if self._held.keys() >= set(parameters):
+            self._place(parameters, shard)
+        else:
+            self._come.append((parameters, shard))
+
+    def _place(self, parameters: Sequence[torch.Tensor], shard: torch.Tensor) -> None:
+        """Put the columns of a bucket where they belong."""
+        start = 0
+        for parameter in parameters:
+            here = self._held[parameter]
+            stop = start + here.stop - here.start
+            self._rows[:, here] = shard[:, start:stop]
+            start = stop
+
+
+def _sizes(parameters: Sequence[torch.Tensor]) -> list[int]:
+    return [parameter.numel() for parameter in parameters]

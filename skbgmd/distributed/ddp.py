@@ -1,0 +1,149 @@
+"""Robust aggregation in DistributedDataParallel: a communication hook in place of its all-reduce."""
+
+# Annotations stay what they are: DDP compares those of a hook with its own.
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from skbgmd.distributed.buckets import BucketExchange, ShardedBuckets
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.rank_aggregator import RankAggregator
+
+
+class RobustHook(RankAggregator):
+    """Byzantine-robust gradient aggregation for DistributedDataParallel, as the state of its communication hook.
+
+    Registered with :func:`robust_hook`, it replaces DDP's average of gradients by an aggregation rule over the ranks.
+    Each bucket is exchanged as soon as it is ready, while the backward pass goes on: a rank gets its share of the
+    columns of all ranks' gradients, for as many bytes as half of a ring all-reduce. With the last bucket the rule is
+    called once, on all columns; what it gives is sent back for the other half. The weights are always this step's, and
+    all ranks have the same bits.
+
+    DDP doesn't divide by the number of ranks where there is a hook; a weighted mean is the analogue of its average. It
+    takes more than two ranks to outvote one.
+
+    Parameters
+    ----------
+    rule : str or Aggregator, default="geometric_median"
+        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. Pass the same on all ranks.
+    group : ProcessGroup, default=None
+        The model's ``process_group``; None: all ranks.
+    transport_dtype : torch.dtype, default=None
+        Dtype in which gradients travel, such as ``torch.bfloat16``, for half the bytes of float32; None: their own.
+    random_state : int or None, default=None
+        Seed for whatever draws at random in the rule and has no seed of its own. The ranks take that of the first one;
+        None: it picks one.
+    history_size : int, default=1000
+        Steps whose weights ``history`` keeps.
+    on_step : callable, default=None
+        Called as ``on_step(weights)`` after each step, on every rank, with ``weights_``.
+    non_finite : {"raise", "propagate"}, default="raise"
+        What happens where half of the ranks or more have NaN or inf in their gradients: all ranks raise
+        :class:`~skbgmd.aggregators.NonFiniteRowsError`, or the aggregate is NaN on all, as an all-reduce makes it.
+        ``torch.amp.GradScaler`` relies on the latter to skip a step. Fewer such ranks get weight zero.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_ranks,), or None
+        Weights of the ranks in the last step, float64, non-negative and adding up to one; None before it, and where the
+        rule has none, such as the coordinate-wise median.
+    history : deque of ndarray
+        The weights of the last steps, the newest last.
+    n_steps_ : int
+        Steps so far.
+    exchange_ : Exchange
+        What sends, and counts bytes; from the first step on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter that is wrong; one of the rule's, too. In the first step: a rule that isn't the same on all ranks,
+        or sparse gradients.
+
+    Notes
+    -----
+    Columns are in the order of the model's parameters, whatever the buckets, so that a block, and what a rule remembers
+    of the columns, outlast buckets that DDP rebuilds. Gradients of several dtypes are judged in the widest of them.
+
+    ``mixed_precision`` of DDP is a hook of its own, and DDP takes one only; ``torch.autocast`` works. A pickled hook is
+    without its group.
+
+    Examples
+    --------
+    >>> hook = RobustHook("geometric_median")
+    >>> hook.weights_ is None
+    True
+
+    With a process group that is set up, on each rank::
+
+        ddp = DistributedDataParallel(model)
+        ddp.register_comm_hook(hook, robust_hook)
+    """
+
+    #: Makes what exchanges buckets.
+    _make_buckets: Callable[[Exchange], BucketExchange] = ShardedBuckets
+    _buckets: BucketExchange | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_buckets": None, "_futures": []}
+
+    def _add(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+        gradient = bucket.buffer()
+        if gradient.is_sparse:
+            raise TypeError(
+                "Gradients must be dense for a robust hook; found sparse ones (an embedding's sparse=True)."
+            )
+        if self._buckets is None:
+            self._buckets = self._make_buckets(self._ready())
+        if bucket.index() == 0:
+            # A step that raised has left some.
+            self._buckets.reset()
+            self._waiting: list[tuple[torch.Tensor, torch.futures.Future[torch.Tensor]]] = []
+        # On a device, completion is an event on its stream; nothing here waits for it but what reads numbers.
+        devices = [gradient.device] if gradient.device.type == "cuda" else []
+        future: torch.futures.Future[torch.Tensor] = torch.futures.Future(devices=devices)
+        self._buckets.add(gradient, bucket.parameters())
+        self._waiting.append((gradient, future))
+        if bucket.is_last():
+            self._finish()
+        return future
+
+    def _finish(self) -> None:
+        assert self._buckets is not None
+        aggregate, found = self._buckets.finish(self._aggregate)
+        for (gradient, future), vector in zip(self._waiting, found, strict=True):
+            # In the bucket's own memory, as DDP's hooks do.
+            future.set_result(gradient.copy_(vector))
+        self._buckets.reset()
+        self._waiting = []
+        self._record(aggregate)
+
+
+def robust_hook(
+    state: RobustHook,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
+    """Aggregate a bucket of gradients robustly over the ranks: a communication hook for DistributedDataParallel.
+
+    Parameters
+    ----------
+    state : RobustHook
+        The rule, and what it remembers; one for each model.
+    bucket : torch.distributed.GradBucket
+        Gradients of some parameters.
+
+    Returns
+    -------
+    Future
+        Of the bucket's aggregate, complete once the last bucket is there.
+
+    Examples
+    --------
+    ``ddp.register_comm_hook(RobustHook("geometric_median"), robust_hook)``
+    """
+    if not isinstance(state, RobustHook):
+        raise TypeError(f"The state of robust_hook must be a RobustHook; found {state!r}.")
+    return state._add(bucket)

@@ -1,0 +1,235 @@
+"""Aggregation of one row from each rank, step after step, with the rule's state and a record of the weights."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+
+from skbgmd._utils.checks import check_choice, check_integer
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.rows import DenseRows
+
+#: What becomes of a step in which half of the ranks or more have NaN or inf.
+NON_FINITE = ("raise", "propagate")
+
+
+class RankAggregator:
+    """Robust aggregation of one row from each rank: a base for what plugs into an engine of distributed training.
+
+    Parameters
+    ----------
+    rule : str or Aggregator, default="geometric_median"
+        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. Pass the same on all ranks.
+    group : ProcessGroup, default=None
+        Ranks that take part, those of the wrapped model; None: all of them.
+    transport_dtype : torch.dtype, default=None
+        Dtype in which gradients travel, such as ``torch.bfloat16``; None: their own.
+    random_state : int or None, default=None
+        Seed for whatever draws at random in the rule and has no seed of its own. The ranks take that of the first one;
+        None: it picks one.
+    history_size : int, default=1000
+        Steps whose weights ``history`` keeps.
+    on_step : callable, default=None
+        Called as ``on_step(weights)`` after each step, on every rank, with ``weights_``.
+    non_finite : {"raise", "propagate"}, default="raise"
+        What happens where half of the ranks or more have NaN or inf in their gradients: all ranks raise
+        :class:`~skbgmd.aggregators.NonFiniteRowsError`, or the aggregate is NaN on all, as an all-reduce makes it.
+        ``torch.amp.GradScaler`` relies on the latter to skip a step. Fewer such ranks get weight zero.
+
+    Attributes
+    ----------
+    weights_ : ndarray of shape (n_ranks,), or None
+        Weights of the ranks in the last step, float64, non-negative and adding up to one; None before it, and where the
+        rule has none, such as the coordinate-wise median.
+    history : deque of ndarray
+        The weights of the last steps, the newest last.
+    n_steps_ : int
+        Steps so far.
+    exchange_ : Exchange
+        What sends, and counts bytes; from the first step on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter that is wrong; one of the rule's, too.
+    """
+
+    def __init__(
+        self,
+        rule: str | Aggregator = "geometric_median",
+        *,
+        group: Any = None,
+        transport_dtype: torch.dtype | None = None,
+        random_state: int | None = None,
+        history_size: int = 1000,
+        on_step: Callable[[FloatArray | None], Any] | None = None,
+        non_finite: str = "raise",
+    ) -> None:
+        self.rule = _checked_rule(rule)
+        if not (
+            transport_dtype is None or (isinstance(transport_dtype, torch.dtype) and transport_dtype.is_floating_point)
+        ):
+            raise TypeError(f"transport_dtype must be a floating-point torch.dtype or None; found {transport_dtype!r}.")
+        if random_state is not None:
+            random_state = check_integer(random_state, "random_state", at_least=0)
+        if not (on_step is None or callable(on_step)):
+            raise TypeError(f"on_step must be callable or None; found {on_step!r}.")
+        self.group, self.transport_dtype, self.random_state = group, transport_dtype, random_state
+        self.on_step, self.non_finite = on_step, check_choice(non_finite, "non_finite", NON_FINITE)
+        self.weights_: FloatArray | None = None
+        self.history: deque[FloatArray | None] = deque(maxlen=check_integer(history_size, "history_size"))
+        self.n_steps_ = 0
+        self.exchange_: Exchange | None = None
+        self._seeded: Aggregator | None = None
+        self._state: Any = None
+        self._n_columns: int | None = None
+        self._loaded: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Get what the next step needs, as plain containers and tensors that ``torch.load`` reads without code.
+
+        Each rank saves its own: of what a rule remembers of the columns, a rank has those that it holds.
+        """
+        if self._loaded is not None:
+            return dict(self._loaded)
+        exchange = self.exchange_
+        return {
+            "n_steps": self.n_steps_,
+            "random_state": self.random_state,
+            "rule_state": pack_state(self._state),
+            "rank": None if exchange is None else exchange.rank,
+            "n_ranks": None if exchange is None else exchange.size,
+            "n_columns": self._n_columns,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave on this rank.
+
+        Raises
+        ------
+        ValueError
+            Something else; or, in the next step, that of another rank, another number of ranks or another model.
+        """
+        keys = {"n_steps", "random_state", "rule_state", "rank", "n_ranks", "n_columns"}
+        if not isinstance(state, Mapping) or set(state) != keys:
+            found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must be what state_dict() gave; found {found}.")
+        unpack_state(state["rule_state"])
+        self.n_steps_, self.random_state = state["n_steps"], state["random_state"]
+        self._seeded, self._loaded = None, dict(state)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Process groups can't be pickled: a copy takes part in the default one, unless its group is set.
+        return {**vars(self), "_loaded": self.state_dict(), "group": None, "exchange_": None, "_state": None}
+
+    def _ready(self, group: Any = None) -> Exchange:
+        """Set up what sends, and agree on a seed, before the first step."""
+        if self.exchange_ is None:
+            self.exchange_ = Exchange(self.group if group is None else group, self.transport_dtype)
+        exchange = self.exchange_
+        if exchange.rank < 0:
+            raise ValueError("group must have this rank in it; found one that hasn't.")
+        return exchange
+
+    def _agree(self, device: torch.device) -> Aggregator:
+        """Make the rule with the first rank's seed, after a look whether all ranks have the same one."""
+        if self._seeded is None:
+            exchange = self._ready()
+            seed = np.random.default_rng().integers(2**31) if self.random_state is None else self.random_state
+            own = torch.tensor([int(seed), _fingerprint(self.rule)], device=device)
+            seeds, prints = exchange.gather(own).T.tolist()
+            if len(set(prints)) > 1:
+                odd = [rank for rank, number in enumerate(prints) if number != prints[0]]
+                raise ValueError(f"rule must be the same on all ranks; found another than rank 0's on ranks {odd}.")
+            self.random_state = seeds[0]
+            self._seeded = _with_seed(self.rule, seeds[0])
+        return self._seeded
+
+    def _aggregate(self, rows: DenseRows) -> Aggregate:
+        """Aggregate the ranks' rows, and keep the rule's state; nothing is kept of a step that raises."""
+        rule = self._agree(rows.device)
+        self._take_loaded(rows)
+        self._n_columns = rows.n_columns
+        try:
+            aggregate, state = rule(rows, self._state)
+        except NonFiniteRowsError:
+            if self.non_finite == "raise":
+                raise
+            nothing = torch.full((rows.n_held,), torch.nan, dtype=rows.work_dtype, device=rows.device)
+            aggregate, state = Aggregate(nothing), self._state
+        self._state = state
+        return aggregate
+
+    def _record(self, aggregate: Aggregate) -> None:
+        """Keep the weights of a step that is over."""
+        self.weights_ = aggregate.weights
+        self.history.append(aggregate.weights)
+        self.n_steps_ += 1
+        if self.on_step is not None:
+            self.on_step(aggregate.weights)
+
+    def _take_loaded(self, rows: DenseRows) -> None:
+        if self._loaded is None:
+            return
+        saved, exchange = self._loaded, self._ready()
+        place = (saved["rank"], saved["n_ranks"])
+        # The ranks raise together: one that raised alone would leave the others waiting.
+        is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
+        if float(exchange.maximum(torch.tensor([float(is_odd)], device=rows.device))[0]):
+            raise ValueError(
+                f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
+                f"found that of rank {place[0]} of {place[1]}, or another rank did."
+            )
+        if saved["n_columns"] not in (None, rows.n_columns):
+            raise ValueError(
+                f"state must be of a model with as many parameters, {rows.n_columns}; found one of "
+                f"{saved['n_columns']}."
+            )
+        self._state, self._loaded = unpack_state(_moved(saved["rule_state"], rows.device)), None
+
+
+def _checked_rule(rule: Any) -> Aggregator:
+    """Look up a rule, and try it: hyperparameters are checked by calls."""
+    if not isinstance(rule, (str, Aggregator)):
+        raise TypeError(f"rule must be the name of an aggregator or an Aggregator; found {rule!r}.")
+    aggregator = get_aggregator(rule)
+    aggregator(DenseRows(torch.arange(12.0).view(3, 4)))
+    return aggregator
+
+
+def _with_seed(rule: Aggregator, seed: int) -> Aggregator:
+    """Copy a rule, with a seed for what has none of its own."""
+    parameters = rule.get_params(deep=True)
+    unset = [name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None]
+    seeded: Aggregator = clone(rule).set_params(**dict.fromkeys(unset, seed)) if unset else rule
+    return seeded
+
+
+def _fingerprint(rule: Aggregator) -> int:
+    """Checksum of a rule's class and its numbers, names and switches."""
+    plain = (bool, int, float, str, type(None))
+    parts = {
+        name: value if isinstance(value, plain) else type(value).__qualname__
+        for name, value in rule.get_params(deep=True).items()
+    }
+    return zlib.crc32(repr((type(rule).__qualname__, sorted(parts.items()))).encode())
+
+
+def _moved(packed: Any, device: torch.device) -> Any:
+    """Move the tensors of a packed state to a device."""
+    if isinstance(packed, torch.Tensor):
+        return packed.to(device)
+    if isinstance(packed, dict):
+        return {name: _moved(value, device) for name, value in packed.items()}
+    if isinstance(packed, tuple):
+        return tuple(_moved(value, device) for value in packed)
+    return packed

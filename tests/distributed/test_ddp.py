@@ -1,0 +1,447 @@
+"""DistributedDataParallel with a robust hook: steps of one process, in every way that DDP can be set up."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from processes import on_ranks
+from skbgmd._utils.random import seeded
+from skbgmd.aggregators import (
+    AGGREGATORS,
+    BlockGeometricMedian,
+    Bucketing,
+    GeometricMedian,
+    HuberMean,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
+    get_aggregator,
+)
+from skbgmd.distributed import RobustHook, robust_hook
+from skbgmd.rows import DenseRows, ParameterBlock
+
+#: So small that each parameter has a bucket of its own, or all but.
+TINY = 1e-5
+
+
+class Net(torch.nn.Module):
+    """A layer in front, two branches of which one may not be used, and a layer that may have another dtype."""
+
+    def __init__(self, last: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        with seeded(0, "cpu"):
+            self._make(last)
+
+    def _make(self, last: torch.dtype) -> None:
+        self.front = torch.nn.Linear(5, 7)
+        self.left, self.right = torch.nn.Linear(7, 3), torch.nn.Linear(7, 3)
+        self.scale = torch.nn.Parameter(torch.tensor(0.7))
+        self.last = torch.nn.Linear(3, 2).to(last)
+
+    def forward(self, x: torch.Tensor, with_right: bool = True) -> torch.Tensor:
+        h = torch.tanh(self.front(x))
+        h = self.left(h) * self.scale + (self.right(h) if with_right else 0.0)
+        return self.last(h.to(self.last.weight.dtype) if not torch.is_autocast_enabled("cpu") else h)
+
+
+#: Ways to set up DDP and to train with it.
+SETUPS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bucket views": {"gradient_as_bucket_view": True},
+    "tiny buckets": {"bucket_cap_mb": TINY},
+    "tiny bucket views": {"bucket_cap_mb": TINY, "gradient_as_bucket_view": True},
+    "static graph": {"static_graph": True, "bucket_cap_mb": TINY},
+    "unused on one rank": {"find_unused_parameters": True, "bucket_cap_mb": TINY, "unused": {1}},
+    "unused on all ranks": {"find_unused_parameters": True, "unused": {0, 1, 2}},
+    "accumulated": {"accumulate": 2, "bucket_cap_mb": TINY},
+    "autocast": {"autocast": True},
+    "two dtypes": {"last": torch.float64, "bucket_cap_mb": TINY},
+    "half": {"last": torch.bfloat16},
+    "frozen": {"frozen": True, "bucket_cap_mb": TINY},
+}
+OWN = ("unused", "accumulate", "autocast", "last", "frozen")
+
+
+def batch(rank: int, step: int, part: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * step + 10 * rank + part)
+    return torch.randn(4, 5, generator=generator) + 0.3 * rank
+
+
+def net_of(setup: dict[str, Any]) -> Net:
+    net = Net(setup.get("last", torch.float32))
+    if setup.get("frozen"):
+        net.left.weight.requires_grad_(False)
+    return net
+
+
+def backward(model: Any, setup: dict[str, Any], rank: int, step: int, hostile: int | None = None) -> None:
+    n_parts = setup.get("accumulate", 1)
+    for part in range(n_parts):
+        waits = part < n_parts - 1 and hasattr(model, "no_sync")
+        with model.no_sync() if waits else nullcontext():
+            with torch.autocast("cpu", torch.bfloat16) if setup.get("autocast") else nullcontext():
+                output = model(batch(rank, step, part), rank not in setup.get("unused", ()))
+            (output.float().square().sum() * (-30.0 if rank == hostile else 1.0)).backward()
+
+
+def descend(net: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.02 * parameter.grad
+    net.zero_grad()
+
+
+def flat(net: torch.nn.Module) -> np.ndarray:
+    return torch.cat([p.detach().flatten().double() for p in net.parameters()]).numpy()
+
+
+def train(rank: int, setup: dict[str, Any], hook: RobustHook, n_steps: int, hostile: int | None = None, **more: Any):
+    net = net_of(setup)
+    ddp = DistributedDataParallel(net, **{k: v for k, v in setup.items() if k not in OWN}, **more)
+    ddp.register_comm_hook(hook, robust_hook)
+    for step in range(n_steps):
+        backward(ddp, setup, rank, step, hostile)
+        descend(net)
+    return flat(net)
+
+
+def train_alone(setup: dict[str, Any], rule: Any, size: int, n_steps: int, hostile: int | None = None) -> Any:
+    """Training in one process, with the gradients of so many ranks as rows."""
+    net, state, all_weights = net_of(setup), None, []
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    for step in range(n_steps):
+        rows = []
+        for rank in range(size):
+            copied = copy.deepcopy(net)
+            backward(copied, setup, rank, step, hostile)
+            grads = [
+                p.grad if p.grad is not None else torch.zeros_like(p) for p in copied.parameters() if p.requires_grad
+            ]
+            rows.append(torch.cat([grad.flatten().double() for grad in grads]))
+        matrix = torch.stack(rows).to(torch.float64 if setup.get("last") == torch.float64 else torch.float32)
+        aggregate, state = rule(DenseRows(matrix, units=ParameterBlock.of(parameters)), state)
+        start = 0
+        for parameter in parameters:
+            part = aggregate.vector[start : start + parameter.numel()].view_as(parameter)
+            parameter.grad, start = part.to(parameter.dtype), start + parameter.numel()
+        all_weights.append(aggregate.weights)
+        descend(net)
+    return flat(net), all_weights
+
+
+def all_setups(rank: int, size: int) -> dict[str, Any]:
+    found = {}
+    for name, setup in SETUPS.items():
+        hook = RobustHook(HuberMean())
+        found[name] = train(rank, setup, hook, 4), hook.weights_, len(hook.history)
+    return found
+
+
+def on_two(what: Callable[[int, int], Any]) -> list[Any]:
+    return [found[what.__name__] for found in all_on_two()]
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_ddp_trains_as_one_process_does(name):
+    expected, weights = train_alone(SETUPS[name], HuberMean(), 2, 4)
+    first, second = (found[name] for found in on_two(all_setups))
+    np.testing.assert_array_equal(first[0], second[0])
+    is_rough = name in ("half", "autocast")
+    np.testing.assert_allclose(first[0], expected, atol=2e-2 if is_rough else 1e-5)
+    np.testing.assert_array_equal(first[1], second[1])
+    np.testing.assert_allclose(first[1], weights[-1], atol=1e-2 if is_rough else 1e-5)
+    assert first[2] == 4
+
+
+RULES: dict[str, Any] = {
+    **{name: get_aggregator(name) for name in AGGREGATORS if name != "bgmd_paper"},
+    "block of runs": BlockGeometricMedian(0.3, run_length=5),
+    "block of units": BlockGeometricMedian(0.3, block="unit"),
+    "block with memory": BlockGeometricMedian(0.3, complement="memory"),
+    "sampled block": BlockGeometricMedian(0.3, selection="sample", run_length=4, random_state=3),
+    "uniform units": BlockGeometricMedian(0.3, selection="uniform", block="unit", random_state=3),
+    "published": BlockGeometricMedian.published(0.3, random_state=3),
+    "mixing": NearestNeighborMixing(),
+    "buckets": Bucketing(GeometricMedian(), random_state=3),
+}
+
+
+def all_rules(rank: int, size: int) -> dict[str, Any]:
+    found = {}
+    for name, rule in RULES.items():
+        hook = RobustHook(rule)
+        # DDP rebuilds the tiny buckets after the first step, in another order.
+        found[name] = train(rank, SETUPS["tiny buckets"], hook, 3, hostile=1), hook.weights_
+    return found
+
+
+def on_three(what: Callable[[int, int], Any]) -> list[Any]:
+    return [found[what.__name__] for found in all_on_three()]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_and_their_blocks_are_those_of_one_process_though_buckets_are_rebuilt(name):
+    expected, weights = train_alone(SETUPS["tiny buckets"], RULES[name], 3, 3, hostile=1)
+    for found in on_three(all_rules):
+        np.testing.assert_array_equal(found[name][0], on_three(all_rules)[0][name][0])
+        np.testing.assert_allclose(found[name][0], expected, atol=1e-5 * np.abs(expected).max())
+        if weights[-1] is None:
+            assert found[name][1] is None
+        else:
+            np.testing.assert_allclose(found[name][1], weights[-1], atol=1e-5)
+
+
+def test_a_hostile_rank_is_outvoted():
+    for name in ("geometric_median", "huber_mean", "krum"):
+        assert on_three(all_rules)[0][name][1][1] < 0.2
+
+
+def seeds(rank: int, size: int) -> Any:
+    rule = BlockGeometricMedian(0.3, selection="uniform")
+    hooks = [RobustHook(rule), RobustHook(rule, random_state=rank + 5), RobustHook(NearestNeighborMixing(rule))]
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    trained = [train(rank, SETUPS["plain"], hook, 3) for hook in hooks]
+    # Net() seeds torch's generator; NumPy's is nobody's business.
+    assert (np.random.get_state()[1] == before[1]).all()
+    return trained, [hook.random_state for hook in hooks]
+
+
+def test_ranks_agree_on_a_seed():
+    (first, own), (second, other) = on_two(seeds)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert own == other
+    assert own[1] == 5
+    given = BlockGeometricMedian(0.3, selection="uniform", random_state=5)
+    np.testing.assert_allclose(first[1], train_alone(SETUPS["plain"], given, 2, 3)[0], atol=1e-5)
+
+
+def errors(rank: int, size: int) -> Any:
+    found: dict[str, Any] = {}
+
+    def attempt(name: str, call: Any) -> None:
+        try:
+            found[name] = call()
+        except (RuntimeError, ValueError, TypeError) as error:
+            found[name] = type(error).__name__, str(error)
+
+    def step(hook: Any, x: torch.Tensor, net: Any = None) -> list[float]:
+        net = net or Net()
+        ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+        ddp.register_comm_hook(hook, robust_hook)
+        for _ in range(2):
+            net.zero_grad()
+            ddp(x).square().sum().backward()
+        return [] if hook.weights_ is None else hook.weights_.tolist()
+
+    nan = torch.full((2, 5), torch.nan)
+    attempt("nan on two of three", lambda: step(RobustHook(), nan if rank else batch(0, 0, 0)))
+    attempt("nan on one of three", lambda: step(RobustHook(), batch(0, 0, 0) if rank else nan))
+    passing = RobustHook(HuberMean(), non_finite="propagate")
+    ddp = DistributedDataParallel(Net())
+    ddp.register_comm_hook(passing, robust_hook)
+    seen = []
+    for x in (batch(0, 0, 0), nan, batch(0, 0, 0)):
+        ddp.zero_grad()
+        ddp(x).square().sum().backward()
+        seen.append(bool(ddp.module.front.weight.grad.isfinite().all()))
+    found["propagated"] = seen, passing.n_steps_
+    attempt("another rule", lambda: step(RobustHook("krum" if rank == 2 else "mean"), batch(0, 0, 0)))
+    embedding = torch.nn.Sequential(torch.nn.Embedding(9, 4, sparse=True), torch.nn.Linear(4, 2))
+    attempt("sparse", lambda: step(RobustHook(), torch.tensor([1, 2]), embedding))
+    attempt("no hook", lambda: DistributedDataParallel(Net()).register_comm_hook(None, robust_hook))
+    return found
+
+
+def test_all_ranks_raise_and_none_hangs():
+    ranks = on_three(errors)
+    for found in ranks:
+        assert found["nan on two of three"][0] == NonFiniteRowsError.__name__
+        assert "found 2 of 3 rows" in found["nan on two of three"][1]
+        np.testing.assert_allclose(found["nan on one of three"], [0.0, 0.5, 0.5])
+        assert found["propagated"] == ([True, False, True], 3)
+        assert found["another rule"] == (
+            "ValueError",
+            "rule must be the same on all ranks; found another than rank 0's on ranks [2].",
+        )
+        assert found["sparse"][0] == "TypeError"
+        assert "sparse" in found["sparse"][1]
+
+
+def resumed(rank: int, size: int) -> Any:
+    rule = BlockGeometricMedian(0.3, HuberMean(), complement="memory", selection="sample", run_length=4)
+    setup = SETUPS["tiny buckets"]
+
+    def go_on(net: Net, hook: RobustHook, steps: range) -> np.ndarray:
+        ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+        ddp.register_comm_hook(hook, robust_hook)
+        for step in steps:
+            backward(ddp, setup, rank, step)
+            descend(net)
+        return flat(net)
+
+    whole = RobustHook(rule)
+    net = Net()
+    go_on(net, whole, range(3))
+    file = io.BytesIO()
+    torch.save({"hook": whole.state_dict(), "net": net.state_dict()}, file)
+    pickled = pickle.dumps(whole)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    there = []
+    for hook in (RobustHook(rule), pickle.loads(pickled)):
+        other = Net()
+        other.load_state_dict(saved["net"])
+        if hook.n_steps_ == 0:
+            hook.load_state_dict(saved["hook"])
+            # Before the next step it is what it was given.
+            assert hook.state_dict()["n_steps"] == 3
+        # DDP begins with buckets in the first order again.
+        there.append((go_on(other, hook, range(3, 5)), hook.n_steps_))
+    same = copy.deepcopy(net)
+    straight = go_on(same, whole, range(3, 5)), whole.n_steps_
+    swapped = RobustHook(rule)
+    swapped.load_state_dict({**saved["hook"], "rank": 1 - rank if rank == 0 else rank})
+    try:
+        go_on(Net(), swapped, range(1))
+        message = ""
+    except ValueError as error:
+        message = str(error)
+    return straight, there, message
+
+
+def test_a_resumed_training_goes_on_identically():
+    for straight, there, message in on_two(resumed):
+        for other in there:
+            np.testing.assert_array_equal(other[0], straight[0])
+            assert other[1] == straight[1] == 5
+        assert "state must be of the same rank" in message
+
+
+def some_ranks(rank: int, size: int) -> Any:
+    group = dist.new_group([0, 2])
+    alone = dist.new_group([rank], use_local_synchronization=True)
+    hook, own = RobustHook(group=group), RobustHook(group=alone)
+    by_itself = train(rank, SETUPS["tiny buckets"], own, 2, process_group=alone), own.weights_
+    if rank == 1:
+        return None, by_itself
+    return (train(rank, SETUPS["plain"], hook, 2, process_group=group), hook.weights_, hook.exchange_.size), by_itself
+
+
+def test_a_group_of_ranks_and_one_rank():
+    ranks = on_three(some_ranks)
+    np.testing.assert_array_equal(ranks[0][0][0], ranks[2][0][0])
+    np.testing.assert_allclose(ranks[0][0][1], [0.5, 0.5], atol=1e-6)
+    assert ranks[0][0][2] == 2
+    for rank, (_, (trained, weights)) in enumerate(ranks):
+        net, setup = Net(), SETUPS["plain"]
+        for step in range(2):
+            backward(net, setup, rank, step)
+            descend(net)
+        np.testing.assert_allclose(trained, flat(net), atol=1e-6)
+        assert weights == [1.0]
+
+
+def fewer_bytes(rank: int, size: int) -> Any:
+    sent, trained = [], []
+    for transport in (None, torch.bfloat16):
+        hook = RobustHook(transport_dtype=transport)
+        trained.append(train(rank, {}, hook, 2))
+        sent.append(hook.exchange_.traffic.sent)
+    return sent, trained
+
+
+def test_gradients_may_travel_in_half_precision():
+    for (whole, half), (exact, rough) in on_two(fewer_bytes):
+        # In two steps, there and back, two bytes less for each number that goes to the other rank, padding included.
+        assert whole - half == 2 * 2 * 2 * sum(-(-p.numel() // 2) for p in Net().parameters())
+        np.testing.assert_allclose(rough, exact, atol=1e-2)
+        assert not np.array_equal(rough, exact)
+
+
+def uneven(rank: int, size: int) -> Any:
+    net = Net()
+    hook = RobustHook("mean")
+    ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+    ddp.register_comm_hook(hook, robust_hook)
+    with torch.distributed.algorithms.join.Join([ddp]):
+        for step in range(2 + rank):
+            backward(ddp, {}, rank, step)
+            descend(net)
+    return hook.n_steps_
+
+
+def test_ranks_with_fewer_batches_join_with_zeros():
+    assert on_two(uneven) == [3, 3]
+
+
+def every(rank: int, size: int) -> dict[str, Any]:
+    """Run what is to be run on as many ranks, in one go: to start processes takes longer."""
+    functions = {2: (all_setups, seeds, resumed, fewer_bytes, uneven), 3: (all_rules, errors, some_ranks)}[size]
+    return {function.__name__: function(rank, size) for function in functions}
+
+
+@lru_cache
+def all_on_two() -> list[dict[str, Any]]:
+    return on_ranks(every, 2)
+
+
+@lru_cache
+def all_on_three() -> list[dict[str, Any]]:
+    return on_ranks(every, 3)
+
+
+def test_hook_wants_its_own_state():
+    with pytest.raises(TypeError, match="The state of robust_hook must be a RobustHook; found None"):
+        robust_hook(None, None)
+
+
+def test_the_example_outvotes_a_hostile_rank():
+    root = Path(__file__).parents[2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-addr", "127.0.0.1", "--master-port"]
+    command = [sys.executable, "-W", "error", *launch, str(port), str(root / "docs/examples/ddp.py")]
+    around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=around)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"test accuracy ([\d.]+)%", done.stdout)[1]) > 85.0
+    weights = [float(found) for found in re.findall(r"rank \d: mean weight ([\d.]+)", done.stdout)]
+    assert len(weights) == 4
+    assert weights[3] < 0.1 < min(weights[:3])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_cuda_device(tmp_path):
+    dist.init_process_group("nccl", f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        net, plain = Net().cuda(), Net().cuda()
+        ddp, hook = DistributedDataParallel(net, bucket_cap_mb=TINY), RobustHook("huber_mean")
+        ddp.register_comm_hook(hook, robust_hook)
+        for step in range(3):
+            for model in (ddp, plain):
+                model(batch(0, step, 0).cuda()).square().sum().backward()
+            descend(net), descend(plain)
+        np.testing.assert_allclose(flat(net.cpu()), flat(plain.cpu()), atol=1e-5)
+        assert hook.weights_ == [1.0]
+    finally:
+        dist.destroy_process_group()
