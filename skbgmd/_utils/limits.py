@@ -285,3 +285,16 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
+
+# ---- federated averaging --------------------------------------------------------------------------------------------
+
+#: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for
+#: the reader, and decides nothing.
+DISTRUSTED = 0.5
+#: Rounds, with decay, from which what is remembered of a client says something: at a decay of 0.9 the third.
+CAMP_VISITS = 2.5
+#: Ratio of the two largest eigenvalues from which clients form two camps: at most 1.6 with honest clients, 2.8 and more
+#: under attacks that it can see (digits, ten clients, one seed that is in no table).
+CAMP_GAP = 2.0
+#: Rounds, with decay, below which a client is forgotten: after some 60 rounds of absence.
+FORGOTTEN_VISITS = 1e-3
