@@ -67,9 +67,9 @@ class RobustFedAvg(FedAvg):  # type: ignore[misc, unused-ignore]  # FedAvg has n
 
     .. math:: \theta + A(\theta_1 - \theta, \dots, \theta_k - \theta),
 
-    where the rule A gets the updates as rows, with the clients' claimed numbers of examples, capped, as weights. A plain
-    mean without a cap is McMahan et al. (2017). Replies that can't be used are left out. It is a subclass of Flower's
-    ``FedAvg`` and is used in its place.
+    where the rule A gets the updates as rows, with the clients' claimed numbers of examples, capped, as weights. A
+    plain mean without a cap is McMahan et al. (2017); the geometric median, of the arrays themselves, Pillutla et al.
+    (2022). Replies that can't be used are left out. It is a subclass of Flower's ``FedAvg`` and is used in its place.
 
     Parameters
     ----------
@@ -80,10 +80,11 @@ class RobustFedAvg(FedAvg):  # type: ignore[misc, unused-ignore]  # FedAvg has n
         None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
     memory : float or None, default=0.9
         Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the lighter one
-        has no weight. See :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, as where
-        clients send no node id that lasts.
-    buffers : iterable of str, default=("*running_mean", "*running_var", "*num_batches_tracked")
-        Patterns of the names of floating-point arrays that are no part of the updates, as of :mod:`fnmatch`. They
+        has no weight. See :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for
+        clients whose node ids don't last.
+    buffers : iterable of str, default=RUNNING_STATISTICS
+        Patterns of the names of floating-point arrays that are no part of the updates, as of :mod:`fnmatch`; those of
+        torch's running statistics by default, ``*running_mean``, ``*running_var`` and ``*num_batches_tracked``. They
         become coordinate-wise lower medians, weighted by capped claims, and so do all arrays of other dtypes.
     **options
         Parameters of ``flwr.serverapp.strategy.FedAvg``. ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``
