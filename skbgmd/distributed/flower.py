@@ -59,7 +59,7 @@ class Replies(NamedTuple):
     dropped: list[int]
 
 
-class RobustFedAvg(FedAvg):  # type: ignore[misc, unused-ignore]  # FedAvg has no type where Flower isn't installed
+class RobustFedAvg(FedAvg):
     r"""Federated averaging that withstands hostile clients, for Flower: FedAvg with a robust aggregation rule.
 
     With the global arrays :math:`\theta` that were sent out and the arrays :math:`\theta_i` that clients send back, the

@@ -3,6 +3,7 @@
 import torch
 from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 
 from flower_app.task import accuracy, load_data, make_net
 from skbgmd.distributed.flower import RobustFedAvg
@@ -20,8 +21,7 @@ def main(grid: Grid, context: Context) -> None:
         net.load_state_dict(arrays.to_torch_state_dict())
         return MetricRecord({"accuracy": accuracy(net, X_test, y_test)})
 
-    aggregator = context.run_config["aggregator"]
-    strategy = RobustFedAvg() if aggregator == "default" else RobustFedAvg(aggregator)
+    strategy = FedAvg() if context.run_config["strategy"] == "FedAvg" else RobustFedAvg()
     result = strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord(net.state_dict()),
