@@ -28,11 +28,12 @@ extensions = [
     "numpydoc",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "examples"]
 html_theme = "furo"
 html_title = f"skbgmd {release}"
 
 autosummary_generate = True
+autodoc_mock_imports = ["flwr"]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 # scikit-learn makes these and refers to its own pages in them.

@@ -298,3 +298,16 @@ LEAST_GAIN = 1e-9
 #: Seconds in which ranks that are still there answer a roll call once a collective has failed: a broken connection
 #: reaches all within some milliseconds, and what comes after must leave time to stop within five seconds.
 ROLL_CALL_SECONDS = 1.0
+
+# ---- federated averaging --------------------------------------------------------------------------------------------
+
+#: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for
+#: the reader, and decides nothing.
+DISTRUSTED = 0.5
+#: Rounds, with decay, from which what is remembered of a client says something: at a decay of 0.9 the third.
+CAMP_VISITS = 2.5
+#: Ratio of the two largest eigenvalues from which clients form two camps: at most 1.6 with honest clients, 2.8 and more
+#: under attacks that it can see (digits, ten clients, one seed that is in no table).
+CAMP_GAP = 2.0
+#: Rounds, with decay, below which a client is forgotten: after some 60 rounds of absence.
+FORGOTTEN_VISITS = 1e-3

@@ -1,0 +1,1 @@
+"""Robust federated averaging with Flower."""

@@ -1,0 +1,363 @@
+"""Robust federated averaging for Flower: one strategy, any aggregation rule."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skbgmd._utils.checks import check_number
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators import Aggregator, GeometricMedian, get_aggregator
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.distributed.client_memory import ClientMemory
+from skbgmd.distributed.client_weights import cap_claims, n_distrusted, read_claim
+from skbgmd.distributed.model_updates import RUNNING_STATISTICS, GlobalModel, median_array
+from skbgmd.rows import DenseRows
+
+try:
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp import Grid
+    from flwr.serverapp.exception import AggregationError
+    from flwr.serverapp.strategy import FedAvg
+except ImportError as error:
+    raise ImportError('RobustFedAvg needs Flower 1.21 or newer: pip install "skbgmd[flower]".') from error
+
+#: Flower's own logger, so that what is said of clients stands among its lines.
+logger = logging.getLogger("flwr")
+
+
+class Replies(NamedTuple):
+    """Replies of a round, sorted.
+
+    Attributes
+    ----------
+    clients : list of int
+        Node ids of those that can be used.
+    contents : list of RecordDict
+        What they sent.
+    claims : ndarray of shape (k,)
+        Their claimed numbers of examples, capped.
+    refused : dict of int to str
+        Node ids of those that can't be used, with the reasons.
+    refused_claims : float
+        Claims of these, capped as well; the cap where there is none to read.
+    dropped : list of int
+        Node ids of those that sent an error.
+    """
+
+    clients: list[int]
+    contents: list[RecordDict]
+    claims: FloatArray
+    refused: dict[int, str]
+    refused_claims: float
+    dropped: list[int]
+
+
+class RobustFedAvg(FedAvg):
+    r"""Federated averaging that withstands hostile clients, for Flower: FedAvg with a robust aggregation rule.
+
+    With the global arrays :math:`\theta` that were sent out and the arrays :math:`\theta_i` that clients send back, the
+    next ones are
+
+    .. math:: \theta + A(\theta_1 - \theta, \dots, \theta_k - \theta),
+
+    where the rule A gets the updates as rows, with the clients' claimed numbers of examples, capped, as weights. A
+    plain mean without a cap is McMahan et al. (2017); the geometric median, of the arrays themselves, Pillutla et al.
+    (2022). Replies that can't be used are left out. It is a subclass of Flower's ``FedAvg`` and is used in its place.
+
+    Parameters
+    ----------
+    aggregator : str or Aggregator, default=None
+        A key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. None: ``GeometricMedian(rejection=3.0)``.
+    max_claim : float or None, default=1.0
+        Largest claimed number of examples that counts, in median claims; 0: all clients with examples count alike;
+        None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
+    memory : float or None, default=0.9
+        Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the lighter one
+        has no weight. See :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for
+        clients whose node ids don't last.
+    buffers : iterable of str, default=RUNNING_STATISTICS
+        Patterns of the names of floating-point arrays that are no part of the updates, as of :mod:`fnmatch`; those of
+        torch's running statistics by default, ``*running_mean``, ``*running_var`` and ``*num_batches_tracked``. They
+        become coordinate-wise lower medians, weighted by capped claims, and so do all arrays of other dtypes.
+    **options
+        Parameters of ``flwr.serverapp.strategy.FedAvg``. ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``
+        are :func:`median_metrics` by default, and get capped claims in place of what clients claim.
+
+    Attributes
+    ----------
+    state : object
+        What the rule remembers.
+    client_memory : ClientMemory
+        What is remembered of the clients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For parameters out of their range.
+
+    Notes
+    -----
+    The metrics of a round's training have, besides those of the clients, ``clients-used``, ``clients-refused``,
+    ``clients-dropped``; and, for rules that are weighted means, ``client-weight/<node id>`` for each client,
+    ``clients-distrusted``, the number whose weight is less than half of that in a mean with the same claims, and
+    ``lower-half-weight``, the weight of the half of the clients that is trusted least.
+
+    References
+    ----------
+    McMahan, Moore, Ramage, Hampson and Agüera y Arcas (2017), Communication-efficient learning of deep networks from
+    decentralized data. Pillutla, Kakade and Harchaoui (2022), Robust aggregation for federated learning.
+
+    Examples
+    --------
+    In a ServerApp, ``RobustFedAvg().start(grid=grid, initial_arrays=arrays)``. Any rule goes:
+
+    >>> from skbgmd.aggregators import Krum, NearestNeighborMixing
+    >>> from skbgmd.distributed.flower import RobustFedAvg
+    >>> strategy = RobustFedAvg(NearestNeighborMixing(Krum()), memory=None, min_available_nodes=5)
+    >>> strategy.aggregator
+    NearestNeighborMixing(aggregator=Krum())
+    """
+
+    def __init__(
+        self,
+        aggregator: str | Aggregator | None = None,
+        *,
+        max_claim: float | None = 1.0,
+        memory: float | None = 0.9,
+        buffers: Iterable[str] = RUNNING_STATISTICS,
+        **options: Any,
+    ) -> None:
+        self.aggregator = GeometricMedian(rejection=3.0) if aggregator is None else get_aggregator(aggregator)
+        if max_claim is not None:
+            check_number(max_claim, "max_claim", at_least=0.0)
+        if isinstance(buffers, str):
+            raise TypeError(
+                f"buffers must be several patterns of names, such as ('*running_mean',); found {buffers!r}."
+            )
+        if memory is not None and check_number(memory, "memory", at_most=1.0) == 1.0:
+            raise ValueError("memory must be less than 1, which would forget nothing; found 1.")
+        self.max_claim, self.memory, self.buffers = max_claim, memory, tuple(buffers)
+        options.setdefault("train_metrics_aggr_fn", median_metrics)
+        options.setdefault("evaluate_metrics_aggr_fn", median_metrics)
+        super().__init__(**options)
+        self.model: GlobalModel | None = None
+        self.state: Any = None
+        self.client_memory = ClientMemory()
+
+    def summary(self) -> None:
+        """Log the settings."""
+        logger.info("\t├──> Robust aggregation:")
+        logger.info("\t│\t├── Rule: %s", self.aggregator)
+        logger.info("\t│\t├── Largest claim, in median claims: %s", self.max_claim)
+        logger.info("\t│\t└── Memory of clients, decay: %s", self.memory)
+        super().summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember the global arrays, and send them to the clients of this round.
+
+        Raises
+        ------
+        ValueError
+            Without arrays of floating-point numbers to train, and for NaN or inf in the arrays.
+        """
+        model = GlobalModel({name: array.numpy() for name, array in arrays.items()}, self.buffers)
+        if model.n_columns == 0:
+            raise ValueError(
+                f"initial_arrays must hold arrays of floating-point numbers that are no buffers; found {list(arrays)}."
+            )
+        try:
+            model.check(model.arrays)
+        except ValueError as error:
+            raise ValueError(
+                f"initial_arrays must be a model to start from, and {error}; buffers are exempt."
+            ) from None
+        if self.model is not None and not self.model.is_like(model):
+            self.state, self.client_memory = None, ClientMemory()
+        self.model = model
+        messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate the clients' updates by the rule, and say in the metrics how far each was trusted.
+
+        Returns
+        -------
+        arrays : ArrayRecord or None
+            The new global arrays; None where no client sent anything to aggregate: Flower then keeps the old ones.
+        metrics : MetricRecord or None
+
+        Raises
+        ------
+        AggregationError
+            Half of the clients' weight or more is on replies that can't be used.
+        """
+        model = self.model
+        if model is None:
+            raise AggregationError("configure_train must be called before aggregate_train: updates are differences.")
+        updates: list[FloatArray] = []
+        rest: list[dict[str, NDArray[Any]]] = []
+
+        def read(content: RecordDict) -> None:
+            arrays = _read_arrays(content)
+            updates.append(model.update(arrays))
+            rest.append({name: arrays[name] for name in model.rest})
+
+        found = self._sort(replies, read)
+        total = float(found.claims.sum())
+        if found.refused and not total > found.refused_claims:
+            reasons = "; ".join(f"client {client}: {reason}" for client, reason in found.refused.items())
+            raise AggregationError(
+                "More than half of the clients' weight must be on replies that can be used; found "
+                f"{len(found.refused)} of {len(found.refused) + len(found.clients)} that can't: {reasons}."
+            )
+        if total == 0.0:
+            logger.warning("aggregate_train: no client has examples; the global arrays stay as they are.")
+            return None, None
+        weights = found.claims / found.claims.max()
+        rows = DenseRows(torch.from_numpy(np.stack(updates)), weights)
+        if self.memory is not None:
+            clients = tuple(found.clients)
+            self.client_memory = self.client_memory.update(clients, rows.gram().products, weights, self.memory)
+            rows.weights = weights * self.client_memory.trust(clients, weights)
+        aggregate, self.state = self.aggregator(rows, self.state)
+        arrays = model.moved(aggregate.vector.numpy())
+        arrays |= {name: median_array([given[name] for given in rest], weights) for name in model.rest}
+        metrics = self._aggregate_metrics(found, self.train_metrics_aggr_fn)
+        metrics.update(_trust_metrics(found, aggregate.weights))
+        # In the order of the global arrays, on which lists of arrays rely.
+        return ArrayRecord({name: Array(np.asarray(arrays[name])) for name in model.arrays}), metrics
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Aggregate the clients' metrics; replies that can't be used are left out."""
+        found = self._sort(replies, lambda content: None)
+        return self._aggregate_metrics(found, self.evaluate_metrics_aggr_fn) if found.claims.sum() > 0.0 else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is remembered from round to round, as plain containers that ``torch.load`` reads."""
+        return {"state": pack_state(self.state), "client_memory": pack_state(self.client_memory)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave."""
+        self.state, self.client_memory = (unpack_state(state_dict[name]) for name in ("state", "client_memory"))
+
+    def _sort(self, replies: Iterable[Message], read: Callable[[RecordDict], None]) -> Replies:
+        """Sort the replies into those that can be used and those that can't; ``read`` raises a ValueError for these."""
+        contents: dict[int, RecordDict] = {}
+        claims: dict[int, float] = {}
+        refused: dict[int, str] = {}
+        dropped = []
+        for message in replies:
+            client = message.metadata.src_node_id
+            if message.has_error():
+                dropped.append(client)
+                logger.info("\t> Client %d dropped out: %s", client, message.error.reason)
+            elif client in contents or client in refused:
+                logger.warning("\t> Client %d replied more than once: its first reply counts.", client)
+            else:
+                try:
+                    claims[client] = read_claim(_read_metrics(message.content).get(self.weighted_by_key))
+                    read(message.content)
+                    contents[client] = message.content
+                except ValueError as error:
+                    refused[client] = str(error)
+                    logger.warning("\t> Reply of client %d can't be used: %s.", client, error)
+        known = cap_claims(np.array(list(claims.values()), dtype=np.float64), self.max_claim)
+        capped = dict(zip(claims, known.tolist(), strict=True))
+        most = float(known.max(initial=1.0 if len(known) == 0 else 0.0))
+        return Replies(
+            clients=list(contents),
+            contents=list(contents.values()),
+            claims=np.array([capped[client] for client in contents], dtype=np.float64),
+            refused=refused,
+            refused_claims=sum(capped.get(client, most) for client in refused),
+            dropped=dropped,
+        )
+
+    def _aggregate_metrics(
+        self, found: Replies, aggregate: Callable[[list[RecordDict], str], MetricRecord]
+    ) -> MetricRecord:
+        """Aggregate the clients' metrics with their capped claims in place of what they claim."""
+        records = []
+        for content, claim in zip(found.contents, found.claims, strict=True):
+            (name, metrics), *_ = content.metric_records.items()
+            capped = MetricRecord({**metrics, self.weighted_by_key: float(claim)})
+            records.append(RecordDict({**content, name: capped}))
+        return aggregate(records, self.weighted_by_key)
+
+
+def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRecord:
+    """Aggregate clients' metrics by their weighted medians, which no minority of the weight can move far.
+
+    Parameters
+    ----------
+    records : list of RecordDict
+        Contents of replies, each with one MetricRecord.
+    weighted_by_key : str
+        Name of the metric that is the weight.
+
+    Returns
+    -------
+    MetricRecord
+        The lower weighted median of each metric that is a finite number, or a list of as many of them, for more than
+        half of the weight; others are left out.
+    """
+    given = [next(iter(record.metric_records.values())) for record in records]
+    weights = np.array([metrics[weighted_by_key] for metrics in given], dtype=np.float64)
+    aggregated = MetricRecord()
+    for name in dict.fromkeys(name for metrics in given for name in metrics if name != weighted_by_key):
+        arrays = [np.asarray(metrics.get(name, np.nan), dtype=np.float64) for metrics in given]
+        for shape in {array.shape for array in arrays}:
+            used = [i for i, array in enumerate(arrays) if array.shape == shape and np.isfinite(array).all()]
+            if weights[used].sum() > 0.5 * weights.sum():
+                aggregated[name] = median_array([arrays[i] for i in used], weights[used]).tolist()
+    return aggregated
+
+
+def _read_metrics(content: RecordDict) -> MetricRecord:
+    """The one MetricRecord of a reply."""
+    if len(content.metric_records) != 1:
+        raise ValueError(f"it must hold one MetricRecord; found {len(content.metric_records)}")
+    return next(iter(content.metric_records.values()))
+
+
+def _read_arrays(content: RecordDict) -> dict[str, NDArray[Any]]:
+    """The arrays of the one ArrayRecord of a reply."""
+    if len(content.array_records) != 1:
+        raise ValueError(f"it must hold one ArrayRecord; found {len(content.array_records)}")
+    arrays = {}
+    for name, array in next(iter(content.array_records.values())).items():
+        try:
+            arrays[name] = array.numpy()
+        # What NumPy raises for bytes that are no array, or that claim to be one that fits into no memory.
+        except (TypeError, ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+            raise ValueError(f"array {name[:40]!r} must be readable; found {type(error).__name__}: {error}") from error
+        if not isinstance(arrays[name], np.ndarray):
+            raise ValueError(f"array {name[:40]!r} must be an array; found {type(arrays[name]).__name__}")
+    return arrays
+
+
+def _trust_metrics(found: Replies, weights: FloatArray | None) -> dict[str, float | int]:
+    """Metrics of a round that say how far each client was trusted."""
+    metrics: dict[str, float | int] = {
+        "clients-used": len(found.clients),
+        "clients-refused": len(found.refused),
+        "clients-dropped": len(found.dropped),
+    }
+    if weights is not None:
+        half = np.argsort(weights / np.maximum(found.claims, 1e-300))[: len(weights) // 2]
+        metrics["clients-distrusted"] = n_distrusted(weights, found.claims)
+        metrics["lower-half-weight"] = float(weights[half].sum())
+        metrics |= {f"client-weight/{client}": float(w) for client, w in zip(found.clients, weights, strict=True)}
+        metrics |= {f"client-weight/{client}": 0.0 for client in found.refused}
+    return metrics

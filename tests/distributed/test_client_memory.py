@@ -1,0 +1,122 @@
+"""Memory of clients: cosines over rounds, clients that come and go, and camps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from skbgmd._utils import limits
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.distributed.client_memory import ClientMemory, larger_camp
+
+
+def gram(rng, hostile=0, n=10, d=200, along=2.0):
+    """Products of noisy updates of n clients, of which the last ones go another way."""
+    X = rng.normal(size=(n, d)) + along * np.ones(d) / np.sqrt(d) * 5
+    if hostile:
+        X[-hostile:, : d // 2] += 2.0
+    return X @ X.T
+
+
+def remember(grams, clients=tuple(range(10))):
+    memory = ClientMemory()
+    for products in grams:
+        memory = memory.update(clients, products, np.ones(len(clients)))
+    return memory
+
+
+def test_hostile_clients_that_are_alike_over_rounds_are_a_camp(rng):
+    memory = remember([gram(rng, hostile=4) for _ in range(5)])
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), np.ones(10)), [1] * 6 + [0] * 4)
+
+
+def test_honest_clients_are_no_camps(rng):
+    memory = remember([gram(rng) for _ in range(20)])
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), np.ones(10)), np.ones(10))
+
+
+def test_two_rounds_say_nothing(rng):
+    memory = remember([gram(rng, hostile=4) for _ in range(2)])
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), np.ones(10)), np.ones(10))
+
+
+def test_a_newcomer_is_trusted_until_it_is_known(rng):
+    memory = remember([gram(rng, hostile=4) for _ in range(5)])
+    everyone = (*range(10), 77)
+    memory = memory.update(everyone, gram(rng, hostile=5, n=11), np.ones(11))
+    np.testing.assert_array_equal(memory.trust(everyone, np.ones(11)), [1] * 6 + [0] * 4 + [1])
+    for _ in range(2):
+        memory = memory.update(everyone, gram(rng, hostile=5, n=11), np.ones(11))
+    np.testing.assert_array_equal(memory.trust(everyone, np.ones(11)), [1] * 6 + [0] * 5)
+
+
+def test_clients_are_known_by_their_ids_whatever_their_order(rng):
+    memory = ClientMemory()
+    for _ in range(5):
+        order = rng.permutation(10)
+        memory = memory.update(tuple(order.tolist()), gram(rng, hostile=4)[np.ix_(order, order)], np.ones(10))
+    np.testing.assert_array_equal(memory.trust((9, 0, 8, 1, 2), np.ones(5)), [0, 1, 0, 1, 1])
+
+
+def test_the_absent_are_kept_for_a_while_and_then_forgotten(rng):
+    memory = remember([gram(rng)])
+    for _ in range(20):
+        memory = memory.update((0, 1, 2), gram(rng, n=3), np.ones(3))
+    assert set(memory.clients) == set(range(10))
+    for _ in range(60):
+        memory = memory.update((0, 1, 2), gram(rng, n=3), np.ones(3))
+    assert memory.clients == (0, 1, 2)
+    assert memory.products.shape == memory.visits.shape == (3, 3)
+
+
+def test_similarities_dont_depend_on_lengths_and_decay(rng):
+    products = gram(rng)
+    once, often = remember([products]), remember([products] * 7)
+    np.testing.assert_allclose(once.similarities((3, 4)), often.similarities((3, 4)))
+    np.testing.assert_allclose(remember([1e200 * products]).similarities((3, 4)), once.similarities((3, 4)))
+
+
+def test_strangers_have_no_similarity(rng):
+    memory = remember([gram(rng)])
+    np.testing.assert_array_equal(memory.similarities((50, 60)), np.eye(2))
+    np.testing.assert_array_equal(ClientMemory().similarities((1, 2)), np.eye(2))
+    np.testing.assert_array_equal(ClientMemory().visits_of((1, 2)), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "products", [np.zeros((3, 3)), np.ones((3, 3)), np.diag([0.0, 0.0, 1e300]), np.eye(3) * 1e-320]
+)
+def test_equal_and_extreme_updates_leave_finite_cosines(products):
+    memory = remember([products] * 4, (1, 2, 3))
+    assert np.isfinite(memory.similarities((1, 2, 3))).all()
+    assert memory.trust((1, 2, 3), np.ones(3)).sum() >= 2
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_clients_are_no_camps(rng, n):
+    clients = tuple(range(n))
+    memory = remember([gram(rng, n=n) for _ in range(5)], clients)
+    np.testing.assert_array_equal(memory.trust(clients, np.ones(n)), np.ones(n))
+
+
+def test_the_larger_camp_is_the_one_with_more_weight():
+    similar = np.array([[1.0, 0.9, -0.8], [0.9, 1.0, -0.8], [-0.8, -0.8, 1.0]])
+    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 1.0])), [1, 1, 0])
+    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 5.0])), [0, 0, 1])
+    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 2.0])), [1, 1, 1])
+
+
+def test_a_gap_below_the_limit_makes_no_camps():
+    top, second = np.array([1.0, 1.0, -1.0]) / np.sqrt(3.0), np.array([1.0, -1.0, 0.0]) / np.sqrt(2.0)
+    for gap, camp in ((0.99 * limits.CAMP_GAP, [1, 1, 1]), (1.01 * limits.CAMP_GAP, [1, 1, 0])):
+        similar = gap * np.outer(top, top) + np.outer(second, second)
+        np.testing.assert_array_equal(larger_camp(similar, np.ones(3)), camp)
+
+
+def test_it_is_saved_as_plain_containers(rng, tmp_path):
+    memory = remember([gram(rng)])
+    torch.save(pack_state(memory), tmp_path / "memory.pt")
+    loaded = unpack_state(torch.load(tmp_path / "memory.pt", weights_only=True))
+    assert loaded.clients == memory.clients
+    assert torch.equal(loaded.products, memory.products)

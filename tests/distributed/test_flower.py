@@ -1,0 +1,581 @@
+"""RobustFedAvg: replies of every kind, built by hand, and a run in Flower's own simulation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("flwr.serverapp.strategy")
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
+from flwr.serverapp.exception import AggregationError
+from flwr.serverapp.strategy import FedAvg
+
+import skbgmd
+from skbgmd.aggregators import (
+    AGGREGATORS,
+    BlockGeometricMedian,
+    Bucketing,
+    GeometricMedian,
+    Mean,
+    NearestNeighborMixing,
+)
+from skbgmd.distributed.flower import RobustFedAvg, median_metrics
+
+GLOBAL = {
+    "weight": np.zeros((2, 3), dtype=np.float32),
+    "bn.running_var": np.ones(2, dtype=np.float32),
+    "bn.num_batches_tracked": np.array(10, dtype=np.int64),
+}
+
+
+class Nodes:
+    """What a strategy asks of a grid."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def get_node_ids(self):
+        return list(range(1, self.n + 1))
+
+
+def record(arrays):
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def message(client, content=None, error=None):
+    """A reply of a client, as the grid hands it over."""
+    about = Metadata(
+        run_id=1,
+        message_id=f"{client}",
+        src_node_id=client,
+        dst_node_id=0,
+        reply_to_message_id="asked",
+        group_id="",
+        created_at=1.0,
+        ttl=60.0,
+        message_type="train",
+    )
+    given = {"content": content} if error is None else {"error": error}
+    return Message(metadata=about, **given)
+
+
+def reply(client, update=1.0, claim=10, *, metrics=None, **changed):
+    """A well-formed reply, or one that is changed."""
+    arrays = {**GLOBAL, "weight": np.full((2, 3), update, dtype=np.float32), **changed}
+    numbers = {"num-examples": claim} | ({} if metrics is None else metrics)
+    return message(client, RecordDict({"arrays": record(arrays), "metrics": MetricRecord(numbers)}))
+
+
+def content(**records):
+    return RecordDict(records)
+
+
+def failed(client):
+    return message(client, error=Error(code=0, reason="out of memory"))
+
+
+def configured(strategy=None, arrays=None, clients=5):
+    """A strategy that has sent the global arrays; messages aren't made, as that takes a running server."""
+    strategy = strategy or RobustFedAvg()
+    strategy.fraction_train = 0.0
+    strategy.configure_train(1, record(GLOBAL if arrays is None else arrays), ConfigRecord(), Nodes(clients))
+    return strategy
+
+
+def numpy(arrays):
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+def weight_of(arrays):
+    """The one number that all entries of the weight share."""
+    values = np.unique(arrays["weight"].numpy())
+    assert len(values) == 1
+    return float(values[0])
+
+
+# ---- any rule, on updates
+
+
+RULES = [*AGGREGATORS, NearestNeighborMixing(), Bucketing(random_state=0), BlockGeometricMedian(0.5)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_any_rule_aggregates_updates_over_rounds_with_clients_that_come_and_go(rule, rng):
+    strategy = RobustFedAvg(rule)
+    arrays = {"weight": rng.normal(size=(4, 5)).astype(np.float32) + 100.0}
+    start = arrays["weight"]
+    for turn in range(1, 5):
+        configured(strategy, arrays)
+        clients = rng.permutation(12)[: 5 + turn]
+        sent = {int(c): arrays["weight"] + 1.0 + 0.1 * rng.normal(size=(4, 5)).astype(np.float32) for c in clients}
+        replies = [
+            message(c, content(a=record({"weight": array}), m=MetricRecord({"num-examples": 9})))
+            for c, array in sent.items()
+        ]
+        aggregated, metrics = strategy.aggregate_train(turn, replies)
+        arrays = numpy(aggregated)
+        assert metrics["clients-used"] == len(clients)
+    # A block moves only some of the columns far, but none of the rules moves any backwards.
+    assert arrays["weight"].dtype == np.float32
+    assert (arrays["weight"] - start).mean() > 0.3
+
+
+def test_updates_are_differences_to_the_arrays_that_were_sent():
+    far = {**GLOBAL, "weight": np.full((2, 3), 1e4, dtype=np.float32)}
+    strategy = configured(RobustFedAvg("bgmd_paper"), far)
+    arrays, _ = strategy.aggregate_train(1, [reply(i, 1e4 + 1.0) for i in range(5)])
+    np.testing.assert_allclose(arrays["weight"].numpy()[arrays["weight"].numpy() != 1e4], 1e4 + 1.0)
+
+
+def test_a_mean_with_honest_claims_is_that_of_fedavg(rng):
+    sent = rng.normal(size=(5, 2, 3)).astype(np.float32)
+    claims = [10, 20, 30, 40, 50]
+
+    def replies():
+        return [
+            message(i, content(a=record({"weight": w}), m=MetricRecord({"num-examples": c})))
+            for i, (w, c) in enumerate(zip(sent, claims, strict=True))
+        ]
+
+    ours, _ = configured(RobustFedAvg(Mean(), max_claim=None), {"weight": GLOBAL["weight"]}).aggregate_train(
+        1, replies()
+    )
+    theirs, _ = FedAvg().aggregate_train(1, replies())
+    np.testing.assert_allclose(ours["weight"].numpy(), theirs["weight"].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("hostile", [1e30, -1e30, 1e4, math.nan, math.inf, -math.inf])
+def test_two_of_five_change_next_to_nothing(hostile):
+    honest = [reply(i, 1.0 + 0.1 * i) for i in range(3)]
+    arrays, metrics = configured().aggregate_train(1, [*honest, reply(8, hostile), reply(9, hostile)])
+    assert 0.9 <= weight_of(arrays) <= 1.3
+    assert metrics["client-weight/8"] < 0.2
+    assert metrics["clients-refused"] == (0 if math.isfinite(hostile) else 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_global_dtype_and_order_are_kept(dtype):
+    arrays = {"b": np.zeros(3, dtype=dtype), "n": np.array([1, 2], dtype=np.int32), "a": np.ones((), dtype=dtype)}
+    strategy = configured(arrays=arrays)
+    sent = {name: array + 1 for name, array in reversed(arrays.items())}
+    replies = [message(i, content(x=record(sent), m=MetricRecord({"num-examples": 1}))) for i in range(3)]
+    aggregated = numpy(strategy.aggregate_train(1, replies)[0])
+    assert list(aggregated) == ["b", "n", "a"]
+    for name, array in aggregated.items():
+        assert array.dtype == arrays[name].dtype
+        np.testing.assert_array_equal(array, arrays[name] + 1)
+
+
+# ---- claims
+
+
+@pytest.mark.parametrize("lie", [10**9, 2**62, 1e300])
+def test_a_huge_claim_counts_no_more_than_the_median_claim(lie):
+    strategy = configured(RobustFedAvg("mean"))
+    arrays, metrics = strategy.aggregate_train(1, [*(reply(i) for i in range(4)), reply(9, 11.0, lie)])
+    assert weight_of(arrays) == pytest.approx(3.0)
+    assert metrics["client-weight/9"] == pytest.approx(0.2)
+
+
+def test_without_a_cap_a_huge_claim_owns_the_mean():
+    strategy = configured(RobustFedAvg("mean", max_claim=None))
+    arrays, _ = strategy.aggregate_train(1, [*(reply(i) for i in range(4)), reply(9, 11.0, 10**9)])
+    assert weight_of(arrays) == pytest.approx(11.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("claim", [-1, -0.5, math.nan, math.inf, -math.inf, [10], [10.0, 1.0]])
+def test_a_claim_that_is_none_is_refused_by_name(claim):
+    arrays, metrics = configured().aggregate_train(1, [*(reply(i) for i in range(4)), reply(9, 50.0, claim)])
+    assert weight_of(arrays) == pytest.approx(1.0)
+    assert (metrics["clients-refused"], metrics["client-weight/9"]) == (1, 0.0)
+
+
+def test_clients_without_examples_have_no_weight():
+    arrays, metrics = configured().aggregate_train(
+        1, [*(reply(i) for i in range(2)), *(reply(i, 9.0, 0) for i in (4, 5))]
+    )
+    assert weight_of(arrays) == pytest.approx(1.0)
+    assert (metrics["clients-refused"], metrics["client-weight/4"]) == (0, 0.0)
+
+
+def test_a_round_in_which_nobody_has_examples_changes_nothing():
+    assert configured().aggregate_train(1, [reply(i, 9.0, 0) for i in range(3)]) == (None, None)
+
+
+def test_another_key_for_the_weight():
+    strategy = configured(RobustFedAvg("mean", weighted_by_key="n", max_claim=None))
+    replies = [reply(1, 0.0, metrics={"n": 1}), reply(2, 4.0, metrics={"n": 3})]
+    assert weight_of(strategy.aggregate_train(1, replies)[0]) == pytest.approx(3.0)
+
+
+# ---- replies that can't be used
+
+
+def broken(name):
+    """A reply of client 9 by what is wrong with it."""
+    metrics = MetricRecord({"num-examples": 10})
+    whole = record(GLOBAL)
+
+    def with_weight(array):
+        return content(arrays=ArrayRecord({**whole, "weight": array}), metrics=metrics)
+
+    def raw(data, stype="numpy.ndarray"):
+        return with_weight(Array(dtype="float32", shape=(2, 3), stype=stype, data=data))
+
+    archive, claimed = BytesIO(), BytesIO()
+    np.savez(archive, x=np.zeros(3))
+    np.lib.format.write_array_header_1_0(claimed, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    return {
+        "empty": content(),
+        "no arrays": content(metrics=metrics),
+        "no metrics": content(arrays=whole),
+        "no claim": content(arrays=whole, metrics=MetricRecord({"loss": 1.0})),
+        "claim among the settings": content(arrays=whole, config=ConfigRecord({"num-examples": "10"})),
+        "two arrays": content(arrays=whole, more=whole, metrics=metrics),
+        "two metrics": content(arrays=whole, metrics=metrics, more=metrics),
+        "arrays without any": content(arrays=ArrayRecord(), metrics=metrics),
+        "shape": with_weight(Array(np.zeros((3, 2), np.float32))),
+        "scalar": with_weight(Array(np.zeros((), np.float32))),
+        "names": content(arrays=record({"other": GLOBAL["weight"]}), metrics=metrics),
+        "more names": content(arrays=record({**GLOBAL, "other": np.zeros(3)}), metrics=metrics),
+        "text": with_weight(Array(np.full((2, 3), "x"))),
+        "complex": with_weight(Array(np.full((2, 3), 1j))),
+        "not an array": raw(b"nonsense"),
+        "nothing": raw(b""),
+        "cut off": raw(Array(GLOBAL["weight"]).data[:-5]),
+        "pickle": raw(b"\x80\x04K\x01."),
+        "archive": raw(archive.getvalue()),
+        "broken archive": raw(b"PK\x03\x04" + bytes(50)),
+        "too large for any memory": raw(claimed.getvalue()),
+        "another kind of data": raw(b"", stype="tensor"),
+        "NaN": with_weight(Array(np.full((2, 3), np.nan, np.float32))),
+        "beyond float32": with_weight(Array(np.full((2, 3), 1e300))),
+    }[name]
+
+
+BROKEN = [
+    "empty",
+    "no arrays",
+    "no metrics",
+    "no claim",
+    "claim among the settings",
+    "two arrays",
+    "two metrics",
+    "arrays without any",
+    "shape",
+    "scalar",
+    "names",
+    "more names",
+    "text",
+    "complex",
+    "not an array",
+    "nothing",
+    "cut off",
+    "pickle",
+    "archive",
+    "broken archive",
+    "too large for any memory",
+    "another kind of data",
+    "NaN",
+    "beyond float32",
+]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_one_broken_reply_is_left_out_and_a_majority_of_them_stops(name, caplog):
+    strategy = configured()
+    with caplog.at_level(logging.WARNING, "flwr"):
+        logging.getLogger("flwr").propagate = True
+        arrays, metrics = strategy.aggregate_train(1, [reply(1), reply(2), message(9, broken(name))])
+    assert weight_of(arrays) == pytest.approx(1.0)
+    assert (metrics["clients-used"], metrics["clients-refused"]) == (2, 1)
+    assert "client 9 can't be used" in caplog.text
+    with pytest.raises(AggregationError, match=r"More than half of the clients' weight .* found 2 of 3 .* client 9: "):
+        strategy.aggregate_train(2, [reply(1), message(8, broken(name)), message(9, broken(name))])
+
+
+def test_the_stop_names_every_client_with_its_reason():
+    replies = [reply(1), reply(5, math.nan), reply(6, claim=-3), message(7, content())]
+    with pytest.raises(AggregationError) as raised:
+        configured().aggregate_train(1, replies)
+    text = str(raised.value)
+    assert "found 3 of 4 that can't" in text
+    assert "client 5: array 'weight' must be finite; found NaN or inf" in text
+    assert "client 6: 'num-examples' must be a finite number of at least zero; found -3" in text
+    assert "client 7: it must hold one MetricRecord; found 0" in text
+
+
+def test_it_is_weight_that_counts_for_the_stop():
+    small, large = [reply(i, math.nan, 1) for i in range(3)], [reply(i, 1.0, 100) for i in (7, 8)]
+    arrays, _ = configured(RobustFedAvg(max_claim=None)).aggregate_train(1, [*small, *large])
+    assert weight_of(arrays) == pytest.approx(1.0)
+    with pytest.raises(AggregationError, match="found 3 of 5"):
+        configured(RobustFedAvg(max_claim=0.0)).aggregate_train(1, [*small, *large])
+
+
+def test_clients_that_drop_out_are_no_lies():
+    arrays, metrics = configured().aggregate_train(1, [reply(1), *map(failed, range(2, 10))])
+    assert weight_of(arrays) == pytest.approx(1.0)
+    assert (metrics["clients-used"], metrics["clients-dropped"]) == (1, 8)
+
+
+@pytest.mark.parametrize("replies", [[], [failed(1)], [failed(1), failed(2)]], ids=["none", "one error", "errors"])
+def test_without_any_reply_the_global_arrays_stay(replies):
+    strategy = configured()
+    assert strategy.aggregate_train(1, replies) == (None, None)
+    assert strategy.aggregate_evaluate(1, replies) is None
+
+
+@pytest.mark.parametrize("rule", ["geometric_median", "krum", NearestNeighborMixing()], ids=str)
+def test_one_client_is_taken_at_its_word(rule):
+    assert weight_of(configured(RobustFedAvg(rule)).aggregate_train(1, [reply(1, 3.0)])[0]) == pytest.approx(3.0)
+
+
+def test_the_first_of_two_replies_of_a_client_counts():
+    arrays, metrics = configured().aggregate_train(1, [reply(1), reply(2, 5.0), reply(2, 5.0), reply(2, 5.0), reply(3)])
+    assert weight_of(arrays) == pytest.approx(1.0, abs=1e-3)
+    assert metrics["clients-used"] == 3
+
+
+def test_replies_may_be_an_iterator():
+    arrays, _ = configured().aggregate_train(1, iter([reply(1), reply(2)]))
+    assert weight_of(arrays) == pytest.approx(1.0)
+
+
+def test_replies_are_left_as_they_were():
+    replies = [reply(1, claim=5), reply(2, claim=10**6), reply(3, claim=7)]
+    configured().aggregate_train(1, replies)
+    assert [given.content["metrics"]["num-examples"] for given in replies] == [5, 10**6, 7]
+    assert set(replies[0].content["arrays"]) == set(GLOBAL)
+
+
+def test_aggregation_needs_the_global_arrays():
+    with pytest.raises(AggregationError, match="configure_train must be called before aggregate_train"):
+        RobustFedAvg().aggregate_train(1, [reply(1)])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({}, r"must hold arrays of floating-point numbers that are no buffers; found \[\]"),
+        ({"n": np.array([1, 2])}, "must hold arrays of floating-point numbers"),
+        ({"bn.running_mean": np.zeros(3)}, "must hold arrays of floating-point numbers"),
+        ({"w": np.zeros((0, 3))}, "must hold arrays of floating-point numbers"),
+        ({"w": np.array([1.0, np.nan])}, "'w' must be finite"),
+    ],
+)
+def test_initial_arrays_that_cant_be_trained(arrays, reason):
+    with pytest.raises(ValueError, match=f"initial_arrays must .*{reason}|initial_arrays .*{reason}"):
+        configured(arrays=arrays)
+
+
+# ---- buffers
+
+
+def test_buffers_are_medians_and_move_no_weights():
+    odd = {"bn.running_var": np.full(2, 1e30, np.float32), "bn.num_batches_tracked": np.array(2**40)}
+    replies = [reply(i, **{"bn.num_batches_tracked": np.array(10 + i)}) for i in range(3)] + [reply(9, **odd)]
+    arrays, metrics = configured().aggregate_train(1, replies)
+    np.testing.assert_array_equal(arrays["bn.running_var"].numpy(), GLOBAL["bn.running_var"])
+    assert arrays["bn.num_batches_tracked"].numpy() == 11
+    assert arrays["bn.num_batches_tracked"].numpy().dtype == np.int64
+    assert metrics["client-weight/9"] == pytest.approx(0.25)
+
+
+def test_buffers_are_part_of_the_distances_where_meant():
+    odd = {"bn.running_var": np.full(2, 1e6, np.float32)}
+    strategy = configured(RobustFedAvg(GeometricMedian(rejection=3.0), buffers=()))
+    _, metrics = strategy.aggregate_train(1, [*(reply(i, 1.0 + 0.1 * i) for i in range(4)), reply(9, **odd)])
+    assert metrics["client-weight/9"] == 0.0
+
+
+def test_a_constant_mask_with_infinity_can_be_a_buffer():
+    arrays = {"weight": GLOBAL["weight"], "mask": np.array([0.0, -np.inf], np.float32)}
+    strategy = configured(RobustFedAvg(buffers=("mask",)), arrays)
+    replies = [message(i, content(a=record(arrays), m=MetricRecord({"num-examples": 1}))) for i in range(3)]
+    np.testing.assert_array_equal(strategy.aggregate_train(1, replies)[0]["mask"].numpy(), arrays["mask"])
+
+
+# ---- state and memory
+
+
+def camps(strategy, rounds, rng, clients=tuple(range(10)), hostile=(6, 7, 8, 9)):
+    """Metrics of the last of several rounds in which some clients go another way, at the length of the others."""
+    metrics = None
+    for turn in range(1, rounds + 1):
+        configured(strategy, {"weight": np.zeros(50, np.float32)})
+        replies = []
+        for client in clients:
+            update = 0.5 * rng.normal(size=50)
+            update[slice(25, 50) if client in hostile else slice(0, 25)] += 1.0
+            sent = record({"weight": update.astype(np.float32)})
+            replies.append(message(client, content(a=sent, m=MetricRecord({"num-examples": 1}))))
+        _, metrics = strategy.aggregate_train(turn, replies)
+    return metrics
+
+
+def test_memory_finds_the_camp_that_one_round_cant(rng):
+    with_memory = camps(RobustFedAvg("mean", memory=0.9), 5, rng)
+    assert all(with_memory[f"client-weight/{i}"] == 0.0 for i in (6, 7, 8, 9))
+    assert with_memory["clients-distrusted"] == 4
+    assert camps(RobustFedAvg("mean", memory=None), 5, rng)["clients-distrusted"] == 0
+
+
+def test_what_is_remembered_is_saved_and_loaded(rng, tmp_path):
+    strategy = RobustFedAvg("mean", memory=0.9)
+    camps(strategy, 4, rng)
+    torch.save(strategy.state_dict(), tmp_path / "state.pt")
+    other = RobustFedAvg("mean", memory=0.9)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert camps(other, 1, rng)["client-weight/9"] == 0.0
+
+
+def test_another_model_begins_with_nothing_remembered(rng):
+    strategy = RobustFedAvg("mean", memory=0.9)
+    camps(strategy, 4, rng)
+    configured(strategy)
+    assert strategy.client_memory.clients == ()
+
+
+def test_the_state_of_the_rule_lasts():
+    strategy = configured(RobustFedAvg(Bucketing(random_state=0)))
+    for turn in (1, 2, 3):
+        strategy.aggregate_train(turn, [reply(i) for i in range(4)])
+    assert strategy.state.step == 3
+
+
+# ---- metrics
+
+
+def test_metrics_say_who_was_trusted():
+    replies = [*(reply(i, 1.0 + 0.05 * i) for i in range(5)), reply(8, -50.0), reply(9, math.nan), failed(10)]
+    strategy = configured(RobustFedAvg(GeometricMedian(rejection=3.0)))
+    _, metrics = strategy.aggregate_train(1, replies)
+    counts = {name: metrics[f"clients-{name}"] for name in ("used", "refused", "dropped")}
+    assert counts == {"used": 6, "refused": 1, "dropped": 1}
+    weights = {name: value for name, value in metrics.items() if name.startswith("client-weight/")}
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert weights["client-weight/8"] == weights["client-weight/9"] == 0.0
+    assert metrics["clients-distrusted"] >= 1
+    assert 0.0 <= metrics["lower-half-weight"] < 0.5
+
+
+def test_a_rule_without_weights_has_no_weights_in_its_metrics():
+    _, metrics = configured(RobustFedAvg("coordinate_median")).aggregate_train(1, [reply(i) for i in range(3)])
+    assert set(metrics) == {"clients-used", "clients-refused", "clients-dropped"}
+
+
+@pytest.mark.parametrize("lie", [math.nan, math.inf, 1e300, -1e300])
+def test_metrics_of_clients_are_medians_that_no_minority_moves(lie):
+    replies = [reply(i, metrics={"loss": 0.5 + 0.01 * i}) for i in range(3)] + [reply(9, metrics={"loss": lie})]
+    _, metrics = configured().aggregate_train(1, replies)
+    assert 0.5 <= metrics["loss"] <= 0.52
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"loss": [1.0, 2.0]}, {"loss": 1.0, "extra": 5.0}, {"other": 1}, {"clients-used": 99}], ids=str
+)
+def test_one_client_with_other_metrics_stops_nothing(odd):
+    honest = [reply(i, metrics={"loss": 1.0, "history": [3, 4]}) for i in range(3)]
+    strategy = configured()
+    for metrics in (
+        strategy.aggregate_train(1, [*honest, reply(9, metrics=odd)])[1],
+        strategy.aggregate_evaluate(1, [*honest, reply(9, metrics=odd)]),
+    ):
+        theirs = {name: value for name, value in metrics.items() if "client" not in name and "half" not in name}
+        assert theirs == {"loss": 1.0, "history": [3.0, 4.0]}
+        assert metrics.get("clients-used", 4) == 4
+
+
+def test_evaluation_leaves_out_what_cant_be_used():
+    def evaluated(client, **metrics):
+        return message(client, content(m=MetricRecord(metrics)))
+
+    replies = [evaluated(i, **{"accuracy": 0.9, "num-examples": 10}) for i in range(3)]
+    replies += [evaluated(7, accuracy=0.0), evaluated(8, **{"accuracy": 0.0, "num-examples": -1}), failed(9)]
+    assert configured().aggregate_evaluate(1, replies) == MetricRecord({"accuracy": 0.9})
+
+
+def test_a_function_of_ones_own_for_metrics_gets_capped_claims():
+    seen = []
+
+    def keep(records, key):
+        seen.extend(next(iter(record.metric_records.values()))[key] for record in records)
+        return MetricRecord({"mine": 1.0})
+
+    strategy = configured(RobustFedAvg(train_metrics_aggr_fn=keep))
+    _, metrics = strategy.aggregate_train(1, [reply(1), reply(2, claim=20), reply(3, claim=10**9)])
+    assert seen == [10.0, 20.0, 20.0]
+    assert metrics["mine"] == 1.0
+
+
+def test_metrics_of_less_than_half_of_the_weight_are_left_out():
+    def evaluated(**metrics):
+        return content(m=MetricRecord(metrics))
+
+    records = [evaluated(n=3, a=1.0), evaluated(n=1, a=5.0, b=2.0), evaluated(n=1, b=3.0)]
+    assert median_metrics(records, "n") == MetricRecord({"a": 1.0})
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "reason"),
+    [
+        ({"aggregator": "fedavg"}, ValueError, "aggregator must be one of"),
+        ({"aggregator": 3}, ValueError, "aggregator must be one of"),
+        ({"max_claim": -1.0}, ValueError, "max_claim must be at least 0"),
+        ({"max_claim": math.nan}, ValueError, "max_claim must be"),
+        ({"max_claim": "median"}, TypeError, "max_claim must be a number"),
+        ({"memory": 0.0}, ValueError, "memory must be greater than 0"),
+        ({"memory": 1.0}, ValueError, "memory must be less than 1"),
+        ({"memory": True}, TypeError, "memory must be a number"),
+        ({"buffers": "*running_mean"}, TypeError, "buffers must be several patterns"),
+        ({"fraction": 0.5}, TypeError, "fraction"),
+    ],
+    ids=str,
+)
+def test_parameters_are_checked_at_once(parameters, error, reason):
+    with pytest.raises(error, match=reason):
+        RobustFedAvg(**parameters)
+
+
+def test_parameters_of_fedavg_are_passed_on():
+    strategy = RobustFedAvg(fraction_train=0.5, min_available_nodes=7, arrayrecord_key="model")
+    assert (strategy.fraction_train, strategy.min_available_nodes, strategy.arrayrecord_key) == (0.5, 7, "model")
+
+
+# ---- Flower's own loop
+
+
+@pytest.mark.slow
+def test_flowers_simulation_trains_with_hostile_and_failing_clients(tmp_path):
+    """In a process of its own: Ray takes over signals and warns of its own future."""
+    pytest.importorskip("ray")
+    script = Path(__file__).parent / "flower_simulation.py"
+    root = Path(skbgmd.__file__).parents[1]
+    quiet = {"FLWR_HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, str(script), str(tmp_path / "result.json")]
+    done = subprocess.run(
+        command, env={**os.environ, **quiet, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["weight"] == pytest.approx([2.0] * 6, abs=0.05)
+    train = result["train"]
+    assert (train["clients-used"], train["clients-refused"], train["clients-dropped"]) == (4, 1, 1)
+    assert train["loss"] == 1.0
+    assert result["evaluate"] == {"score": 0.5}

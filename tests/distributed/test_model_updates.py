@@ -1,0 +1,112 @@
+"""Models as named arrays: updates, what is refused, and medians of what isn't trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skbgmd.distributed.model_updates import GlobalModel, median_array
+
+
+@pytest.fixture
+def arrays():
+    return {
+        "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "bn.running_var": np.ones(2, dtype=np.float32),
+        "bn.num_batches_tracked": np.array(5, dtype=np.int64),
+        "scale": np.float32([2.0]).reshape(()),
+        "mask": np.array([True, False]),
+    }
+
+
+def test_only_floating_point_arrays_that_are_no_buffers_are_trained(arrays):
+    model = GlobalModel(arrays)
+    assert model.trained == ("conv.weight", "scale")
+    assert model.rest == ("bn.running_var", "bn.num_batches_tracked", "mask")
+    assert model.n_columns == 7
+    assert GlobalModel(arrays, ()).trained == ("conv.weight", "bn.running_var", "scale")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+def test_the_update_leads_back_to_what_was_sent(arrays, rng, dtype):
+    arrays = arrays | {"conv.weight": arrays["conv.weight"].astype(dtype)}
+    sent = arrays | {"conv.weight": rng.normal(size=(2, 3)).astype(dtype), "scale": np.array(7.0, dtype=np.float32)}
+    model = GlobalModel(arrays)
+    update = model.update(sent)
+    assert update.dtype == (np.float64 if np.dtype(dtype).itemsize > 4 else np.float32)
+    moved = model.moved(update)
+    assert {name: array.dtype for name, array in moved.items()} == {name: arrays[name].dtype for name in model.trained}
+    for name, array in moved.items():
+        np.testing.assert_allclose(array, sent[name], atol=2e-3 if dtype == np.float16 else 2e-6)
+
+
+def test_the_order_of_names_doesnt_matter(arrays):
+    sent = {name: array + 1 if array.dtype.kind == "f" else array for name, array in reversed(arrays.items())}
+    np.testing.assert_array_equal(GlobalModel(arrays).update(sent), np.ones(7))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32, np.uint8, np.bool_])
+def test_other_real_dtypes_are_taken(arrays, dtype):
+    model = GlobalModel(arrays)
+    update = model.update(arrays | {"conv.weight": np.ones((2, 3), dtype=dtype)})
+    np.testing.assert_array_equal(update[:6], [1.0, 0.0, -1.0, -2.0, -3.0, -4.0])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"conv.weight": np.zeros((3, 2), np.float32)}, r"'conv.weight' must have shape \(2, 3\); found \(3, 2\)"),
+        ({"conv.weight": np.zeros((1, 2, 3), np.float32)}, "must have shape"),
+        ({"conv.weight": np.zeros((), np.float32)}, "must have shape"),
+        ({"scale": np.zeros(1, np.float32)}, r"must have shape \(\); found \(1,\)"),
+        ({"conv.weight": np.zeros((2, 3), complex)}, "must have a dtype like float32; found complex128"),
+        ({"conv.weight": np.full((2, 3), "1")}, "must have a dtype like float32; found <U1"),
+        ({"conv.weight": np.zeros((2, 3), "V2")}, "must have a dtype like float32"),
+        ({"conv.weight": np.zeros((2, 3), "M8[s]")}, "must have a dtype like float32"),
+        ({"conv.weight": np.full((2, 3), np.nan, np.float32)}, "must be finite; found NaN or inf"),
+        ({"scale": np.array(-np.inf, np.float32)}, "'scale' must be finite"),
+        ({"conv.weight": np.full((2, 3), 1e300)}, "update of array 'conv.weight' must be finite in float32"),
+        ({"mask": np.array([1, 0])}, "'mask' must have a dtype like bool; found int64"),
+        ({"bn.num_batches_tracked": np.array(5.5)}, "must have a dtype like int64; found float64"),
+        ({"other": np.zeros(2)}, "found 'other' as well"),
+    ],
+)
+def test_what_cant_be_used_is_refused_with_the_reason(arrays, change, reason):
+    with pytest.raises(ValueError, match=reason):
+        GlobalModel(arrays).update(arrays | change)
+
+
+def test_missing_and_many_names_are_listed_in_part(arrays):
+    with pytest.raises(
+        ValueError, match=r"'conv\.weight', 'bn\.running_var', 'bn\.num_batches_tracked' and 2 more missing"
+    ):
+        GlobalModel(arrays).update({})
+    with pytest.raises(ValueError, match="and 97 more as well") as raised:
+        GlobalModel(arrays).update(arrays | {"x" * 1000 + str(i): np.zeros(1) for i in range(100)})
+    assert len(str(raised.value)) < 300
+
+
+def test_models_are_alike_by_names_and_shapes_of_what_is_trained(arrays):
+    model = GlobalModel(arrays)
+    assert model.is_like(GlobalModel({**arrays, "mask": np.zeros(9, bool), "scale": np.array(0.0, np.float32)}))
+    assert not model.is_like(GlobalModel({**arrays, "scale": np.zeros(2, np.float32)}))
+
+
+def test_the_median_is_one_of_the_numbers_and_keeps_the_dtype():
+    counters = [np.array(n, dtype=np.int64) for n in (2**62 + 1, 2**62 + 3, -5)]
+    assert median_array(counters, np.ones(3)) == 2**62 + 1
+    assert median_array(counters, np.ones(3)).dtype == np.int64
+    assert median_array([np.array([True]), np.array([False]), np.array([True])], np.ones(3)).tolist() == [True]
+
+
+def test_the_median_goes_by_weight():
+    arrays = [np.array([[1.0, 5.0]]), np.array([[2.0, 4.0]]), np.array([[3.0, 3.0]])]
+    np.testing.assert_array_equal(median_array(arrays, np.array([1.0, 1.0, 3.0])), arrays[2])
+    np.testing.assert_array_equal(median_array(arrays, np.array([1.0, 0.0, 0.0])), arrays[0])
+    # One without weight isn't the least that reaches half of nothing.
+    np.testing.assert_array_equal(median_array(arrays, np.array([0.0, 0.0, 1.0])), arrays[2])
+
+
+def test_a_minority_of_nan_or_huge_numbers_moves_no_median():
+    arrays = [np.array([1.0]), np.array([2.0]), np.array([3.0]), np.array([np.nan]), np.array([-1e300])]
+    assert 1.0 <= float(median_array(arrays, np.ones(5))[0]) <= 3.0
