@@ -306,8 +306,9 @@ ROLL_CALL_SECONDS = 1.0
 DISTRUSTED = 0.5
 #: Rounds, with decay, from which what is remembered of a client says something: at a decay of 0.9 the third.
 CAMP_VISITS = 2.5
-#: Ratio of the two largest eigenvalues from which clients form two camps: at most 1.6 with honest clients, 2.8 and more
-#: under attacks that it can see (digits, ten clients, one seed that is in no table).
+#: Ratio of the two largest eigenvalues from which clients form two camps. On digits, ten clients, one seed that is in
+#: no table: 1.6 and 1.2 with honest clients, even and uneven; 1.5 where labels are flipped on uneven samples, which it
+#: can't see; 2.8 and more under other attacks. Honest clients of two populations are camps as well.
 CAMP_GAP = 2.0
 #: Rounds, with decay, below which a client is forgotten: after some 60 rounds of absence.
 FORGOTTEN_VISITS = 1e-3
