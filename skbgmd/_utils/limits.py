@@ -299,6 +299,13 @@ LEAST_GAIN = 1e-9
 #: reaches all within some milliseconds, and what comes after must leave time to stop within five seconds.
 ROLL_CALL_SECONDS = 1.0
 
+#: Error of products, relative to the rows' distances, that an audit takes for rounding: float32 sums over a chunk of
+#: columns have a tenth of it. Error of what is computed twice in float64, relative to its terms.
+AUDIT_ROUNDING, AUDIT_REPEATED = 1e-4, 1e-12
+
+#: Rows that are farther than this, in typical distances, are audited with the others only, not beside the near ones.
+AUDIT_NEAR = 4.0
+
 # ---- federated averaging --------------------------------------------------------------------------------------------
 
 #: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for

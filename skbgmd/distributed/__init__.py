@@ -4,6 +4,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 :class:`skbgmd.distributed.flower.RobustFedAvg` needs Flower and is imported from its module; nothing here imports it.
 """
 
+from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks
 from skbgmd.distributed.block_exchange import BlockExchange
 from skbgmd.distributed.client_weights import cap_claims, read_claim
 from skbgmd.distributed.ddp import RobustHook, robust_hook
@@ -15,6 +16,8 @@ from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_state
 from skbgmd.distributed.rows import ShardedRows
 
 __all__ = [
+    "AuditReport",
+    "AuditedExchange",
     "BlockExchange",
     "Checkpoints",
     "Exchange",
@@ -23,6 +26,7 @@ __all__ = [
     "RobustHook",
     "RobustReduceScatter",
     "ShardedRows",
+    "audit_ranks",
     "cap_claims",
     "init_from_env",
     "random_states",
