@@ -285,3 +285,11 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
+
+# ---- ranks ----------------------------------------------------------------------------------------------------------
+
+#: Bytes of a message between ranks that travel with its header: flags and a score or two take one collective, and
+#: collectives of so few bytes take as long as those of none.
+INLINE_MESSAGE = 512
+#: Bytes of an error that other ranks are told: the message of any of this library's, and no traceback.
+FAILURE_MESSAGE = 4096
