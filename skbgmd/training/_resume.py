@@ -429,7 +429,7 @@ class ResumableNet(Interruptible, NeuralNet):
             super().partial_fit(X, y, classes=classes, **fit_params)
         except KeyboardInterrupt:
             # In the end all is learnt. skorch lets it pass there, as it does before the beginning.
-            if not self._is_over_:
+            if not self._is_over_ or current_ranks().size > 1:
                 raise
             self._is_interrupted_ = True
         finally:

@@ -28,7 +28,7 @@ from skbgmd.training._groups import GroupedBatch, is_sorted
 from skbgmd.training._losses import check_probabilities, complaint, targets_of
 from skbgmd.training._micro_batches import micro_batch_rows
 from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
-from skbgmd.training._ranks import current_ranks
+from skbgmd.training._ranks import RankFailedError, current_ranks
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._trust import SampleTrust
 
@@ -80,6 +80,9 @@ class RobustStep(NeuralNet):
         self._look_at(grouped, predictions)
         try:
             aggregate = self._aggregate(rows)
+        except RankFailedError:
+            # What is said of it is of the other rank.
+            raise
         except NonFiniteRowsError as error:
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
@@ -224,10 +227,10 @@ class RobustStep(NeuralNet):
             {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in tensors.items()},
             "The shapes of parameters, buffers and states of optimizers",
         )
-        groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
         settings = {
-            f"{name}, group {number}": value
-            for number, group in enumerate(groups)
+            f"{optimizer}, group {number}, {name}": value
+            for optimizer in self._optimizers
+            for number, group in enumerate(getattr(self, f"{optimizer}_").param_groups)
             for name, value in group.items()
             if value is None or isinstance(value, (bool, int, float, str))
         }

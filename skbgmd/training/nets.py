@@ -44,7 +44,7 @@ from skbgmd.training._defaults import (
 from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._one_pass import KNOWN_WAYS
-from skbgmd.training._ranks import current_ranks, scores_agreed, together
+from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import RobustStep
@@ -202,7 +202,7 @@ class _RobustTraining(RobustStep, ResumableNet):
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except (RuntimeError, ValueError) as error:
             # Losses and scores may refuse what diverged parameters predict, before these are looked at.
-            if not isinstance(error, NonFiniteRowsError):
+            if not isinstance(error, (NonFiniteRowsError, RankFailedError)):
                 self._refuse_divergence(X, y)
             raise
         finally:

@@ -56,9 +56,6 @@ def quietly(function: Any, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
 
-# ---- estimators ---------------------------------------------------------------------------------------------------------
-
-
 def with_own_data(rank: int, size: int) -> Any:
     """Ranks with different numbers of samples, seeds and labels, one of them with wrong labels."""
     X, y = classes_of(40 + 60 * rank, rank)
@@ -171,7 +168,7 @@ def decisions(rank: int, size: int) -> Any:
     model = BlockGMDRegressor(**common, early_stopping=True, n_iter_no_change=2, tol=0.05, max_epochs=15)
     quietly(model.fit, X_numbers, y_numbers)
     found.append((bits(model), model.n_iter_, model.validation_scores_))
-    scheduler = LRScheduler("ReduceLROnPlateau", monitor="valid_loss", patience=0, factor=0.5)
+    scheduler = LRScheduler("ReduceLROnPlateau", monitor="valid_loss", patience=0, threshold=0.5)
     callbacks = [
         ("stop", EarlyStopping("valid_acc", patience=3, lower_is_better=False, load_best=True)),
         ("lr", scheduler),
@@ -266,9 +263,8 @@ def nets(rank: int, size: int) -> Any:
         {
             "module": nn.Sequential(nn.Linear(2, 3), nn.Softmax(dim=-1)),
             "optimizer": torch.optim.LBFGS,
-            "optimizer__line_search_fn": "strong_wolfe",
             "optimizer__max_iter": 3,
-            "lr": 0.5,
+            "lr": 0.05,
         },
         {"module": nn.Sequential(nn.Linear(2, 3), nn.Softmax(dim=-1)), "group_size": 4, "local_steps": 2},
         {"module": nn.Sequential(nn.Linear(2, 3), nn.Softmax(dim=-1)), "criterion__reduction": "sum", "lr": 0.001},
