@@ -23,14 +23,19 @@ def main() -> None:
     y_mine[wrong] = (y_mine[wrong] + 1) % 10
 
     model = BlockGMDClassifier(
-        aggregator=AcrossRanks("auto", "geometric_median"), strength="firm", max_epochs=15, lr=0.01, random_state=rank
+        aggregator=AcrossRanks("auto", "geometric_median"),
+        strength="firm",
+        max_epochs=15,
+        batch_size=64,
+        lr=0.01,
+        random_state=rank,
     )
     model.fit(X_mine, y_mine)
 
     # What follows is of each rank by itself, and needs no other.
     if rank == 0:
         weights = np.mean(model.history_[:, "rank_weights"], axis=0)
-        suspects = find_suspects(model, n=20)
+        suspects = find_suspects(model, 20)
         print(f"accuracy {model.score(X_test, y_test):.3f}")
         print("weights by rank", " ".join(f"{weight:.2f}" for weight in weights))
         print(f"suspects of rank 0 {sorted(suspects.tolist())}")
