@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,9 @@ class Ranks:
 
     rank, size = 0, 1
     splits_data = False
+    #: Errors that others were told of, and those that were being handled when the training began.
+    told: Sequence[BaseException] = ()
+    earlier: Sequence[BaseException] = ()
 
     def gather(self, value: Any, what: str) -> list[Any]:
         """List the values of all ranks, made of what JSON can hold; ``what`` names them, the same on all ranks.
@@ -196,6 +200,8 @@ def together(aggregator: Any) -> Iterator[Ranks]:
     ranks, outer = ranks_of(aggregator), current_ranks()
     if ranks.size > 1 and outer.size > 1:
         ranks = outer
+    elif ranks.size > 1:
+        ranks.earlier = _causes(sys.exc_info()[1])
     token = _current.set(ranks)
     try:
         yield ranks
@@ -210,23 +216,22 @@ def together(aggregator: Any) -> Iterator[Ranks]:
 
 def tell(ranks: Ranks, error: BaseException) -> None:
     """Tell other ranks of an error, unless they know of it, or it came of one that they know of."""
-    if ranks.size > 1 and not any(map(_is_known, _causes(error))):
+    # One that is being handled may be raised once more.
+    causes = [error, *_causes(error, ranks.earlier)]
+    known = any(isinstance(one, RankFailedError) or any(one is other for other in ranks.told) for one in causes)
+    if ranks.size > 1 and not known:
         # Beforehand: an interrupt while they are told must not have them told again.
-        error._is_known_to_ranks_ = True  # type: ignore[attr-defined]
+        ranks.told = [*ranks.told, error]
         ranks.report(error)
 
 
-def _is_known(error: BaseException) -> bool:
-    return isinstance(error, RankFailedError) or getattr(error, "_is_known_to_ranks_", False)
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error, and those while whose handling it was raised."""
+def _causes(error: BaseException | None, but: Sequence[BaseException] = ()) -> list[BaseException]:
+    """An error, and those while whose handling it was raised, but for some and what they came of."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
         one = waiting.pop()
-        if one is not None and one not in found:
+        if one is not None and not any(one is other for other in (*found, *but)):
             found.append(one)
             waiting += [one.__cause__, one.__context__]
     return found

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from processes import on_ranks
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import (
     BlockGeometricMedian,
     CoordinatewiseMedian,
@@ -153,3 +155,25 @@ def test_the_default_rule_of_a_step_called_by_itself():
     assert torch.equal(aggregate.vector, expected.vector)
     assert isinstance(AcrossRanks().across, str)
     assert isinstance(get_aggregator(AcrossRanks().across), GeometricMedian)
+
+
+def checks_of_estimators() -> list[Any]:
+    handful = {
+        "check_estimators_pickle",
+        "check_fit_idempotent",
+        "check_dict_unchanged",
+        "check_do_not_raise_errors_in_init_or_set_param",
+        "check_estimator_sparse_tag",
+        "check_sample_weights_shape",
+    }
+    pairs = [
+        pair
+        for estimator in (BlockGMDClassifier(aggregator=AcrossRanks()), BlockGMDRegressor(aggregator=AcrossRanks()))
+        for pair in estimator_checks_generator(estimator)
+    ]
+    return [(estimator, check) for estimator, check in pairs if getattr(check, "func", check).__name__ in handful]
+
+
+@pytest.mark.parametrize(("estimator", "check"), checks_of_estimators(), ids=str)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)

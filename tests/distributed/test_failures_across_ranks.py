@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
@@ -189,8 +190,10 @@ def check(found: Any, expected: dict[str, tuple[Any, str]], *, own_error: bool) 
             assert n_iter == 3
 
 
-def test_errors_of_a_rank_reach_all():
-    check(on_ranks(failing, 2, list(CASES), {}), CASES, own_error=True)
+@pytest.mark.parametrize("part", range(3))
+def test_errors_of_a_rank_reach_all(part):
+    cases = dict(list(CASES.items())[part::3])
+    check(on_ranks(failing, 2, list(cases), {}), cases, own_error=True)
 
 
 def test_what_must_be_the_same_is_refused_on_all():
@@ -243,6 +246,13 @@ def others(rank: int, size: int) -> Any:
     # One rank thinks that it is over.
     note(lambda: fit(rank, callback("epoch_end", KeyboardInterrupt(), 2)))
     note(lambda: fit(rank, {}))
+    # Errors in a handler of an earlier one are new ones, and one that is raised again is.
+    again = ValueError("again")
+    for _ in range(2):
+        try:
+            fit(rank, callback("epoch_end", again, 1) if rank else {})
+        except (RankFailedError, ValueError):
+            note(lambda: fit(rank, callback("batch_end", again, 1) if rank else {}))
     return found
 
 
@@ -254,6 +264,8 @@ def test_other_ways_to_fail():
         assert "the number of samples must be the same on all ranks; found 40 on rank 0; 70 on rank 1" in found[2]
         assert "KeyboardInterrupt" in found[6]
         assert found[7] == "no error"
+        assert all("again" in outcome for outcome in found[8:])
+        assert len(found) == 10
     assert "rank 1: ValueError" in first[3] or "rank 1: TypeError" in first[3]
     assert first[4].startswith("RankDivergedError, True: The training failed, on this rank as well")
     assert second[4].startswith("NonFiniteRowsError, True")

@@ -27,13 +27,13 @@ class Recording(Ranks):
     rank, size = 0, 2
 
     def __init__(self, *answers: Any) -> None:
-        self.answers, self.told = list(answers), []
+        self.answers, self.told_of = list(answers), []
 
     def gather(self, value: Any, what: str) -> list[Any]:
         return [value, self.answers.pop(0) if self.answers else value]
 
     def report(self, error: BaseException) -> None:
-        self.told.append(error)
+        self.told_of.append(error)
 
 
 class WithRanks(GeometricMedian):
@@ -177,6 +177,11 @@ def fail_again() -> None:
         raise OSError("later")
 
 
+def fail_with(error: Exception) -> None:
+    with together(WithRanks()), together(WithRanks()):
+        raise error
+
+
 def fail_by(kind: type[RankFailedError]) -> None:
     with together(WithRanks()):
         try:
@@ -188,15 +193,36 @@ def fail_by(kind: type[RankFailedError]) -> None:
 def test_each_error_is_told_once(recording):
     with pytest.raises(KeyError):
         fail_in_both()
-    assert [str(error) for error in recording.told] == ["first"]
+    assert [str(error) for error in recording.told_of] == ["first"]
     # One that was dealt with says nothing of a later one.
     with pytest.raises(OSError, match="later"):
         fail_again()
-    assert [str(error) for error in recording.told[1:]] == ["dealt with", "later"]
+    assert [str(error) for error in recording.told_of[1:]] == ["dealt with", "later"]
+
+
+def test_errors_of_an_earlier_training_are_none_of_this_one(recording):
+    error = RankFailedError("before")
+    try:
+        raise error
+    except RankFailedError:
+        with pytest.raises(KeyError):
+            fail_in_both()
+    assert [str(error) for error in recording.told_of] == ["first"]
+    again = ValueError("again")
+    for _ in range(2):
+        recording = WithRanks.made = Recording()
+        try:
+            fail_with(again)
+        except ValueError:
+            assert recording.told_of == [again]
+            recording = WithRanks.made = Recording()
+            with pytest.raises(ValueError, match="again"):
+                fail_with(again)
+            assert recording.told_of == [again]
 
 
 @pytest.mark.parametrize("kind", [RankFailedError, RankDivergedError])
 def test_errors_of_others_are_not_told_back(recording, kind):
     with pytest.raises(RuntimeError, match="outer"):
         fail_by(kind)
-    assert recording.told == []
+    assert recording.told_of == []
