@@ -19,7 +19,9 @@ import torch
 import torch.distributed as dist
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["skbgmd.distributed", "skbgmd", "sklearn.datasets", "torch.distributed"])
+CONTEXT.set_forkserver_preload(
+    ["skbgmd.distributed", "skbgmd", "sklearn.datasets", "torch.distributed", "torch._dynamo"]
+)
 
 
 def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float = 60.0, lost: set[int] = frozenset()):

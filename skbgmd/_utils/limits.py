@@ -293,7 +293,13 @@ CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
 
-# ---- Ranks
+# ---- ranks ----------------------------------------------------------------------------------------------------------
+
+#: Bytes of a message between ranks that travel with its header: flags and a score or two take one collective, and
+#: collectives of so few bytes take as long as those of none.
+INLINE_MESSAGE = 512
+#: Bytes of an error that other ranks are told: the message of any of this library's, and no traceback.
+FAILURE_MESSAGE = 4096
 
 #: Seconds in which ranks that are still there answer a roll call once a collective has failed: a broken connection
 #: reaches all within some milliseconds, and what comes after must leave time to stop within five seconds.

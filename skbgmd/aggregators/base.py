@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -32,12 +33,15 @@ class Aggregate:
         The columns that were looked at, where not all were.
     mass : float, or None
         Share of the rows' summed squares, each row clipped as for the scores, that lies in the block.
+    record : mapping
+        Numbers, or lists of them, that a training is to record in its history, by name; their means over an epoch are.
     """
 
     vector: torch.Tensor
     weights: FloatArray | None = None
     block: torch.Tensor | None = None
     mass: float | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AggregatorState:

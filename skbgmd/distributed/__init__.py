@@ -4,6 +4,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 :class:`skbgmd.distributed.flower.RobustFedAvg` needs Flower and is imported from its module; nothing here imports it.
 """
 
+from skbgmd.distributed.across_ranks import AcrossRanks
 from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks
 from skbgmd.distributed.block_exchange import BlockExchange
 from skbgmd.distributed.client_weights import cap_claims, read_claim
@@ -14,14 +15,18 @@ from skbgmd.distributed.fsdp import RobustReduceScatter, robust_fully_sharded
 from skbgmd.distributed.model_updates import GlobalModel
 from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
+from skbgmd.training._ranks import RankDivergedError, RankFailedError
 
 __all__ = [
+    "AcrossRanks",
     "AuditReport",
     "AuditedExchange",
     "BlockExchange",
     "Checkpoints",
     "Exchange",
     "GlobalModel",
+    "RankDivergedError",
+    "RankFailedError",
     "RankLostError",
     "RobustHook",
     "RobustReduceScatter",

@@ -1,7 +1,7 @@
 """Cost of robust aggregation across ranks: bytes, messages, operations and memory, by formulas.
 
-Bytes and collectives are those that :class:`skbgmd.distributed.exchange.Exchange` counts. ``docs/cost_model.rst`` derives
-the formulas.
+Bytes and collectives are those that :class:`skbgmd.distributed.exchange.Exchange` counts. ``docs/cost_model.rst``
+derives the formulas.
 """
 
 from __future__ import annotations

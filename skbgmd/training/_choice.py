@@ -16,8 +16,9 @@ from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, P
 from skbgmd._utils import limits
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS
+from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, has_default
 from skbgmd.training._interrupts import TrainingInterrupted
+from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
 
 #: Callbacks that change what a training learns, rather than to watch or to save it.
@@ -49,8 +50,7 @@ class StrengthChoice(BaseEstimator):
 
     def _takes_strength(self, *, of_samples: bool) -> bool:
         """True if the strength says how samples are judged, rather than the parameters that it stands for."""
-        is_default = isinstance(self.aggregator, str) and self.aggregator == AUTO
-        if self.strength is None or not (of_samples and is_default):
+        if self.strength is None or not (of_samples and has_default(self.aggregator)):
             return False
         return self.strength != AUTO or not self._given(*Strength._fields)
 
@@ -88,13 +88,14 @@ class StrengthChoice(BaseEstimator):
         self.strength_ = self._unchosen_strength()
         epochs_of_fit = self._source().max_epochs
         few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
-        if few or epochs is not None or not self._allows_choice():
+        ranks = current_ranks()
+        if not ranks.all(not few and epochs is None and self._allows_choice(), "whether a strength can be chosen"):
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         strata, held_weight = self._strata(y), np.ones(len(X)) if weight is None else weight
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
-        if not len(held_out) or not held_weight[trained].any():
+        if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
             return
         # A subclass may fit and predict otherwise.
         kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
@@ -122,6 +123,7 @@ class StrengthChoice(BaseEstimator):
             strata[held_out],
             held_weight[held_out],
             epochs=epochs_of_fit,
+            agree=_over_ranks,
         )
 
     def _allows_choice(self) -> bool:
@@ -165,6 +167,12 @@ class StrengthChoice(BaseEstimator):
     def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
         """Utilities of held-out samples by what was predicted of them."""
         raise NotImplementedError
+
+
+def _over_ranks(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:
+    """Medians over the ranks of what the held-out samples of each say: a rank with wrong labels has no majority."""
+    medians = current_ranks().median(list(evidence.values()), "evidence for strengths")
+    return {name: Evidence(*map(float, row)) for name, row in zip(evidence, medians, strict=True)}
 
 
 def _callbacks(given: Any) -> list[tuple[Any, type]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import (
     AGGREGATORS,
@@ -79,6 +82,26 @@ def default_rule(
     )
 
 
+def has_default(aggregator: str | Aggregator) -> bool:
+    """True if a rule is the default one, "auto", or has it in a place, as a parameter that is "auto"."""
+    return _is_auto(aggregator) or (
+        isinstance(aggregator, Aggregator) and any(map(_is_auto, aggregator.get_params().values()))
+    )
+
+
+def with_default(aggregator: str | Aggregator, default: Aggregator) -> Aggregator:
+    """Put the default rule where a rule has "auto", in a copy."""
+    if _is_auto(aggregator) or isinstance(aggregator, str):
+        return default
+    filled = copy.deepcopy(aggregator)
+    filled.set_params(**{name: default for name, value in aggregator.get_params().items() if _is_auto(value)})
+    return filled
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == AUTO
+
+
 def named_rule(aggregator: str | Aggregator) -> Aggregator:
     """Look up a rule of an estimator or a net that isn't "auto"."""
     if isinstance(aggregator, str):
@@ -101,7 +124,7 @@ def ignored_parameters(aggregator: str | Aggregator, beta: float | None, *, of_s
     >>> sorted(ignored_parameters("auto", 0.1, of_samples=False))
     ['huber']
     """
-    if isinstance(aggregator, str) and aggregator == AUTO:
+    if has_default(aggregator):
         ignored = set() if of_samples else {"huber"}
         return ignored if beta is not None and beta < 1.0 else {*ignored, "selection", "block", "memory"}
     rule = named_rule(aggregator)

@@ -23,10 +23,19 @@ from skbgmd._utils.random import generator_states, random_source, seeded, set_ge
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
 from skbgmd.location.block import BLOCKS, SELECTIONS
 from skbgmd.training._choice import StrengthChoice
-from skbgmd.training._defaults import AUTO, REJECTION, default_rule, ignored_parameters, named_rule
+from skbgmd.training._defaults import (
+    AUTO,
+    REJECTION,
+    default_rule,
+    has_default,
+    ignored_parameters,
+    named_rule,
+    with_default,
+)
 from skbgmd.training._encoding import EncodedSplit, Encoder
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
+from skbgmd.training._ranks import current_ranks, together
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, drop_and_merge, in_dtype_of, network_of
 from skbgmd.training._stopping import (
@@ -331,9 +340,9 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, at_least=0.0)
         check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
-        if isinstance(self.aggregator, str) and self.aggregator == AUTO:
+        if has_default(self.aggregator):
             setting = self._setting(of_samples=of_samples)
-            aggregator = default_rule(
+            default = default_rule(
                 huber=setting.huber,
                 of_samples=of_samples,
                 beta=setting.beta,
@@ -343,6 +352,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
                 rejection=self.rejection,
                 random_state=seed,
             )
+            aggregator = with_default(self.aggregator, default)
         else:
             aggregator = named_rule(self.aggregator)
             if isinstance(self.aggregator, str) and self.beta is not None and "beta" in aggregator.get_params():
@@ -355,7 +365,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
         of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
         names = (*of_rule, "trust_power", "tilt", "strength")
-        is_plain = self.group_size is None
+        is_plain = self.group_size is None and current_ranks().size == 1
         beta = self._setting(of_samples=of_samples).beta
         ignored = set(names) if is_plain else ignored_parameters(self.aggregator, beta, of_samples=of_samples)
         if not self._takes_strength(of_samples=of_samples):
@@ -456,6 +466,21 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         )
         return X, y
 
+    def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
+        """Take a rank's share of data that all ranks have; which samples it is, None: all, and their data."""
+        ranks = current_ranks()
+        if not ranks.splits_data:
+            return None, (X, y, *of_samples)
+        chosen = ranks.share(len(X), int(random_source(self.random_state).randint(0, 2**31 - 1)))
+        return chosen, tuple(
+            values if values is None or chosen is None else values[chosen] for values in (X, y, *of_samples)
+        )
+
+    def _check_ranks(self, X: Any, y: Any, *, resume: bool, epochs: int | None) -> None:
+        """Check that all ranks begin the same training."""
+        call = {"features": list(X.shape[1:]), "targets": list(y.shape[1:]), "goes on": resume, "epochs": epochs}
+        current_ranks().check_same(call, "What is trained")
+
     def _kind_of_data(self) -> dict[str, Any]:
         if self.module is None:
             return {"dtype": (np.float64, np.float32)}
@@ -472,7 +497,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         """
         is_fit = epochs is None
         if net is None:
-            seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+            seed = current_ranks().seed(int(random_source(self.random_state).randint(0, 2**31 - 1)))
             with seeded(seed, self.device):
                 net = self._new_net(samples, n_outputs, seed, encode)
                 self._add_stopping(net, seed)
@@ -714,6 +739,14 @@ def _callbacks_restored_on_error(net: NeuralNet) -> Iterator[None]:
             vars(callback).clear()
             vars(callback).update(attributes)
         raise
+
+
+@contextmanager
+def in_training(estimator: Any) -> Iterator[None]:
+    """Train an estimator, together with other ranks where its rule has any; if that fails, it is as it was."""
+    with restored_on_error(estimator), together(estimator.aggregator):
+        estimator._check_parameters()
+        yield
 
 
 def shape_of_samples(of_sample: Sequence[int]) -> str:

@@ -32,6 +32,7 @@ from torch.nn.parameter import is_lazy
 from skbgmd._utils.random import generator_states, generators_of, set_generator_states
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._interrupts import Interruptible, was_stopped_early
+from skbgmd.training._ranks import current_ranks, tell
 from skbgmd.training._stopping import EndOfTraining
 
 #: The key of the training's state in the optimizer's file.
@@ -54,6 +55,8 @@ class ResumableNet(Interruptible, NeuralNet):
     _unsaved_: tuple[str, ...] = ()
     history_: Any
     _is_over_ = _is_interrupted_ = _is_resumed_ = False
+    # The interrupt that other ranks were told of, until it is raised.
+    _told_: KeyboardInterrupt | None = None
     #: Whether epochs that were loaded at the beginning of a training count among ``max_epochs``.
     _counts_loaded_epochs_ = False
     #: Whether an estimator trains it just now, which tells of an interrupt itself.
@@ -352,7 +355,8 @@ class ResumableNet(Interruptible, NeuralNet):
             states = self._states_of_loaders_.get(prefix, ())
             for generator, state in zip(self._generators_[prefix], states, strict=False):
                 generator.set_state(state.cpu())
-        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        batches = current_ranks().in_step(iterator) if training else iterator
+        super().run_single_epoch(batches, training, prefix, step_fn, **fit_params)
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         """Train for ``epochs`` epochs, or ``max_epochs``; from what was loaded, if anything was."""
@@ -372,10 +376,15 @@ class ResumableNet(Interruptible, NeuralNet):
                             UserWarning,
                             stacklevel=2,
                         )
+            current_ranks().check_same(epochs, "max_epochs")
             self._began_ = generator_states()
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except KeyboardInterrupt as error:
             self._is_interrupted_ = not was_stopped_early(error)
+            if self._is_interrupted_ and current_ranks().size > 1:
+                # skorch's loop would let it pass, and the others wait.
+                tell(current_ranks(), error)
+                self._told_ = error
             raise
         finally:
             if self._resumed_ is not None:
@@ -420,11 +429,14 @@ class ResumableNet(Interruptible, NeuralNet):
             super().partial_fit(X, y, classes=classes, **fit_params)
         except KeyboardInterrupt:
             # In the end all is learnt. skorch lets it pass there, as it does before the beginning.
-            if not self._is_over_:
+            if not self._is_over_ or current_ranks().size > 1:
                 raise
             self._is_interrupted_ = True
         finally:
             self._is_over_ = False
+        if self._told_ is not None:
+            told, self._told_ = self._told_, None
+            raise KeyboardInterrupt("Training interrupted by user, on all ranks.") from told
         if self._loaded_ is not None:
             self._begin_with_state(self._loaded_)
             self._loaded_ = None

@@ -44,6 +44,14 @@ class Samples:
         dataset.sample_weight, dataset.clients, dataset.sample_id = self.weight, self.clients, self.ids
         return dataset
 
+    def among(self, n: int, chosen: NDArray[np.intp] | None) -> Samples:
+        """The same samples, where what was given are those at some places among n; None: all."""
+        if chosen is None:
+            return self
+        source = np.full(n, -1, dtype=np.int64)
+        source[chosen] = self.source
+        return replace(self, source=source)
+
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Numbers (..., m) of the samples here as numbers (..., n) of those given; NaN where one has no weight."""
         return np.where(self.source >= 0, values[..., self.source], np.nan)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from skbgmd.training._groups import GroupedBatch, is_sorted
 from skbgmd.training._losses import check_probabilities, complaint, targets_of
 from skbgmd.training._micro_batches import micro_batch_rows
 from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
+from skbgmd.training._ranks import RankFailedError, current_ranks
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._trust import SampleTrust
 
@@ -63,8 +66,9 @@ class RobustStep(NeuralNet):
             self._has_stepped_, self._has_clients_ = True, grouped.has_clients
             self._most_groups_ = max(self._most_groups_, n_groups)
             self._most_samples_ = max(self._most_samples_, n)
+        ranks = current_ranks()
         plain = grouped.weight is None and self.local_steps == 1 and self.gradient_corruption is None
-        if n_groups == 1 and plain:
+        if n_groups == 1 and plain and ranks.size == 1:
             self._trust_.add(grouped, np.ones(1))
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             self._look_at(grouped, step["y_pred"])
@@ -76,10 +80,19 @@ class RobustStep(NeuralNet):
         self._look_at(grouped, predictions)
         try:
             aggregate = self._aggregate(rows)
+        except RankFailedError:
+            # What is said of it is of the other rank.
+            raise
         except NonFiniteRowsError as error:
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0
+        loss = factor * grouped.mean(losses)
+        if ranks.size > 1:
+            # Closures of optimizers decide by the loss, and they skip parameters without gradients.
+            agreed = ranks.median([factor, float(loss.detach()), *gradients.used], "training step")
+            factor, loss = float(agreed[0]), loss.new_tensor(agreed[1])
+            gradients.used = (agreed[2:] > 0.0).tolist()
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         self._trust_.note(grouped, grouped.unweighted(losses), input_norms)
         if aggregate.weights is not None:
@@ -89,7 +102,7 @@ class RobustStep(NeuralNet):
                 given[own] /= grouped.tilted
             trust = aggregate.weights * given.sum() / np.maximum(given, 1e-300)
             self._trust_.add(grouped, trust[own])
-        return {"loss": factor * grouped.mean(losses), "y_pred": predictions}
+        return {"loss": loss, "y_pred": predictions}
 
     def make_rows(self, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]) -> GradientRows:
         """Rows of gradients of a batch, one for each group; a hook for rows from elsewhere, such as other machines.
@@ -198,8 +211,69 @@ class RobustStep(NeuralNet):
         if held is None or not held.begin(parameters):
             if any(is_lazy(parameter) for parameter in parameters):
                 self.evaluation_step(batch)  # Only now it is known what they are of.
+                self._begin_as_first_rank()
             self._gradients_ = held = GradientMatrix(parameters)
         return held
+
+    def _begin_as_first_rank(self) -> None:
+        """Take over the first rank's parameters, buffers and states of optimizers, which must have the same shapes."""
+        ranks = current_ranks()
+        if ranks.size == 1:
+            return
+        parts = [*self._learning_parts(), *((name, getattr(self, f"{name}_")) for name in self._optimizers)]
+        tensors = dict(chain.from_iterable(_tensors(part.state_dict(), name) for name, part in parts))
+        tensors = {name: tensor for name, tensor in tensors.items() if not is_lazy(tensor)}
+        ranks.check_same(
+            {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in tensors.items()},
+            "The shapes of parameters, buffers and states of optimizers",
+        )
+        settings = {
+            f"{optimizer}, group {number}, {name}": value
+            for optimizer in self._optimizers
+            for number, group in enumerate(getattr(self, f"{optimizer}_").param_groups)
+            for name, value in group.items()
+            if value is None or isinstance(value, (bool, int, float, str))
+        }
+        ranks.check_same(settings, "The settings of optimizers")
+        ranks.make_equal(list(tensors.values()))
+
+    def _agree_on_model(self) -> None:
+        """Make buffers the same on all ranks, robustly, at the end of an epoch, and check that parameters are.
+
+        Buffers such as the means of batch normalization are of this rank's data.
+        """
+        ranks = current_ranks()
+        if ranks.size == 1:
+            return
+        modules = [part for _, part in self._learning_parts()]
+        buffers = [buffer for module in modules for buffer in module.buffers() if buffer.numel()]
+        floating = [buffer for buffer in buffers if buffer.is_floating_point()]
+        if floating:
+            wide = torch.float64 if any(buffer.dtype == torch.float64 for buffer in floating) else torch.float32
+            vector = torch.cat([buffer.detach().reshape(-1).to(floating[0].device, wide) for buffer in floating])
+            parts = torch.split(ranks.combine(vector), [buffer.numel() for buffer in floating])
+            for buffer, part in zip(floating, parts, strict=True):
+                buffer.copy_(part.view(buffer.shape))
+        if len(floating) < len(buffers):
+            ranks.make_equal([buffer for buffer in buffers if not buffer.is_floating_point()])
+        self._check_same_model()
+
+    def _check_same_model(self) -> None:
+        """Check that parameters and buffers have the same bits on all ranks."""
+        ranks = current_ranks()
+        if ranks.size > 1:
+            found = {
+                f"{part}.{name}": zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+                for part, module in self._learning_parts()
+                for name, tensor in (*module.named_parameters(), *module.named_buffers())
+                if not is_lazy(tensor) and tensor.numel()
+            }
+            ranks.check_same(found, "The checksums of trained parameters and buffers")
+
+    def _learning_parts(self) -> list[tuple[str, nn.Module]]:
+        """Modules and losses, by their names."""
+        parts = [(name, getattr(self, f"{name}_", None)) for name in (*self._modules, *self._criteria)]
+        return [(name, part) for name, part in parts if isinstance(part, nn.Module)]
 
     def _criterion(self) -> Any:
         """The one loss, whatever its name; None where there are several, or none yet."""
@@ -215,9 +289,9 @@ class RobustStep(NeuralNet):
         return [getattr(self, f"{name}_") for name in self._modules]
 
 
-def _record(aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> Mapping[str, float]:
+def _record(aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> Mapping[str, Any]:
     """Entries of the history for a step."""
-    record = {"aggregation_time": seconds}
+    record: dict[str, Any] = {"aggregation_time": seconds, **aggregate.record}
     if aggregate.weights is not None:
         half = len(weights) // 2
         least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
@@ -236,3 +310,13 @@ def _of_samples(predicted: Any, X: Any) -> Any:
     # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
     lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
     return predicted[None] if lengths == {1} else predicted
+
+
+def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in a state of nested containers, by their places."""
+    if isinstance(state, torch.Tensor):
+        yield name, state
+    elif isinstance(state, (Mapping, list, tuple)):
+        items = state.items() if isinstance(state, Mapping) else enumerate(state)
+        for key, value in items:
+            yield from _tensors(value, f"{name}.{key}")

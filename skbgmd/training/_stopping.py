@@ -17,6 +17,7 @@ from skorch.dataset import ValidSplit
 from skbgmd._utils import limits
 from skbgmd.training._interrupts import TrainingEnded
 from skbgmd.training._losses import wrong_probabilities
+from skbgmd.training._ranks import current_ranks
 
 #: Names in the history of an epoch's score, and of whether it is the best so far.
 SCORE, IS_BEST = "validation_score", "validation_score_best"
@@ -64,7 +65,7 @@ class LossStopping(StoppingCriterion):
         self.best_score_ = -np.inf
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        score = -training_loss(net.history[-1])
+        score = -float(current_ranks().median([training_loss(net.history[-1])], "training loss")[0])
         self.count(score, self.best_score_)
         self.best_score_ = max(score, self.best_score_)
 
@@ -153,7 +154,7 @@ class HeldOutStopping(StoppingCriterion):
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
         summary = torch.from_numpy(self.summary(net, dataset_valid))[None]
         self.summaries_ = torch.cat([self.summaries_.to(summary), summary]) if len(self.summaries_) else summary
-        scores = self.scores(self.summaries_.numpy())
+        scores = current_ranks().median(self.scores(self.summaries_.numpy()), SCORE)
         last = len(scores) - 1
         best = scores[self.best_epoch_] if last > 0 else -np.inf
         self.count(scores[last], best)

@@ -123,6 +123,7 @@ def choose(
     weight: FloatArray,
     *,
     epochs: int,
+    agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
@@ -141,6 +142,8 @@ def choose(
         Of the held-out samples, as for :func:`stratified_mean`.
     epochs : int
         Epochs of a whole training.
+    agree : callable, default=dict
+        Makes of this process's evidence that of all processes that train together.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def choose(
         known = {name: found for name, found in predicted.items() if found is not None}
         if not known:
             break
-        evidence |= evidence_for(utilities(known), strata, weight)
+        evidence |= agree(evidence_for(utilities(known), strata, weight))
         gentle, *others = known
         names = [gentle, *(name for name in others if not evidence[name].is_behind)]
         if len(names) == 1:

@@ -17,8 +17,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
-from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
+from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
+from skbgmd.training._ranks import current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._stopping import HeldOutStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
@@ -192,12 +193,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         -------
         self
         """
-        self._check_parameters()
-        with restored_on_error(self):
+        with in_training(self):
             resume = self.warm_start and hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
-            classes = np.unique(y)
+            self._check_ranks(X, y, resume=resume, epochs=None)
+            classes = current_ranks().union(np.unique(y))
             if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
             return self._fit(X, y, sample_weight, groups, sample_id, classes, resume=resume, epochs=None)
@@ -224,15 +225,15 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         -------
         self
         """
-        self._check_parameters()
-        self._refuse_part()
-        if self.class_weight == "balanced":
-            raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
-        with restored_on_error(self):
+        with in_training(self):
+            self._refuse_part()
+            if self.class_weight == "balanced":
+                raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
             resume = hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             check_classification_targets(y)
-            known = self._known_classes(classes, resume)
+            self._check_ranks(X, y, resume=resume, epochs=1)
+            known = current_ranks().union(self._known_classes(classes, resume))
             return self._fit(X, y, sample_weight, groups, sample_id, known, resume=resume, epochs=1)
 
     def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
@@ -285,13 +286,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
-        weight, groups, sample_id = check_of_samples(X, sample_weight, groups, sample_id)
+        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id)
+        chosen, (X, y, weight, groups, sample_id) = self._share(X, y, *of_samples)
         whole_weight = self._weights(weight, y, classes)
         if not resume:
             self._choose_strength(X, y, weight, groups, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
-        samples = self._samples(X, codes, whole_weight, groups, sample_id)
+        samples = self._samples(X, codes, whole_weight, groups, sample_id).among(n, chosen)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

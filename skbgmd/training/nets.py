@@ -18,9 +18,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset, get_len
 from skorch.hf import AccelerateMixin
-from skorch.utils import is_dataset
+from skorch.utils import is_dataset, multi_indexing
 from torch.nn.parameter import is_lazy
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 
 from skbgmd._utils.checks import (
     check_choice,
@@ -32,10 +32,19 @@ from skbgmd._utils.checks import (
 )
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, HUBER_OF_NUMBERS, default_rule, named_rule
+from skbgmd.training._defaults import (
+    AUTO,
+    HUBER_OF_CLASSES,
+    HUBER_OF_NUMBERS,
+    default_rule,
+    has_default,
+    named_rule,
+    with_default,
+)
 from skbgmd.training._divergence import diverged
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._one_pass import KNOWN_WAYS
+from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import RobustStep
@@ -153,8 +162,9 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Train anew, as in skorch; an error for what is no data before the net is initialized."""
-        self._refuse(X, y)
-        return super().fit(X, y, **fit_params)
+        with together(self.aggregator):
+            self._refuse(X, y)
+            return super().fit(X, y, **fit_params)
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
         self._refuse(X, y)
@@ -192,7 +202,7 @@ class _RobustTraining(RobustStep, ResumableNet):
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except (RuntimeError, ValueError) as error:
             # Losses and scores may refuse what diverged parameters predict, before these are looked at.
-            if not isinstance(error, NonFiniteRowsError):
+            if not isinstance(error, (NonFiniteRowsError, RankFailedError)):
                 self._refuse_divergence(X, y)
             raise
         finally:
@@ -245,17 +255,18 @@ class _RobustTraining(RobustStep, ResumableNet):
         self.aggregator_ = StatefulAggregator(copy.deepcopy(aggregator), seed, provisional=provisional)
 
     def _has_default_rule(self) -> bool:
-        return isinstance(self.aggregator, str) and self.aggregator == AUTO
+        return has_default(self.aggregator)
 
     def _rule(self, X: Any = None) -> Aggregator:
         """The rule that ``aggregator`` stands for in a training on X."""
         if not self._has_default_rule():
             return named_rule(self.aggregator)
         by_clients = is_dataset(X) and "clients" in known_of_samples(X)
-        return default_rule(
+        default = default_rule(
             huber=HUBER_OF_CLASSES if self._learns_classes() else HUBER_OF_NUMBERS,
             of_samples=self.group_size == 1 and self.local_steps == 1 and not by_clients,
         )
+        return with_default(self.aggregator, default)
 
     def _check_parameters(self) -> None:
         if self.group_size is not None:
@@ -300,10 +311,40 @@ class _RobustTraining(RobustStep, ResumableNet):
         self._trust_.begin(
             n, getattr(data, "sample_id", None) if clients is None else clients, are_clients=clients is not None
         )
+        self._begin_together()
+
+    def _begin_together(self) -> None:
+        """Begin with the same model on all ranks."""
+        ranks = current_ranks()
+        if ranks.size == 1:
+            return
+        if hasattr(self, "classes_inferred_"):
+            self.classes_inferred_: NDArray[Any] = ranks.union(self.classes_inferred_)
+        trained = {"epochs": len(self.history), "steps": self.aggregator_.n_batches}
+        ranks.check_same(trained, "What was trained before")
+        self._begin_as_first_rank()
+
+    def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
+        """Go once through the batches of an iterator, as skorch does."""
+        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        if training:
+            self._agree_on_model()
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Tell the net and its callbacks of an event; of several ranks, those that decide by scores see the medians."""
+        if method_name != "on_epoch_end" or current_ranks().size == 1:
+            super().notify(method_name, **cb_kwargs)
+            return
+        callbacks: list[tuple[str, Any]] = vars(self)["callbacks_"]
+        self.callbacks_ = scores_agreed(callbacks)
+        try:
+            super().notify(method_name, **cb_kwargs)
+        finally:
+            self.callbacks_ = callbacks
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
-        self._records_: list[dict[str, float]] = []
+        self._records_: list[Mapping[str, Any]] = []
         if self.trust_power:
             self._trust_.weigh(self.trust_power)
 
@@ -333,7 +374,8 @@ class _RobustTraining(RobustStep, ResumableNet):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         for name in sorted({name for record in self._records_ for name in record}):
             values = [record[name] for record in self._records_ if name in record]
-            self.history.record(name, sum(values) if name == "aggregation_time" else sum(values) / len(values))
+            total = np.add.reduce(values, axis=0)
+            self.history.record(name, (total if name == "aggregation_time" else total / len(values)).tolist())
         losses = [batch.get("train_loss", 0.0) for batch in self.history[-1]["batches"]]
         if not np.isfinite(losses).all():
             self._refuse_divergence(kwargs.get("dataset_train"))
@@ -349,11 +391,24 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
         """Train on, as in skorch; an error for what is no data, or parameters that are not finite afterwards."""
-        self._refuse(X, y)
-        super().partial_fit(X, y, classes=classes, **fit_params)
-        # A callback may have loaded others in the end.
-        self._refuse_divergence(X, y)
+        with together(self.aggregator) as ranks:
+            self._refuse(X, y)
+            if ranks.splits_data:
+                X, y = self._share(X, y)
+            super().partial_fit(X, y, classes=classes, **fit_params)
+            # A callback may have loaded others in the end.
+            self._refuse_divergence(X, y)
+            self._check_same_model()
         return self
+
+    def _share(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Take a rank's share of data that all ranks have."""
+        dataset = self.get_dataset(X, y)
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        chosen = current_ranks().share(len(dataset), seed)
+        if chosen is None:
+            return X, y
+        return Subset(dataset, chosen.tolist()), None if y is None else multi_indexing(y, chosen)
 
     def _refuse_divergence(self, X: Any, y: Any = None) -> None:
         """Refuse parameters that aren't finite: a plain step has no rows that would tell, nor has the last step."""
@@ -366,7 +421,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def _warn_of_one_group(self) -> None:
         """Warn, once a training, where no batch had groups to be compared."""
-        if self._most_groups_ != 1 or self._is_told_ or not self._compares_groups():
+        if self._most_groups_ != 1 or self._is_told_ or not self._compares_groups() or current_ranks().size > 1:
             return
         if self._has_clients_:
             found = "found one client, so that there was nothing to compare: this is plain training."
@@ -440,6 +495,12 @@ class RobustNeuralNetRegressor(_RobustTraining, NeuralNetRegressor):  # noqa: D1
 
 class _Log(PrintLog):
     """Lines for the epochs, which are not made up where nobody is to see them."""
+
+    def initialize(self) -> Any:
+        super().initialize()
+        # A list of numbers is too long for a line.
+        self.keys_ignored_.add("rank_weights")
+        return self
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         if net.verbose or self.sink is not print:

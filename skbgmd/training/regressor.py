@@ -16,8 +16,9 @@ from skorch import NeuralNet
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.location.median import lower_weighted_median
-from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, restored_on_error, shape_of_samples
+from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._losses import traits_of
+from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, absolute_scores, described
@@ -101,8 +102,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         -------
         self
         """
-        self._check_parameters()
-        with restored_on_error(self):
+        with in_training(self):
             resume = self.warm_start and hasattr(self, "net_")
             return self._fit(X, y, sample_weight, groups, sample_id, resume=resume, epochs=None)
 
@@ -129,16 +129,18 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         -------
         self
         """
-        self._check_parameters()
-        self._refuse_part()
-        with restored_on_error(self):
+        with in_training(self):
+            self._refuse_part()
             return self._fit(X, y, sample_weight, groups, sample_id, resume=hasattr(self, "net_"), epochs=1)
 
     def _fit(
         self, X: Any, y: Any, sample_weight: Any, groups: Any, sample_id: Any, *, resume: bool, epochs: int | None
     ) -> Self:
         X, y = self._validated(X, y, reset=not resume)
-        weight, groups, sample_id = check_of_samples(X, sample_weight, groups, sample_id)
+        ranks = current_ranks()
+        self._check_ranks(X, y, resume=resume, epochs=epochs)
+        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id)
+        chosen, (X, y, weight, groups, sample_id) = self._share(X, y, *of_samples)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
             self._choose_strength(X, y, weight, groups, epochs=epochs)
@@ -146,16 +148,18 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
         part = _Part(X, columns, weight, groups, sample_id, epochs)
         before = self._provisional if resume else _Provisional()
-        after = None if before is None else before.after(part, is_whole=epochs is None)
+        after = None if before is None else before.after(part, is_whole=epochs is None).agreed(ranks)
         if after is not None and after.is_due:
             net, trained = None, after.parts
-            center, scale = _location_and_scale(*after.targets())
+            # A rank with wrong targets has no say in what the others call large.
+            center, scale = ranks.median(_location_and_scale(*after.targets()), "location and scale of the targets")
         else:
             net, trained = self.net_, (part,)
             center, scale = self._center, self._scale
         encode = partial(_scaled, center=center, scale=scale)
         for some in trained:
             samples = self._samples(some.X, encode(some.y), some.weight, some.groups, some.sample_id)
+            samples = samples.among(n, chosen) if some is part else samples
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
             if net._is_interrupted_:
                 break
@@ -291,6 +295,16 @@ class _Provisional(NamedTuple):
         is_new = bool((is_spread & ~self.is_spread).any())
         is_due = is_settled or is_new or seen >= 2 * self.used
         return _Provisional(parts, seen, seen if is_due else self.used, is_spread, is_due, is_settled)
+
+    def agreed(self, ranks: Ranks) -> _Provisional:
+        """The same with what all ranks do next, and as many parts as all have."""
+        if ranks.size == 1:
+            return self
+        due, settled, n = zip(
+            *ranks.gather([self.is_due, self.is_settled, len(self.parts)], "targets so far"), strict=True
+        )
+        used = self.seen if any(due) else self.used
+        return self._replace(parts=self.parts[-min(n) :], used=used, is_due=any(due), is_settled=all(settled))
 
     def stored(self) -> _Provisional:
         """The same with copies, as arrays are the caller's to change; of a single part as much as is kept."""

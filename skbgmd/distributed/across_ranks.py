@@ -1,0 +1,132 @@
+"""Aggregation within a rank and across ranks: samples by one rule, the ranks' vectors by another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+
+from skbgmd._utils.checks import check_choice
+from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, get_aggregator
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, uninterrupted
+from skbgmd.distributed.rows import ShardedRows
+from skbgmd.rows import Rows
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, default_rule
+
+
+@dataclass(frozen=True)
+class AcrossRanksState(AggregatorState):
+    """State of both rules, and the seeds of the one across ranks; None before the first step across ranks."""
+
+    within: Any = None
+    across: Any = None
+    seeds: tuple[int, ...] | None = None
+
+
+class AcrossRanks(Aggregator):
+    """Distributed aggregation of gradients under ``torchrun``: rows within each rank, then vectors across ranks.
+
+    As ``aggregator`` of an estimator or a robust net it makes that train in all processes of the default process group
+    together, see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
+    the rows that ``across`` aggregates, to the same bits on all ranks. They count alike, however many samples a rank
+    has: no rank can claim a weight. Without ``torch.distributed`` set up there is one rank.
+
+    Parameters
+    ----------
+    within : str or Aggregator, default="auto"
+        Rule for the rows of a rank. "auto": that which the estimator or the net would have without ranks, by its
+        parameters ``huber``, ``beta``, ``strength`` and so on; called by itself,
+        ``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``.
+    across : str or Aggregator, default="geometric_median"
+        Rule for the ranks' vectors. Of two ranks no rule can tell which is wrong.
+    data : {"own", "split"}, default="own"
+        "own": each rank is given data of its own. "split": all ranks are given the same data, and each trains on a
+        random share of them, with their weights, groups and ids; shares differ by one sample at most.
+    transport_dtype : torch.dtype, default=None
+        Floating point dtype in which vectors travel, such as ``torch.bfloat16``; None: their own.
+
+    Notes
+    -----
+    The weights of an aggregate are those of this rank's rows; they add up to the weight of the rank times the number of
+    ranks, which is one where all ranks count alike. So the trust in a sample is one as in a plain mean of all ranks'
+    samples, whatever rank it is on. Where ``across`` doesn't weigh rows, they add up to one. The aggregate's ``record``
+    has ``rank_weights``, the weights (size,) of the ranks, adding up to one.
+
+    See Also
+    --------
+    ShardedRows : Rows of all ranks, for a rule of your own.
+
+    Examples
+    --------
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.distributed import AcrossRanks
+    >>> model = BlockGMDClassifier(aggregator=AcrossRanks("huber_mean", "geometric_median"))
+    >>> _ = model.set_params(aggregator__across__rejection=5.0)
+    >>> model.aggregator
+    AcrossRanks(across=GeometricMedian(rejection=5.0), within='huber_mean')
+    """
+
+    def __init__(
+        self,
+        within: str | Aggregator = AUTO,
+        across: str | Aggregator = "geometric_median",
+        data: str = "own",
+        transport_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.within, self.across, self.data, self.transport_dtype = within, across, data, transport_dtype
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; ``within__x`` and ``across__x`` are those of the rules, also of named ones."""
+        for place in ("within", "across"):
+            nested = any(name.startswith(f"{place}__") for name in params)
+            if nested and isinstance(params.get(place, getattr(self, place)), str):
+                setattr(self, place, _rule(params.pop(place, getattr(self, place))))
+        super().set_params(**params)
+        return self
+
+    def ranks(self) -> DistributedRanks:
+        """The ranks, for a training that aggregates by this rule."""
+        self._validate()
+        exchange = Exchange(transport_dtype=self.transport_dtype)
+        return DistributedRanks(exchange, get_aggregator(self.across), splits_data=self.data == "split")
+
+    def __call__(self, rows: Rows, state: AcrossRanksState | None = None) -> tuple[Aggregate, AcrossRanksState]:
+        ranks, before = self.ranks(), state or AcrossRanksState()
+        own, within = _rule(self.within)(rows, before.within)
+        if ranks.size == 1:
+            alone = Aggregate(own.vector, own.weights, own.block, own.mass, {**own.record, "rank_weights": [1.0]})
+            return alone, AcrossRanksState(within, before.across, before.seeds)
+        if before.seeds is None:
+            seeds = ranks.agreed_seeds("the first step across ranks")
+        else:
+            seeds = before.seeds
+            ranks.gather(None, "a step across ranks")
+        exchange, d = ranks.exchange, len(own.vector)
+        with uninterrupted():
+            # Nothing here fails on some of the ranks only.
+            shard = exchange.to_shards(own.vector[None]).wait()
+            vectors = ShardedRows(shard, d, exchange, units=rows.units)
+            found, across = seeded_rule(ranks.across, seeds)(vectors, before.across)
+            vector = exchange.from_shards(found.vector, d).wait()
+        weights, record = own.weights, dict(own.record)
+        if found.weights is not None:
+            record["rank_weights"] = found.weights.tolist()
+            if weights is not None:
+                weights = weights * (found.weights[ranks.rank] * ranks.size)
+        mass = own.mass if found.mass is None else found.mass
+        return Aggregate(vector, weights, own.block, mass, record), AcrossRanksState(within, across, seeds)
+
+    def _validate(self) -> None:
+        _rule(self.within), get_aggregator(self.across)
+        check_choice(self.data, "data", ("own", "split"))
+        dtype = self.transport_dtype
+        if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
+            raise TypeError(f"transport_dtype must be a floating point dtype of torch or None; found {dtype!r}.")
+
+
+def _rule(rule: str | Aggregator) -> Aggregator:
+    if isinstance(rule, str) and rule == AUTO:
+        return default_rule(huber=HUBER_OF_CLASSES, of_samples=True)
+    return get_aggregator(rule)

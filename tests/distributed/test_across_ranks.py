@@ -1,0 +1,179 @@
+"""The rule within and across ranks: its aggregates, weights, state and parameters, with one rank and with several."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from processes import on_ranks
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.aggregators import (
+    BlockGeometricMedian,
+    CoordinatewiseMedian,
+    GeometricMedian,
+    HuberMean,
+    Krum,
+    Mean,
+    get_aggregator,
+)
+from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.distributed import AcrossRanks
+from skbgmd.distributed.across_ranks import AcrossRanksState
+from skbgmd.rows import DenseRows
+from skbgmd.training._defaults import default_rule
+
+RULES: dict[str, Any] = {
+    "default": AcrossRanks(),
+    "named": AcrossRanks("huber_mean", "coordinate_median"),
+    "mean of means": AcrossRanks("mean", "mean"),
+    "no weights within": AcrossRanks(CoordinatewiseMedian(), Krum()),
+    "memory": AcrossRanks(
+        BlockGeometricMedian(0.5, complement="memory"),
+        BlockGeometricMedian(0.5, complement="memory", selection="uniform"),
+    ),
+}
+
+
+def rows_of(rank: int, step: int) -> torch.Tensor:
+    rng = np.random.default_rng([rank, step])
+    rows = rng.normal(size=(4 + rank, 11)) + 1.0
+    return torch.from_numpy(-20.0 * rows if rank == 3 else rows).float()
+
+
+def aggregated(rank: int, size: int) -> Any:
+    found = {}
+    for name, rule in RULES.items():
+        state, steps = None, []
+        for step in range(3):
+            aggregate, state = rule(DenseRows(rows_of(rank, step)), state)
+            state = unpack_state(pack_state(state))
+            steps.append((aggregate.vector.numpy(), aggregate.weights, aggregate.record))
+        found[name] = steps
+    half, _ = AcrossRanks("mean", "mean", transport_dtype=torch.bfloat16)(DenseRows(rows_of(rank, 0)))
+    return found, half.vector.numpy()
+
+
+def test_aggregates_are_those_of_one_process_and_the_same_on_all_ranks():
+    size = 4
+    ranks = on_ranks(aggregated, size)
+    for name, rule in RULES.items():
+        within = get_aggregator(rule.within) if rule.within != "auto" else default_rule(huber=2.0, of_samples=True)
+        across = get_aggregator(rule.across)
+        states: list[Any] = [None] * size
+        state = None
+        for step in range(3):
+            vectors, weights = [], []
+            for rank in range(size):
+                aggregate, states[rank] = within(DenseRows(rows_of(rank, step)), states[rank])
+                vectors.append(aggregate.vector)
+                weights.append(aggregate.weights)
+            seen = [ranks[rank][0][name][step] for rank in range(size)]
+            for vector, *_ in seen[1:]:
+                np.testing.assert_array_equal(vector, seen[0][0], err_msg=name)
+            if name == "memory":
+                # What it draws, it draws of a seed that the ranks agreed on.
+                continue
+            expected, state = across(DenseRows(torch.stack(vectors)), state)
+            np.testing.assert_allclose(seen[0][0], expected.vector, rtol=1e-4, atol=1e-4, err_msg=name)
+            for rank, (_, found, record) in enumerate(seen):
+                if expected.weights is None:
+                    assert "rank_weights" not in record
+                    continue
+                np.testing.assert_allclose(record["rank_weights"], expected.weights, atol=1e-5)
+                if weights[rank] is not None:
+                    np.testing.assert_allclose(found, weights[rank] * expected.weights[rank] * size, atol=1e-4)
+    plain = ranks[0][0]["mean of means"][0][0]
+    np.testing.assert_allclose(ranks[0][1], plain, rtol=2.0**-6)
+    np.testing.assert_array_equal(ranks[0][1], ranks[3][1])
+
+
+def test_weights_are_those_of_a_mean_where_all_ranks_count_alike():
+    for rank, (found, _) in enumerate(on_ranks(aggregated, 2)):
+        _, weights, record = found["mean of means"][0]
+        assert record["rank_weights"] == [0.5, 0.5]
+        np.testing.assert_allclose(weights, np.full(4 + rank, 1.0 / (4 + rank)))
+
+
+def test_one_rank_is_the_rule_within():
+    matrix = rows_of(0, 0)
+    for within in (HuberMean(), Mean(), CoordinatewiseMedian()):
+        rule = AcrossRanks(within)
+        aggregate, state = rule(DenseRows(matrix))
+        expected, inner = within(DenseRows(matrix))
+        assert torch.equal(aggregate.vector, expected.vector)
+        assert (aggregate.weights is None) == (expected.weights is None)
+        assert state == AcrossRanksState(within=inner)
+        assert aggregate.record["rank_weights"] == [1.0]
+        rule(DenseRows(matrix), state)
+    assert AcrossRanks().ranks().size == 1
+
+
+def test_parameters_are_scikit_learns():
+    rule = AcrossRanks("huber_mean", data="split", transport_dtype=torch.bfloat16)
+    rule.set_params(across__tol=0.5, within__c=3.0)
+    assert rule.across == rule.get_params()["across"]
+    assert rule.get_params()["across__tol"] == 0.5
+    assert rule.get_params()["within__c"] == 3.0
+    rule.set_params(within="huber_mean", within__c=1.5)
+    assert rule.within.c == 1.5
+    for twin in (clone(rule), copy.deepcopy(rule), pickle.loads(pickle.dumps(rule))):
+        assert repr(twin) == repr(rule)
+        assert twin.transport_dtype is torch.bfloat16
+    with pytest.raises(ValueError, match="Invalid parameter"):
+        rule.set_params(across__nonsense=1)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"within": "nonsense"}, ValueError, "aggregator must be"),
+        ({"across": "nonsense"}, ValueError, "aggregator must be"),
+        ({"data": "mine"}, ValueError, "data must be"),
+        ({"transport_dtype": torch.int64}, TypeError, "transport_dtype must be a floating point dtype"),
+        ({"transport_dtype": "bfloat16"}, TypeError, "found 'bfloat16'"),
+    ],
+)
+def test_parameters_are_checked(params, error, message):
+    rule = AcrossRanks(**params)
+    with pytest.raises(error, match=message):
+        rule(DenseRows(rows_of(0, 0)))
+    with pytest.raises(error, match=message):
+        rule.ranks()
+
+
+def test_the_default_rule_of_a_step_called_by_itself():
+    matrix = rows_of(0, 0)
+    aggregate, _ = AcrossRanks()(DenseRows(matrix))
+    expected, _ = default_rule(huber=2.0, of_samples=True)(DenseRows(matrix))
+    assert torch.equal(aggregate.vector, expected.vector)
+    assert isinstance(AcrossRanks().across, str)
+    assert isinstance(get_aggregator(AcrossRanks().across), GeometricMedian)
+
+
+def checks_of_estimators() -> list[Any]:
+    handful = {
+        "check_estimators_pickle",
+        "check_fit_idempotent",
+        "check_dict_unchanged",
+        "check_do_not_raise_errors_in_init_or_set_param",
+        "check_estimator_sparse_tag",
+        "check_sample_weights_shape",
+    }
+    pairs = [
+        pair
+        for estimator in (BlockGMDClassifier(aggregator=AcrossRanks()), BlockGMDRegressor(aggregator=AcrossRanks()))
+        for pair in estimator_checks_generator(estimator)
+    ]
+    return [(estimator, check) for estimator, check in pairs if getattr(check, "func", check).__name__ in handful]
+
+
+@pytest.mark.parametrize(("estimator", "check"), checks_of_estimators(), ids=str)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
