@@ -7,6 +7,7 @@ all ranks draw random columns after everything was said, have them sent once mor
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -45,9 +46,9 @@ class AuditedExchange(Exchange):
         super().__init__(group, transport_dtype)
         self.products: list[torch.Tensor] = []
 
-    def to_shards(self, rows: torch.Tensor) -> Pending:
+    def to_shards(self, rows: torch.Tensor, sizes: Sequence[int] | None = None) -> Pending:
         self.products = []
-        return super().to_shards(rows)
+        return super().to_shards(rows, sizes)
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         terms = self.gather(values)
