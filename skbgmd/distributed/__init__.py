@@ -5,7 +5,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 """
 
 from skbgmd.distributed.across_ranks import AcrossRanks
-from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks
+from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks, shared_seed
 from skbgmd.distributed.block_exchange import BlockExchange
 from skbgmd.distributed.client_weights import cap_claims, read_claim
 from skbgmd.distributed.ddp import RobustHook, robust_hook
@@ -39,4 +39,5 @@ __all__ = [
     "robust_fully_sharded",
     "robust_hook",
     "set_random_states",
+    "shared_seed",
 ]
