@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.typing import FloatArray
 from skbgmd.distributed.exchange import Exchange
-from skbgmd.rows import CoordinateBlock, DenseRows, ParameterBlock
+from skbgmd.rows import ChunkedRows, CoordinateBlock, DenseRows, ParameterBlock
 from skbgmd.rows.blocks import sums_of_runs
 from skbgmd.rows.layout import ColumnLayout
 
@@ -149,6 +149,10 @@ class ShardedRows(DenseRows):
     def norms(self, run_length: int = 1) -> FloatArray:
         # Norms of runs aren't kept: a run may be of two ranks.
         return super().norms()
+
+    def _sample(self) -> FloatArray:
+        # A quick sample isn't pooled; whether one is taken depends on how many columns a rank holds.
+        return ChunkedRows._sample(self)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
         return self._spread(super().block(columns), len(columns))

@@ -60,6 +60,8 @@ def matrices(n: int) -> dict[str, torch.Tensor]:
         "half": normal.half(),
         "bfloat16": normal.bfloat16(),
         "long": torch.from_numpy(rng.normal(size=(n, 30_001))).float(),
+        # Columns of which the first rank holds enough for a quick sample, and the last one not.
+        "middling": torch.from_numpy(rng.normal(size=(n, 511)) + 0.3).float(),
     }
 
 
@@ -78,7 +80,7 @@ def aggregate_twice(rule: Any, rows: Any) -> tuple[Any, Any]:
 
 
 #: With more ranks than cores each collective waits for its turn: there, some of the rows and rules.
-SOME_KINDS = ("normal", "nan", "few columns", "beyond")
+SOME_KINDS = ("normal", "nan", "few columns", "beyond", "middling")
 SOME_RULES = (
     "coordinate_median",
     "krum",
