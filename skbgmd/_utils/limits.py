@@ -236,8 +236,8 @@ NAMED_PARAMETERS = 3
 
 # ---- Ranks
 
-#: Buckets whose aggregates are on their way while another is waited for: enough to keep the wires busy, and few enough
-#: that they are a small part of the gradient.
+#: Buckets that are on their way while another is waited for, there or back: enough to keep the wires busy, and few
+#: enough that they are a small part of the gradient.
 BUCKETS_AHEAD = 2
 
 

@@ -44,6 +44,11 @@ class ShardedBuckets:
     ----------
     exchange : Exchange
         The ranks.
+
+    Raises
+    ------
+    ValueError
+        In :meth:`finish`, parameters of other sizes than in the first step.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -59,10 +64,11 @@ class ShardedBuckets:
         """Forget the buckets of this step."""
         self._buckets: list[tuple[torch.dtype, Sequence[torch.Tensor]]] = []
         self._coming: deque[tuple[Sequence[torch.Tensor], Pending]] = deque()
+        self._come: list[tuple[Sequence[torch.Tensor], torch.Tensor]] = []
 
     def add(self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
-        """Start to exchange a bucket, and take in those that have come."""
-        while self._coming and self._coming[0][1].is_there and self._held.keys() >= set(self._coming[0][0]):
+        """Start to exchange a bucket, and take in those that have come, or that are too far back to wait longer."""
+        while self._coming and (self._coming[0][1].is_there or len(self._coming) > limits.BUCKETS_AHEAD):
             self._take_in()
         self._buckets.append((gradient.dtype, parameters))
         self._coming.append((parameters, self.exchange.to_shards(gradient[None], _sizes(parameters))))
@@ -70,6 +76,8 @@ class ShardedBuckets:
     def finish(self, aggregate: Callable[[DenseRows], Aggregate]) -> tuple[Aggregate, Iterator[torch.Tensor]]:
         """Aggregate all buckets by one call on the rows of all ranks, and give the aggregate of each in turn."""
         self._settle()
+        while self._come:
+            self._place(*self._come.pop())
         while self._coming:
             self._take_in()
         units = ParameterBlock.of(self._order)
@@ -87,10 +95,12 @@ class ShardedBuckets:
         yield from (pending.wait() for pending in ahead)
 
     def _settle(self) -> None:
-        """Fix the order of the columns in the first step, and whenever the parameters aren't those of the last one."""
+        """Fix the order of the columns, in the first step, or the first one with a copy of the model."""
         order = [parameter for _, parameters in reversed(self._buckets) for parameter in parameters]
         if self._held.keys() == set(order):
             return
+        if self._order and _sizes(order) != _sizes(self._order):
+            raise ValueError("A model must have the parameters that it had in the first step; found others.")
         held = self.exchange.shards(_sizes(order)).held(self.exchange.rank)
         ends = list(accumulate((part.stop - part.start for part in held), initial=0))
         self._order, self._held = order, dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
@@ -98,9 +108,17 @@ class ShardedBuckets:
         self._rows = torch.empty((self.exchange.size, ends[-1]), dtype=dtype, device=order[0].device)
 
     def _take_in(self) -> None:
-        """Wait for the first bucket on its way, and put its columns where they belong."""
+        """Wait for the first bucket on its way."""
         parameters, pending = self._coming.popleft()
-        shard, start = pending.wait(), 0
+        shard = pending.wait()
+        if self._held.keys() >= set(parameters):
+            self._place(parameters, shard)
+        else:
+            self._come.append((parameters, shard))
+
+    def _place(self, parameters: Sequence[torch.Tensor], shard: torch.Tensor) -> None:
+        """Put the columns of a bucket where they belong."""
+        start = 0
         for parameter in parameters:
             here = self._held[parameter]
             stop = start + here.stop - here.start

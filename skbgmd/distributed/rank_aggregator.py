@@ -91,6 +91,7 @@ class RankAggregator:
         self.exchange_: Exchange | None = None
         self._seeded: Aggregator | None = None
         self._state: Any = None
+        self._n_columns: int | None = None
         self._loaded: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,6 +108,7 @@ class RankAggregator:
             "rule_state": pack_state(self._state),
             "rank": None if exchange is None else exchange.rank,
             "n_ranks": None if exchange is None else exchange.size,
+            "n_columns": self._n_columns,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,9 +117,9 @@ class RankAggregator:
         Raises
         ------
         ValueError
-            Something else; or, in the next step, that of another rank or of another number of ranks.
+            Something else; or, in the next step, that of another rank, another number of ranks or another model.
         """
-        keys = {"n_steps", "random_state", "rule_state", "rank", "n_ranks"}
+        keys = {"n_steps", "random_state", "rule_state", "rank", "n_ranks", "n_columns"}
         if not isinstance(state, Mapping) or set(state) != keys:
             found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"state must be what state_dict() gave; found {found}.")
@@ -155,7 +157,8 @@ class RankAggregator:
     def _aggregate(self, rows: DenseRows) -> Aggregate:
         """Aggregate the ranks' rows, and keep the rule's state; nothing is kept of a step that raises."""
         rule = self._agree(rows.device)
-        self._take_loaded(rows.device)
+        self._take_loaded(rows)
+        self._n_columns = rows.n_columns
         try:
             aggregate, state = rule(rows, self._state)
         except NonFiniteRowsError:
@@ -174,19 +177,24 @@ class RankAggregator:
         if self.on_step is not None:
             self.on_step(aggregate.weights)
 
-    def _take_loaded(self, device: torch.device) -> None:
+    def _take_loaded(self, rows: DenseRows) -> None:
         if self._loaded is None:
             return
         saved, exchange = self._loaded, self._ready()
         place = (saved["rank"], saved["n_ranks"])
         # The ranks raise together: one that raised alone would leave the others waiting.
         is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
-        if float(exchange.maximum(torch.tensor([float(is_odd)], device=device))[0]):
+        if float(exchange.maximum(torch.tensor([float(is_odd)], device=rows.device))[0]):
             raise ValueError(
                 f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
                 f"found that of rank {place[0]} of {place[1]}, or another rank did."
             )
-        self._state, self._loaded = unpack_state(_moved(saved["rule_state"], device)), None
+        if saved["n_columns"] not in (None, rows.n_columns):
+            raise ValueError(
+                f"state must be of a model with as many parameters, {rows.n_columns}; found one of "
+                f"{saved['n_columns']}."
+            )
+        self._state, self._loaded = unpack_state(_moved(saved["rule_state"], rows.device)), None
 
 
 def _checked_rule(rule: Any) -> Aggregator:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -406,6 +412,22 @@ def all_on_three() -> list[dict[str, Any]]:
 def test_hook_wants_its_own_state():
     with pytest.raises(TypeError, match="The state of robust_hook must be a RobustHook; found None"):
         robust_hook(None, None)
+
+
+def test_the_example_outvotes_a_hostile_rank():
+    root = Path(__file__).parents[2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-addr", "127.0.0.1", "--master-port"]
+    command = [sys.executable, "-W", "error", *launch, str(port), str(root / "docs/examples/ddp.py")]
+    around = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=around)
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"test accuracy ([\d.]+)%", done.stdout)[1]) > 85.0
+    weights = [float(found) for found in re.findall(r"rank \d: mean weight ([\d.]+)", done.stdout)]
+    assert len(weights) == 4
+    assert weights[3] < 0.1 < min(weights[:3])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -71,6 +71,14 @@ def test_a_copy_goes_on_as_the_first_would():
         assert other.n_steps_ == 3
 
 
+def test_a_state_of_another_model_is_refused():
+    first, second = RankAggregator(), RankAggregator()
+    step(first, 1.0)
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(ValueError, match="state must be of a model with as many parameters, 3; found one of 8"):
+        second._aggregate(DenseRows(torch.ones(1, 3)))
+
+
 def test_a_step_that_is_not_finite_leaves_the_state_as_it_was():
     raising, passing = RankAggregator(HuberMean()), RankAggregator(HuberMean(), non_finite="propagate")
     for aggregator in (raising, passing):
