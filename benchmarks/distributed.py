@@ -111,11 +111,15 @@ def compare(rank: int, size: int, name: str, rounds: int, seed: int) -> list[dic
         for method, (ddp, hook) in models.items():
             before = 0 if hook is None else hook.exchange_.traffic.sent
             dist.barrier()
-            wire, begin = loopback(), time.perf_counter()
+            wire = loopback()
+            # Nobody begins before it is read, nor goes on before it is read again.
+            dist.barrier()
+            begin = time.perf_counter()
             step(ddp, x)
             dist.barrier()
             times[method].append(time.perf_counter() - begin)
             wires[method].append(loopback() - wire)
+            dist.barrier()
             counted[method] = 0 if hook is None else hook.exchange_.traffic.sent - before
         exact = gradient_of(models["geometric_median"][0])
         for method, (ddp, _) in models.items():
@@ -211,9 +215,9 @@ def main() -> None:
         d = sum(p.numel() for p in net_of(LARGE, seed).parameters())
         for size in tqdm(sizes):
             rows = on_ranks(compare_all, size, arguments.rounds, seed)[0]
-            peaks = [median(on_ranks(peak, size, LARGE, method, seed)) for method in METHODS]
-            for method, most in zip(METHODS, peaks, strict=True):
-                beyond = round((most - peaks[0]) / (4 * d), 2)
+            peaks = {method: median(on_ranks(peak, size, LARGE, method, seed)) for method in METHODS}
+            for method, most in peaks.items():
+                beyond = round((most - peaks["DDP"]) / (4 * d), 2)
                 own = {"ranks": size, "parameters": d, "method": method, "rounds": 1, "seed": seed}
                 rows.append({**own, "peak MB": round(most / 1e6, 1), "peak beyond DDP, gradients": beyond})
             writer.writerows({**row, **around} for row in rows)

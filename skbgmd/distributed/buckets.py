@@ -80,8 +80,7 @@ class ShardedBuckets:
             self._place(*self._come.pop())
         while self._coming:
             self._take_in()
-        units = ParameterBlock.of(self._order)
-        found = aggregate(ShardedRows(self._rows, _sizes(self._order), self.exchange, units=units))
+        found = aggregate(ShardedRows(self._rows, _sizes(self._order), self.exchange, units=self._units))
         return found, self._returned(found.vector)
 
     def _returned(self, vector: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -104,6 +103,7 @@ class ShardedBuckets:
         held = self.exchange.shards(_sizes(order)).held(self.exchange.rank)
         ends = list(accumulate((part.stop - part.start for part in held), initial=0))
         self._order, self._held = order, dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
+        self._units = ParameterBlock.of(order)
         dtype = reduce(torch.promote_types, (dtype for dtype, _ in self._buckets))
         self._rows = torch.empty((self.exchange.size, ends[-1]), dtype=dtype, device=order[0].device)
 
