@@ -28,8 +28,7 @@ class Cost:
     n_collectives : int
         Collectives taken part in.
     n_messages : int
-        Messages sent one after another: rings and pairwise exchanges of p ranks take p - 1 steps, an all-reduce twice
-        as many.
+        Messages sent one after another: a pairwise exchange of p ranks takes p - 1, a ring's all-reduce twice as many.
     operations : int
         Floating-point additions and multiplications.
     memory : int

@@ -153,6 +153,21 @@ def test_every_run_has_its_turn():
     assert choose_runs(torch.zeros(5), 5, 3, 0.5).tolist() == list(range(5))
 
 
+def alone(rank: int, size: int, round_robin: float) -> Any:
+    block = BlockExchange(Mean(), beta=0.2, run_length=10, round_robin=round_robin)
+    mine = torch.ones(200)
+    mine[:10] = 1.0 if rank == 0 else 0.0
+    return torch.stack([block(mine)[:10] for _ in range(40)]).sum().item(), block.parts[0].remainder[:10].sum().item()
+
+
+def test_a_run_that_one_rank_alone_has_is_sent_by_turns():
+    (sent, kept), *_ = on_ranks(alone, 3, 0.25)
+    assert sent == pytest.approx((400.0 - kept) / 3)
+    assert kept <= 10 * 20
+    (sent, kept), *_ = on_ranks(alone, 3, 0.0)
+    assert sent == 0.0
+
+
 @pytest.mark.parametrize("n_hostile", [1, 2])
 def test_scores_stay_between_those_of_honest_ranks(n_hostile):
     generator = torch.Generator().manual_seed(0)

@@ -75,12 +75,8 @@ def test_formulas_are_what_is_counted(size, d):
         costs = {
             "all-reduce": all_reduce(size, d),
             "all-gather": all_gather(size, d),
-            **{("exact", itemsize): exact(size, d, itemsize) for itemsize in TRANSPORTS},
-            **{
-                ("block", itemsize, beta): block(size, d, beta, 64, itemsize)
-                for itemsize in TRANSPORTS
-                for beta in BETAS
-            },
+            **{("exact", bytes_): exact(size, d, bytes_) for bytes_ in TRANSPORTS},
+            **{("block", bytes_, beta): block(size, d, beta, 64, bytes_) for bytes_ in TRANSPORTS for beta in BETAS},
         }
         if size >= 4:
             costs["hierarchy"] = hierarchy(size // 2, 2, d)
