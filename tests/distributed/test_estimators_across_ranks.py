@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Checkpoint, EarlyStopping, LoadInitState, LRScheduler
+from skorch.callbacks import Checkpoint, EarlyStopping, GradientNormClipping, LoadInitState, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
 
@@ -286,6 +286,31 @@ def test_nets_of_all_kinds_train_in_step():
     for _, epochs, steps in alike(on_ranks(nets, 2))[:-1]:
         assert epochs == 4
         assert steps == 6
+
+
+def with_settings(rank: int, size: int) -> Any:
+    X, y = classes_of(60 + 7 * rank, rank)
+    found = []
+    for settings in (
+        {"pre_aggregation": "nearest"},
+        {"beta": 0.3},
+        {"beta": 0.3, "memory": "weighted"},
+        {"trust_power": 2.0, "tilt": 0.7},
+        {"group_size": 4},
+        {"group_size": None},
+        {"class_weight": "balanced"},
+        {"callbacks": [("clip", GradientNormClipping(1.0))]},
+        {"aggregator": AcrossRanks(transport_dtype=torch.bfloat16)},
+    ):
+        common = {**FAST, "aggregator": AcrossRanks(), "max_epochs": 2, "random_state": rank}
+        found.append(bits(BlockGMDClassifier(**{**common, **settings}).fit(X, y)))
+    model = BlockGMDClassifier(**FAST, aggregator=AcrossRanks(), max_epochs=2)
+    return [*found, bits(model.fit(X, y, groups=np.arange(len(y)) % 4))]
+
+
+def test_settings_of_estimators_are_those_within_a_rank():
+    # Without a warning: that parameters of the rule are ignored would be one.
+    assert len(set(alike(on_ranks(with_settings, 2)))) == 10
 
 
 def searched(rank: int, size: int) -> Any:
