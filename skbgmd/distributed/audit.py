@@ -206,7 +206,7 @@ def audit_ranks(
     Raises
     ------
     ValueError
-        The rule gave no weights, or used no products of the rows on this exchange or products of means of them; or
+        The rule gave no weights, or used no products of all rows on this exchange, as where it drops rows before; or
         rows whose squares float64 doesn't hold.
     CommitmentError
         A rank that cheats in a draw.
@@ -280,7 +280,8 @@ def _norms_in_shards(exchange: Exchange, rows: torch.Tensor, shards: list[slice]
     """Norms of all rows in the columns of each rank (n, size), by their senders."""
     own = [torch.linalg.vector_norm(rows[:, part], dim=1, dtype=torch.float64) for part in shards]
     norms: FloatArray = exchange.gather(torch.stack(own, dim=1)).flatten(0, 1).cpu().numpy()
-    lengths = np.sqrt((norms**2).sum(axis=1))
+    # But for a small factor, and without their squares.
+    lengths = norms.max(axis=1)
     low, high = limits.SQUARED_RANGE[torch.float64]
     if (
         rows.dtype == torch.float64
@@ -303,7 +304,8 @@ def _agree(claimed: FloatArray, products: FloatArray, v: FloatArray, typical: Fl
         bound = limits.AUDIT_ROUNDING * (lengths @ np.abs(factors)) ** 2
         bound += (limits.AUDIT_REPEATED * np.abs(factors).sum() * typical) ** 2
         # Comparisons with NaN are false: whoever has NaN in products of finite rows doesn't agree.
-        agrees &= np.abs(sums - factors @ part @ factors) <= bound
+        with np.errstate(invalid="ignore"):
+            agrees &= np.abs(sums - factors @ part @ factors) <= bound
     return agrees
 
 
