@@ -81,9 +81,22 @@ def trial(lie: str, share: float, n_runs: int, seed: list[int]) -> tuple[AuditRe
     return report, sent
 
 
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """The table of the page on faults: a line for each lie and share, found (formula) by runs audited."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["lie", "share of the runs", *(f"m = {m}" for m in AUDITED)])
+        for some in (rows[at : at + len(AUDITED)] for at in range(0, len(rows), len(AUDITED))):
+            cells = [f"{row['found']:.2f} ({row['formula']:.2f})" for row in some]
+            writer.writerow([some[0]["lie"], f"{some[0]['share']:.3f}", *cells])
+        writer.writerow(["bytes, of an all-reduce", "", *(f"{row['bytes_over_all_reduce']:.2f}" for row in rows[:3])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "audit.csv")
+    table = Path(__file__).parent.parent / "docs" / "results" / "audit.csv"
+    parser.add_argument("--table", type=Path, default=table)
     parser.add_argument("--trials", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -111,6 +124,7 @@ def main() -> None:
             writer = csv.DictWriter(file, [*COLUMNS, *around])
             writer.writeheader()
             writer.writerows(rows)
+        write_table(rows, arguments.table)
     dist.destroy_process_group()
 
 

@@ -279,15 +279,14 @@ def audit_ranks(
 def _norms_in_shards(exchange: Exchange, rows: torch.Tensor, shards: list[slice]) -> FloatArray:
     """Norms of all rows in the columns of each rank (n, size), by their senders."""
     own = [torch.linalg.vector_norm(rows[:, part], dim=1, dtype=torch.float64) for part in shards]
-    norms: FloatArray = exchange.gather(torch.stack(own, dim=1)).flatten(0, 1).cpu().numpy()
-    # But for a small factor, and without their squares.
-    lengths = norms.max(axis=1)
+    # The largest number of each as well: norms of huge ones overflow.
+    own.append(rows.abs().amax(dim=1).double())
+    found: FloatArray = exchange.gather(torch.stack(own, dim=1)).flatten(0, 1).cpu().numpy()
+    norms, largest = found[:, :-1], found[:, -1]
     low, high = limits.SQUARED_RANGE[torch.float64]
-    if (
-        rows.dtype == torch.float64
-        and ((lengths > high) & (lengths < np.inf) | (lengths > 0.0) & (lengths < low)).any()
-    ):
-        raise ValueError(f"Lengths of audited rows must be zero or in [{low:g}, {high:g}]; found {lengths.tolist()}.")
+    odd = ((largest > high) & (largest < np.inf)) | ((largest > 0.0) & (largest < low))
+    if odd.any():
+        raise ValueError(f"Numbers of audited rows must be zero or in [{low:g}, {high:g}]; found {largest.tolist()}.")
     return norms
 
 
