@@ -64,10 +64,10 @@ class Liar(AuditedExchange):
         return squares
 
 
-def trial(lie: str, share: float, n_runs: int, seed: int) -> tuple[AuditReport, int]:
+def trial(lie: str, share: float, n_runs: int, seed: list[int]) -> tuple[AuditReport, int]:
     """An audited step; the last rank lies. The report, and the bytes that the step itself sent."""
     rank, size = dist.get_rank(), dist.get_world_size()
-    rng = np.random.default_rng([seed, rank])
+    rng = np.random.default_rng([*seed, rank])
     is_liar = rank == size - 1 and lie != "none"
     exchange = Liar(lie, share, rng) if is_liar else AuditedExchange()
     module.run_squares = exchange.claim if isinstance(exchange, Liar) else honest_squares
@@ -81,9 +81,22 @@ def trial(lie: str, share: float, n_runs: int, seed: int) -> tuple[AuditReport, 
     return report, sent
 
 
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """The table of the page on faults: a line for each lie and share, found (formula) by runs audited."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["lie", "share of the runs", *(f"m = {m}" for m in AUDITED)])
+        for some in (rows[at : at + len(AUDITED)] for at in range(0, len(rows), len(AUDITED))):
+            cells = [f"{row['found']:.2f} ({row['formula']:.2f})" for row in some]
+            writer.writerow([some[0]["lie"], f"{some[0]['share']:.3f}", *cells])
+        writer.writerow(["bytes, of an all-reduce", "", *(f"{row['bytes_over_all_reduce']:.2f}" for row in rows[:3])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "audit.csv")
+    table = Path(__file__).parent.parent / "docs" / "results" / "audit.csv"
+    parser.add_argument("--table", type=Path, default=table)
     parser.add_argument("--trials", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -94,12 +107,13 @@ def main() -> None:
     for lie in LIES:
         for share in (0.0,) if lie == "none" else (1.0,) if lie == "products" else SHARES:
             for n_runs in AUDITED:
-                reports = [trial(lie, share, n_runs, seed) for seed in range(arguments.trials)]
+                # Settings have draws of their own: what is found under one says nothing of another.
+                reports = [trial(lie, share, n_runs, [len(rows), each]) for each in range(arguments.trials)]
                 found = [last in report.liars for report, _ in reports]
                 accused = [any(rank != last for rank in report.liars) for report, _ in reports]
                 audit, step = reports[0][0].sent, reports[0][1]
                 values = (
-                    lie, share, n_runs, RUN, RUNS, size, size * ROWS, d, arguments.trials, "0..", np.mean(found),
+                    lie, share, n_runs, RUN, RUNS, size, size * ROWS, d, arguments.trials, len(rows), np.mean(found),
                     1.0 - (1.0 - share) ** n_runs, np.mean(accused), audit, step, audit / (8 * d * (size - 1) / size),
                 )  # fmt: skip
                 rows.append({**dict(zip(COLUMNS, values, strict=True)), **around})
@@ -110,6 +124,7 @@ def main() -> None:
             writer = csv.DictWriter(file, [*COLUMNS, *around])
             writer.writeheader()
             writer.writerows(rows)
+        write_table(rows, arguments.table)
     dist.destroy_process_group()
 
 

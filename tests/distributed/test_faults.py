@@ -8,12 +8,14 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
 from processes import on_ranks
-from skbgmd.distributed import Exchange, RankLostError
+from skbgmd.aggregators import GeometricMedian
+from skbgmd.distributed import Exchange, RankLostError, ShardedRows
 
 #: Seconds after which a collective times out, where ranks hang.
 TIMEOUT = 2.0
@@ -77,3 +79,27 @@ def test_others_stop_within_seconds_and_name_the_rank(how, lost, name):
         assert f"ranks [{lost}] of 3 don't answer" in message
         assert f"Last collective that rank {lost} began: all_reduce (number 1)" in message
         assert ("Timed out" in message or "timeout" in message) == (how != "killed")
+
+
+def train(rank: int, size: int, n_hostile: int) -> Any:
+    """A linear model by the exact geometric median; the first ranks send NaN, inf and reversed gradients by turns."""
+    exchange = Exchange()
+    rng = np.random.default_rng(rank)
+    truth, weight = torch.linspace(-1.0, 1.0, 30), torch.zeros(30)
+    X = torch.from_numpy(rng.normal(size=(64, 30)).astype(np.float32))
+    for step in range(40):
+        gradient = X.T @ (X @ (weight - truth)) / len(X)
+        if rank < n_hostile:
+            hostile = (gradient * torch.nan, gradient * torch.inf, gradient * -100.0)
+            gradient = hostile[(step + rank) % len(hostile)]
+        rows = ShardedRows(exchange.to_shards(gradient[None]).wait(), 30, exchange)
+        aggregate, _ = GeometricMedian()(rows)
+        weight = weight - 0.3 * exchange.from_shards(aggregate.vector, 30).wait()
+    return weight.numpy(), float((weight - truth).norm() / truth.norm())
+
+
+def test_three_hostile_ranks_of_eight_do_not_keep_the_others_from_learning():
+    (first, error), *others = on_ranks(train, 8, 3)
+    assert error < 0.01
+    for weight, _ in others:
+        np.testing.assert_array_equal(weight, first)
