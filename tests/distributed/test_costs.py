@@ -94,7 +94,7 @@ def test_a_large_cluster():
     ring, whole = all_reduce(p, d), exact(p, d)
     assert whole.sent == pytest.approx(ring.sent, rel=0.01)
     assert exact(p, d, 2).sent == pytest.approx(ring.sent / 2, rel=0.01)
-    assert block(p, d, 0.1).sent == pytest.approx((0.1 + 1 / 64) * ring.sent, rel=0.02)
+    assert block(p, d, 0.1).sent == pytest.approx((0.1 + 1 / 64) * ring.sent, rel=0.03)
     assert all_gather(p, d).sent == pytest.approx(p / 2 * ring.sent, rel=0.01)
     nested = hierarchy(25, 40, d)
     assert nested.sent == pytest.approx(ring.sent, rel=0.01)
