@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate, pairwise, starmap
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from skbgmd._utils import limits
-from skbgmd.aggregators import Aggregate
+from skbgmd.aggregators import Aggregate, Aggregator
+from skbgmd.distributed.block_exchange import BlockExchange
 from skbgmd.distributed.exchange import Exchange, Pending
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows import DenseRows, ParameterBlock
@@ -31,6 +32,12 @@ class BucketExchange(Protocol):
 
     def reset(self) -> None:
         """Forget the buckets of this step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Get what this rank keeps from step to step, as plain containers and tensors."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave on this rank."""
 
 
 class ShardedBuckets:
@@ -93,13 +100,18 @@ class ShardedBuckets:
                 yield ahead.popleft().wait()
         yield from (pending.wait() for pending in ahead)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing lasts but memory to work in."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load nothing."""
+
     def _settle(self) -> None:
         """Fix the order of the columns, in the first step, or the first one with a copy of the model."""
-        order = [parameter for _, parameters in reversed(self._buckets) for parameter in parameters]
-        if self._held.keys() == set(order):
+        order = _ordered(self._order, [parameters for _, parameters in self._buckets])
+        if order is self._order:
             return
-        if self._order and _sizes(order) != _sizes(self._order):
-            raise ValueError("A model must have the parameters that it had in the first step; found others.")
         held = self.exchange.shards(_sizes(order)).held(self.exchange.rank)
         ends = list(accumulate((part.stop - part.start for part in held), initial=0))
         self._order, self._held = order, dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
@@ -124,6 +136,81 @@ class ShardedBuckets:
             stop = start + here.stop - here.start
             self._rows[:, here] = shard[:, start:stop]
             start = stop
+
+
+class BlockBuckets:
+    """Exchange of a block: once all buckets are there, a share of the coordinates travels, and the rest stays here.
+
+    Parameters
+    ----------
+    exchange : Exchange
+        The ranks.
+    beta : float
+        Share of the coordinates that is sent, see :class:`~skbgmd.distributed.BlockExchange`.
+
+    Raises
+    ------
+    ValueError
+        In :meth:`finish`, parameters of other sizes than in the first step.
+    """
+
+    def __init__(self, exchange: Exchange, beta: float) -> None:
+        self._called = _Called()
+        self._block = BlockExchange(self._called, beta, exchange=exchange)
+        self._order: list[torch.Tensor] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the buckets of this step."""
+        self._buckets: list[tuple[torch.Tensor, Sequence[torch.Tensor]]] = []
+
+    def add(self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
+        """Keep a bucket: only all of them say which block is to travel."""
+        self._buckets.append((gradient, parameters))
+
+    def finish(self, aggregate: Callable[[DenseRows], Aggregate]) -> tuple[Aggregate, Iterator[torch.Tensor]]:
+        """Exchange the block of all buckets, and give the aggregate of each in turn, zero off the block."""
+        self._order = _ordered(self._order, [parameters for _, parameters in self._buckets])
+        pieces = {
+            parameter: piece
+            for gradient, parameters in self._buckets
+            for parameter, piece in zip(parameters, torch.split(gradient, _sizes(parameters)), strict=True)
+        }
+        dtype = reduce(torch.promote_types, (gradient.dtype for gradient, _ in self._buckets))
+        self._called.aggregate = aggregate
+        vector = self._block(torch.cat([pieces[parameter].to(dtype) for parameter in self._order]))
+        found = dict(zip(self._order, torch.split(vector, _sizes(self._order)), strict=True))
+        joined = (torch.cat([found[parameter] for parameter in parameters]) for _, parameters in self._buckets)
+        return self._called.found, joined
+
+    def state_dict(self) -> dict[str, Any]:
+        """Get this rank's remainder."""
+        return self._block.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a remainder."""
+        self._block.load_state_dict(state)
+
+
+class _Called(Aggregator):
+    """What the engine calls on the rows of all ranks, as a rule, and what it found last; its state is the engine's."""
+
+    aggregate: Callable[[DenseRows], Aggregate]
+    found: Aggregate
+
+    def __call__(self, rows: Any, state: Any = None) -> tuple[Aggregate, Any]:
+        self.found = self.aggregate(rows)
+        return self.found, None
+
+
+def _ordered(before: list[torch.Tensor], buckets: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Order of the columns: as before, if the parameters are the same, or from the last bucket to the first."""
+    order = [parameter for parameters in reversed(buckets) for parameter in parameters]
+    if set(before) == set(order):
+        return before
+    if before and _sizes(order) != _sizes(before):
+        raise ValueError("A model must have the parameters that it had in the first step; found others.")
+    return order
 
 
 def _sizes(parameters: Sequence[torch.Tensor]) -> list[int]:

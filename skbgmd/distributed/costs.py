@@ -94,7 +94,7 @@ def _sample(n_ranks: int) -> Cost:
 
 
 def geometric_median(n_ranks: int, n_columns: int) -> Cost:
-    """A sample of the rows, products of the rows' shards, their sum over the ranks, and the weighted sum; without the solver's steps.
+    """A sample of the rows, products of their shards, the sum over the ranks, and the weighted sum; no solver steps.
 
     The rule needs one Gram matrix; where its digits don't suffice for the tolerance it takes a second.
     """

@@ -2,15 +2,18 @@
 
 # Annotations stay what they are: DDP compares those of a hook with its own.
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from skbgmd.distributed.buckets import BucketExchange, ShardedBuckets
-from skbgmd.distributed.exchange import Exchange
+from skbgmd._utils.checks import check_number
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators import Aggregator
+from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets
 from skbgmd.distributed.rank_aggregator import RankAggregator
+from skbgmd.rows import DenseRows
 
 
 class RobustHook(RankAggregator):
@@ -29,6 +32,10 @@ class RobustHook(RankAggregator):
     ----------
     rule : str or Aggregator, default="geometric_median"
         A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. Pass the same on all ranks.
+    beta : float, default=1.0
+        Share of the coordinates that travels in each step, in (0, 1]. 1: all of them, exactly. Less: a block, such as a
+        tenth for an eighth of the bytes, while the rest stays with its rank as a remainder that is added to the next
+        gradient, see :class:`BlockExchange`. Nothing is sent then before the last bucket is there.
     group : ProcessGroup, default=None
         The model's ``process_group``; None: all ranks.
     transport_dtype : torch.dtype, default=None
@@ -83,12 +90,55 @@ class RobustHook(RankAggregator):
         ddp.register_comm_hook(hook, robust_hook)
     """
 
-    #: Makes what exchanges buckets.
-    _make_buckets: Callable[[Exchange], BucketExchange] = ShardedBuckets
     _buckets: BucketExchange | None = None
 
+    def __init__(
+        self,
+        rule: str | Aggregator = "geometric_median",
+        *,
+        beta: float = 1.0,
+        group: Any = None,
+        transport_dtype: torch.dtype | None = None,
+        random_state: int | None = None,
+        history_size: int = 1000,
+        on_step: Callable[[FloatArray | None], Any] | None = None,
+        non_finite: str = "raise",
+    ) -> None:
+        super().__init__(
+            rule,
+            group=group,
+            transport_dtype=transport_dtype,
+            random_state=random_state,
+            history_size=history_size,
+            on_step=on_step,
+            non_finite=non_finite,
+        )
+        self.beta = check_number(beta, "beta", at_most=1.0)
+        #: What buckets kept, where they aren't made yet.
+        self._kept: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = self._kept if self._buckets is None else self._buckets.state_dict()
+        return {**super().state_dict(), "buckets": kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict({name: value for name, value in dict(state).items() if name != "buckets"})
+        self._kept, self._buckets = dict(state)["buckets"], None
+
+    def _width(self, rows: DenseRows) -> int | None:
+        # The last run of a block is shorter than others.
+        return super()._width(rows) if self.beta == 1.0 else None
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_buckets": None, "_futures": []}
+        kept = self.state_dict()
+        return {**super().__getstate__(), "_buckets": None, "_waiting": [], "_kept": kept["buckets"]}
+
+    def _make_buckets(self) -> BucketExchange:
+        exchange = self._ready()
+        buckets = ShardedBuckets(exchange) if self.beta == 1.0 else BlockBuckets(exchange, self.beta)
+        if self._kept:
+            buckets.load_state_dict(self._kept)
+        return buckets
 
     def _add(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
         gradient = bucket.buffer()
@@ -97,7 +147,7 @@ class RobustHook(RankAggregator):
                 "Gradients must be dense for a robust hook; found sparse ones (an embedding's sparse=True)."
             )
         if self._buckets is None:
-            self._buckets = self._make_buckets(self._ready())
+            self._buckets = self._make_buckets()
         if bucket.index() == 0:
             # A step that raised has left some.
             self._buckets.reset()

@@ -158,7 +158,7 @@ class RankAggregator:
         """Aggregate the ranks' rows, and keep the rule's state; nothing is kept of a step that raises."""
         rule = self._agree(rows.device)
         self._take_loaded(rows)
-        self._n_columns = rows.n_columns
+        self._n_columns = self._width(rows)
         try:
             aggregate, state = rule(rows, self._state)
         except NonFiniteRowsError:
@@ -168,6 +168,10 @@ class RankAggregator:
             aggregate, state = Aggregate(nothing), self._state
         self._state = state
         return aggregate
+
+    def _width(self, rows: DenseRows) -> int | None:
+        """Columns that rows have in every step, by which a state is known to be of the same model."""
+        return rows.n_columns
 
     def _record(self, aggregate: Aggregate) -> None:
         """Keep the weights of a step that is over."""
@@ -189,9 +193,9 @@ class RankAggregator:
                 f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
                 f"found that of rank {place[0]} of {place[1]}, or another rank did."
             )
-        if saved["n_columns"] not in (None, rows.n_columns):
+        if saved["n_columns"] not in (None, self._width(rows)):
             raise ValueError(
-                f"state must be of a model with as many parameters, {rows.n_columns}; found one of "
+                f"state must be of a model with as many parameters, {self._width(rows)}; found one of "
                 f"{saved['n_columns']}."
             )
         self._state, self._loaded = unpack_state(_moved(saved["rule_state"], rows.device)), None

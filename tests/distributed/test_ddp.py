@@ -393,9 +393,74 @@ def test_ranks_with_fewer_batches_join_with_zeros():
     assert on_two(uneven) == [3, 3]
 
 
+def blocks(rank: int, size: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("plain", "tiny buckets", "bucket views", "two dtypes"):
+        hook = RobustHook("geometric_median", beta=0.5)
+        found[name] = train(rank, SETUPS[name], hook, 4, hostile=1), hook.weights_
+    hook = RobustHook(beta=0.5)
+    net = Net()
+    ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+    ddp.register_comm_hook(hook, robust_hook)
+    for step in range(3):
+        backward(ddp, {}, rank, step)
+        descend(net)
+    file = io.BytesIO()
+    torch.save({"hook": hook.state_dict(), "net": net.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    loaded = RobustHook(beta=0.5)
+    loaded.load_state_dict(saved["hook"])
+    ends = []
+    for other in (hook, loaded, pickle.loads(pickle.dumps(hook))):
+        copied = Net()
+        copied.load_state_dict(saved["net"])
+        ddp = DistributedDataParallel(copied)
+        ddp.register_comm_hook(other, robust_hook)
+        if other is hook:  # it goes on with another copy of the model
+            hook.load_state_dict(saved["hook"])
+        for step in range(3, 5):
+            backward(ddp, {}, rank, step)
+            descend(copied)
+        ends.append(flat(copied))
+    found["ends"] = ends
+    # What a plain mean left out is all in the remainders, whatever the block.
+    mean = RobustHook("mean", beta=0.5)
+    net = Net()
+    ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+    ddp.register_comm_hook(mean, robust_hook)
+    sent = 0.0
+    for _ in range(3):
+        backward(ddp, {}, rank, 0)
+        sent = sent + np.concatenate([p.grad.flatten().numpy() for p in net.parameters()])
+        net.zero_grad()
+    alone = Net()
+    backward(alone, {}, rank, 0)
+    own = np.concatenate([p.grad.flatten().numpy() for p in alone.parameters()])
+    kept = mean.state_dict()["buckets"]["parts"][0]["remainder"].numpy()
+    found["accounts"] = sent, own, kept, mean.exchange_.traffic.sent
+    return found
+
+
+def test_a_block_travels_and_the_rest_stays_with_its_rank():
+    ranks = on_three(blocks)
+    for found in ranks:
+        for name in ("plain", "tiny buckets", "bucket views", "two dtypes"):
+            np.testing.assert_array_equal(found[name][0], ranks[0][name][0])
+            assert found[name][1][1] < 0.2
+        # Buckets make no difference, nor does it whether they are views.
+        np.testing.assert_array_equal(found["tiny buckets"][0], found["plain"][0])
+        np.testing.assert_array_equal(found["bucket views"][0], found["plain"][0])
+        for other in found["ends"][1:]:
+            np.testing.assert_array_equal(other, found["ends"][0])
+    sent, own, kept = (sum(found["accounts"][at] for found in ranks) / 3 for at in range(3))
+    np.testing.assert_allclose(sent + kept, 3 * own, rtol=1e-5, atol=1e-6)
+    assert kept.any()
+
+
 def every(rank: int, size: int) -> dict[str, Any]:
     """Run what is to be run on as many ranks, in one go: to start processes takes longer."""
-    functions = {2: (all_setups, seeds, resumed, fewer_bytes, uneven), 3: (all_rules, errors, some_ranks)}[size]
+    functions = {2: (all_setups, seeds, resumed, fewer_bytes, uneven), 3: (all_rules, errors, some_ranks, blocks)}[size]
     return {function.__name__: function(rank, size) for function in functions}
 
 
