@@ -68,7 +68,7 @@ def spend(rank: int, size: int, d: int) -> dict[Any, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("d", [40_000, 60_007])
 def test_formulas_are_what_is_counted(size, d):
     for found in on_ranks(spend, size, d):

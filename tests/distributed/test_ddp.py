@@ -479,6 +479,7 @@ def test_hook_wants_its_own_state():
         robust_hook(None, None)
 
 
+@pytest.mark.slow
 def test_the_example_outvotes_a_hostile_rank():
     root = Path(__file__).parents[2]
     with socket.socket() as free:

@@ -130,7 +130,7 @@ def in_one_process(size: int, n: int) -> dict[tuple[str, str], Any]:
     return found
 
 
-@pytest.mark.parametrize(("size", "per_rank"), [(2, 3), (4, 2), (8, 1)])
+@pytest.mark.parametrize(("size", "per_rank"), [(2, 3), (4, 2), pytest.param(8, 1, marks=pytest.mark.slow)])
 def test_every_rule_is_that_of_one_process_and_the_same_on_all_ranks(size, per_rank):
     expected = in_one_process(size, size * per_rank)
     ranks = on_ranks(across, size, per_rank)

@@ -130,6 +130,7 @@ def run_script(rank: int, size: int, folder: str, port: int) -> str:
     return printed.getvalue()
 
 
+@pytest.mark.slow
 def test_training_restarted_by_torchrun_comes_to_the_same_bits(tmp_path):
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     port = store.port

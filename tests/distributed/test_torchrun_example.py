@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import skbgmd
 
 EXAMPLE = Path(skbgmd.__file__).parents[1] / "docs" / "examples" / "torchrun_estimator.py"
 
 
+@pytest.mark.slow
 def test_the_example_runs():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", str(EXAMPLE)]
     path = os.pathsep.join(filter(None, [str(EXAMPLE.parents[2]), os.environ.get("PYTHONPATH")]))
