@@ -16,6 +16,8 @@ from torch import nn
 
 from processes import on_ranks
 
+pytestmark = pytest.mark.slow  # many processes start
+
 
 def largest(state, bucket):  # torch looks at annotations, and refuses those that are text
     state["calls"] = state.get("calls", 0) + 1

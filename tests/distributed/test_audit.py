@@ -15,6 +15,8 @@ from skbgmd.distributed import AuditedExchange, AuditReport, Exchange, ShardedRo
 from skbgmd.distributed.audit import CommitmentError
 from skbgmd.distributed.exchange import Pending
 
+pytestmark = pytest.mark.slow  # many processes start
+
 RUN, RUNS = 8, 16  # adjacent columns of a run, and runs of a shard
 
 

@@ -21,6 +21,8 @@ from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassif
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.distributed import AcrossRanks, RankFailedError
 
+pytestmark = pytest.mark.slow  # many processes start
+
 FAST = {"hidden_layer_sizes": (4,), "batch_size": 16, "strength": None, "max_epochs": 3}
 
 

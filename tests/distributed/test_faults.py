@@ -17,6 +17,8 @@ from processes import on_ranks
 from skbgmd.aggregators import GeometricMedian
 from skbgmd.distributed import Exchange, RankLostError, ShardedRows
 
+pytestmark = pytest.mark.slow  # many processes start
+
 #: Seconds after which a collective times out, where ranks hang.
 TIMEOUT = 2.0
 #: Seconds in which the others must have stopped.
