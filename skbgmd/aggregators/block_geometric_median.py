@@ -53,12 +53,15 @@ class BlockState(AggregatorState):
         State of the location rule.
     off_block : Scale
         Typical norm of off-block parts over steps.
+    n_columns : int
+        Columns of the rows that the memory is of, in all processes; 0: not known.
     """
 
     memory: torch.Tensor | None = None
     step: int = 0
     location: Any = None
     off_block: Scale = field(default_factory=Scale)
+    n_columns: int = 0
 
 
 class BlockGeometricMedian(Aggregator):
@@ -129,7 +132,8 @@ class BlockGeometricMedian(Aggregator):
             return aggregate, replace(state, step=state.step + 1, location=after_location)
         # A memory counts only where one is kept.
         before = state.memory if self.complement == "memory" else None
-        if before is not None and len(before) != rows.n_held:
+        # Parts of the columns may be as many as before on some ranks and not on others.
+        if before is not None and (len(before), rows.n_columns) != (rows.n_held, state.n_columns or rows.n_columns):
             before = None  # of other columns: parameters were frozen or thawed
         if self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)
@@ -161,7 +165,7 @@ class BlockGeometricMedian(Aggregator):
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
         looked_at = None if len(block) == rows.n_columns else block.indices
-        after = BlockState(memory, state.step + 1, judged.state, off_block)
+        after = BlockState(memory, state.step + 1, judged.state, off_block, rows.n_columns)
         return Aggregate(vector, weights, looked_at, self._mass(some, part)), after
 
     @staticmethod

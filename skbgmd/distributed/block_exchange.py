@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_integer, check_number
-from skbgmd.aggregators import Aggregator, get_aggregator
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.remainders import Part, regroup
@@ -113,6 +114,22 @@ def limit_norm(vector: torch.Tensor, limit: float) -> torch.Tensor:
     return vector * (limit / norm) if norm > limit else vector
 
 
+def refuse_columns(rule: Aggregator) -> None:
+    """Refuse a rule that remembers columns, or wants them in units: a block has other columns in each step.
+
+    Raises
+    ------
+    ValueError
+    """
+    for each in (rule, *rule.get_params(deep=True).values()):
+        if isinstance(each, BlockGeometricMedian) and (each.complement == "memory" or each.block == "unit"):
+            raise ValueError(
+                f"The rule must neither remember columns (complement='memory', as bgmd_paper does) nor choose units "
+                f"where beta is less than 1: a block has other columns in each step, and remainders are its memory; "
+                f"found {each!r}."
+            )
+
+
 class BlockExchange:
     r"""Robust gradient aggregation across ranks that sends a block of the coordinates (BGMD between machines).
 
@@ -190,11 +207,14 @@ class BlockExchange:
     ) -> None:
         self.aggregator = get_aggregator(aggregator)
         self.beta = check_number(beta, "beta", at_most=1.0)
+        if self.beta < 1.0:
+            refuse_columns(self.aggregator)
         self.run_length = check_integer(run_length, "run_length")
         self.round_robin = check_number(round_robin, "round_robin", at_least=0.0, at_most=1.0)
         self.remainder_limit = None if remainder_limit is None else check_number(remainder_limit, "remainder_limit")
         self.exchange = exchange or Exchange()
         self.parts: list[Part] = []
+        self._is_agreed = False
 
     @without_autocast
     @torch.no_grad()
@@ -223,22 +243,39 @@ class BlockExchange:
         layout = _checked(vector, layout)
         kept = vector.float() if vector.dtype in (torch.float16, torch.bfloat16) else vector
         part, others = regroup(self.parts, layout, kept)
+        self._agree(part, kept.device)
         row = kept + part.remainder
-        aggregate, remainder, state = self._exchanged(row, part, vector.dtype)
+        aggregate, remainder, state = self._exchanged(row, part, vector.dtype, bool(vector.isfinite().all()))
         self.parts = [*others, Part(part.layout, remainder, part.step + 1, state)]
         return aggregate
 
-    def _exchanged(self, row: torch.Tensor, part: Part, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    def _agree(self, part: Part, device: torch.device) -> None:
+        """See that ranks that begin, or have loaded a state, are at the same step, by which turns are taken."""
+        if self._is_agreed:
+            return
+        steps = Exchange(self.exchange.group).gather(torch.tensor([part.step], device=device)).flatten().tolist()
+        if odd := [rank for rank, step in enumerate(steps) if step != steps[0]]:
+            raise ValueError(
+                f"A state must be loaded on all ranks, and be of one step; found {steps[0]} steps on rank 0 and others "
+                f"on ranks {odd}. A rank that is new loads another rank's with remainders=False."
+            )
+        self._is_agreed = True
+
+    def _exchanged(
+        self, row: torch.Tensor, part: Part, dtype: torch.dtype, is_usable: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """Aggregate, new remainder and state of the rule."""
         d = len(row)
-        n_chosen = -(-max(1, math.ceil(self.beta * d)) // self.run_length)
-        is_usable = bool(self._arrived(row.abs().max().to(dtype)).isfinite())
+        k = max(1, math.ceil(self.beta * d))
+        n_chosen = -(-k // self.run_length)
         if not is_usable:
             row = torch.full_like(row, torch.nan)
         scores, limit = self._scores(row, n_chosen, dtype)
-        runs = choose_runs(scores, n_chosen, part.step, self.round_robin)
-        index = CoordinateBlock(runs, self.run_length, d).indices
-        sent = row[index].to(dtype)
+        index = self._block(scores, n_chosen, part.step, d)
+        if len(index) < k:  # the last run may be short
+            index = self._block(scores, n_chosen + 1, part.step, d)
+        # What is beyond the range of a narrower dtype stays in the remainder.
+        sent = self._in_range(row[index], dtype).to(dtype)
         rows = ShardedRows(self.exchange.to_shards(sent[None]).wait(), len(index), self.exchange)
         found, state = self.aggregator(rows, part.state)
         on_block = self.exchange.from_shards(found.vector, len(index)).wait()
@@ -248,12 +285,22 @@ class BlockExchange:
         remainder = row.index_add(0, index, self._arrived(sent).to(row.dtype), alpha=-1)
         return aggregate, limit_norm(remainder, limit), state
 
+    def _block(self, scores: torch.Tensor, n_chosen: int, step: int, d: int) -> torch.Tensor:
+        runs = choose_runs(scores, n_chosen, step, self.round_robin)
+        return CoordinateBlock(runs, self.run_length, d).indices
+
+    def _in_range(self, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Clamp to what the dtypes of the gradient and of transport can hold."""
+        largest = min(torch.finfo(each).max for each in (dtype, self.exchange.transport_dtype or dtype))
+        return values.clamp(-largest, largest)
+
     def _scores(self, row: torch.Tensor, n_chosen: int, dtype: torch.dtype) -> tuple[torch.Tensor, float]:
         """Scores of all runs, and the limit of a remainder's norm; the same on all ranks."""
         n_runs = -(-len(row) // self.run_length)
         if n_chosen == n_runs or self.round_robin == 1.0:
             return row.new_zeros(n_runs), math.inf
-        shard = self.exchange.to_shards(magnitudes_of_runs(row, self.run_length).to(dtype)[None]).wait()
+        magnitudes = self._in_range(magnitudes_of_runs(row, self.run_length), dtype)
+        shard = self.exchange.to_shards(magnitudes.to(dtype)[None]).wait()
         scores = self.exchange.from_shards(median_scores(shard), n_runs).wait()
         if self.remainder_limit is None:
             return scores, math.inf
@@ -269,9 +316,19 @@ class BlockExchange:
         """State to save, of plain containers and tensors: the remainders are this rank's own, so each rank saves it."""
         return {"parts": [{**vars(part), "state": pack_state(part.state)} for part in self.parts]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load what :meth:`state_dict` gave on this rank; on a rank that is new, load nothing and begin with zero."""
+    def load_state_dict(self, state: Mapping[str, Any], *, remainders: bool = True) -> None:
+        """Load what :meth:`state_dict` gave on this rank, on all ranks before the next step.
+
+        Parameters
+        ----------
+        state : dict
+        remainders : bool, default=True
+            False: begin with remainders of zero, on a rank that is new and loads another rank's state.
+        """
         self.parts = [Part(**{**part, "state": unpack_state(part["state"])}) for part in state["parts"]]
+        if not remainders:
+            self.parts = [replace(part, remainder=torch.zeros_like(part.remainder)) for part in self.parts]
+        self._is_agreed = False
 
 
 def _checked(vector: Any, layout: Mapping[str, int] | None) -> dict[str, int]:

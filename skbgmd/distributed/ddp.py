@@ -11,6 +11,7 @@ import torch.distributed as dist
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
+from skbgmd.distributed.block_exchange import refuse_columns
 from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets
 from skbgmd.distributed.rank_aggregator import RankAggregator
 from skbgmd.rows import DenseRows
@@ -50,7 +51,8 @@ class RobustHook(RankAggregator):
     non_finite : {"raise", "propagate"}, default="raise"
         What happens where half of the ranks or more have NaN or inf in their gradients: all ranks raise
         :class:`~skbgmd.aggregators.NonFiniteRowsError`, or the aggregate is NaN on all, as an all-reduce makes it.
-        ``torch.amp.GradScaler`` relies on the latter to skip a step. Fewer such ranks get weight zero.
+        ``torch.amp.GradScaler`` relies on the latter to skip a step; with ``beta`` less than 1 it is refused. Fewer
+        such ranks get weight zero.
 
     Attributes
     ----------
@@ -72,8 +74,10 @@ class RobustHook(RankAggregator):
 
     Notes
     -----
-    Columns are in the order of the model's parameters, whatever the buckets, so that a block, and what a rule remembers
-    of the columns, outlast buckets that DDP rebuilds. Gradients of several dtypes are judged in the widest of them.
+    Columns are in the order of the first step's buckets from the last to the first, which is that of the model's
+    parameters unless dtypes take turns, so that a block, and what a rule remembers of the columns, outlast buckets that
+    DDP rebuilds. Gradients of several dtypes are judged in the widest of them. With ``beta`` less than 1 and
+    ``find_unused_parameters``, what a block sends of a parameter that no rank uses in this step is lost.
 
     ``mixed_precision`` of DDP is a hook of its own, and DDP takes one only; ``torch.autocast`` works. A pickled hook is
     without its group.
@@ -114,16 +118,32 @@ class RobustHook(RankAggregator):
             non_finite=non_finite,
         )
         self.beta = check_number(beta, "beta", at_most=1.0)
+        if self.beta < 1.0:
+            refuse_columns(self.rule)
+            if non_finite != "raise":
+                raise ValueError(
+                    f"non_finite must be 'raise' with beta less than 1: remainders keep the scale of their steps, "
+                    f"which torch.amp.GradScaler changes, and take in gradients of steps that it skips; found {non_finite!r}."
+                )
         #: What buckets kept, where they aren't made yet.
         self._kept: dict[str, Any] = {}
 
+    def _settings(self) -> tuple[Any, ...]:
+        return *super()._settings(), self.beta
+
     def state_dict(self) -> dict[str, Any]:
         kept = self._kept if self._buckets is None else self._buckets.state_dict()
-        return {**super().state_dict(), "buckets": kept}
+        return {**super().state_dict(), "beta": self.beta, "buckets": kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict({name: value for name, value in dict(state).items() if name != "buckets"})
-        self._kept, self._buckets = dict(state)["buckets"], None
+        own = {"beta", "buckets"}
+        if not isinstance(state, Mapping) or not own <= set(state):
+            found = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must be what state_dict() of a RobustHook gave; found {found}.")
+        if state["beta"] != self.beta:
+            raise ValueError(f"state must be of a hook with beta={self.beta}; found one of beta={state['beta']}.")
+        super().load_state_dict({name: value for name, value in state.items() if name not in own})
+        self._kept, self._buckets = state["buckets"], None
 
     def _width(self, rows: DenseRows) -> int | None:
         # The last run of a block is shorter than others.
@@ -147,6 +167,7 @@ class RobustHook(RankAggregator):
                 "Gradients must be dense for a robust hook; found sparse ones (an embedding's sparse=True)."
             )
         if self._buckets is None:
+            self._agree(gradient.device)
             self._buckets = self._make_buckets()
         if bucket.index() == 0:
             # A step that raised has left some.

@@ -101,7 +101,7 @@ class Exchange:
         shape, dtype = (self.size * m, shards.width), rows.dtype
         return Pending(received, work, lambda: shards.unpad(received.view(shape), self.rank).to(dtype), collective)
 
-    def from_shards(self, vector: torch.Tensor, columns: int | Sequence[int]) -> Pending:
+    def from_shards(self, vector: torch.Tensor, columns: int | Sequence[int], *, narrows: bool = True) -> Pending:
         """Join what each rank has for the columns that it holds.
 
         Parameters
@@ -110,6 +110,8 @@ class Exchange:
             Of this rank's columns.
         columns : int or sequence of int
             Columns of all ranks, d, or of each part.
+        narrows : bool, default=True
+            Send in ``transport_dtype``; False: in the vector's own dtype.
 
         Returns
         -------
@@ -119,7 +121,7 @@ class Exchange:
         if self.size == 1:
             return Pending(vector)
         shards = self.shards(columns)
-        sent = shards.pad(vector, self.rank, self.transport_dtype)
+        sent = shards.pad(vector, self.rank, self.transport_dtype if narrows else None)
         received = sent.new_empty((self.size, shards.width))
         with begin_collective("from_shards", self.group) as collective:
             work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)

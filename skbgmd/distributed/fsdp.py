@@ -25,7 +25,7 @@ class RobustReduceScatter(RankAggregator):
     Parameters
     ----------
     rule, group, transport_dtype, random_state, history_size, on_step, non_finite
-        As in :class:`~skbgmd.distributed.RobustHook`. ``group`` None: the group that FSDP2 shards over.
+        As in :class:`~skbgmd.distributed.RobustHook`. ``group`` must be None: FSDP2 says over which ranks it shards.
 
     Attributes
     ----------
@@ -45,6 +45,8 @@ class RobustReduceScatter(RankAggregator):
 
     def __init__(self, rule: str | Aggregator = "geometric_median", **settings: Any) -> None:
         super().__init__(rule, **settings)
+        if self.group is not None:
+            raise ValueError(f"group must be None, as FSDP2 says over which ranks it shards; found {self.group!r}.")
         if "unit" in [value for name, value in self.rule.get_params().items() if name.split("__")[-1] == "block"]:
             raise ValueError(f"rule must choose coordinates, as FSDP2 doesn't tell units; found {self.rule!r}.")
 

@@ -140,19 +140,40 @@ class RankAggregator:
             raise ValueError("group must have this rank in it; found one that hasn't.")
         return exchange
 
+    def _settings(self) -> tuple[Any, ...]:
+        """Numbers and names that must be the same on all ranks, besides the rule's."""
+        return self.non_finite, str(self.transport_dtype)
+
     def _agree(self, device: torch.device) -> Aggregator:
-        """Make the rule with the first rank's seed, after a look whether all ranks have the same one."""
+        """Make the rule with the first rank's seed, after a look whether all ranks have the same settings and state.
+
+        Whatever is odd is an error on all ranks: one that raised alone would leave the others waiting.
+        """
         if self._seeded is None:
             exchange = self._ready()
             seed = np.random.default_rng().integers(2**31) if self.random_state is None else self.random_state
-            own = torch.tensor([int(seed), _fingerprint(self.rule)], device=device)
-            seeds, prints = exchange.gather(own).T.tolist()
-            if len(set(prints)) > 1:
-                odd = [rank for rank, number in enumerate(prints) if number != prints[0]]
-                raise ValueError(f"rule must be the same on all ranks; found another than rank 0's on ranks {odd}.")
+            saved = self._loaded or {"rank": None, "n_ranks": None, "n_columns": None}
+            place = (saved["rank"], saved["n_ranks"])
+            is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
+            state = (self.n_steps_, saved["n_columns"] or 0, int(is_odd))
+            own = torch.tensor([int(seed), _fingerprint(self.rule, self._settings()), *state], device=device)
+            seeds, prints, steps, widths, odd = exchange.gather(own).T.tolist()
+            self._check_same(prints, "rule, and what else is set,")
+            if any(odd):
+                raise ValueError(
+                    f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
+                    f"found that of rank {place[0]} of {place[1]}, and others on ranks {np.flatnonzero(odd).tolist()}."
+                )
+            self._check_same(steps, "state must be loaded on all ranks, of one step: n_steps_")
+            self._check_same(widths, "state's model")
             self.random_state = seeds[0]
             self._seeded = _with_seed(self.rule, seeds[0])
         return self._seeded
+
+    @staticmethod
+    def _check_same(values: list[int], name: str) -> None:
+        if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
+            raise ValueError(f"{name} must be the same on all ranks; found another than rank 0's on ranks {odd}.")
 
     def _aggregate(self, rows: DenseRows) -> Aggregate:
         """Aggregate the ranks' rows, and keep the rule's state; nothing is kept of a step that raises."""
@@ -184,15 +205,8 @@ class RankAggregator:
     def _take_loaded(self, rows: DenseRows) -> None:
         if self._loaded is None:
             return
-        saved, exchange = self._loaded, self._ready()
-        place = (saved["rank"], saved["n_ranks"])
-        # The ranks raise together: one that raised alone would leave the others waiting.
-        is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
-        if float(exchange.maximum(torch.tensor([float(is_odd)], device=rows.device))[0]):
-            raise ValueError(
-                f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
-                f"found that of rank {place[0]} of {place[1]}, or another rank did."
-            )
+        saved = self._loaded
+        # The same on all ranks, by what they agreed on.
         if saved["n_columns"] not in (None, self._width(rows)):
             raise ValueError(
                 f"state must be of a model with as many parameters, {self._width(rows)}; found one of "
@@ -218,14 +232,14 @@ def _with_seed(rule: Aggregator, seed: int) -> Aggregator:
     return seeded
 
 
-def _fingerprint(rule: Aggregator) -> int:
-    """Checksum of a rule's class and its numbers, names and switches."""
+def _fingerprint(rule: Aggregator, settings: tuple[Any, ...]) -> int:
+    """Checksum of a rule's class and its numbers, names and switches, and of other settings."""
     plain = (bool, int, float, str, type(None))
     parts = {
         name: value if isinstance(value, plain) else type(value).__qualname__
         for name, value in rule.get_params(deep=True).items()
     }
-    return zlib.crc32(repr((type(rule).__qualname__, sorted(parts.items()))).encode())
+    return zlib.crc32(repr((type(rule).__qualname__, sorted(parts.items()), settings)).encode())
 
 
 def _moved(packed: Any, device: torch.device) -> Any:

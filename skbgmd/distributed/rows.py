@@ -66,7 +66,8 @@ class ShardedLayout(ColumnLayout):
         return self.exchange.maximum(values)
 
     def gather(self, scores: torch.Tensor) -> torch.Tensor:
-        return self.exchange.from_shards(scores, self.shards.sizes).wait()
+        # Squares have a wider range than rows, which a narrow dtype for transport would cut off.
+        return self.exchange.from_shards(scores, self.shards.sizes, narrows=False).wait()
 
     def pool(self, sample: torch.Tensor, width: int) -> torch.Tensor:
         padded = torch.nn.functional.pad(sample, (0, width - sample.shape[1]))

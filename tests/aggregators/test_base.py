@@ -196,7 +196,7 @@ def test_there_is_a_test_for_every_aggregator():
             c for sub in kind.__subclasses__() for c in ([sub] if not inspect.isabstract(sub) else []) + concrete(sub)
         ]
 
-    library = {kind for kind in concrete(Aggregator) if kind.__module__.startswith("skbgmd")}
+    library = {kind for kind in concrete(Aggregator) if kind.__module__.startswith("skbgmd.aggregators")}
     assert library == {type(a) for a in EVERY.values()}
 
 

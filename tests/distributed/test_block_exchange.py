@@ -348,3 +348,46 @@ def test_vectors_that_dont_fit(vector, layout, error, message):
     with pytest.raises(error, match=message):
         block(vector, layout)
     assert block.parts is before
+
+
+def loading(rank: int, size: int) -> Any:
+    generator = torch.Generator().manual_seed(rank)
+    old = BlockExchange(beta=0.2, run_length=4)
+    for _ in range(3):
+        old(torch.randn(50, generator=generator))
+    state = old.state_dict()
+    odd, new = BlockExchange(beta=0.2, run_length=4), BlockExchange(beta=0.2, run_length=4)
+    if rank:
+        odd.load_state_dict(state)
+    with pytest.raises(ValueError, match="A state must be loaded on all ranks"):
+        odd(torch.ones(50))
+    new.load_state_dict(state, remainders=rank > 0)
+    assert bool(new.parts[0].remainder.any()) == (rank > 0)
+    return new(torch.randn(50, generator=generator)).tolist()
+
+
+def test_a_new_rank_takes_turns_with_the_others():
+    first, *others = on_ranks(loading, 3)
+    assert all(other == first for other in others)
+
+
+def narrow(rank: int, size: int) -> Any:
+    gradient = torch.full((300,), 10_000.0)
+    block = BlockExchange("mean", beta=0.1, run_length=8, exchange=Exchange(transport_dtype=torch.float16))
+    given = sum(block(gradient) for _ in range(30))
+    return (given + block.parts[0].remainder).tolist(), bool(given.isfinite().all())
+
+
+def test_what_a_narrow_dtype_cannot_hold_waits_in_the_remainder():
+    for total, is_finite in on_ranks(narrow, 2):
+        assert is_finite
+        # The remainder is limited to three median norms, and so may give up a part; it never goes the other way.
+        assert max(total) <= 30 * 10_000.0 * 1.001
+        assert min(total) > 0.0
+
+
+def test_a_short_last_run_is_made_up_for():
+    vector = torch.zeros(70)
+    vector[64:] = 1.0
+    sent = BlockExchange(beta=0.4, round_robin=0.0)(vector + 1e-3)
+    assert int((sent != 0.0).sum()) == 70

@@ -280,7 +280,7 @@ def test_all_ranks_raise_and_none_hangs():
         assert found["propagated"] == ([True, False, True], 3)
         assert found["another rule"] == (
             "ValueError",
-            "rule must be the same on all ranks; found another than rank 0's on ranks [2].",
+            "rule, and what else is set, must be the same on all ranks; found another than rank 0's on ranks [2].",
         )
         assert found["sparse"][0] == "TypeError"
         assert "sparse" in found["sparse"][1]
@@ -458,9 +458,70 @@ def test_a_block_travels_and_the_rest_stays_with_its_rank():
     assert kept.any()
 
 
+def disagreements(rank: int, size: int) -> dict[str, str]:
+    """Ranks that were set up otherwise, or that resume from something else: errors on all, and nobody waits."""
+    setup = SETUPS["tiny buckets"]
+
+    def tried(hook: RobustHook) -> str:
+        try:
+            train(rank, setup, hook, 1)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def saved(**settings: Any) -> dict[str, Any]:
+        hook = RobustHook(**settings)
+        train(rank, setup, hook, 2)
+        return hook.state_dict()
+
+    last = rank == size - 1
+    found = {
+        "beta": tried(RobustHook(beta=0.1 if last else 0.5)),
+        "exact or not": tried(RobustHook(beta=0.1 if last else 1.0)),
+        "transport": tried(RobustHook(transport_dtype=torch.bfloat16 if last else None)),
+        "non_finite": tried(RobustHook(non_finite="propagate" if last else "raise")),
+        "rule": tried(RobustHook("mean" if last else "krum")),
+    }
+    for beta in (1.0, 0.5):
+        state, hook = saved(beta=beta), RobustHook(beta=beta)
+        if not last:
+            hook.load_state_dict(state)
+        found[f"state of some, {beta}"] = tried(hook)
+        hook = RobustHook(beta=beta)
+        hook.load_state_dict({**state, "n_columns": 7} if last else state)
+        found[f"another model, {beta}"] = tried(hook)
+    return found
+
+
+def test_ranks_that_disagree_raise_together():
+    for found in on_three(disagreements):
+        for name in ("beta", "exact or not", "transport", "non_finite", "rule"):
+            assert "must be the same on all ranks; found another than rank 0's on ranks [2]" in found[name], name
+        for beta in (1.0, 0.5):
+            assert "state must be loaded on all ranks" in found[f"state of some, {beta}"]
+            assert "state's model must be the same on all ranks" in found[f"another model, {beta}"]
+
+
+def test_what_does_not_go_with_a_block_is_refused():
+    for rule in ("bgmd_paper", BlockGeometricMedian(0.3, complement="memory"), BlockGeometricMedian(block="unit")):
+        RobustHook(rule)
+        with pytest.raises(ValueError, match="must neither remember columns"):
+            RobustHook(NearestNeighborMixing(get_aggregator(rule)), beta=0.1)
+    with pytest.raises(ValueError, match="non_finite must be 'raise' with beta less than 1"):
+        RobustHook(beta=0.5, non_finite="propagate")
+    hook = RobustHook(beta=0.5)
+    for state in (None, {}, {"beta": 0.5}, RobustHook().state_dict()):
+        with pytest.raises(ValueError, match="state must be"):
+            hook.load_state_dict(state)
+    assert hook.n_steps_ == 0
+
+
 def every(rank: int, size: int) -> dict[str, Any]:
     """Run what is to be run on as many ranks, in one go: to start processes takes longer."""
-    functions = {2: (all_setups, seeds, resumed, fewer_bytes, uneven), 3: (all_rules, errors, some_ranks, blocks)}[size]
+    functions = {
+        2: (all_setups, seeds, resumed, fewer_bytes, uneven),
+        3: (all_rules, errors, some_ranks, blocks, disagreements),
+    }[size]
     return {function.__name__: function(rank, size) for function in functions}
 
 

@@ -174,3 +174,34 @@ def none_usable(rank: int, size: int) -> int:
 
 def test_too_few_finite_rows_are_an_error_on_all_ranks():
     assert on_ranks(none_usable, 3) == [1, 1, 1]
+
+
+def other_columns(rank: int, size: int) -> list[list[float]]:
+    """Columns that are added to the rows leave as many on some ranks, and more on others."""
+    exchange, state, found = Exchange(), None, []
+    for d in (7, 8, 7):
+        row = torch.arange(1.0, d + 1)[None] * (rank + 1)
+        aggregate, state = BlockGeometricMedian(0.3, complement="memory")(
+            ShardedRows(exchange.to_shards(row).wait(), d, exchange), state
+        )
+        found.append(exchange.from_shards(aggregate.vector, d).wait().tolist())
+    return found
+
+
+def test_a_memory_of_other_columns_is_dropped_on_all_ranks():
+    first, *others = on_ranks(other_columns, 3)
+    assert all(other == first for other in others)
+
+
+def narrow_scores(rank: int, size: int) -> list[int]:
+    exchange = Exchange(transport_dtype=torch.float16)
+    row = torch.full((1, 40), 300.0)
+    row[0, 30:] = 600.0
+    rows = ShardedRows(exchange.to_shards(row).wait(), 40, exchange)
+    aggregate, _ = BlockGeometricMedian(0.25)(rows)
+    start = exchange.held(40).start
+    return (aggregate.block + start).tolist()
+
+
+def test_scores_are_not_cut_off_by_the_dtype_that_rows_travel_in():
+    assert sorted(each for found in on_ranks(narrow_scores, 2) for each in found) == list(range(30, 40))
