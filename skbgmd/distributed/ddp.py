@@ -122,8 +122,8 @@ class RobustHook(RankAggregator):
             refuse_columns(self.rule)
             if non_finite != "raise":
                 raise ValueError(
-                    f"non_finite must be 'raise' with beta less than 1: remainders keep the scale of their steps, "
-                    f"which torch.amp.GradScaler changes, and take in gradients of steps that it skips; found {non_finite!r}."
+                    "non_finite must be 'raise' with beta less than 1: remainders keep the scale of their steps, which "
+                    f"torch.amp.GradScaler changes, and gradients of steps that it skips; found {non_finite!r}."
                 )
         #: What buckets kept, where they aren't made yet.
         self._kept: dict[str, Any] = {}
