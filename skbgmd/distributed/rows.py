@@ -65,6 +65,9 @@ class ShardedLayout(ColumnLayout):
     def maximum(self, values: torch.Tensor) -> torch.Tensor:
         return self.exchange.maximum(values)
 
+    def is_anywhere(self, found: bool, device: torch.device) -> bool:
+        return bool(self.maximum(torch.tensor([float(found)], device=device)))
+
     def gather(self, scores: torch.Tensor) -> torch.Tensor:
         # Squares have a wider range than rows, which a narrow dtype for transport would cut off.
         return self.exchange.from_shards(scores, self.shards.sizes, narrows=False).wait()

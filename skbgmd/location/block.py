@@ -258,7 +258,7 @@ def _check_range(values: torch.Tensor, layout: ColumnLayout = IN_ONE_PROCESS) ->
     """Raise an error where the sum with a memory overflows, wherever its columns are."""
     # A finite sum has finite terms.
     is_beyond = not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all())
-    if bool(layout.maximum(torch.tensor(float(is_beyond), device=values.device))):
+    if layout.is_anywhere(is_beyond, values.device):
         raise ValueError(
             f"memory must have a number in {values.dtype} after it is added to the rows; found one beyond "
             f"{torch.finfo(values.dtype).max:.2g}. Divide both by a constant, or begin with no memory."

@@ -25,6 +25,10 @@ class ColumnLayout:
         """Largest over all parts, element by element; NaN counts as inf."""
         return values
 
+    def is_anywhere(self, found: bool, device: torch.device) -> bool:
+        """Tell whether something was found in any part."""
+        return found
+
     def gather(self, scores: torch.Tensor) -> torch.Tensor:
         """Join the scores that each part has for its columns."""
         return scores

@@ -14,6 +14,7 @@ def test_everything_is_here():
     for same in (IN_ONE_PROCESS.add_up, IN_ONE_PROCESS.maximum, IN_ONE_PROCESS.gather):
         assert same(values) is values
     assert IN_ONE_PROCESS.pool(values[None], 9) is not None
+    assert [IN_ONE_PROCESS.is_anywhere(found, values.device) for found in (True, False)] == [True, False]
     block = CoordinateBlock.all(4, values.device)
     assert IN_ONE_PROCESS.held(block) is block
     assert IN_ONE_PROCESS.sums_of_runs(values, 3).tolist() == [3.0, 3.0]
