@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 # SciPy reads it when it is imported; without it scikit-learn skips its checks of array inputs.
 os.environ["SCIPY_ARRAY_API"] = "1"
@@ -181,6 +182,15 @@ def _global_randomness_is_left_alone():
     same = np.array_equal(before[1], after[1]) and before[2:] == after[2:]
     assert same, "NumPy's global generator was used"
     assert torch.equal(torch_before, torch.get_rng_state()), "torch's global generator was used"
+
+
+@pytest.fixture(autouse=True)
+def _no_idle_workers():
+    """End joblib's workers: one that is idle for minutes may time out just when another test gives it work."""
+    yield
+    executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
+    if executor is not None:
+        executor.shutdown(wait=True, kill_workers=True)
 
 
 os.environ.setdefault("MPLBACKEND", "Agg")
