@@ -51,6 +51,8 @@ def main() -> None:
         print(f"test accuracy {accuracy:.1%}")
         for number, weight in enumerate(weights):
             print(f"rank {number}: mean weight {weight:.3f}")
+    dist.barrier()  # nobody leaves while others are still at work
+    del ddp
     dist.destroy_process_group()
 
 
