@@ -234,13 +234,6 @@ LEAST_RESIDUAL = 1e-12
 NAMED_PARAMETERS = 3
 
 
-# ---- Ranks
-
-#: Buckets that are on their way while another is waited for, there or back: enough to keep the wires busy, and few
-#: enough that they are a small part of the gradient.
-BUCKETS_AHEAD = 2
-
-
 # ---- Corruption
 
 #: Columns that are converted to double precision at a time, to take no copy of a matrix of gradients.
@@ -293,7 +286,12 @@ CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
 
-# ---- ranks ----------------------------------------------------------------------------------------------------------
+
+# ---- Ranks
+
+#: Buckets that are on their way while another is waited for, there or back: enough to keep the wires busy, and few
+#: enough that they are a small part of the gradient.
+BUCKETS_AHEAD = 2
 
 #: Bytes of a message between ranks that travel with its header: flags and a score or two take one collective, and
 #: collectives of so few bytes take as long as those of none.
@@ -312,7 +310,8 @@ AUDIT_ROUNDING, AUDIT_REPEATED = 1e-4, 1e-12
 #: Rows that are farther than this, in typical distances, are audited with the others only, not beside the near ones.
 AUDIT_NEAR = 4.0
 
-# ---- federated averaging --------------------------------------------------------------------------------------------
+
+# ---- Federated averaging
 
 #: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for
 #: the reader, and decides nothing.

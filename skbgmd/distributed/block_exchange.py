@@ -253,6 +253,7 @@ class BlockExchange:
         """See that ranks that begin, or have loaded a state, are at the same step, by which turns are taken."""
         if self._is_agreed:
             return
+        # Once a training, and so not among what a step sends.
         steps = Exchange(self.exchange.group).gather(torch.tensor([part.step], device=device)).flatten().tolist()
         if odd := [rank for rank, step in enumerate(steps) if step != steps[0]]:
             raise ValueError(
@@ -308,7 +309,7 @@ class BlockExchange:
         return scores, self.remainder_limit * float(squares.nanmedian()) ** 0.5
 
     def _arrived(self, sent: torch.Tensor) -> torch.Tensor:
-        """What others receive of numbers that are sent."""
+        """Round numbers that are sent as transport does."""
         transport = self.exchange.transport_dtype
         return sent if transport is None or self.exchange.size == 1 else sent.to(transport).to(sent.dtype)
 

@@ -193,7 +193,7 @@ class BlockBuckets:
 
 
 class _Called(Aggregator):
-    """What the engine calls on the rows of all ranks, as a rule, and what it found last; its state is the engine's."""
+    """Rule that has the engine aggregate the rows of all ranks, and keeps what it found; the state is the engine's."""
 
     aggregate: Callable[[DenseRows], Aggregate]
     found: Aggregate

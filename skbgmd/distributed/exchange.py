@@ -129,7 +129,7 @@ class Exchange:
         return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective)
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all ranks, the same bits on each."""
+        """Sum over all ranks, the same bits on each; the tensor may be overwritten."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
     def maximum(self, values: torch.Tensor) -> torch.Tensor:

@@ -244,7 +244,7 @@ class RobustFedAvg(FedAvg):
         return self._aggregate_metrics(found, self.evaluate_metrics_aggr_fn) if found.claims.sum() > 0.0 else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What is remembered from round to round, as plain containers that ``torch.load`` reads."""
+        """Get the rule's state and the memory of clients, as plain containers that ``torch.load`` reads."""
         return {"state": pack_state(self.state), "client_memory": pack_state(self.client_memory)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -27,35 +27,13 @@ class RankAggregator:
 
     Parameters
     ----------
-    rule : str or Aggregator, default="geometric_median"
-        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. Pass the same on all ranks.
-    group : ProcessGroup, default=None
-        Ranks that take part, those of the wrapped model; None: all of them.
-    transport_dtype : torch.dtype, default=None
-        Dtype in which gradients travel, such as ``torch.bfloat16``; None: their own.
-    random_state : int or None, default=None
-        Seed for whatever draws at random in the rule and has no seed of its own. The ranks take that of the first one;
-        None: it picks one.
-    history_size : int, default=1000
-        Steps whose weights ``history`` keeps.
-    on_step : callable, default=None
-        Called as ``on_step(weights)`` after each step, on every rank, with ``weights_``.
-    non_finite : {"raise", "propagate"}, default="raise"
-        What happens where half of the ranks or more have NaN or inf in their gradients: all ranks raise
-        :class:`~skbgmd.aggregators.NonFiniteRowsError`, or the aggregate is NaN on all, as an all-reduce makes it.
-        ``torch.amp.GradScaler`` relies on the latter to skip a step. Fewer such ranks get weight zero.
+    rule, group, transport_dtype, random_state, history_size, on_step, non_finite
+        As in :class:`~skbgmd.distributed.RobustHook`.
 
     Attributes
     ----------
-    weights_ : ndarray of shape (n_ranks,), or None
-        Weights of the ranks in the last step, float64, non-negative and adding up to one; None before it, and where the
-        rule has none, such as the coordinate-wise median.
-    history : deque of ndarray
-        The weights of the last steps, the newest last.
-    n_steps_ : int
-        Steps so far.
-    exchange_ : Exchange
-        What sends, and counts bytes; from the first step on.
+    weights_, history, n_steps_, exchange_
+        As in :class:`~skbgmd.distributed.RobustHook`.
 
     Raises
     ------

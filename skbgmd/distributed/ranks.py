@@ -91,7 +91,7 @@ class DistributedRanks(Ranks):
 
     @property
     def _device(self) -> torch.device:
-        """Where the group's backend takes tensors from."""
+        """Device from which the group's backend takes tensors."""
         if dist.get_backend(self.exchange.group) == "nccl":
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("cpu")

@@ -33,7 +33,7 @@ class Rows(Protocol):
 
     @property
     def layout(self) -> ColumnLayout:
-        """Where the columns are."""
+        """Layout of the columns over processes."""
         ...
 
     @property
