@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 Indices = NDArray[np.intp]
 
 
-def warn_at_breakdown_point(fraction: float, stacklevel: int) -> None:
+def warn_at_breakdown_point(fraction: float, stacklevel: int, found: str | None = None) -> None:
     """Warn where no rule could tell the corrupt rows from the honest ones; ``stacklevel`` counts from here."""
     if fraction >= 0.5:
         warnings.warn(
-            f"No rule withstands fraction={fraction:g}: with half of the rows or more corrupt, the breakdown point of "
-            "1/2 is reached.",
+            f"No rule withstands {found or f'fraction={fraction:g}'}: with half of the rows or more corrupt, the "
+            "breakdown point of 1/2 is reached.",
             UserWarning,
             stacklevel=stacklevel,
         )

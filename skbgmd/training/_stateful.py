@@ -9,11 +9,13 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 
 from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.typing import AttackContext
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.rows import Rows
+from skbgmd.rows import DenseRows, Rows
 
 
 class StatefulAggregator:
@@ -55,6 +57,16 @@ class StatefulAggregator:
         if self._after is None:
             self._after = (after,)
         return aggregate
+
+    def attack_context(self, rows: Rows) -> AttackContext:
+        """Tell an attack on rows like these of the rule in its present state, which stays as it is."""
+
+        @without_autocast
+        def judge(matrix: torch.Tensor) -> Aggregate:
+            aggregate, _ = self._rule(DenseRows(matrix, rows.weights, units=rows.units), self.state)
+            return aggregate
+
+        return AttackContext(lambda matrix: judge(matrix).vector, self.n_batches, lambda matrix: judge(matrix).block)
 
     def random_state(self) -> np.random.RandomState:
         """A generator for the present batch: each evaluation of it draws the same."""

@@ -153,8 +153,10 @@ class RobustStep(NeuralNet):
         return predicted if first is predicted[0] else (first, *predicted[1:])
 
     def _aggregate(self, rows: Rows) -> Aggregate:
-        if self.gradient_corruption is not None and isinstance(rows, DenseRows):
-            self.gradient_corruption.apply_(rows.matrix, self.aggregator_.random_state())
+        attack = self.gradient_corruption
+        if attack is not None and isinstance(rows, DenseRows):
+            known = {"context": self.aggregator_.attack_context(rows)} if getattr(attack, "uses_context", False) else {}
+            attack.apply_(rows.matrix, self.aggregator_.random_state(), **known)
             # Nothing that was known of the rows holds any longer.
             rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
         start = time.perf_counter()

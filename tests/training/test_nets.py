@@ -22,7 +22,7 @@ from nets import Renamed, dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError
 from skbgmd.aggregators.base import Aggregator
-from skbgmd.corruption import BitFlip, NonFinite
+from skbgmd.corruption import BitFlip, NonFinite, SignFlip
 from skbgmd.training._wrapping import robust_class
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
@@ -208,6 +208,29 @@ def test_the_state_counts_once_a_batch_with_closures(data):
     runs = [chosen for i, chosen in enumerate(Spy.seen) if i == 0 or chosen != Spy.seen[i - 1]]
     assert len(runs) <= 6  # within a batch the same rows
     assert len(runs) > 1  # from batch to batch others
+
+
+class Informed(SignFlip):
+    """Asks the rule for the aggregate of the rows before the attack, at each step."""
+
+    uses_context = True
+    seen: list
+
+    def _replace(self, gradients, corrupt, honest, rng, context=None):
+        Informed.seen.append((context.step, context.aggregate(gradients)))
+        return gradients[corrupt]
+
+
+@pytest.mark.parametrize("aggregator", ["geometric_median", "block_geometric_median"])
+def test_an_attack_knows_the_rule_and_the_step(data, aggregator):
+    Informed.seen = []
+    settings = {"criterion": torch.nn.CrossEntropyLoss, "aggregator": aggregator, "group_size": 4, "random_state": 0}
+    _, expected = parameters_after(RobustNeuralNetClassifier, "plain", *data, **settings)
+    attack = Informed(corrupt=[1])
+    net, found = parameters_after(RobustNeuralNetClassifier, "plain", *data, **settings, gradient_corruption=attack)
+    assert [step for step, _ in Informed.seen] == list(range(net.aggregator_.n_batches))
+    # The rule was asked, and is as if it hadn't been.
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
 class Accumulating(RobustNeuralNetClassifier):

@@ -40,6 +40,24 @@ def test_each_batch_draws_anew_and_each_evaluation_the_same(rng):
     assert not np.array_equal(first, aggregator.random_state().random(3))
 
 
+def test_an_attack_may_ask_the_rule_in_its_state(rng):
+    aggregator, first, second = stateful(), rows(rng), rows(rng)
+    aggregator(first)
+    aggregator.commit()
+    state, without = aggregator.state, stateful()(second)
+    context = aggregator.attack_context(first)
+    assert context.step == 1
+    # Asking is not evaluating: nothing is kept of it.
+    asked, block = context.aggregate(second.matrix), context.block(second.matrix)
+    assert aggregator.state is state
+    aggregator.commit()
+    assert aggregator.n_batches == 1
+    found = aggregator(second)
+    assert torch.equal(asked, found.vector)
+    assert torch.equal(block, found.block)
+    assert not torch.allclose(asked, without.vector)
+
+
 def test_it_is_saved_and_loaded(rng):
     aggregator = stateful()
     aggregator(rows(rng))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skbgmd._utils.checks import check_choice
+from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
 from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip
@@ -57,6 +58,7 @@ __all__ = [
     "GRADIENT_CORRUPTIONS",
     "ALittleIsEnough",
     "AdditiveNoise",
+    "AttackContext",
     "BitFlip",
     "ConstantRows",
     "DecoyBlock",

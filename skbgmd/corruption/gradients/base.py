@@ -11,14 +11,18 @@ from sklearn.base import BaseEstimator
 
 from skbgmd._utils.checks import check_number, refuse_masks
 from skbgmd._utils.random import random_source
+from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
 class GradientCorruption(BaseEstimator, ABC):
     r"""Base class of Byzantine attacks on the rows of a matrix of gradients; inherit and write ``_replace``.
 
-    Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. An attack holds parameters
-    only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
+    Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. With ``corrupt`` given, these
+    rows are corrupt in every call, and ``fraction`` is ignored: in a training with clients they are clients, in sorted
+    order; otherwise places of the groups in a batch. Those that a call has no row for, as in a last batch of fewer
+    groups, are skipped. An attack holds parameters only (``get_params``, ``set_params`` and ``sklearn.base.clone``
+    work); a call changes nothing in it.
 
     An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``. Entries that are larger
     than any number of the gradients' dtype become the largest one; only :class:`NonFinite` makes NaN or inf of finite
@@ -29,11 +33,16 @@ class GradientCorruption(BaseEstimator, ABC):
     stays_finite: ClassVar[bool] = True
     #: True for Byzantine workers that know the honest rows; a worker that acts alone knows only its own.
     omniscient: ClassVar[bool] = False
+    #: True for an attack whose ``_replace`` takes the context of a call as a fifth argument.
+    uses_context: ClassVar[bool] = False
 
     fraction: float
     random_state: Any
+    corrupt: Any = None
 
-    def __call__(self, gradients: torch.Tensor, random_state: Any = None) -> torch.Tensor:
+    def __call__(
+        self, gradients: torch.Tensor, random_state: Any = None, context: AttackContext | None = None
+    ) -> torch.Tensor:
         """Corrupt a copy of the gradients.
 
         Parameters
@@ -43,6 +52,9 @@ class GradientCorruption(BaseEstimator, ABC):
         random_state : int, RandomState, Generator or None, default=None
             Source of the draws, instead of the one given to the constructor. To draw other rows at every step, hand
             in one source at all of them. None: the constructor's; if that is None too, another one each time.
+        context : AttackContext, default=None
+            The rule that is attacked, and the number of steps before, for attacks that ask for them
+            (``uses_context``); others ignore it.
 
         Returns
         -------
@@ -57,10 +69,12 @@ class GradientCorruption(BaseEstimator, ABC):
         """
         self._check(gradients)
         copy = gradients.detach().clone()
-        self._corrupt(copy, random_state)
+        self._corrupt(copy, random_state, context)
         return copy
 
-    def apply_(self, gradients: torch.Tensor, random_state: Any = None) -> torch.Tensor:
+    def apply_(
+        self, gradients: torch.Tensor, random_state: Any = None, context: AttackContext | None = None
+    ) -> torch.Tensor:
         """Corrupt the gradients in place.
 
         Parameters
@@ -68,6 +82,8 @@ class GradientCorruption(BaseEstimator, ABC):
         gradients : tensor of shape (b, d)
             As for a call; its rows are overwritten. Nothing is recorded for autograd.
         random_state : int, RandomState, Generator or None, default=None
+            As for a call.
+        context : AttackContext, default=None
             As for a call.
 
         Returns
@@ -81,10 +97,12 @@ class GradientCorruption(BaseEstimator, ABC):
             As for a call.
         """
         self._check(gradients)
-        return self._corrupt(gradients, random_state)
+        return self._corrupt(gradients, random_state, context)
 
     def _check(self, gradients: torch.Tensor) -> None:
         check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
+        if self.corrupt is not None:
+            check_rows(self.corrupt)
         self._check_parameters()
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
@@ -95,19 +113,29 @@ class GradientCorruption(BaseEstimator, ABC):
                 f"gradients must have shape (b, d), with b and d positive; found {tuple(gradients.shape)}."
             )
 
-    def _corrupt(self, gradients: torch.Tensor, random_state: Any) -> torch.Tensor:
-        fraction, device, n = float(self.fraction), gradients.device, len(gradients)
-        # Past this method, the public one and its caller.
-        warn_at_breakdown_point(fraction, stacklevel=4)
+    def _corrupt(self, gradients: torch.Tensor, random_state: Any, context: AttackContext | None) -> torch.Tensor:
+        device, n = gradients.device, len(gradients)
         rng = random_source(self.random_state if random_state is None else random_state)
-        rows = draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
+        # Past this method, the public one and its caller.
+        rows = self._rows(n, rng, stacklevel=4)
         corrupt = torch.from_numpy(rows).to(device)
         if len(rows):
             others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)
+            known = {"context": context} if self.uses_context else {}
             with torch.no_grad():
-                replacement = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng)
+                replacement = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng, **known)
                 gradients[corrupt] = self._representable(replacement, gradients)
         return corrupt
+
+    def _rows(self, n: int, rng: np.random.RandomState, stacklevel: int) -> Indices:
+        """Indices of the corrupt rows of n, ascending; warn where they are too many."""
+        if self.corrupt is None:
+            fraction = float(self.fraction)
+            warn_at_breakdown_point(fraction, stacklevel + 1)
+            return draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
+        rows = np.intersect1d(np.asarray(self.corrupt, dtype=np.intp), self._eligible(n))
+        warn_at_breakdown_point(len(rows) / n, stacklevel + 1, f"{len(rows)} corrupt rows of {n}")
+        return rows
 
     def _representable(self, replacement: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         """Clamp a replacement to the largest numbers of the dtype."""
@@ -148,6 +176,16 @@ class GradientCorruption(BaseEstimator, ABC):
         replacement : tensor of shape (c, d) or (d,)
             Of the gradients' dtype, on their device; not a view of them.
         """
+
+
+def check_rows(corrupt: Any) -> None:
+    """Check fixed rows: a sequence of integers, none of them negative."""
+    rows = np.asarray(corrupt.cpu() if isinstance(corrupt, torch.Tensor) else corrupt)
+    is_of_integers = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
+    if isinstance(corrupt, (str, bytes)) or not is_of_integers:
+        raise TypeError(f"corrupt must be None or a sequence of integers, indices of rows; found {corrupt!r}.")
+    if len(rows) and rows.min() < 0:
+        raise ValueError(f"corrupt must hold indices of at least 0; found {int(rows.min())}.")
 
 
 def mean_of_rows(gradients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

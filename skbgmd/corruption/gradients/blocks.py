@@ -29,6 +29,8 @@ class ConstantRows(GradientCorruption):
         Share s of the columns, in (0, 1]; with 1 the rows are constant but for signs.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -40,8 +42,21 @@ class ConstantRows(GradientCorruption):
             [ 1000., -1000.,     0.,     0.]])
     """
 
-    def __init__(self, fraction: float = 0.2, value: float = 1e6, share: float = 0.1, random_state: Any = None) -> None:
-        self.fraction, self.value, self.share, self.random_state = fraction, value, share, random_state
+    def __init__(
+        self,
+        fraction: float = 0.2,
+        value: float = 1e6,
+        share: float = 0.1,
+        random_state: Any = None,
+        corrupt: Any = None,
+    ) -> None:
+        self.fraction, self.value, self.share, self.random_state, self.corrupt = (
+            fraction,
+            value,
+            share,
+            random_state,
+            corrupt,
+        )
 
     def _check_parameters(self) -> None:
         check_number(self.value, "value")
@@ -72,6 +87,8 @@ class DecoyBlock(GradientCorruption):
         Share s of the columns that decoys hold, in (0, 1].
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -92,9 +109,10 @@ class DecoyBlock(GradientCorruption):
         scale: float = -1000.0,
         share: float = 0.1,
         random_state: Any = None,
+        corrupt: Any = None,
     ) -> None:
         self.fraction, self.value, self.scale, self.share = fraction, value, scale, share
-        self.random_state = random_state
+        self.random_state, self.corrupt = random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.value, "value")

@@ -28,6 +28,8 @@ class BitFlip(GradientCorruption):
         Factor s, finite.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -43,8 +45,10 @@ class BitFlip(GradientCorruption):
     tensor([2])
     """
 
-    def __init__(self, fraction: float = 0.2, scale: float = -100.0, random_state: Any = None) -> None:
-        self.fraction, self.scale, self.random_state = fraction, scale, random_state
+    def __init__(
+        self, fraction: float = 0.2, scale: float = -100.0, random_state: Any = None, corrupt: Any = None
+    ) -> None:
+        self.fraction, self.scale, self.random_state, self.corrupt = fraction, scale, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.scale, "scale", above=-math.inf)
@@ -70,6 +74,8 @@ class AdditiveNoise(GradientCorruption):
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows and the noise, if a call isn't given another. None: another one each time, never the
         global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -80,8 +86,8 @@ class AdditiveNoise(GradientCorruption):
     (4, 6)
     """
 
-    def __init__(self, fraction: float = 0.2, std: float = 10.0, random_state: Any = None) -> None:
-        self.fraction, self.std, self.random_state = fraction, std, random_state
+    def __init__(self, fraction: float = 0.2, std: float = 10.0, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.std, self.random_state, self.corrupt = fraction, std, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.std, "std")
@@ -107,6 +113,8 @@ class SignFlip(GradientCorruption):
         Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -118,8 +126,8 @@ class SignFlip(GradientCorruption):
             [-1., -1.]])
     """
 
-    def __init__(self, fraction: float = 0.2, random_state: Any = None) -> None:
-        self.fraction, self.random_state = fraction, random_state
+    def __init__(self, fraction: float = 0.2, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.random_state, self.corrupt = fraction, random_state, corrupt
 
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
@@ -138,6 +146,8 @@ class NonFinite(GradientCorruption):
         Number that the rows hold.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -151,8 +161,10 @@ class NonFinite(GradientCorruption):
 
     stays_finite = False
 
-    def __init__(self, fraction: float = 0.2, value: str = "nan", random_state: Any = None) -> None:
-        self.fraction, self.value, self.random_state = fraction, value, random_state
+    def __init__(
+        self, fraction: float = 0.2, value: str = "nan", random_state: Any = None, corrupt: Any = None
+    ) -> None:
+        self.fraction, self.value, self.random_state, self.corrupt = fraction, value, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_choice(self.value, "value", tuple(NON_FINITE))

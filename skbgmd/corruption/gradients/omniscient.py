@@ -32,6 +32,8 @@ class ALittleIsEnough(GradientCorruption):
         Number of standard deviations from the mean, finite.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -45,8 +47,8 @@ class ALittleIsEnough(GradientCorruption):
 
     omniscient = True
 
-    def __init__(self, fraction: float = 0.2, z: float = 1.5, random_state: Any = None) -> None:
-        self.fraction, self.z, self.random_state = fraction, z, random_state
+    def __init__(self, fraction: float = 0.2, z: float = 1.5, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.z, self.random_state, self.corrupt = fraction, z, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.z, "z", above=-math.inf)
@@ -72,6 +74,8 @@ class InnerProduct(GradientCorruption):
         Length of the corrupt rows in lengths of the honest mean, positive.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -85,8 +89,10 @@ class InnerProduct(GradientCorruption):
 
     omniscient = True
 
-    def __init__(self, fraction: float = 0.2, epsilon: float = 1.1, random_state: Any = None) -> None:
-        self.fraction, self.epsilon, self.random_state = fraction, epsilon, random_state
+    def __init__(
+        self, fraction: float = 0.2, epsilon: float = 1.1, random_state: Any = None, corrupt: Any = None
+    ) -> None:
+        self.fraction, self.epsilon, self.random_state, self.corrupt = fraction, epsilon, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.epsilon, "epsilon")
@@ -111,6 +117,8 @@ class Mimic(GradientCorruption):
         The row t to copy, less than b; it is never drawn itself, so at most b - 1 rows are.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -124,8 +132,8 @@ class Mimic(GradientCorruption):
 
     omniscient = True
 
-    def __init__(self, fraction: float = 0.2, target: int = 0, random_state: Any = None) -> None:
-        self.fraction, self.target, self.random_state = fraction, target, random_state
+    def __init__(self, fraction: float = 0.2, target: int = 0, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.target, self.random_state, self.corrupt = fraction, target, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_integer(self.target, "target", at_least=0)
@@ -146,8 +154,10 @@ class _Optimized(GradientCorruption):
 
     omniscient = True
 
-    def __init__(self, fraction: float = 0.2, direction: str = "std", random_state: Any = None) -> None:
-        self.fraction, self.direction, self.random_state = fraction, direction, random_state
+    def __init__(
+        self, fraction: float = 0.2, direction: str = "std", random_state: Any = None, corrupt: Any = None
+    ) -> None:
+        self.fraction, self.direction, self.random_state, self.corrupt = fraction, direction, random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_choice(self.direction, "direction", DIRECTIONS)
@@ -190,6 +200,8 @@ class MinMax(_Optimized):
         divided by its length.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------
@@ -223,6 +235,8 @@ class MinSum(_Optimized):
         divided by its length.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
 
     Examples
     --------

@@ -17,6 +17,7 @@ from skbgmd.corruption import (
     GRADIENT_CORRUPTIONS,
     AdditiveNoise,
     ALittleIsEnough,
+    AttackContext,
     BitFlip,
     ConstantRows,
     DecoyBlock,
@@ -120,6 +121,52 @@ def test_half_of_the_rows_is_hopeless(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("corrupt", [[9, 2, 5], (5, 2, 9, 9, 400), np.array([2, 5, 9]), torch.tensor([9, 5, 2])])
+def test_fixed_rows_are_corrupt_in_every_call(name, corrupt):
+    attack, source = GRADIENT_CORRUPTIONS[name](fraction=0.0, corrupt=corrupt), np.random.RandomState(0)
+    for _ in range(3):
+        gradients = matrix()
+        assert attack.apply_(gradients, random_state=source).tolist() == [2, 5, 9]
+        changed = ((gradients != matrix()) | gradients.isnan()).any(dim=1)
+        assert changed.nonzero().flatten().tolist() == [2, 5, 9]
+    # A last batch has fewer rows.
+    assert attack.apply_(matrix(7), random_state=source).tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_fixed_rows(name):
+    assert same(GRADIENT_CORRUPTIONS[name](fraction=0.4, corrupt=[])(matrix()), matrix())
+
+
+def test_half_of_the_rows_fixed_is_hopeless():
+    with pytest.warns(UserWarning, match="No rule withstands 2 corrupt rows of 4: with half") as caught:
+        SignFlip(corrupt=[0, 3])(matrix(4))
+    assert caught[0].filename == __file__
+    assert Mimic(corrupt=[0, 1, 2], target=1).apply_(matrix()).tolist() == [0, 2]
+
+
+class Told(GradientCorruption):
+    """Corrupt rows hold the number of the step."""
+
+    uses_context = True
+
+    def __init__(self, fraction=0.2, random_state=None):
+        self.fraction, self.random_state = fraction, random_state
+
+    def _replace(self, gradients, corrupt, honest, rng, context=None):
+        return gradients.new_full((gradients.shape[1],), -1.0 if context is None else float(context.step))
+
+
+def test_an_attack_that_asks_for_the_context_gets_it():
+    attack = Told(fraction=0.4)
+    for context, expected in ((None, -1.0), (AttackContext(), 0.0), (AttackContext(step=7), 7.0)):
+        attacked = matrix()
+        corrupt = attack.apply_(attacked, 0, context)
+        assert (attacked[corrupt] == expected).all()
+        assert torch.equal(attack(matrix(), 0, context), attacked)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_cuda(name, cuda):
     attack, gradients = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=0), matrix()
     on_device = gradients.to(cuda)
@@ -164,6 +211,12 @@ def test_gradients_are_checked(gradients, kind, message):
         (DecoyBlock(scale=float("nan")), ValueError, "scale must be"),
         (DecoyBlock(share=0.0), ValueError, "share must be greater than 0"),
         (NonFinite(value="none"), ValueError, "value must be one of 'nan', 'inf'; found 'none'"),
+        (BitFlip(corrupt="12"), TypeError, "corrupt must be None or a sequence of integers.*found '12'"),
+        (BitFlip(corrupt=3), TypeError, "corrupt must be None or a sequence of integers"),
+        (BitFlip(corrupt=[True, False]), TypeError, "corrupt must be None or a sequence of integers"),
+        (BitFlip(corrupt=[0.5]), TypeError, "corrupt must be None or a sequence of integers"),
+        (BitFlip(corrupt=[[1, 2]]), TypeError, "corrupt must be None or a sequence of integers"),
+        (BitFlip(corrupt=[1, -1]), ValueError, "corrupt must hold indices of at least 0; found -1"),
         (BitFlip(random_state="now"), ValueError, "cannot be used to seed"),
     ],
 )
