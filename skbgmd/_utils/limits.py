@@ -238,6 +238,15 @@ NAMED_PARAMETERS = 3
 
 #: Columns that are converted to double precision at a time, to take no copy of a matrix of gradients.
 CORRUPTED_COLUMNS = 8192
+#: Strengths of an attack that are tried first: between 0.1 and 100 they are apart by a factor of 2.4. Then halvings of
+#: that factor, on a logarithmic scale, about the best, two strengths each: a rule is asked of 13 in all.
+#: Of 60 strengths none harmed the rules of the tests by more than 15 % more, Krum's being the most ragged of curves.
+SEARCHED_STRENGTHS = 9
+SEARCH_REFINEMENTS = 2
+#: Selections of a block that corrupt rows are adapted to, until it stays the same.
+SQUATTER_SELECTIONS = 5
+#: Steps of Weiszfeld's algorithm to the median that they sit at.
+SQUATTER_STEPS = 20
 
 
 # ---- Inspection

@@ -106,8 +106,8 @@ def robustness_curve(
     TypeError
         ``corruption`` is none of the three kinds, or ``scoring`` gives several scores.
     ValueError
-        A parameter out of range; masked entries; no or more than one parameter ``gradient_corruption``; every fit
-        failed.
+        A parameter out of range; masked entries; no or more than one parameter ``gradient_corruption``; an attack by
+        fixed workers, whose fraction can't be varied; every fit failed.
 
     Examples
     --------
@@ -125,8 +125,8 @@ def robustness_curve(
     shares = _fractions(fractions)
     if isinstance(corruption, str):
         corruption = get_gradient_corruption(corruption)
-    parameter = gradient_parameter(estimator) if isinstance(corruption, GradientCorruption) else None
     _check_corruption(corruption)
+    parameter = gradient_parameter(estimator) if isinstance(corruption, GradientCorruption) else None
     if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
         raise TypeError(f"scoring must be None, a name or a callable that gives one score; found {scoring!r}.")
     if not (error_score == "raise" or isinstance(error_score, numbers.Real)):
@@ -197,6 +197,11 @@ def _check_corruption(corruption: Any) -> None:
         raise TypeError(
             "corruption must be an instance with a parameter fraction that is a transformer (features), a sampler "
             f"(labels) or a GradientCorruption (gradients); found {corruption!r}."
+        )
+    if isinstance(corruption, GradientCorruption) and corruption.corrupt is not None:
+        raise ValueError(
+            "corruption must have corrupt=None for its fraction to be varied; found fixed rows, "
+            f"corrupt={corruption.corrupt!r}."
         )
 
 

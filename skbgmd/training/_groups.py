@@ -64,7 +64,11 @@ class GroupedBatch:
         self.prior: NDArray[np.float64] | None = None
         self.tilted: NDArray[np.float64] | None = None
         self.summed = getattr(criterion, "reduction", "mean") == "sum"
-        self._target_weights = target_weights(criterion, self.y)
+        self.take_targets(self.y, criterion)
+
+    def take_targets(self, y: Any, criterion: Any) -> None:
+        """Go on with these targets, and the weights that the criterion gives them."""
+        self.y, self._target_weights = y, target_weights(criterion, y)
         self.divisor = None if self.summed else mean_weight(self._target_weights, self.weight)
 
     @cached_property

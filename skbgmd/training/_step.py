@@ -73,6 +73,8 @@ class RobustStep(NeuralNet):
             step: dict[str, Any] = super().train_step_single(batch, **fit_params)
             self._look_at(grouped, step["y_pred"])
             return step
+        if getattr(self.gradient_corruption, "acts_on_targets", False):
+            self._corrupt_targets(grouped)
         grouped.prior = self._trust_.prior(grouped)
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
@@ -154,7 +156,8 @@ class RobustStep(NeuralNet):
 
     def _aggregate(self, rows: Rows) -> Aggregate:
         attack = self.gradient_corruption
-        if attack is not None and isinstance(rows, DenseRows):
+        acts = attack is not None and not getattr(attack, "acts_on_targets", False)
+        if acts and isinstance(rows, DenseRows):
             known = {"context": self.aggregator_.attack_context(rows)} if getattr(attack, "uses_context", False) else {}
             attack.apply_(rows.matrix, self.aggregator_.random_state(), **known)
             # Nothing that was known of the rows holds any longer.
@@ -165,6 +168,18 @@ class RobustStep(NeuralNet):
         if hasattr(self, "_records_"):
             self._records_.append(_record(aggregate, rows.weights, time.perf_counter() - start))
         return aggregate
+
+    def _corrupt_targets(self, batch: GroupedBatch) -> None:
+        """Replace targets of a batch by those of an attack on them."""
+        classes, criterion = getattr(self, "classes_", None), self._criterion()
+        targets = self.gradient_corruption.corrupt_targets(
+            batch.y,
+            batch.slices,
+            self.aggregator_.random_state(),
+            kind=targets_of(criterion),
+            n_classes=None if classes is None else len(classes),
+        )
+        batch.take_targets(targets, criterion)
 
     def _look_at(self, batch: GroupedBatch, predicted: Any) -> None:
         """See what is likely to be a mistake in the first batch of a training."""

@@ -85,7 +85,7 @@ _PARAMETERS = """
         Groups weigh by :math:`e^{-tilt \\cdot loss}` of their mean loss, as in tilted empirical risk minimization and,
         for losses that are minus a log-probability, in generalized cross-entropy.
     gradient_corruption : GradientCorruption, default=None
-        Corrupts rows before they are aggregated, to see what a rule withstands.
+        Corrupts rows before they are aggregated, or the targets that they are of, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
         Seed of what the gradient corruption draws, and an aggregator without a seed of its own.
     **kwargs

@@ -256,6 +256,7 @@ class Plain(TransformerMixin, BaseEstimator):
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
+        ({"corruption": BitFlip(corrupt=[1])}, ValueError, r"must have corrupt=None .*found fixed rows, corrupt=\[1\]"),
         ({"corruption": GaussianNoise}, TypeError, "corruption must be an instance with a parameter fraction"),
         ({"corruption": MinMaxScaler()}, TypeError, r"found MinMaxScaler\(\)"),
         ({"corruption": Plain()}, TypeError, r"found Plain\(\)"),

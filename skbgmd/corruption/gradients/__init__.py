@@ -6,8 +6,17 @@ from skbgmd._utils.checks import check_choice
 from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
+from skbgmd.corruption.gradients.constant_vote import ConstantVote
+from skbgmd.corruption.gradients.framing import Framing
+from skbgmd.corruption.gradients.label_flip import LabelFlip
+from skbgmd.corruption.gradients.memory_filler import MemoryFiller
 from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip
 from skbgmd.corruption.gradients.omniscient import ALittleIsEnough, InnerProduct, Mimic, MinMax, MinSum
+from skbgmd.corruption.gradients.scale_rider import ScaleRider
+from skbgmd.corruption.gradients.searched import SearchedALittleIsEnough, SearchedInnerProduct
+from skbgmd.corruption.gradients.simplex import Simplex
+from skbgmd.corruption.gradients.sleeper import Sleeper
+from skbgmd.corruption.gradients.squatter import Squatter
 
 #: Attacks on gradients by name.
 GRADIENT_CORRUPTIONS: dict[str, type[GradientCorruption]] = {
@@ -22,6 +31,16 @@ GRADIENT_CORRUPTIONS: dict[str, type[GradientCorruption]] = {
     "constant_rows": ConstantRows,
     "decoy_block": DecoyBlock,
     "non_finite": NonFinite,
+    "searched_a_little_is_enough": SearchedALittleIsEnough,
+    "searched_inner_product": SearchedInnerProduct,
+    "simplex": Simplex,
+    "scale_rider": ScaleRider,
+    "squatter": Squatter,
+    "constant_vote": ConstantVote,
+    "framing": Framing,
+    "sleeper": Sleeper,
+    "memory_filler": MemoryFiller,
+    "label_flip": LabelFlip,
 }
 
 
@@ -61,13 +80,23 @@ __all__ = [
     "AttackContext",
     "BitFlip",
     "ConstantRows",
+    "ConstantVote",
     "DecoyBlock",
+    "Framing",
     "GradientCorruption",
     "InnerProduct",
+    "LabelFlip",
+    "MemoryFiller",
     "Mimic",
     "MinMax",
     "MinSum",
     "NonFinite",
+    "ScaleRider",
+    "SearchedALittleIsEnough",
+    "SearchedInnerProduct",
     "SignFlip",
+    "Simplex",
+    "Sleeper",
+    "Squatter",
     "get_gradient_corruption",
 ]

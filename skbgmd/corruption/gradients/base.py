@@ -1,8 +1,10 @@
-"""Base class of attacks on gradients, and moments of some of the rows."""
+"""Base class of attacks on gradients, and moments and sizes of rows that attacks have in common."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +37,8 @@ class GradientCorruption(BaseEstimator, ABC):
     omniscient: ClassVar[bool] = False
     #: True for an attack whose ``_replace`` takes the context of a call as a fifth argument.
     uses_context: ClassVar[bool] = False
+    #: True for an attack by ``corrupt_targets``, before there are gradients; a training leaves these as they are then.
+    acts_on_targets: ClassVar[bool] = False
 
     fraction: float
     random_state: Any
@@ -99,11 +103,41 @@ class GradientCorruption(BaseEstimator, ABC):
         self._check(gradients)
         return self._corrupt(gradients, random_state, context)
 
+    def corrupt_targets(
+        self,
+        targets: Any,
+        groups: Sequence[slice],
+        random_state: Any = None,
+        context: AttackContext | None = None,
+        *,
+        kind: str | None = None,
+        n_classes: int | None = None,
+    ) -> Any:
+        """Corrupt the targets of corrupt groups of samples; for attacks that act on them, others change nothing.
+
+        Parameters
+        ----------
+        targets : tensor of shape (n, ...), or tensors in containers
+            Targets of the samples in a batch; not to be changed.
+        groups : sequence of slices
+            Samples of each group, which gives a row.
+        random_state : int, RandomState, Generator or None, default=None
+            As for a call.
+        context : AttackContext, default=None
+            As for a call.
+        kind : {"numbers", "classes", "binary", "signs"}, default=None
+            What the targets are: numbers, indices or probabilities of classes, 0 and 1, or -1 and 1. None: not known.
+        n_classes : int, default=None
+            Number of classes. None: not known.
+
+        Returns
+        -------
+        targets : tensor of shape (n, ...), or tensors in containers
+        """
+        return targets
+
     def _check(self, gradients: torch.Tensor) -> None:
-        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
-        if self.corrupt is not None:
-            check_rows(self.corrupt)
-        self._check_parameters()
+        self._check_own()
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
             raise TypeError(f"gradients must be a tensor of a floating dtype; found {found}.")
@@ -113,11 +147,17 @@ class GradientCorruption(BaseEstimator, ABC):
                 f"gradients must have shape (b, d), with b and d positive; found {tuple(gradients.shape)}."
             )
 
+    def _check_own(self) -> None:
+        check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
+        if self.corrupt is not None:
+            check_rows(self.corrupt)
+        self._check_parameters()
+
     def _corrupt(self, gradients: torch.Tensor, random_state: Any, context: AttackContext | None) -> torch.Tensor:
         device, n = gradients.device, len(gradients)
         rng = random_source(self.random_state if random_state is None else random_state)
         # Past this method, the public one and its caller.
-        rows = self._rows(n, rng, stacklevel=4)
+        rows = self._rows(n, rng, context, stacklevel=4)
         corrupt = torch.from_numpy(rows).to(device)
         if len(rows):
             others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)
@@ -127,7 +167,7 @@ class GradientCorruption(BaseEstimator, ABC):
                 gradients[corrupt] = self._representable(replacement, gradients)
         return corrupt
 
-    def _rows(self, n: int, rng: np.random.RandomState, stacklevel: int) -> Indices:
+    def _rows(self, n: int, rng: np.random.RandomState, context: AttackContext | None, stacklevel: int) -> Indices:
         """Indices of the corrupt rows of n, ascending; warn where they are too many."""
         if self.corrupt is None:
             fraction = float(self.fraction)
@@ -227,3 +267,45 @@ def multiply_add(values: torch.Tensor, factor: float, to: torch.Tensor) -> torch
     if abs(factor) <= torch.finfo(values.dtype).max:
         return to.add_(values, alpha=factor)
     return (values.double() * factor + to.double()).to(values.dtype)
+
+
+def exponent_of(size: float) -> int:
+    """Exponent of the least power of two above a size; zero for one that isn't finite."""
+    return math.frexp(size)[1] if math.isfinite(size) else 0
+
+
+def times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Multiply by a power of two that may itself overflow."""
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
+
+
+def to_order_one(gradients: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Copy of the gradients in single precision at least, divided by a power of two so that none exceeds one.
+
+    Then no square, product or distance overflows, and none that counts is lost.
+
+    Returns
+    -------
+    rows : tensor of shape (b, d)
+    exponent : int
+        Of the power of two; rows that are multiplied by it by :func:`times_power` are the gradients.
+    """
+    exponent = exponent_of(float(gradients.abs().max()))
+    return times_power(gradients.to(torch.promote_types(gradients.dtype, torch.float32)), -exponent), exponent
+
+
+def clipped_scores(rows: torch.Tensor) -> torch.Tensor:
+    r"""Scores (d,) of the columns by which a block is selected, of rows of order one.
+
+    Sums of squares over the rows, each divided first by as much as its norm exceeds the rows' median norm.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    clip = norms.median()
+    factors = torch.where(norms > clip, clip / norms, 1.0)
+    return factors.square() @ rows.square()
+
+
+def block_size(share: float, d: int) -> int:
+    """Number of columns in a share of d, rounded up."""
+    return max(1, math.ceil(share * d - 1e-9))

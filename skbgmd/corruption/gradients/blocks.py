@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils.checks import check_number
-from skbgmd.corruption.gradients.base import GradientCorruption, scaled
+from skbgmd.corruption.gradients.base import GradientCorruption, block_size, scaled
 
 
 class ConstantRows(GradientCorruption):
@@ -65,7 +65,7 @@ class ConstantRows(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        return _park(gradients[corrupt], _block_size(self.share, gradients.shape[1]), self.value)
+        return _park(gradients[corrupt], block_size(self.share, gradients.shape[1]), self.value)
 
 
 class DecoyBlock(GradientCorruption):
@@ -122,15 +122,11 @@ class DecoyBlock(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        rows, k = gradients[corrupt], _block_size(self.share, gradients.shape[1])
+        rows, k = gradients[corrupt], block_size(self.share, gradients.shape[1])
         n_decoys = -(-len(rows) // 2)
         _park(rows[:n_decoys], k, self.value)
         rows[n_decoys:, k:] = scaled(rows[n_decoys:, k:], self.scale)
         return rows
-
-
-def _block_size(share: float, d: int) -> int:
-    return max(1, math.ceil(share * d - 1e-9))
 
 
 def _park(rows: torch.Tensor, k: int, value: float) -> torch.Tensor:

@@ -12,17 +12,39 @@ import torch
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd.corruption.base import Indices
-from skbgmd.corruption.gradients.base import GradientCorruption, mean_of_rows, multiply_add, scaled, std_of_rows
+from skbgmd.corruption.gradients.base import (
+    GradientCorruption,
+    exponent_of,
+    mean_of_rows,
+    multiply_add,
+    std_of_rows,
+    times_power,
+)
 
 DIRECTIONS = ("std", "sign", "unit")
 
 
-class ALittleIsEnough(GradientCorruption):
+class AlongLine(GradientCorruption):
+    """Attack whose rows lie on a line that the honest rows give, each through a start of its own or all through one."""
+
+    omniscient = True
+
+    own: bool
+
+    @abstractmethod
+    def _line(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Honest mean; start (d,) or (c, d), and direction (d,); none of them a view of another."""
+
+
+class ALittleIsEnough(AlongLine):
     r"""A little is enough (ALIE): :math:`g \to \mu - z \sigma`, hidden in the spread of the honest rows.
 
     Baruch et al. (2019). :math:`\mu` and :math:`\sigma` are mean and standard deviation of each column over the
-    honest rows (divided by their number), and all corrupt rows are equal. Omniscient; Baruch et al. estimate both
-    from the corrupt workers' own gradients.
+    honest rows (divided by their number), and all corrupt rows are equal. With ``own=True``,
+    :math:`g \to g - z \sigma`: each keeps its own noise, so that none stands out by having twins. Omniscient; Baruch
+    et al. estimate both from the corrupt workers' own gradients.
 
     Parameters
     ----------
@@ -34,6 +56,8 @@ class ALittleIsEnough(GradientCorruption):
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
     corrupt : sequence of int, default=None
         Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+    own : bool, default=False
+        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
 
     Examples
     --------
@@ -45,10 +69,15 @@ class ALittleIsEnough(GradientCorruption):
             [-0.5000]])
     """
 
-    omniscient = True
-
-    def __init__(self, fraction: float = 0.2, z: float = 1.5, random_state: Any = None, corrupt: Any = None) -> None:
-        self.fraction, self.z, self.random_state, self.corrupt = fraction, z, random_state, corrupt
+    def __init__(
+        self,
+        fraction: float = 0.2,
+        z: float = 1.5,
+        random_state: Any = None,
+        corrupt: Any = None,
+        own: bool = False,
+    ) -> None:
+        self.fraction, self.z, self.random_state, self.corrupt, self.own = fraction, z, random_state, corrupt, own
 
     def _check_parameters(self) -> None:
         check_number(self.z, "z", above=-math.inf)
@@ -56,15 +85,23 @@ class ALittleIsEnough(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
+        _, start, direction = self._line(gradients, corrupt, honest)
+        return multiply_add(direction, self.z, start).to(gradients.dtype)
+
+    def _line(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         mean = mean_of_rows(gradients, honest)
-        return multiply_add(std_of_rows(gradients, honest, mean), -self.z, mean).to(gradients.dtype)
+        direction = std_of_rows(gradients, honest, mean).neg_()
+        return mean, gradients[corrupt].to(mean.dtype) if self.own else mean.clone(), direction
 
 
-class InnerProduct(GradientCorruption):
+class InnerProduct(AlongLine):
     r"""Inner product manipulation: :math:`g \to -\epsilon \mu`, against the mean of the honest rows.
 
     Xie, Koyejo & Gupta (2020), *Fall of Empires*. Their small :math:`\epsilon` keeps the corrupt rows near the
-    others. Omniscient.
+    others. With ``own=True``, :math:`g \to g - (1 + \epsilon) \mu`: about :math:`-\epsilon \mu` each keeps its own
+    noise. Omniscient.
 
     Parameters
     ----------
@@ -76,6 +113,8 @@ class InnerProduct(GradientCorruption):
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
     corrupt : sequence of int, default=None
         Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+    own : bool, default=False
+        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
 
     Examples
     --------
@@ -87,12 +126,16 @@ class InnerProduct(GradientCorruption):
             [-1.1000]])
     """
 
-    omniscient = True
-
     def __init__(
-        self, fraction: float = 0.2, epsilon: float = 1.1, random_state: Any = None, corrupt: Any = None
+        self,
+        fraction: float = 0.2,
+        epsilon: float = 1.1,
+        random_state: Any = None,
+        corrupt: Any = None,
+        own: bool = False,
     ) -> None:
-        self.fraction, self.epsilon, self.random_state, self.corrupt = fraction, epsilon, random_state, corrupt
+        self.fraction, self.epsilon, self.own = fraction, epsilon, own
+        self.random_state, self.corrupt = random_state, corrupt
 
     def _check_parameters(self) -> None:
         check_number(self.epsilon, "epsilon")
@@ -100,7 +143,15 @@ class InnerProduct(GradientCorruption):
     def _replace(
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
     ) -> torch.Tensor:
-        return scaled(mean_of_rows(gradients, honest), -self.epsilon).to(gradients.dtype)
+        _, start, direction = self._line(gradients, corrupt, honest)
+        return multiply_add(direction, self.epsilon, start).to(gradients.dtype)
+
+    def _line(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        mean = mean_of_rows(gradients, honest)
+        start = gradients[corrupt].to(mean.dtype).sub_(mean) if self.own else torch.zeros_like(mean)
+        return mean, start, mean.neg()
 
 
 class Mimic(GradientCorruption):
@@ -169,11 +220,11 @@ class _Optimized(GradientCorruption):
         direction = perturbation(gradients, honest, mean, self.direction)
         # Scaled by powers of two to order one, rows and direction have products that don't overflow.
         apart = [(gradients[row] * 0.5 - mean * 0.5).abs().max() for row in honest.tolist()]
-        rows = _exponent(float(torch.stack(apart).max())) + 1
-        along = _exponent(float(direction.abs().max()))
-        direction = _times_power(direction.double(), -along)
+        rows = exponent_of(float(torch.stack(apart).max())) + 1
+        along = exponent_of(float(direction.abs().max()))
+        direction = times_power(direction.double(), -along)
         length = self._length(*_geometry(gradients, honest, mean, direction, rows))
-        step = _times_power(direction.mul_(length), rows)
+        step = times_power(direction.mul_(length), rows)
         return step.add_(mean).to(gradients.dtype)
 
     @abstractmethod
@@ -266,16 +317,6 @@ def perturbation(gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tens
     return (unit / -float(torch.linalg.vector_norm(unit))).to(mean.dtype)
 
 
-def _exponent(size: float) -> int:
-    return math.frexp(size)[1] if math.isfinite(size) else 0
-
-
-def _times_power(values: torch.Tensor, exponent: int) -> torch.Tensor:
-    """Multiply by a power of two that may itself overflow."""
-    half = exponent // 2
-    return values * 2.0**half * 2.0 ** (exponent - half)
-
-
 def _geometry(
     gradients: torch.Tensor, honest: torch.Tensor, mean: torch.Tensor, direction: torch.Tensor, exponent: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -294,7 +335,7 @@ def _geometry(
         part = slice(start, start + limits.CORRUPTED_COLUMNS)
         some = gradients[:, part].index_select(0, honest).double()
         # Halves, as the difference of huge numbers may overflow.
-        centered = _times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
+        centered = times_power(some.mul_(0.5).sub_(mean[part] * 0.5), 1 - exponent)
         p = direction[part].double()
         products.addmm_(centered, centered.T)
         along.addmv_(centered, p)

@@ -5,6 +5,26 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skbgmd.corruption import GRADIENT_CORRUPTIONS
+
+#: Attacks that act on gradients, rather than on targets.
+NAMES = [name for name, kind in GRADIENT_CORRUPTIONS.items() if not kind.acts_on_targets]
+#: Attacks whose noise depends on the kind of device, and on the dtype.
+RANDOM = ("additive_noise", "framing", "simplex")
+
+
+def median(rows):
+    """A rule for attacks that search, in a call that has none."""
+    return rows.median(dim=0).values
+
+
+def make(name, **params):
+    """An attack by its name, with a rule to attack if it wants one."""
+    kind = GRADIENT_CORRUPTIONS[name]
+    if "aggregator" in kind().get_params():
+        params = {"aggregator": median, **params}
+    return kind(**params)
+
 
 def matrix(b=12, d=40, seed=0, dtype=torch.float64):
     """Rows around a direction, as gradients are."""

@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from attacking import matrix, same, split
+from attacking import NAMES, RANDOM, make, matrix, same, split
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -31,8 +31,6 @@ from skbgmd.corruption import (
     get_gradient_corruption,
 )
 
-NAMES = list(GRADIENT_CORRUPTIONS)
-
 
 @pytest.mark.parametrize("name", NAMES)
 @given(
@@ -44,7 +42,7 @@ NAMES = list(GRADIENT_CORRUPTIONS)
 def test_exactly_the_drawn_rows_change(name, b, fraction, seed, dtype):
     gradients = matrix(b, 17, dtype=dtype)
     before = gradients.clone()
-    attack = GRADIENT_CORRUPTIONS[name](fraction=fraction)
+    attack = make(name, fraction=fraction)
     attacked = attack(gradients, random_state=seed)
     assert torch.equal(gradients, before)
     assert attacked.dtype == dtype
@@ -63,7 +61,7 @@ def test_exactly_the_drawn_rows_change(name, b, fraction, seed, dtype):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_source_draws_other_rows_at_every_step(name):
-    attack, source = GRADIENT_CORRUPTIONS[name](fraction=0.4), np.random.RandomState(0)
+    attack, source = make(name, fraction=0.4), np.random.RandomState(0)
     rows = [tuple(attack.apply_(matrix(20), random_state=source).tolist()) for _ in range(5)]
     assert len(set(rows)) == 5
     again, source = [], np.random.RandomState(0)
@@ -74,7 +72,7 @@ def test_one_source_draws_other_rows_at_every_step(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_call_changes_nothing_in_the_attack(name):
-    attack = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=3)
+    attack = make(name, fraction=0.4, random_state=3)
     before = dict(vars(attack))
     assert same(attack(matrix()), attack(matrix()))
     assert vars(attack) == before
@@ -84,7 +82,7 @@ def test_a_call_changes_nothing_in_the_attack(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:No rule withstands")
 def test_without_honest_rows(name):
-    attack = GRADIENT_CORRUPTIONS[name](fraction=1.0, random_state=0)
+    attack = make(name, fraction=1.0, random_state=0)
     gradients = matrix(5)
     # The row that is mimicked stays.
     assert len(attack.apply_(gradients)) == (4 if name == "mimic" else 5)
@@ -94,7 +92,7 @@ def test_without_honest_rows(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_omniscient_attacks_are_those_that_look_at_other_rows(name):
-    attack, gradients = GRADIENT_CORRUPTIONS[name](fraction=0.4), matrix()
+    attack, gradients = make(name, fraction=0.4), matrix()
     attacked, corrupt, honest = split(attack, gradients)
     other = gradients.clone()
     other[honest] = 3.0 * gradients[honest] - 1.0
@@ -104,7 +102,7 @@ def test_omniscient_attacks_are_those_that_look_at_other_rows(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_recorded_for_autograd(name):
-    attack = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=0)
+    attack = make(name, fraction=0.4, random_state=0)
     leaf = matrix().requires_grad_()
     assert not attack(leaf).requires_grad
     attack.apply_(leaf)
@@ -113,7 +111,7 @@ def test_nothing_is_recorded_for_autograd(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_half_of_the_rows_is_hopeless(name):
-    attack = GRADIENT_CORRUPTIONS[name](fraction=0.5, random_state=0)
+    attack = make(name, fraction=0.5, random_state=0)
     for door in (attack, attack.apply_):
         with pytest.warns(UserWarning, match=r"No rule withstands fraction=0\.5") as caught:
             door(matrix())
@@ -123,7 +121,7 @@ def test_half_of_the_rows_is_hopeless(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("corrupt", [[9, 2, 5], (5, 2, 9, 9, 400), np.array([2, 5, 9]), torch.tensor([9, 5, 2])])
 def test_fixed_rows_are_corrupt_in_every_call(name, corrupt):
-    attack, source = GRADIENT_CORRUPTIONS[name](fraction=0.0, corrupt=corrupt), np.random.RandomState(0)
+    attack, source = make(name, fraction=0.0, corrupt=corrupt), np.random.RandomState(0)
     for _ in range(3):
         gradients = matrix()
         assert attack.apply_(gradients, random_state=source).tolist() == [2, 5, 9]
@@ -135,7 +133,7 @@ def test_fixed_rows_are_corrupt_in_every_call(name, corrupt):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_fixed_rows(name):
-    assert same(GRADIENT_CORRUPTIONS[name](fraction=0.4, corrupt=[])(matrix()), matrix())
+    assert same(make(name, fraction=0.4, corrupt=[])(matrix()), matrix())
 
 
 def test_half_of_the_rows_fixed_is_hopeless():
@@ -168,11 +166,11 @@ def test_an_attack_that_asks_for_the_context_gets_it():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cuda(name, cuda):
-    attack, gradients = GRADIENT_CORRUPTIONS[name](fraction=0.4, random_state=0), matrix()
+    attack, gradients = make(name, fraction=0.4, random_state=0), matrix()
     on_device = gradients.to(cuda)
     corrupt = attack.apply_(on_device)
     assert corrupt.device.type == on_device.device.type == "cuda"
-    if name != "additive_noise":
+    if name not in RANDOM:
         assert torch.allclose(on_device.cpu(), attack(gradients), equal_nan=True)
 
 
@@ -210,6 +208,27 @@ def test_gradients_are_checked(gradients, kind, message):
         (DecoyBlock(value=-1.0), ValueError, "value must be greater than 0"),
         (DecoyBlock(scale=float("nan")), ValueError, "scale must be"),
         (DecoyBlock(share=0.0), ValueError, "share must be greater than 0"),
+        (
+            make("searched_inner_product", objective="harm"),
+            ValueError,
+            "objective must be one of 'progress', 'deviation'",
+        ),
+        (make("searched_inner_product", aggregator="mean"), TypeError, "aggregator must be None or a function"),
+        (make("searched_a_little_is_enough", weakest=0.0), ValueError, "weakest must be greater than 0"),
+        (make("searched_a_little_is_enough", strongest=0.05), ValueError, "strongest must be at least 0.1"),
+        (make("searched_a_little_is_enough", aggregator=None), ValueError, "aggregator must be a function.*found None"),
+        (make("squatter", beta=0.0), ValueError, "beta must be greater than 0 and at most 1"),
+        (make("scale_rider", scale=-1.0), ValueError, "scale must be greater than 0"),
+        (make("framing", noise=-0.1), ValueError, "noise must be at least 0"),
+        (make("simplex", z=0.0), ValueError, "z must be greater than 0"),
+        (make("sleeper", n_honest_steps=-1), ValueError, "n_honest_steps must be at least 0"),
+        (make("sleeper", attack="bit_flip"), TypeError, "attack must be None or a GradientCorruption.*'bit_flip'"),
+        (make("sleeper", attack=make("label_flip")), TypeError, "acts on gradients; found LabelFlip"),
+        (make("sleeper", attack=BitFlip(scale="x")), TypeError, "scale must be a number"),
+        (make("memory_filler", push="x"), TypeError, "push must be a number"),
+        (make("memory_filler", share=1.1), ValueError, "share must be greater than 0 and at most 1"),
+        (make("constant_vote", share=0), ValueError, "share must be greater than 0 and at most 1"),
+        (make("label_flip"), TypeError, "LabelFlip must act on targets"),
         (NonFinite(value="none"), ValueError, "value must be one of 'nan', 'inf'; found 'none'"),
         (BitFlip(corrupt="12"), TypeError, "corrupt must be None or a sequence of integers.*found '12'"),
         (BitFlip(corrupt=3), TypeError, "corrupt must be None or a sequence of integers"),
@@ -244,12 +263,35 @@ def test_every_attack_has_a_name():
     assert library == set(GRADIENT_CORRUPTIONS.values())
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 1), (3, 2)])
+@pytest.mark.filterwarnings("ignore:No rule withstands")
+def test_few_rows_and_columns(name, shape):
+    for corrupt in ([0], [shape[0] - 1], range(shape[0])):
+        gradients = matrix(*shape)
+        attacked = make(name, corrupt=corrupt)(gradients, random_state=0)
+        assert name == "non_finite" or torch.isfinite(attacked).all()
+        honest = [i for i in range(shape[0]) if i not in corrupt]
+        assert torch.equal(attacked[honest], gradients[honest])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_rows_that_are_not_finite_to_begin_with(name, value):
+    gradients = matrix()
+    gradients[3, 2:5] = gradients[6, 0] = value
+    # The attack replaces the one; the other it may know.
+    attacked = make(name, corrupt=[0, 3, 8], **({"target": 1} if name == "mimic" else {}))(gradients, random_state=0)
+    honest = [i for i in range(12) if i not in (0, 3, 8)]
+    assert same(attacked[honest], gradients[honest])
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "non_finite"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_finite_rows_of_any_size_stay_finite(name, dtype):
     for fraction in (0.2, 0.45):
         for kind, gradients in extremes(dtype).items():
-            attack = GRADIENT_CORRUPTIONS[name](fraction=fraction)
+            attack = make(name, fraction=fraction)
             attacked = attack(gradients, random_state=0)
             assert attacked.dtype == dtype
             assert torch.isfinite(attacked).all(), kind

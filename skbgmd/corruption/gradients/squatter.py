@@ -1,0 +1,125 @@
+"""Squatter: corrupt rows beyond reproach on the block that a rule looks at, and wrong everywhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from skbgmd._utils import limits
+from skbgmd._utils.checks import check_number
+from skbgmd._utils.typing import AttackContext
+from skbgmd.corruption.gradients.base import (
+    GradientCorruption,
+    block_size,
+    clipped_scores,
+    times_power,
+    to_order_one,
+)
+
+
+class Squatter(GradientCorruption):
+    r"""Squatter on the block: the honest geometric median on the columns that a rule looks at, wrong on all others.
+
+    Written against block methods that judge rows by a few columns. On the block B, corrupt rows are the geometric
+    median of the honest rows on B, so that no row has a larger weight; off B they point against the honest mean, with
+    the median norm that honest rows have there:
+
+    .. math:: g_B \to \operatorname{GM}(G_B), \qquad
+        g_{\bar B} \to -\operatorname{median}_i \lVert g_{i \bar B} \rVert \,
+        \frac{\mu_{\bar B}}{\lVert \mu_{\bar B} \rVert} .
+
+    The corrupt rows have a vote in the selection, so that the block is selected again with them, until it stays as it
+    is, and five times at most. In a training it is the block of the rule that is attacked, in its present state, if
+    that has one; otherwise the columns with the largest scores of rows clipped to the median norm. Omniscient.
+
+    Parameters
+    ----------
+    fraction : float, default=0.2
+        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+    beta : float, default=0.1
+        Share of the columns that the rule is supposed to look at, in (0, 1], where the context doesn't tell them.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.corruption import Squatter
+    >>> gradients = torch.tensor([[9.0, 1.0], [9.0, 1.0], [8.0, 2.0], [9.0, 1.0], [7.0, 3.0]])
+    >>> Squatter(fraction=0.2, beta=0.5, random_state=0)(gradients)[2]
+    tensor([ 9., -1.])
+    """
+
+    omniscient = True
+    uses_context = True
+
+    def __init__(self, fraction: float = 0.2, beta: float = 0.1, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.beta, self.random_state, self.corrupt = fraction, beta, random_state, corrupt
+
+    def _check_parameters(self) -> None:
+        check_number(self.beta, "beta", at_most=1.0)
+
+    def _replace(
+        self,
+        gradients: torch.Tensor,
+        corrupt: torch.Tensor,
+        honest: torch.Tensor,
+        rng: np.random.RandomState,
+        context: AttackContext | None = None,
+    ) -> torch.Tensor:
+        others, exponent = to_order_one(gradients[honest])
+        wrong, k = -others.mean(dim=0), block_size(self.beta, gradients.shape[1])
+        rows, attacked = others.new_empty(gradients.shape), gradients.clone()
+        rows[honest] = others
+
+        ask = None if context is None else context.block
+        block = None if ask is None else ask(attacked)
+        if block is None:
+            # Nothing is known of a block, or there is none.
+            ask, block = None, clipped_scores(others).topk(k).indices
+        for _ in range(limits.SQUATTER_SELECTIONS):
+            made = squat(others, wrong, block)
+            rows[corrupt] = made
+            replacement = times_power(made, exponent).to(gradients.dtype)
+            attacked[corrupt] = self._representable(replacement, gradients)
+            before, known = block, None if ask is None else ask(attacked)
+            block = clipped_scores(rows).topk(k).indices if known is None else known
+            if torch.equal(before.sort().values, block.sort().values):
+                break
+        return replacement
+
+
+def squat(honest: torch.Tensor, wrong: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """Row (d,) at the honest rows' geometric median on a block, and along a direction at their median norm off it.
+
+    Parameters
+    ----------
+    honest : tensor of shape (h, d)
+        Rows of order one.
+    wrong : tensor of shape (d,)
+        The direction.
+    block : tensor of shape (k,), int64
+        Columns of the block.
+    """
+    off = torch.ones(honest.shape[1], dtype=torch.bool, device=honest.device)
+    off[block] = False
+    length = torch.linalg.vector_norm(wrong[off])
+    size = torch.linalg.vector_norm(honest[:, off], dim=1).median()
+    row = torch.where(off, wrong * torch.where(length > 0.0, size / length, 0.0), 0.0)
+    row[block] = weiszfeld(honest[:, block])
+    return row
+
+
+def weiszfeld(rows: torch.Tensor) -> torch.Tensor:
+    """Geometric median of rows (h, k) of order one, to the accuracy of some steps of Weiszfeld's algorithm."""
+    center = rows.mean(dim=0)
+    for _ in range(limits.SQUATTER_STEPS):
+        distances = torch.linalg.vector_norm(rows - center, dim=1)
+        # A center at one of the rows would stay there: as good as the median for this.
+        weights = 1.0 / distances.clamp(min=torch.finfo(rows.dtype).tiny ** 0.5)
+        center = (weights / weights.sum()) @ rows
+    return center
