@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from nets import dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.corruption import LabelFlip
 from skbgmd.corruption.gradients.label_flip import flipped
+from skbgmd.training import ArrayLoader
 
 GROUPS = [slice(0, 2), slice(2, 4), slice(4, 6)]
 
@@ -66,9 +68,12 @@ def fitted(kind, X, y, **settings):
         train_split=None,
         group_size=5,
         # The library's own loader deals samples out to groups by their classes.
-        iterator_train=torch.utils.data.DataLoader,
-        batch_size=30,
-        **{"aggregator": "geometric_median", **settings},
+        **{
+            "aggregator": "geometric_median",
+            "iterator_train": torch.utils.data.DataLoader,
+            "batch_size": 30,
+            **settings,
+        },
     )
     net.fit(X, y)
     return torch.cat([parameter.detach().flatten() for parameter in net.module_.parameters()])
@@ -103,3 +108,22 @@ def test_numbers_of_a_training_change_their_sign(forked, rng, gradients):
     found = fitted(RobustNeuralNetRegressor, X, y, gradient_corruption=attack, gradients=gradients)
     torch.testing.assert_close(found, fitted(RobustNeuralNetRegressor, X, wrong, gradients=gradients))
     assert not torch.allclose(found, fitted(RobustNeuralNetRegressor, X, y, gradients=gradients))
+
+
+def test_fixed_rows_are_clients_in_sorted_order(forked, rng):
+    X, y = rng.normal(size=(80, 4)), rng.integers(0, 3, size=80)
+    clients = np.repeat(["d", "b", "a", "c"], 20)
+    wrong = np.where(clients == "b", 2 - y, y)
+    loader = {"iterator_train": ArrayLoader, "criterion": torch.nn.CrossEntropyLoss, "batch_size": 10}
+    found, expected = (
+        fitted(
+            RobustNeuralNetClassifier,
+            dataset_of(X, labels, None, clients),
+            labels,
+            gradient_corruption=attack,
+            **loader,
+        )
+        for labels, attack in ((y, LabelFlip(corrupt=[1])), (wrong, None))
+    )
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, fitted(RobustNeuralNetClassifier, dataset_of(X, y, None, clients), y, **loader))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from attacking import matrix, split
+from attacking import matrix, median, split
 
+from conftest import extremes
 from skbgmd import geometric_median
-from skbgmd.aggregators import get_aggregator
+from skbgmd.aggregators import BlockGeometricMedian, get_aggregator
 from skbgmd.corruption import (
     ALittleIsEnough,
     AttackContext,
@@ -18,6 +19,7 @@ from skbgmd.corruption import (
 )
 from skbgmd.corruption.gradients.searched import harm_of, strongest_harm
 from skbgmd.rows import DenseRows
+from skbgmd.training._stateful import StatefulAggregator
 
 KINDS = [(SearchedALittleIsEnough, ALittleIsEnough, "z"), (SearchedInnerProduct, InnerProduct, "epsilon")]
 
@@ -71,6 +73,35 @@ def test_the_search_is_against_the_rule_of_the_context_unless_another_is_given()
     assert asked_second
     with pytest.raises(ValueError, match="aggregator must be a function"):
         SearchedInnerProduct(fraction=0.4)(gradients, 0, AttackContext(step=3))
+
+
+def test_the_search_is_against_the_rule_in_its_state():
+    """A memory of what was left out of blocks is a part of what an attack finds."""
+    aggregator, gradients = StatefulAggregator(BlockGeometricMedian(0.2, complement="memory"), 0), matrix(20)
+    fresh = aggregator.attack_context(DenseRows(gradients))
+    before = SearchedALittleIsEnough(fraction=0.4)(gradients, 0, fresh)
+    aggregator(DenseRows(matrix(20, seed=5) * 30.0))
+    aggregator.commit()
+    state, context = aggregator.state, aggregator.attack_context(DenseRows(gradients))
+    found = SearchedALittleIsEnough(fraction=0.4)(gradients, 0, context)
+    explicit = SearchedALittleIsEnough(
+        fraction=0.4, aggregator=lambda rows: aggregator.aggregator(DenseRows(rows), state)[0].vector
+    )
+    assert aggregator.state is state
+    assert torch.equal(found, explicit(gradients, 0))
+    assert not torch.equal(found, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("objective", ["progress", "deviation"])
+def test_own_rows_of_any_size_stay_finite(objective, dtype):
+    fixed = (ALittleIsEnough(0.4, own=True), InnerProduct(0.4, own=True))
+    searched = [kind(0.4, objective, aggregator=median, own=True) for kind, _, _ in KINDS]
+    for kind, gradients in extremes(dtype).items():
+        for attack in (*fixed, *searched):
+            attacked = attack(gradients, random_state=0)
+            assert attacked.dtype == dtype
+            assert torch.isfinite(attacked).all(), kind
 
 
 def test_rows_that_the_rule_is_asked_about_differ_from_the_gradients_in_corrupt_ones_alone():
