@@ -150,7 +150,7 @@ class GradientCorruption(BaseEstimator, ABC):
     def _check_own(self) -> None:
         check_number(self.fraction, "fraction", at_least=0.0, at_most=1.0)
         if self.corrupt is not None:
-            check_rows(self.corrupt)
+            fixed_rows(self.corrupt)
         self._check_parameters()
 
     def _corrupt(self, gradients: torch.Tensor, random_state: Any, context: AttackContext | None) -> torch.Tensor:
@@ -173,7 +173,7 @@ class GradientCorruption(BaseEstimator, ABC):
             fraction = float(self.fraction)
             warn_at_breakdown_point(fraction, stacklevel + 1)
             return draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
-        rows = np.intersect1d(np.asarray(self.corrupt, dtype=np.intp), self._eligible(n))
+        rows = np.intersect1d(fixed_rows(self.corrupt), self._eligible(n))
         warn_at_breakdown_point(len(rows) / n, stacklevel + 1, f"{len(rows)} corrupt rows of {n}")
         return rows
 
@@ -218,14 +218,15 @@ class GradientCorruption(BaseEstimator, ABC):
         """
 
 
-def check_rows(corrupt: Any) -> None:
-    """Check fixed rows: a sequence of integers, none of them negative."""
+def fixed_rows(corrupt: Any) -> Indices:
+    """Indices of fixed rows, of a sequence of integers of which none is negative."""
     rows = np.asarray(corrupt.cpu() if isinstance(corrupt, torch.Tensor) else corrupt)
     is_of_integers = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
     if isinstance(corrupt, (str, bytes)) or not is_of_integers:
         raise TypeError(f"corrupt must be None or a sequence of integers, indices of rows; found {corrupt!r}.")
     if len(rows) and rows.min() < 0:
         raise ValueError(f"corrupt must hold indices of at least 0; found {int(rows.min())}.")
+    return rows.astype(np.intp)
 
 
 def mean_of_rows(gradients: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
