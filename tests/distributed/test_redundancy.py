@@ -35,14 +35,14 @@ def test_a_number_of_ranks_that_is_no_multiple_is_an_error():
         redundant_sampler(range(5), 0, size=4, rank=0)
 
 
-def trained(rank, size, r, liars, rtol=0.0):
+def trained(rank, size, r, liars, beta=1.0):
     """Parameters after two epochs with DDP, and the weights of the last step."""
     with seeded(0, "cpu"):
         module = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
         X, y = torch.randn(48, 5), torch.randint(0, 2, (48,))
     data = TensorDataset(X, y)
     ddp = DistributedDataParallel(module, bucket_cap_mb=1e-5)
-    hook = RobustHook(MajorityVote(r, rtol=rtol))
+    hook = RobustHook(MajorityVote(r), beta=beta)
     ddp.register_comm_hook(hook, robust_hook)
     optimizer = torch.optim.SGD(ddp.parameters(), lr=0.1)
     sampler = redundant_sampler(data, r)
@@ -64,6 +64,13 @@ def test_one_liar_of_each_three_ranks_changes_no_bit(size, liars):
         np.testing.assert_array_equal(parameters, expected)
         np.testing.assert_array_equal(weights == 0.0, [rank in liars for rank in range(size)])
     assert np.abs(clean[0][0]).max() > 0.0
+
+
+def test_votes_on_a_block():
+    found = on_ranks(trained, 3, 3, {1}, 0.2)
+    for parameters, weights in found:
+        np.testing.assert_array_equal(parameters, found[0][0])
+        np.testing.assert_array_equal(weights, [0.5, 0.0, 0.5])
 
 
 def estimators(rank, size, liar):
