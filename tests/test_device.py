@@ -19,12 +19,19 @@ from skbgmd.aggregators import (
     BlockGeometricMedian,
     Bucketing,
     HuberMean,
+    MajorityVote,
     NearestNeighborMixing,
+    Zeno,
     get_aggregator,
 )
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
+
+
+def mean_of(displacement: torch.Tensor) -> torch.Tensor:
+    return displacement.mean()
+
 
 RULES: dict[str, Any] = {
     # No generator can draw on a pretended device.
@@ -41,6 +48,8 @@ RULES: dict[str, Any] = {
     "zero elsewhere": BlockGeometricMedian(0.2, complement="zero"),
     "mixing": NearestNeighborMixing(get_aggregator("geometric_median")),
     "bucketing": Bucketing(get_aggregator("geometric_median"), random_state=0),
+    "trusted samples": Zeno(mean_of, lr=1.0),
+    "votes": MajorityVote(1, get_aggregator("geometric_median")),
 }
 
 

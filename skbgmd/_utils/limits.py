@@ -159,6 +159,10 @@ SCALE_DECAY = 0.999
 #: Steps whose median is remembered, and fewest of them for a median to outvote a bad step.
 SCALE_WINDOW, SCALE_ENOUGH = 5, 3
 
+#: Learning rate over the weight of the penalty for long rows in Zeno's score, as its authors have it in their
+#: experiments: a ratio of the two has no units.
+ZENO_RHO_RATIO = 200.0
+
 
 # ---- Per-sample gradients
 

@@ -24,12 +24,14 @@ from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.huber_mean import HuberMean
 from skbgmd.aggregators.krum import Krum
+from skbgmd.aggregators.majority_vote import MajorityVote
 from skbgmd.aggregators.mean import Mean
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.aggregators.norm_filter import NormFilter
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
+from skbgmd.aggregators.zeno import Zeno, ZenoState
 
 #: Callables that make an aggregator with its default hyperparameters, by name.
 AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
@@ -89,6 +91,7 @@ __all__ = [
     "Judgement",
     "Krum",
     "LocationRule",
+    "MajorityVote",
     "Mean",
     "NearestNeighborMixing",
     "NonFiniteRowsError",
@@ -98,5 +101,7 @@ __all__ = [
     "RowWeighting",
     "SpectralFilter",
     "TrimmedMean",
+    "Zeno",
+    "ZenoState",
     "get_aggregator",
 ]

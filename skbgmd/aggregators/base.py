@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.rows import Rows
+from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
 
 
@@ -116,6 +116,10 @@ class Aggregator(BaseEstimator, ABC):
         NonFiniteRowsError
             Half of the rows or more not finite.
         """
+
+    def check_parameters(self) -> None:
+        """Raise an error for a hyperparameter out of its range, as a call does; by default, by a call on some rows."""
+        self(DenseRows(torch.arange(12.0).view(3, 4)))
 
 
 def check_rows(rows: Any) -> None:

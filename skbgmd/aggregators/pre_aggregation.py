@@ -43,6 +43,11 @@ class PreAggregation(Aggregator):
             aggregate = replace(aggregate, weights=spread)
         return aggregate, PreAggregationState(state.step + 1, after)
 
+    def check_parameters(self) -> None:
+        self._validate()
+        if self.aggregator is not None:
+            self.aggregator.check_parameters()
+
     def _validate(self) -> None:
         if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):
             raise TypeError(f"aggregator must be an Aggregator or None; found {self.aggregator!r}.")

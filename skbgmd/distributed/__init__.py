@@ -13,6 +13,7 @@ from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.faults import RankLostError
 from skbgmd.distributed.fsdp import RobustReduceScatter, robust_fully_sharded
 from skbgmd.distributed.model_updates import GlobalModel
+from skbgmd.distributed.redundancy import redundant_sampler
 from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.training._ranks import RankDivergedError, RankFailedError
@@ -36,6 +37,7 @@ __all__ = [
     "init_from_env",
     "random_states",
     "read_claim",
+    "redundant_sampler",
     "robust_fully_sharded",
     "robust_hook",
     "set_random_states",

@@ -11,7 +11,7 @@ import torch
 
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_integer, check_number
-from skbgmd.aggregators import Aggregator, BlockGeometricMedian, get_aggregator
+from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Zeno, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.remainders import Part, regroup
@@ -115,7 +115,7 @@ def limit_norm(vector: torch.Tensor, limit: float) -> torch.Tensor:
 
 
 def refuse_columns(rule: Aggregator) -> None:
-    """Refuse a rule that remembers columns, or wants them in units: a block has other columns in each step.
+    """Refuse a rule that remembers columns, wants them in units or all at once: a block has others in each step.
 
     Raises
     ------
@@ -128,6 +128,8 @@ def refuse_columns(rule: Aggregator) -> None:
                 f"where beta is less than 1: a block has other columns in each step, and remainders are its memory; "
                 f"found {each!r}."
             )
+        if isinstance(each, Zeno):
+            raise ValueError(f"The rule must not need whole rows where beta is less than 1; found {each!r}.")
 
 
 class BlockExchange:

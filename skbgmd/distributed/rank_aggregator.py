@@ -194,11 +194,11 @@ class RankAggregator:
 
 
 def _checked_rule(rule: Any) -> Aggregator:
-    """Look up a rule, and try it: hyperparameters are checked by calls."""
+    """Look up a rule, and check its hyperparameters."""
     if not isinstance(rule, (str, Aggregator)):
         raise TypeError(f"rule must be the name of an aggregator or an Aggregator; found {rule!r}.")
     aggregator = get_aggregator(rule)
-    aggregator(DenseRows(torch.arange(12.0).view(3, 4)))
+    aggregator.check_parameters()
     return aggregator
 
 

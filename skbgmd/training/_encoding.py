@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 
-from skbgmd._utils.checks import refuse_masks_and_dates
+from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
+from skbgmd.aggregators import Aggregator
+from skbgmd.aggregators.zeno import check_trusted
 from skbgmd.training._loader import refuse_in, source
 
 #: From targets as they are given to those that are learnt: codes of classes, scaled numbers.
@@ -44,6 +46,52 @@ class EncodedSplit:
             encoded.X, encoded.y = _alike(valid.X, self.encode(np.asarray(valid.y)), *like)
             return train, encoded
         return train, _EncodedItems(valid, self.encode, like)
+
+
+def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: NDArray[Any]) -> Aggregator:
+    """Encode the targets of trusted samples that a rule, or one in it, was given: in a copy, where there are any.
+
+    Parameters
+    ----------
+    aggregator : Aggregator
+        The rule.
+    encode : callable
+        Makes of targets (n, ...) those that the network learns.
+    X : ndarray of shape (n, ...)
+        Samples to train on, of whose shape trusted ones must be.
+
+    Raises
+    ------
+    ValueError
+        Trusted samples of another shape, or with labels that aren't among the classes.
+    """
+    given = {
+        name: value
+        for name, value in aggregator.get_params().items()
+        if name.split("__")[-1] == "trusted" and value is not None
+    }
+    if not given:
+        return aggregator
+    encoded: dict[str, Any] = {}
+    for name, value in given.items():
+        samples, y = check_trusted(value)
+        refuse_masks_and_dates(samples, "trusted")
+        check_targets(y, "trusted")
+        found = np.shape(samples)
+        if found[1:] != X.shape[1:]:
+            raise ValueError(
+                f"trusted must have samples of the shape of those to train on, {X.shape[1:]}; found {found[1:]}."
+            )
+        try:
+            codes = encode(np.asarray(y))
+        except ValueError as error:
+            raise ValueError(f"trusted must have targets as those to train on. {error}") from None
+        encoded[name] = _alike(np.asarray(samples), codes, X[:0], None)
+        if not all(np.isfinite(part).all() for part in encoded[name]):
+            raise ValueError("trusted must be finite; found NaN or inf.")
+    twin: Aggregator = copy.deepcopy(aggregator)
+    twin.set_params(**encoded)
+    return twin
 
 
 class _EncodedItems(torch.utils.data.Dataset[Any]):

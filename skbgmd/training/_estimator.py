@@ -32,7 +32,7 @@ from skbgmd.training._defaults import (
     named_rule,
     with_default,
 )
-from skbgmd.training._encoding import EncodedSplit, Encoder
+from skbgmd.training._encoding import EncodedSplit, Encoder, encoded_trusted
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks, together
@@ -575,7 +575,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         self._warn_of_ignored(of_samples=of_samples)
         setting = self._setting(of_samples=of_samples)
         robust = {
-            "aggregator": self._checked_aggregator(seed, of_samples=of_samples),
+            "aggregator": encoded_trusted(self._checked_aggregator(seed, of_samples=of_samples), encode, samples.X),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
             "trust_power": setting.trust_power,

@@ -19,9 +19,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from skbgmd.aggregators import Aggregate, Mean, NonFiniteRowsError
+from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import GhostError
 from skbgmd.ghost.registry import is_registered, rule_of
 from skbgmd.rows import DenseRows, Rows
+from skbgmd.training._displaced_loss import DisplacedLoss
 from skbgmd.training._divergence import explanation
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch, is_sorted
@@ -81,7 +83,8 @@ class RobustStep(NeuralNet):
         rows, losses, predictions, own, input_norms = self.make_rows(grouped, gradients, fit_params)
         self._look_at(grouped, predictions)
         try:
-            aggregate = self._aggregate(rows)
+            with with_sample_loss(DisplacedLoss(self, gradients.parameters, grouped.X, grouped.y)):
+                aggregate = self._aggregate(rows)
         except RankFailedError:
             # What is said of it is of the other rank.
             raise
