@@ -15,9 +15,11 @@ from skbgmd.distributed.fsdp import RobustReduceScatter, robust_fully_sharded
 from skbgmd.distributed.model_updates import GlobalModel
 from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
+from skbgmd.distributed.rsa import RSA
 from skbgmd.training._ranks import RankDivergedError, RankFailedError
 
 __all__ = [
+    "RSA",
     "AcrossRanks",
     "AuditReport",
     "AuditedExchange",
