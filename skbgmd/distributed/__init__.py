@@ -7,6 +7,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 from skbgmd.distributed.across_ranks import AcrossRanks
 from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks, shared_seed
 from skbgmd.distributed.block_exchange import BlockExchange
+from skbgmd.distributed.bridge import Bridge
 from skbgmd.distributed.client_weights import cap_claims, read_claim
 from skbgmd.distributed.ddp import RobustHook, robust_hook
 from skbgmd.distributed.exchange import Exchange
@@ -24,6 +25,7 @@ __all__ = [
     "AuditReport",
     "AuditedExchange",
     "BlockExchange",
+    "Bridge",
     "Checkpoints",
     "Exchange",
     "GlobalModel",
