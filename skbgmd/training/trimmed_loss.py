@@ -33,9 +33,9 @@ class TrimmedLoss(Callback):
     ----------
     fraction : float
         Share α of the samples to leave out, in [0, 1): the share that is wrong, or a little more.
-    warm_up : int, default=1
-        Epochs on all samples before the first selection. Networks fit wrong labels late, so a few are enough; none
-        selects by the losses of an untrained network.
+    warm_up : int, default=10
+        Epochs on all samples before the first selection. An early one leaves out whole classes that the network has yet
+        to learn, and then never learns; a late one comes after wrong labels were learnt by heart.
     every : int, default=1
         Epochs from one selection to the next.
 
@@ -75,7 +75,7 @@ class TrimmedLoss(Callback):
 
     kept_: torch.Tensor | None
 
-    def __init__(self, fraction: float, warm_up: int = 1, every: int = 1) -> None:
+    def __init__(self, fraction: float, warm_up: int = 10, every: int = 1) -> None:
         self.fraction, self.warm_up, self.every = fraction, warm_up, every
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:

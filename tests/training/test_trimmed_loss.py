@@ -117,7 +117,7 @@ def test_groups_are_dealt_out_among_the_kept(forked):
     net = RobustNeuralNetClassifier(
         torch.nn.Sequential(torch.nn.Linear(64, 10), torch.nn.Softmax(dim=-1)),
         **{"aggregator": "geometric_median", "group_size": 10, "batch_size": 100, "max_epochs": 2, "verbose": 0},
-        callbacks=[TrimmedLoss(0.5), watches],
+        callbacks=[TrimmedLoss(0.5, warm_up=1), watches],
     ).fit(X.astype(np.float32) / 16.0, y)
     kept = dict(net.callbacks_)["TrimmedLoss"].kept_
     assert len(watches.epochs[1]) == int(kept.sum())
@@ -129,7 +129,7 @@ def test_estimators_take_it(kind):
     X, y, _ = linear(0.3)
     y = y.ravel() if kind == "regressor" else (y.ravel() > 0.0).astype(int)
     make = BlockGMDRegressor if kind == "regressor" else BlockGMDClassifier
-    model = make(callbacks=[TrimmedLoss(0.3)], strength=None, max_epochs=5, random_state=0, batch_size=50)
+    model = make(callbacks=[TrimmedLoss(0.3, warm_up=1)], strength=None, max_epochs=5, random_state=0, batch_size=50)
     fitted = clone(model).fit(X, y, sample_weight=np.linspace(0.5, 1.5, len(X)))
     kept = dict(fitted.net_.callbacks_)["TrimmedLoss"].kept_
     weight = np.linspace(0.5, 1.5, len(X))
@@ -158,7 +158,7 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_been_interrupted(forked, tm
 
 def test_partial_fit_on_other_data_selects_anew(forked):
     X, y, _ = linear(0.3)
-    net = regressor([TrimmedLoss(0.3, every=50)], max_epochs=3).fit(X, y)
+    net = regressor([TrimmedLoss(0.3, warm_up=1, every=50)], max_epochs=3).fit(X, y)
     net.partial_fit(X[:100], y[:100])
     assert len(dict(net.callbacks_)["TrimmedLoss"].kept_) == 100
 
@@ -231,6 +231,6 @@ def test_a_loader_gives_what_is_kept(forked):
 
 def test_the_loader_is_not_kept(forked):
     X, y, _ = linear(0.3, n=40)
-    net = regressor([TrimmedLoss(0.3)], max_epochs=2, train_split=ValidSplit(4)).fit(X, y)
+    net = regressor([TrimmedLoss(0.3, warm_up=1)], max_epochs=2, train_split=ValidSplit(4)).fit(X, y)
     assert net._train_iterator_ is None
     assert len(dict(net.callbacks_)["TrimmedLoss"].kept_) == 30
