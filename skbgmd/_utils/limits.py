@@ -142,6 +142,10 @@ NEARLY_AS_MUCH = 0.7
 #: saves little, and they might be the half that decides.
 FAR_SHARE = 1 / 3
 
+#: Share of the squared lengths below which a squared distance, made of these and an inner product in float32, has lost
+#: too many digits: above it has four.
+CANCELLATION = 1e-2
+
 #: Growth of the estimate's norm over the first iterate's up to which rows are still proved near: a slack that costs few
 #: additional rows.
 MEAN_SLACK = 1.25

@@ -19,6 +19,7 @@ from skbgmd.aggregators.base import (
 )
 from skbgmd.aggregators.block_geometric_median import BlockGeometricMedian, BlockState
 from skbgmd.aggregators.bucketing import Bucketing
+from skbgmd.aggregators.centered_clipping import CenteredClipping, CenteredClippingState
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
 from skbgmd.aggregators.geometric_median import GeometricMedian
@@ -42,6 +43,7 @@ AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "krum": Krum,
     "spectral_filter": SpectralFilter,
     "huber_mean": HuberMean,
+    "centered_clipping": CenteredClipping,
     "geometric_median": GeometricMedian,
     "block_geometric_median": BlockGeometricMedian,
     "bgmd_paper": BlockGeometricMedian.published,
@@ -84,6 +86,8 @@ __all__ = [
     "BlockGeometricMedian",
     "BlockState",
     "Bucketing",
+    "CenteredClipping",
+    "CenteredClippingState",
     "Coordinatewise",
     "CoordinatewiseMedian",
     "GeometricMedian",

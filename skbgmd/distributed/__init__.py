@@ -7,6 +7,7 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 from skbgmd.distributed.across_ranks import AcrossRanks
 from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks, shared_seed
 from skbgmd.distributed.block_exchange import BlockExchange
+from skbgmd.distributed.bridge import Bridge
 from skbgmd.distributed.client_weights import cap_claims, read_claim
 from skbgmd.distributed.ddp import RobustHook, robust_hook
 from skbgmd.distributed.exchange import Exchange
@@ -16,13 +17,16 @@ from skbgmd.distributed.model_updates import GlobalModel
 from skbgmd.distributed.redundancy import redundant_sampler
 from skbgmd.distributed.restarts import Checkpoints, init_from_env, random_states, set_random_states
 from skbgmd.distributed.rows import ShardedRows
+from skbgmd.distributed.rsa import RSA
 from skbgmd.training._ranks import RankDivergedError, RankFailedError
 
 __all__ = [
+    "RSA",
     "AcrossRanks",
     "AuditReport",
     "AuditedExchange",
     "BlockExchange",
+    "Bridge",
     "Checkpoints",
     "Exchange",
     "GlobalModel",

@@ -155,6 +155,36 @@ class Exchange:
         self._count(values.nbytes * (self.size - 1))
         return stacked
 
+    def swap(self, values: torch.Tensor, sources: Sequence[int], targets: Sequence[int]) -> torch.Tensor:
+        """Send a tensor to some of the other ranks, and receive those of some, directly.
+
+        Parameters
+        ----------
+        values : tensor of shape (...)
+            Of this rank; of one shape and dtype on all ranks.
+        sources, targets : sequence of int
+            Ranks to receive from, of each of which this rank is a target; and ranks to send to.
+
+        Returns
+        -------
+        tensor of shape (len(sources), ...)
+            What the sources sent, in their order.
+        """
+        sent = values.contiguous()
+        received = sent.new_empty((len(sources), *sent.shape))
+        if not (sources or targets):
+            return received
+        peer = dist.get_global_rank if self.group is not None else (lambda _, rank: rank)
+        steps: list[tuple[Any, torch.Tensor, int]]
+        steps = [(dist.irecv, line, source) for line, source in zip(received, sources, strict=True)]
+        steps += [(dist.isend, sent, target) for target in targets]
+        with begin_collective("swap", self.group):
+            operations = [dist.P2POp(do, _bytes(part), peer(self.group, at), self.group) for do, part, at in steps]
+            for work in dist.batch_isend_irecv(operations):
+                work.wait()
+        self._count(sent.nbytes * len(targets))
+        return received
+
     def _count(self, sent: int) -> None:
         self.traffic.sent += sent
         self.traffic.n_collectives += 1

@@ -5,6 +5,7 @@ from skbgmd.training._losses import register_loss
 from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.training.regressor import BlockGMDRegressor
+from skbgmd.training.trimmed_loss import TrimmedLoss
 
 __all__ = [
     "ArrayLoader",
@@ -13,5 +14,6 @@ __all__ = [
     "RobustNeuralNet",
     "RobustNeuralNetClassifier",
     "RobustNeuralNetRegressor",
+    "TrimmedLoss",
     "register_loss",
 ]

@@ -142,18 +142,40 @@ class ArrayLoader(DataLoader[Any]):
         # A batch is pinned as it is made: torch would make a list of it. In workers it can't be.
         pins = kwargs.pop("pin_memory", False) and torch.cuda.is_available() and not kwargs.get("num_workers", 0)
         whole.pins = bool(pins)
-        order: Sampler[int] = RandomSampler(whole, generator=generator) if shuffle else SequentialSampler(whole)
+        order = KeptSamples(RandomSampler(whole, generator=generator) if shuffle else SequentialSampler(whole))
         sampler: Any
         if whole.clients is not None:
             sampler = ClientSampler(whole.clients, batch_size, shuffle=shuffle, generator=generator)
         elif even:
-            sampler = EvenBatchSampler(order, len(whole), batch_size)
+            sampler = EvenBatchSampler(order, batch_size)
         else:
             sampler = BatchSampler(order, batch_size, drop_last)
         classes = None if stratify is None or whole.clients is not None else _classes(whole.y, whole.index)
         if stratify is not None and classes is not None:
             sampler = StratifiedGroups(sampler, classes, stratify)
         super().__init__(whole, batch_size=None, sampler=sampler, collate_fn=_as_it_is, generator=generator, **kwargs)
+        self._order = None if whole.clients is not None else order
+
+    def restrict(self, kept: NDArray[np.bool_] | None) -> None:
+        """Give only some of the samples, from the next epoch on; None: all of them.
+
+        Parameters
+        ----------
+        kept : ndarray of shape (n,), bool, or None
+            Which of the samples to give, in the order of the dataset.
+
+        Raises
+        ------
+        TypeError
+            The loader doesn't take whole batches of arrays, or its samples have clients.
+        """
+        order = getattr(self, "_order", None)
+        if order is None:
+            raise TypeError(
+                "iterator_train must be an ArrayLoader that takes whole batches of arrays without clients, for its "
+                f"samples to be selected; found one of {type(self.dataset).__name__}, or of clients."
+            )
+        order.kept = kept
 
     def __iter__(self) -> Any:
         whole = self.dataset
@@ -165,30 +187,53 @@ class ArrayLoader(DataLoader[Any]):
         return (whole[chosen] for chosen in self.sampler)
 
 
-class EvenBatchSampler(Sampler[list[int]]):
-    """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
+class KeptSamples(Sampler[int]):
+    """Indices of a sampler without those of samples that are left out for a while.
 
     Parameters
     ----------
     order : Sampler
         Indices in the order to take them.
-    n : int
-        How many there are.
+
+    Attributes
+    ----------
+    kept : ndarray of shape (n,), bool, or None
+        Which samples are taken; None: all.
+    """
+
+    def __init__(self, order: RandomSampler | SequentialSampler) -> None:
+        self.order = order
+        self.kept: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order) if self.kept is None else int(self.kept.sum())
+
+    def __iter__(self) -> Iterator[int]:
+        kept = self.kept
+        return iter(self.order) if kept is None else (index for index in self.order if kept[index])
+
+
+class EvenBatchSampler(Sampler[list[int]]):
+    """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
+
+    Parameters
+    ----------
+    order : KeptSamples
+        Indices in the order to take them.
     batch_size : int
         The number of batches is ``n / batch_size``, rounded to the nearest, one at least; a batch holds up to half as
         many samples again.
     """
 
-    def __init__(self, order: Sampler[int], n: int, batch_size: int) -> None:
-        self.order, self.n = order, n
-        self.n_batches = max(1, round(n / batch_size))
+    def __init__(self, order: KeptSamples, batch_size: int) -> None:
+        self.order, self.batch_size = order, batch_size
 
     def __len__(self) -> int:
-        return self.n_batches
+        return max(1, round(len(self.order) / self.batch_size))
 
     def __iter__(self) -> Iterator[list[int]]:
         indices = list(self.order)
-        for part in even_slices(self.n, self.n_batches):
+        for part in even_slices(len(indices), len(self)):
             yield indices[part]
 
 

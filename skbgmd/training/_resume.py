@@ -37,8 +37,12 @@ from skbgmd.training._stopping import EndOfTraining
 
 #: The key of the training's state in the optimizer's file.
 KEY = "skbgmd"
-#: Counts of early stopping, the best score of callbacks that score, and what scores of held-out samples are of.
-_COUNTED = ("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_", "best_score_", "summaries_", "seed_")
+#: Counts of early stopping, the best score of callbacks that score, what scores of held-out samples are of, and which
+#: samples a trimmed loss keeps.
+_COUNTED = (
+    *("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_"),
+    *("best_score_", "summaries_", "seed_", "kept_"),
+)
 
 
 class ResumableNet(Interruptible, NeuralNet):

@@ -99,6 +99,8 @@ class _RobustTraining(RobustStep, ResumableNet):
     # Whether samples are dealt out to groups, which is for batches to train on; whether a training was told that its
     # batches are of one group.
     _deals_ = _is_told_ = False
+    # The batches of the training that is going on, for callbacks that select samples.
+    _train_iterator_: Any = None
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
 
     def __init__(
@@ -206,7 +208,7 @@ class _RobustTraining(RobustStep, ResumableNet):
                 self._refuse_divergence(X, y)
             raise
         finally:
-            self._deals_ = False
+            self._deals_, self._train_iterator_ = False, None
 
     def get_params_for(self, prefix: str) -> dict[str, Any]:
         params: dict[str, Any] = super().get_params_for(prefix)
@@ -242,6 +244,8 @@ class _RobustTraining(RobustStep, ResumableNet):
                 f"iterator_train must be an ArrayLoader that takes whole batches of arrays, without a collate_fn, "
                 f"sampler or batch_sampler, for samples to have {' and '.join(lost)}; found {iterator!r}."
             )
+        if training:
+            self._train_iterator_ = iterator
         return iterator
 
     def initialize_module(self) -> Any:
@@ -452,7 +456,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
-        work = ("_gradients_", "_check_")
+        work = ("_gradients_", "_check_", "_train_iterator_")
         return {key: value for key, value in super().__getstate__().items() if key not in work}
 
     def sample_trust(self, n: int) -> NDArray[np.float64]:

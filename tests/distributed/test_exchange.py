@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from processes import on_ranks
 from skbgmd.distributed import Exchange
@@ -78,3 +79,19 @@ def subgroup(rank: int, size: int) -> Any:
 
 def test_some_of_the_ranks():
     assert on_ranks(subgroup, 3) == [(0, 2, [0.0, 2.0]), None, (1, 2, [0.0, 2.0])]
+
+
+def swap(rank, size):
+    """Some to some, in a ring of one direction, and within a group of the last ranks."""
+    whole = Exchange()
+    ahead = whole.swap(torch.tensor([10.0 * rank, 1.0]), [(rank - 1) % size], [(rank + 1) % size])
+    group = dist.new_group([1, 2])
+    inside = None
+    if rank > 0:
+        inside = Exchange(group).swap(torch.tensor(rank), [2 - rank], [2 - rank]).tolist()
+    return ahead.tolist(), whole.traffic.sent, inside
+
+
+def test_a_swap_is_of_neighbors_only():
+    found = on_ranks(swap, 3)
+    assert found == [([[20.0, 1.0]], 8, None), ([[0.0, 1.0]], 8, [2]), ([[10.0, 1.0]], 8, [1])]

@@ -1,0 +1,241 @@
+"""BRIDGE, Byzantine-resilient decentralized gradient descent: no master, each node screens its neighbors' models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from skbgmd._utils.checks import check_integer, check_number
+from skbgmd.aggregators import Aggregator, TrimmedMean, get_aggregator
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.rows import DenseRows
+
+
+class Bridge(torch.optim.Optimizer):
+    r"""Train on ranks that exchange models with their neighbors in a graph, some of them hostile: BRIDGE.
+
+    Decentralized: there is no master and no collective. In each step a node j sends its model to its neighbors, screens
+    theirs coordinate by coordinate (of :math:`n_j` neighbors the b largest and the b smallest values are left out), and
+    averages the rest with its own before it follows its own gradient:
+
+    .. math::
+        x_j \leftarrow \frac{1}{n_j - 2b + 1} \Bigl(x_j + \sum_{i \in \text{kept}} x_i\Bigr) - \eta \nabla f_j(x_j)
+
+    Yang and Bajwa (2019), "BRIDGE: Byzantine-resilient decentralized gradient descent".
+
+    The right choice where no rank is trusted to coordinate, or links are few. Each rank sends its parameters once to
+    each neighbor, however many ranks there are, and holds :math:`n_j` models; an all-reduce sends them twice in all, so
+    that more than two neighbors cost more than it. Agreement spreads along the graph: the larger its diameter, the
+    later. Where the data of ranks are unlike, ranks agree on a model near the minimizer of the mean loss rather than on
+    it, for screening leaves out honest models as well, and with a constant learning rate they agree up to steps.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters of this rank's model, of one dtype and in the same order on all ranks.
+    neighbors : sequence of sequences of int
+        For each rank those that it receives from, itself not among them; the same on all ranks.
+    lr : float, default=0.01
+        Learning rate η; a scheduler of torch's may change it. The authors' falls as 1 / step.
+    n_hostile : int, default=1
+        Number b of hostile neighbors to withstand: each rank must have 2b + 1 neighbors or more.
+    rule : str or Aggregator, default=None
+        None: screening by the trimmed mean, as above (BRIDGE-T). Otherwise a rule that aggregates the neighbors' models
+        and the rank's own, which come last and count alike, without state: "coordinate_median" is BRIDGE-M, "krum"
+        BRIDGE-K.
+    group : ProcessGroup, default=None
+        Ranks that take part; None: all of them.
+
+    Attributes
+    ----------
+    exchange : Exchange
+        The ranks; ``exchange.traffic.sent`` has the bytes that this one has sent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter out of its range, or a graph that isn't of as many ranks, has too few neighbors of a rank, or falls
+        apart (:func:`check_graph`).
+    RankLostError
+        In a step: a rank doesn't answer.
+
+    Notes
+    -----
+    So many neighbors are necessary, and not enough for all graphs: honest ranks must agree whichever b neighbors each
+    of them leaves out. Complete graphs of 3b + 1 ranks and more do, and so do dense random ones.
+
+    Examples
+    --------
+    Each rank knows its neighbors and its own data; here a ring with chords, of seven ranks:
+
+    >>> from skbgmd.distributed.bridge import check_graph
+    >>> neighbors = [[(rank + step) % 7 for step in (-2, -1, 1, 2)] for rank in range(7)]
+    >>> check_graph(neighbors, 7, n_hostile=1)
+
+    .. code-block:: python
+
+        optimizer = Bridge(model.parameters(), neighbors, lr=0.1, n_hostile=1)
+        loss(model(X), y).backward()
+        optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        neighbors: Sequence[Sequence[int]],
+        lr: float = 0.01,
+        n_hostile: int = 1,
+        rule: str | Aggregator | None = None,
+        group: Any = None,
+    ) -> None:
+        check_number(lr, "lr")
+        self.exchange = Exchange(group)
+        check_graph(neighbors, self.exchange.size, n_hostile)
+        self.rule = None if rule is None else get_aggregator(rule)
+        super().__init__(params, {"lr": lr})
+        dtypes = {parameter.dtype for parameter, _ in self._each()}
+        if len(dtypes) > 1:
+            raise ValueError(f"params must have one dtype; found {', '.join(sorted(map(str, dtypes)))}.")
+        own = self.exchange.rank
+        self.n_hostile, self.sources = n_hostile, list(neighbors[own])
+        self.targets = [rank for rank, theirs in enumerate(neighbors) if own in theirs]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step together with the neighbors.
+
+        Parameters
+        ----------
+        closure : callable, default=None
+            Computes the loss and its gradients, as for other optimizers of torch.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        parameters = [parameter for parameter, _ in self._each()]
+        own = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        received = self.exchange.swap(own, self.sources, self.targets)
+        screened = screen(own, received, self.n_hostile, self.rule)
+        parts = torch.split(screened, [parameter.numel() for parameter in parameters])
+        for (parameter, lr), part in zip(self._each(), parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=lr)
+        return loss
+
+    def _each(self) -> list[tuple[torch.Tensor, float]]:
+        return [(parameter, group["lr"]) for group in self.param_groups for parameter in group["params"]]
+
+
+def bridge_step(
+    models: torch.Tensor,
+    gradients: torch.Tensor,
+    neighbors: Sequence[Sequence[int]],
+    *,
+    lr: float,
+    n_hostile: int = 1,
+    rule: Aggregator | None = None,
+) -> torch.Tensor:
+    """Take a step of BRIDGE for all nodes in one process.
+
+    Parameters
+    ----------
+    models : tensor of shape (n, d)
+        Model of each node, whatever hostile ones claim theirs to be.
+    gradients : tensor of shape (n, d)
+        Of each node's loss at its model.
+    neighbors, lr, n_hostile, rule
+        As in :class:`Bridge`.
+
+    Returns
+    -------
+    models : tensor of shape (n, d)
+    """
+    screened = [
+        screen(own, models[list(theirs)], n_hostile, rule) for own, theirs in zip(models, neighbors, strict=True)
+    ]
+    return torch.stack(screened) - lr * gradients
+
+
+def screen(own: torch.Tensor, received: torch.Tensor, n_hostile: int, rule: Aggregator | None = None) -> torch.Tensor:
+    """Screen the models of neighbors, and average those that are left with a node's own.
+
+    Models with NaN or inf are left out, and count among the hostile ones.
+
+    Parameters
+    ----------
+    own : tensor of shape (d,)
+    received : tensor of shape (m, d)
+        Of the neighbors.
+    n_hostile : int
+        Number of values to leave out at either end of each coordinate.
+    rule : Aggregator, default=None
+        Aggregates the neighbors' models and the node's own, which is the last row; None: the trimmed mean of the
+        neighbors', averaged with the node's own.
+
+    Returns
+    -------
+    tensor of shape (d,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.distributed.bridge import screen
+    >>> screen(torch.tensor([2.0]), torch.tensor([[1.0], [3.0], [4.0], [1e9]]), n_hostile=1)
+    tensor([3.])
+    """
+    if rule is not None:
+        return rule(DenseRows(torch.cat([received, own[None]])))[0].vector.to(own.dtype)
+    finite = received[torch.isfinite(received).all(dim=1)]
+    n_left = max(0, n_hostile - (len(received) - len(finite)))
+    n_kept = len(finite) - 2 * n_left
+    if n_kept <= 0:
+        return own.clone()
+    kept = TrimmedMean(n_left / len(finite))(DenseRows(finite))[0].vector
+    return torch.lerp(kept.to(own.dtype), own, 1.0 / (n_kept + 1))
+
+
+def check_graph(neighbors: Sequence[Sequence[int]], n_ranks: int, n_hostile: int) -> None:
+    """Check a graph of ranks: enough neighbors of each to withstand hostile ones, and a way from each to all others.
+
+    Parameters
+    ----------
+    neighbors : sequence of sequences of int
+        For each rank those that it receives from.
+    n_ranks, n_hostile : int
+
+    Raises
+    ------
+    TypeError
+        A number that is no integer.
+    ValueError
+        A graph that isn't of as many ranks; a neighbor that is no other rank, or twice there; fewer than
+        ``2 * n_hostile + 1`` neighbors of a rank; ranks that can't reach each other.
+    """
+    least = 2 * check_integer(n_hostile, "n_hostile", at_least=0) + 1
+    if len(neighbors) != n_ranks:
+        raise ValueError(f"neighbors must have a list for each of {n_ranks} ranks; found {len(neighbors)}.")
+    for rank, theirs in enumerate(neighbors):
+        others = {check_integer(other, "neighbors", at_least=0) for other in theirs}
+        if len(others) < len(theirs) or rank in others or max(others, default=0) >= n_ranks:
+            raise ValueError(f"neighbors must be other ranks, each once; found {list(theirs)} for rank {rank}.")
+        if len(others) < least:
+            raise ValueError(
+                f"neighbors must be 2 * n_hostile + 1 = {least} ranks or more for each rank; found {len(others)} for "
+                f"rank {rank}."
+            )
+    degrees = [len(theirs) for theirs in neighbors]
+    indices = np.array([other for theirs in neighbors for other in theirs], dtype=np.int32)
+    graph = csr_array((np.ones(len(indices)), indices, np.cumsum([0, *degrees])), shape=(n_ranks, n_ranks))
+    n_parts, part = connected_components(graph, directed=True, connection="strong")
+    if n_parts > 1:
+        apart = np.flatnonzero(part == part[0]).tolist()
+        raise ValueError(
+            f"neighbors must connect all ranks with each other; found {n_parts} parts, of which one is {apart}."
+        )

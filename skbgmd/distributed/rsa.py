@@ -1,0 +1,200 @@
+"""RSA, robust stochastic aggregation: ranks keep models of their own and pull at a common one by signs alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from skbgmd._utils.checks import check_number
+from skbgmd.aggregators import Mean
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.ranks import DistributedRanks
+
+
+class RSA(torch.optim.Optimizer):
+    r"""Train on several ranks by exchanging the signs of differences between models: Byzantine-robust RSA.
+
+    Each rank k has a model :math:`x_k` of its own, and all of them the same master model :math:`x_0`:
+
+    .. math::
+        x_k &\leftarrow x_k - \eta \left(\nabla f_k(x_k) + \lambda \operatorname{sign}(x_k - x_0)\right) \\
+        x_0 &\leftarrow x_0 - \eta \Bigl(\rho x_0 + \lambda \sum_k \operatorname{sign}(x_0 - x_k)\Bigr)
+
+    That is subgradient descent on :math:`\sum_k f_k(x_k) + \tfrac{\rho}{2} \lVert x_0 \rVert^2 + \lambda \sum_k
+    \lVert x_k - x_0 \rVert_1`. Li, Xu, Chen, Giannakis and Ling (2019), "RSA: Byzantine-robust stochastic aggregation
+    methods for distributed learning from heterogeneous datasets".
+
+    The right choice where hostile ranks are among ranks with unlike data, of which a robust mean of gradients takes
+    the rarest for hostile, and where a bound is wanted that needs no assumption on what ranks send: a rank moves each
+    coordinate of the master by :math:`\eta \lambda` at most in a step. It costs a byte for each parameter to each other
+    rank, the memory of the master and of a byte for each parameter of each rank, and accuracy: steps of signs have one
+    size, whatever there is to go, so that the learning rate must fall for the master to settle; ranks whose data are
+    unlike need a large λ to agree; and q hostile ranks move where it settles by an amount that grows with
+    :math:`\lambda q`.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters of this rank's model. All ranks begin with those of the first rank.
+    lr : float, default=0.01
+        Learning rate η, the same on all ranks; a scheduler of torch's may change it.
+    penalty : float, default=0.01
+        Weight λ of the differences, the same on all ranks. It bounds what a rank may do, and what it may teach: models
+        agree exactly at the optimum if it is at least the largest derivative of any :math:`f_k` there, and stay apart
+        if it is less.
+    weight_decay : float, default=0.0
+        Weight ρ of the master's squared norm, the paper's :math:`f_0`.
+    group : ProcessGroup, default=None
+        Ranks that take part; None: all of them.
+
+    Attributes
+    ----------
+    exchange : Exchange
+        The ranks; ``exchange.traffic.sent`` has the bytes that this one has sent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter that isn't a number, or is out of its range.
+    RankLostError
+        In a step: a rank doesn't answer.
+
+    Notes
+    -----
+    Evaluate and keep the master's model: ``optimizer.load_master()`` puts it in the model's place at the end of a
+    training. Of a rank whose model holds NaN, that coordinate has no say. Buffers, such as those of batch
+    normalization, stay each rank's own. ``state_dict()`` has the master.
+
+    Examples
+    --------
+    One rank, without a process group:
+
+    >>> import torch
+    >>> from skbgmd.distributed import RSA
+    >>> model = torch.nn.Linear(1, 1)
+    >>> optimizer = RSA(model.parameters(), lr=0.05, penalty=0.5)
+    >>> X = torch.linspace(-1.0, 1.0, 20)[:, None]
+    >>> for step in range(400):
+    ...     optimizer.zero_grad()
+    ...     torch.nn.functional.mse_loss(model(X), 3.0 * X).backward()
+    ...     optimizer.step()
+    >>> optimizer.load_master()
+    >>> bool((model.weight - 3.0).abs() < 0.1)
+    True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.01,
+        penalty: float = 0.01,
+        weight_decay: float = 0.0,
+        group: Any = None,
+    ) -> None:
+        check_number(lr, "lr")
+        check_number(penalty, "penalty")
+        check_number(weight_decay, "weight_decay", at_least=0.0)
+        super().__init__(params, {"lr": lr, "penalty": penalty, "weight_decay": weight_decay})
+        self.exchange = Exchange(group)
+        if self.exchange.size > 1:
+            # By an exchange of its own, for the bytes of steps to be counted alone.
+            DistributedRanks(Exchange(group), Mean()).make_equal([parameter for parameter, _ in self._each()])
+        for parameter, _ in self._each():
+            self.state[parameter]["master"] = parameter.detach().clone()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take a step of this rank's model and of the master; all ranks take it together.
+
+        Parameters
+        ----------
+        closure : callable, default=None
+            Computes the loss and its gradients, as for other optimizers of torch.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        each = [(parameter, self.state[parameter]["master"], group) for parameter, group in self._each()]
+        own = torch.cat([signs(parameter, master).flatten() for parameter, master, _ in each])
+        every = self.exchange.gather(own)
+        parts = torch.split(every, [parameter.numel() for parameter, _, _ in each], dim=1)
+        for (parameter, master, group), sent in zip(each, parts, strict=True):
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            moved = worker_step(parameter, master, gradient, lr=group["lr"], penalty=group["penalty"])
+            master.copy_(master_step(master, sent.view(-1, *master.shape), **_settings(group)))
+            parameter.copy_(moved)
+        return loss
+
+    @torch.no_grad()
+    def load_master(self) -> None:
+        """Put the master's parameters in the place of this rank's own."""
+        for parameter, _ in self._each():
+            parameter.copy_(self.state[parameter]["master"])
+
+    def _each(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        return [(parameter, group) for group in self.param_groups for parameter in group["params"]]
+
+
+def rsa_step(
+    workers: torch.Tensor,
+    master: torch.Tensor,
+    gradients: torch.Tensor,
+    *,
+    lr: float,
+    penalty: float,
+    weight_decay: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take a step of RSA for all workers and the master in one process, as of federated clients that are simulated.
+
+    Parameters
+    ----------
+    workers : tensor of shape (n, d)
+        Models of the workers, whatever hostile ones claim theirs to be.
+    master : tensor of shape (d,)
+    gradients : tensor of shape (n, d)
+        Of each worker's loss at its model.
+    lr, penalty, weight_decay
+        As in :class:`RSA`.
+
+    Returns
+    -------
+    workers : tensor of shape (n, d)
+    master : tensor of shape (d,)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.distributed.rsa import rsa_step
+    >>> workers, master = torch.tensor([[1.0], [2.0], [float("nan")]]), torch.tensor([0.0])
+    >>> rsa_step(workers, master, torch.zeros(3, 1), lr=0.1, penalty=1.0)[1]
+    tensor([0.2000])
+    """
+    moved = worker_step(workers, master, gradients, lr=lr, penalty=penalty)
+    return moved, master_step(master, signs(workers, master), lr=lr, penalty=penalty, weight_decay=weight_decay)
+
+
+def signs(worker: torch.Tensor, master: torch.Tensor) -> torch.Tensor:
+    """Signs of the differences of models from the master, int8; zero where there is no number."""
+    return torch.sign(worker - master).nan_to_num_(0.0).to(torch.int8)
+
+
+def worker_step(
+    worker: torch.Tensor, master: torch.Tensor, gradient: torch.Tensor, *, lr: float, penalty: float
+) -> torch.Tensor:
+    """Move models down their gradients and, by the signs of the differences, towards the master."""
+    return worker - lr * (gradient + penalty * torch.sign(worker - master))
+
+
+def master_step(
+    master: torch.Tensor, sent: torch.Tensor, *, lr: float, penalty: float, weight_decay: float
+) -> torch.Tensor:
+    """Move the master (...) by the signs (n, ...) that workers sent, int8; more than a sign counts as one."""
+    pulls = sent.sign().sum(dim=0, dtype=torch.int32).to(master.dtype)
+    return master - lr * (weight_decay * master - penalty * pulls)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, float]:
+    return {name: group[name] for name in ("lr", "penalty", "weight_decay")}

@@ -1,0 +1,202 @@
+"""RSA: its updates, the bound for a hostile worker, where it converges to, and several ranks."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from processes import on_ranks
+from skbgmd.distributed import RSA
+from skbgmd.distributed import rsa as module
+from skbgmd.distributed.rsa import master_step, rsa_step, signs
+
+ATTACKS = {
+    "nan": lambda master, honest: torch.full_like(master, torch.nan),
+    "inf": lambda master, honest: torch.full_like(master, torch.inf),
+    "far": lambda master, honest: torch.full_like(master, -1e30),
+    "against": lambda master, honest: 2.0 * master - honest.mean(dim=0),
+    "near": lambda master, honest: master - 1e-6,
+    "silent": lambda master, honest: master.clone(),
+}
+
+
+def draws(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_a_step_by_hand():
+    workers = torch.tensor([[1.0, 0.0], [3.0, -2.0]])
+    master = torch.tensor([2.0, 0.0])
+    gradients = torch.tensor([[0.5, 1.0], [0.0, -1.0]])
+    moved, after = rsa_step(workers, master, gradients, lr=0.1, penalty=2.0, weight_decay=0.5)
+    torch.testing.assert_close(moved, torch.tensor([[1.0 - 0.05 + 0.2, -0.1], [3.0 - 0.2, -2.0 + 0.1 + 0.2]]))
+    torch.testing.assert_close(after, torch.tensor([2.0 - 0.1, -0.2]))
+
+
+def test_a_step_is_one_of_subgradient_descent():
+    workers, master = draws(4, 3).requires_grad_(), draws(1, 3, 1)[0].requires_grad_()
+    aims = draws(4, 3, 2)
+    objective = 0.5 * (workers - aims).square().sum() + 0.15 * master.square().sum()
+    objective = objective + 0.7 * (workers - master).abs().sum()
+    of_workers, of_master = torch.autograd.grad(objective, (workers, master))
+    with torch.no_grad():
+        moved, after = rsa_step(workers, master, workers - aims, lr=0.1, penalty=0.7, weight_decay=0.3)
+        torch.testing.assert_close(moved, workers - 0.1 * of_workers)
+        torch.testing.assert_close(after, master - 0.1 * of_master)
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+@pytest.mark.parametrize("n_hostile", [1, 2, 5])
+def test_hostile_workers_move_the_master_by_no_more_than_their_steps(attack, n_hostile):
+    """The authors' bound: lr times penalty for each of them and in each coordinate, against silence."""
+    honest, master = draws(6, 20), draws(1, 20, 1)[0]
+    hostile = ATTACKS[attack](master, honest).expand(n_hostile, -1)
+    every, settings = torch.cat([honest, hostile]), {"lr": 0.1, "penalty": 0.3}
+    _, after = rsa_step(every, master, torch.zeros_like(every), **settings)
+    _, without = rsa_step(honest, master, torch.zeros_like(honest), **settings)
+    assert (after - without).abs().max() <= n_hostile * 0.1 * 0.3 * (1 + 1e-12)
+    if attack in ("far", "near"):
+        torch.testing.assert_close(after - without, torch.full_like(master, -n_hostile * 0.1 * 0.3))
+
+
+@pytest.mark.parametrize("sent", [-128, -2, -1, 0, 1, 99, 127])
+def test_bytes_that_are_no_signs_count_as_signs(sent):
+    master, honest = torch.zeros(3), torch.zeros(4, 3, dtype=torch.int8)
+    lie = torch.full((1, 3), sent, dtype=torch.int8)
+    after = master_step(master, torch.cat([honest, lie]), lr=0.1, penalty=1.0, weight_decay=0.0)
+    torch.testing.assert_close(after, torch.full((3,), 0.1 * float(np.sign(sent))))
+
+
+def minimized(aims, attack=None, n_hostile=0, penalty=0.5, steps=3000):
+    """Minimize the sum of |x - aim|^2 / 2 over honest workers, each of which knows its own aim only."""
+    master = torch.zeros(aims.shape[1], dtype=aims.dtype)
+    workers = master.repeat(len(aims), 1)
+    for step in range(steps):
+        every = workers
+        if n_hostile:
+            every = torch.cat([workers, ATTACKS[attack](master, workers).expand(n_hostile, -1)])
+        gradients = torch.cat([workers - aims, torch.zeros(n_hostile, aims.shape[1], dtype=aims.dtype)])
+        every, master = rsa_step(every, master, gradients, lr=2.0 / (20.0 + step), penalty=penalty)
+        workers = every[: len(aims)]
+    return master
+
+
+def test_models_agree_on_the_optimum_where_the_penalty_is_large_enough():
+    """The l1 penalty is exact: unlike workers, one minimizer of the sum."""
+    aims = 2.0 + 0.3 * draws(8, 5)
+    at = aims.mean(dim=0)
+    least = float((aims - at).abs().max())
+    torch.testing.assert_close(minimized(aims, penalty=1.1 * least), at, atol=0.02, rtol=0.0)
+    assert (minimized(aims, penalty=0.1 * least) - at).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("attack", list(ATTACKS))
+def test_a_third_of_hostile_workers_leaves_it_near_the_optimum(attack):
+    """Unlike honest workers, convex losses: off by the hostile signs' share at most, where a mean is anywhere."""
+    aims = 2.0 + 0.1 * draws(8, 5)
+    penalty, n_hostile = 0.5, 4
+    off = (minimized(aims, attack, n_hostile, penalty) - aims.mean(dim=0)).abs().max()
+    # Honest gradients and hostile signs balance there: |sum of 8 (x - aim)| <= 4 penalties.
+    assert off <= n_hostile * penalty / len(aims) + 0.02
+
+
+def aims_of(size):
+    return 1.0 + 0.3 * draws(size, 3).float()
+
+
+def train(rank, size, aims, steps, hostile=()):
+    parameters = [torch.nn.Parameter(torch.full((2,), float(rank))), torch.nn.Parameter(torch.full((), float(rank)))]
+    frozen = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+    optimizer = RSA([{"params": parameters}, {"params": [frozen], "penalty": 0.1}], lr=0.05, penalty=0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 10.0 / (10.0 + step))
+    if rank in hostile:
+        module.signs = lambda worker, master: torch.full(worker.shape, 127, dtype=torch.int8)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = 0.5 * (torch.cat([each.flatten() for each in parameters]) - aims[rank]).square().sum()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    sent = optimizer.exchange.traffic.sent
+    optimizer.load_master()
+    return torch.cat([each.detach().flatten() for each in (*parameters, frozen)]).numpy(), sent
+
+
+def simulated(aims, steps):
+    master, workers = torch.zeros(3), torch.zeros(len(aims), 3)
+    for step in range(steps):
+        lr = 0.05 * 10.0 / (10.0 + step)
+        workers, master = rsa_step(workers, master, workers - aims, lr=lr, penalty=0.5)
+    return master.numpy()
+
+
+def test_ranks_come_to_what_one_process_does():
+    size, steps = 3, 40
+    found = on_ranks(train, size, aims_of(size), steps)
+    for master, sent in found:
+        np.testing.assert_array_equal(master, found[0][0])
+        np.testing.assert_allclose(master[:3], simulated(aims_of(size), steps), atol=1e-6)
+        assert master[3] == 1.0
+        # A byte for each parameter, to each other rank, in each step.
+        assert sent == steps * 4 * (size - 1)
+
+
+def test_a_rank_that_sends_other_bytes_moves_no_more():
+    size, steps = 3, 10
+    found = on_ranks(train, size, aims_of(size), steps, (1,))
+    np.testing.assert_array_equal(found[0][0], found[2][0])
+    most = sum(0.05 * 10.0 / (10.0 + step) for step in range(steps)) * 0.5
+    assert np.abs(found[0][0][:3]).max() <= size * most * (1 + 1e-6)
+
+
+def test_the_master_is_saved(forked):
+    model = torch.nn.Linear(2, 1)
+    optimizer = RSA(model.parameters(), lr=0.1, penalty=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    twin = copy.deepcopy(model)
+    other = RSA(twin.parameters(), lr=1.0)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, own in ((model, optimizer), (twin, other)):
+        own.zero_grad()
+        each(torch.ones(1, 2)).sum().backward()
+        own.step()
+        own.load_master()
+    assert torch.equal(model.weight, twin.weight)
+
+
+def test_a_closure_computes_the_gradients():
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = RSA([parameter], lr=0.1, penalty=0.5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 1.0
+    torch.testing.assert_close(parameter.detach(), torch.tensor([0.8]))
+
+
+def test_equal_models_pull_at_nothing():
+    assert signs(torch.tensor([1.0, torch.nan, -torch.inf]), torch.ones(3)).tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"lr": 0.0}, ValueError, r"lr must be greater than 0.*; found 0"),
+        ({"penalty": -1.0}, ValueError, r"penalty must be greater than 0.*; found -1"),
+        ({"penalty": "large"}, TypeError, r"penalty must be a number; found 'large'"),
+        ({"weight_decay": -0.1}, ValueError, r"weight_decay must be at least 0.*; found -0.1"),
+    ],
+)
+def test_parameters_are_checked(settings, error, message):
+    with pytest.raises(error, match=message):
+        RSA([torch.nn.Parameter(torch.ones(1))], **settings)
