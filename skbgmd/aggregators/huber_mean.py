@@ -40,7 +40,9 @@ class HuberMean(LocationRule):
         typical distances or, if that is larger, an earlier one, which decays by 0.1 % a step. Gradients shrink as
         samples are learned, and samples still to be learned would look like outliers. The typical distance of a step
         is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, that of
-        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
+        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state. Corrupt rows
+        that keep within ``c`` scales count in full, like samples still to be learned, and may outweigh a mean that has
+        become short: it withstands corrupt samples, not machines that attack in step.
     tol : float, default=1e-6
         Stop when no weight changes by more than this, in shares of 1/n.
     max_iter : int, default=100

@@ -120,7 +120,8 @@ def block_geometric_median(
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
         Average of the rows' off-block parts that is kept. "mean": the plain mean, as in Algorithm 1 of [1]_; one
-        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below.
+        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below, and scaled to
+        at most 1 / beta times that length.
     clip_scores : bool, default=True
         Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
@@ -158,8 +159,12 @@ def block_geometric_median(
     -----
     The block's weights don't depend on the other columns: a row that looks honest on the block may hold anything
     elsewhere. "weighted" (complement or memory) therefore scales each row's off-block part to at most the median
-    norm of these parts. With less than half of the rows corrupt that median is at most the
-    norm of an honest row, so the answer is bounded by the honest rows on every column: the breakdown point is 1/2.
+    norm of these parts, and weighs it by :math:`a_i \min(1, M / d_i)`, with :math:`d_i` the distance to the median on
+    the block and :math:`M` their median; the median's own weights :math:`a_i / d_i` have no bound. With less than half
+    of the rows corrupt the median norm is at most the norm of an honest row, so the answer is bounded by the honest
+    rows on every column: the breakdown point is 1/2. And no row counts for more than twice its share off the block,
+    so that a few corrupt rows can't turn the answer around there, either.
+
     The clip is about zero, which gradients should be near; center other data first if they have a large common
     offset.
 
@@ -473,8 +478,9 @@ def cap_weights(weights: FloatArray, shares: FloatArray) -> FloatArray:
     typical = -lower_weighted_median(-multiples, shares)
     if typical == 0.0 or multiples.max() <= typical:
         return weights
-    capped = shares * np.minimum(multiples, typical)
-    return capped / capped.sum()
+    capped: FloatArray = shares * np.minimum(multiples, typical)
+    capped /= capped.sum()
+    return capped
 
 
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:

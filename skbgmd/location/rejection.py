@@ -109,5 +109,6 @@ def weights_within_median_distance(weights: FloatArray, distances: FloatArray) -
     >>> weights_within_median_distance(np.ones(4), np.array([0.0, 1.0, 2.0, np.inf]))
     array([0.4, 0.4, 0.2, 0. ])
     """
-    found = weights * clip_factors(lower_weighted_median(distances, weights), distances)
-    return found / found.sum()
+    found: FloatArray = weights * clip_factors(lower_weighted_median(distances, weights), distances)
+    found /= found.sum()
+    return found
