@@ -473,6 +473,7 @@ def cap_weights(weights: FloatArray, shares: FloatArray) -> FloatArray:
     >>> cap_weights(np.array([0.9, 0.04, 0.04, 0.02]), np.ones(4))
     array([0.28571429, 0.28571429, 0.28571429, 0.14285714])
     """
+    shares = shares / shares.sum()
     multiples = weights / np.where(shares > 0.0, shares, 1.0)
     # The upper median: rows of half of the shares have as much.
     typical = -lower_weighted_median(-multiples, shares)
