@@ -141,12 +141,15 @@ class Judgement(NamedTuple):
         Limit of off-block parts, in typical lengths, beyond which they are clipped; None: the block's own limit.
     least : float
         Lower bound for the typical length off a block.
+    off_block : ndarray of shape (n,), or None
+        Weights of the rows off a block; None: ``weights``, none of which counts for more there than a typical one.
     """
 
     weights: FloatArray
     state: Any = None
     clip: float | None = None
     least: float = 0.0
+    off_block: FloatArray | None = None
 
 
 class LocationRule(Aggregator):
@@ -173,7 +176,7 @@ class LocationRule(Aggregator):
         judged = self.judge(rows.subset(usable), state)
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
-        return judged._replace(weights=weights)
+        return judged._replace(weights=weights, off_block=None)
 
     def _finite(self, rows: Rows) -> BoolArray:
         """Mask of the finite rows, at no extra pass."""

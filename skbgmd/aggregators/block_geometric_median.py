@@ -10,7 +10,6 @@ import torch
 
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
-from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -36,7 +35,7 @@ from skbgmd.location.block import (
     take_norms,
 )
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import clip_factors, lower_weighted_median
+from skbgmd.rows.gram import lower_weighted_median
 
 
 @dataclass(frozen=True)
@@ -152,15 +151,16 @@ class BlockGeometricMedian(Aggregator):
         inside = some if len(block) == some.n_columns else some.block(block)
         location._validate()
         judged = location.judge(inside, state.location)
-        part = BlockPart(block, inside, judged.weights)
-        clip, off_block = self._clip_off_block(some, part, judged, state.off_block)
+        part = BlockPart(block, inside, judged.weights, judged.off_block)
+        limit, off_block = self._limit_off_block(some, part, judged, state.off_block)
         vector, memory = block_step(
             some,
             part,
             off_block=self.complement,
             memory_rule=self.memory_rule,
             memory=before,
-            off_block_factors=clip,
+            off_block_limit=limit,
+            memory_lengths=1.0 / self.beta,
         )
         weights = np.zeros(rows.n_rows)
         weights[usable] = judged.weights
@@ -169,15 +169,13 @@ class BlockGeometricMedian(Aggregator):
         return Aggregate(vector, weights, looked_at, self._mass(some, part)), after
 
     @staticmethod
-    def _clip_off_block(
-        rows: Rows, part: BlockPart, judged: Judgement, before: Scale
-    ) -> tuple[FloatArray | None, Scale]:
-        """Factors that clip off-block parts, if the location rule has a limit for them, and their typical norm."""
+    def _limit_off_block(rows: Rows, part: BlockPart, judged: Judgement, before: Scale) -> tuple[float | None, Scale]:
+        """Norm to clip off-block parts to, if the location rule has a limit for them, and their typical norm."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
             return None, before
         norms = off_block_norms(rows, part)
         length = before.update(max(lower_weighted_median(norms, rows.weights), judged.least))
-        return clip_factors(judged.clip * length.value, norms), length
+        return judged.clip * length.value, length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:

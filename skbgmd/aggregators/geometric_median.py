@@ -61,7 +61,8 @@ class GeometricMedian(LocationRule):
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
         if self.ties == "median":
-            return Judgement(median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter))
+            median = median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
+            return Judgement(median.weights, off_block=median.carried)
         before = state or Scale()
         found = huber_weights_about_median(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
         return found.judgement(None)

@@ -40,7 +40,9 @@ class HuberMean(LocationRule):
         typical distances or, if that is larger, an earlier one, which decays by 0.1 % a step. Gradients shrink as
         samples are learned, and samples still to be learned would look like outliers. The typical distance of a step
         is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, that of
-        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state.
+        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state. Corrupt rows
+        that keep within ``c`` scales count in full, like samples still to be learned, and may outweigh a mean that has
+        become short: it withstands corrupt samples, not machines that attack in step.
     tol : float, default=1e-6
         Stop when no weight changes by more than this, in shares of 1/n.
     max_iter : int, default=100
@@ -114,16 +116,19 @@ class HuberAboutMedian(NamedTuple):
         For the next step.
     tied : bool
         True where many rows are tied, see :func:`skbgmd.location.typical_distance.typical_distance`.
+    off_block : ndarray of shape (n,), or None
+        Weights of the rows off a block; None: ``weights``.
     """
 
     weights: FloatArray
     scale: Scale
     tied: bool
+    off_block: FloatArray | None = None
 
     def judgement(self, c: float | None) -> Judgement:
         """Weights for a block, with a limit for off-block parts: those of tied rows may be next to nothing."""
         if c is None and not self.tied:
-            return Judgement(self.weights, self.scale)
+            return Judgement(self.weights, self.scale, off_block=self.off_block)
         return Judgement(self.weights, self.scale, c or 1.0, self.scale.value if self.tied else 0.0)
 
 
@@ -153,8 +158,8 @@ def huber_weights_about_median(
     now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
     scale = before.update(now.distance)
     if huber is None and not now.tied:
-        near = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
-        return HuberAboutMedian(near, scale, tied=False)
+        median = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
+        return HuberAboutMedian(median.weights, scale, tied=False, off_block=median.carried)
     whole = gram.original
     if whole is not None and scale.value > gram.unit * gram.norms.max():
         # Rows that were drawn in, as they are far from the median, aren't far for this scale.

@@ -17,7 +17,8 @@ from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_choice, check_integer, check_number, not_finite, refuse_masks_and_dates
 from skbgmd._utils.random import torch_generator
 from skbgmd._utils.typing import FloatArray
-from skbgmd.location.median import solve, warn_if_not_proved
+from skbgmd.location.median import Solved, solve, vector_norm, warn_if_not_proved
+from skbgmd.location.rejection import weights_within_median_distance
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
@@ -119,7 +120,8 @@ def block_geometric_median(
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
         Average of the rows' off-block parts that is kept. "mean": the plain mean, as in Algorithm 1 of [1]_; one
-        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below.
+        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below, and scaled to
+        at most 1 / beta times that length.
     clip_scores : bool, default=True
         Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
         \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
@@ -157,8 +159,12 @@ def block_geometric_median(
     -----
     The block's weights don't depend on the other columns: a row that looks honest on the block may hold anything
     elsewhere. "weighted" (complement or memory) therefore scales each row's off-block part to at most the median
-    norm of these parts. With less than half of the rows corrupt that median is at most the
-    norm of an honest row, so the answer is bounded by the honest rows on every column: the breakdown point is 1/2.
+    norm of these parts, and weighs it by :math:`a_i \min(1, M / d_i)`, with :math:`d_i` the distance to the median on
+    the block and :math:`M` their median; the median's own weights :math:`a_i / d_i` have no bound. With less than half
+    of the rows corrupt the median norm is at most the norm of an honest row, so the answer is bounded by the honest
+    rows on every column: the breakdown point is 1/2. And no row counts for more than twice its share off the block,
+    so that a few corrupt rows can't turn the answer around there, either.
+
     The clip is about zero, which gradients should be near; center other data first if they have a large common
     offset.
 
@@ -221,8 +227,10 @@ def block_geometric_median(
     solved = solve(inside, tol=tol, max_iter=max_iter, dtype=caller.rounded_to, combines=True)
     if caller.difference is not None:
         solved = solved.of_rounded_rows(caller.lost(block.indices.cpu().numpy()), weights)
-    part = BlockPart(block, inside, solved.weights)
-    step, after = block_step(rows, part, off_block=complement, memory_rule=memory_rule, memory=before)
+    part = BlockPart(block, inside, solved.weights, _off_block_weights(inside, solved))
+    step, after = block_step(
+        rows, part, off_block=complement, memory_rule=memory_rule, memory=before, memory_lengths=1.0 / beta
+    )
     if solved.median is not None:
         on_block = solved.median.to(step.dtype)
         step.index_copy_(0, block.indices, on_block if before is None else on_block + before[block.indices])
@@ -244,6 +252,13 @@ def block_geometric_median(
         n_iter=solved.n_iter,
         converged=bool(solved.gap <= tol),
     )
+
+
+def _off_block_weights(rows: DenseRows, solved: Solved) -> FloatArray | None:
+    """Weights off a block, where those on it don't tell how near rows are, as the median is a row; None otherwise."""
+    if solved.median is None or (solved.weights > 0.0).all():
+        return None
+    return weights_within_median_distance(rows.weights, rows.distances(solved.median.double()))
 
 
 def _check_published(**given: Any) -> None:
@@ -347,12 +362,15 @@ class BlockPart:
     rows : Rows
         The rows on it.
     weights : ndarray of shape (n,)
-        Weights of the rows.
+        Weights of the rows, which add up to one.
+    off_block : ndarray of shape (n,), or None
+        Weights of the rows on the other columns; None: by :func:`cap_weights`.
     """
 
     columns: CoordinateBlock | ParameterBlock
     rows: Rows
     weights: FloatArray
+    off_block: FloatArray | None = None
 
 
 def block_step(
@@ -362,12 +380,14 @@ def block_step(
     off_block: str = "weighted",
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
-    off_block_factors: FloatArray | None = None,
+    off_block_limit: float | None = None,
+    memory_lengths: float = math.inf,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Step (d,) and new memory (d,), or None, from the weights that rows have on a block.
 
-    ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_factors`` (n,) scale the
-    rows' off-block parts; None: by :func:`off_block_clip`.
+    ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_limit`` the norm that the
+    rows' off-block parts are clipped to; None: their (lower, weighted) median. A weighted memory is scaled to at most
+    ``memory_lengths`` times that norm.
     """
     if len(part.columns) == rows.n_columns and memory is None:
         step = means(part.rows, part.weights)
@@ -375,13 +395,18 @@ def block_step(
     if off_block == "zero":
         on_block = means(part.rows, part.weights)
         return on_block.new_zeros(rows.n_held).index_copy_(0, part.columns.indices, on_block), None
+    is_published = off_block == "memory" and memory_rule == "mean"
+    limit = 0.0
     if len(part.columns) == rows.n_columns:
         moved = means(part.rows, part.weights)
     else:
-        if off_block == "memory" and memory_rule == "mean":
+        if is_published:
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            elsewhere = part.weights * (off_block_clip(rows, part) if off_block_factors is None else off_block_factors)
+            norms = off_block_norms(rows, part)
+            limit = lower_weighted_median(norms, rows.weights) if off_block_limit is None else off_block_limit
+            carried = cap_weights(part.weights, part.rows.weights) if part.off_block is None else part.off_block
+            elsewhere = carried * clip_factors(limit, norms)
         moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)
         if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
@@ -394,7 +419,18 @@ def block_step(
     index = part.columns.indices
     step = torch.zeros_like(moved).index_copy_(0, index, moved[index])
     # A copy, as the memory lasts: the vector may be a view of something larger.
-    return step, moved.index_fill(0, index, 0.0)
+    kept = moved.index_fill(0, index, 0.0)
+    return step, kept if is_published else _limit_memory(kept, memory_lengths * limit, rows.layout)
+
+
+def _limit_memory(memory: torch.Tensor, limit: float, layout: ColumnLayout) -> torch.Tensor:
+    """Scale a memory, wherever its columns are, to at most a norm; a limit of zero is none, as nothing is added."""
+    here = torch.tensor(vector_norm(memory), dtype=torch.float64, device=memory.device)
+    largest = float(layout.maximum(here))
+    if limit in (0.0, math.inf) or largest == 0.0:
+        return memory
+    norm = largest * float(layout.add_up((here / largest) ** 2)) ** 0.5
+    return memory * (limit / norm) if norm > limit else memory
 
 
 def median_clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
@@ -413,9 +449,39 @@ def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
     return median_clip_factors(norms, weights * (norms > 0.0)) if norms.any() else factors
 
 
-def off_block_clip(rows: Rows, part: BlockPart) -> FloatArray:
-    """Factors that scale each row's off-block part to at most the median norm of these parts."""
-    return median_clip_factors(off_block_norms(rows, part), rows.weights)
+def cap_weights(weights: FloatArray, shares: FloatArray) -> FloatArray:
+    """Cap the weights of a block before they are carried to columns that it doesn't see.
+
+    No row counts for more, relative to its share, than the (weighted) median row does, and so none for more than twice
+    its share. Weights of a geometric median off the rows become Huber's for the median distance. Where rows of less
+    than half of the shares have weight, that is the rule's decision, and the weights are left as they are.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n,)
+        Weights, non-negative and adding up to one.
+    shares : ndarray of shape (n,)
+        The rows' own weights, one of them positive.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Adding up to one.
+
+    Examples
+    --------
+    >>> cap_weights(np.array([0.9, 0.04, 0.04, 0.02]), np.ones(4))
+    array([0.28571429, 0.28571429, 0.28571429, 0.14285714])
+    """
+    shares = shares / shares.sum()
+    multiples = weights / np.where(shares > 0.0, shares, 1.0)
+    # The upper median: rows of half of the shares have as much.
+    typical = -lower_weighted_median(-multiples, shares)
+    if typical == 0.0 or multiples.max() <= typical:
+        return weights
+    capped: FloatArray = shares * np.minimum(multiples, typical)
+    capped /= capped.sum()
+    return capped
 
 
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:

@@ -392,7 +392,7 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
         # A median that is a row needs no rounding.
         total = iterate.total_weiszfeld_weight
         spread = float(rows.weights.sum()) / total if total > 0.0 else 0.0
-        length = _norm(median)
+        length = vector_norm(median)
         moved = _combined(rows, length + spread) if solution.vertex is None else 0.0
         moved += _moved_point(median, length, dtype, is_row=solution.vertex is not None)
         if (excess := _after_move(iterate, moved, tol)) is not None:
@@ -581,14 +581,14 @@ def _place(solution: Solution) -> FloatArray:
     return weights
 
 
-def _norm(vector: torch.Tensor) -> float:
+def vector_norm(vector: torch.Tensor) -> float:
     """Norm of a vector whose square may over- or underflow."""
     norm = float(torch.linalg.vector_norm(vector))
     low, high = limits.SQUARED_RANGE[vector.dtype]
     if low <= norm <= high:
         return norm
     vector = vector.double()
-    largest = float(vector.abs().max())
+    largest = float(vector.abs().max()) if len(vector) else 0.0
     return largest * float(torch.linalg.vector_norm(vector / largest)) if largest > 0.0 else 0.0
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.location.spaces import GramSpace
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import Gram
+from skbgmd.rows.gram import Gram, clip_factors
 
 
 def check_rejection(rejection: Any) -> None:
@@ -19,7 +20,22 @@ def check_rejection(rejection: Any) -> None:
         check_number(rejection, "rejection", above=1.0)
 
 
-def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> FloatArray:
+class NearMedian(NamedTuple):
+    """Geometric median of the rows that aren't far.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n,)
+        Weights of the rows in it; they add up to one.
+    carried : ndarray of shape (n,)
+        Weights of the rows for columns that the median doesn't see.
+    """
+
+    weights: FloatArray
+    carried: FloatArray
+
+
+def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter: int) -> NearMedian:
     """Weights of the geometric median, with far rows left out.
 
     Corrupt rows of less than half of the weight move the first median by a bounded distance, and so the median
@@ -45,7 +61,7 @@ def without_far(
     *,
     tol: float,
     max_iter: int,
-) -> FloatArray:
+) -> NearMedian:
     """Reweight: the geometric median of the rows that aren't far from the median of all.
 
     Parameters
@@ -58,11 +74,41 @@ def without_far(
         As in :func:`median_weights`.
     """
     if rejection is None:
-        return weights
-    near = np.flatnonzero(distances <= rejection * lower_weighted_median(distances, of_rows))
-    if len(near) == len(weights):
-        return weights
-    again = gram_weights(gram.subset(near), of_rows[near], tol=tol, max_iter=max_iter)
-    of_near = np.zeros(len(weights))
+        return NearMedian(weights, weights_within_median_distance(of_rows, distances))
+    near = distances <= rejection * lower_weighted_median(distances, of_rows)
+    if near.all():
+        return NearMedian(weights, weights_within_median_distance(of_rows, distances))
+    some = gram.subset(near)
+    again = gram_weights(some, of_rows[near], tol=tol, max_iter=max_iter)
+    of_near, farther = np.zeros(len(weights)), np.full(len(weights), np.inf)
     of_near[near] = again.weights
-    return of_near
+    farther[near] = GramSpace(some, of_rows[near]).distances(again.position)
+    return NearMedian(of_near, weights_within_median_distance(of_rows, farther))
+
+
+def weights_within_median_distance(weights: FloatArray, distances: FloatArray) -> FloatArray:
+    r"""Huber's weights for the (lower, weighted) median distance :math:`M`: :math:`\propto a_i \min(1, M / d_i)`.
+
+    Near rows have those of a mean and far rows those of a geometric median. Rows of half of the weight count in full,
+    so none has more than twice its share.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n,)
+        Weights :math:`a_i` of the rows.
+    distances : ndarray of shape (n,)
+        Distances :math:`d_i` to a robust estimate.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Adding up to one.
+
+    Examples
+    --------
+    >>> weights_within_median_distance(np.ones(4), np.array([0.0, 1.0, 2.0, np.inf]))
+    array([0.4, 0.4, 0.2, 0. ])
+    """
+    found: FloatArray = weights * clip_factors(lower_weighted_median(distances, weights), distances)
+    found /= found.sum()
+    return found

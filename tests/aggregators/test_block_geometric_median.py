@@ -6,16 +6,20 @@ import numpy as np
 import pytest
 import torch
 from aggregating import dense
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from skbgmd import block_geometric_median
+from skbgmd import BlockGMDClassifier, block_geometric_median, geometric_median
 from skbgmd._utils.random import step_seed
 from skbgmd.aggregators import (
     BlockGeometricMedian,
     BlockState,
     GeometricMedian,
     HuberMean,
+    Mean,
     get_aggregator,
 )
+from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.rows import DenseRows
 from skbgmd.rows.averaged import AveragedRows
 from skbgmd.rows.blocks import ParameterBlock
@@ -172,3 +176,73 @@ def test_on_a_block_parts_outside_are_clipped_to_a_remembered_norm() -> None:
         aggregate, after = aggregator(DenseRows(attacked, units=units), before)
         assert float(aggregate.vector.norm()) < 20.0
         assert after.off_block.value < 20.0
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        GeometricMedian(),
+        GeometricMedian(rejection=3.0),
+        GeometricMedian(ties="huber"),
+        HuberMean(0.5),
+        HuberMean(1.0, rejection=3.0, remember=True),
+        Mean(),
+    ],
+)
+@pytest.mark.parametrize("n_squatters", [1, 5])
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 1.0, 0.5] * 4)])
+def test_no_row_counts_for_more_than_twice_its_share_off_the_block(location, n_squatters, weights, rng) -> None:
+    """Rows at the block's median; weights off the block are read off rows that are orthogonal unit vectors there."""
+    on_block = 3.0 + rng.normal(size=(16, 8))
+    on_block[:n_squatters] = on_block[n_squatters:].mean(axis=0)
+    on_block[13:] += 1e3
+    rows, a = dense(np.hstack([on_block, 1e-3 * np.eye(16)]), weights), np.ones(16) if weights is None else weights
+    aggregate, _ = BlockGeometricMedian(8 / 24, location)(rows)
+    np.testing.assert_array_equal(aggregate.block, np.arange(8))
+    found = 1e3 * aggregate.vector.numpy()[8:]
+    # Under Huber's mean they are clipped to c typical norms.
+    np.testing.assert_allclose(found.sum(), min(1.0, getattr(location, "c", 1.0)), atol=1e-6)
+    found /= found.sum()
+    assert (found <= 2.0 * a / a.sum() * (1 + 1e-6)).all()
+    if getattr(location, "rejection", None):
+        np.testing.assert_array_equal(found[13:], 0.0)
+
+
+class AtTheBlocksMedian(GradientCorruption):
+    """Rows at the honest rows' median on the block that results, and against their mean elsewhere, of median norm."""
+
+    omniscient = True
+
+    def __init__(self, fraction, random_state=None):
+        self.fraction, self.random_state = fraction, random_state
+
+    def _replace(self, gradients, corrupt, honest, rng):
+        rows, n = gradients[honest].double().numpy(), len(corrupt)
+        row = mean = rows.mean(axis=0)
+        for _ in range(4):
+            block = block_geometric_median(np.vstack([rows, np.tile(row, (n, 1))]), complement="zero", tol=1e-3) != 0.0
+            length = np.median(np.linalg.norm(rows[:, ~block], axis=1))
+            row = -mean / np.linalg.norm(mean[~block]) * length
+            row[block] = geometric_median(rows[:, block], tol=1e-3)
+        return torch.from_numpy(row).to(gradients.dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_withstands_rows_at_the_blocks_median(seed, forked) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X / 16.0, y, test_size=0.4, random_state=seed, stratify=y)
+    scores = []
+    for attack in (None, AtTheBlocksMedian(0.04, random_state=0)):
+        model = BlockGMDClassifier(
+            beta=0.1,
+            block="coordinate",
+            group_size=8,
+            batch_size=272,
+            strength=None,
+            max_epochs=60,
+            gradient_corruption=attack,
+            random_state=seed,
+        )
+        scores.append(model.fit(X, y).score(X_test, y_test))
+    assert scores[1] > scores[0] - 0.02

@@ -12,7 +12,14 @@ from skbgmd import block_geometric_median, geometric_median
 from skbgmd._utils import limits
 from skbgmd.aggregators import BlockGeometricMedian
 from skbgmd.location import block
-from skbgmd.location.block import BlockPart, block_step, median_clip_factors, off_block_clip, select_block
+from skbgmd.location.block import (
+    BlockPart,
+    block_step,
+    cap_weights,
+    median_clip_factors,
+    off_block_norms,
+    select_block,
+)
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import sums_of_runs
 
@@ -61,7 +68,8 @@ def test_complements(rng):
     outside = np.linalg.norm(X[:, others], axis=1)
     # Of 20 rows: the lower median.
     clip = np.minimum(1.0, np.sort(outside)[9] / outside)
-    expected = (w * clip) @ X[:, others]
+    capped = np.minimum(w, np.sort(w)[10])
+    expected = (capped / capped.sum() * clip) @ X[:, others]
     assert (results["zero"].median[others] == 0).all()
     assert (results["memory"].median[others] == 0).all()
     np.testing.assert_allclose(results["weighted"].median[others], expected, atol=1e-12)
@@ -246,6 +254,149 @@ def test_breakdown_point_off_the_block(seed, power, run_length):
     assert np.linalg.norm(result.median[others]) <= bound * (1 + 1e-9)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Weights that are carried off the block
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_capped_weights_are_bounded_by_twice_the_shares(seed, n):
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(n)) * (rng.random(n) < 0.8)
+    shares[rng.integers(n)] += 0.1
+    weights = rng.dirichlet(np.full(n, 0.3)) * (shares > 0.0) + 1e-9 * shares
+    weights /= weights.sum()
+    found = cap_weights(weights, shares)
+    np.testing.assert_allclose(found.sum(), 1.0)
+    assert (found <= 2.0 * shares / shares.sum() * (1 + 1e-9)).all()
+    # By equal parts of the shares, in the order of the weights: all at the cap, or as they were but for one factor.
+    has = shares > 0.0
+    multiples, before = found[has] / shares[has], weights[has] / shares[has]
+    below = multiples < multiples.max() * (1 - 1e-9)
+    np.testing.assert_allclose((multiples / before)[below], (multiples / before)[below][:1].repeat(below.sum()))
+    assert shares[has][~below].sum() >= 0.5 * shares.sum() * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("weights", [[0.25, 0.25, 0.25, 0.25], [0.3, 0.3, 0.3, 0.1], [0.0, 0.0, 0.0, 1.0]])
+def test_weights_of_which_most_are_alike_are_left_as_they_are(weights):
+    """Such as those of Huber's mean, and those of a rule that chooses a few rows."""
+    np.testing.assert_array_equal(cap_weights(np.array(weights), np.ones(4)), weights)
+
+
+def shares_off_the_block(on_block, weights=None):
+    """Weights off the block, read off rows with orthogonal unit vectors there; the block's columns are the largest."""
+    n, k = on_block.shape
+    X = np.hstack([on_block, np.eye(n) * 1e-6 * np.abs(on_block).max()])
+    result = block_geometric_median(X, beta=k / (n + k), sample_weight=weights, return_result=True)
+    np.testing.assert_array_equal(result.block, np.arange(k))
+    return result.median[k:] / (1e-6 * np.abs(on_block).max()), result.weights
+
+
+@pytest.mark.parametrize("n_squatters", [1, 4])
+@pytest.mark.parametrize("weights", [None, [1, 3, 1, 2, 1, 1, 0, 1, 2, 1, 1, 1]])
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_no_row_counts_for_more_than_a_multiple_of_its_share_off_the_block(n_squatters, weights, scale, rng):
+    """Rows at the median of the others would have nearly all weight, and as one of them is the median, all of it."""
+    on_block = 1.0 + rng.normal(size=(12, 6))
+    a = np.ones(12) if weights is None else np.array(weights, dtype=np.float64)
+    on_block[:n_squatters] = geometric_median(on_block[n_squatters:], sample_weight=a[n_squatters:], tol=1e-10)
+    found, on = shares_off_the_block(scale * on_block, weights)
+    multiples = found / np.where(a > 0.0, a, 1.0) * a.sum()
+    assert (on[:n_squatters] / a[:n_squatters] * a.sum() > 2.0).all()
+    assert multiples.max() <= 1.5
+    np.testing.assert_allclose(found.sum(), 1.0, rtol=1e-6)
+    assert (found[a == 0.0] == 0.0).all()
+
+
+def test_a_block_of_one_column_leaves_no_row_out():
+    """On a line the median is one row or two, which would be all there is off the block."""
+    found, on = shares_off_the_block(np.array([[1.0], [3.0], [2.0], [2.5], [1.5]]))
+    np.testing.assert_allclose(on, [0.0, 0.0, 1.0, 0.0, 0.0])
+    np.testing.assert_allclose(found, np.array([0.5, 0.5, 1.0, 1.0, 1.0]) / 4.0)
+    found, _ = shares_off_the_block(np.array([[1.0], [3.0]]))
+    np.testing.assert_allclose(found, 0.5)
+
+
+def test_rows_that_are_far_on_the_block_are_next_to_nothing_off_it():
+    """Half of the rows lie together on the block, and the median is one of them."""
+    on_block = np.ones((12, 3))
+    on_block[8:] += 1e6
+    found, _ = shares_off_the_block(on_block)
+    np.testing.assert_allclose(found, np.where(np.arange(12) < 8, 1 / 8, 0.0), atol=1e-12)
+    on_block[:8] += 0.01 * np.random.default_rng(0).normal(size=(8, 3))
+    found, _ = shares_off_the_block(on_block)
+    assert found[8:].max() < 1e-7
+
+
+def squatters(honest, n, beta, jitter, length, rounds=6):
+    """Rows at the others' median on the block, and against their mean elsewhere, for the block that these rows make."""
+    rng, d = np.random.default_rng(0), honest.shape[1]
+    X = np.vstack([honest, np.full((n, d), -5.0 * honest.mean())])
+    for _ in range(rounds):
+        mask = np.zeros(d, dtype=bool)
+        mask[block_geometric_median(X, beta=beta, return_result=True).block] = True
+        row = np.full(d, -length * np.median(np.linalg.norm(honest[:, ~mask], axis=1)) / np.sqrt((~mask).sum()))
+        row[mask] = geometric_median(honest[:, mask])
+        rows = np.tile(row, (n, 1))
+        rows[:, mask] += jitter * rng.normal(size=(n, mask.sum()))
+        X = np.vstack([honest, rows])
+        yield X
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 0.2, 0.3, 0.5])
+@pytest.mark.parametrize("n", [1, 6, 13])
+def test_rows_at_the_blocks_median_gain_no_more_than_on_all_columns(beta, n, rng):
+    """The estimate along the honest mean is no worse than the full geometric median's, but for 0.05 of that mean."""
+    honest = 0.1 + rng.normal(size=(34 - n, 3000))
+    for jitter, length in ((0.0, 1.0), (0.3, 1.0), (0.0, 2.0)):
+        for X in squatters(honest, n, beta, jitter, length):
+            along, full = (y.mean() / 0.1 for y in (block_geometric_median(X, beta=beta), geometric_median(X)))
+            assert along >= full - 0.05
+
+
+def test_bounds_off_the_block_hold_for_squatters(rng):
+    """The theorem on direction, with the bound worked out from the honest rows."""
+    honest = 1.0 + rng.normal(size=(30, 500))
+    for n in (1, 3, 6):
+        for X in squatters(honest, n, 0.1, 0.0, 1.0):
+            result = block_geometric_median(X, return_result=True)
+            others = np.ones(500, dtype=bool)
+            others[result.block] = False
+            parts, y = honest[:, others], result.median[others]
+            norms, mean = np.linalg.norm(parts, axis=1), parts.mean(axis=0)
+            clip = np.sort(np.linalg.norm(X[:, others], axis=1))[(len(X) - 1) // 2]
+            apart = np.linalg.norm((X - result.median)[:, ~others], axis=1)
+            typical = np.sort(apart)[(len(X) - 1) // 2]
+            psi, c = n / len(X), 1.0 / np.minimum(1.0, typical / np.maximum(apart, typical)).mean()
+            assert c < 1.1
+            along = mean / np.linalg.norm(mean)
+            cut = np.maximum(norms - clip, 0.0).mean()
+            spread = np.linalg.norm(parts - mean, 2) / np.sqrt(len(parts))
+            spread_along = np.std(parts @ along)
+            bound = (1 - c * psi) * np.linalg.norm(mean) - c * psi * clip - c * (1 - psi) * (spread_along / 2 + cut)
+            assert y @ along >= bound
+            far = c * psi * (clip + np.linalg.norm(mean)) + c * (1 - psi) * (spread / 2 + cut)
+            assert np.linalg.norm(y - mean) <= far
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-160, 1e160])
+def test_a_weighted_memory_is_bounded_by_honest_rows_for_ever(size, rng):
+    """A memory that corrupt rows feed in every step, in columns that no block holds, has a largest norm."""
+    memory, longest, norms = None, 0.0, []
+    for _ in range(60):
+        X = rng.normal(size=(9, 60))
+        X[:4, 6:] = 2.0
+        X[:, :6] *= 1e3
+        longest = max(longest, np.linalg.norm(X[4:], axis=1).max())
+        result = block_geometric_median(
+            size * X, selection="uniform", complement="memory", memory=memory, random_state=0, return_result=True
+        )
+        memory = result.memory
+        norms.append(np.linalg.norm(memory / size))
+    assert max(norms) <= longest / 0.1 * (1 + 1e-9)
+    assert norms[-1] == pytest.approx(norms[-2], rel=0.2)
+
+
 def test_clip_factors_bound_by_the_median_norm():
     norms = np.array([0.0, 1.0, 2.0, 1e300, 4.0])
     np.testing.assert_allclose(median_clip_factors(norms, np.ones(5)) * norms, [0.0, 1.0, 2.0, 2.0, 2.0])
@@ -294,9 +445,8 @@ def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
     rows = DenseRows(torch.from_numpy(X))
     block = select_block(rows, 0.1, clip=False)
     inside = rows.block(block)
-    factors = off_block_clip(rows, BlockPart(block, inside, np.ones(5)))
-    norms = np.linalg.norm(X[:, 5:], axis=1)
-    np.testing.assert_allclose(factors, np.minimum(1.0, np.median(norms) / norms), rtol=1e-9)
+    norms = off_block_norms(rows, BlockPart(block, inside, np.full(5, 0.2)))
+    np.testing.assert_allclose(norms, np.linalg.norm(X[:, 5:], axis=1), rtol=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from skbgmd.rows import DenseRows
 
 def test_without_rejection_the_weights_are_the_medians(rng) -> None:
     X, a = rng.normal(size=(12, 5)), rng.uniform(0.5, 1.0, size=12)
-    weights = median_weights(DenseRows(torch.from_numpy(X), a), None, tol=1e-10, max_iter=100)
+    weights = median_weights(DenseRows(torch.from_numpy(X), a), None, tol=1e-10, max_iter=100).weights
     np.testing.assert_allclose(weights @ X, geometric_median(X, sample_weight=a, tol=1e-10), atol=1e-6)
 
 
@@ -23,7 +23,7 @@ def test_rows_beyond_the_limit_have_no_weight_and_the_others_their_median(reject
     X[:4] += 40.0
     distances = np.linalg.norm(X - geometric_median(X, tol=1e-10), axis=1)
     near = distances <= rejection * np.median(distances)
-    weights = median_weights(DenseRows(torch.from_numpy(X)), rejection, tol=1e-10, max_iter=100)
+    weights = median_weights(DenseRows(torch.from_numpy(X)), rejection, tol=1e-10, max_iter=100).weights
     np.testing.assert_array_equal(weights > 0.0, near)
     np.testing.assert_allclose(weights.sum(), 1.0)
     np.testing.assert_allclose(weights @ X, geometric_median(X[near], tol=1e-10), atol=1e-6)
@@ -31,7 +31,7 @@ def test_rows_beyond_the_limit_have_no_weight_and_the_others_their_median(reject
 
 def test_rows_without_far_ones_are_all_kept(rng) -> None:
     rows = DenseRows(torch.from_numpy(rng.normal(size=(9, 6))))
-    both = [median_weights(rows, rejection, tol=1e-8, max_iter=100) for rejection in (None, 50.0)]
+    both = [median_weights(rows, rejection, tol=1e-8, max_iter=100).weights for rejection in (None, 50.0)]
     np.testing.assert_array_equal(*both)
 
 
