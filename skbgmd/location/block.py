@@ -425,7 +425,7 @@ def block_step(
 
 def _limit_memory(memory: torch.Tensor, limit: float, layout: ColumnLayout) -> torch.Tensor:
     """Scale a memory, wherever its columns are, to at most a norm; a limit of zero is none, as nothing is added."""
-    here = torch.tensor(vector_norm(memory), dtype=torch.float64, device=memory.device)
+    here = torch.full((), vector_norm(memory), dtype=torch.float64, device=memory.device)
     largest = float(layout.maximum(here))
     if limit in (0.0, math.inf) or largest == 0.0:
         return memory
