@@ -21,6 +21,7 @@ from skbgmd.aggregators import (
     HuberMean,
     MajorityVote,
     NearestNeighborMixing,
+    WorkerMomentum,
     Zeno,
     get_aggregator,
 )
@@ -49,6 +50,7 @@ RULES: dict[str, Any] = {
     "mixing": NearestNeighborMixing(get_aggregator("geometric_median")),
     "bucketing": Bucketing(get_aggregator("geometric_median"), random_state=0),
     "trusted samples": Zeno(mean_of, lr=1.0),
+    "worker momentum": WorkerMomentum(),
     "votes": MajorityVote(1, get_aggregator("geometric_median")),
 }
 

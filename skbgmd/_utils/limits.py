@@ -328,6 +328,19 @@ AUDIT_ROUNDING, AUDIT_REPEATED = 1e-4, 1e-12
 AUDIT_NEAR = 4.0
 
 
+# ---- Workers
+
+#: Norm, in median norms, beyond which a worker's row is left out of a step before anything is remembered of it.
+FAR_WORKER = 10.0
+#: Median of the absolute value under Wigner's semicircle law of radius one.
+SEMICIRCLE_MEDIAN = 0.4040
+#: Times that the diagonal of remembered products, which is noise, is completed by what the other products say of it.
+COMPLETIONS = 3
+#: Digits of squared distances, relative to coordinates of order one, in which workers that are equally near agree.
+TIED_DIGITS = 12
+#: Median absolute deviation of a standard normal distribution.
+NORMAL_MAD = 0.6745
+
 # ---- Federated averaging
 
 #: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for

@@ -32,6 +32,8 @@ from skbgmd.aggregators.norm_filter import NormFilter
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.spectral_filter import SpectralFilter
 from skbgmd.aggregators.trimmed_mean import TrimmedMean
+from skbgmd.aggregators.worker_memory import WorkerMemory
+from skbgmd.aggregators.worker_momentum import WorkerMomentum
 from skbgmd.aggregators.zeno import Zeno, ZenoState
 
 #: Callables that make an aggregator with its default hyperparameters, by name.
@@ -46,6 +48,7 @@ AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "centered_clipping": CenteredClipping,
     "geometric_median": GeometricMedian,
     "block_geometric_median": BlockGeometricMedian,
+    "worker_memory": WorkerMemory,
     "bgmd_paper": BlockGeometricMedian.published,
 }
 
@@ -105,6 +108,8 @@ __all__ = [
     "RowWeighting",
     "SpectralFilter",
     "TrimmedMean",
+    "WorkerMemory",
+    "WorkerMomentum",
     "Zeno",
     "ZenoState",
     "get_aggregator",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
@@ -17,10 +18,11 @@ from skbgmd.rows.averaged import AveragedRows
 
 @dataclass(frozen=True)
 class PreAggregationState(AggregatorState):
-    """State of a pre-aggregation: the number of calls, and the inner aggregator's state."""
+    """State of a pre-aggregation: the number of calls, the inner aggregator's state, and what it remembers of rows."""
 
     step: int = 0
     inner: Any = None
+    memory: Any = None
 
 
 class PreAggregation(Aggregator):
@@ -35,13 +37,13 @@ class PreAggregation(Aggregator):
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        mixing, weights = self._average(some, state.step)
+        mixing, weights, memory = self._average_with_memory(rows, some, usable, state)
         aggregate, after = inner(AveragedRows(some, mixing, weights), state.inner)
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
             spread[usable] = aggregate.weights @ mixing
             aggregate = replace(aggregate, weights=spread)
-        return aggregate, PreAggregationState(state.step + 1, after)
+        return aggregate, PreAggregationState(state.step + 1, after, memory)
 
     def check_parameters(self) -> None:
         self._validate()
@@ -54,6 +56,12 @@ class PreAggregation(Aggregator):
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite
+
+    def _average_with_memory(
+        self, rows: Rows, some: Rows, usable: NDArray[np.intp], state: PreAggregationState
+    ) -> tuple[FloatArray, FloatArray, Any]:
+        """As :meth:`_average` for ``some``, the usable ones of the rows, and what the next call is to remember."""
+        return *self._average(some, state.step), None
 
     @abstractmethod
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:

@@ -5,49 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import AggregatorState
+from skbgmd.aggregators.remembered_products import RememberedProducts
 
 
 @dataclass(frozen=True)
-class ClientMemory(AggregatorState):
+class ClientMemory(RememberedProducts):
     r"""Remember the cosines between clients' centred updates, averaged over the rounds that two clients shared.
 
     Of one round's Gram matrix K and the mean's weights a (adding up to one), the cosines
 
     .. math:: C = D^{-1/2} P D^{-1/2}, \quad P = (I - 1 a^T) K (I - a 1^T), \quad D = \operatorname{diag}(P)
 
-    are added up with decay. Honest noise averages out over rounds; what an attack adds in each of them does not. It
-    takes :math:`m^2` numbers for m clients, where a momentum of each client takes m times the size of the model.
+    are added up with decay. Honest noise averages out over rounds; what an attack adds in each of them does not.
 
     Attributes
     ----------
-    clients : tuple of int
-        Ids of the clients that are remembered.
-    products : tensor of shape (m, m), float64, or None
-        Decayed sums of the cosines.
-    visits : tensor of shape (m, m), float64, or None
-        Decayed numbers of rounds that two clients shared.
+    ids, products, visits
+        As of :class:`skbgmd.aggregators.remembered_products.RememberedProducts`.
 
     Examples
     --------
     >>> gram = np.array([[1.0, 0.9, -1.0], [0.9, 1.0, -1.0], [-1.0, -1.0, 1.0]])
     >>> memory = ClientMemory()
     >>> for _ in range(3):
-    ...     memory = memory.update((7, 8, 9), gram, np.ones(3))
+    ...     memory = memory.add_round((7, 8, 9), gram, np.ones(3))
     >>> memory.similarities((9, 7)).round(2)
     array([[ 1.  , -0.95],
            [-0.95,  1.  ]])
     """
 
-    clients: tuple[int, ...] = ()
-    products: torch.Tensor | None = None
-    visits: torch.Tensor | None = None
-
-    def update(
+    def add_round(
         self, clients: tuple[int, ...], gram: FloatArray, weights: FloatArray, decay: float = 0.9
     ) -> ClientMemory:
         """Add a round.
@@ -62,44 +52,14 @@ class ClientMemory(AggregatorState):
             Weights of the mean that the updates are centred about.
         decay : float, default=0.9
             Factor of what is remembered, for each round.
-
-        Returns
-        -------
-        ClientMemory
-            Clients that weren't there for long are forgotten.
         """
-        everyone = tuple(dict.fromkeys((*self.clients, *clients)))
-        products, visits = np.zeros((2, len(everyone), len(everyone)))
-        if self.products is not None and self.visits is not None:
-            m = len(self.clients)
-            products[:m, :m], visits[:m, :m] = decay * self.products.numpy(), decay * self.visits.numpy()
-        at = np.ix_(*[[everyone.index(client) for client in clients]] * 2)
-        products[at] += _cosines(gram, weights)
-        visits[at] += 1.0
-        kept = np.flatnonzero(np.diagonal(visits) > limits.FORGOTTEN_VISITS)
-        here = np.ix_(kept, kept)
-        return ClientMemory(
-            tuple(everyone[i] for i in kept), torch.from_numpy(products[here]), torch.from_numpy(visits[here])
-        )
+        return self.update(clients, _cosines(gram, weights), decay)
 
     def similarities(self, clients: tuple[int, ...]) -> FloatArray:
         """Mean cosines of some of the clients (k, k); zero for two that never shared a round, one on the diagonal."""
-        similar = np.eye(len(clients))
-        index = {client: at for at, client in enumerate(self.clients)}
-        known = [i for i, client in enumerate(clients) if client in index]
-        if self.products is not None and self.visits is not None and known:
-            at = np.ix_(*[[index[clients[i]] for i in known]] * 2)
-            visits = self.visits.numpy()[at]
-            similar[np.ix_(known, known)] = self.products.numpy()[at] / np.where(visits > 0.0, visits, 1.0)
-            np.fill_diagonal(similar, 1.0)
+        similar = self.means(clients)
+        np.fill_diagonal(similar, 1.0)
         return similar
-
-    def visits_of(self, clients: tuple[int, ...]) -> FloatArray:
-        """Decayed numbers of rounds (k,) that each client was there."""
-        if self.visits is None:
-            return np.zeros(len(clients))
-        own = dict(zip(self.clients, self.visits.diagonal().tolist(), strict=True))
-        return np.array([own.get(client, 0.0) for client in clients])
 
     def trust(self, clients: tuple[int, ...], weights: FloatArray) -> FloatArray:
         """Trust in clients (k,): 0 for the lighter of two camps among those known for long enough, 1 for all others."""

@@ -228,7 +228,7 @@ class RobustFedAvg(FedAvg):
         rows = DenseRows(torch.from_numpy(np.stack(updates)), weights)
         if self.memory is not None:
             clients = tuple(found.clients)
-            self.client_memory = self.client_memory.update(clients, rows.gram().products, weights, self.memory)
+            self.client_memory = self.client_memory.add_round(clients, rows.gram().products, weights, self.memory)
             rows.weights = weights * self.client_memory.trust(clients, weights)
         aggregate, self.state = self.aggregator(rows, self.state)
         arrays = model.moved(aggregate.vector.numpy())

@@ -164,6 +164,9 @@ class ShardedRows(DenseRows):
     def subset(self, index: NDArray[np.intp]) -> DenseRows:
         return self._spread(super().subset(index), self.n_columns)
 
+    def hold(self, matrix: torch.Tensor) -> DenseRows:
+        return self._spread(DenseRows(matrix, self.weights, units=self.units, ids=self.ids), self.n_columns)
+
     def _spread(self, rows: DenseRows, n_columns: int) -> DenseRows:
         spread = ShardedRows.__new__(ShardedRows)
         spread.__dict__.update(rows.__dict__)

@@ -37,6 +37,8 @@ class ChunkedRows(ABC):
     n_columns: int
     dtype: torch.dtype
     device: torch.device
+    #: Ids of the workers that the rows are of; None: their places.
+    ids: tuple[int, ...] | None = None
     #: Columns that belong together, where that is known.
     units: ParameterBlock | None = None
     #: Where the columns are.

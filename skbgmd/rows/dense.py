@@ -33,6 +33,8 @@ class DenseRows(ChunkedRows):
         Norms of the rows, if known.
     units : ParameterBlock, default=None
         Columns that belong together.
+    ids : tuple of n ints, default=None
+        Ids of the workers that the rows are of, for rules that remember workers; None: their places.
 
     Raises
     ------
@@ -61,12 +63,13 @@ class DenseRows(ChunkedRows):
         run_length: int = 1,
         norms: FloatArray | None = None,
         units: ParameterBlock | None = None,
+        ids: tuple[int, ...] | None = None,
     ) -> None:
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
         refuse_masks(matrix, "matrix")
         refuse_masks(weights, "weights")
-        self.units = units
+        self.units, self.ids = units, ids
         self.matrix, self.index, self.picked = matrix, index, picked
         self.n_rows = len(matrix) if picked is None else len(picked)
         self.n_columns = matrix.shape[1] if index is None else len(index)
@@ -192,13 +195,18 @@ class DenseRows(ChunkedRows):
     def block(self, columns: CoordinateBlock | ParameterBlock) -> DenseRows:
         index = columns.indices if self.index is None else self.index[columns.indices]
         length = columns.length if self.index is None and isinstance(columns, CoordinateBlock) else 1
-        return DenseRows(self.matrix, self.weights, index, self.picked, run_length=length)
+        return DenseRows(self.matrix, self.weights, index, self.picked, run_length=length, ids=self.ids)
+
+    def hold(self, matrix: torch.Tensor) -> DenseRows:
+        """Rows of another matrix (n, n_held), with the same weights, ids, units and layout."""
+        return DenseRows(matrix, self.weights, units=self.units, ids=self.ids)
 
     def subset(self, index: NDArray[np.intp]) -> DenseRows:
         picked = index if self.picked is None else self.picked[index]
         rows = DenseRows(
             self.matrix, self.weights[index], self.index, picked, run_length=self.run_length, units=self.units
         )
+        rows.ids = None if self.ids is None else tuple(self.ids[i] for i in index)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows

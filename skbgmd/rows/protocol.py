@@ -21,6 +21,8 @@ class Rows(Protocol):
 
     #: Weight of each row, float64 (n,), on the CPU.
     weights: FloatArray
+    #: Ids of the workers that the rows are of, where rows have an identity that isn't their place; None: their places.
+    ids: tuple[int, ...] | None
 
     @property
     def n_rows(self) -> int: ...

@@ -23,6 +23,8 @@ from skbgmd.aggregators import (
     Mean,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    WorkerMemory,
+    WorkerMomentum,
     Zeno,
     get_aggregator,
 )
@@ -45,6 +47,9 @@ EVERY = {name: seeded_rule(name) for name in AGGREGATORS} | {
     # Linear, so that scores are in proportion to the rows.
     "zeno": Zeno(mean_of, lr=1.0, rho=0.0),
     "votes of one": MajorityVote(1, GeometricMedian()),
+    "workers remembered, mean": WorkerMemory(Mean()),
+    "workers remembered, block": WorkerMemory(BlockGeometricMedian(beta=0.5)),
+    "worker momentum": WorkerMomentum(),
 }
 # Rules that hold their own against 30 % of rows anywhere.
 ROBUST = [

@@ -22,7 +22,7 @@ def gram(rng, hostile=0, n=10, d=200, along=2.0):
 def remember(grams, clients=tuple(range(10))):
     memory = ClientMemory()
     for products in grams:
-        memory = memory.update(clients, products, np.ones(len(clients)))
+        memory = memory.add_round(clients, products, np.ones(len(clients)))
     return memory
 
 
@@ -44,10 +44,10 @@ def test_two_rounds_say_nothing(rng):
 def test_a_newcomer_is_trusted_until_it_is_known(rng):
     memory = remember([gram(rng, hostile=4) for _ in range(5)])
     everyone = (*range(10), 77)
-    memory = memory.update(everyone, gram(rng, hostile=5, n=11), np.ones(11))
+    memory = memory.add_round(everyone, gram(rng, hostile=5, n=11), np.ones(11))
     np.testing.assert_array_equal(memory.trust(everyone, np.ones(11)), [1] * 6 + [0] * 4 + [1])
     for _ in range(2):
-        memory = memory.update(everyone, gram(rng, hostile=5, n=11), np.ones(11))
+        memory = memory.add_round(everyone, gram(rng, hostile=5, n=11), np.ones(11))
     np.testing.assert_array_equal(memory.trust(everyone, np.ones(11)), [1] * 6 + [0] * 5)
 
 
@@ -55,18 +55,18 @@ def test_clients_are_known_by_their_ids_whatever_their_order(rng):
     memory = ClientMemory()
     for _ in range(5):
         order = rng.permutation(10)
-        memory = memory.update(tuple(order.tolist()), gram(rng, hostile=4)[np.ix_(order, order)], np.ones(10))
+        memory = memory.add_round(tuple(order.tolist()), gram(rng, hostile=4)[np.ix_(order, order)], np.ones(10))
     np.testing.assert_array_equal(memory.trust((9, 0, 8, 1, 2), np.ones(5)), [0, 1, 0, 1, 1])
 
 
 def test_the_absent_are_kept_for_a_while_and_then_forgotten(rng):
     memory = remember([gram(rng)])
     for _ in range(20):
-        memory = memory.update((0, 1, 2), gram(rng, n=3), np.ones(3))
-    assert set(memory.clients) == set(range(10))
+        memory = memory.add_round((0, 1, 2), gram(rng, n=3), np.ones(3))
+    assert set(memory.ids) == set(range(10))
     for _ in range(60):
-        memory = memory.update((0, 1, 2), gram(rng, n=3), np.ones(3))
-    assert memory.clients == (0, 1, 2)
+        memory = memory.add_round((0, 1, 2), gram(rng, n=3), np.ones(3))
+    assert memory.ids == (0, 1, 2)
     assert memory.products.shape == memory.visits.shape == (3, 3)
 
 
@@ -118,5 +118,5 @@ def test_it_is_saved_as_plain_containers(rng, tmp_path):
     memory = remember([gram(rng)])
     torch.save(pack_state(memory), tmp_path / "memory.pt")
     loaded = unpack_state(torch.load(tmp_path / "memory.pt", weights_only=True))
-    assert loaded.clients == memory.clients
+    assert loaded.ids == memory.ids
     assert torch.equal(loaded.products, memory.products)

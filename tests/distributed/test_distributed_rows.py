@@ -17,6 +17,8 @@ from skbgmd.aggregators import (
     Krum,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    WorkerMemory,
+    WorkerMomentum,
     get_aggregator,
 )
 from skbgmd.aggregators.block_geometric_median import BlockState
@@ -36,6 +38,8 @@ RULES: dict[str, Any] = {
     "mixing": NearestNeighborMixing(BlockGeometricMedian(0.3)),
     "buckets": Bucketing(get_aggregator("coordinate_median"), random_state=0),
     "mixed krum": NearestNeighborMixing(Krum()),
+    "workers remembered": WorkerMemory(BlockGeometricMedian(0.3)),
+    "worker momentum": WorkerMomentum(),
 }
 MODULE_SHAPES = [(7, 5), (7,), (3, 7), (3,)]
 

@@ -1,0 +1,199 @@
+"""Memory of workers: mix rows with those of the workers that have been most alike over the steps so far."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skbgmd._utils import limits
+from skbgmd._utils.checks import check_number
+from skbgmd._utils.typing import BoolArray, FloatArray
+from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
+from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
+from skbgmd.aggregators.remembered_products import RememberedProducts
+from skbgmd.rows import Rows
+from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
+
+
+class WorkerMemory(PreAggregation):
+    r"""Memory of workers: withstand colluding workers by what their rows have had in common over many steps.
+
+    For rows that are the same worker's in every step: clients, ranks, machines. Of each step's rows, clipped to their
+    median norm, the inner products are remembered, :math:`\bar K \gets` their mean with decay. Honest noise averages
+    out of it, an attack that hides in the noise of one step does not. Then
+
+    1. of the eigenvalues of :math:`\bar K` without its diagonal, those beyond the edge of noise are kept, shrunk by as
+       much as noise has added, and give each worker a few coordinates (:func:`worker_coordinates`);
+    2. each row is replaced by the mean of the :math:`n - f` rows whose workers are nearest in these coordinates, with
+       :math:`f = \lceil \psi n \rceil`, in which a row longer than the median counts in inverse proportion to its
+       norm; no matter how far rows are apart now;
+    3. another rule aggregates these means.
+
+    Rows that hold NaN or are longer than ten median norms are left out of a step. It is nearest-neighbor mixing [1]_
+    by a remembered Gram matrix; a memory of each worker's momentum [2]_ takes n × d numbers, this one 2 n².
+
+    Parameters
+    ----------
+    aggregator : Aggregator, default=None
+        Rule that aggregates the means; None: :class:`GeometricMedian`.
+    fraction : float, default=0.4
+        Assumed share ψ of corrupt workers, in [0, 0.5).
+    decay : float, default=0.99
+        Factor of what is remembered, for each step, in [0, 1]. 0: nothing but this step; 1: all steps alike.
+
+    Notes
+    -----
+    Workers are known by ``rows.ids``, or by their places where rows have none. A worker that is new, or that was away
+    for long, is taken for one of ordinary likeness.
+
+    References
+    ----------
+    .. [1] Allouah, Farhadkhani, Guerraoui, Gupta, Pinot and Stephan (2023). Fixing by mixing: a recipe for optimal
+       Byzantine ML under heterogeneity. AISTATS.
+    .. [2] Karimireddy, He and Jaggi (2021). Learning from history for Byzantine robust optimization. ICML.
+
+    Examples
+    --------
+    Four of ten workers shift their rows by half of the honest noise, which no single step gives away:
+
+    >>> import torch
+    >>> from skbgmd.aggregators import WorkerMemory
+    >>> from skbgmd.rows import DenseRows
+    >>> generator, state = torch.Generator().manual_seed(0), None
+    >>> for _ in range(100):
+    ...     rows = torch.randn(10, 50, generator=generator)
+    ...     rows[:4] -= 0.5
+    ...     aggregate, state = WorkerMemory(fraction=0.4)(DenseRows(rows), state)
+    >>> bool(aggregate.weights[:4].max() < 1e-6)
+    True
+    """
+
+    def __init__(self, aggregator: Aggregator | None = None, fraction: float = 0.4, decay: float = 0.99) -> None:
+        self.aggregator, self.fraction, self.decay = aggregator, fraction, decay
+
+    def _validate(self) -> None:
+        super()._validate()
+        check_fraction(self.fraction)
+        check_number(self.decay, "decay", at_least=0.0, at_most=1.0)
+
+    def _finite(self, rows: Rows) -> BoolArray:
+        norms, finite = rows.norms(), rows.finite & (rows.weights > 0.0)
+        limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite])
+        return finite & (np.where(finite, norms, 0.0) <= limit)
+
+    def _average_with_memory(
+        self, rows: Rows, some: Rows, usable: NDArray[np.intp], state: PreAggregationState
+    ) -> tuple[FloatArray, FloatArray, RememberedProducts]:
+        ids = tuple(range(rows.n_rows)) if rows.ids is None else rows.ids
+        here = tuple(ids[i] for i in usable)
+        norms = some.norms()
+        typical = _typical(norms, some.weights)
+        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(some.n_rows)
+        before = state.memory or RememberedProducts()
+        memory = before.update(here, _products(some, clip, norms, typical), float(self.decay))
+        kept = some.n_rows - n_assumed_corrupt(self.fraction, some.n_rows)
+        places = worker_coordinates(memory.means(here), memory.met(here))
+        return _mixing(places, some.weights * clip, kept), some.weights, memory
+
+    def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
+        everyone = np.arange(rows.n_rows)
+        return self._average_with_memory(rows, rows, everyone, PreAggregationState(step))[:2]
+
+
+def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
+    r"""Coordinates of workers by the eigenvectors of their mean products that stand out of the noise.
+
+    Off the diagonal, products of independent noise are a random matrix, whose eigenvalues fill a semicircle of radius
+    :math:`R = 2 s \sqrt n` [1]_. Eigenvalues :math:`\lambda` with :math:`|\lambda| > R` are kept, as
+    :math:`\sqrt{\lambda^2 - R^2}`, the best guess of what they were without noise [2]_. R is the smaller of two
+    estimates, neither of which fewer than half of the workers can make arbitrarily large: by the median of
+    :math:`|\lambda|`, which is 0.404 R, and by s from the median absolute deviations in the rows of the matrix.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        Symmetric; the diagonal isn't looked at.
+    met : ndarray of shape (n, n), bool, default=None
+        Pairs of which there are products; None: all.
+
+    Returns
+    -------
+    coordinates : ndarray of shape (n, r)
+        One row for each worker; r is at most n, and 0 where nothing stands out.
+
+    References
+    ----------
+    .. [1] Wigner (1958). On the distribution of the roots of certain symmetric matrices. Annals of Mathematics.
+    .. [2] Shabalin and Nobel (2013). Reconstruction of a low-rank matrix in the presence of Gaussian noise. Journal of
+       Multivariate Analysis.
+
+    Examples
+    --------
+    Two camps:
+
+    >>> camp = np.array([1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
+    >>> worker_coordinates(np.outer(camp, camp)).round(1)
+    ...
+    """
+    n = len(products)
+    known = ~np.eye(n, dtype=bool) if met is None else met & ~np.eye(n, dtype=bool)
+    if n < 3 or not known.any():
+        return np.zeros((n, 0))
+    # What isn't known is like the rest of its row, the diagonal too, or of all rows.
+    rows = [line[some] for line, some in zip(products, known, strict=True)]
+    ordinary = float(np.median(products[known]))
+    typical = np.array([np.median(row) if len(row) else ordinary for row in rows])
+    full = np.where(known, products, 0.5 * (typical[:, None] + typical))
+    deviations = [np.median(np.abs(row - middle)) for row, middle in zip(rows, typical, strict=True) if len(row)]
+    by_rows = 2.0 * float(np.median(deviations)) / limits.NORMAL_MAD * np.sqrt(n)
+    for _ in range(limits.COMPLETIONS):
+        values, vectors = np.linalg.eigh(full)
+        by_values = float(low_median(np.abs(values))) / limits.SEMICIRCLE_MEDIAN
+        edge = min(by_values, by_rows)
+        strength = np.sqrt(np.maximum(values**2 - edge**2, 0.0))
+        # What is left of rounding isn't a difference.
+        kept = strength > max(edge * 1e-6, 1e-9 * float(np.abs(values).max()))
+        found = vectors[:, kept]
+        # The diagonal is as the rest says that it should be.
+        np.fill_diagonal(full, np.square(found) @ (np.sign(values[kept]) * strength[kept]))
+    coordinates: FloatArray = found * strength[kept]
+    return coordinates
+
+
+def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
+    """Matrix (m, m) of the means over the rows of the nearest workers, themselves included; lines add up to one."""
+    m = len(places)
+    if not places.shape[1]:
+        return np.broadcast_to(weights / weights.sum(), (m, m)).copy()
+    distances = ((places[:, None] - places) ** 2).sum(axis=2)
+    # Among workers that are as near, each begins with the next one: none is in more means than others.
+    following = (np.arange(m)[:, None] + np.arange(m)) % m
+    steps = np.take_along_axis(distances, following, axis=1) / float((places**2).sum(axis=1).max())
+    order = np.argsort(steps.round(limits.TIED_DIGITS), axis=1, kind="stable")[:, :kept]
+    nearest = np.take_along_axis(following, order, axis=1)
+    mixing = np.zeros((m, m))
+    np.put_along_axis(mixing, nearest, weights[nearest], axis=1)
+    return mixing / mixing.sum(axis=1, keepdims=True)
+
+
+def _products(rows: Rows, clip: FloatArray, norms: FloatArray, typical: float) -> FloatArray:
+    """Inner products of the rows about zero, each clipped, in units of the typical squared norm."""
+    if typical == 0.0:
+        return np.zeros((rows.n_rows, rows.n_rows))
+    gram = rows.gram()
+    if gram.shrinkage is not None:
+        gram = rows.gram(np.zeros(rows.n_rows))
+    # About c, <x_i - c, x_j - c> = <x_i, x_j> - s_i - s_j with 2 s_i = |x_i|^2 - |x_i - c|^2.
+    unit = typical / gram.unit
+    shift = 0.5 * ((norms / typical) ** 2 - np.diagonal(gram.products) / unit / unit)
+    products: FloatArray = gram.products / unit / unit + shift + shift[:, None]
+    return products * clip * clip[:, None]
+
+
+def _typical(norms: FloatArray, weights: FloatArray) -> float:
+    """Median norm of the rows, or of those that aren't zero, where these are the minority."""
+    if not len(norms):
+        return 0.0
+    median = float(lower_weighted_median(norms, weights))
+    some = norms > 0.0
+    return median if median > 0.0 or not some.any() else float(lower_weighted_median(norms[some], weights[some]))

@@ -1,0 +1,243 @@
+"""Memory of workers: colluding ones are found over steps, whatever a single step shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from aggregating import assert_convex, dense
+
+from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
+from skbgmd.aggregators.worker_memory import worker_coordinates
+from skbgmd.rows import DenseRows
+
+N, F, D = 20, 8, 300
+
+
+def steps(rng, attack, n_steps=80, dtype=np.float64, mean=0.1):
+    """Rows of N workers, the first F of which are attackers."""
+    for step in range(n_steps):
+        X = rng.normal(size=(N, D)) + mean
+        attack(X, rng, step)
+        yield X.astype(dtype)
+
+
+def colluding(z):
+    def attack(X, rng, step):
+        X[:F] = X[F:].mean(axis=0) - z * X[F:].std(axis=0)
+
+    return attack
+
+
+def own_noise(X, rng, step):
+    X[:F] -= 0.5
+
+
+def sleeping(X, rng, step):
+    if step >= 40:
+        colluding(1.0)(X, rng, step)
+
+
+def now_and_then(X, rng, step):
+    if step % 3 == 0:
+        colluding(1.0)(X, rng, step)
+
+
+def camps(X, rng, step):
+    X[: F // 2, ::2] -= 1.0
+    X[F // 2 : F, 1::2] -= 1.0
+
+
+def inflating_noise(X, rng, step):
+    """Products with honest rows that last, to raise the edge of the noise."""
+    basis = np.linalg.qr(np.random.default_rng(5).normal(size=(N - F, F)))[0].T
+    X[:F] = 0.8 * basis @ (X[F:] - X[F:].mean(axis=0)) + X[F:].mean(axis=0) - 0.5
+
+
+def framing(X, rng, step):
+    """Copies of the honest mean, but for one honest worker's noise, turned around."""
+    X[:F] = X[F:].mean(axis=0) - 0.6 * X[F]
+
+
+ATTACKS = {
+    "colluding, 0.3": colluding(0.3),
+    "colluding, 1": colluding(1.0),
+    "colluding, 3": colluding(3.0),
+    "own noise": own_noise,
+    "sleeping": sleeping,
+    "now and then": now_and_then,
+    "camps": camps,
+}
+
+
+def weight_of_attackers(rule, X, state):
+    aggregate, state = rule(dense(X), state)
+    assert_convex(aggregate.weights)
+    return aggregate.weights[:F].sum(), state
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_colluding_workers_end_without_weight(attack, rng):
+    state, found = None, []
+    for X in steps(rng, attack):
+        weight, state = weight_of_attackers(WorkerMemory(), X, state)
+        found.append(weight)
+    assert np.mean(found[-10:]) < 0.02
+
+
+def test_a_memory_sees_what_no_step_shows(rng):
+    remembered, forgotten, found = None, None, []
+    for X in steps(rng, colluding(0.3)):
+        weight, remembered = weight_of_attackers(WorkerMemory(), X, remembered)
+        other, forgotten = weight_of_attackers(WorkerMemory(decay=0.0), X, forgotten)
+        found.append((weight, other))
+    over_time, now = np.mean(found[20:], axis=0)
+    assert over_time < 0.01 < 0.2 < now
+
+
+def test_attackers_that_raise_the_noise_lose_weight(rng):
+    """Their products with honest rows last, in as many directions as there are attackers."""
+    state, found = None, []
+    for X in steps(rng, inflating_noise):
+        weight, state = weight_of_attackers(WorkerMemory(), X, state)
+        found.append(weight)
+    assert np.mean(found[20:]) < 0.6 * F / N
+
+
+def test_a_framed_worker_costs_no_other_its_weight(rng):
+    state = None
+    for X in steps(rng, framing):
+        aggregate, state = WorkerMemory()(dense(X), state)
+    assert aggregate.weights[F + 1 :].min() > 0.5 / N
+
+
+def test_honest_workers_cost_little(rng):
+    """The aggregate of honest rows is about as near to their mean as the plain mean is."""
+    state, errors, plain = None, [], []
+    for X in steps(rng, lambda *_: None):
+        aggregate, state = WorkerMemory(Mean())(dense(X), state)
+        errors.append(np.square(aggregate.vector.numpy() - 0.1).sum())
+        plain.append(np.square(X.mean(axis=0) - 0.1).sum())
+    assert np.mean(errors) < 1.3 * np.mean(plain)
+
+
+def test_workers_are_known_by_their_ids(rng):
+    """The order of rows changes from step to step, and workers are away now and then."""
+    state = None
+    for X in steps(rng, own_noise, n_steps=120):
+        there = rng.permutation(N)[: N - 4]
+        rows = DenseRows(torch.from_numpy(X[there]), ids=tuple(int(i) + 100 for i in there))
+        aggregate, state = WorkerMemory()(rows, state)
+    assert aggregate.weights[there < F].sum() < 0.3 * (there < F).mean()
+    # Subsets and blocks of rows keep their ids.
+    assert rows.subset(np.array([3, 1])).ids == (there[3] + 100, there[1] + 100)
+
+
+def test_rows_that_are_not_finite_or_far_are_left_out(rng):
+    X = next(steps(rng, own_noise))
+    X[0, 3], X[1, 5], X[2] = np.nan, np.inf, X[2] * 100.0
+    aggregate, state = WorkerMemory()(dense(X))
+    assert not aggregate.weights[:3].any()
+    assert set(state.memory.ids) == set(range(3, N))
+    # They come back as new ones.
+    aggregate, state = WorkerMemory()(dense(next(steps(rng, own_noise))), state)
+    assert set(state.memory.ids) == set(range(N))
+    assert torch.isfinite(aggregate.vector).all()
+
+
+def test_long_rows_count_for_less(rng):
+    X = np.tile(rng.normal(size=40), (10, 1))
+    X[0] *= 8.0
+    aggregate, _ = WorkerMemory(Mean())(dense(X))
+    np.testing.assert_allclose(aggregate.weights[0] / aggregate.weights[1:], 1 / 8, rtol=0.2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e25])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scale_does_not_matter(scale, dtype, rng):
+    rows = list(steps(rng, colluding(0.5), n_steps=10))
+    weights = []
+    for factor in (1.0, scale):
+        state = None
+        for X in rows:
+            aggregate, state = WorkerMemory()(dense((X * factor).astype(dtype)), state)
+        weights.append(aggregate.weights)
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-3)
+
+
+def test_products_are_about_zero_wherever_the_gram_matrix_is_taken(rng):
+    X = rng.normal(size=(8, 30)) + 3.0
+    _, state = WorkerMemory()(dense(X))
+    norms = np.linalg.norm(X, axis=1)
+    typical = np.sort(norms)[3]
+    clipped = X * np.minimum(1.0, typical / norms)[:, None]
+    np.testing.assert_allclose(state.memory.means(tuple(range(8))), clipped @ clipped.T / typical**2, rtol=1e-9)
+
+
+def test_rows_that_mostly_coincide(rng):
+    X = np.tile(rng.normal(size=40), (9, 1))
+    X[0] += 1e-14
+    X[1] = -3.0 * X[1]
+    state = None
+    for _ in range(3):
+        aggregate, state = WorkerMemory()(dense(X), state)
+    np.testing.assert_allclose(aggregate.vector, X[-1], rtol=1e-6)
+
+
+def test_zero_rows(rng):
+    X = np.zeros((9, 5))
+    aggregate, state = WorkerMemory()(dense(X))
+    assert not aggregate.vector.any()
+    X[:3] = rng.normal(size=(3, 5))
+    aggregate, state = WorkerMemory()(dense(X), state)
+    assert torch.isfinite(aggregate.vector).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "message"),
+    [
+        (WorkerMemory("mean"), TypeError, "aggregator must be an Aggregator or None; found 'mean'"),
+        (WorkerMemory(fraction=0.5), ValueError, "fraction must be less than 0.5"),
+        (WorkerMemory(decay=1.5), ValueError, "decay must be"),
+    ],
+)
+def test_parameters_are_checked(rule, kind, message):
+    with pytest.raises(kind, match=message):
+        rule(DenseRows(torch.eye(3)))
+
+
+def test_coordinates_recover_camps_and_leave_noise():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(30, 30))
+    noise = (noise + noise.T) / np.sqrt(2.0)
+    # The largest eigenvalue of pure noise is about at its edge.
+    assert worker_coordinates(noise).shape[1] <= 6
+    camp = np.where(np.arange(30) < 12, -1.0, 1.0)
+    places = worker_coordinates(2.0 * np.outer(camp, camp) + noise)
+    strongest = places[:, np.abs(places).max(axis=0).argmax()]
+    assert len({*np.sign(strongest * camp)}) == 1
+
+
+def test_coordinates_do_not_look_at_the_diagonal_nor_at_pairs_that_never_met():
+    rng = np.random.default_rng(1)
+    products = rng.normal(size=(12, 12))
+    products += products.T
+    expected = worker_coordinates(products)
+    np.testing.assert_allclose(worker_coordinates(products + 1e6 * np.eye(12)), expected)
+    met = np.ones((12, 12), dtype=bool)
+    met[2, 5] = met[5, 2] = False
+    changed = products.copy()
+    changed[2, 5] = changed[5, 2] = 1e9
+    np.testing.assert_allclose(worker_coordinates(changed, met), worker_coordinates(products, met))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_workers_have_no_coordinates(n):
+    assert worker_coordinates(np.ones((n, n))).shape == (n, 0)
+
+
+def test_inner_rule_and_its_state_are_used(rng):
+    X = rng.normal(size=(10, 30))
+    aggregate, state = WorkerMemory(GeometricMedian())(dense(X))
+    assert state.step == 1
+    assert aggregate.weights.shape == (10,)
