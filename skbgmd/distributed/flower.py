@@ -225,7 +225,7 @@ class RobustFedAvg(FedAvg):
             logger.warning("aggregate_train: no client has examples; the global arrays stay as they are.")
             return None, None
         weights = found.claims / found.claims.max()
-        rows = DenseRows(torch.from_numpy(np.stack(updates)), weights)
+        rows = DenseRows(torch.from_numpy(np.stack(updates)), weights, ids=tuple(found.clients))
         if self.memory is not None:
             clients = tuple(found.clients)
             self.client_memory = self.client_memory.add_round(clients, rows.gram().products, weights, self.memory)

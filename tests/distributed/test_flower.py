@@ -32,6 +32,7 @@ from skbgmd.aggregators import (
     GeometricMedian,
     Mean,
     NearestNeighborMixing,
+    WorkerMemory,
 )
 from skbgmd.distributed.flower import RobustFedAvg, median_metrics
 
@@ -448,7 +449,7 @@ def test_another_model_begins_with_nothing_remembered(rng):
     strategy = RobustFedAvg("mean", memory=0.9)
     camps(strategy, 4, rng)
     configured(strategy)
-    assert strategy.client_memory.clients == ()
+    assert strategy.client_memory.ids == ()
 
 
 def test_the_state_of_the_rule_lasts():
@@ -621,3 +622,20 @@ def test_the_example_app_withstands_three_hostile_clients(monkeypatch, capsys):
         found[strategy] = float(re.search(r"Accuracy after the last round: .*?([\d.]+)}", printed)[1])
     assert found["RobustFedAvg"] > 0.8
     assert found["FedAvg"] < 0.5
+
+
+def test_rules_know_clients_by_their_node_ids(rng):
+    """Clients come in another order, and not all of them, in each round."""
+    strategy, metrics = RobustFedAvg(WorkerMemory(Mean()), memory=None), {}
+    # A round of less than all says nothing of the others.
+    configured(strategy, {"weight": np.zeros(50, np.float32)})
+    for turn in range(1, 20):
+        replies = []
+        for client in rng.permutation(10)[:8].tolist():
+            update = 0.5 * rng.normal(size=50) + (0.3 if client < 7 else -0.3)
+            sent = record({"weight": update.astype(np.float32)})
+            replies.append(message(client, content(a=sent, m=MetricRecord({"num-examples": 1}))))
+        strategy.configure_train(turn, record({"weight": np.zeros(50, np.float32)}), ConfigRecord(), Nodes(10))
+        _, metrics = strategy.aggregate_train(turn, replies)
+    assert set(strategy.state.memory.ids) == set(range(10))
+    assert sum(metrics.get(f"client-weight/{client}", 0.0) for client in range(7, 10)) < 0.02
