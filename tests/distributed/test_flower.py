@@ -32,7 +32,6 @@ from skbgmd.aggregators import (
     GeometricMedian,
     Mean,
     NearestNeighborMixing,
-    WorkerMemory,
 )
 from skbgmd.distributed.flower import RobustFedAvg, median_metrics
 
@@ -626,7 +625,7 @@ def test_the_example_app_withstands_three_hostile_clients(monkeypatch, capsys):
 
 def test_rules_know_clients_by_their_node_ids(rng):
     """Clients come in another order, and not all of them, in each round."""
-    strategy, metrics = RobustFedAvg(WorkerMemory(Mean()), memory=None), {}
+    strategy, metrics = RobustFedAvg("worker_memory", memory=None), {}
     # A round of less than all says nothing of the others.
     configured(strategy, {"weight": np.zeros(50, np.float32)})
     for turn in range(1, 20):
