@@ -33,7 +33,7 @@ class PreAggregation(Aggregator):
     def __call__(self, rows: Rows, state: PreAggregationState | None = None) -> tuple[Aggregate, PreAggregationState]:
         self._validate()
         check_rows(rows)
-        inner = GeometricMedian() if self.aggregator is None else self.aggregator
+        inner = self._default_rule() if self.aggregator is None else self.aggregator
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
@@ -53,6 +53,10 @@ class PreAggregation(Aggregator):
     def _validate(self) -> None:
         if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):
             raise TypeError(f"aggregator must be an Aggregator or None; found {self.aggregator!r}.")
+
+    @staticmethod
+    def _default_rule() -> Aggregator:
+        return GeometricMedian()
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite

@@ -9,6 +9,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
+from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.rows import Rows
@@ -35,7 +36,8 @@ class WorkerMemory(PreAggregation):
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        Rule that aggregates the means; None: :class:`GeometricMedian`.
+        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-4)``, as means of neighbors are so close together
+        that more digits take a pass of their own.
     fraction : float, default=0.4
         Assumed share ψ of corrupt workers, in [0, 0.5).
     decay : float, default=0.99
@@ -75,6 +77,10 @@ class WorkerMemory(PreAggregation):
         super()._validate()
         check_fraction(self.fraction)
         check_number(self.decay, "decay", at_least=0.0, at_most=1.0)
+
+    @staticmethod
+    def _default_rule() -> Aggregator:
+        return GeometricMedian(tol=1e-4)
 
     def _finite(self, rows: Rows) -> BoolArray:
         norms, finite = rows.norms(), rows.finite & (rows.weights > 0.0)
