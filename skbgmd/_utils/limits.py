@@ -336,7 +336,7 @@ FAR_WORKER = 10.0
 SEMICIRCLE_MEDIAN = 0.4040
 #: Times that the diagonal of remembered products, which is noise, is completed by what the other products say of it.
 COMPLETIONS = 3
-#: Digits of squared distances, relative to coordinates of order one, in which workers that are equally near agree.
+#: Digits after the point of workers' coordinates, in units of the largest, which rounding leaves.
 TIED_DIGITS = 12
 #: Median absolute deviation of a standard normal distribution.
 NORMAL_MAD = 0.6745

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
@@ -10,9 +11,10 @@ from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.geometric_median import GeometricMedian
+from skbgmd.aggregators.huber_mean import HuberMean
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.remembered_products import RememberedProducts
-from skbgmd.rows import Rows
+from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 
 
@@ -28,7 +30,7 @@ class WorkerMemory(PreAggregation):
     2. each row is replaced by the mean of the :math:`n - f` rows whose workers are nearest in these coordinates, with
        :math:`f = \lceil \psi n \rceil`, in which a row longer than the median counts in inverse proportion to its
        norm; no matter how far rows are apart now;
-    3. another rule aggregates these means.
+    3. another rule aggregates these means, each with the weight that it has in Huber's mean of the coordinates.
 
     Rows that hold NaN or are longer than ten median norms are left out of a step. It is nearest-neighbor mixing [1]_
     by a remembered Gram matrix; a memory of each worker's momentum [2]_ takes n × d numbers, this one 2 n².
@@ -99,7 +101,8 @@ class WorkerMemory(PreAggregation):
         memory = before.update(here, _products(some, clip, norms, typical), float(self.decay))
         kept = some.n_rows - n_assumed_corrupt(self.fraction, some.n_rows)
         places = worker_coordinates(memory.means(here), memory.met(here))
-        return _mixing(places, some.weights * clip, kept), some.weights, memory
+        mixing = _mixing(places, some.weights * clip, kept)
+        return mixing, _trust(mixing @ places, some.weights), memory
 
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         everyone = np.arange(rows.n_rows)
@@ -162,8 +165,20 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
         found = vectors[:, kept]
         # The diagonal is as the rest says that it should be.
         np.fill_diagonal(full, np.square(found) @ (np.sign(values[kept]) * strength[kept]))
-    coordinates: FloatArray = found * strength[kept]
-    return coordinates
+    coordinates = found * strength[kept]
+    # Workers that differ by rounding only are in one place.
+    unit = np.ldexp(1.0, np.frexp(np.abs(coordinates).max(initial=0.0))[1])
+    places: FloatArray = (coordinates / unit).round(limits.TIED_DIGITS) * unit
+    return places
+
+
+def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weights of the means by Huber's location of their coordinates: those of a minority are far from it."""
+    if not places.shape[1]:
+        return weights
+    rows = DenseRows(torch.from_numpy(np.ascontiguousarray(places)), weights)
+    trust: FloatArray = len(weights) * HuberMean(tol=1e-4).weights(rows)
+    return trust
 
 
 def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
@@ -174,8 +189,7 @@ def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
     distances = ((places[:, None] - places) ** 2).sum(axis=2)
     # Among workers that are as near, each begins with the next one: none is in more means than others.
     following = (np.arange(m)[:, None] + np.arange(m)) % m
-    steps = np.take_along_axis(distances, following, axis=1) / float((places**2).sum(axis=1).max())
-    order = np.argsort(steps.round(limits.TIED_DIGITS), axis=1, kind="stable")[:, :kept]
+    order = np.argsort(np.take_along_axis(distances, following, axis=1), axis=1, kind="stable")[:, :kept]
     nearest = np.take_along_axis(following, order, axis=1)
     mixing = np.zeros((m, m))
     np.put_along_axis(mixing, nearest, weights[nearest], axis=1)
