@@ -21,6 +21,7 @@ from skbgmd.aggregators.block_geometric_median import BlockGeometricMedian, Bloc
 from skbgmd.aggregators.bucketing import Bucketing
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
+from skbgmd.aggregators.corrupt_share import CorruptShare, estimate_corrupt_share
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.huber_mean import HuberMean
 from skbgmd.aggregators.krum import Krum
@@ -84,6 +85,7 @@ __all__ = [
     "Bucketing",
     "Coordinatewise",
     "CoordinatewiseMedian",
+    "CorruptShare",
     "GeometricMedian",
     "HuberMean",
     "Judgement",
@@ -98,5 +100,6 @@ __all__ = [
     "RowWeighting",
     "SpectralFilter",
     "TrimmedMean",
+    "estimate_corrupt_share",
     "get_aggregator",
 ]

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -137,12 +138,15 @@ class Judgement(NamedTuple):
         Limit of off-block parts, in typical lengths, beyond which they are clipped; None: the block's own limit.
     least : float
         Lower bound for the typical length off a block.
+    record : mapping
+        As in :class:`Aggregate`.
     """
 
     weights: FloatArray
     state: Any = None
     clip: float | None = None
     least: float = 0.0
+    record: Mapping[str, Any] = MappingProxyType({})
 
 
 class LocationRule(Aggregator):
@@ -150,7 +154,7 @@ class LocationRule(Aggregator):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         judged = self._judge_usable(rows, state)
-        return Aggregate(means(rows, judged.weights), judged.weights), judged.state
+        return Aggregate(means(rows, judged.weights), judged.weights, record=judged.record), judged.state
 
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""

@@ -11,16 +11,18 @@ import numpy as np
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
+from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
 from skbgmd.rows.averaged import AveragedRows
 
 
 @dataclass(frozen=True)
 class PreAggregationState(AggregatorState):
-    """State of a pre-aggregation: the number of calls, and the inner aggregator's state."""
+    """State of a pre-aggregation: the number of calls, the inner aggregator's state, and estimates of corrupt rows."""
 
     step: int = 0
     inner: Any = None
+    share: ShareMemory | None = None
 
 
 class PreAggregation(Aggregator):

@@ -19,9 +19,13 @@ from skbgmd.aggregators import (
     Bucketing,
     CoordinatewiseMedian,
     GeometricMedian,
+    Krum,
     Mean,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    NormFilter,
+    SpectralFilter,
+    TrimmedMean,
     get_aggregator,
 )
 from skbgmd.aggregators.base import check_fraction, n_assumed_corrupt, pack_state, unpack_state, usable_rows
@@ -33,6 +37,12 @@ EVERY = {name: seeded_rule(name) for name in AGGREGATORS} | {
     "nearest neighbors, mean": NearestNeighborMixing(Mean()),
     "nearest neighbors, median": NearestNeighborMixing(CoordinatewiseMedian()),
     "nearest neighbors, block": NearestNeighborMixing(BlockGeometricMedian(beta=0.5)),
+    "trimmed mean, auto": TrimmedMean("auto"),
+    "norm filter, auto": NormFilter("auto"),
+    "krum, auto": Krum("auto"),
+    "spectral filter, auto": SpectralFilter("auto"),
+    "nearest neighbors, auto": NearestNeighborMixing(fraction="auto"),
+    "block of krum, auto": BlockGeometricMedian(beta=0.5, location=Krum("auto")),
     "buckets": Bucketing(random_state=0),
     "buckets of buckets": Bucketing(Bucketing(GeometricMedian(), random_state=1), random_state=0),
 }

@@ -17,6 +17,7 @@ from skbgmd.aggregators import (
     Krum,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    TrimmedMean,
     get_aggregator,
 )
 from skbgmd.aggregators.block_geometric_median import BlockState
@@ -36,6 +37,9 @@ RULES: dict[str, Any] = {
     "mixing": NearestNeighborMixing(BlockGeometricMedian(0.3)),
     "buckets": Bucketing(get_aggregator("coordinate_median"), random_state=0),
     "mixed krum": NearestNeighborMixing(Krum()),
+    "krum, auto": Krum("auto"),
+    "trimmed mean, auto": TrimmedMean("auto"),
+    "mixing, auto": NearestNeighborMixing(fraction="auto"),
 }
 MODULE_SHAPES = [(7, 5), (7,), (3, 7), (3,)]
 
