@@ -5,6 +5,8 @@ Where a table in ``benchmarks/results`` stands behind a threshold, it is named.
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 # ---- Ranges of numbers
@@ -166,6 +168,18 @@ SCALE_WINDOW, SCALE_ENOUGH = 5, 3
 #: Learning rate over the weight of the penalty for long rows in Zeno's score, as its authors have it in their
 #: experiments: a ratio of the two has no units.
 ZENO_RHO_RATIO = 200.0
+#: Least gap, as a logarithm, between median distances of far rows and of the others, and as a multiple of the lower
+#: half's spread; distance of tied rows, in upper quartiles of what rows are from their nearest; and ratio of the
+#: largest eigenvalue's excess over the others' from which rows have a direction in common. Of clean gradients of groups
+#: they count 0.5 % (``benchmarks/results/corrupt_share.csv``, of other seeds than those that they were set on).
+FAR_GAP, FAR_GAP_SPREADS, TIGHT, DIRECTION_GAP = math.log(2.0), 1.5, 0.25, 2.0
+#: Fewest rows in which a direction shows: of three the ratio is at most two.
+CAMP_ROWS = 4
+#: Steps of which the largest estimate is assumed. Of the median and the largest of 5, the largest of 25, and of upper
+#: bounds it gave the most accurate trainings under attacks, among those that cost a point at most on clean digits.
+SHARE_WINDOW = 5
+#: Mean estimate over an epoch from which a training warns that no rule may help: half is the breakdown point.
+MANY_CORRUPT = 0.4
 
 
 # ---- Per-sample gradients

@@ -22,6 +22,7 @@ from skbgmd.aggregators.bucketing import Bucketing
 from skbgmd.aggregators.centered_clipping import CenteredClipping, CenteredClippingState
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 from skbgmd.aggregators.coordinatewise_median import CoordinatewiseMedian
+from skbgmd.aggregators.corrupt_share import CorruptShare, estimate_corrupt_share
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.huber_mean import HuberMean
 from skbgmd.aggregators.krum import Krum
@@ -93,6 +94,7 @@ __all__ = [
     "CenteredClippingState",
     "Coordinatewise",
     "CoordinatewiseMedian",
+    "CorruptShare",
     "GeometricMedian",
     "HuberMean",
     "Judgement",
@@ -112,5 +114,6 @@ __all__ = [
     "WorkerMomentum",
     "Zeno",
     "ZenoState",
+    "estimate_corrupt_share",
     "get_aggregator",
 ]

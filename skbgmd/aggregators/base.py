@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -143,6 +144,8 @@ class Judgement(NamedTuple):
         Lower bound for the typical length off a block.
     off_block : ndarray of shape (n,), or None
         Weights of the rows off a block; None: ``weights``, none of which counts for more there than a typical one.
+    record : mapping
+        As in :class:`Aggregate`.
     """
 
     weights: FloatArray
@@ -150,6 +153,7 @@ class Judgement(NamedTuple):
     clip: float | None = None
     least: float = 0.0
     off_block: FloatArray | None = None
+    record: Mapping[str, Any] = MappingProxyType({})
 
 
 class LocationRule(Aggregator):
@@ -157,7 +161,7 @@ class LocationRule(Aggregator):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         judged = self._judge_usable(rows, state)
-        return Aggregate(means(rows, judged.weights), judged.weights), judged.state
+        return Aggregate(means(rows, judged.weights), judged.weights, record=judged.record), judged.state
 
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""

@@ -166,7 +166,7 @@ class BlockGeometricMedian(Aggregator):
         weights[usable] = judged.weights
         looked_at = None if len(block) == rows.n_columns else block.indices
         after = BlockState(memory, state.step + 1, judged.state, off_block, rows.n_columns)
-        return Aggregate(vector, weights, looked_at, self._mass(some, part)), after
+        return Aggregate(vector, weights, looked_at, self._mass(some, part), judged.record), after
 
     @staticmethod
     def _limit_off_block(rows: Rows, part: BlockPart, judged: Judgement, before: Scale) -> tuple[float | None, Scale]:

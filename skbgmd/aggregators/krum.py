@@ -6,11 +6,12 @@ import numpy as np
 
 from skbgmd._utils.checks import check_integer
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
+from skbgmd.aggregators.assumed_share import Fraction, FractionWeighting
+from skbgmd.aggregators.base import mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows
 
 
-class Krum(RowWeighting):
+class Krum(FractionWeighting):
     r"""Krum and multi-Krum: mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
 
     The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows,
@@ -19,24 +20,25 @@ class Krum(RowWeighting):
 
     Parameters
     ----------
-    fraction : float, default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5).
+    fraction : float or "auto", default=0.4
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
+        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
     n_selected : int, default=1
         Rows to average: 1 is Krum, more is multi-Krum. At most :math:`n - f` are used.
     """
 
-    def __init__(self, fraction: float = 0.4, n_selected: int = 1) -> None:
+    def __init__(self, fraction: Fraction = 0.4, n_selected: int = 1) -> None:
         self.fraction, self.n_selected = fraction, n_selected
 
     def _validate(self) -> None:
-        check_fraction(self.fraction)
+        super()._validate()
         check_integer(self.n_selected, "n_selected")
 
-    def _weigh(self, rows: Rows) -> FloatArray:
+    def _weigh(self, rows: Rows, fraction: float) -> FloatArray:
         n = rows.n_rows
         if n == 1:
             return np.ones(1)
-        f = n_assumed_corrupt(self.fraction, n)
+        f = n_assumed_corrupt(fraction, n)
         distances = rows.gram().squared_distances()
         np.fill_diagonal(distances, np.inf)
         neighbors = max(1, n - f - 2)

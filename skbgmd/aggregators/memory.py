@@ -1,4 +1,4 @@
-"""Memory of rules: the scale of distances that lasts from step to step."""
+"""Memory of rules: what lasts from step to step, the scale of distances and the share of corrupt rows."""
 
 from __future__ import annotations
 
@@ -62,3 +62,36 @@ class Scale(AggregatorState):
         # Two steps don't tell which of them is the bad one.
         value = median if len(recent) < limits.SCALE_ENOUGH else max(median, self.decayed)
         return Scale(value, recent)
+
+
+@dataclass(frozen=True)
+class ShareMemory(AggregatorState):
+    """Share of corrupt rows over the last five steps: the largest estimate.
+
+    Corrupt rows that show in one step hide in the next. A share that is too large costs a rule a little accuracy on
+    clean data, one that is too small costs it its robustness.
+
+    Attributes
+    ----------
+    recent : tuple of float
+        Estimates of the last steps, five at most.
+
+    Examples
+    --------
+    >>> memory = ShareMemory()
+    >>> for share in (0.0, 0.3, 0.0, 0.1):
+    ...     memory = memory.update(share)
+    >>> memory.value
+    0.3
+    """
+
+    recent: tuple[float, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The share; 0 before the first step."""
+        return max(self.recent, default=0.0)
+
+    def update(self, now: float) -> ShareMemory:
+        """Memory after a step whose estimate is ``now``."""
+        return ShareMemory((*self.recent, now)[-limits.SHARE_WINDOW :])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import RowWeighting, check_fraction, mean_of_selected, n_assumed_corrupt
+from skbgmd.aggregators.assumed_share import Fraction, FractionWeighting
+from skbgmd.aggregators.base import mean_of_selected, n_assumed_corrupt
 from skbgmd.rows import Rows
 
 
-class NormFilter(RowWeighting):
+class NormFilter(FractionWeighting):
     r"""Norm filter (comparative gradient elimination): mean of the rows without those of largest norm.
 
     Drops :math:`f = \lceil \psi n \rceil` rows (less than half). Blind to a row of ordinary length that points the
@@ -17,22 +18,20 @@ class NormFilter(RowWeighting):
 
     Parameters
     ----------
-    fraction : float, default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5).
+    fraction : float or "auto", default=0.4
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
+        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
     both_tails : bool, default=False
         Drop as many rows of the smallest norms too, which leaves the mean of those of middling length.
     """
 
-    def __init__(self, fraction: float = 0.4, both_tails: bool = False) -> None:
+    def __init__(self, fraction: Fraction = 0.4, both_tails: bool = False) -> None:
         self.fraction, self.both_tails = fraction, both_tails
-
-    def _validate(self) -> None:
-        check_fraction(self.fraction)
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite
 
-    def _weigh(self, rows: Rows) -> FloatArray:
-        f = n_assumed_corrupt(self.fraction, rows.n_rows)
+    def _weigh(self, rows: Rows, fraction: float) -> FloatArray:
+        f = n_assumed_corrupt(fraction, rows.n_rows)
         kept = np.argsort(rows.norms(), kind="stable")[f if self.both_tails else 0 : rows.n_rows - f]
         return mean_of_selected(kept, rows)

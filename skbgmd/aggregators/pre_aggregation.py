@@ -12,16 +12,30 @@ from numpy.typing import NDArray
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
+from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
 from skbgmd.rows.averaged import AveragedRows
 
 
 @dataclass(frozen=True)
 class PreAggregationState(AggregatorState):
-    """State of a pre-aggregation: the number of calls, the inner aggregator's state, and what it remembers of rows."""
+    """State of a pre-aggregation.
+
+    Attributes
+    ----------
+    step : int
+        Number of calls.
+    inner : object
+        The inner aggregator's state.
+    share : ShareMemory, or None
+        Estimates of how many rows are corrupt.
+    memory : object
+        What else is remembered of the rows.
+    """
 
     step: int = 0
     inner: Any = None
+    share: ShareMemory | None = None
     memory: Any = None
 
 

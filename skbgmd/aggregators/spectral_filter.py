@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import RowWeighting, check_fraction
+from skbgmd.aggregators.assumed_share import Fraction, FractionWeighting
 from skbgmd.rows import Rows
 
 
-class SpectralFilter(RowWeighting):
+class SpectralFilter(FractionWeighting):
     r"""Spectral filter: mean after filtering along the direction of largest variance, again and again.
 
     The iterative filter of Diakonikolas et al. (2017), as used by Sever (2019) and, with a breakdown point of 1/4, by
@@ -20,18 +20,16 @@ class SpectralFilter(RowWeighting):
 
     Parameters
     ----------
-    fraction : float, default=0.2
-        Share of the weight to remove, in [0, 0.5).
+    fraction : float or "auto", default=0.2
+        Share of the weight to remove, in [0, 0.5). "auto": one row more than the largest estimate of
+        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
     """
 
-    def __init__(self, fraction: float = 0.2) -> None:
+    def __init__(self, fraction: Fraction = 0.2) -> None:
         self.fraction = fraction
 
-    def _validate(self) -> None:
-        check_fraction(self.fraction)
-
-    def _weigh(self, rows: Rows) -> FloatArray:
-        return spectral_weights(rows.gram().products, rows.weights, self.fraction)
+    def _weigh(self, rows: Rows, fraction: float) -> FloatArray:
+        return spectral_weights(rows.gram().products, rows.weights, fraction)
 
 
 def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float) -> FloatArray:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
-from skbgmd.aggregators.base import check_fraction, n_assumed_corrupt
+from skbgmd.aggregators.assumed_share import Fraction, assumed_share, check_fraction_or_auto, with_lost
+from skbgmd.aggregators.base import Aggregate, check_rows, n_assumed_corrupt, usable_rows
 from skbgmd.aggregators.coordinatewise import Coordinatewise
+from skbgmd.aggregators.memory import ShareMemory
+from skbgmd.rows import Rows
 
 
 class TrimmedMean(Coordinatewise):
@@ -15,19 +21,31 @@ class TrimmedMean(Coordinatewise):
 
     Parameters
     ----------
-    fraction : float, default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5).
+    fraction : float or "auto", default=0.4
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
+        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
     """
 
-    def __init__(self, fraction: float = 0.4) -> None:
+    def __init__(self, fraction: Fraction = 0.4) -> None:
         self.fraction = fraction
 
+    def __call__(self, rows: Rows, state: ShareMemory | None = None) -> tuple[Aggregate, Any]:
+        if not isinstance(self.fraction, str):
+            return super().__call__(rows)
+        self._validate()
+        check_rows(rows)
+        usable = usable_rows(rows, rows.finite)
+        some = rows if len(usable) == rows.n_rows else rows.subset(usable)
+        assumed = assumed_share(self.fraction, some, state)
+        aggregate, _ = TrimmedMean(assumed.fraction)(some)
+        return replace(aggregate, record=with_lost(assumed.record, rows.finite)), assumed.memory
+
     def _validate(self) -> None:
-        check_fraction(self.fraction)
+        check_fraction_or_auto(self.fraction)
 
     def _reduce(self, values: torch.Tensor) -> torch.Tensor:
         n = values.shape[1]
-        f = n_assumed_corrupt(self.fraction, n)
+        f = n_assumed_corrupt(float(self.fraction), n)
         kept = values[:, f : n - f]
         mean = kept.mean(dim=1)
         if bool(torch.isfinite(mean.sum())):
@@ -37,7 +55,7 @@ class TrimmedMean(Coordinatewise):
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
         total = mass[:, -1:]
-        cut = total * (n_assumed_corrupt(self.fraction, mass.shape[1]) / mass.shape[1])
+        cut = total * (n_assumed_corrupt(float(self.fraction), mass.shape[1]) / mass.shape[1])
         before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
         kept = (torch.minimum(mass, total - cut) - torch.maximum(before, cut)).clamp_min(0.0)
         return kept / kept.sum(dim=1, keepdim=True)

@@ -84,9 +84,7 @@ def default_rule(
 
 def has_default(aggregator: str | Aggregator) -> bool:
     """True if a rule is the default one, "auto", or has it in a place, as a parameter that is "auto"."""
-    return _is_auto(aggregator) or (
-        isinstance(aggregator, Aggregator) and any(map(_is_auto, aggregator.get_params().values()))
-    )
+    return _is_auto(aggregator) or (isinstance(aggregator, Aggregator) and bool(_places(aggregator)))
 
 
 def with_default(aggregator: str | Aggregator, default: Aggregator) -> Aggregator:
@@ -94,8 +92,14 @@ def with_default(aggregator: str | Aggregator, default: Aggregator) -> Aggregato
     if _is_auto(aggregator) or isinstance(aggregator, str):
         return default
     filled = copy.deepcopy(aggregator)
-    filled.set_params(**{name: default for name, value in aggregator.get_params().items() if _is_auto(value)})
+    filled.set_params(**dict.fromkeys(_places(aggregator), default))
     return filled
+
+
+def _places(aggregator: Aggregator) -> list[str]:
+    """Parameters that are "auto" in the place of a rule; an assumed share of corrupt rows may be as well."""
+    params = aggregator.get_params()
+    return [name for name, value in params.items() if _is_auto(value) and name.split("__")[-1] != "fraction"]
 
 
 def _is_auto(value: Any) -> bool:

@@ -186,7 +186,7 @@ PARAMETERS = """
     history_ : skorch.history.History
         Losses and times of each epoch; ``aggregation_time`` in seconds, ``lower_half_weight``, the weight on the half
         of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block, where
-        there is one.
+        there is one; ``corrupt_share``, the estimated share of corrupt rows, of rules with ``fraction="auto"``.
     n_iter_ : int
         Epochs trained.
     loss_curve_ : list of float

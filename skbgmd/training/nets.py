@@ -22,6 +22,7 @@ from skorch.utils import is_dataset, multi_indexing
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Subset, default_collate
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import (
     check_choice,
     check_integer,
@@ -297,7 +298,7 @@ class _RobustTraining(RobustStep, ResumableNet):
             )
         self._check_parameters()
         self._has_stepped_, self._is_first_batch_ = False, True
-        self._most_groups_, self._most_samples_, self._is_told_ = 0, 0, False
+        self._most_groups_, self._most_samples_, self._is_told_, self._is_told_of_share_ = 0, 0, False, False
         aggregator, loaded = self._rule(X), self.aggregator_.hand_over()
         held = self.aggregator_.aggregator
         is_other = type(aggregator) is not type(held) or repr(aggregator.get_params()) != repr(held.get_params())
@@ -384,6 +385,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         if not np.isfinite(losses).all():
             self._refuse_divergence(kwargs.get("dataset_train"))
         self._warn_of_one_group()
+        self._warn_of_many_corrupt()
         if self.trust_power and not self._trust_.tells_rows_apart and len(self.history) == 1:
             warnings.warn(
                 f"trust_power must be 0 where no trust is remembered: where rows are neither of single samples nor of "
@@ -438,6 +440,20 @@ class _RobustTraining(RobustStep, ResumableNet):
                 stacklevel=2,
             )
         self._is_told_ = True
+
+    def _warn_of_many_corrupt(self) -> None:
+        """Warn, once a training, where over an epoch nearly half of the rows looked corrupt."""
+        share = self.history[-1].get("corrupt_share", 0.0)
+        if share < limits.MANY_CORRUPT or self._is_told_of_share_:
+            return
+        warnings.warn(
+            f"Corrupt rows must be fewer than half, for any rule to help; found, over epoch {len(self.history)}, "
+            f"{100.0 * share:.0f} % of the rows far from the others, tied to each other, or pointing away from most. "
+            f"Look for what sends them, and leave it out; where single samples are corrupt take smaller groups, of "
+            f"which fewer hold one. Repeated samples are tied as well.",
+            stacklevel=2,
+        )
+        self._is_told_of_share_ = True
 
     def _state_of_training(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,7 @@ import pytest
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.aggregators.memory import Scale
+from skbgmd.aggregators.memory import Scale, ShareMemory
 
 
 def scales(distances: list[float]) -> list[float]:
@@ -51,3 +51,13 @@ def test_scales_are_saved_as_plain_containers() -> None:
     again = unpack_state(pack_state(scale))
     assert again.value == scale.value
     assert again.update(7.0).value == scale.update(7.0).value
+
+
+def test_the_largest_share_of_the_last_steps() -> None:
+    memory, values = ShareMemory(), []
+    for share in (0.2, 0.0, 0.0, 0.4, 0.0, 0.0, 0.1, 0.0, 0.0):
+        memory = memory.update(share)
+        values.append(memory.value)
+    assert values == [0.2, 0.2, 0.2, 0.4, 0.4, 0.4, 0.4, 0.4, 0.1]
+    assert unpack_state(pack_state(memory)) == memory
+    assert ShareMemory().value == 0.0

@@ -17,6 +17,7 @@ from skbgmd.aggregators import (
     Krum,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    TrimmedMean,
     WorkerMemory,
     WorkerMomentum,
     get_aggregator,
@@ -40,6 +41,9 @@ RULES: dict[str, Any] = {
     "mixed krum": NearestNeighborMixing(Krum()),
     "workers remembered": WorkerMemory(BlockGeometricMedian(0.3)),
     "worker momentum": WorkerMomentum(),
+    "krum, auto": Krum("auto"),
+    "trimmed mean, auto": TrimmedMean("auto"),
+    "mixing, auto": NearestNeighborMixing(fraction="auto"),
 }
 MODULE_SHAPES = [(7, 5), (7,), (3, 7), (3,)]
 

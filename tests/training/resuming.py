@@ -14,7 +14,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, Freezer, LoadI
 from skorch.dataset import ValidSplit
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
-from skbgmd.aggregators import BlockGeometricMedian, Bucketing
+from skbgmd.aggregators import BlockGeometricMedian, Bucketing, NearestNeighborMixing
 from skbgmd.corruption import BitFlip
 
 EPOCHS, KILLED = 5, 3
@@ -78,6 +78,12 @@ TRAININGS = {
     "memory": (classifier, {"beta": 0.1, "memory": "weighted"}, [], []),
     "sampled": (classifier, {"beta": 0.3, "selection": "sample", "block": "coordinate"}, [], []),
     "bucketing": (classifier, {"aggregator": Bucketing(), "group_size": 4}, [], []),
+    "estimated share": (
+        classifier,
+        {"aggregator": NearestNeighborMixing(fraction="auto"), "group_size": 4, "gradient_corruption": BitFlip(0.2)},
+        [],
+        [],
+    ),
     "corrupt": (classifier, {"gradient_corruption": BitFlip(0.2), "pre_aggregation": "nearest"}, [], []),
     "dropout": (classifier, {"module": Own}, [], []),
     "dropout, no one pass": (classifier, {"module": Own, "module__known": False}, [], []),

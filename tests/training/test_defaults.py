@@ -20,8 +20,8 @@ from skbgmd import (
     RobustNeuralNetClassifier,
     RobustNeuralNetRegressor,
 )
-from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
-from skbgmd.training._defaults import TOL, default_rule
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Krum, NearestNeighborMixing
+from skbgmd.training._defaults import TOL, default_rule, has_default, with_default
 from skbgmd.training._wrapping import robust_class
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -37,6 +37,16 @@ def test_the_rule() -> None:
     kept = default_rule(huber=None, of_samples=False, memory="mean", beta=0.1, selection="sample", random_state=3)
     settings = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "block": "unit"}
     assert str(kept) == str(BlockGeometricMedian(0.1, of_groups, random_state=3, **settings))
+
+
+def test_an_assumed_share_that_is_auto_is_no_rule() -> None:
+    told = NearestNeighborMixing(Krum("auto"), fraction="auto")
+    assert not has_default(told)
+    assert not has_default(Krum("auto"))
+    mixed = NearestNeighborMixing("auto", fraction="auto")
+    assert has_default(mixed)
+    filled = with_default(mixed, GeometricMedian())
+    assert (str(filled.aggregator), filled.fraction) == ("GeometricMedian()", "auto")
 
 
 def _layers(n_outputs: int) -> torch.nn.Sequential:

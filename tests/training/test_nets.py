@@ -20,7 +20,15 @@ from skorch.hf import AccelerateMixin
 
 from nets import Renamed, dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
-from skbgmd.aggregators import Aggregate, BlockGeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError
+from skbgmd.aggregators import (
+    Aggregate,
+    BlockGeometricMedian,
+    Krum,
+    Mean,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
+    TrimmedMean,
+)
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip, NonFinite, SignFlip
 from skbgmd.training._wrapping import robust_class
@@ -920,3 +928,44 @@ def test_inputs_without_an_axis_of_samples_are_let_through():
 def test_the_default_rule_is_that_of_the_loss_before_there_is_one():
     net = RobustNeuralNet(torch.nn.Linear, criterion=torch.nn.CrossEntropyLoss, group_size=1)
     assert net.set_params(aggregator__rejection=5.0).aggregator.c == 2.0
+
+
+def _of_signs(attack, **settings):
+    """A training on one class, of whose gradients most have a common direction."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(240, 4)).astype(np.float32)
+    settings = {"aggregator": Krum("auto", 5), "max_epochs": 3, "batch_size": 80, "group_size": 8, **settings}
+    net = RobustNeuralNetRegressor(
+        torch.nn.Linear(4, 1), lr=0.01, verbose=0, train_split=None, gradient_corruption=attack, **settings
+    )
+    return net.fit(X, (10.0 + X[:, :1]).astype(np.float32))
+
+
+def test_history_has_the_estimated_share_of_corrupt_rows():
+    net = _of_signs(BitFlip(0.3))
+    assert net.history[:, "corrupt_share"] == pytest.approx([0.3] * 3)
+    assert "corrupt_share" not in _of_signs(BitFlip(0.3), aggregator=Krum(0.3)).history[-1]
+    assert _of_signs(None).history[:, "corrupt_share"] == [0.0] * 3
+
+
+@pytest.mark.parametrize("attack", [BitFlip(0.4), SignFlip(0.4), NonFinite(0.4)])
+def test_nearly_half_of_the_rows_corrupt_is_warned_of_once(attack):
+    with pytest.warns(UserWarning, match=r"must be fewer than half, .* over epoch 1, 40 % of the rows") as caught:
+        net = _of_signs(attack)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match="over epoch 4, 40 %"):
+        net.partial_fit(np.ones((80, 4), dtype=np.float32), np.full((80, 1), 100.0, dtype=np.float32))
+
+
+def test_an_estimated_share_is_searched_cloned_and_pickled():
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    net = RobustNeuralNetRegressor(
+        torch.nn.Linear(4, 1), aggregator=TrimmedMean(), group_size=4, batch_size=30, max_epochs=2, lr=0.05, verbose=0
+    )
+    search = GridSearchCV(net, {"aggregator__fraction": [0.2, "auto"]}, cv=2)
+    search.fit(X, X[:, :1])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    auto = clone(net).set_params(aggregator=TrimmedMean("auto")).fit(X, X[:, :1])
+    again = pickle.loads(pickle.dumps(auto))
+    assert again.aggregator_.state == auto.aggregator_.state
+    assert len(auto.aggregator_.state.recent) == 4
