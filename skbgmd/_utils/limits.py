@@ -159,6 +159,9 @@ SCALE_DECAY = 0.999
 #: Steps whose median is remembered, and fewest of them for a median to outvote a bad step.
 SCALE_WINDOW, SCALE_ENOUGH = 5, 3
 
+#: Least share of an aggregate's squared norm that counts as signal: less can't be told from none by some tens of rows.
+LEAST_SIGNAL = 0.01
+
 
 # ---- Per-sample gradients
 

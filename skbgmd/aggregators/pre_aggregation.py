@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +24,8 @@ class PreAggregationState(AggregatorState):
     inner: Any = None
 
 
-class PreAggregation(Aggregator):
-    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
+class RowReplacement(Aggregator):
+    """Aggregate other rows in place of the rows."""
 
     aggregator: Aggregator | None
 
@@ -35,13 +36,14 @@ class PreAggregation(Aggregator):
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        mixing, weights = self._average(some, state.step)
-        aggregate, after = inner(AveragedRows(some, mixing, weights), state.inner)
+        others, shares = self._replace(some, state.step)
+        aggregate, after = inner(others, state.inner)
+        spread: FloatArray | None = None
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
-            spread[usable] = aggregate.weights @ mixing
-            aggregate = replace(aggregate, weights=spread)
-        return aggregate, PreAggregationState(state.step + 1, after)
+            spread[usable] = aggregate.weights @ shares
+        record = {**aggregate.record, **self._record(others, aggregate)}
+        return replace(aggregate, weights=spread, record=record), PreAggregationState(state.step + 1, after)
 
     def _validate(self) -> None:
         if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):
@@ -49,6 +51,22 @@ class PreAggregation(Aggregator):
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite
+
+    @abstractmethod
+    def _replace(self, rows: Rows, step: int) -> tuple[Rows, FloatArray]:
+        """Make m other rows of n, and the shares (m, n) that these have in their weight, lines adding up to one."""
+
+    def _record(self, rows: Rows, aggregate: Aggregate) -> Mapping[str, Any]:
+        """Additional entries of the history, from the other rows and their aggregate."""
+        return {}
+
+
+class PreAggregation(RowReplacement):
+    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
+
+    def _replace(self, rows: Rows, step: int) -> tuple[Rows, FloatArray]:
+        mixing, weights = self._average(rows, step)
+        return AveragedRows(rows, mixing, weights), mixing
 
     @abstractmethod
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
