@@ -87,5 +87,11 @@ def adaptive_limit(norms: FloatArray, fraction: float) -> float:
 
 
 def clipped_spectral_filter() -> AdaptiveClipping:
-    """Make the rule for rows without identity, of which 40 % may be corrupt: clip, then filter by the spectrum."""
-    return AdaptiveClipping(SpectralFilter(0.4), 0.4)
+    """Make the rule against collusion of rows without identity, up to 40 % of them: clip, then filter by the spectrum.
+
+    Examples
+    --------
+    >>> clipped_spectral_filter()
+    AdaptiveClipping(aggregator=SpectralFilter(fraction=0.4, threshold=4.0))
+    """
+    return AdaptiveClipping(SpectralFilter(0.4, threshold=4.0), 0.4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import RowWeighting, check_fraction
 from skbgmd.rows import Rows
@@ -22,19 +23,28 @@ class SpectralFilter(RowWeighting):
     ----------
     fraction : float, default=0.2
         Share of the weight to remove, in [0, 0.5).
+    threshold : float, default=None
+        Stop before that once no direction has more than so many times the variance that is typical, the mean of the
+        covariance's positive eigenvalues; greater than 1. Clean rows then keep most of their weight. Without, corrupt
+        rows that lie close together may outlive honest ones, once the directions of large variance are those of
+        honest rows. None: never.
     """
 
-    def __init__(self, fraction: float = 0.2) -> None:
-        self.fraction = fraction
+    def __init__(self, fraction: float = 0.2, threshold: float | None = None) -> None:
+        self.fraction, self.threshold = fraction, threshold
 
     def _validate(self) -> None:
         check_fraction(self.fraction)
+        if self.threshold is not None:
+            check_number(self.threshold, "threshold", above=1.0)
 
     def _weigh(self, rows: Rows) -> FloatArray:
-        return spectral_weights(rows.gram().products, rows.weights, self.fraction)
+        return spectral_weights(rows.gram().products, rows.weights, self.fraction, self.threshold)
 
 
-def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float) -> FloatArray:
+def spectral_weights(
+    products: FloatArray, weights: FloatArray, fraction: float, threshold: float | None = None
+) -> FloatArray:
     """Weights of the rows after spectral filtering; they add up to one.
 
     Parameters
@@ -45,6 +55,8 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
         Positive row weights.
     fraction : float
         Share of the weight to remove.
+    threshold : float, default=None
+        Ratio of the largest eigenvalue of the covariance to the mean of the positive ones at which to stop.
     """
     # Scaled to order one, or squares of products of huge rows overflow. A power of two changes no digit.
     gram = torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
@@ -55,7 +67,9 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
         if kept.sum() <= target:
             break
         share = kept / kept.sum()
-        along = _top_projection(gram, share)
+        along, ratio = _top_projection(gram, share)
+        if threshold is not None and ratio <= threshold:
+            break
         tau = np.where(kept > 0.0, along * along, 0.0)
         if not tau.max() > 0.0:
             break
@@ -67,13 +81,17 @@ def spectral_weights(products: FloatArray, weights: FloatArray, fraction: float)
     return result
 
 
-def _top_projection(gram: torch.Tensor, share: FloatArray) -> FloatArray:
-    """Projections of the centered rows on the top eigenvector of their weighted covariance, up to a factor."""
+def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, float]:
+    """Project the centered rows on the top eigenvector of their weighted covariance, up to a factor.
+
+    The other result is the ratio of its eigenvalue to the mean of the positive ones.
+    """
     p = torch.from_numpy(share)
     image = gram @ p
     centered = gram - image - image[:, None] + p @ image
     root = p.sqrt()
     # The covariance's eigenvectors are the rows combined by those of this n x n matrix, times `root`.
-    vectors = torch.linalg.eigh(root[:, None] * centered * root).eigenvectors
+    values, vectors = torch.linalg.eigh(root[:, None] * centered * root)
     projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
-    return projection
+    positive = values[values > 1e-9 * values[-1]]
+    return projection, float(values[-1] / positive.mean()) if len(positive) else 1.0
