@@ -88,8 +88,8 @@ def train(attack: str, size: int, groups: int, rule: str, seed: int, steps: int)
 
 def trainings(seeds: int) -> Iterator[tuple[str, int, int, str, int]]:
     for seed in range(seeds):
-        for rule in RULES:
-            for attack in ATTACKS:
+        for attack in ATTACKS:
+            for rule in RULES:
                 for size, groups in SIZES:
                     yield attack, size, groups, rule, seed
 

@@ -92,6 +92,6 @@ def clipped_spectral_filter() -> AdaptiveClipping:
     Examples
     --------
     >>> clipped_spectral_filter()
-    AdaptiveClipping(aggregator=SpectralFilter(fraction=0.4, threshold=4.0))
+    AdaptiveClipping(aggregator=SpectralFilter(fraction=0.4, threshold=1.0))
     """
-    return AdaptiveClipping(SpectralFilter(0.4, threshold=4.0), 0.4)
+    return AdaptiveClipping(SpectralFilter(0.4, threshold=1.0), 0.4)

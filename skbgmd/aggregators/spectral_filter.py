@@ -24,8 +24,8 @@ class SpectralFilter(RowWeighting):
     fraction : float, default=0.2
         Share of the weight to remove, in [0, 0.5).
     threshold : float, default=None
-        Stop before that once no direction has more than so many times the variance that is typical, the mean of the
-        covariance's positive eigenvalues; greater than 1. Clean rows then keep most of their weight. Without, corrupt
+        Stop before that once the direction of largest variance has no more than ``threshold`` / √r of all variance, r
+        the number of directions with any; positive. Clean rows then keep most of their weight. Without, corrupt
         rows that lie close together may outlive honest ones, once the directions of large variance are those of
         honest rows. None: never.
     """
@@ -36,7 +36,7 @@ class SpectralFilter(RowWeighting):
     def _validate(self) -> None:
         check_fraction(self.fraction)
         if self.threshold is not None:
-            check_number(self.threshold, "threshold", above=1.0)
+            check_number(self.threshold, "threshold")
 
     def _weigh(self, rows: Rows) -> FloatArray:
         return spectral_weights(rows.gram().products, rows.weights, self.fraction, self.threshold)
@@ -56,7 +56,7 @@ def spectral_weights(
     fraction : float
         Share of the weight to remove.
     threshold : float, default=None
-        Ratio of the largest eigenvalue of the covariance to the mean of the positive ones at which to stop.
+        Largest eigenvalue of the covariance at which to stop, as a share of the sum of the r positive ones, times √r.
     """
     # Scaled to order one, or squares of products of huge rows overflow. A power of two changes no digit.
     gram = torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
@@ -67,8 +67,8 @@ def spectral_weights(
         if kept.sum() <= target:
             break
         share = kept / kept.sum()
-        along, ratio = _top_projection(gram, share)
-        if threshold is not None and ratio <= threshold:
+        along, excess = _top_projection(gram, share)
+        if threshold is not None and excess <= threshold:
             break
         tau = np.where(kept > 0.0, along * along, 0.0)
         if not tau.max() > 0.0:
@@ -84,7 +84,7 @@ def spectral_weights(
 def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, float]:
     """Project the centered rows on the top eigenvector of their weighted covariance, up to a factor.
 
-    The other result is the ratio of its eigenvalue to the mean of the positive ones.
+    The other result is its eigenvalue as a share of the sum of the r positive ones, times √r.
     """
     p = torch.from_numpy(share)
     image = gram @ p
@@ -94,4 +94,4 @@ def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, 
     values, vectors = torch.linalg.eigh(root[:, None] * centered * root)
     projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
     positive = values[values > 1e-9 * values[-1]]
-    return projection, float(values[-1] / positive.mean()) if len(positive) else 1.0
+    return projection, float(values[-1] / positive.sum()) * len(positive) ** 0.5 if len(positive) else 0.0

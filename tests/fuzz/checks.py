@@ -113,7 +113,9 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
         "trimmed_mean": lambda: TrimmedMean(fraction),
         "norm_filter": lambda: NormFilter(fraction, bool(rng.random() < 0.5)),
         "krum": lambda: Krum(fraction, int(rng.choice([1, 3]))),
-        "spectral_filter": lambda: SpectralFilter(fraction, None if rng.random() < 0.5 else float(rng.choice([1.5, 4.0]))),
+        "spectral_filter": lambda: SpectralFilter(
+            fraction, None if rng.random() < 0.5 else float(rng.choice([0.5, 1.0]))
+        ),
         "huber_mean": lambda: location,
         "geometric_median": lambda: location,
         "block_geometric_median": lambda: BlockGeometricMedian(
