@@ -1,4 +1,4 @@
-"""Adaptive clipping (ARC): the longest rows are clipped to the norm of the next before another aggregator sees them."""
+"""Adaptive robust clipping (ARC): the longest rows are clipped to the norm of the next before another aggregator sees them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skbgmd.rows.scaled import ScaledRows
 
 
 class AdaptiveClipping(RowReplacement):
-    r"""Adaptive clipping (ARC): clip the longest rows to the norm of the next. Allouah et al. (2025).
+    r"""Adaptive robust clipping (ARC): clip the longest rows to the norm of the next. Allouah et al. (2025).
 
     With :math:`f = \lceil \psi n \rceil` rows assumed corrupt (less than half), the :math:`k = \lfloor 2 (f / n)
     (n - f) \rfloor` rows of largest norm are shortened to the norm of the row that comes next. A corrupt row is then
@@ -38,7 +38,7 @@ class AdaptiveClipping(RowReplacement):
     References
     ----------
     Y. Allouah, R. Guerraoui, N. Gupta, A. Jellouli, G. Rizk, J. Stephan (2025). Adaptive gradient clipping for robust
-    federated learning.
+    federated learning. ICLR.
 
     Examples
     --------
