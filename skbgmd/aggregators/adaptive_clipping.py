@@ -1,4 +1,4 @@
-"""Adaptive robust clipping (ARC): the longest rows are clipped to the norm of the next before another aggregator sees them."""
+"""Adaptive robust clipping (ARC): clip the longest rows to the norm of the next, then aggregate."""
 
 from __future__ import annotations
 
