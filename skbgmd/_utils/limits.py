@@ -180,6 +180,8 @@ CAMP_ROWS = 4
 SHARE_WINDOW = 5
 #: Mean estimate over an epoch from which a training warns that no rule may help: half is the breakdown point.
 MANY_CORRUPT = 0.4
+#: Least share of an aggregate's squared norm that counts as signal: less can't be told from none by some tens of rows.
+LEAST_SIGNAL = 0.01
 
 
 # ---- Per-sample gradients

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from skbgmd._utils.checks import check_choice
+from skbgmd.aggregators.adaptive_clipping import AdaptiveClipping, clipped_spectral_filter
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -29,6 +30,7 @@ from skbgmd.aggregators.krum import Krum
 from skbgmd.aggregators.majority_vote import MajorityVote
 from skbgmd.aggregators.mean import Mean
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
+from skbgmd.aggregators.noise_to_signal import group_size_needed, indistinguishable_distance
 from skbgmd.aggregators.norm_filter import NormFilter
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.aggregators.spectral_filter import SpectralFilter
@@ -45,6 +47,7 @@ AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
     "norm_filter": NormFilter,
     "krum": Krum,
     "spectral_filter": SpectralFilter,
+    "clipped_spectral_filter": clipped_spectral_filter,
     "huber_mean": HuberMean,
     "centered_clipping": CenteredClipping,
     "geometric_median": GeometricMedian,
@@ -84,6 +87,7 @@ def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
 
 __all__ = [
     "AGGREGATORS",
+    "AdaptiveClipping",
     "Aggregate",
     "Aggregator",
     "AggregatorState",
@@ -116,4 +120,6 @@ __all__ = [
     "ZenoState",
     "estimate_corrupt_share",
     "get_aggregator",
+    "group_size_needed",
+    "indistinguishable_distance",
 ]

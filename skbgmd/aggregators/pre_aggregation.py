@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
@@ -39,8 +39,8 @@ class PreAggregationState(AggregatorState):
     memory: Any = None
 
 
-class PreAggregation(Aggregator):
-    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
+class RowReplacement(Aggregator):
+    """Aggregate other rows in place of the rows."""
 
     aggregator: Aggregator | None
 
@@ -51,13 +51,17 @@ class PreAggregation(Aggregator):
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        mixing, weights, memory = self._average_with_memory(rows, some, usable, state)
-        aggregate, after = inner(AveragedRows(some, mixing, weights), state.inner)
+        ids = range(rows.n_rows) if rows.ids is None else rows.ids
+        others, shares, memory = self._replace(some, tuple(ids[i] for i in usable.tolist()), state)
+        aggregate, after = inner(others, state.inner)
+        spread: FloatArray | None = None
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)
-            spread[usable] = aggregate.weights @ mixing
-            aggregate = replace(aggregate, weights=spread)
-        return aggregate, PreAggregationState(state.step + 1, after, memory)
+            spread[usable] = aggregate.weights @ shares
+        record = {**aggregate.record, **self._record(others, aggregate)}
+        return replace(aggregate, weights=spread, record=record), PreAggregationState(
+            state.step + 1, after, memory=memory
+        )
 
     def check_parameters(self) -> None:
         self._validate()
@@ -75,11 +79,31 @@ class PreAggregation(Aggregator):
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite
 
-    def _average_with_memory(
-        self, rows: Rows, some: Rows, usable: NDArray[np.intp], state: PreAggregationState
-    ) -> tuple[FloatArray, FloatArray, Any]:
-        """As :meth:`_average` for ``some``, the usable ones of the rows, and what the next call is to remember."""
-        return *self._average(some, state.step), None
+    @abstractmethod
+    def _replace(self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
+        """Make m other rows of n, their workers' ids given.
+
+        Returns
+        -------
+        others : Rows
+            The m other rows.
+        shares : ndarray of shape (m, n)
+            What the rows have in the weight of each of them, lines adding up to one.
+        memory : object
+            What the next call is to remember of the rows.
+        """
+
+    def _record(self, rows: Rows, aggregate: Aggregate) -> Mapping[str, Any]:
+        """Additional entries of the history, from the other rows and their aggregate."""
+        return {}
+
+
+class PreAggregation(RowReplacement):
+    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
+
+    def _replace(self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
+        mixing, weights = self._average(rows, state.step)
+        return AveragedRows(rows, mixing, weights), mixing, None
 
     @abstractmethod
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:

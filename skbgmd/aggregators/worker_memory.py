@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
@@ -12,13 +11,14 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.huber_mean import HuberMean
-from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
+from skbgmd.aggregators.pre_aggregation import PreAggregationState, RowReplacement
 from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.rows import DenseRows, Rows
+from skbgmd.rows.averaged import AveragedRows
 from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 
 
-class WorkerMemory(PreAggregation):
+class WorkerMemory(RowReplacement):
     r"""Memory of workers: withstand colluding workers by what their rows have had in common over many steps.
 
     For rows that are the same worker's in every step: clients, ranks, machines. Of each step's rows, clipped to their
@@ -89,24 +89,18 @@ class WorkerMemory(PreAggregation):
         limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite])
         return finite & (np.where(finite, norms, 0.0) <= limit)
 
-    def _average_with_memory(
-        self, rows: Rows, some: Rows, usable: NDArray[np.intp], state: PreAggregationState
-    ) -> tuple[FloatArray, FloatArray, RememberedProducts]:
-        ids = tuple(range(rows.n_rows)) if rows.ids is None else rows.ids
-        here = tuple(ids[i] for i in usable)
-        norms = some.norms()
-        typical = _typical(norms, some.weights)
-        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(some.n_rows)
+    def _replace(
+        self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState
+    ) -> tuple[Rows, FloatArray, RememberedProducts]:
+        norms = rows.norms()
+        typical = _typical(norms, rows.weights)
+        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(rows.n_rows)
         before = state.memory or RememberedProducts()
-        memory = before.update(here, _products(some, clip, norms, typical), float(self.decay))
-        kept = some.n_rows - n_assumed_corrupt(self.fraction, some.n_rows)
-        places = worker_coordinates(memory.means(here), memory.met(here))
-        mixing = _mixing(places, some.weights * clip, kept)
-        return mixing, _trust(mixing @ places, some.weights), memory
-
-    def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
-        everyone = np.arange(rows.n_rows)
-        return self._average_with_memory(rows, rows, everyone, PreAggregationState(step))[:2]
+        memory = before.update(ids, _products(rows, clip, norms, typical), float(self.decay))
+        places = worker_coordinates(memory.means(ids), memory.met(ids))
+        kept = rows.n_rows - n_assumed_corrupt(self.fraction, rows.n_rows)
+        mixing = _mixing(places, rows.weights * clip, kept)
+        return AveragedRows(rows, mixing, _trust(mixing @ places, rows.weights)), mixing, memory
 
 
 def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
@@ -141,8 +135,9 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     Two camps:
 
     >>> camp = np.array([1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
-    >>> worker_coordinates(np.outer(camp, camp)).round(1)
-    ...
+    >>> noise = np.random.default_rng(0).normal(size=(6, 6)) / 20
+    >>> worker_coordinates(np.outer(camp, camp) + noise + noise.T)[:, -1].round(1)
+    array([-2.4, -2.5, -2.3, -2.4,  1.8,  1.8])
     """
     n = len(products)
     known = ~np.eye(n, dtype=bool) if met is None else met & ~np.eye(n, dtype=bool)
@@ -165,10 +160,10 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
         found = vectors[:, kept]
         # The diagonal is as the rest says that it should be.
         np.fill_diagonal(full, np.square(found) @ (np.sign(values[kept]) * strength[kept]))
-    coordinates = found * strength[kept]
+    coordinates: FloatArray = found * strength[kept]
     # Workers that differ by rounding only are in one place.
     unit = np.ldexp(1.0, np.frexp(np.abs(coordinates).max(initial=0.0))[1])
-    places: FloatArray = (coordinates / unit).round(limits.TIED_DIGITS) * unit
+    places: FloatArray = np.round(coordinates / unit, limits.TIED_DIGITS) * unit
     return places
 
 
@@ -193,7 +188,8 @@ def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
     nearest = np.take_along_axis(following, order, axis=1)
     mixing = np.zeros((m, m))
     np.put_along_axis(mixing, nearest, weights[nearest], axis=1)
-    return mixing / mixing.sum(axis=1, keepdims=True)
+    result: FloatArray = mixing / mixing.sum(axis=1, keepdims=True)
+    return result
 
 
 def _products(rows: Rows, clip: FloatArray, norms: FloatArray, typical: float) -> FloatArray:

@@ -11,5 +11,15 @@ from skbgmd.rows.chunked import ChunkedRows
 from skbgmd.rows.dense import DenseRows
 from skbgmd.rows.gram import Gram
 from skbgmd.rows.protocol import Rows
+from skbgmd.rows.scaled import ScaledRows
 
-__all__ = ["AveragedRows", "ChunkedRows", "CoordinateBlock", "DenseRows", "Gram", "ParameterBlock", "Rows"]
+__all__ = [
+    "AveragedRows",
+    "ChunkedRows",
+    "CoordinateBlock",
+    "DenseRows",
+    "Gram",
+    "ParameterBlock",
+    "Rows",
+    "ScaledRows",
+]

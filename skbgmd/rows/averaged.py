@@ -64,7 +64,7 @@ class AveragedRows(ChunkedRows):
         return averaged if bool(torch.isfinite(averaged.sum())) else averaged.clamp_(-largest, largest)
 
     def row(self, index: int) -> torch.Tensor:
-        return self.rows.weighted_sum(self.averaging[index])
+        return self._clamped(self.rows.weighted_sum(self.averaging[index]))
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> AveragedRows:
         return AveragedRows(self.rows.block(columns), self.averaging, self.weights)

@@ -107,6 +107,20 @@ class Gram:
             original=None if self.original is None else self.original.averaged(averaging),
         )
 
+    def scaled(self, factors: FloatArray, norms: FloatArray) -> Gram | None:
+        """Compute the Gram matrix about the origin of the rows times factors; None where squares are out of range.
+
+        Norms of the rows (n,) say where the origin is: ``2 <x_i, x_j> = |x_i|^2 + |x_j|^2 - |x_i - x_j|^2``.
+        """
+        if self.unit != 1.0 or self.shrinkage is not None:
+            return None
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = norms**2
+            products = 0.5 * (squares[:, None] + squares - self.squared_distances()) * factors[:, None] * factors
+        if not np.isfinite(products).all():
+            return None
+        return Gram(products, self.finite, self.rounding, lengths=factors * norms, floor=self.floor)
+
     @property
     def noise(self) -> float:
         """Error of a typical squared distance between rows, relative to it.

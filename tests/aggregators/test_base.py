@@ -14,6 +14,7 @@ from sklearn.base import clone
 from conftest import ZOO, extremes, seeded_rule
 from skbgmd.aggregators import (
     AGGREGATORS,
+    AdaptiveClipping,
     Aggregator,
     BlockGeometricMedian,
     Bucketing,
@@ -52,6 +53,12 @@ EVERY = {name: seeded_rule(name) for name in AGGREGATORS} | {
     "spectral filter, auto": SpectralFilter("auto"),
     "nearest neighbors, auto": NearestNeighborMixing(fraction="auto"),
     "block of krum, auto": BlockGeometricMedian(beta=0.5, location=Krum("auto")),
+    "clipped": AdaptiveClipping(),
+    "clipped, mean": AdaptiveClipping(Mean()),
+    "clipped, median": AdaptiveClipping(CoordinatewiseMedian()),
+    "clipped, block": AdaptiveClipping(BlockGeometricMedian(beta=0.5)),
+    "clipped, nearest neighbors": AdaptiveClipping(NearestNeighborMixing()),
+    "nearest neighbors, clipped": NearestNeighborMixing(AdaptiveClipping()),
     "buckets": Bucketing(random_state=0),
     "buckets of buckets": Bucketing(Bucketing(GeometricMedian(), random_state=1), random_state=0),
     # Linear, so that scores are in proportion to the rows.

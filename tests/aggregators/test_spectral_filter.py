@@ -52,3 +52,38 @@ def test_spectral_weights_know_no_scale(rng):
     for exponent in (-900, 900):
         products = np.ldexp(X @ X.T, exponent)
         np.testing.assert_allclose(spectral_weights(products, np.ones(12), 0.3), expected, rtol=1e-9)
+
+
+def test_filtering_stops_where_no_direction_stands_out(rng):
+    X = rng.normal(size=(40, 200))
+    np.testing.assert_allclose(SpectralFilter(0.4, threshold=1.0).weights(dense(X)), 1 / 40)
+    X[:10] += 3.0
+    filtered = SpectralFilter(0.4, threshold=1.0).weights(dense(X))
+    assert filtered[:10].sum() < 0.05
+    # All of the share is gone without, most of it from honest rows.
+    assert (SpectralFilter(0.4).weights(dense(X))[10:] < filtered[10:].min()).any()
+    np.testing.assert_array_equal(
+        SpectralFilter(0.4, threshold=1e-12).weights(dense(X)), SpectralFilter(0.4).weights(dense(X))
+    )
+
+
+def test_the_threshold_knows_no_scale(rng):
+    X = rng.normal(size=(20, 60))
+    X[:5] += 3.0
+    for exponent in (-900, 0, 900):
+        weights = spectral_weights(np.ldexp(X @ X.T, exponent), np.ones(20), 0.4, 1.0)
+        np.testing.assert_allclose(weights, spectral_weights(X @ X.T, np.ones(20), 0.4, 1.0), rtol=1e-9)
+    assert len(set(weights)) > 1
+
+
+@pytest.mark.parametrize(("threshold", "kind"), [(0.0, ValueError), (-1.0, ValueError), ("a", TypeError)])
+def test_the_threshold_is_checked(threshold, kind):
+    with pytest.raises(kind, match="threshold must be"):
+        SpectralFilter(0.4, threshold)(dense(np.eye(3)))
+
+
+def test_the_threshold_is_a_share_of_the_variance():
+    """Six orthogonal directions, of which one has half of the variance: 0.5 of it, times the root of six, is 1.22."""
+    X = np.vstack([np.diag(row) for row in ([5.0**0.5, 1, 1, 1, 1, 1], [-(5.0**0.5), -1, -1, -1, -1, -1])])
+    np.testing.assert_allclose(SpectralFilter(0.3, 1.23).weights(dense(X)), 1 / 12)
+    assert SpectralFilter(0.3, 1.22).weights(dense(X))[[0, 6]].sum() == 0.0

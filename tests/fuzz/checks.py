@@ -15,6 +15,7 @@ import skbgmd.location.median
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import (
     AGGREGATORS,
+    AdaptiveClipping,
     BlockGeometricMedian,
     Bucketing,
     GeometricMedian,
@@ -112,7 +113,9 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
         "trimmed_mean": lambda: TrimmedMean(fraction),
         "norm_filter": lambda: NormFilter(fraction, bool(rng.random() < 0.5)),
         "krum": lambda: Krum(fraction, int(rng.choice([1, 3]))),
-        "spectral_filter": lambda: SpectralFilter(fraction),
+        "spectral_filter": lambda: SpectralFilter(
+            fraction, None if rng.random() < 0.5 else float(rng.choice([0.5, 1.0]))
+        ),
         "huber_mean": lambda: location,
         "geometric_median": lambda: location,
         "block_geometric_median": lambda: BlockGeometricMedian(
@@ -131,6 +134,8 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
     wrapping = rng.random()
     if wrapping < 0.15:
         rule = NearestNeighborMixing(rule, fraction)
+    elif wrapping < 0.2:
+        rule = AdaptiveClipping(rule, fraction)
     elif wrapping < 0.3:
         rule = Bucketing(rule, int(rng.integers(1, 5)), random_state=0)
     return {"rule": rule}
@@ -374,10 +379,10 @@ def check_rule(case: Case) -> None:
     assert torch.equal(aggregate.vector, again.vector), "another answer the second time"
     for found in (aggregate, later):
         _check_aggregate(case, found, X, a)
-    if aggregate.weights is None or _is_blockwise(rule):
+    if aggregate.weights is None or _leaves_out_parts(rule):
         used = X[a > 0]
         # Zero, where a part is left out or clipped.
-        used = np.vstack([used, 0 * used[:1]]) if _is_blockwise(rule) else used
+        used = np.vstack([used, 0 * used[:1]]) if _leaves_out_parts(rule) else used
         _check_in_box(case, exact(aggregate.vector), used)
     else:
         _check_reproduced(case, aggregate.weights.astype(Long), exact(aggregate.vector), X)
@@ -427,9 +432,9 @@ def check_steps(case: Case) -> None:
                 check_huber(location, aggregate, scale, X, a)
 
 
-def _is_blockwise(rule: Any) -> bool:
+def _leaves_out_parts(rule: Any) -> bool:
     inner = getattr(rule, "aggregator", None)
-    return isinstance(rule, BlockGeometricMedian) or (inner is not None and _is_blockwise(inner))
+    return isinstance(rule, BlockGeometricMedian | AdaptiveClipping) or (inner is not None and _leaves_out_parts(inner))
 
 
 def _coordinate_median(matrix: torch.Tensor) -> torch.Tensor:

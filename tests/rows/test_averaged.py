@@ -38,3 +38,9 @@ def test_averaged_rows_multiply_again_only_where_digits_are_wanted(rng, monkeypa
     assert rows._own
     assert np.abs(fine.squared_distances() - squares).max() < 1e-5 * squares.max()
     assert rows.gram(tol=1e-3) is fine
+
+
+def test_a_row_near_the_largest_number_stays_finite():
+    matrix = torch.full((31, 3), torch.finfo(torch.float32).max)
+    averaging = np.full((2, 31), 1 / 31)
+    assert torch.isfinite(AveragedRows(DenseRows(matrix), averaging, np.ones(2)).row(0)).all()

@@ -10,6 +10,7 @@ from skbgmd._utils import limits
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.averaged import AveragedRows
 from skbgmd.rows.blocks import CoordinateBlock
+from skbgmd.rows.scaled import ScaledRows
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def kinds(matrix):
     picked = np.array([5, 0, 3])
     averaging = np.random.default_rng(0).dirichlet(np.ones(6), size=4)
     every = CoordinateBlock(torch.tensor([0, 3, 9]), 10, 103)
+    factors = np.array([1.0, 0.5, 0.25, 1.0, 0.0, 0.125])
     long, runs = every.indices, dense.block(every)
     return {
         "dense": (dense, matrix),
@@ -64,6 +66,23 @@ def kinds(matrix):
             matrix[1:, 3:][:, [*range(10), *range(90, 100)]],
         ),
         "runs of columns apart": (DenseRows(matrix.T.contiguous().T).block(every), matrix[:, long]),
+        "scaled": (ScaledRows(dense, factors), torch.from_numpy(factors)[:, None] * matrix),
+        "scaled, some": (
+            ScaledRows(dense, factors).subset(picked),
+            (torch.from_numpy(factors)[:, None] * matrix)[picked],
+        ),
+        "scaled block": (
+            ScaledRows(dense, factors).block(CoordinateBlock(torch.tensor([4, 50]), 1, 103)),
+            (torch.from_numpy(factors)[:, None] * matrix)[:, [4, 50]],
+        ),
+        "scaled and averaged": (
+            AveragedRows(ScaledRows(dense, factors), averaging, np.ones(4)),
+            torch.from_numpy(averaging * factors) @ matrix,
+        ),
+        "averaged and scaled": (
+            ScaledRows(AveragedRows(dense, averaging, np.ones(4)), factors[:4]),
+            torch.from_numpy(factors[:4, None] * averaging) @ matrix,
+        ),
         "averaged": (AveragedRows(dense, averaging, np.ones(4)), torch.from_numpy(averaging) @ matrix),
         "averaged, some": (
             AveragedRows(dense, averaging, np.ones(4)).subset(np.array([1, 3])),

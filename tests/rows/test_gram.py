@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.distance import cdist
 
@@ -27,6 +28,15 @@ def test_subset_and_averages_are_those_of_the_rows(rng):
     np.testing.assert_allclose(gram_of(X).subset(index).products, gram_of(X[index]).products)
     averaging = rng.dirichlet(np.ones(6), size=3)
     np.testing.assert_allclose(gram_of(X).averaged(averaging).products, gram_of(averaging @ X).products)
+
+
+@pytest.mark.parametrize("center", [0.0, 2.0])
+def test_scaled_products_are_about_the_origin_wherever_the_given_are(center, rng):
+    X, factors = rng.normal(size=(6, 4)), rng.uniform(size=6)
+    scaled = gram_of(X - center).scaled(factors, np.linalg.norm(X, axis=1))
+    assert scaled is not None
+    np.testing.assert_allclose(scaled.products, gram_of(factors[:, None] * X).products, atol=1e-12)
+    assert gram_of(X).scaled(factors, np.full(6, 1e200)) is None
 
 
 def test_weights_are_restored_for_shrunk_rows(rng):

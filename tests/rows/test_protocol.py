@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from skbgmd.ghost import DenseFactor, GhostRows
-from skbgmd.rows import AveragedRows, DenseRows, Rows
+from skbgmd.rows import AveragedRows, DenseRows, Rows, ScaledRows
 
 MATRIX = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 6)))
 KINDS: dict[str, Any] = {
     "dense": DenseRows(MATRIX),
     "factors": GhostRows([(0, DenseFactor(MATRIX[:, :, None]))], 5, 6),
+    "scaled": ScaledRows(DenseRows(MATRIX), np.ones(5)),
+    "scaled factors": ScaledRows(GhostRows([(0, DenseFactor(MATRIX[:, :, None]))], 5, 6), np.ones(5)),
     "averaged": AveragedRows(DenseRows(MATRIX), np.eye(5), np.ones(5)),
 }
 
