@@ -11,6 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from elsewhere import DEVICE, Elsewhere, Pretending, fetched, moved
 from skbgmd import RobustNeuralNetClassifier, block_geometric_median, geometric_median
@@ -25,6 +26,7 @@ from skbgmd.aggregators import (
     Zeno,
     get_aggregator,
 )
+from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
@@ -196,3 +198,19 @@ def test_steps_fetch_no_gradients(rule: str, group_size: int, gradients: str) ->
     # A Gram matrix, numbers of rows and units, and a sample of the columns: a row has 13,124 of them.
     assert sum(fetched) < 10_000
     assert difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("goes", ["there", "here"])
+def test_states_go_on_where_they_are_loaded(rule: Any, goes: str) -> None:
+    first, second = torch.randn(2, 9, 200)
+    rows_at, state_at = (DEVICE, torch.device("cpu")) if goes == "there" else (torch.device("cpu"), DEVICE)
+    _, state = rule(DenseRows(first))
+    expected, after = rule(DenseRows(second), state)
+    # As torch.load does with a map_location: all tensors go, of whatever device they were.
+    loaded = unpack_state(tree_map_only(torch.Tensor, lambda part: part.to(state_at), pack_state(state)))
+    found, again = rule(DenseRows(second.to(rows_at)), loaded)
+    torch.testing.assert_close(found.vector.cpu(), expected.vector, rtol=1e-3, atol=1e-4)
+    # And once more, from what came out of that.
+    assert torch.isfinite(rule(DenseRows(first.to(rows_at)), again)[0].vector.cpu()).all()
+    assert type(again) is type(after)

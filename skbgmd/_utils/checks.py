@@ -259,6 +259,11 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
     return ids
 
 
+def plain_ids(ids: Any) -> list[Any]:
+    """Convert ids (n,) to numbers and strings, which can be saved and hashed."""
+    return [id_ if isinstance(id_, (str, int, float)) else repr(id_) for id_ in np.asarray(ids).tolist()]
+
+
 def dtypes_of(values: Any) -> list[Any]:
     """List the different dtypes of an array, a series, or the columns of a data frame."""
     if hasattr(values, "iloc") and hasattr(values, "columns"):

@@ -50,6 +50,8 @@ class AdaptiveClipping(RowReplacement):
     tensor([0.7500, 1.5000])
     """
 
+    keeps_workers = True
+
     def __init__(self, aggregator: Aggregator | None = None, fraction: float = 0.4) -> None:
         self.aggregator, self.fraction = aggregator, fraction
 
@@ -57,7 +59,7 @@ class AdaptiveClipping(RowReplacement):
         super()._validate()
         check_fraction(self.fraction)
 
-    def _replace(self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, None]:
+    def _replace(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, None]:
         norms = rows.norms()
         clipped = ScaledRows(rows, clip_factors(adaptive_limit(norms, self.fraction), norms))
         return clipped, np.eye(rows.n_rows), None

@@ -129,6 +129,25 @@ def check_rows(rows: Any) -> None:
         raise TypeError(f"rows must be Rows, such as DenseRows(torch.tensor(X)); found {type(rows).__name__}.")
 
 
+def worker_ids(rows: Rows) -> tuple[Any, ...]:
+    """Ids (n,) of the workers that rows are of: their places, where rows have none.
+
+    Raises
+    ------
+    ValueError
+        Ids that aren't one for each row, each of them once.
+    """
+    if rows.ids is None:
+        return tuple(range(rows.n_rows))
+    n_known = len(set(rows.ids))
+    if not n_known == len(rows.ids) == rows.n_rows:
+        raise ValueError(
+            f"ids must be one for each row, each of them once; found {len(rows.ids)}, {n_known} of them different, for "
+            f"{rows.n_rows} rows."
+        )
+    return tuple(rows.ids)
+
+
 class Judgement(NamedTuple):
     """Weights that a rule gives rows, by their columns on a block or by all.
 

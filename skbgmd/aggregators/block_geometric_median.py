@@ -134,6 +134,7 @@ class BlockGeometricMedian(Aggregator):
         # Parts of the columns may be as many as before on some ranks and not on others.
         if before is not None and (len(before), rows.n_columns) != (rows.n_held, state.n_columns or rows.n_columns):
             before = None  # of other columns: parameters were frozen or thawed
+        before = None if before is None else before.to(rows.device)
         if self.block == "coordinate":
             take_norms(rows, self.selection, self.run_length, before)
         usable = usable_rows(rows, rows.finite)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import BoolArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows, worker_ids
 from skbgmd.aggregators.mean import Mean
 from skbgmd.rows import Rows
 
@@ -87,7 +87,9 @@ class MajorityVote(Aggregator):
         usable[usable_rows(rows, rows.finite)] = True
         agreement, winners = majorities(rows, usable.reshape(-1, self.r), self.rtol)
         decided = winners >= 0
-        n_groups, n_undecided = len(decided), int((~decided).sum())
+        # Groups without weight have nothing to say, rather than too many opinions.
+        voting = rows.weights.reshape(-1, self.r).any(axis=1)
+        n_groups, n_undecided = int(voting.sum()), int((voting & ~decided).sum())
         if 2 * n_undecided >= n_groups:
             raise ValueError(
                 f"More than half of the groups of r={self.r} rows must have a majority of equal ones; found "
@@ -95,7 +97,10 @@ class MajorityVote(Aggregator):
                 f"for machines that round differently."
             )
         inner = Mean() if self.aggregator is None else self.aggregator
-        aggregate, after = inner(rows.subset(winners[decided]), state)
+        voted = rows.subset(winners[decided])
+        # Whichever row of a group wins, it is the group's.
+        voted.ids = tuple(worker_ids(rows)[first] for first in self.r * np.flatnonzero(decided))
+        aggregate, after = inner(voted, state)
         weights = None
         if aggregate.weights is not None:
             shares = np.zeros(agreement.shape)

@@ -28,6 +28,8 @@ class NearestNeighborMixing(PreAggregation):
         the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
     """
 
+    keeps_workers = True
+
     def __init__(self, aggregator: Aggregator | None = None, fraction: Fraction = 0.4) -> None:
         self.aggregator, self.fraction = aggregator, fraction
 

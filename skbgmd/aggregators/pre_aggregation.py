@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows, worker_ids
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
@@ -42,17 +42,22 @@ class PreAggregationState(AggregatorState):
 class RowReplacement(Aggregator):
     """Aggregate other rows in place of the rows."""
 
+    #: True where each other row stands for the worker of the row in its place, for rules behind it that remember.
+    keeps_workers: ClassVar[bool] = False
+
     aggregator: Aggregator | None
 
     def __call__(self, rows: Rows, state: PreAggregationState | None = None) -> tuple[Aggregate, PreAggregationState]:
         self._validate()
         check_rows(rows)
+        every = worker_ids(rows)
         inner = self._default_rule() if self.aggregator is None else self.aggregator
         state = state or PreAggregationState()
         usable = usable_rows(rows, self._finite(rows))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        ids = range(rows.n_rows) if rows.ids is None else rows.ids
-        others, shares, memory = self._replace(some, tuple(ids[i] for i in usable.tolist()), state)
+        ids = tuple(every[i] for i in usable)
+        others, shares, memory = self._replace(some, ids, state)
+        others.ids = ids if self.keeps_workers else None
         aggregate, after = inner(others, state.inner)
         spread: FloatArray | None = None
         if aggregate.weights is not None:
@@ -80,7 +85,7 @@ class RowReplacement(Aggregator):
         return rows.finite
 
     @abstractmethod
-    def _replace(self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
+    def _replace(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
         """Make m other rows of n, their workers' ids given.
 
         Returns
@@ -101,7 +106,7 @@ class RowReplacement(Aggregator):
 class PreAggregation(RowReplacement):
     r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
 
-    def _replace(self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
+    def _replace(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
         mixing, weights = self._average(rows, state.step)
         return AveragedRows(rows, mixing, weights), mixing, None
 

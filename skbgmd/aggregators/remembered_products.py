@@ -23,7 +23,7 @@ class RememberedProducts(AggregatorState):
 
     Attributes
     ----------
-    ids : tuple of int
+    ids : tuple of ints or strings
         Ids of the workers that are remembered.
     products : tensor of shape (m, m), float64, or None
         Decayed sums of the products.
@@ -41,16 +41,16 @@ class RememberedProducts(AggregatorState):
            [0. , 0.5, 1. ]])
     """
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[Any, ...] = ()
     products: torch.Tensor | None = None
     visits: torch.Tensor | None = None
 
-    def update(self, ids: tuple[int, ...], products: FloatArray, decay: float) -> Self:
+    def update(self, ids: tuple[Any, ...], products: FloatArray, decay: float) -> Self:
         """Add a step.
 
         Parameters
         ----------
-        ids : tuple of k ints
+        ids : tuple of k ints or strings
             Ids of the workers of this step, each of them once.
         products : ndarray of shape (k, k)
             Products of their rows, in a unit that makes steps comparable.
@@ -62,57 +62,57 @@ class RememberedProducts(AggregatorState):
         RememberedProducts
             Workers that weren't there for long are forgotten.
         """
-        if ids == self.ids and self.products is not None and self.visits is not None:
-            new = torch.from_numpy(products)
-            return replace(self, products=decay * self.products + new, visits=decay * self.visits + 1.0)
+        before, visits_before = self._arrays()
+        if ids == self.ids and len(before):
+            return self._holding(ids, decay * before + products, decay * visits_before + 1.0)
         everyone = tuple(dict.fromkeys((*self.ids, *ids)))
         sums, visits = np.zeros((2, len(everyone), len(everyone)))
-        if self.products is not None and self.visits is not None:
-            m = len(self.ids)
-            sums[:m, :m], visits[:m, :m] = decay * self.products.numpy(), decay * self.visits.numpy()
+        m = len(before)
+        sums[:m, :m], visits[:m, :m] = decay * before, decay * visits_before
         place = {worker: at for at, worker in enumerate(everyone)}
         at = np.ix_(*[[place[worker] for worker in ids]] * 2)
         sums[at] += products
         visits[at] += 1.0
         kept = np.flatnonzero(np.diagonal(visits) > limits.FORGOTTEN_VISITS)
         here = np.ix_(kept, kept)
-        return replace(
-            self,
-            ids=tuple(everyone[i] for i in kept),
-            products=torch.from_numpy(sums[here]),
-            visits=torch.from_numpy(visits[here]),
-        )
+        return self._holding(tuple(everyone[i] for i in kept), sums[here], visits[here])
 
-    def means(self, ids: tuple[int, ...]) -> FloatArray:
+    def means(self, ids: tuple[Any, ...]) -> FloatArray:
         """Mean products of some workers (k, k); zero for two that never shared a step."""
         means, known = np.zeros((len(ids), len(ids))), self._known(ids)
-        if known and self.products is not None and self.visits is not None:
-            here, at = self._places(ids, known)
-            visits = self.visits.numpy()[at]
-            means[here] = self.products.numpy()[at] / np.where(visits > 0.0, visits, 1.0)
+        here, at = self._places(ids, known)
+        products, visits = self._arrays()
+        means[here] = products[at] / np.where(visits[at] > 0.0, visits[at], 1.0)
         return means
 
-    def met(self, ids: tuple[int, ...]) -> BoolArray:
+    def met(self, ids: tuple[Any, ...]) -> BoolArray:
         """Pairs of some workers (k, k) that shared a step, as bools."""
         met, known = np.zeros((len(ids), len(ids)), dtype=bool), self._known(ids)
-        if known and self.visits is not None:
-            here, at = self._places(ids, known)
-            met[here] = self.visits.numpy()[at] > 0.0
+        here, at = self._places(ids, known)
+        met[here] = self._arrays()[1][at] > 0.0
         return met
 
-    def visits_of(self, ids: tuple[int, ...]) -> FloatArray:
+    def visits_of(self, ids: tuple[Any, ...]) -> FloatArray:
         """Decayed numbers of steps (k,) that each worker was there."""
-        if self.visits is None:
-            return np.zeros(len(ids))
-        own = dict(zip(self.ids, self.visits.diagonal().tolist(), strict=True))
+        own = dict(zip(self.ids, self._arrays()[1].diagonal().tolist(), strict=True))
         return np.array([own.get(worker, 0.0) for worker in ids])
 
-    def _known(self, ids: tuple[int, ...]) -> list[int]:
+    def _arrays(self) -> tuple[FloatArray, FloatArray]:
+        """Products and visits, from whatever device they were loaded to."""
+        if self.products is None or self.visits is None:
+            return np.zeros((0, 0)), np.zeros((0, 0))
+        return self.products.cpu().numpy(), self.visits.cpu().numpy()
+
+    def _holding(self, ids: tuple[Any, ...], products: FloatArray, visits: FloatArray) -> Self:
+        return replace(self, ids=ids, products=torch.from_numpy(products), visits=torch.from_numpy(visits))
+
+    def _known(self, ids: tuple[Any, ...]) -> list[int]:
         remembered = set(self.ids)
         return [i for i, worker in enumerate(ids) if worker in remembered]
 
     def _places(
-        self, ids: tuple[int, ...], known: list[int]
+        self, ids: tuple[Any, ...], known: list[int]
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         place = {worker: at for at, worker in enumerate(self.ids)}
-        return np.ix_(known, known), np.ix_(*[[place[ids[i]] for i in known]] * 2)
+        of_known = np.array(known, dtype=np.intp)
+        return np.ix_(of_known, of_known), np.ix_(*[np.array([place[ids[i]] for i in known], dtype=np.intp)] * 2)

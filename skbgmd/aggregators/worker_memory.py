@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -72,6 +74,8 @@ class WorkerMemory(RowReplacement):
     True
     """
 
+    keeps_workers = True
+
     def __init__(self, aggregator: Aggregator | None = None, fraction: float = 0.4, decay: float = 0.99) -> None:
         self.aggregator, self.fraction, self.decay = aggregator, fraction, decay
 
@@ -90,7 +94,7 @@ class WorkerMemory(RowReplacement):
         return finite & (np.where(finite, norms, 0.0) <= limit)
 
     def _replace(
-        self, rows: Rows, ids: tuple[int, ...], state: PreAggregationState
+        self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState
     ) -> tuple[Rows, FloatArray, RememberedProducts]:
         norms = rows.norms()
         typical = _typical(norms, rows.weights)

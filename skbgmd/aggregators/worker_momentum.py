@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_number
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, worker_ids
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.layout import IN_ONE_PROCESS
@@ -22,7 +22,7 @@ class WorkerMomentumState(AggregatorState):
 
     Attributes
     ----------
-    ids : tuple of n ints
+    ids : tuple of n ints or strings
         Ids of the workers.
     momentum : tensor of shape (n, d), or None
         Their running means.
@@ -30,7 +30,7 @@ class WorkerMomentumState(AggregatorState):
         State of the inner aggregator.
     """
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[Any, ...] = ()
     momentum: torch.Tensor | None = None
     inner: Any = None
 
@@ -77,7 +77,7 @@ class WorkerMomentum(Aggregator):
         check_rows(rows)
         inner = NearestNeighborMixing() if self.aggregator is None else self.aggregator
         state, finite = state or WorkerMomentumState(), rows.finite
-        ids = tuple(range(rows.n_rows)) if rows.ids is None else rows.ids
+        ids = worker_ids(rows)
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         dtype = torch.promote_types(sample.dtype, torch.float32)
         momentum = torch.empty((rows.n_rows, rows.n_held), dtype=dtype, device=rows.device)
@@ -90,7 +90,7 @@ class WorkerMomentum(Aggregator):
             # A row that isn't finite leaves no trace.
             new = torch.where(usable[:, None], momentum, 0.0).mul_(1.0 - self.momentum)
             factors = 1.0 - usable.to(dtype) * (1.0 - self.momentum)
-            new.addcmul_(state.momentum[at], factors[:, None])
+            new.addcmul_(state.momentum.to(momentum)[at], factors[:, None])
             kept = torch.where(known[:, None], new, momentum)
         else:
             kept = momentum
@@ -108,7 +108,7 @@ class WorkerMomentum(Aggregator):
             raise ValueError("momentum must be less than 1: with 1 nothing new is ever seen.")
 
     @staticmethod
-    def _of_workers(state: WorkerMomentumState, ids: tuple[int, ...], momentum: torch.Tensor) -> NDArray[np.intp]:
+    def _of_workers(state: WorkerMomentumState, ids: tuple[Any, ...], momentum: torch.Tensor) -> NDArray[np.intp]:
         """Places (n,) of the workers in the state, -1 for those that aren't there."""
         # Of other columns: parameters were frozen or thawed.
         if state.momentum is None or state.momentum.shape[1] != momentum.shape[1]:

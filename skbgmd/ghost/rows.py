@@ -242,12 +242,15 @@ class GhostRows(ChunkedRows):
             for part in [factor] if len(chosen) == factor.n_units else factor.units(chosen):
                 factors.append((begin, part))
                 begin += part.n_columns
-        return GhostRows(factors, self.n_rows, len(columns), self.weights, device=self.device)
+        rows = GhostRows(factors, self.n_rows, len(columns), self.weights, device=self.device)
+        rows.ids = self.ids
+        return rows
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
         at = torch.as_tensor(index, device=self.device)
         factors = [(start, factor.rows(at)) for start, factor in self.factors]
         rows = GhostRows(factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device)
+        rows.ids = self._ids_of(index)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows
@@ -297,6 +300,7 @@ class _SomeColumns(ChunkedRows):
     def __init__(self, rows: GhostRows, index: torch.Tensor) -> None:
         self.rows, self.index = rows, index
         self.n_rows, self.n_columns, self.weights = rows.n_rows, len(index), rows.weights
+        self.ids = rows.ids
         self.dtype, self.device = rows.dtype, rows.device
 
     def chunk(self, part: slice) -> torch.Tensor:

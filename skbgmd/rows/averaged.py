@@ -67,10 +67,14 @@ class AveragedRows(ChunkedRows):
         return self._clamped(self.rows.weighted_sum(self.averaging[index]))
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> AveragedRows:
-        return AveragedRows(self.rows.block(columns), self.averaging, self.weights)
+        rows = AveragedRows(self.rows.block(columns), self.averaging, self.weights)
+        rows.ids = self.ids
+        return rows
 
     def subset(self, index: NDArray[np.intp]) -> AveragedRows:
-        return AveragedRows(self.rows, self.averaging[index], self.weights[index])
+        rows = AveragedRows(self.rows, self.averaging[index], self.weights[index])
+        rows.ids = self._ids_of(index)
+        return rows
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.rows.weighted_sum(weights @ self.averaging)

@@ -38,7 +38,7 @@ class ChunkedRows(ABC):
     dtype: torch.dtype
     device: torch.device
     #: Ids of the workers that the rows are of; None: their places.
-    ids: tuple[int, ...] | None = None
+    ids: tuple[Any, ...] | None = None
     #: Columns that belong together, where that is known.
     units: ParameterBlock | None = None
     #: Where the columns are.
@@ -87,6 +87,10 @@ class ChunkedRows(ABC):
         for start in range(0, max(1, self.n_held), max(1, width)):
             part = slice(start, min(start + width, self.n_held))
             yield part, self.chunk(part)
+
+    def _ids_of(self, index: NDArray[np.intp]) -> tuple[Any, ...] | None:
+        """Ids of some rows, for a subset."""
+        return None if self.ids is None else tuple(self.ids[i] for i in index)
 
     @property
     def n_held(self) -> int:

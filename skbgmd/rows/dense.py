@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,7 +35,7 @@ class DenseRows(ChunkedRows):
         Norms of the rows, if known.
     units : ParameterBlock, default=None
         Columns that belong together.
-    ids : tuple of n ints, default=None
+    ids : tuple of n ints or strings, default=None
         Ids of the workers that the rows are of, for rules that remember workers; None: their places.
 
     Raises
@@ -63,7 +65,7 @@ class DenseRows(ChunkedRows):
         run_length: int = 1,
         norms: FloatArray | None = None,
         units: ParameterBlock | None = None,
-        ids: tuple[int, ...] | None = None,
+        ids: tuple[Any, ...] | None = None,
     ) -> None:
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
@@ -206,7 +208,7 @@ class DenseRows(ChunkedRows):
         rows = DenseRows(
             self.matrix, self.weights[index], self.index, picked, run_length=self.run_length, units=self.units
         )
-        rows.ids = None if self.ids is None else tuple(self.ids[i] for i in index)
+        rows.ids = self._ids_of(index)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ class Rows(Protocol):
     #: Weight of each row, float64 (n,), on the CPU.
     weights: FloatArray
     #: Ids of the workers that the rows are of, where rows have an identity that isn't their place; None: their places.
-    ids: tuple[int, ...] | None
+    ids: tuple[Any, ...] | None
 
     @property
     def n_rows(self) -> int: ...

@@ -65,10 +65,14 @@ class ScaledRows(ChunkedRows):
         return self._factors[index] * self.rows.row(index).to(self.dtype)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> ScaledRows:
-        return ScaledRows(self.rows.block(columns), self.factors)
+        rows = ScaledRows(self.rows.block(columns), self.factors)
+        rows.ids = self.ids
+        return rows
 
     def subset(self, index: NDArray[np.intp]) -> ScaledRows:
-        return ScaledRows(self.rows.subset(index), self.factors[index])
+        rows = ScaledRows(self.rows.subset(index), self.factors[index])
+        rows.ids = self._ids_of(index)
+        return rows
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.rows.weighted_sum(weights * self.factors).to(dtype or self.work_dtype)

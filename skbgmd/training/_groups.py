@@ -41,6 +41,8 @@ class GroupedBatch:
         Samples in the batch.
     has_clients : bool
         Groups are those that came with the batch.
+    clients : tuple, or None
+        Client of each group, where that is known.
     summed : bool
         The criterion adds losses up, rather than to take their mean.
     divisor : tensor, or None
@@ -55,6 +57,7 @@ class GroupedBatch:
         self.positions: NDArray[np.int64] | None = getattr(batch, "positions", None)
         given: list[slice] | None = getattr(batch, "slices", None)
         self.has_clients = given is not None
+        self.clients: tuple[Any, ...] | None = getattr(batch, "clients", None)
         if given is None:
             n = get_len(self.X) if self.positions is None else len(self.positions)
             self.slices = even_slices(n, 1 if group_size is None else -(-n // group_size))

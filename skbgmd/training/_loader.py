@@ -22,7 +22,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from skbgmd._utils.checks import check_integer, refuse_masks
+from skbgmd._utils.checks import check_integer, plain_ids, refuse_masks
 from skbgmd._utils.slices import even_slices
 
 
@@ -45,11 +45,14 @@ class Batch(tuple[Any, Any]):
         Weights of the samples.
     slices : list of slice, or None
         Which of the samples make up a row of the gradient matrix; None: it is the net's choice.
+    clients : tuple, or None
+        Client of each slice; None: not known.
     """
 
     positions: NDArray[np.int64]
     weight: torch.Tensor | None
     slices: list[slice] | None
+    clients: tuple[Any, ...] | None
 
     def __new__(
         cls,
@@ -58,14 +61,15 @@ class Batch(tuple[Any, Any]):
         positions: NDArray[np.int64],
         weight: torch.Tensor | None = None,
         slices: list[slice] | None = None,
+        clients: tuple[Any, ...] | None = None,
     ) -> Batch:
         batch = super().__new__(cls, (X, y))
-        batch.positions, batch.weight, batch.slices = positions, weight, slices
+        batch.positions, batch.weight, batch.slices, batch.clients = positions, weight, slices, clients
         return batch
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         # For pickles, by which batches come from workers, and for copies.
-        return (*self, self.positions, self.weight, self.slices)
+        return (*self, self.positions, self.weight, self.slices, self.clients)
 
 
 class ArrayLoader(DataLoader[Any]):
@@ -334,11 +338,15 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         # What a dataset without targets gives for each sample.
         y = torch.zeros(len(index), 1) if self.y is None else _take(self.y, at)
         weight = None if self.weight is None else self.weight[at]
-        slices = None if self.clients is None else _runs(self.clients[positions])
+        slices = clients = None
+        if self.clients is not None:
+            of_samples = self.clients[positions]
+            slices = _runs(of_samples)
+            clients = tuple(plain_ids(of_samples[[part.start for part in slices]]))
         X = _take(self.X, at)
         if self.pins:
             X, y = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, (X, y))
-        return Batch(X, y, index, weight, slices)
+        return Batch(X, y, index, weight, slices, clients)
 
 
 def _targets(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:

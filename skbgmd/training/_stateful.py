@@ -58,12 +58,12 @@ class StatefulAggregator:
             self._after = (after,)
         return aggregate
 
-    def attack_context(self, rows: Rows) -> AttackContext:
+    def attack_context(self, rows: DenseRows) -> AttackContext:
         """Tell an attack on rows like these of the rule in its present state, which stays as it is."""
 
         @without_autocast
         def judge(matrix: torch.Tensor) -> Aggregate:
-            aggregate, _ = self._rule(DenseRows(matrix, rows.weights, units=rows.units), self.state)
+            aggregate, _ = self._rule(rows.hold(matrix), self.state)
             return aggregate
 
         return AttackContext(lambda matrix: judge(matrix).vector, self.n_batches, lambda matrix: judge(matrix).block)

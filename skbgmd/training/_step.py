@@ -126,6 +126,7 @@ class RobustStep(NeuralNet):
         GradientRows
             The rows, others than the batch's included; the groups' mean losses; what was predicted.
         """
+        made = None
         if self.gradients != "micro_batches" and self.local_steps == 1 and not self._no_one_pass_:
             try:
                 made = one_pass_rows(self, batch, gradients, fit_params)
@@ -134,9 +135,9 @@ class RobustStep(NeuralNet):
                     raise
                 self._give_up_one_pass(error)
                 made, gradients.recorder = None, None
-            if made is not None:
-                return made
-        return micro_batch_rows(self, batch, gradients, fit_params)
+        made = made or micro_batch_rows(self, batch, gradients, fit_params)
+        made.rows.ids = batch.clients
+        return made
 
     def _give_up_one_pass(self, error: GhostError) -> None:
         """Take micro-batches from now on, for it won't do in the next step either."""
@@ -164,7 +165,7 @@ class RobustStep(NeuralNet):
             known = {"context": self.aggregator_.attack_context(rows)} if getattr(attack, "uses_context", False) else {}
             attack.apply_(rows.matrix, self.aggregator_.random_state(), **known)
             # Nothing that was known of the rows holds any longer.
-            rows = DenseRows(rows.matrix, rows.weights, units=rows.units)
+            rows = rows.hold(rows.matrix)
         start = time.perf_counter()
         aggregate = self.aggregator_(rows)
         # Outside an epoch, in a training step made by hand, there is no one to tell.

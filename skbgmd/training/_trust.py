@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
+from skbgmd._utils.checks import plain_ids
 from skbgmd._utils.typing import FloatArray
 from skbgmd.training._groups import GroupedBatch
 
@@ -146,9 +147,7 @@ class SampleTrust:
         if ids is None:
             return
         slots = {id_: slot for slot, id_ in enumerate(self.ids or [])}
-        # As they can be saved.
-        listed = [id_ if isinstance(id_, (str, int, float)) else repr(id_) for id_ in np.asarray(ids).tolist()]
-        self._slots = np.array([slots.setdefault(id_, len(slots)) for id_ in listed], dtype=np.intp)
+        self._slots = np.array([slots.setdefault(id_, len(slots)) for id_ in plain_ids(ids)], dtype=np.intp)
         self.ids = list(slots)
 
     def add(self, batch: GroupedBatch, of_group: FloatArray) -> None:

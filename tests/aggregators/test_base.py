@@ -286,3 +286,10 @@ def test_states_are_saved_as_plain_containers(rng):
     assert unpack_state(pack_state({"own": 3})) == {"own": 3}
     with pytest.raises(ValueError, match=r"must be known; found 'elsewhere.State'"):
         unpack_state({"kind": "elsewhere.State", "values": {}})
+
+
+@pytest.mark.parametrize("ids", [(1, 1, 2), (1, 2), ("a", "b", "c", "d")])
+@pytest.mark.parametrize("rule", [WorkerMemory(), WorkerMomentum(), NearestNeighborMixing(WorkerMomentum())])
+def test_ids_must_be_one_for_each_row(rule, ids):
+    with pytest.raises(ValueError, match=f"ids must be one for each row, each of them once; found {len(ids)}, "):
+        rule(DenseRows(torch.ones(3, 4), ids=ids))

@@ -8,7 +8,15 @@ import torch
 from aggregating import dense
 
 from conftest import ZOO, extremes
-from skbgmd.aggregators import CoordinatewiseMedian, GeometricMedian, HuberMean, MajorityVote, Mean, NonFiniteRowsError
+from skbgmd.aggregators import (
+    CoordinatewiseMedian,
+    GeometricMedian,
+    HuberMean,
+    MajorityVote,
+    Mean,
+    NonFiniteRowsError,
+    WorkerMomentum,
+)
 from skbgmd.corruption import GRADIENT_CORRUPTIONS, AttackContext
 from skbgmd.distributed import RobustHook
 from skbgmd.rows import DenseRows
@@ -178,3 +186,24 @@ def test_rows_must_come_in_whole_groups():
         MajorityVote(3)(DenseRows(torch.ones(7, 2)))
     with pytest.raises(ValueError, match="tol must be"):
         RobustHook(MajorityVote(3, GeometricMedian(tol=-1.0)))
+
+
+def test_a_rule_behind_the_vote_knows_groups_whichever_of_their_rows_win(rng):
+    G = torch.from_numpy(rng.normal(size=(4, 3)))
+    rule, state = MajorityVote(3, WorkerMomentum(Mean())), None
+    for liar in (0, 1, 2):
+        sent = G.repeat_interleave(3, dim=0)
+        sent[liar] = 100.0
+        # A group without a majority is away, and the next ones stay who they are.
+        sent[3:6] += torch.arange(3.0)[:, None] * liar
+        _, state = rule(DenseRows(sent), state)
+    assert state.ids == (0, 6, 9)
+    torch.testing.assert_close(state.momentum, G[[0, 2, 3]])
+
+
+def test_groups_without_weight_are_not_counted(rng):
+    G = torch.from_numpy(rng.normal(size=(5, 3)))
+    weights = np.repeat([0.0, 1.0, 0.0, 1.0, 0.0], 3)
+    aggregate, _ = MajorityVote(3)(DenseRows(G.repeat_interleave(3, dim=0), weights))
+    torch.testing.assert_close(aggregate.vector, G[[1, 3]].mean(dim=0))
+    assert aggregate.record["groups_without_majority"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from skbgmd.ghost import DenseFactor, GhostRows
-from skbgmd.rows import AveragedRows, DenseRows, Rows, ScaledRows
+from skbgmd.rows import AveragedRows, CoordinateBlock, DenseRows, Rows, ScaledRows
 
 MATRIX = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 6)))
 KINDS: dict[str, Any] = {
@@ -32,6 +33,17 @@ def test_rows_have_all_of_the_protocol(kind: str) -> None:
         needed = [p for p in inspect.signature(asked).parameters.values() if p.name != "self"]
         given = inspect.signature(getattr(rows, name)).parameters
         assert [p.name for p in needed] == list(given)[: len(needed)], f"{kind}: {name}"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_blocks_and_subsets_keep_the_ids_of_workers(kind: str) -> None:
+    rows = copy.copy(KINDS[kind])
+    rows.ids = ("a", "b", 3, 4, 5)
+    columns = CoordinateBlock(torch.tensor([1, 4]), 1, 6)
+    assert rows.subset(np.array([4, 0])).ids == (5, "a")
+    assert rows.block(columns).ids == rows.ids
+    assert rows.block(columns).subset(np.array([1])).ids == ("b",)
+    assert KINDS[kind].subset(np.array([4, 0])).ids is None
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

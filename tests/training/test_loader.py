@@ -114,6 +114,7 @@ def test_each_client_has_its_slice_in_each_batch():
     for batch in batches:
         assert [len(set(clients[batch.positions[part]])) for part in batch.slices] == [1, 1, 1]
         assert [part.stop - part.start for part in batch.slices] == [3, 5, 5]
+        assert batch.clients == ("a", "b", "c")
         np.testing.assert_array_equal(batch.weight, batch.positions)
     of_largest = np.concatenate([batch.positions[batch.slices[1]] for batch in batches])
     assert sorted(of_largest) == list(range(20))
@@ -133,12 +134,13 @@ def test_sequences_of_arrays_come_as_lists():
 
 
 def test_batches_are_copied_with_all_they_know():
-    batch = Batch(torch.ones(2, 3), torch.zeros(2), np.array([4, 1]), torch.tensor([1.0, 2.0]), [slice(0, 2)])
+    batch = Batch(torch.ones(2, 3), torch.zeros(2), np.array([4, 1]), torch.tensor([1.0, 2.0]), [slice(0, 2)], (7,))
     for again in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
         assert torch.equal(again[0], batch[0])
         np.testing.assert_array_equal(again.positions, batch.positions)
         assert torch.equal(again.weight, batch.weight)
         assert again.slices == batch.slices
+        assert again.clients == batch.clients
 
 
 def test_batches_of_workers(dataset):

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from skorch.dataset import Dataset
 
 from skbgmd import RobustNeuralNetRegressor
-from skbgmd.aggregators import GeometricMedian
+from skbgmd.aggregators import GeometricMedian, Mean
+from skbgmd.corruption import LabelFlip, SearchedInnerProduct
 from skbgmd.rows import DenseRows
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch
@@ -60,3 +62,41 @@ def test_trust_is_of_the_batchs_own_rows() -> None:
     # Of eight rows two have no weight: six share what eight would.
     assert trust.sum() == pytest.approx(24 * 8 / 6)
     assert (trust > 0.0).all()
+
+
+class Seen(Mean):
+    """Remembers what it was handed."""
+
+    def __init__(self, calls: Any = None) -> None:
+        self.calls = calls
+
+    def __call__(self, rows: Any, state: Any = None) -> Any:
+        self.calls.append(rows.ids)
+        return super().__call__(rows, state)
+
+    def __deepcopy__(self, memo: Any) -> Seen:
+        return self
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradients": "micro_batches"}, {"local_steps": 2}])
+@pytest.mark.parametrize("attack", [None, SearchedInnerProduct(corrupt=[0]), LabelFlip(corrupt=[0])])
+def test_rules_know_clients_that_come_and_go(settings: dict[str, Any], attack: Any) -> None:
+    calls: list[Any] = []
+    net = RobustNeuralNetRegressor(
+        torch.nn.Linear(3, 1),
+        aggregator=Seen(calls),
+        gradient_corruption=attack,
+        batch_size=4,
+        max_epochs=1,
+        train_split=None,
+        verbose=0,
+        **settings,
+    ).initialize()
+    for clients in (["c", "a", "b"], ["d", "b", "c"]):
+        dataset = Dataset(X, Y)
+        dataset.clients = np.repeat(clients, 8)
+        net.partial_fit(dataset, None)
+    assert set(calls) == {("a", "b", "c"), ("b", "c", "d")}
+    calls.clear()
+    net.set_params(group_size=8, batch_size=-1).partial_fit(X, Y)
+    assert set(calls) == {None}
