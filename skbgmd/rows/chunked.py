@@ -280,7 +280,8 @@ class ChunkedRows(ABC):
     def gram(self, about: FloatArray | None = None, *, tol: float = 0.0) -> Gram:
         """Gram matrix about ``about @ rows``, in float64; by default about zero or a central row."""
         if about is not None:
-            return self.gram_about(self.weighted_sum(about, torch.float64), torch.float64)
+            center = in_range(self, self.weighted_sum(about, torch.float64), about)
+            return self.gram_about(center, torch.float64)
         if self._gram is None:
             central = self._central_index()
             self._gram = self.gram_about(None if central is None else self.row(central), self.product_dtype)
