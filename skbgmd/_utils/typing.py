@@ -21,7 +21,8 @@ class AttackContext:
     ----------
     aggregate : callable, default=None
         Takes a matrix of the gradients' shape (b, d) and returns the vector (d,) that the rule in its present state
-        makes of these rows; asking changes no state. None: the rule isn't known.
+        makes of these rows; asking changes no state. Of a rule across ranks it is that within the rank. None: the rule
+        isn't known.
     step : int, default=0
         Number of steps before this one.
     block : callable, default=None

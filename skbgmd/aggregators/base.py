@@ -118,6 +118,10 @@ class Aggregator(BaseEstimator, ABC):
             Half of the rows or more not finite.
         """
 
+    def in_process(self, state: Any) -> tuple[Aggregator, Any]:
+        """Rule and state by which rows of this process are judged without the others: of one process, its own."""
+        return self, state
+
     def check_parameters(self) -> None:
         """Raise an error for a hyperparameter out of its range, as a call does; by default, by a call on some rows."""
         self(DenseRows(torch.arange(12.0).view(3, 4)))

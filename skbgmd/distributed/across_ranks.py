@@ -92,6 +92,9 @@ class AcrossRanks(Aggregator):
         exchange = Exchange(transport_dtype=self.transport_dtype)
         return DistributedRanks(exchange, get_aggregator(self.across), splits_data=self.data == "split")
 
+    def in_process(self, state: AcrossRanksState | None) -> tuple[Aggregator, Any]:
+        return _rule(self.within), None if state is None else state.within
+
     def __call__(self, rows: Rows, state: AcrossRanksState | None = None) -> tuple[Aggregate, AcrossRanksState]:
         ranks, before = self.ranks(), state or AcrossRanksState()
         own, within = _rule(self.within)(rows, before.within)

@@ -59,11 +59,15 @@ class StatefulAggregator:
         return aggregate
 
     def attack_context(self, rows: DenseRows) -> AttackContext:
-        """Tell an attack on rows like these of the rule in its present state, which stays as it is."""
+        """Tell an attack on rows like these of the rule in its present state, which stays as it is.
+
+        Of ranks each may ask as often as it likes: it is asked of the rule within the rank.
+        """
+        rule, state = self._rule.in_process(self.state)
 
         @without_autocast
         def judge(matrix: torch.Tensor) -> Aggregate:
-            aggregate, _ = self._rule(rows.hold(matrix), self.state)
+            aggregate, _ = rule(rows.hold(matrix), state)
             return aggregate
 
         return AttackContext(lambda matrix: judge(matrix).vector, self.n_batches, lambda matrix: judge(matrix).block)

@@ -19,6 +19,8 @@ from torch import nn
 
 from processes import on_ranks
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier, RobustNeuralNetRegressor
+from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.corruption import SearchedInnerProduct, Squatter
 from skbgmd.distributed import AcrossRanks
 
 FAST = {"hidden_layer_sizes": (8,), "batch_size": 32, "strength": None}
@@ -336,3 +338,24 @@ def test_one_rank_is_the_estimator_itself():
     assert rule.history_[-1]["rank_weights"] == [1.0]
     np.testing.assert_array_equal(plain.sample_trust_, rule.sample_trust_)
     assert pickle.loads(pickle.dumps(rule)).score(X, y) == rule.score(X, y)
+
+
+def under_attack_that_asks_the_rule(rank: int, size: int) -> Any:
+    X, y = classes_of(72, rank)
+    found = []
+    # All ranks are attacked, or one of them: however often its rule is asked, ranks stay in step.
+    for attack in (SearchedInnerProduct(0.3, weakest=1.0), Squatter(0.3) if rank == 1 else None):
+        model = BlockGMDClassifier(
+            aggregator=AcrossRanks(BlockGeometricMedian(0.3)),
+            gradient_corruption=attack,
+            group_size=4,
+            max_epochs=1,
+            random_state=rank,
+            **FAST,
+        )
+        found.append(bits(quietly(model.fit, X, y)))
+    return found
+
+
+def test_attacks_ask_the_rule_within_their_rank() -> None:
+    assert len(set(alike(on_ranks(under_attack_that_asks_the_rule, 3)))) == 2
