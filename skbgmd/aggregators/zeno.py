@@ -170,8 +170,8 @@ class Zeno(Aggregator):
                 f"that hold NaN or inf."
             )
         # Collectives of several ranks are in the order of the rows.
-        found = [torch.as_tensor(oracle(-lr * _whole(rows, i)), dtype=torch.float64).detach() for i in usable.tolist()]
-        total = rows.layout.add_up(torch.stack([each.reshape(()).to(rows.device) for each in found]))
+        found = [_number(oracle(-lr * _whole(rows, i))).to(rows.device) for i in usable.tolist()]
+        total = rows.layout.add_up(torch.stack(found))
         losses = (total / rows.layout.n_parts).cpu().numpy()
         if not np.isfinite(losses).any():
             raise NonFiniteRowsError(
@@ -261,6 +261,17 @@ def descent_scores(losses: FloatArray, norms: FloatArray, rho: float) -> FloatAr
     with np.errstate(over="ignore", invalid="ignore"):
         scores: FloatArray = np.where(np.isfinite(losses), -losses - rho * norms * norms, -np.inf)
     return scores
+
+
+def _number(loss: Any) -> torch.Tensor:
+    """A loss as a tensor (), float64."""
+    try:
+        number = torch.as_tensor(loss, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"oracle must return a number, or a tensor of one; found {type(loss).__name__}.") from None
+    if number.numel() != 1:
+        raise ValueError(f"oracle must return a number, or a tensor of one; found shape {tuple(number.shape)}.")
+    return number.reshape(())
 
 
 def _whole(rows: Rows, index: int) -> torch.Tensor:

@@ -175,9 +175,10 @@ class ArrayLoader(DataLoader[Any]):
         """
         order = getattr(self, "_order", None)
         if order is None:
+            found = "one with clients" if isinstance(self.dataset, _Whole) else f"one of {type(self.dataset).__name__}"
             raise TypeError(
                 "iterator_train must be an ArrayLoader that takes whole batches of arrays without clients, for its "
-                f"samples to be selected; found one of {type(self.dataset).__name__}, or of clients."
+                f"samples to be selected; found {found}."
             )
         order.kept = kept
 

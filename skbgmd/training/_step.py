@@ -89,6 +89,9 @@ class RobustStep(NeuralNet):
             # What is said of it is of the other rank.
             raise
         except NonFiniteRowsError as error:
+            if rows.finite.all():
+                # Of a loss elsewhere, as on trusted samples.
+                raise
             reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
             raise NonFiniteRowsError(f"{error} {reason}") from None
         factor = float(grouped.weights.sum()) if grouped.summed else 1.0

@@ -108,6 +108,33 @@ def test_rows_none_of_which_is_finite_are_an_error():
         Zeno(float, lr=0.1)(dense(np.full((3, 2), np.nan)))
 
 
+@pytest.mark.parametrize(
+    ("loss", "error", "found"),
+    [
+        (None, TypeError, "NoneType"),
+        ("low", TypeError, "str"),
+        ((1.0, None), TypeError, "tuple"),
+        (torch.ones(2), ValueError, r"shape \(2,\)"),
+        (np.ones((0, 3)), ValueError, r"shape \(0, 3\)"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss, error, found):
+    with pytest.raises(error, match=f"oracle must return a number, or a tensor of one; found {found}"):
+        Zeno(lambda displacement: loss, lr=0.1)(dense(np.eye(3)))
+
+
+@pytest.mark.parametrize("loss", [1, 0.5, np.float32(2.0), np.ones((1, 1)), torch.ones(1, requires_grad=True)])
+def test_losses_are_numbers_of_any_kind(loss):
+    aggregate, _ = Zeno(lambda displacement: loss, lr=0.1)(dense(np.eye(3)))
+    assert aggregate.weights.sum() == pytest.approx(1.0)
+
+
+def test_a_loss_on_trusted_samples_is_not_blamed_on_gradients(data):
+    model = BlockGMDClassifier(aggregator=Zeno(lambda displacement: np.nan, lr=0.1), max_epochs=1)
+    with pytest.raises(NonFiniteRowsError, match=r"The loss on trusted samples must be finite .* for all \d+\.$"):
+        model.fit(*data)
+
+
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
 def test_a_loss_that_is_nowhere_finite_is_an_error(loss):
     with pytest.raises(NonFiniteRowsError, match=r"The loss on trusted samples must be finite .* NaN or inf for all 3"):

@@ -220,7 +220,11 @@ class GradientCorruption(BaseEstimator, ABC):
 
 def fixed_rows(corrupt: Any) -> Indices:
     """Indices of fixed rows, of a sequence of integers of which none is negative."""
-    rows = np.asarray(corrupt.cpu() if isinstance(corrupt, torch.Tensor) else corrupt)
+    try:
+        rows = np.asarray(corrupt.cpu() if isinstance(corrupt, torch.Tensor) else corrupt)
+    except ValueError:
+        # Of sequences of several lengths.
+        rows = np.empty((0, 0))
     is_of_integers = rows.ndim == 1 and (rows.dtype.kind in "iu" or not len(rows))
     if isinstance(corrupt, (str, bytes)) or not is_of_integers:
         raise TypeError(f"corrupt must be None or a sequence of integers, indices of rows; found {corrupt!r}.")

@@ -235,6 +235,7 @@ def test_gradients_are_checked(gradients, kind, message):
         (BitFlip(corrupt=[True, False]), TypeError, "corrupt must be None or a sequence of integers"),
         (BitFlip(corrupt=[0.5]), TypeError, "corrupt must be None or a sequence of integers"),
         (BitFlip(corrupt=[[1, 2]]), TypeError, "corrupt must be None or a sequence of integers"),
+        (BitFlip(corrupt=[[1], [1, 2]]), TypeError, "corrupt must be None or a sequence of integers"),
         (BitFlip(corrupt=[1, -1]), ValueError, "corrupt must hold indices of at least 0; found -1"),
         (BitFlip(random_state="now"), ValueError, "cannot be used to seed"),
     ],
