@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import re
 import sys
 import time
 import types
@@ -231,9 +232,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [[int(x) for x in text.split(",")] for text in (arguments.percent, arguments.seeds)]
-    train_missing(
-        trainings(arguments.data.split(","), arguments.workers.split(","), *chosen), train, COLUMNS, arguments
-    )
+    some = [attack for attack in ("none", *ATTACKS) if re.search(arguments.attacks, attack)]
+    rules = [rule for rule in RULES if re.search(arguments.rules, rule)]
+    runs = trainings(arguments.data.split(","), arguments.workers.split(","), some, rules, *chosen)
+    train_missing(runs, train, COLUMNS, arguments)
 
 
 if __name__ == "__main__":
