@@ -37,7 +37,7 @@ def test_krum_parameters():
 
 
 def test_sums_of_the_largest_distances_do_not_overflow():
-    X = np.zeros((6, 4))
-    X[0, 0] = 1e154
+    X = np.zeros((12, 4))
+    X[0, 0] = 5e153
     aggregate, _ = Krum(fraction=0.0)(dense(X))
     assert aggregate.weights[0] == 0.0
