@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import re
 import sys
 import time
 import types
@@ -204,15 +205,17 @@ def train(data: str, workers: str, percent: int, attack: str, rule: str, seed: i
     return {"accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
 
 
-def trainings(data: list[str], kinds: list[str], percents: list[int], seeds: list[int]) -> Iterator[tuple[Any, ...]]:
+def trainings(
+    data: list[str], kinds: list[str], names: list[str], rules: list[str], percents: list[int], seeds: list[int]
+) -> Iterator[tuple[Any, ...]]:
     for seed in seeds:
         for name in data:
             for workers in kinds:
                 for percent in percents:
                     if workers != "fresh":
                         yield name, workers, percent, "none", HONEST, seed
-                    for attack in ("none", *ATTACKS):
-                        for rule in RULES:
+                    for attack in names:
+                        for rule in rules:
                             yield name, workers, percent, attack, rule, seed
 
 
@@ -222,14 +225,17 @@ def main() -> None:
     parser.add_argument("--percent", default="40")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--workers", default=",".join(WORKERS))
+    parser.add_argument("--attacks", help="those whose names match a regular expression", default="")
+    parser.add_argument("--rules", help="those whose names match a regular expression", default="")
     parser.add_argument("--epochs", type=int, default=0, help="not used: trainings have a number of steps")
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [[int(x) for x in text.split(",")] for text in (arguments.percent, arguments.seeds)]
-    train_missing(
-        trainings(arguments.data.split(","), arguments.workers.split(","), *chosen), train, COLUMNS, arguments
-    )
+    some = [attack for attack in ("none", *ATTACKS) if re.search(arguments.attacks, attack)]
+    rules = [rule for rule in RULES if re.search(arguments.rules, rule)]
+    runs = trainings(arguments.data.split(","), arguments.workers.split(","), some, rules, *chosen)
+    train_missing(runs, train, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,18 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["rule"] != HONEST]
     rules = [rule for rule in RULES if rule in set(frame["rule"])]
     scores = frame.pivot_table(index=["attack", "seed"], columns="rule", values="accuracy")[rules]
-    complete = scores.dropna(thresh=len(rules) - 3)
-    order = [attack for attack in ("none", *ATTACKS) if attack in complete.index.get_level_values("attack")]
-    by_attack = complete.groupby("attack")
-    means, seeds = by_attack.mean().loc[order], by_attack.size().loc[order]
+    order = [attack for attack in ("none", *ATTACKS) if attack in scores.index.get_level_values("attack")]
+    by_attack = scores.groupby("attack")
+    means, seeds = by_attack.mean().loc[order], by_attack.count().loc[order]
     lines = means.round(1).astype(str).replace("nan", "")
-    lines.loc["worst"] = means.min().round(1).astype(str)
-    lines.loc["largest standard deviation of a line"] = by_attack.std().max().round(1).astype(str)
-    lines.insert(0, "seeds", [*map(str, seeds), "", ""])
+    # Only of rules that were trained under all attacks.
+    lines.loc["worst"] = means.min(skipna=False).round(1).astype(str).replace("nan", "")
+    lines.loc["largest standard deviation of a line"] = by_attack.std().max().round(1).astype(str).replace("nan", "")
+    spans = [
+        f"{low}" if low == high else f"{low} to {high}"
+        for low, high in zip(seeds.min(axis=1), seeds.max(axis=1), strict=True)
+    ]
+    lines.insert(0, "seeds", [*spans, "", ""])
     if len(honest):
         lines.loc[HONEST] = [str(len(honest)), f"{honest.mean():.1f}", *[""] * (len(rules) - 1)]
     return lines.reset_index(names="attack")

@@ -42,6 +42,7 @@ class Krum(FractionWeighting):
         distances = rows.gram().squared_distances()
         np.fill_diagonal(distances, np.inf)
         neighbors = max(1, n - f - 2)
-        scores = np.partition(distances, neighbors - 1, axis=1)[:, :neighbors].sum(axis=1)
+        # Divided first: the sum of the largest numbers overflows.
+        scores = (np.partition(distances, neighbors - 1, axis=1)[:, :neighbors] / neighbors).sum(axis=1)
         selected = np.argsort(scores, kind="stable")[: min(self.n_selected, n - f)]
         return mean_of_selected(selected, rows)

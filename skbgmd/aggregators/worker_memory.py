@@ -17,7 +17,7 @@ from skbgmd.aggregators.pre_aggregation import PreAggregationState, RowReplaceme
 from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.averaged import AveragedRows
-from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
+from skbgmd.rows.gram import Gram, clip_factors, low_median, lower_weighted_median
 
 
 class WorkerMemory(RowReplacement):
@@ -89,14 +89,15 @@ class WorkerMemory(RowReplacement):
         return GeometricMedian(tol=1e-4)
 
     def _finite(self, rows: Rows) -> BoolArray:
-        norms, finite = rows.norms(), rows.finite & (rows.weights > 0.0)
+        norms, finite = _norms(rows)
+        finite = finite & (rows.weights > 0.0)
         limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite])
         return finite & (np.where(finite, norms, 0.0) <= limit)
 
     def _replace(
         self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState
     ) -> tuple[Rows, FloatArray, RememberedProducts]:
-        norms = rows.norms()
+        norms, _ = _norms(rows)
         typical = _typical(norms, rows.weights)
         clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(rows.n_rows)
         before = state.memory or RememberedProducts()
@@ -196,13 +197,29 @@ def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
     return result
 
 
+def _norms(rows: Rows) -> tuple[FloatArray, BoolArray]:
+    """Norms of the rows, and which are finite, at no other pass than that of the Gram matrix where it tells."""
+    gram = rows.gram()
+    return (gram.norms, gram.finite) if _tells_norms(gram) else (rows.norms(), rows.finite)
+
+
+def _tells_norms(gram: Gram) -> bool:
+    """True if the products are of the rows themselves, and none has lost its digits to underflow."""
+    squares = gram.squares[gram.finite]
+    return gram.about_zero and gram.unit == 1.0 and len(squares) > 0 and float(squares.min()) > 1e16 * gram.floor
+
+
 def _products(rows: Rows, clip: FloatArray, norms: FloatArray, typical: float) -> FloatArray:
     """Inner products of the rows about zero, each clipped, in units of the typical squared norm."""
     if typical == 0.0:
         return np.zeros((rows.n_rows, rows.n_rows))
     gram = rows.gram()
-    if gram.shrinkage is not None:
+    if gram.shrinkage is not None or gram.unit != 1.0:
+        # It may be in a unit of rows that were left out.
         gram = rows.gram(np.zeros(rows.n_rows))
+    if _tells_norms(gram):
+        about_zero: FloatArray = gram.products / typical / typical * clip * clip[:, None]
+        return about_zero
     # About c, <x_i - c, x_j - c> = <x_i, x_j> - s_i - s_j with 2 s_i = |x_i|^2 - |x_i - c|^2.
     unit = typical / gram.unit
     shift = 0.5 * ((norms / typical) ** 2 - np.diagonal(gram.products) / unit / unit)

@@ -317,7 +317,8 @@ class ChunkedRows(ABC):
             floor = floor if norms[finite].any() else 0.0
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
-        return Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50), unit, shrinkage, floor=floor)
+        rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)
+        return Gram(products, finite, rounding, unit, shrinkage, floor=floor, about_zero=center is None)
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device

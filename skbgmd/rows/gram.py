@@ -36,6 +36,8 @@ class Gram:
         The products before that, where they are in range.
     floor : float
         Additional error of every product, from terms that underflow.
+    about_zero : bool
+        The point is known to be zero: these are inner products of the rows themselves.
     """
 
     products: FloatArray
@@ -46,6 +48,7 @@ class Gram:
     lengths: FloatArray | None = None
     original: Gram | None = None
     floor: float = 0.0
+    about_zero: bool = False
 
     @cached_property
     def squares(self) -> FloatArray:

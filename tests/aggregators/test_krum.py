@@ -34,3 +34,10 @@ def test_krum_parameters():
         Krum(n_selected=0)(rows)
     with pytest.raises(ValueError, match="fraction must be"):
         Krum(fraction=0.5)(rows)
+
+
+def test_sums_of_the_largest_distances_do_not_overflow():
+    X = np.zeros((12, 4))
+    X[0, 0] = 5e153
+    aggregate, _ = Krum(fraction=0.0)(dense(X))
+    assert aggregate.weights[0] == 0.0
