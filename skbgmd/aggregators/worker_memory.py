@@ -49,8 +49,9 @@ class WorkerMemory(RowReplacement):
 
     Notes
     -----
-    Workers are known by ``rows.ids``, or by their places where rows have none. A worker that is new, or that was away
-    for long, is taken for one of ordinary likeness.
+    Workers are known by ``rows.ids``, as the clients of a training are, or by their places where rows have none. A
+    worker that is new, or that was away for long, is taken for one of ordinary likeness. Random buckets are no workers:
+    let :class:`Bucketing` come behind it rather than before it.
 
     References
     ----------
