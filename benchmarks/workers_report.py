@@ -21,8 +21,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     by_attack = scores.groupby("attack")
     means, seeds = by_attack.mean().loc[order], by_attack.count().loc[order]
     lines = means.round(1).astype(str).replace("nan", "")
-    # Only of rules that were trained under all attacks.
-    lines.loc["worst"] = means.min(skipna=False).round(1).astype(str).replace("nan", "")
+    lines.loc["worst of the lines that all rules have"] = means.dropna().min().round(1).astype(str)
     lines.loc["largest standard deviation of a line"] = by_attack.std().max().round(1).astype(str).replace("nan", "")
     spans = [
         f"{low}" if low == high else f"{low} to {high}"

@@ -115,8 +115,8 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     Off the diagonal, products of independent noise are a random matrix, whose eigenvalues fill a semicircle of radius
     :math:`R = 2 s \sqrt n` [1]_. Eigenvalues :math:`\lambda` with :math:`|\lambda| > R` are kept, as
     :math:`\sqrt{\lambda^2 - R^2}`, the best guess of what they were without noise [2]_. R is the smaller of two
-    estimates, neither of which fewer than half of the workers can make arbitrarily large: by the median of
-    :math:`|\lambda|`, which is 0.404 R, and by s from the median absolute deviations in the rows of the matrix.
+    estimates: by the median of :math:`|\lambda|`, which is 0.404 R and is left alone by camps of few dimensions; and by
+    s from the median absolute deviations in the rows of the matrix, which fewer than half of the workers can't spoil.
 
     Parameters
     ----------

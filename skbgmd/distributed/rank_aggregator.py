@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from skbgmd._utils.checks import check_choice, check_integer
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.ranks import seeded_rule, seeds_of
 from skbgmd.rows import DenseRows
 
 #: What becomes of a step in which half of the ranks or more have NaN or inf.
@@ -145,7 +145,8 @@ class RankAggregator:
             self._check_same(steps, "state must be loaded on all ranks, of one step: n_steps_")
             self._check_same(widths, "state's model")
             self.random_state = seeds[0]
-            self._seeded = _with_seed(self.rule, seeds[0])
+            own_or_drawn = [seeds[0] if given is None else given for given in seeds_of(self.rule).values()]
+            self._seeded = seeded_rule(self.rule, own_or_drawn)
         return self._seeded
 
     @staticmethod
@@ -200,14 +201,6 @@ def _checked_rule(rule: Any) -> Aggregator:
     aggregator = get_aggregator(rule)
     aggregator.check_parameters()
     return aggregator
-
-
-def _with_seed(rule: Aggregator, seed: int) -> Aggregator:
-    """Copy a rule, with a seed for what has none of its own."""
-    parameters = rule.get_params(deep=True)
-    unset = [name for name, value in parameters.items() if name.split("__")[-1] == "random_state" and value is None]
-    seeded: Aggregator = clone(rule).set_params(**dict.fromkeys(unset, seed)) if unset else rule
-    return seeded
 
 
 def _fingerprint(rule: Aggregator, settings: tuple[Any, ...]) -> int:
