@@ -352,6 +352,8 @@ FAR_WORKER = 10.0
 SEMICIRCLE_MEDIAN = 0.4040
 #: Times that the diagonal of remembered products, which is noise, is completed by what the other products say of it.
 COMPLETIONS = 3
+#: Eigenvalue of remembered products, relative to the largest, that may be rounding.
+LEAST_STRENGTH = 1e-9
 #: Digits after the point of workers' coordinates, in units of the largest, which rounding leaves.
 TIED_DIGITS = 12
 #: Median absolute deviation of a standard normal distribution.

@@ -162,7 +162,7 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
         edge = min(by_values, by_rows)
         strength = np.sqrt(np.maximum(values**2 - edge**2, 0.0))
         # What is left of rounding isn't a difference.
-        kept = strength > max(edge * 1e-6, 1e-9 * float(np.abs(values).max()))
+        kept = strength > limits.LEAST_STRENGTH * float(np.abs(values).max())
         found = vectors[:, kept]
         # The diagonal is as the rest says that it should be.
         np.fill_diagonal(full, np.square(found) @ (np.sign(values[kept]) * strength[kept]))

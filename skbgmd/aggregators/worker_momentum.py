@@ -76,29 +76,32 @@ class WorkerMomentum(Aggregator):
         self._validate()
         check_rows(rows)
         inner = NearestNeighborMixing() if self.aggregator is None else self.aggregator
-        state, finite = state or WorkerMomentumState(), rows.finite
+        state = state or WorkerMomentumState()
         ids = worker_ids(rows)
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         dtype = torch.promote_types(sample.dtype, torch.float32)
-        momentum = torch.empty((rows.n_rows, rows.n_held), dtype=dtype, device=rows.device)
+        # The one copy of the rows: it is what is remembered.
+        kept = torch.empty((rows.n_rows, rows.n_held), dtype=dtype, device=rows.device)
         for part, chunk in rows.column_chunks():
-            momentum[:, part] = chunk
-        before = self._of_workers(state, ids, momentum)
-        known, usable = (torch.from_numpy(mask).to(rows.device) for mask in (before >= 0, finite))
+            kept[:, part] = chunk
+        before, usable = self._of_workers(state, ids, rows.n_held), rows.finite
+        known = before >= 0
         if state.momentum is not None and known.any():
-            at = torch.from_numpy(np.maximum(before, 0)).to(rows.device)
-            # A row that isn't finite leaves no trace.
-            new = torch.where(usable[:, None], momentum, 0.0).mul_(1.0 - self.momentum)
-            factors = 1.0 - usable.to(dtype) * (1.0 - self.momentum)
-            new.addcmul_(state.momentum.to(momentum)[at], factors[:, None])
-            kept = torch.where(known[:, None], new, momentum)
-        else:
-            kept = momentum
-        shown = torch.where(usable[:, None], kept, torch.nan)
+            # Of rows that aren't finite the running mean stays as it is.
+            new = np.where(usable, 1.0 - self.momentum, 0.0)
+            of_row = torch.as_tensor(np.where(known, new, 1.0), dtype=dtype, device=rows.device)[:, None]
+            kept[torch.as_tensor(np.flatnonzero(known & ~usable), device=rows.device)] = 0.0
+            means = state.momentum.to(kept)
+            if ids != state.ids:
+                means = means[torch.as_tensor(np.maximum(before, 0), device=rows.device)]
+            kept.mul_(of_row).addcmul_(means, 1.0 - of_row)
+        shown = kept
+        if not usable.all():
+            shown = kept.index_fill(0, torch.as_tensor(np.flatnonzero(~usable), device=rows.device), torch.nan)
         aggregate, after = inner(_hold(rows, shown), state.inner)
         lasting = known | usable
-        remembered = kept if bool(lasting.all()) else kept[lasting]
-        names = tuple(worker for worker, lasts in zip(ids, lasting.tolist(), strict=True) if lasts)
+        remembered = kept if lasting.all() else kept[torch.as_tensor(lasting, device=rows.device)]
+        names = tuple(worker for worker, lasts in zip(ids, lasting, strict=True) if lasts)
         return aggregate, WorkerMomentumState(names, remembered, after)
 
     def _validate(self) -> None:
@@ -108,10 +111,10 @@ class WorkerMomentum(Aggregator):
             raise ValueError("momentum must be less than 1: with 1 nothing new is ever seen.")
 
     @staticmethod
-    def _of_workers(state: WorkerMomentumState, ids: tuple[Any, ...], momentum: torch.Tensor) -> NDArray[np.intp]:
+    def _of_workers(state: WorkerMomentumState, ids: tuple[Any, ...], n_held: int) -> NDArray[np.intp]:
         """Places (n,) of the workers in the state, -1 for those that aren't there."""
         # Of other columns: parameters were frozen or thawed.
-        if state.momentum is None or state.momentum.shape[1] != momentum.shape[1]:
+        if state.momentum is None or state.momentum.shape[1] != n_held:
             return np.full(len(ids), -1)
         place = {worker: at for at, worker in enumerate(state.ids)}
         return np.array([place.get(worker, -1) for worker in ids])
