@@ -189,6 +189,9 @@ LEAST_SIGNAL = 0.01
 #: Elements of gradients, or of products of positions, that are written out at a time: 16 MB in float32.
 WRITTEN_ELEMENTS = 1 << 22
 
+#: Elements from which memory is asked of NumPy: it asks for huge pages for 4 MiB and more.
+HUGE_PAGE_ELEMENTS = 1 << 19
+
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
 ONE_PRODUCT_COLUMNS = 512
 
@@ -293,6 +296,12 @@ LARGE_INPUTS = 2.0
 LARGE_INPUT_SCALES, LEAST_LARGE_INPUT, WRONG_RATIO, CHANGE_GAIN = 1.5, 1.5, 2.0, 10.0
 
 # ---- trust that is remembered ---------------------------------------------------------------------------------------
+
+#: Numbers of samples up to which several batches are gathered at once: 1 MiB.
+GATHERED_ELEMENTS = 1 << 18
+
+#: Steps whose samples' weights and losses are held back, to be added up at once: a fraction of the calls.
+VISITS_HELD = 64
 
 #: Weight of what is remembered of a sample against what a step says of it; about the last ten epochs count.
 TRUST_DECAY = 0.9

@@ -236,6 +236,8 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
     NonFiniteRowsError
         Half of the weight or more is on rows that aren't finite, beyond the breakdown point.
     """
+    if finite.all() and rows.weights.min() > 0.0:
+        return np.arange(rows.n_rows)
     total = float(rows.weights.sum())
     usable = finite & (rows.weights > 0.0)
     if not float(rows.weights[usable].sum()) > 0.5 * total:

@@ -10,6 +10,7 @@ import torch
 
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.random import step_seed, torch_generator
+from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,
@@ -153,7 +154,7 @@ class BlockGeometricMedian(Aggregator):
         location._validate()
         judged = location.judge(inside, state.location)
         part = BlockPart(block, inside, judged.weights, judged.off_block)
-        limit, off_block = self._limit_off_block(some, part, judged, state.off_block)
+        limit, norms, off_block = self._limit_off_block(some, part, judged, state.off_block)
         vector, memory = block_step(
             some,
             part,
@@ -161,6 +162,7 @@ class BlockGeometricMedian(Aggregator):
             memory_rule=self.memory_rule,
             memory=before,
             off_block_limit=limit,
+            norms=norms,
             memory_lengths=1.0 / self.beta,
         )
         weights = np.zeros(rows.n_rows)
@@ -170,13 +172,15 @@ class BlockGeometricMedian(Aggregator):
         return Aggregate(vector, weights, looked_at, self._mass(some, part), judged.record), after
 
     @staticmethod
-    def _limit_off_block(rows: Rows, part: BlockPart, judged: Judgement, before: Scale) -> tuple[float | None, Scale]:
-        """Norm to clip off-block parts to, if the location rule has a limit for them, and their typical norm."""
+    def _limit_off_block(
+        rows: Rows, part: BlockPart, judged: Judgement, before: Scale
+    ) -> tuple[float | None, FloatArray | None, Scale]:
+        """Norm to clip off-block parts to, if the rule has a limit for them, their norms, and a typical one."""
         if judged.clip is None or len(part.columns) == rows.n_columns:
-            return None, before
+            return None, None, before
         norms = off_block_norms(rows, part)
         length = before.update(max(lower_weighted_median(norms, rows.weights), judged.least))
-        return judged.clip * length.value, length
+        return judged.clip * length.value, norms, length
 
     def _mass(self, rows: Rows, part: BlockPart) -> float:
         if len(part.columns) == rows.n_columns:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.memory import Scale
-from skbgmd.location.median import lower_weighted_median
-from skbgmd.rows import Rows
-from skbgmd.rows.gram import clip_factors
+from skbgmd.rows import ChunkedRows
+from skbgmd.rows.few import FewRows
+from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 
 
 class HuberActiveSet(NamedTuple):
@@ -22,20 +22,36 @@ class HuberActiveSet(NamedTuple):
 
     Attributes
     ----------
-    vector : tensor of shape (d,)
     weights : ndarray of shape (n,)
         Weights of the rows, which add up to one.
     scale : Scale
         For the next step.
+    first : tensor of shape (d,)
+        A mean of all rows by weights that are nearly these.
+    few : FewRows, or None
+        The rows that had others; None: there are none.
+    kept : float
+        Factor of the first mean.
+    added : ndarray of shape (k,), or None
+        Weights of the few to be added.
     """
 
-    vector: torch.Tensor
     weights: FloatArray
     scale: Scale
+    first: torch.Tensor
+    few: FewRows | None = None
+    kept: float = 1.0
+    added: FloatArray | None = None
+
+    def vector(self) -> torch.Tensor:
+        """The mean (d,), which is computed where the first one is: once only."""
+        if self.few is None or self.added is None:
+            return self.first
+        return self.few.add_to(self.first, self.kept, self.added)
 
 
 def huber_active_set(
-    rows: Rows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
+    rows: ChunkedRows, huber: float, rejection: float | None, before: Scale, *, tol: float, max_iter: int
 ) -> HuberActiveSet | None:
     r"""Huber's mean for a remembered scale, without the Gram matrix of all rows; None where that doesn't suffice.
 
@@ -46,7 +62,7 @@ def huber_active_set(
 
     Parameters
     ----------
-    rows : Rows
+    rows : ChunkedRows
         The rows, all of them finite.
     huber, rejection, before, tol, max_iter
         As in :func:`skbgmd.aggregators.huber_mean.huber_weights_about_median`; rows are left out by their distance to a
@@ -57,47 +73,55 @@ def huber_active_set(
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
+    longest, are_equal = float(norms.max(initial=0.0)), bool(weights.min() == weights.max())
     largest = limits.SQUARED_RANGE[torch.float32][1]
-    if not norms.max(initial=0.0) <= largest or not _are_few(norms > near, weights):
+    if not (longest <= largest and (longest <= near or _are_few(norms > near, weights, are_equal=are_equal))):
         return None
-    clipped = weights * clip_factors(reach, norms)
+    clipped = weights if longest <= reach else weights * clip_factors(reach, norms)
     whole = float(clipped.sum())
-    mean = rows.weighted_sum(clipped / whole)
+    shares = clipped / whole
+    mean = rows.weighted_sum(shares)
     length = float(torch.linalg.vector_norm(mean))
-    typical = lower_weighted_median(norms, weights) + length
+    typical = (low_median(norms) if are_equal else lower_weighted_median(norms, weights)) + length
     if typical > limit:
         # That was an upper bound; the distances take another pass.
         squares = norms**2 - 2.0 * rows.inner_products(mean) + length**2
         typical = float(lower_weighted_median(np.sqrt(np.maximum(squares, 0.0)), weights))
     after = before.update(typical)
-    may_be_far = norms + limits.MEAN_SLACK * length > near
     # A larger distance would count in later steps, so it has to be measured.
-    if not (typical <= limit and after.value <= limit and _are_few(may_be_far, weights)):
+    if not (typical <= limit and after.value <= limit):
+        return None
+    safe = near - limits.MEAN_SLACK * length
+    if longest <= safe:
+        # None is clipped.
+        return HuberActiveSet(weights / whole, after, mean)
+    may_be_far = norms > safe
+    if not _are_few(may_be_far, weights, are_equal=are_equal):
         return None
     far = np.flatnonzero(may_be_far)
-    if not len(far):
-        # None is clipped.
-        return HuberActiveSet(mean, weights / whole, after)
-    few = rows.subset(far)
-    products = few.gram()
-    if products.unit != 1.0 or products.shrinkage is not None:
+    few = rows.few(far)
+    products = few.products()
+    if products is None:
         return None
-    line = _Line((whole * length) ** 2, whole * few.inner_products(mean), products.products, whole)
-    out = np.inf if rejection is None else rejection * limit
-    kept = np.where(line.distances(np.zeros(len(far))) <= out, weights[far], 0.0)
-    change = _settled(line, kept, clipped[far], reach, tol=tol / len(norms), max_iter=max_iter)
+    to_mean = few.inner_products(mean, shares)
+    line = _Line((whole * length) ** 2, whole * to_mean, products, np.diagonal(products), whole)
+    first = line.distances(np.zeros(len(far)))
+    kept = weights[far]
+    if rejection is not None:
+        kept = np.where(first <= rejection * limit, kept, 0.0)
+    change = _settled(line, kept, clipped[far], first, reach, tol=tol / len(norms), max_iter=max_iter)
     if not norms[~may_be_far].max(initial=0.0) + line.length(change) <= near:
         return None
     new = whole + float(change.sum())
-    result = clipped / new
-    result[far] = (clipped[far] + change) / new
-    # One pass over all columns.
-    return HuberActiveSet(few.weighted_sum(change / new).add_(mean, alpha=whole / new), result, after)
+    result, more = clipped / new, change / new
+    result[far] += more
+    return HuberActiveSet(result, after, mean, few, whole / new, more)
 
 
-def _are_few(chosen: NDArray[np.bool_], weights: FloatArray) -> bool:
+def _are_few(chosen: NDArray[np.bool_], weights: FloatArray, *, are_equal: bool) -> bool:
+    """Tell whether some of the rows are few, and have little of the weight; their weights may all be equal."""
     few = np.count_nonzero(chosen) <= limits.FAR_SHARE * len(chosen)
-    return bool(few and weights[chosen].sum() <= limits.FAR_SHARE * weights.sum())
+    return bool(few and (are_equal or weights[chosen].sum() <= limits.FAR_SHARE * weights.sum()))
 
 
 class _Line(NamedTuple):
@@ -111,6 +135,8 @@ class _Line(NamedTuple):
         Its products with the few.
     products : ndarray of shape (k, k)
         Their own.
+    squares : ndarray of shape (k,)
+        Their squared norms.
     weight : float
         The first weights of all rows, added up.
     """
@@ -118,16 +144,17 @@ class _Line(NamedTuple):
     square: float
     inner_products: FloatArray
     products: FloatArray
+    squares: FloatArray
     weight: float
 
     def distances(self, change: FloatArray) -> FloatArray:
         """Distances of the few to the mean, after a change of their weights, (k,)."""
-        whole = self.weight + change.sum()
-        to_mean = (self.inner_products + self.products @ change) / whole
-        result: FloatArray = np.sqrt(
-            np.maximum(np.diagonal(self.products) - 2.0 * to_mean + self.length(change) ** 2, 0.0)
-        )
-        return result
+        whole, shifted = self.weight + float(change.sum()), self.products @ change
+        square = self.square + float(change @ (2.0 * self.inner_products + shifted))
+        result = self.squares - (2.0 / whole) * (self.inner_products + shifted)
+        result += max(square, 0.0) / whole**2
+        distances: FloatArray = np.sqrt(np.maximum(result, 0.0, out=result), out=result)
+        return distances
 
     def length(self, change: FloatArray) -> float:
         """Norm of the mean."""
@@ -136,12 +163,12 @@ class _Line(NamedTuple):
 
 
 def _settled(
-    line: _Line, weights: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
+    line: _Line, weights: FloatArray, clipped: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
 ) -> FloatArray:
-    """Iterate the weights of the few to Huber's about the mean that they make; returns their changes."""
-    change = weights * clip_factors(reach, line.distances(np.zeros(len(first)))) - first
+    """Iterate the weights of the few, at their first distances, to Huber's about the mean; returns their changes."""
+    change = weights * clip_factors(reach, first) - clipped
     for _ in range(max_iter - 1):
-        before, change = change, weights * clip_factors(reach, line.distances(change)) - first
+        before, change = change, weights * clip_factors(reach, line.distances(change)) - clipped
         if np.abs(change - before).max() <= tol * line.weight:
             break
     return change

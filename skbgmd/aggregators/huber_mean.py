@@ -8,16 +8,16 @@ import numpy as np
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, check_number
-from skbgmd._utils.typing import FloatArray
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
-from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
 from skbgmd.location.rejection import check_rejection, without_far
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
-from skbgmd.rows import Rows
+from skbgmd.rows import ChunkedRows, Rows
 from skbgmd.rows.gram import lower_weighted_median
 
 
@@ -72,16 +72,28 @@ class HuberMean(LocationRule):
 
     def __call__(self, rows: Rows, state: Scale | None = None) -> tuple[Aggregate, Any]:
         check_rows(rows)
-        if self.remember and state is not None and rows.gram_is_expensive:
-            self._validate()
-            usable = usable_rows(rows, rows.finite)
-            some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-            found = huber_active_set(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
-            if found is not None:
-                weights = np.zeros(rows.n_rows)
-                weights[usable] = found.weights
-                return Aggregate(found.vector, weights), found.scale
-        return super().__call__(rows, state)
+        self._validate()
+        usable = usable_rows(rows, self._finite(rows))
+        every = len(usable) == rows.n_rows
+        some = rows if every else rows.subset(usable)
+        found = self._active_set(some, state)
+        if found is None:
+            return super().__call__(rows, state)
+        weights = found.weights
+        if not every:
+            weights = np.zeros(rows.n_rows)
+            weights[usable] = found.weights
+        return Aggregate(found.vector(), weights), found.scale
+
+    def _finite(self, rows: Rows) -> BoolArray:
+        # The Gram matrix tells as well, but not all of it may be wanted.
+        return rows.finite if self.remember and rows.gram_is_expensive else super()._finite(rows)
+
+    def _active_set(self, rows: Rows, state: Scale | None) -> HuberActiveSet | None:
+        """Huber's mean without the Gram matrix of all rows; None where there is no remembered scale, or no gain."""
+        if not (self.remember and state is not None and isinstance(rows, ChunkedRows) and rows.gram_is_expensive):
+            return None
+        return huber_active_set(rows, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
 
     def _validate(self) -> None:
         check_number(self.c, "c")
@@ -91,6 +103,9 @@ class HuberMean(LocationRule):
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         if self.remember:
+            active = self._active_set(rows, state)
+            if active is not None:
+                return Judgement(active.weights, active.scale, self.c)
             before = state or Scale()
             found = huber_weights_about_median(
                 rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter

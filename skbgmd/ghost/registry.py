@@ -48,7 +48,7 @@ class Watch(AbstractContextManager[Any, None], Protocol):
 
 
 #: Methods that compute what a layer does.
-_FORWARD = ("forward", "_conv_forward")
+FORWARD = ("forward", "_conv_forward")
 #: Rules, and what watches layers instead, by type of layer.
 RULES: dict[type[nn.Module], Rule] = {}
 WATCHES: dict[type[nn.Module], Callable[[Any], Watch]] = {}
@@ -173,7 +173,7 @@ def rule_of(layer: nn.Module) -> Rule | None:
         rule = registered(RULES, kind, "rule")
         if rule is not None:
             # A subclass, a changed object or a computed parameter may do something else, and needs a rule of its own.
-            same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in _FORWARD)
+            same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in FORWARD)
             same = same and "forward" not in vars(layer) and not is_parametrized(layer)
             return rule if same else None
     return None

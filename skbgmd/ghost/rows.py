@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +16,13 @@ from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, with_biases
+from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, Part, with_biases, without_biases
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
+from skbgmd.rows.few import FewRows
 from skbgmd.rows.gram import Gram
 
-F = TypeVar("F", Factor, Factor | AffineFactor)
+F = TypeVar("F", Factor, Part)
 
 
 class GhostRows(ChunkedRows):
@@ -30,7 +33,7 @@ class GhostRows(ChunkedRows):
 
     Parameters
     ----------
-    factors : list of (int, Factor)
+    factors : list of (int, Factor or AffineFactor)
         The column at which a part begins, ascending, and the factor of the rows' parts there. Columns that no part
         covers are zero.
     n_rows, n_columns : int
@@ -58,7 +61,7 @@ class GhostRows(ChunkedRows):
 
     def __init__(
         self,
-        factors: Sequence[tuple[int, Factor]],
+        factors: Sequence[tuple[int, Part]],
         n_rows: int,
         n_columns: int,
         weights: FloatArray | None = None,
@@ -72,9 +75,22 @@ class GhostRows(ChunkedRows):
         self.device = device or (factors[0][1].device if factors else torch.device("cpu"))
         wide = any(factor.dtype == torch.float64 for _, factor in factors)
         self.dtype = torch.float64 if wide else torch.float32
-        self.factors = _in_dtype(factors, self.dtype)
-        #: The same factors, of a layer's weights and bias as one where they can be.
-        self._joined = with_biases(self.factors)
+        self._given = _in_dtype(factors, self.dtype)
+
+    @cached_property
+    def factors(self) -> list[tuple[int, Factor]]:
+        """First columns, ascending, and factors of single parameters."""
+        return without_biases(self._given)
+
+    @cached_property
+    def _joined(self) -> list[tuple[int, Part]]:
+        """The same factors, of a layer's weights and bias as one where they can be."""
+        return with_biases(self._given)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The factors, of a layer's weights and bias as one where they can be."""
+        return [factor for _, factor in self._joined]
 
     # ---- of the protocol, through factors ---------------------------------------------------------------------------
 
@@ -113,16 +129,20 @@ class GhostRows(ChunkedRows):
                 squares = gram.squares
             else:
                 squares = self._squares_in(self.dtype)
-                if not np.isfinite(squares).all() and self.dtype != torch.float64:
+                if not math.isfinite(squares.sum()):
                     squares = self._squares_in(torch.float64)
-            self._norms = np.sqrt(np.where(np.isfinite(squares), squares, np.nan))
+                    squares = np.where(np.isfinite(squares), squares, np.nan)
+            self._norms = np.sqrt(squares)
         return self._norms
 
     def _squares_in(self, dtype: torch.dtype) -> FloatArray:
-        total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
+        total: torch.Tensor | None = None
         for _, factor in _in_dtype(self._joined, dtype):
-            total += factor.squared_norms()
-        found: FloatArray = total.cpu().numpy()
+            squares = factor.squared_norms()
+            total = squares if total is None else total + squares
+        if total is None:
+            return np.zeros(self.n_rows)
+        found: FloatArray = total.double().cpu().numpy()
         return found
 
     def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
@@ -141,24 +161,24 @@ class GhostRows(ChunkedRows):
 
     def inner_products(self, vector: torch.Tensor) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)
-        vector = vector.to(self.dtype)
-        for start, factor in self.factors:
-            total += factor.inner_products(vector[start : start + factor.n_columns])
+        for factor, part in zip(self.parts, self._split(vector.to(self.dtype)), strict=True):
+            total += factor.inner_products(part)
         found: FloatArray = total.cpu().numpy()
         return found
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1:
             return torch.stack([self.weighted_sum(line, dtype) for line in weights])
-        used = np.flatnonzero(weights)
-        if 0 < len(used) < self.n_rows and not self.finite.all():
+        if 0 < np.count_nonzero(weights) < self.n_rows and not self.finite.all():
             # NaN times zero is NaN.
+            used = np.flatnonzero(weights)
             return self.subset(used).weighted_sum(weights[used], dtype)
         dtype = dtype or self.dtype
         line = torch.as_tensor(weights, dtype=dtype, device=self.device)
         result = self._empty((self.n_columns,), dtype)
-        for start, factor in _in_dtype(self._joined, dtype):
-            factor.weighted_sum(line, result[start : start + factor.n_columns])
+        joined = _in_dtype(self._joined, dtype)
+        for (_, factor), part in zip(joined, self._split(result), strict=True):
+            factor.weighted_sum(line, part)
         return result
 
     def weighted_sum_by_block(
@@ -167,20 +187,33 @@ class GhostRows(ChunkedRows):
         if isinstance(block, CoordinateBlock) or not self.finite.all():
             return super().weighted_sum_by_block(on_block, elsewhere, block)
         inside, outside = self._tensor(on_block), self._tensor(elsewhere)
+        both = torch.stack([outside, inside], dim=1)
         result = self._empty((self.n_columns,), self.dtype)
-        for start, factor in self.factors:
-            stop = start + factor.n_columns
-            chosen, part = block.within(start, stop), result[start:stop]
-            if len(chosen):
-                factor.weighted_sum_by_block(inside, outside, chosen, part)
-            else:
+        for (start, factor), part in zip(self._joined, self._split(result), strict=True):
+            chosen = block.within(start, start + factor.n_columns)
+            if not len(chosen):
                 factor.weighted_sum(outside, part)
+            elif isinstance(factor, AffineFactor):
+                factor.weighted_sum_by_block(both, chosen, part)
+            else:
+                factor.weighted_sum_by_block(inside, outside, chosen, part)
         return result
 
     def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Allocate memory for weighted sums; zero where no factor writes to it."""
         result = empty(shape, dtype, self.device)
-        return result if sum(factor.n_columns for _, factor in self.factors) == self.n_columns else result.zero_()
+        return result if self.covers_all else result.zero_()
+
+    @cached_property
+    def covers_all(self) -> bool:
+        """Each column is one of a factor."""
+        return sum(factor.n_columns for factor in self.parts) == self.n_columns
+
+    def _split(self, vector: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut a vector (d,) into the columns of each part."""
+        if self.covers_all:
+            return torch.split_with_sizes(vector, [factor.n_columns for factor in self.parts])
+        return [vector[start : start + factor.n_columns] for start, factor in self._joined]
 
     def _held_scores(self, scale: FloatArray, shift: torch.Tensor | None) -> torch.Tensor:
         rows, scale, dtype = self._scored(scale)
@@ -232,14 +265,15 @@ class GhostRows(ChunkedRows):
         """Select columns; whole units keep their factors, other columns are written out when they are read."""
         if isinstance(columns, CoordinateBlock):
             return _SomeColumns(self, columns.indices)
-        factors = []
-        for start, factor in self.factors:
+        factors: list[tuple[int, Part]] = []
+        for start, factor in self._joined:
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):
                 continue
             # Chosen columns that no factor covers lie between.
             begin = columns.before(start)
-            for part in [factor] if len(chosen) == factor.n_units else factor.units(chosen):
+            whole = len(chosen) == factor.n_units and not isinstance(factor, AffineFactor)
+            for part in [factor] if whole else factor.units(chosen):
                 factors.append((begin, part))
                 begin += part.n_columns
         rows = GhostRows(factors, self.n_rows, len(columns), self.weights, device=self.device)
@@ -248,12 +282,17 @@ class GhostRows(ChunkedRows):
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
         at = torch.as_tensor(index, device=self.device)
-        factors = [(start, factor.rows(at)) for start, factor in self.factors]
+        factors = [(start, factor.rows(at)) for start, factor in self._joined]
         rows = GhostRows(factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device)
         rows.ids = self._ids_of(index)
         rows._gram = None if self._gram is None else self._gram.subset(index)
         rows._norms = None if self._norms is None else self._norms[index]
         return rows
+
+    def few(self, index: NDArray[np.intp]) -> FewRows:
+        if self.covers_all and all(isinstance(factor, AffineFactor) for factor in self.parts):
+            return _FewOfAffine(self, index)
+        return super().few(index)
 
     def grouped(self, groups: Sequence[slice], weights: FloatArray) -> GhostRows:
         """Sum the rows of each group, groups following one another; the sums have weights of their own."""
@@ -290,6 +329,32 @@ class GhostRows(ChunkedRows):
 
     def row(self, index: int) -> torch.Tensor:
         return self.subset(np.array([index])).chunk(slice(0, self.n_columns))[0]
+
+
+class _FewOfAffine:
+    """A few rows of layers at one position: no product is of vectors (d,), only of inputs and of output gradients."""
+
+    def __init__(self, rows: GhostRows, index: NDArray[np.intp]) -> None:
+        self._rows, self._index = rows, index
+        at = torch.as_tensor(index, device=rows.device)
+        everything = [factor for factor in rows.parts if isinstance(factor, AffineFactor)]
+        self._factors = [factor.rows(at) for factor in everything]
+        products = [few.products(factor) for few, factor in zip(self._factors, everything, strict=True)]
+        self._products: FloatArray = sum(products[1:], products[0]).double().cpu().numpy()
+
+    def products(self) -> FloatArray | None:
+        products: FloatArray = self._products[:, self._index]
+        return products if math.isfinite(products.sum()) else None
+
+    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+        products: FloatArray = self._products @ weights
+        return products
+
+    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+        line = torch.as_tensor(weights, dtype=vector.dtype, device=vector.device)
+        for factor, part in zip(self._factors, self._rows._split(vector.mul_(scale)), strict=True):
+            factor.add_to(part, line)
+        return vector
 
 
 class _SomeColumns(ChunkedRows):

@@ -381,13 +381,14 @@ def block_step(
     memory_rule: str = "weighted",
     memory: torch.Tensor | None = None,
     off_block_limit: float | None = None,
+    norms: FloatArray | None = None,
     memory_lengths: float = math.inf,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Step (d,) and new memory (d,), or None, from the weights that rows have on a block.
 
     ``off_block`` is the ``complement`` of :func:`block_geometric_median`, and ``off_block_limit`` the norm that the
-    rows' off-block parts are clipped to; None: their (lower, weighted) median. A weighted memory is scaled to at most
-    ``memory_lengths`` times that norm.
+    rows' off-block parts are clipped to; None: their (lower, weighted) median. ``norms`` (n,) are those of these parts,
+    if they are known. A weighted memory is scaled to at most ``memory_lengths`` times that limit.
     """
     if len(part.columns) == rows.n_columns and memory is None:
         step = means(part.rows, part.weights)
@@ -403,7 +404,7 @@ def block_step(
         if is_published:
             elsewhere = rows.weights / rows.weights.sum()
         else:
-            norms = off_block_norms(rows, part)
+            norms = off_block_norms(rows, part) if norms is None else norms
             limit = lower_weighted_median(norms, rows.weights) if off_block_limit is None else off_block_limit
             carried = cap_weights(part.weights, part.rows.weights) if part.off_block is None else part.off_block
             elsewhere = carried * clip_factors(limit, norms)

@@ -141,7 +141,10 @@ class ParameterBlock:
         ties = np.flatnonzero(keys == last)
         missing = k - int(self.sizes[chosen].sum())
         chosen[ties[: int(np.searchsorted(np.cumsum(self.sizes[ties]), missing)) + 1]] = True
-        return replace(self, chosen=np.flatnonzero(chosen))
+        block = replace(self, chosen=np.flatnonzero(chosen))
+        # The units are the same.
+        vars(block)["sizes"] = self.sizes
+        return block
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sum values of the columns (total,) over each unit, chosen or not."""

@@ -15,6 +15,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.few import FewRows, SubsetOfRows
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
 
@@ -73,6 +74,10 @@ class ChunkedRows(ABC):
     @abstractmethod
     def subset(self, index: NDArray[np.intp]) -> ChunkedRows:
         """Select rows."""
+
+    def few(self, index: NDArray[np.intp]) -> FewRows:
+        """Select a few rows, for products and a sum."""
+        return SubsetOfRows(self.subset(index))
 
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Iterate over all columns, a chunk at a time; each is valid until the next."""

@@ -9,9 +9,10 @@ from operator import is_
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from skbgmd._utils.allocation import empty
-from skbgmd.ghost import GradientRecorder
+from skbgmd.ghost import Chain, GradientRecorder
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import ParameterBlock
 
@@ -32,15 +33,15 @@ class GradientRows(NamedTuple):
         What was predicted of the batch's samples, in their order.
     own : slice
         Rows that are of the batch's groups, in their order; others come from elsewhere.
-    input_norms : tensor of shape (g,), or None
-        For single samples, norms of what all linear and convolutional layers were given; None: not known.
+    input_squares : tensor of shape (g,), or None
+        For single samples, squared norms of what all linear and convolutional layers were given; None: not known.
     """
 
     rows: Rows
     losses: torch.Tensor
     predictions: Any
     own: slice = slice(None)
-    input_norms: torch.Tensor | None = None
+    input_squares: torch.Tensor | None = None
 
 
 class GradientMatrix:
@@ -63,11 +64,16 @@ class GradientMatrix:
         What recorded a pass for these parameters last.
     """
 
+    # The chain that the module is; None where it is none; of no module yet.
+    _chain: Chain | None = None
+    _chained: nn.Module | None = None
+
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("The module must have parameters that require gradients; found none.")
         self.sizes = [parameter.numel() for parameter in self.parameters]
+        self._shapes = [parameter.shape for parameter in self.parameters]
         self._stops = list(accumulate(self.sizes))
         self.n_columns = self._stops[-1]
         wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
@@ -77,6 +83,16 @@ class GradientMatrix:
         self.used = [False] * len(self.parameters)
         self._memory: torch.Tensor | None = None
         self.recorder: GradientRecorder | None = None
+
+    def chain(self, module: nn.Module) -> Chain | None:
+        """The chain that a module is; None where it is none, or no longer is."""
+        if self._chained is not module or (self._chain is not None and not self._chain.is_as_it_was):
+            self._chained, self._chain = module, Chain.of(module, self.parameters)
+        return self._chain
+
+    def give_up_chain(self) -> None:
+        """The module is none after all."""
+        self._chain = None
 
     def begin(self, parameters: Sequence[torch.Tensor]) -> bool:
         """Begin a step for these very parameters, or say that it was made for others."""
@@ -90,6 +106,10 @@ class GradientMatrix:
         for start in starts:
             self.used[bisect_right(self._stops, start)] = True
 
+    def use_all(self) -> None:
+        """Note that all parameters are used."""
+        self.used = [True] * len(self.parameters)
+
     def rows(self, n: int) -> torch.Tensor:
         """The first n rows, as they were left."""
         if self._memory is None or len(self._memory) < n:
@@ -99,7 +119,7 @@ class GradientMatrix:
     def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
         """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        self._use_all(gradients)
+        self._use_found(gradients)
         for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
             if gradient is None:
                 part.zero_()
@@ -122,7 +142,7 @@ class GradientMatrix:
             for compute in losses:
                 loss = compute()
                 gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                self._use_all(gradients)
+                self._use_found(gradients)
                 with torch.no_grad():
                     for parameter, gradient in zip(self.parameters, gradients, strict=True):
                         if gradient is not None:
@@ -135,7 +155,7 @@ class GradientMatrix:
                     parameter.copy_(start)
         return seen
 
-    def _use_all(self, gradients: Sequence[torch.Tensor | None]) -> None:
+    def _use_found(self, gradients: Sequence[torch.Tensor | None]) -> None:
         self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
 
     def add_to_gradients(self, vector: torch.Tensor) -> None:
@@ -143,11 +163,12 @@ class GradientMatrix:
 
         What the losses don't depend on gets no gradient, as in a plain step: weight decay and momentum leave it alone.
         """
-        for parameter, part, used in zip(self.parameters, torch.split(vector, self.sizes), self.used, strict=True):
-            gradient, before = part.view(parameter.shape), parameter.grad
+        parts = torch.split(vector, self.sizes)
+        for parameter, part, used, shape in zip(self.parameters, parts, self.used, self._shapes, strict=True):
             # Of what it did depend on, an aggregator may have kept something.
             if not used and not bool(part.any()):
                 continue
+            gradient, before = part.view(shape), parameter.grad
             if before is not None:
                 before.add_(gradient)
             else:

@@ -82,9 +82,16 @@ class GroupedBatch:
         of_sample = self.weight.cpu().numpy().astype(np.float64)
         return np.array([of_sample[part].sum() for part in self.slices])
 
+    @property
+    def are_equal(self) -> bool:
+        """Groups are known to have equal weights: of as many samples, which have none of their own."""
+        return self.weight is None and self.slices.shortest == self.slices.longest
+
     @cached_property
     def relative_weights(self) -> NDArray[np.float64]:
         """Weights of the groups (g,), the largest of them one."""
+        if self.are_equal and self.prior is None and self.tilted is None:
+            return np.ones(len(self.slices))
         weights = self.weights
         for factor in (self.prior, self.tilted):
             weights = weights if factor is None else weights * factor
@@ -105,35 +112,46 @@ class GroupedBatch:
         """
         if tilt == 0.0:
             return
-        values = self.unweighted(losses)
+        values = self.unweighted(losses).double().cpu().numpy()
         known = np.isfinite(values)
         if known.any():
             weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
             self.tilted = np.maximum(weights, limits.LEAST_PRIOR)
 
-    def unweighted(self, losses: torch.Tensor) -> NDArray[np.float64]:
+    def unweighted(self, losses: torch.Tensor) -> torch.Tensor:
         """Mean losses (g,) of the groups without the weights of their targets, for one output."""
-        values = losses.detach().double()
+        values = losses.detach()
         if self.divisor is not None:
-            values = values * self.divisor.to(values)
+            values = values.double() * self.divisor.to(values.device)
         if self._target_weights is not None:
-            means = self._target_weights.view(self.n_samples, -1).mean(dim=1).to(values)
-            of_group = self.sums(means) / torch.as_tensor(self.slices.lengths).to(values)
-            values = values / torch.where(of_group > 0.0, of_group, 1.0)
+            means = self._target_weights.view(self.n_samples, -1).mean(dim=1).to(values.device)
+            of_group = self.sums(means) / torch.as_tensor(self.slices.lengths).to(values.device)
+            values = values.double() / torch.where(of_group > 0.0, of_group, 1.0)
         elif self.summed and isinstance(self.y, torch.Tensor) and self.y.is_floating_point():
-            values = values / (self.y.numel() / self.n_samples)
-        result: NDArray[np.float64] = values.cpu().numpy()
-        return result
+            values = values.double() / (self.y.numel() / self.n_samples)
+        return values
 
     def shares(self, losses: torch.Tensor) -> torch.Tensor:
         """Share of each sample's losses, of losses (n, ...), in its group's mean, (n,)."""
         losses = of_samples(losses, self.n_samples, summed=self.summed)
-        losses = losses if self.divisor is None else losses / self.divisor.to(losses)
+        factors = self._share_factors(losses)
+        return losses if factors is None else losses * factors
+
+    def shared(self, gradient: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """Gradient of the summed shares, from the gradient (n, ...) of summed losses (n, ...)."""
+        parts, factors = 1 if self.summed else losses.numel() // self.n_samples, self._share_factors(losses)
+        gradient = gradient if parts == 1 else gradient / parts
+        return gradient if factors is None else gradient * factors.view(-1, *[1] * (gradient.ndim - 1))
+
+    def _share_factors(self, like: torch.Tensor) -> torch.Tensor | None:
+        """Factors (n,), or (1,), by which losses of samples become shares of their groups' means; None: all are one."""
+        inverse = None if self.divisor is None else 1.0 / self.divisor.to(like)
         if self.weight is None and self.slices.longest == 1:
-            return losses
+            return None if inverse is None else inverse.view(1)
         of_group = self.slices.lengths if self.weight is None else np.maximum(self.weights, 1e-300)
-        of_sample = np.ones(len(losses)) if self.weight is None else self.weight.cpu().numpy()
-        return losses * torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths)).to(losses)
+        of_sample = np.ones(self.n_samples) if self.weight is None else self.weight.cpu().numpy()
+        factors = torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths)).to(like)
+        return factors if inverse is None else factors * inverse
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values (n,) over each group, (g,)."""
@@ -145,7 +163,7 @@ class GroupedBatch:
 
     def mean(self, losses: torch.Tensor) -> torch.Tensor:
         """Weighted mean of the groups' losses (g,)."""
-        if self.weights.min() == self.weights.max():
+        if self.are_equal or self.weights.min() == self.weights.max():
             return losses.mean()
         return losses @ torch.as_tensor(self.weights / self.weights.sum()).to(losses)
 

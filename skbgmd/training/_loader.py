@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, plain_ids, refuse_masks
 from skbgmd._utils.slices import even_slices
 
@@ -189,7 +191,19 @@ class ArrayLoader(DataLoader[Any]):
         # What a DataLoader does around each batch takes longer than the batch. It draws a seed for workers, whether
         # there are any or not: the order of the samples depends on it.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-        return (whole[chosen] for chosen in self.sampler)
+        return self._batches(whole)
+
+    def _batches(self, whole: _Whole) -> Iterator[Batch]:
+        """Batches of the sampler, gathered many at a time where that takes little memory."""
+        held: list[NDArray[np.int64]] = []
+        at_once = whole.gathered_at_once
+        for chosen in self.sampler:
+            held.append(np.asarray(chosen, dtype=np.int64))
+            if sum(map(len, held)) >= at_once:
+                yield from whole.batches(held)
+                held = []
+        if held:
+            yield from whole.batches(held)
 
 
 class KeptSamples(Sampler[int]):
@@ -218,7 +232,7 @@ class KeptSamples(Sampler[int]):
         return iter(self.order) if kept is None else (index for index in self.order if kept[index])
 
 
-class EvenBatchSampler(Sampler[list[int]]):
+class EvenBatchSampler(Sampler[NDArray[np.int64]]):
     """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
 
     Parameters
@@ -236,8 +250,8 @@ class EvenBatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return max(1, round(len(self.order) / self.batch_size))
 
-    def __iter__(self) -> Iterator[list[int]]:
-        indices = list(self.order)
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        indices = np.fromiter(self.order, dtype=np.int64)
         for part in even_slices(len(indices), len(self)):
             yield indices[part]
 
@@ -331,6 +345,29 @@ class _Whole(torch.utils.data.Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def gathered_at_once(self) -> int:
+        """Samples that are gathered at once, at least: of arrays without clients, so many that calls take no time."""
+        plain = isinstance(self.X, torch.Tensor) and isinstance(self.y, torch.Tensor) and self.clients is None
+        if not plain or self.pins or not len(self.X):
+            return 1
+        width: int = self.X.numel() // len(self.X)
+        return max(1, limits.GATHERED_ELEMENTS // max(1, width))
+
+    def batches(self, chosen: list[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Gather batches of samples, in one go."""
+        if len(chosen) == 1:
+            yield self[chosen[0]]
+            return
+        lengths = [len(positions) for positions in chosen]
+        together = self[np.concatenate(chosen)]
+        index = np.split(together.positions, np.cumsum(lengths)[:-1])
+        weights = repeat(None) if together.weight is None else torch.split(together.weight, lengths)
+        for part in zip(
+            torch.split(together[0], lengths), torch.split(together[1], lengths), index, weights, strict=False
+        ):
+            yield Batch(*part)
 
     def __getitem__(self, chosen: Any) -> Batch:
         positions = np.asarray(chosen, dtype=np.int64)

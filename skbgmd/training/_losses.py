@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skorch.utils import to_tensor
 from torch import nn
 
 from skbgmd._utils.checks import check_choice
@@ -20,6 +22,11 @@ SHAPING = re.compile(
 )
 
 
+#: Function of a loss, predictions and targets that gives the losses (n, ...) and their derivatives by the predictions,
+#: of the predictions' shape; NotImplementedError: autograd is to do it.
+LossDerivative = Callable[[Any, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 class LossTraits(NamedTuple):
     """Traits of a loss whose mean over a batch is the mean of a loss of each sample.
 
@@ -29,10 +36,13 @@ class LossTraits(NamedTuple):
         Numbers; indices of classes; 0 or 1, or -1 or 1, for two classes by one output.
     weighs_classes : bool
         Its ``weight`` is one for each class, and means are divided by the weights of what they are of.
+    derivative : callable, or None
+        The losses and their derivatives in closed form; None: by autograd.
     """
 
     targets: Literal["numbers", "classes", "binary", "signs"] = "numbers"
     weighs_classes: bool = False
+    derivative: LossDerivative | None = None
 
 
 _REGISTRY: dict[type, LossTraits] = {}
@@ -42,6 +52,7 @@ def register_loss(
     *losses: type[nn.Module],
     targets: Literal["numbers", "classes", "binary", "signs"] = "numbers",
     weighs_classes: bool = False,
+    derivative: LossDerivative | None = None,
 ) -> None:
     """Register losses for per-sample gradients from one pass, a subclass without a ``forward`` of its own included.
 
@@ -58,6 +69,9 @@ def register_loss(
     weighs_classes : bool, default=False
         The loss has a ``weight`` for each class, and an ``ignore_index``, as ``CrossEntropyLoss``: a mean is divided by
         the weights of what it is of.
+    derivative : callable, default=None
+        Of the loss, the predictions and the targets: gives the losses (n, ...), as with ``reduction="none"``, and their
+        derivatives by the predictions, without autograd. ``NotImplementedError``, or None: autograd finds them.
 
     Examples
     --------
@@ -77,15 +91,61 @@ def register_loss(
     for kind in losses:
         if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module):
             raise TypeError(f"losses must be classes of torch modules; found {kind!r}.")
-        _REGISTRY[kind] = LossTraits(targets, weighs_classes)
+        _REGISTRY[kind] = LossTraits(targets, weighs_classes, derivative)
         attach(kind, "loss", _REGISTRY[kind])
 
 
-register_loss(nn.CrossEntropyLoss, nn.NLLLoss, targets="classes", weighs_classes=True)
+aten: Any = torch.ops.aten
+
+
+def _of_cross_entropy(
+    criterion: nn.CrossEntropyLoss, predicted: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities, less one for the class that is right, times the weight of that class."""
+    if criterion.label_smoothing != 0.0 or y.is_floating_point() or predicted.ndim != 2:
+        raise NotImplementedError
+    known = torch.log_softmax(predicted, 1)
+    losses, total = aten.nll_loss_forward(known, y, criterion.weight, 0, criterion.ignore_index)
+    ones = torch.ones_like(losses)
+    ups = aten.nll_loss_backward(ones, known, y, criterion.weight, 0, criterion.ignore_index, total)
+    return losses, aten._log_softmax_backward_data(ups, known, 1, predicted.dtype)
+
+
+def _of_distances(name: str, *settings: str) -> LossDerivative:
+    """A loss of distances to targets, by torch's own kernels of that name."""
+    forward, backward = getattr(aten, name), getattr(aten, f"{name}_backward")
+
+    def derivative(criterion: Any, predicted: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if predicted.shape != y.shape or predicted.dtype != y.dtype:
+            raise NotImplementedError
+        how = [getattr(criterion, setting) for setting in settings]
+        losses = forward(predicted, y, 0, *how)
+        return losses, backward(torch.ones_like(losses), predicted, y, 0, *how)
+
+    return derivative
+
+
+def _of_logits(
+    criterion: nn.BCEWithLogitsLoss, predicted: torch.Tensor, y: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The probability, less one where that is right."""
+    plain = criterion.weight is None and criterion.pos_weight is None
+    if not plain or predicted.shape != y.shape or predicted.dtype != y.dtype:
+        raise NotImplementedError
+    losses = nn.functional.binary_cross_entropy_with_logits(predicted, y, reduction="none")
+    return losses, torch.sigmoid(predicted).sub_(y)
+
+
+register_loss(nn.CrossEntropyLoss, targets="classes", weighs_classes=True, derivative=_of_cross_entropy)
+register_loss(nn.NLLLoss, targets="classes", weighs_classes=True)
 register_loss(nn.MultiMarginLoss, targets="classes")
-register_loss(nn.BCELoss, nn.BCEWithLogitsLoss, targets="binary")
+register_loss(nn.BCELoss, targets="binary")
+register_loss(nn.BCEWithLogitsLoss, targets="binary", derivative=_of_logits)
 register_loss(nn.SoftMarginLoss, targets="signs")
-register_loss(nn.HuberLoss, nn.L1Loss, nn.MSELoss, nn.MultiLabelSoftMarginLoss, nn.PoissonNLLLoss, nn.SmoothL1Loss)
+register_loss(nn.MSELoss, derivative=_of_distances("mse_loss"))
+register_loss(nn.HuberLoss, derivative=_of_distances("huber_loss", "delta"))
+register_loss(nn.SmoothL1Loss, derivative=_of_distances("smooth_l1_loss", "beta"))
+register_loss(nn.L1Loss, nn.MultiLabelSoftMarginLoss, nn.PoissonNLLLoss)
 
 
 def traits_of(criterion: Any, *, overridden: bool = False) -> LossTraits | None:
@@ -127,6 +187,24 @@ def unreduced(net: Any, criterion: Any, predicted: Any, y: Any, X: Any) -> torch
     finally:
         criterion.reduction = before
     return losses
+
+
+def differentiated(
+    net: Any, criterion: Any, predicted: torch.Tensor, y: Any, X: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses (n, ...) as :func:`unreduced` gives them, and the derivatives of their sum by the predictions (n, ...)."""
+    traits = traits_of(criterion)
+    if traits is not None and traits.derivative is not None and isinstance(y, torch.Tensor):
+        try:
+            with torch.no_grad():
+                return traits.derivative(criterion, predicted, to_tensor(y, device=net.device))
+        except NotImplementedError:
+            pass
+    with torch.enable_grad():
+        predicted = predicted.detach().requires_grad_()
+        losses = unreduced(net, criterion, predicted, y, X)
+        (gradient,) = torch.autograd.grad(losses.sum(), predicted)
+    return losses.detach(), gradient
 
 
 def of_samples(losses: torch.Tensor, n: int, *, summed: bool) -> torch.Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.utils import to_tensor
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -17,12 +19,12 @@ from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
-from skbgmd.ghost.factors import OuterProductFactor
+from skbgmd.ghost.factors import AffineFactor, OuterProductFactor, Part
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch
-from skbgmd.training._losses import traits_of, unreduced
+from skbgmd.training._losses import differentiated, traits_of, unreduced
 
 #: skorch's own ways to a loss; one of the user's may hold anything.
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
@@ -62,6 +64,116 @@ def one_pass_rows(
     obstacle = one_pass_obstacle(net, criterion)
     if obstacle is not None:
         raise one_pass_error(obstacle)
+    if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
+        net._check_ = OnePassCheck(len(gradients.parameters))
+    is_due = net._check_.is_due()
+    found = None if fit_params else chained_factors(net, criterion, batch, gradients, is_due=is_due)
+    found = found or recorded_factors(net, criterion, batch, recorder, fit_params, is_due=is_due)
+    rows = group_rows(found.factors, found.shares, batch, gradients.units)
+    if found.exact is not None:
+        net._check_.compare(rows, found.exact, gradients.parameters, half=recorder.in_half_precision)
+    if rows.covers_all:
+        gradients.use_all()
+    else:
+        gradients.use([start for start, _ in rows.factors])
+    squares = input_squares(rows) if longest == 1 else None
+    if net.gradient_corruption is not None or is_better_written_out(rows):
+        written = write_out(rows, gradients.rows(rows.n_rows))
+        return GradientRows(written, batch.sums(found.shares), found.predicted, input_squares=squares)
+    return GradientRows(rows, batch.sums(found.shares), found.predicted, input_squares=squares)
+
+
+class Differentiated(NamedTuple):
+    """Per-sample gradients of a batch.
+
+    Attributes
+    ----------
+    factors : list of (int, Factor or AffineFactor)
+        The gradients of the shares.
+    predicted : tensor, or tensors in containers
+        What the module gave.
+    shares : tensor of shape (n,)
+        Share of each sample's loss in its group's mean.
+    exact : Exact, or None
+        A weighted sum of the gradients, if it was their turn to be compared.
+    """
+
+    factors: Sequence[tuple[int, Part]]
+    predicted: Any
+    shares: torch.Tensor
+    exact: Exact | None = None
+
+
+def chained_factors(
+    net: Any, criterion: Any, batch: GroupedBatch, gradients: GradientMatrix, *, is_due: bool
+) -> Differentiated | None:
+    """Per-sample gradients in closed form, where the module is a chain of layers that are known; None: it isn't.
+
+    Nothing of a user's own may have a part in it, such as an ``infer``, a hook or an automatic cast of dtypes.
+    """
+    kind: Hashable = type(net)
+    chain = gradients.chain(net.module_) if infers_as_skorch(kind) else None
+    if chain is None:
+        return None
+    X: Any = to_tensor(batch.X, device=net.device) if isinstance(batch.X, torch.Tensor) else None
+    if not chain.takes(X) or len(X) != batch.n_samples:
+        return None
+    # What is tried in vain, or made once more, must not draw other numbers.
+    random = RandomNumbers(X.device) if is_due or not chain.is_tried else None
+    try:
+        went = chain.forward(X)
+        losses, gradient = differentiated(net, criterion, went.output, batch.y, batch.X)
+        refuse_broadcasting(losses, went.output, batch.y)
+        each = batch.shares(losses)
+        batch.tilt(batch.sums(each), net.tilt)
+        factors = chain.factors(went, batch.shared(gradient, losses))
+    except NotImplementedError:
+        gradients.give_up_chain()
+        if random is not None:
+            random.restore()
+        return None
+    chain.is_tried = True
+    if not is_due:
+        return Differentiated(factors, went.output, each)
+    assert random is not None, "kept where a comparison is due"
+    random.restore()
+    predicted = net.infer(batch.X)
+    of_samples = batch.shares(unreduced(net, criterion, predicted, batch.y, batch.X))
+    return Differentiated(factors, predicted, each, exact_sum(of_samples, batch.slices, gradients.parameters))
+
+
+@lru_cache
+def infers_as_skorch(kind: Any) -> bool:
+    """Tell whether nets of a class predict what their module gives, and nothing of a user's own is done to it."""
+    own = [vars(base)["infer"] for base in kind.__mro__ if "infer" in vars(base)]
+    return all(infer is NeuralNet.infer or getattr(infer, "keeps_batches", False) for infer in own)
+
+
+class RandomNumbers:
+    """State of torch's random numbers on a device, to be drawn once more."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._state = torch.get_rng_state() if self._cuda is None else torch.cuda.get_rng_state(device)
+
+    def restore(self) -> None:
+        """Go back to that state."""
+        if self._cuda is None:
+            torch.set_rng_state(self._state)
+        else:
+            torch.cuda.set_rng_state(self._state, self._cuda)
+
+
+def recorded_factors(
+    net: Any,
+    criterion: Any,
+    batch: GroupedBatch,
+    recorder: GradientRecorder,
+    fit_params: dict[str, Any],
+    *,
+    is_due: bool,
+) -> Differentiated:
+    """Per-sample gradients by hooks on the layers and autograd; with an exact sum of them now and then."""
     with recorder:
         predicted = net.infer(batch.X, **fit_params)
     try:
@@ -73,26 +185,14 @@ def one_pass_rows(
         recorder.calls = []
         raise
     batch.tilt(batch.sums(each), net.tilt)
-    if net._check_ is None or len(net._check_.seen) != len(gradients.parameters):
-        net._check_ = OnePassCheck(len(gradients.parameters))
-    check, half, exact = net._check_, False, None
-    if check.is_due():
-        half, exact = recorder.in_half_precision, exact_sum(each, batch.slices, recorder.parameters)
-    rows = group_rows(recorder, each, batch, gradients.units)
-    if exact is not None:
-        check.compare(rows, exact, recorder.parameters, half=half)
-    gradients.use([start for start, _ in rows.factors])
-    norms = input_norms(rows) if longest == 1 else None
-    if net.gradient_corruption is not None or is_better_written_out(rows):
-        written = write_out(rows, gradients.rows(rows.n_rows))
-        return GradientRows(written, batch.sums(each), predicted, input_norms=norms)
-    return GradientRows(rows, batch.sums(each), predicted, input_norms=norms)
+    exact = exact_sum(each, batch.slices, recorder.parameters) if is_due else None
+    return Differentiated(recorder.factors(each), predicted, each, exact)
 
 
-def input_norms(rows: GhostRows) -> torch.Tensor | None:
-    """Norms (n,) of what all linear and convolutional layers were given; None where there are none."""
-    squares = [factor.right_squares for _, factor in rows.factors if isinstance(factor, OuterProductFactor)]
-    return torch.stack(squares).sum(dim=0).sqrt_() if squares else None
+def input_squares(rows: GhostRows) -> torch.Tensor | None:
+    """Squared norms (n,) of what all linear and convolutional layers were given; None where there are none."""
+    squares = [factor.right_squares for factor in rows.parts if isinstance(factor, (AffineFactor, OuterProductFactor))]
+    return sum(squares[1:], squares[0]) if squares else None
 
 
 def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
@@ -293,14 +393,14 @@ def _refused(reason: str) -> str:
 
 
 def group_rows(
-    recorder: GradientRecorder, losses: torch.Tensor, batch: GroupedBatch, units: ParameterBlock
+    factors: Sequence[tuple[int, Part]], losses: torch.Tensor, batch: GroupedBatch, units: ParameterBlock
 ) -> GhostRows:
     """Gradients of the groups' losses.
 
     Parameters
     ----------
-    recorder : GradientRecorder
-        What the forward pass of the batch left.
+    factors : list of (int, Factor or AffineFactor)
+        Gradients of the samples' losses.
     losses : tensor of shape (n,)
         Losses of the samples, divided so that they add up to their group's.
     batch : GroupedBatch
@@ -308,7 +408,7 @@ def group_rows(
     units : ParameterBlock
         Units of all parameters.
     """
-    n, factors = len(losses), recorder.factors(losses)
+    n = len(losses)
     if batch.slices.longest == 1:
         return GhostRows(factors, n, units.total, batch.relative_weights, units=units, device=losses.device)
     samples = GhostRows(factors, n, units.total, units=units, device=losses.device)
@@ -320,7 +420,7 @@ def is_better_written_out(rows: GhostRows) -> bool:
     elements = rows.n_rows * rows.n_columns
     if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= limits.WRITE_OUT_ELEMENTS:
         return True
-    factored = sum(factor.multiplications for _, factor in rows.factors)
+    factored = sum(factor.multiplications for factor in rows.parts)
     return elements * (rows.n_rows + limits.AGGREGATION_PASSES) < factored
 
 

@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,41 @@ from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, 
 from skbgmd.training._ranks import RankFailedError, current_ranks
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._trust import SampleTrust
+
+
+class StepRecord(NamedTuple):
+    """A step for the history, whose entries are computed when an epoch is over.
+
+    Attributes
+    ----------
+    seconds : float
+        Time of the aggregation.
+    record : mapping
+        Entries of the aggregator.
+    weights : ndarray of shape (n,), or None
+        Weights of the rows in the aggregate.
+    given : ndarray of shape (n,)
+        Weights that they were given.
+    mass : float, or None
+        As in :class:`skbgmd.aggregators.Aggregate`.
+    """
+
+    seconds: float
+    record: Mapping[str, Any]
+    weights: NDArray[np.float64] | None
+    given: NDArray[np.float64]
+    mass: float | None
+
+    def entries(self) -> dict[str, Any]:
+        """Entries of the history."""
+        entries: dict[str, Any] = {"aggregation_time": self.seconds, **self.record}
+        if self.weights is not None:
+            half = len(self.given) // 2
+            least = np.argpartition(self.weights / np.maximum(self.given, 1e-300), half)[:half]
+            entries["lower_half_weight"] = float(self.weights[least].sum())
+        if self.mass is not None:
+            entries["selected_mass"] = self.mass
+        return entries
 
 
 class RobustStep(NeuralNet):
@@ -80,7 +115,7 @@ class RobustStep(NeuralNet):
         grouped.prior = self._trust_.prior(grouped)
         gradients = self._gradient_matrix(batch)
         self._set_training(True)
-        rows, losses, predictions, own, input_norms = self.make_rows(grouped, gradients, fit_params)
+        rows, losses, predictions, own, input_squares = self.make_rows(grouped, gradients, fit_params)
         self._look_at(grouped, predictions)
         try:
             with with_sample_loss(DisplacedLoss(self, gradients.parameters, grouped.X, grouped.y)):
@@ -102,7 +137,7 @@ class RobustStep(NeuralNet):
             factor, loss = float(agreed[0]), loss.new_tensor(agreed[1])
             gradients.used = (agreed[2:] > 0.0).tolist()
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
-        self._trust_.note(grouped, grouped.unweighted(losses), input_norms)
+        self._trust_.note(grouped, grouped.unweighted(losses), input_squares)
         if aggregate.weights is not None:
             given = rows.weights.copy()
             if grouped.tilted is not None:
@@ -161,6 +196,9 @@ class RobustStep(NeuralNet):
         first = _of_samples(predicted[0], x)
         return predicted if first is predicted[0] else (first, *predicted[1:])
 
+    # It changes nothing that a layer with an axis of samples gives.
+    infer.keeps_batches = True  # type: ignore[attr-defined]
+
     def _aggregate(self, rows: Rows) -> Aggregate:
         attack = self.gradient_corruption
         acts = attack is not None and not getattr(attack, "acts_on_targets", False)
@@ -173,7 +211,10 @@ class RobustStep(NeuralNet):
         aggregate = self.aggregator_(rows)
         # Outside an epoch, in a training step made by hand, there is no one to tell.
         if hasattr(self, "_records_"):
-            self._records_.append(_record(aggregate, rows.weights, time.perf_counter() - start))
+            seconds = time.perf_counter() - start
+            self._records_.append(
+                StepRecord(seconds, {**aggregate.record}, aggregate.weights, rows.weights, aggregate.mass)
+            )
         return aggregate
 
     def _corrupt_targets(self, batch: GroupedBatch) -> None:
@@ -311,18 +352,6 @@ class RobustStep(NeuralNet):
 
     def _networks(self) -> list[nn.Module]:
         return [getattr(self, f"{name}_") for name in self._modules]
-
-
-def _record(aggregate: Aggregate, weights: NDArray[np.float64], seconds: float) -> Mapping[str, Any]:
-    """Entries of the history for a step."""
-    record: dict[str, Any] = {"aggregation_time": seconds, **aggregate.record}
-    if aggregate.weights is not None:
-        half = len(weights) // 2
-        least = np.argpartition(aggregate.weights / np.maximum(weights, 1e-300), half)[:half]
-        record["lower_half_weight"] = float(aggregate.weights[least].sum())
-    if aggregate.mass is not None:
-        record["selected_mass"] = aggregate.mass
-    return record
 
 
 def _of_samples(predicted: Any, X: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -92,6 +92,25 @@ class SampleRecord(NamedTuple):
     target_class: FloatArray
 
 
+class _Visit(NamedTuple):
+    """Places (n,) of samples, the weights (n,) that they had, and their targets (n,), if they are known."""
+
+    positions: NDArray[np.int64]
+    of_sample: FloatArray
+    targets: torch.Tensor | None
+
+
+class _Fit(NamedTuple):
+    """Places (n,) of samples, their losses (n,), and squared norms (n,) of all layers' inputs, if they are known."""
+
+    positions: NDArray[np.int64]
+    losses: torch.Tensor
+    input_squares: torch.Tensor | None
+
+
+P = TypeVar("P", _Visit, _Fit)
+
+
 class SampleTrust:
     """Weights that a rule gave samples or clients, summed up and remembered from step to step.
 
@@ -127,6 +146,9 @@ class SampleTrust:
         self._fits = np.zeros((0, 4 + len(limits.LIKELIHOOD_VISITS)))
         self._targets = np.zeros(0)
         self._are_classes = self._are_clients = False
+        # What steps have seen and wasn't added up yet.
+        self._visits: list[_Visit] = []
+        self._fitted: list[_Fit] = []
 
     def begin(self, n: int | None, ids: Any, *, are_clients: bool) -> None:
         """Begin a training on n samples, or as many as there are, and forget what is remembered of other data.
@@ -140,6 +162,7 @@ class SampleTrust:
         are_clients : bool
             Whether ids are those of clients.
         """
+        self._settle()
         known = self.ids is not None and ids is not None and self._are_clients == are_clients
         if not (known or (self.ids is None and ids is None and n is not None and n == self._n)):
             self.forget()
@@ -155,40 +178,71 @@ class SampleTrust:
         if batch.positions is None or not self.has_places:
             return
         self.tells_rows_apart |= _is_of_known(batch)
-        slots = self._slots_at(batch.positions)
-        single = batch.slices.longest == 1
-        sums = self._sums[slots]
-        is_new = not sums[:, 1].all()
-        # A client's samples, or a sample that was drawn twice, count once.
-        sums[:, 2:] *= limits.TRUST_DECAY
-        sums[:, ::2] += (of_group if single else np.repeat(of_group, batch.slices.lengths))[:, None]
-        sums[:, 1::2] += 1.0
-        self._sums[slots] = sums
-        y = batch.y
-        if is_new and isinstance(y, torch.Tensor) and y.numel() == len(slots) and not self._are_clients:
-            self._are_classes = not y.is_floating_point()
-            self._targets[slots] = y.detach().flatten().double().cpu().numpy()
+        y, single = batch.y, batch.slices.longest == 1
+        targets = y if isinstance(y, torch.Tensor) and y.numel() == len(batch.positions) else None
+        of_sample = of_group if single else np.repeat(of_group, batch.slices.lengths)
+        self._visits.append(_Visit(batch.positions, of_sample, None if self._are_clients else targets))
+        if len(self._visits) >= limits.VISITS_HELD:
+            self._settle()
 
-    def note(self, batch: GroupedBatch, losses: FloatArray, input_norms: torch.Tensor | None) -> None:
-        """Note losses (n,) of the samples of a batch, and norms (n,) of their layers' inputs, if they are single."""
+    def note(self, batch: GroupedBatch, losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
+        """Note losses (n,), and squared norms (n,) of all layers' inputs, of the samples of a batch, if single."""
         if batch.positions is None or not self.has_places or batch.has_clients or batch.slices.longest != 1:
             return
-        slots = self._slots_at(batch.positions)
+        self._fitted.append(_Fit(batch.positions, losses.detach(), input_squares))
+        if len(self._fitted) >= limits.VISITS_HELD:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Add up what was held back: of many steps at once it takes a fraction of the time."""
+        visits, self._visits = self._visits, []
+        fitted, self._fitted = self._fitted, []
+        for visit in self._joined(visits):
+            self._add(*visit)
+        for fit in self._joined(fitted):
+            self._note(*fit)
+
+    def _joined(self, parts: list[P]) -> Iterable[P]:
+        """Join what was held back of several steps, unless a sample or a client is in more than one of them."""
+        if len(parts) < 2 or len({tuple(value is None for value in part) for part in parts}) > 1:
+            return parts
+        positions, *others = zip(*parts, strict=True)
+        together = np.concatenate(positions)
+        if np.bincount(self._slots_at(together)).max() > 1:
+            return parts
+        return [type(parts[0])(together, *map(_concatenated, others))]
+
+    def _add(self, positions: NDArray[np.int64], of_sample: FloatArray, targets: torch.Tensor | None) -> None:
+        slots = self._slots_at(positions)
         # A line for each sample: lines are gathered and scattered faster than columns.
+        sums = self._sums[slots]
+        is_new = sums[:, 1] == 0.0
+        # A client's samples, or a sample that was drawn twice, count once.
+        sums[:, 2:] *= limits.TRUST_DECAY
+        sums[:, ::2] += of_sample[:, None]
+        sums[:, 1::2] += 1.0
+        self._sums[slots] = sums
+        if targets is not None and is_new.any():
+            self._are_classes = not targets.is_floating_point()
+            self._targets[slots[is_new]] = targets.detach().flatten().double().cpu().numpy()[is_new]
+
+    def _note(self, positions: NDArray[np.int64], losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
+        slots = self._slots_at(positions)
         fits = self._fits[slots]
         visits = fits[:, 0]
-        likelihood = np.exp(-np.maximum(losses, 0.0))
+        likelihood = np.exp(-np.maximum(losses.double().cpu().numpy(), 0.0))
         for place, most in enumerate(limits.LIKELIHOOD_VISITS, start=4):
             fits[:, place] += likelihood * (visits < most)
         fits[:, 3] += likelihood
-        if input_norms is not None:
+        if input_squares is not None:
             fits[:, 1] += 1.0
-            fits[:, 2] += input_norms.detach().double().cpu().numpy()
+            fits[:, 2] += np.sqrt(input_squares.double().cpu().numpy())
         fits[:, 0] += 1.0
         self._fits[slots] = fits
 
     def record(self, n: int) -> SampleRecord:
         """Record of each of the first n samples."""
+        self._settle()
         visits, with_norms, norms, likelihood, *early = self._fits.T
         of_first = [
             np.where(visits >= most, summed / most, np.nan)
@@ -202,6 +256,7 @@ class SampleTrust:
 
     def means(self, n: int) -> FloatArray:
         """Mean weight of each of the first n samples over all steps; NaN where none is known."""
+        self._settle()
         return self._at(_ratio(self._sums[:, 0], self._sums[:, 1]), n)
 
     def _at(self, remembered: FloatArray, n: int) -> FloatArray:
@@ -213,6 +268,7 @@ class SampleTrust:
 
     def weigh(self, power: float) -> None:
         """Weigh from now on by what is remembered, where that is of some visits."""
+        self._settle()
         remembered, visits = _ratio(self._sums[:, 2], self._sums[:, 3]), self._sums[:, 1]
         known = np.flatnonzero(visits >= limits.TRUST_VISITS)
         self.weights = np.ones(len(visits))
@@ -240,6 +296,7 @@ class SampleTrust:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered, as plain containers and tensors."""
+        self._settle()
         return {
             "sums": torch.from_numpy(self._sums.copy()),
             "fits": torch.from_numpy(self._fits.copy()),
@@ -249,8 +306,14 @@ class SampleTrust:
             "n": self._n,
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors of a device that others may not have.
+        self._settle()
+        return vars(self).copy()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what :meth:`state_dict` gave, in the training that has begun."""
+        self._visits, self._fitted = [], []
         if (state["ids"] is None) != (self._slots is None):
             return
         self._sums, self._fits = (state[name].cpu().numpy().copy() for name in ("sums", "fits"))
@@ -264,6 +327,15 @@ class SampleTrust:
 def _is_of_known(batch: GroupedBatch) -> bool:
     """True if each group is a sample or a client."""
     return batch.has_clients or batch.slices.longest == 1
+
+
+def _concatenated(parts: Sequence[Any]) -> Any:
+    """Arrays, or tensors, one after the other; None of None."""
+    if parts[0] is None:
+        return None
+    return (
+        torch.cat([part.flatten() for part in parts]) if isinstance(parts[0], torch.Tensor) else np.concatenate(parts)
+    )
 
 
 def _ratio(sums: FloatArray, counts: FloatArray) -> FloatArray:

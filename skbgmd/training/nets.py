@@ -48,7 +48,7 @@ from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._step import RobustStep
+from skbgmd.training._step import RobustStep, StepRecord
 from skbgmd.training._trust import SampleRecord, SampleTrust
 
 _PARAMETERS = """
@@ -349,7 +349,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
-        self._records_: list[Mapping[str, Any]] = []
+        self._records_: list[StepRecord] = []
         if self.trust_power:
             self._trust_.weigh(self.trust_power)
 
@@ -377,8 +377,9 @@ class _RobustTraining(RobustStep, ResumableNet):
         )
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        for name in sorted({name for record in self._records_ for name in record}):
-            values = [record[name] for record in self._records_ if name in record]
+        records, self._records_ = [record.entries() for record in self._records_], []
+        for name in sorted({name for record in records for name in record}):
+            values = [record[name] for record in records if name in record]
             total = np.add.reduce(values, axis=0)
             self.history.record(name, (total if name == "aggregation_time" else total / len(values)).tolist())
         losses = [batch.get("train_loss", 0.0) for batch in self.history[-1]["batches"]]

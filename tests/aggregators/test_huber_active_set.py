@@ -46,7 +46,7 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
     if found is None:
         return
     np.testing.assert_allclose(found.weights.sum(), 1.0)
-    np.testing.assert_allclose(found.vector.numpy(), found.weights @ x, atol=1e-9 * np.abs(x).max())
+    np.testing.assert_allclose(found.vector().numpy(), found.weights @ x, atol=1e-9 * np.abs(x).max())
     assert found.scale.value == before.decayed
     # Of all weights that this scale allows they are Huber's: each row counts by its distance to the mean they make.
     distances = np.linalg.norm(x - found.weights @ x, axis=1)

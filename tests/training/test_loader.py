@@ -14,6 +14,7 @@ from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
 from nets import dataset_of
+from skbgmd._utils import limits
 from skbgmd._utils.slices import even_slices
 from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler
 
@@ -88,6 +89,30 @@ def test_even_batches(n, size, expected):
     sizes = [len(batch.positions) for batch in loader]
     assert sizes == expected
     assert len(loader) == len(expected)
+
+
+@pytest.mark.parametrize("elements", [1, 25, 10**6])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_batches_are_the_same_however_many_are_gathered_at_once(monkeypatch, rng, elements, weighted):
+    monkeypatch.setattr(limits, "GATHERED_ELEMENTS", elements)
+    dataset = Dataset(rng.normal(size=(53, 3)), np.arange(53))
+    if weighted:
+        dataset.sample_weight = rng.random(53)
+    generator = torch.Generator().manual_seed(3)
+    loader = ArrayLoader(Subset(dataset, range(3, 50)), batch_size=6, shuffle=True, even=True, generator=generator)
+    seen = []
+    for batch in loader:
+        X, y = batch
+        seen += y.tolist()
+        np.testing.assert_array_equal(X, dataset.X[y])
+        np.testing.assert_array_equal(batch.positions, y)
+        assert len(X) in (5, 6)
+        if weighted:
+            np.testing.assert_array_equal(batch.weight, dataset.sample_weight[y])
+        else:
+            assert batch.weight is None
+    assert sorted(seen) == list(range(3, 50))
+    assert len(loader) == 8
 
 
 def test_stratified_groups_have_equal_shares_of_the_classes(rng):

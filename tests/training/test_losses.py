@@ -15,6 +15,7 @@ from skbgmd.training._losses import (
     LossTraits,
     check_probabilities,
     complaint,
+    differentiated,
     mean_weight,
     of_samples,
     register_loss,
@@ -60,6 +61,8 @@ def test_where_nothing_has_a_weight_there_is_no_divisor() -> None:
 class Net:
     """What is asked of a net for its losses."""
 
+    device = "cpu"
+
     def __init__(self, criterion: Any) -> None:
         self.criterion_ = criterion
 
@@ -86,7 +89,8 @@ def test_a_subclass_counts_as_its_parent_unless_it_does_something_else() -> None
         def forward(self, predicted: Any, y: Any) -> Any:
             return super().forward(predicted, y) + 1.0
 
-    assert traits_of(Same()) == traits_of(Same) == LossTraits("classes", weighs_classes=True)
+    assert traits_of(Same()) is traits_of(Same) is traits_of(nn.CrossEntropyLoss)
+    assert traits_of(Same).targets == "classes"
     assert traits_of(Other()) is None
     assert targets_of(Other) == "numbers"
     assert traits_of(nn.CTCLoss()) is targets_of(nn.CTCLoss) is None
@@ -173,3 +177,61 @@ def test_logarithms_are_of_probabilities() -> None:
     for wrong in (_logits(), _logits().log_softmax(dim=1).detach().numpy()):
         with pytest.raises(ValueError, match="must give probabilities for the criterion NLLLoss"):
             check_probabilities(wrong)
+
+
+CLOSED_FORMS: dict[str, tuple[Any, Any]] = {
+    "cross entropy": (nn.CrossEntropyLoss(), "classes"),
+    "weights and what is ignored": (
+        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 4.0, 0.5]), ignore_index=1),
+        "classes",
+    ),
+    "smoothed": (nn.CrossEntropyLoss(label_smoothing=0.2), "classes"),
+    "summed": (nn.CrossEntropyLoss(reduction="sum"), "classes"),
+    "shares of classes": (nn.CrossEntropyLoss(), "shares"),
+    "likelihood": (nn.NLLLoss(), "classes"),
+    "squares": (nn.MSELoss(), "numbers"),
+    "huber": (nn.HuberLoss(delta=0.7), "numbers"),
+    "smooth": (nn.SmoothL1Loss(beta=0.5), "numbers"),
+    "absolute": (nn.L1Loss(), "numbers"),
+    "logits": (nn.BCEWithLogitsLoss(), "shares"),
+    "weighted logits": (nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3.0])), "shares"),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_losses_and_their_derivatives_are_those_of_autograd(name: str, scale: float) -> None:
+    criterion, kind = CLOSED_FORMS[name]
+    predicted = scale * torch.randn(9, 3)
+    y = {"classes": torch.randint(3, (9,)), "shares": torch.rand(9, 3).softmax(dim=1), "numbers": torch.randn(9, 3)}
+    leaf = predicted.clone().requires_grad_()
+    expected = unreduced(Net(criterion), criterion, leaf, y[kind], None)
+    (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+    losses, found = differentiated(Net(criterion), criterion, predicted, y[kind], None)
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(found, gradient)
+    assert not losses.requires_grad
+
+
+def test_closed_forms_are_for_the_loss_that_they_are_registered_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_losses, "_REGISTRY", dict(_losses._REGISTRY))
+
+    class Own(nn.Module):
+        reduction = "mean"
+
+        def forward(self, predicted: Any, y: Any) -> Any:
+            return (predicted - y).square().sum(dim=1) if self.reduction == "none" else None
+
+    class Doubled(nn.MSELoss):
+        def forward(self, predicted: Any, y: Any) -> Any:
+            return 2.0 * super().forward(predicted, y)
+
+    predicted, y = torch.randn(4, 2), torch.randn(4, 2)
+    criterion = Doubled()
+    losses, gradient = differentiated(Net(criterion), criterion, predicted, y, None)
+    torch.testing.assert_close(losses, 2.0 * (predicted - y).square())
+    torch.testing.assert_close(gradient, 4.0 * (predicted - y))
+    register_loss(Own, derivative=lambda criterion, predicted, y: (predicted[:, 0], predicted + 1.0))
+    losses, gradient = differentiated(Net(Own()), Own(), predicted, y, None)
+    torch.testing.assert_close(losses, predicted[:, 0])
+    torch.testing.assert_close(gradient, predicted + 1.0)

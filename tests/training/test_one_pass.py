@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
+from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 import skbgmd.training._one_pass as onepass_module
@@ -21,11 +22,13 @@ from skbgmd._utils.slices import Slices, even_slices
 from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip
-from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, register_derivative
+from skbgmd.ghost.derivatives import DERIVATIVES
 from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import Batch
-from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, largest_group
+from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, infers_as_skorch, largest_group
+from skbgmd.training._wrapping import robust_class
 
 RULES: dict[str, Aggregator] = {
     **{name: seeded_rule(name) for name in AGGREGATORS},
@@ -867,3 +870,128 @@ def test_gradients_are_checked() -> None:
         RobustNeuralNetClassifier(Convolutional, gradients="some").initialize()
     with pytest.raises(ValueError, match=r'gradients="one_pass" must have local_steps=1; found 2'):
         RobustNeuralNetClassifier(Convolutional, gradients="one_pass", local_steps=2).initialize()
+
+
+def perceptron(n_outputs: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.3), nn.Sequential(nn.Linear(8, n_outputs))
+    )
+
+
+def trained(kind: Any, X: Any, y: Any, chained: bool, monkeypatch: pytest.MonkeyPatch, **params: Any) -> Any:
+    """A net after some epochs, whose module is taken for a chain or for none."""
+    with monkeypatch.context() as patch, torch.random.fork_rng(devices=[]):
+        if not chained:
+            patch.setattr(onepass_module, "chained_factors", lambda *_, **__: None)
+        torch.manual_seed(0)
+        params = {"group_size": 1, "lr": 0.1, "max_epochs": 3, "batch_size": 20, "verbose": 0, **params}
+        net = kind(perceptron, random_state=0, train_split=None, gradients="one_pass", **params).fit(X, y)
+    chain = net._gradients_.chain(net.module_)
+    assert chain is not None
+    assert chain.is_tried == chained
+    return net
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"group_size": 4},
+        {"group_size": 3, "aggregator": "geometric_median"},
+        {"tilt": 0.7},
+        {"aggregator": BlockGeometricMedian(0.3, block="unit")},
+        {"optimizer": torch.optim.LBFGS, "max_epochs": 1},
+        {"criterion__weight": torch.tensor([1.0, 2.0, 0.5])},
+        {"criterion__reduction": "sum", "lr": 0.005},
+        {"criterion__label_smoothing": 0.1},
+    ],
+    ids=str,
+)
+def test_a_training_is_the_same_by_a_chain_and_by_hooks(params: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    X, y = torch.randn(70, 4, generator=generator), torch.randint(3, (70,), generator=generator)
+    params = {"criterion": nn.CrossEntropyLoss, **params}
+    nets = [
+        trained(RobustNeuralNetClassifier, X, y, chained, monkeypatch, **copy.deepcopy(params))
+        for chained in (True, False)
+    ]
+    for ours, others in zip(*(net.module_.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(ours, others, rtol=1e-4, atol=1e-5)
+    for name in ("train_loss", "lower_half_weight"):
+        first, second = (net.history[:, name] for net in nets)
+        np.testing.assert_allclose(first, second, rtol=1e-4)
+    np.testing.assert_allclose(*(net.sample_trust(70) for net in nets), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("criterion", [nn.MSELoss, nn.HuberLoss, nn.L1Loss, nn.SmoothL1Loss])
+def test_so_is_a_regression(criterion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(70, 4, generator=generator)
+    y = torch.randn(70, 3, generator=generator)
+    nets = [
+        trained(RobustNeuralNetRegressor, X, y, chained, monkeypatch, criterion=criterion) for chained in (True, False)
+    ]
+    for ours, others in zip(*(net.module_.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(ours, others, rtol=1e-4, atol=1e-5)
+
+
+class Doubling(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2.0 * x
+
+
+def doubling(factor: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 5), Doubling(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0])
+def test_a_derivative_of_a_user_is_compared(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skbgmd.ghost.derivatives.DERIVATIVES", dict(DERIVATIVES))
+    monkeypatch.setattr("skbgmd.ghost.chain.DERIVATIVES", dict(DERIVATIVES))
+    register_derivative(Doubling)(lambda layer, x: (2.0 * x, lambda gradient: factor * gradient))
+    generator = torch.Generator().manual_seed(1)
+    X, y = torch.randn(40, 4, generator=generator), torch.randint(3, (40,), generator=generator)
+    with torch.random.fork_rng(devices=[]):
+        net = RobustNeuralNetClassifier(
+            doubling, module__factor=factor, criterion=nn.CrossEntropyLoss, group_size=1, max_epochs=1, verbose=0
+        )
+        net.set_params(train_split=None, batch_size=10)
+        net.fit(X, y)
+    assert net._no_one_pass_ == (factor == 3.0)
+
+
+def test_what_a_chain_does_not_know_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout is drawn in vain, and then once more, the same."""
+    generator = torch.Generator().manual_seed(1)
+    X, y = torch.randn(40, 4, generator=generator), torch.randint(3, (40,), generator=generator)
+
+    def refused() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(4, 6), nn.Dropout(0.5), nn.Unflatten(1, (1, 6)), nn.AdaptiveAvgPool2d((1, 6)), nn.Linear(6, 3),
+            nn.Flatten(),
+        )  # fmt: skip
+
+    found = []
+    for chained in (True, False):
+        with monkeypatch.context() as patch, torch.random.fork_rng(devices=[]):
+            if not chained:
+                patch.setattr(onepass_module, "chained_factors", lambda *_, **__: None)
+            torch.manual_seed(0)
+            net = RobustNeuralNetClassifier(refused, criterion=nn.CrossEntropyLoss, group_size=1, max_epochs=2)
+            net.set_params(verbose=0, train_split=None, batch_size=10, random_state=0)
+            net.fit(X, y)
+            found.append([*net.module_.parameters(), torch.rand(3)])
+            assert net._gradients_._chain is None or not chained
+    for ours, others in zip(*found, strict=True):
+        torch.testing.assert_close(ours, others, rtol=0.0, atol=0.0)
+
+
+def test_an_inference_of_a_user_is_not_passed_over() -> None:
+    class Own(RobustNeuralNetClassifier):
+        def infer(self, x: Any, **fit_params: Any) -> Any:
+            return super().infer(x, **fit_params) * 0.5
+
+    assert infers_as_skorch(RobustNeuralNetClassifier)
+    assert infers_as_skorch(RobustNeuralNetRegressor)
+    assert not infers_as_skorch(Own)
+    assert not infers_as_skorch(robust_class(NeuralNetBinaryClassifier))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,12 +42,41 @@ def test_means_are_over_the_steps_that_a_sample_was_in() -> None:
     assert again.means(2)[1] == 0.5
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_many_steps_at_once_are_those_steps_one_by_one(monkeypatch, rng, repeats) -> None:
+    """Samples may be in several of them, new ones among old ones, and clients' share what is remembered of them."""
+
+    def seen(held: int, ids: Any) -> SampleTrust:
+        monkeypatch.setattr(limits, "VISITS_HELD", held)
+        draws, trust = np.random.default_rng(0), SampleTrust()
+        if ids is not None:
+            trust.begin(len(ids), ids, are_clients=False)
+        for step in range(30):
+            size = 7 if step % 5 else 4
+            chosen = draws.choice(40, size, replace=False) if repeats else (np.arange(size) + 7 * step) % 210
+            single = batch(chosen.tolist(), 1, (chosen % 3).tolist())
+            squares = torch.from_numpy(draws.random(size)) if step % 4 or not repeats else None
+            trust.note(single, torch.from_numpy(draws.exponential(size=size)), squares)
+            trust.add(single, draws.random(size))
+        return trust
+
+    for ids in (None, [f"sample {place % 150}" for place in range(210)]):
+        one_by_one, together = (seen(held, ids).state_dict() for held in (1, 13))
+        for name in ("sums", "fits", "targets"):
+            # There may be more room than was needed yet.
+            n = min(len(together[name]), len(one_by_one[name]))
+            torch.testing.assert_close(together[name][:n], one_by_one[name][:n], rtol=0.0, atol=0.0)
+            assert not together[name][n:].any()
+            assert not one_by_one[name][n:].any()
+        assert together["sums"].any()
+
+
 def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() -> None:
     trust, (first, second) = SampleTrust(), limits.LIKELIHOOD_VISITS
     single = batch([0, 2], 1, [1, 0])
     for visit in range(second + 1):
         losses = torch.log(torch.tensor([2.0, 4.0 if visit < first else 1.0]))
-        trust.note(single, losses.numpy(), torch.tensor([3.0, 5.0]) if visit % 2 else None)
+        trust.note(single, losses, torch.tensor([9.0, 25.0]) if visit % 2 else None)
         trust.add(single, np.ones(2))
     again = SampleTrust()
     again.load_state_dict(trust.state_dict())
@@ -58,8 +88,8 @@ def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() 
         np.testing.assert_array_equal(record.trust, [1.0, np.nan, 1.0])
         np.testing.assert_array_equal(record.target_class[[0, 2]], [1.0, 0.0])
     few = SampleTrust()
-    few.note(single, np.zeros(2), None)
-    few.note(batch([0, 1], 2), np.ones(1), None)
+    few.note(single, torch.zeros(2), None)
+    few.note(batch([0, 1], 2), torch.ones(1), None)
     record = few.record(2)
     assert np.isnan(record.likelihood[:2]).all()
     assert np.isnan(record.input_norm).all()

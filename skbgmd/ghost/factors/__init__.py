@@ -1,9 +1,10 @@
 """Per-sample gradients of one parameter, kept as the factors that they are products of."""
 
+from skbgmd.ghost.factors.affine import AffineFactor, Part, with_biases, without_biases
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 from skbgmd.ghost.factors.embedding import EmbeddingFactor
-from skbgmd.ghost.factors.outer_product import AffineFactor, OuterProductFactor, outer_product, with_biases
+from skbgmd.ghost.factors.outer_product import OuterProductFactor, outer_product
 
 __all__ = [
     "AffineFactor",
@@ -12,6 +13,8 @@ __all__ = [
     "Factor",
     "IntArray",
     "OuterProductFactor",
+    "Part",
     "outer_product",
     "with_biases",
+    "without_biases",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -157,78 +156,6 @@ class OuterProductFactor(Factor):
         if self.positions == 1:
             return self.left[:, 0, unit] * self.right[:, 0, place]
         return super().entries(unit, place)
-
-
-class AffineFactor:
-    """Weights and bias of a linear layer at one position: the bias is a weight of an input of one.
-
-    Parameters
-    ----------
-    weight : OuterProductFactor
-        The gradients with respect to the weights; their left vectors are those with respect to the bias.
-    """
-
-    def __init__(self, weight: OuterProductFactor) -> None:
-        self.weight, self.dtype = weight, weight.dtype
-        self.n_columns = weight.n_columns + weight.n_units
-
-    @staticmethod
-    def fits(weight: Factor, bias: Factor) -> bool:
-        """Tell whether two factors, of adjacent columns, are those of the weights and bias of one layer."""
-        return (
-            isinstance(weight, OuterProductFactor)
-            and weight.positions == 1
-            and isinstance(bias, DenseFactor)
-            and bias.width == 1
-            and bias.values.shape == (weight.n_rows, weight.n_units)
-            # The same memory: comparing numbers would wait for the device.
-            and bias.values.data_ptr() == weight.left.data_ptr()
-            and bias.values.stride() == weight.left[:, 0].stride()
-        )
-
-    def to(self, dtype: torch.dtype) -> AffineFactor:
-        """Convert to another dtype."""
-        return AffineFactor(self.weight.to(dtype))
-
-    def gram(self) -> torch.Tensor:
-        """Inner products of the rows, (n, n)."""
-        left, right = self.weight.left[:, 0], self.weight.right[:, 0]
-        return (left @ left.T).mul_((right @ right.T).add_(1.0))
-
-    def squared_norms(self) -> torch.Tensor:
-        """Squared norms of the rows, (n,)."""
-        return self.weight._left_squares.sum(dim=1) * (self.weight.right_squares + 1.0)
-
-    def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
-        """Scores of the units of the weights and of those of the bias, (2 * n_units,)."""
-        weight = self.weight
-        return (torch.stack([weights * weight.right_squares, weights]) @ weight._left_squares).flatten()
-
-    def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
-        """Write ``weights @ rows`` for weights (n,) to a vector (n_columns,)."""
-        self.weight.weighted_sum(weights, out[: self.weight.n_columns])
-        torch.mv(self.weight.left[:, 0].T, weights, out=out[self.weight.n_columns :])
-
-
-def with_biases(factors: Iterable[tuple[int, Factor]]) -> list[tuple[int, Factor | AffineFactor]]:
-    """Join the weights and bias of each layer where they can be one :class:`AffineFactor`.
-
-    Parameters
-    ----------
-    factors : iterable of (int, Factor)
-        First columns, ascending, and factors.
-    """
-    joined: list[tuple[int, Factor | AffineFactor]] = []
-    end, before = -1, None
-    for start, factor in factors:
-        if isinstance(before, OuterProductFactor) and start == end and AffineFactor.fits(before, factor):
-            joined[-1] = (joined[-1][0], AffineFactor(before))
-            before = None
-        else:
-            joined.append((start, factor))
-            before = factor
-        end = start + factor.n_columns
-    return joined
 
 
 def outer_product(left: torch.Tensor, right: torch.Tensor) -> OuterProductFactor | DenseFactor:

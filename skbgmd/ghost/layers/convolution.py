@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
+from skbgmd.ghost.derivatives import Backward, register_derivative
 from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
 from skbgmd.ghost.layers.linear import sum_positions
 from skbgmd.ghost.registry import Factors, register_rule
@@ -27,6 +28,24 @@ def convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradient: torch.Te
         for part, channels in zip(delta.chunk(layer.groups, dim=2), padded.chunk(layer.groups, dim=1), strict=True)
     ]
     return {"weight": weights, "bias": DenseFactor(sum_positions(delta))}
+
+
+@register_derivative(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def patches_product(layer: Any, x: torch.Tensor) -> tuple[torch.Tensor, Backward]:
+    """The transposed convolution of the gradient."""
+    axes = len(layer.kernel_size)
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or x.ndim != 2 + axes:
+        raise NotImplementedError("padding by values, by name, or a single image")
+    weight, how = layer.weight, (layer.stride, layer.padding, layer.dilation)
+    y = layer._conv_forward(x, weight, layer.bias)
+
+    def backward(gradient: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.aten.convolution_backward(
+            gradient, x, weight, None, *how, False, [0] * axes, layer.groups, [True, False, False]
+        )[0]
+        return found
+
+    return y, backward
 
 
 @register_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

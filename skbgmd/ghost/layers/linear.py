@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from skbgmd.ghost.derivatives import Backward, register_derivative
 from skbgmd.ghost.factors import DenseFactor, outer_product
 from skbgmd.ghost.registry import Factors, register_rule
 
@@ -13,6 +14,12 @@ from skbgmd.ghost.registry import Factors, register_rule
 def linear(layer: nn.Linear, inputs: tuple[torch.Tensor, ...], gradient: torch.Tensor) -> Factors:
     """Outer products of the gradients with respect to the outputs and the inputs."""
     return linear_factors(inputs[0], gradient)
+
+
+@register_derivative(nn.Linear)
+def product(layer: nn.Linear, x: torch.Tensor) -> tuple[torch.Tensor, Backward]:
+    """The product with the weights, and that with their transpose."""
+    return nn.functional.linear(x, layer.weight, layer.bias), lambda gradient: gradient @ layer.weight
 
 
 def linear_factors(x: torch.Tensor, gradient: torch.Tensor) -> Factors:

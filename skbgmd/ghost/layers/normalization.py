@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from skbgmd.ghost.derivatives import Backward, register_derivative
 from skbgmd.ghost.factors import DenseFactor
 from skbgmd.ghost.registry import Factors, register_rule
 
@@ -21,6 +22,23 @@ def layer_norm(layer: nn.LayerNorm, inputs: tuple[torch.Tensor, ...], gradient: 
         "weight": DenseFactor(_sum_before(normal * gradient, len(shape))),
         "bias": DenseFactor(_sum_before(gradient, len(shape))),
     }
+
+
+@register_derivative(nn.LayerNorm)
+def normalized(layer: nn.LayerNorm, x: torch.Tensor) -> tuple[torch.Tensor, Backward]:
+    """What is left of the gradient without its parts along ones and along the normalized values."""
+    shape, weight, bias = list(layer.normalized_shape), layer.weight, layer.bias
+    if len(shape) >= x.ndim:
+        raise NotImplementedError("the axis of the samples")
+    y, mean, scale = torch.native_layer_norm(x, shape, weight, bias, layer.eps)
+
+    def backward(gradient: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.aten.native_layer_norm_backward(
+            gradient, x, shape, mean, scale, weight, bias, [True, False, False]
+        )[0]
+        return found
+
+    return y, backward
 
 
 @register_rule(nn.GroupNorm)

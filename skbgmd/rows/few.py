@@ -1,0 +1,44 @@
+"""A few of many rows, of which only products and a weighted sum are wanted: however that takes the least."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+from skbgmd._utils.typing import FloatArray
+
+
+class FewRows(Protocol):
+    """k of n rows of d numbers."""
+
+    def products(self) -> FloatArray | None:
+        """Inner products of the k rows, float64 (k, k); None where they are out of range."""
+        ...
+
+    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+        """Inner products of the k rows with ``total``, which is ``weights @ rows`` of all rows, float64 (k,)."""
+        ...
+
+    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+        """Make a vector (d,) ``scale * vector + weights @ rows`` of the k rows, and return it."""
+        ...
+
+
+class SubsetOfRows:
+    """Rows selected, as rows."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+
+    def products(self) -> FloatArray | None:
+        gram = self._rows.gram()
+        products: FloatArray = gram.products
+        return products if gram.unit == 1.0 and gram.shrinkage is None and gram.finite.all() else None
+
+    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+        products: FloatArray = self._rows.inner_products(total)
+        return products
+
+    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+        return vector.mul_(scale).add_(self._rows.weighted_sum(weights))
