@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -111,7 +111,7 @@ def chained_factors(
 
     Nothing of a user's own may have a part in it, such as an ``infer``, a hook or an automatic cast of dtypes.
     """
-    kind: Hashable = type(net)
+    kind: Any = type(net)
     chain = gradients.chain(net.module_) if infers_as_skorch(kind) else None
     if chain is None:
         return None
