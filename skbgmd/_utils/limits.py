@@ -359,6 +359,11 @@ AUDIT_NEAR = 4.0
 FAR_WORKER = 10.0
 #: Median of the absolute value under Wigner's semicircle law of radius one.
 SEMICIRCLE_MEDIAN = 0.4040
+#: Distance of remembered products, in those of the median worker from the nearest other, within which workers are
+#: copies: by definition half of the workers have none at 1. Of independent noise, squared distances of n workers have
+#: the law of chi squared / (n - 2) with n - 2 degrees of freedom, which is hardly ever as little as a quarter of the
+#: least that a worker has.
+COPY_DISTANCE = 0.5
 #: Times that the diagonal of remembered products, which is noise, is completed by what the other products say of it.
 COMPLETIONS = 3
 #: Eigenvalue of remembered products, relative to the largest, that may be rounding.

@@ -53,7 +53,7 @@ class RowReplacement(Aggregator):
         every = worker_ids(rows)
         inner = self._default_rule() if self.aggregator is None else self.aggregator
         state = state or PreAggregationState()
-        usable = usable_rows(rows, self._finite(rows))
+        usable = usable_rows(rows, self._usable(rows, every, state))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         ids = tuple(every[i] for i in usable)
         others, shares, memory = self._replace(some, ids, state)
@@ -80,6 +80,10 @@ class RowReplacement(Aggregator):
     @staticmethod
     def _default_rule() -> Aggregator:
         return GeometricMedian()
+
+    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
+        """Rows that a step looks at."""
+        return self._finite(rows)
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite

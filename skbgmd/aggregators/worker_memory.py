@@ -29,13 +29,16 @@ class WorkerMemory(RowReplacement):
 
     1. of the eigenvalues of :math:`\bar K` without its diagonal, those beyond the edge of noise are kept, shrunk by as
        much as noise has added, and give each worker a few coordinates (:func:`worker_coordinates`);
-    2. each row is replaced by the mean of the :math:`n - f` rows whose workers are nearest in these coordinates, with
+    2. workers whose remembered products with all others are the same share one vote (:func:`worker_votes`);
+    3. each row is replaced by the mean of the nearest rows, in these coordinates, that have :math:`n - f` votes, with
        :math:`f = \lceil \psi n \rceil`, in which a row longer than the median counts in inverse proportion to its
        norm; no matter how far rows are apart now;
-    3. another rule aggregates these means, each with the weight that it has in Huber's mean of the coordinates.
+    4. another rule aggregates these means, each with its votes times the weight that it has in Huber's mean of the
+       coordinates.
 
-    Rows that hold NaN or are longer than ten median norms are left out of a step. It is nearest-neighbor mixing [1]_
-    by a remembered Gram matrix; a memory of each worker's momentum [2]_ takes n × d numbers, this one 2 n².
+    Rows that hold NaN are left out of a step, and at most f that are longer than ten median norms; copies share a vote
+    on the median, too. It is nearest-neighbor mixing [1]_ by a remembered Gram matrix; a memory of each worker's
+    momentum [2]_ takes n × d numbers, this one 2 n².
 
     Parameters
     ----------
@@ -89,24 +92,34 @@ class WorkerMemory(RowReplacement):
     def _default_rule() -> Aggregator:
         return GeometricMedian(tol=1e-4)
 
-    def _finite(self, rows: Rows) -> BoolArray:
+    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
         norms, finite = _norms(rows)
         finite = finite & (rows.weights > 0.0)
-        limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite])
+        some = tuple(worker for worker, is_finite in zip(ids, finite, strict=True) if is_finite)
+        votes = self._votes(state.memory or RememberedProducts(), some)
+        limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite] * votes)
+        # Norms of workers that differ are spread widely once most of them fit their data.
+        kept = len(ids) - n_assumed_corrupt(self.fraction, len(ids))
+        limit = max(limit, np.sort(norms[finite])[:kept].max(initial=0.0))
         return finite & (np.where(finite, norms, 0.0) <= limit)
 
     def _replace(
         self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState
     ) -> tuple[Rows, FloatArray, RememberedProducts]:
         norms, _ = _norms(rows)
-        typical = _typical(norms, rows.weights)
-        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(rows.n_rows)
         before = state.memory or RememberedProducts()
+        typical = _typical(norms, rows.weights * self._votes(before, ids))
+        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(rows.n_rows)
         memory = before.update(ids, _products(rows, clip, norms, typical), float(self.decay))
         places = worker_coordinates(memory.means(ids), memory.met(ids))
         kept = rows.n_rows - n_assumed_corrupt(self.fraction, rows.n_rows)
-        mixing = _mixing(places, rows.weights * clip, kept)
-        return AveragedRows(rows, mixing, _trust(mixing @ places, rows.weights)), mixing, memory
+        votes = self._votes(memory, ids)
+        mixing = _mixing(places, rows.weights * clip, votes, kept)
+        return AveragedRows(rows, mixing, _trust(mixing @ places, rows.weights * votes)), mixing, memory
+
+    def _votes(self, memory: RememberedProducts, ids: tuple[Any, ...]) -> FloatArray:
+        n = len(ids)
+        return worker_votes(memory.means(ids), n - n_assumed_corrupt(self.fraction, n), memory.met(ids))
 
 
 def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
@@ -173,6 +186,62 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     return places
 
 
+def worker_votes(products: FloatArray, kept: int, met: BoolArray | None = None) -> FloatArray:
+    r"""Votes of workers: one each, but those that are copies of each other share one.
+
+    Workers that send what was agreed upon have the same products with others, however unrelated their rows look to each
+    other; honest workers with data of their own don't. With :math:`D_{ij}^2` the mean of
+    :math:`(\bar K_{ik} - \bar K_{jk})^2` over the others k, and :math:`\delta` the median worker's distance from the
+    nearest other, which is an honest one's or more as long as fewer than half are copies, worker i has :math:`c_i`
+    copies within :math:`\delta / 2`, itself included, and
+
+    .. math:: \min(1, \; c_{(n - f)} / c_i)
+
+    votes, :math:`c_{(n - f)}` the (n - f)-th smallest of all: where most have copies, none is suspicious for that. If c
+    corrupt workers share a vote, at most :math:`f - c + 1` votes are corrupt, and as many are left out of a mean over
+    :math:`n - f`. Honest workers with the same data share one, too.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        Symmetric; the diagonal isn't looked at.
+    kept : int
+        Number n - f of workers that are honest at least.
+    met : ndarray of shape (n, n), bool, default=None
+        Pairs of which there are products; None: all.
+
+    Returns
+    -------
+    votes : ndarray of shape (n,)
+        In (0, 1].
+
+    Examples
+    --------
+    Three of seven workers are alike, and the others aren't:
+
+    >>> own = np.random.default_rng(0).normal(size=(7, 100))
+    >>> own[:3] = own[3:].mean(axis=0)
+    >>> worker_votes(own @ own.T, kept=4).round(2)
+    array([0.33, 0.33, 0.33, 1.  , 1.  , 1.  , 1.  ])
+    """
+    n = len(products)
+    if not n:
+        return np.ones(0)
+    others = ~np.eye(n, dtype=bool) if met is None else met & ~np.eye(n, dtype=bool)
+    shared = others.astype(np.float64)
+    known = products * shared
+    squares, counts = np.square(known) @ shared, shared @ shared
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = (squares + squares.T - 2.0 * known @ known) / counts
+    # What is left of rounding isn't a difference; nothing is known of two that have met no third.
+    distances[distances < limits.LEAST_STRENGTH * np.square(known).max(initial=0.0)] = 0.0
+    distances[(counts == 0.0) | np.eye(n, dtype=bool)] = np.inf
+    near = limits.COPY_DISTANCE**2 * low_median(distances.min(axis=1, initial=np.inf))
+    copies = 1.0 + (distances < near).sum(axis=1)
+    votes: FloatArray = np.minimum(1.0, np.sort(copies)[kept - 1] / copies)
+    return votes
+
+
 def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:
     """Weights of the means by Huber's location of their coordinates: those of a minority are far from it."""
     if not places.shape[1]:
@@ -182,18 +251,23 @@ def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:
     return trust
 
 
-def _mixing(places: FloatArray, weights: FloatArray, kept: int) -> FloatArray:
-    """Matrix (m, m) of the means over the rows of the nearest workers, themselves included; lines add up to one."""
-    m = len(places)
+def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: int) -> FloatArray:
+    """Matrix (m, m) of the means over the rows of the nearest workers, themselves included; lines add up to one.
+
+    Each mean is over as many rows as have `kept` votes.
+    """
+    m, weights = len(places), weights * votes
     if not places.shape[1]:
         return np.broadcast_to(weights / weights.sum(), (m, m)).copy()
     distances = ((places[:, None] - places) ** 2).sum(axis=2)
     # Among workers that are as near, each begins with the next one: none is in more means than others.
     following = (np.arange(m)[:, None] + np.arange(m)) % m
-    order = np.argsort(np.take_along_axis(distances, following, axis=1), axis=1, kind="stable")[:, :kept]
+    order = np.argsort(np.take_along_axis(distances, following, axis=1), axis=1, kind="stable")
     nearest = np.take_along_axis(following, order, axis=1)
+    before = np.cumsum(votes[nearest], axis=1) - votes[nearest]
     mixing = np.zeros((m, m))
-    np.put_along_axis(mixing, nearest, weights[nearest], axis=1)
+    # Thirteen thirteenths are one but for rounding.
+    np.put_along_axis(mixing, nearest, np.where(before < kept - limits.LEAST_STRENGTH, weights[nearest], 0.0), axis=1)
     result: FloatArray = mixing / mixing.sum(axis=1, keepdims=True)
     return result
 

@@ -29,7 +29,8 @@ def huber_weights(
     # Rows that coincide lie as far apart as their products are rounded: no shorter length means anything.
     limit = max(limit, gram.resolution)
     current = _weights_at(distances, weights, limit)
-    for _ in range(max_iter - 1):
+    # At a limit of zero only rows at the first estimate count, and a rounded mean of them may be at none.
+    for _ in range(max_iter - 1 if limit > 0.0 else 0):
         before, current = current, _weights_at(space.distances_to_mean(current), weights, limit)
         if np.abs(current - before).max() * len(current) <= tol:
             break

@@ -8,7 +8,8 @@ import torch
 from aggregating import assert_convex, dense
 
 from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
-from skbgmd.aggregators.worker_memory import worker_coordinates
+from skbgmd.aggregators.worker_memory import worker_coordinates, worker_votes
+from skbgmd.corruption import InnerProduct, Simplex
 from skbgmd.rows import DenseRows
 
 N, F, D = 20, 8, 300
@@ -86,8 +87,11 @@ def test_colluding_workers_end_without_weight(attack, rng):
 
 
 def test_a_memory_sees_what_no_step_shows(rng):
+    def own_shift(X, rng, step):
+        X[:F] -= 0.3
+
     remembered, forgotten, found = None, None, []
-    for X in steps(rng, colluding(0.3)):
+    for X in steps(rng, own_shift):
         weight, remembered = weight_of_attackers(WorkerMemory(), X, remembered)
         other, forgotten = weight_of_attackers(WorkerMemory(decay=0.0), X, forgotten)
         found.append((weight, other))
@@ -119,6 +123,55 @@ def test_honest_workers_cost_little(rng):
         errors.append(np.square(aggregate.vector.numpy() - 0.1).sum())
         plain.append(np.square(X.mean(axis=0) - 0.1).sum())
     assert np.mean(errors) < 1.3 * np.mean(plain)
+
+
+@pytest.mark.parametrize("n_classes", [5, 10])
+@pytest.mark.parametrize(
+    "attack",
+    [Simplex(corrupt=range(F)), InnerProduct(epsilon=0.1, corrupt=range(F))],
+    ids=["simplex", "inner product"],
+)
+def test_workers_in_agreement_share_a_vote_where_honest_ones_differ(attack, n_classes, rng):
+    """Honest workers mix classes in shares of their own; attackers are in their middle, some of them with noise."""
+    shares = rng.dirichlet(np.full(n_classes, 0.5), size=N)
+    own = 2.0 * (shares - shares.mean(axis=0)) @ rng.normal(size=(n_classes, D))
+    of_aggregates, of_attackers, weights, state = torch.zeros(D), torch.zeros(D), [], None
+    for step in range(40):
+        X = torch.from_numpy(rng.normal(size=(N, D)) + 0.1 + own)
+        mean = X[F:].mean(dim=0)
+        attack.apply_(X, random_state=step)
+        aggregate, state = WorkerMemory()(DenseRows(X), state)
+        if step >= 20:
+            weights.append(aggregate.weights[:F].sum())
+            of_aggregates += aggregate.vector - mean
+            of_attackers += X[:F].mean(dim=0) - mean
+    # As one or two of N - F + 1 workers, not as F of N; what they have in common adds up over steps.
+    assert np.mean(weights) < 2.0 / (N - F + 1)
+    assert of_aggregates @ of_attackers < 2.0 / (N - F + 1) * (of_attackers @ of_attackers)
+
+
+def test_copies_do_not_make_the_typical_norm(rng):
+    """Attackers that send next to nothing would have all rows clipped to that, and longer ones left out."""
+    own, state = 2.0 * rng.normal(size=(N, D)), None
+    for _ in range(20):
+        X = rng.normal(size=(N, D)) + own
+        X[F : F + 3] *= 0.02
+        X[:F] = -0.02 * X[F:].mean(axis=0)
+        aggregate, state = WorkerMemory()(dense(X), state)
+    # The farthest may be in no mean of nearest rows.
+    assert np.sort(aggregate.weights[F:])[1] > 0.5 / N
+
+
+def test_far_rows_are_left_out_up_to_the_assumed_number(rng):
+    """Most workers fit their data and have next to no gradient; all of the long rows would be half of all."""
+    X = rng.normal(size=(N, D))
+    X[: N // 2] *= 1e-3
+    X[:F] *= -1.0
+    _, state = WorkerMemory()(dense(X))
+    assert len(state.memory.ids) >= N - F
+    X[-F:] *= 1e6
+    _, state = WorkerMemory()(dense(X))
+    assert state.memory.ids == tuple(range(N - F))
 
 
 def test_workers_are_known_by_their_ids(rng):
@@ -229,6 +282,42 @@ def test_coordinates_do_not_look_at_the_diagonal_nor_at_pairs_that_never_met():
     changed = products.copy()
     changed[2, 5] = changed[5, 2] = 1e9
     np.testing.assert_allclose(worker_coordinates(changed, met), worker_coordinates(products, met))
+
+
+def with_copies(rng, n_copies, n=20, d=300):
+    rows = rng.normal(size=(n, d))
+    rows[:n_copies] = rows[n_copies:].mean(axis=0) + 0.01 * rng.normal(size=(n_copies, d))
+    return rows @ rows.T
+
+
+@pytest.mark.parametrize("n_copies", [2, 5, 8])
+def test_copies_share_a_vote(n_copies, rng):
+    expected = np.ones(20)
+    expected[:n_copies] = 1.0 / n_copies
+    np.testing.assert_allclose(worker_votes(with_copies(rng, n_copies), 12), expected)
+
+
+def test_workers_that_are_alike_throughout_have_a_vote_each():
+    noise = np.random.default_rng(3).normal(size=(30, 30))
+    np.testing.assert_array_equal(worker_votes(noise + noise.T, 18), np.ones(30))
+    np.testing.assert_array_equal(worker_votes(np.ones((30, 30)), 18), np.ones(30))
+    # Pairs of copies, and so most of them are as the others are.
+    np.testing.assert_array_equal(worker_votes(np.kron(noise + noise.T, np.ones((2, 2))), 36), np.ones(60))
+
+
+def test_votes_do_not_depend_on_the_diagonal_the_unit_or_pairs_that_never_met(rng):
+    products = with_copies(rng, 6)
+    expected = worker_votes(products, 12)
+    np.testing.assert_allclose(worker_votes(1e-30 * products + 1e6 * np.eye(20), 12), expected)
+    met = np.ones((20, 20), dtype=bool)
+    met[2, 5] = met[5, 2] = met[3, 15] = met[15, 3] = False
+    np.testing.assert_allclose(worker_votes(np.where(met, products, 1e9), 12, met), expected)
+    np.testing.assert_array_equal(worker_votes(products, 12, np.eye(20, dtype=bool)), np.ones(20))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_workers_have_a_vote_each(n):
+    np.testing.assert_array_equal(worker_votes(np.ones((n, n)), 1), np.ones(n))
 
 
 @pytest.mark.parametrize("n", [1, 2])

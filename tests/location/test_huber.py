@@ -40,3 +40,13 @@ def test_a_large_limit_gives_the_weighted_mean_and_rows_of_no_weight_keep_none()
     weights = huber_weights(gram, a, np.linalg.norm(X, axis=1), 1e6, tol=1e-12, max_iter=100)
     assert weights[3] == 0.0
     assert weights == pytest.approx(a / a.sum())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_limit_of_zero_leaves_the_rows_that_coincide_with_the_first_estimate(seed: int) -> None:
+    """However their mean is rounded."""
+    X, _, a = problem(seed)
+    X[:9] = X[0]
+    gram = Gram(X @ X.T, np.ones(15, dtype=bool), 0.0)
+    weights = huber_weights(gram, a, np.linalg.norm(X - X[0], axis=1), 0.0, tol=1e-12, max_iter=100)
+    np.testing.assert_allclose(weights, np.where(np.arange(15) < 9, a, 0.0) / a[:9].sum())
