@@ -12,6 +12,7 @@ SHAPES = [
     (100, 2, "float64"),
     (10_000, 2, "float64"),
     (300_000, 3, "float64"),
+    (5_000_000, 3, "float64"),
     (1000, 100, "float64"),
     (500, 5000, "float64"),
     (32, 116_000, "float32"),
@@ -19,7 +20,7 @@ SHAPES = [
     (1024, 41_000, "float32"),
 ]
 QUICK_SHAPES = [(100, 2, "float64"), (1000, 2, "float64"), (10, 2000, "float32")]
-KINDS = ["outliers", "clusters", "vertex"]
+KINDS = ["easy", "outliers", "clusters", "vertex"]
 #: Matrices of gradients, float32: the paper's LeNet with 32 rows, and more rows.
 GRADIENTS = [(32, 1_163_978), (512, 116_000), (2048, 41_000)]
 QUICK_GRADIENTS = [(32, 20_000), (64, 9_000)]
@@ -50,7 +51,7 @@ class StepCase:
 class Case:
     """One matrix.
 
-    Kinds: "outliers", 70 % N(0, I) and 30 % about (10, 10, ...); "shifted", the same about (3, 3, ...); "clusters",
+    Kinds: "easy", N(0, I); "outliers", 70 % N(0, I) and 30 % about (10, 10, ...); "shifted", the same about (3, 3, ...); "clusters",
     two far clusters of 51 % and 49 %; "vertex", an optimum on a row that Weiszfeld approaches slowly.
     """
 
@@ -67,7 +68,9 @@ class Case:
         """A NumPy array in float64, a tensor in float32."""
         generator = torch.Generator().manual_seed(seed)
         X = torch.randn(self.n, self.d, generator=generator, dtype=getattr(torch, self.dtype))
-        if self.kind == "outliers":
+        if self.kind == "easy":
+            pass
+        elif self.kind == "outliers":
             X[: int(0.3 * self.n)] += 10.0
         elif self.kind == "shifted":
             X[: int(0.3 * self.n)] += 3.0
@@ -110,8 +113,16 @@ def path_cases(quick: bool) -> list[Case]:
     return [Case(int(share * d), d, "float64", "outliers") for d, of_d in shares.items() for share in of_d]
 
 
+def memory_cases(quick: bool) -> list[Case]:
+    """Matrices of gradients, many points of few columns in either dtype, and a thousand rows of many columns."""
+    if quick:
+        return [*gradient_cases(quick), Case(20_000, 3, "float32", "easy")]
+    points = [Case(5_000_000, 3, dtype, kind) for dtype in ("float32", "float64") for kind in KINDS]
+    return [*gradient_cases(quick), *points, Case(1024, 41_000, "float32", "easy")]
+
+
 def gradient_cases(quick: bool) -> list[Case]:
-    """Aggregators, block steps and memory."""
+    """Aggregators and block steps."""
     return [Case(n, d, "float32", "shifted") for n, d in (QUICK_GRADIENTS if quick else GRADIENTS)]
 
 
