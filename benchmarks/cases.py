@@ -51,8 +51,9 @@ class StepCase:
 class Case:
     """One matrix.
 
-    Kinds: "easy", N(0, I); "outliers", 70 % N(0, I) and 30 % about (10, 10, ...); "shifted", the same about (3, 3, ...); "clusters",
-    two far clusters of 51 % and 49 %; "vertex", an optimum on a row that Weiszfeld approaches slowly.
+    Kinds: "easy", N(0, I); "outliers", 70 % of that and 30 % about (10, 10, ...); "shifted", the same about
+    (3, 3, ...); "clusters", two far clusters of 51 % and 49 %; "vertex", an optimum on a row that Weiszfeld approaches
+    slowly.
     """
 
     n: int
@@ -68,16 +69,14 @@ class Case:
         """A NumPy array in float64, a tensor in float32."""
         generator = torch.Generator().manual_seed(seed)
         X = torch.randn(self.n, self.d, generator=generator, dtype=getattr(torch, self.dtype))
-        if self.kind == "easy":
-            pass
-        elif self.kind == "outliers":
+        if self.kind == "outliers":
             X[: int(0.3 * self.n)] += 10.0
         elif self.kind == "shifted":
             X[: int(0.3 * self.n)] += 3.0
         elif self.kind == "clusters":
             # The distance, 100 sqrt(d), is a hundred times what the norm of a row's noise is.
             X[: int(0.49 * self.n)] += 100.0
-        else:
+        elif self.kind == "vertex":
             _put_optimum_on_a_row(X)
         return X.numpy() if self.dtype == "float64" else X
 

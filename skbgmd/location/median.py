@@ -149,7 +149,8 @@ def geometric_median(
     Notes
     -----
     Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With few rows of
-    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d.
+    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d. With many
+    rows of many columns accelerated Weiszfeld steps come first, as long as they are predicted to cost less.
     The proof is a duality gap. See the guide's page on the mathematics.
 
     References
@@ -418,14 +419,16 @@ def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch
     """Solve in R^d by accelerated Weiszfeld steps in the rows' own dtype, as long as these pay; None if they don't."""
     n, d = rows.n_rows, rows.n_columns
     pays = partial(weiszfeld_pays, n, d)
-    if rows.dtype not in (torch.float32, torch.float64) or not pays(limits.WEISZFELD_STEPS):
+    # Other rows would have to be copied.
+    if not (rows.is_plain and pays(limits.WEISZFELD_STEPS)):
         return None
-    matrix, center = rows.whole(), None
-    if rows.dtype == torch.float32:
-        if rows.product_dtype == torch.float64:
-            matrix = matrix.double()
-        elif (central := rows.central_index()) is not None:
-            center = matrix[central]
+    matrix, center = rows.matrix, None
+    if rows.product_dtype != rows.dtype:
+        if n * d > limits.FLOAT64_PRODUCT_ELEMENTS:
+            return None
+        matrix = matrix.double()
+    elif rows.dtype == torch.float32 and (central := rows.central_index()) is not None:
+        center = matrix[central]
     on_cpu = matrix.is_cpu
     xp: Any = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix

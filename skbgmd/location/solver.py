@@ -8,6 +8,7 @@ the sequence converges whatever the data are.
 The loop knows nothing of where the points live. A *space* holds the points and answers a few questions:
 
 - :class:`skbgmd.location.spaces.EuclideanSpace`: few columns; a position is a vector of R^d;
+- :class:`skbgmd.location.spaces.ExpandedSpace`: many columns; the same, for Weiszfeld steps alone;
 - :class:`skbgmd.location.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever
   asked of the rows is their Gram matrix.
 """
@@ -247,11 +248,12 @@ def _accelerated(space: HasSteps, step: Vector, ahead: Vector, before: tuple[Vec
 
 def _steps_left(last: Iterate, point: Iterate, tol: float) -> float:
     """Predict the steps to the tolerance, if all bring the excess down as the last one did."""
-    left = point.excess.absolute / (tol * point.excess.near_objective)
-    if left <= 1.0:
+    if _is_close(point, tol):
         return 0.0
-    gained = last.excess.absolute / point.excess.absolute
-    return math.log(left) / math.log(gained) if gained > 1.0 else math.inf
+    if not point.excess.absolute < last.excess.absolute < math.inf:
+        return math.inf
+    left = math.log(point.excess.absolute / (tol * point.excess.near_objective))
+    return left / math.log(last.excess.absolute / point.excess.absolute)
 
 
 def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step) -> tuple[Iterate, int]:

@@ -84,9 +84,7 @@ class ExpandedSpace(BaseSpace):
         for part, z in self._blocks():
             a, lengths = self.weights[part], _norms(z)
             norms[part] = lengths
-            v = a / lengths
-            if not float(lengths[lengths.argmin()]) > 0.0:
-                v = xp.where(lengths > 0.0, v, 0.0)
+            v = a / (lengths if float(lengths[lengths.argmin()]) > 0.0 else xp.where(lengths > 0.0, lengths, math.inf))
             total = self._widen(self._narrow(a) @ z) + total
             step = self._widen(self._narrow(v) @ z) + step
             whole += float(v.sum())
@@ -159,7 +157,7 @@ class ExpandedSpace(BaseSpace):
         lead = totals[-1] ** 2 - products[len(products) // 2 - 1][len(products) // 2 - 1]
         iterate.rounding = slack / math.sqrt(lead) * objectives[-1] if lead > 0.0 else math.inf
         if not can_tell:
-            iterate.excess, iterate.rounding = Excess(math.inf, objective), math.inf
+            iterate.excess, iterate.rounding = Excess(math.inf, 0.0), math.inf
         return iterate
 
     def position_error(self, point: Iterate) -> float:
