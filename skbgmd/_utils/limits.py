@@ -118,8 +118,9 @@ SINGLE_SUM_ROWS = 64
 #: show how many would be, at a small part of what another path costs.
 WEISZFELD_STEPS = 12
 
-#: Rows whose part of a Gram matrix, and Newton steps in R^d as a whole, in evaluations of Weiszfeld steps
-#: (``benchmarks/results/paths.md``).
+#: Rows that make a Gram matrix cost as much as an evaluation of Weiszfeld steps, and Newton steps in R^d as a whole, in
+#: evaluations. On one core the Gram matrix of 500 rows of 5000 columns took 28, that of 1024 rows of 41,000 columns 44,
+#: and Newton steps took 15 at 1000 rows of 100 columns, where half of an evaluation is calls.
 GRAM_EVALUATION_ROWS, NEWTON_EVALUATIONS = 24, 30
 
 #: Rows that choose the radius of the near ones.
