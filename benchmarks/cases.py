@@ -12,6 +12,7 @@ SHAPES = [
     (100, 2, "float64"),
     (10_000, 2, "float64"),
     (300_000, 3, "float64"),
+    (5_000_000, 3, "float64"),
     (1000, 100, "float64"),
     (500, 5000, "float64"),
     (32, 116_000, "float32"),
@@ -19,7 +20,7 @@ SHAPES = [
     (1024, 41_000, "float32"),
 ]
 QUICK_SHAPES = [(100, 2, "float64"), (1000, 2, "float64"), (10, 2000, "float32")]
-KINDS = ["outliers", "clusters", "vertex"]
+KINDS = ["easy", "outliers", "clusters", "vertex"]
 #: Matrices of gradients, float32: the paper's LeNet with 32 rows, and more rows.
 GRADIENTS = [(32, 1_163_978), (512, 116_000), (2048, 41_000)]
 QUICK_GRADIENTS = [(32, 20_000), (64, 9_000)]
@@ -50,8 +51,9 @@ class StepCase:
 class Case:
     """One matrix.
 
-    Kinds: "outliers", 70 % N(0, I) and 30 % about (10, 10, ...); "shifted", the same about (3, 3, ...); "clusters",
-    two far clusters of 51 % and 49 %; "vertex", an optimum on a row that Weiszfeld approaches slowly.
+    Kinds: "easy", N(0, I); "outliers", 70 % of that and 30 % about (10, 10, ...); "shifted", the same about
+    (3, 3, ...); "clusters", two far clusters of 51 % and 49 %; "vertex", an optimum on a row that Weiszfeld approaches
+    slowly.
     """
 
     n: int
@@ -74,7 +76,7 @@ class Case:
         elif self.kind == "clusters":
             # The distance, 100 sqrt(d), is a hundred times what the norm of a row's noise is.
             X[: int(0.49 * self.n)] += 100.0
-        else:
+        elif self.kind == "vertex":
             _put_optimum_on_a_row(X)
         return X.numpy() if self.dtype == "float64" else X
 
@@ -110,8 +112,16 @@ def path_cases(quick: bool) -> list[Case]:
     return [Case(int(share * d), d, "float64", "outliers") for d, of_d in shares.items() for share in of_d]
 
 
+def memory_cases(quick: bool) -> list[Case]:
+    """Matrices of gradients, many points of few columns in either dtype, and a thousand rows of many columns."""
+    if quick:
+        return [*gradient_cases(quick), Case(20_000, 3, "float32", "easy")]
+    points = [Case(5_000_000, 3, dtype, kind) for dtype in ("float32", "float64") for kind in KINDS]
+    return [*gradient_cases(quick), *points, Case(1024, 41_000, "float32", "easy")]
+
+
 def gradient_cases(quick: bool) -> list[Case]:
-    """Aggregators, block steps and memory."""
+    """Aggregators and block steps."""
     return [Case(n, d, "float32", "shifted") for n, d in (QUICK_GRADIENTS if quick else GRADIENTS)]
 
 

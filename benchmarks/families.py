@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
-from cases import RUN_LENGTHS, Case, NamedCase, StepCase, gradient_cases, median_cases, path_cases, step_cases
+from cases import (
+    RUN_LENGTHS,
+    Case,
+    NamedCase,
+    StepCase,
+    gradient_cases,
+    median_cases,
+    memory_cases,
+    path_cases,
+    step_cases,
+)
 from measure import REST, in_turns, peak_extra_memory, proved_gap, ratio
 
 import skbgmd.location.median
@@ -134,16 +145,20 @@ def aggregators(case: Case, options: Options) -> list[Row]:
 def memory(case: Case, options: Options) -> list[Row]:
     """Peak memory that a call adds, as a share of the matrix."""
     calls = {"geometric_median()": "geometric_median(X)"}
-    calls |= {
-        f"block_geometric_median(run_length={k})": f"block_geometric_median(X, run_length={k})" for k in RUN_LENGTHS
-    }
+    if case.kind == "shifted":
+        calls |= {
+            f"block_geometric_median(run_length={k})": f"block_geometric_median(X, run_length={k})" for k in RUN_LENGTHS
+        }
+    else:
+        calls["Weiszfeld"] = "peers._weiszfeld(X, 2)"
     repeats = min(options.repeats, MEMORY_REPEATS)
     rows = []
     for name, code in calls.items():
         snippet = (
+            f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            "import peers\nfrom cases import Case\n"
             "from skbgmd import geometric_median, block_geometric_median\n"
-            f"X = torch.randn({case.n}, {case.d}, generator=torch.Generator().manual_seed({options.seed}))\n"
-            f"X[:{int(0.3 * case.n)}] += 3.0\n"
+            f"X = torch.as_tensor({case!r}.matrix({options.seed}))\n"
             f"call = lambda X: {code}"
         )
         measured = [peak_extra_memory(snippet) for _ in range(repeats)]
@@ -177,7 +192,8 @@ def _rules(seed: int) -> dict[str, Any]:
 
 
 def _on_path(X: Any, *, gram: bool) -> None:
-    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=gram):
+    path = {"takes_gram_path": gram, "weiszfeld_pays": False}
+    with mock.patch.multiple(skbgmd.location.median, **{name: mock.Mock(return_value=it) for name, it in path.items()}):
         geometric_median(X)
 
 
@@ -248,5 +264,5 @@ FAMILIES = {
         lambda quick: [NamedCase("digits, 10 epochs, batches of 256")],
         fits,
     ),
-    "memory": Family(("case", "call", "extra MB", "share", "remark", "repeats"), gradient_cases, memory),
+    "memory": Family(("case", "call", "extra MB", "share", "remark", "repeats"), memory_cases, memory),
 }

@@ -105,9 +105,29 @@ NUMPY_PRODUCT_ROWS = 64
 #: conjugate gradients take over.
 DIRECT_SOLVE_DIMENSION = 64
 
-#: Elements of a block of points that is evaluated at once, 8 MB in float64: larger ones leave the caches, smaller ones
-#: spend more on calls.
-POINT_BLOCK_ELEMENTS = 1 << 20
+#: Elements of a block of points that is evaluated at once, 1 MB in float64: larger ones leave the caches, smaller ones
+#: spend more on calls. Where products of rows are taken and none is written, 8 MB: each block also costs the sum of two
+#: vectors.
+POINT_BLOCK_ELEMENTS, ROW_BLOCK_ELEMENTS = 1 << 17, 1 << 20
+
+#: Rows whose multiples are added up in float32, before they go to float64: few enough to keep the digits of a proof,
+#: and as many as make the sum in float64 a small part of the work.
+SINGLE_SUM_ROWS = 64
+
+#: Weiszfeld steps that are tried where so many would pay: on easy data three are enough, and where they aren't, they
+#: show how many would be, at a small part of what another path costs.
+WEISZFELD_STEPS = 12
+
+#: Rows that make a Gram matrix cost as much as an evaluation of Weiszfeld steps, and Newton steps in R^d as a whole, in
+#: evaluations. On one core the Gram matrix of 500 rows of 5000 columns took 28, that of 1024 rows of 41,000 columns 44,
+#: and Newton steps took 15 at 1000 rows of 100 columns, where half of an evaluation is calls.
+GRAM_EVALUATION_ROWS, NEWTON_EVALUATIONS = 24, 30
+
+#: Rows that choose the radius of the near ones.
+RADIUS_ROWS = 1024
+
+#: Rows that a line search looks at at once: a dozen numbers of each fit in the caches.
+LINE_ROWS = 1 << 16
 
 #: Elements up to which points are kept in float64 between evaluations, 64 MB: larger data are converted anew each time,
 #: to take no second copy of them.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_integer, check_number, not_finite
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
+from skbgmd.location.paths import takes_gram_path, weiszfeld_pays
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents
-from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize
-from skbgmd.location.spaces import EuclideanSpace, GramSpace
+from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize, minimize_while
+from skbgmd.location.spaces import EuclideanSpace, ExpandedSpace, GramSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
 from skbgmd.rows.gram import Gram, clip_factors, high_median, low_median
@@ -61,7 +63,8 @@ class GeometricMedianResult:
 class Solved:
     """Solution of either path, before its conversion to the caller's kind of array."""
 
-    weights: FloatArray
+    #: Gives the weights of the rows, (n,), which take memory and may not be asked for.
+    weigh: Callable[[], FloatArray]
     #: Rounded to the answer's dtype; None: weights @ rows, in working precision, is to be rounded.
     median: torch.Tensor | None
     #: Sum of the weighted distances, and a bound on its excess; in units of 2**exponent.
@@ -71,6 +74,10 @@ class Solved:
     exponent: int = 0
     #: True where the median is a row, but for rounding.
     is_row: bool = False
+
+    @property
+    def weights(self) -> FloatArray:
+        return self.weigh()
 
     @property
     def gap(self) -> float:
@@ -142,7 +149,8 @@ def geometric_median(
     Notes
     -----
     Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With few rows of
-    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d.
+    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d. With many
+    rows of many columns accelerated Weiszfeld steps come first, as long as they are predicted to cost less.
     The proof is a duality gap. See the guide's page on the mathematics.
 
     References
@@ -246,7 +254,7 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
         start = weights * clip_factors(high_median(gram.norms), gram.norms)
         start /= start.sum()
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
-    return replace(solution, weights=gram.restore(solution.weights))
+    return solution if gram.shrinkage is None else replace(solution, restored=gram.restore(solution.weights))
 
 
 def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
@@ -294,18 +302,6 @@ def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArr
     return solution.weights, gram, GramSpace(gram, rows.weights).distances(solution.position)
 
 
-def takes_gram_path(n: int, d: int) -> bool:
-    """Choose between the Gram matrix of the rows (True) and R^d.
-
-    The Gram matrix costs n^2 d multiplications, once; in R^d each of some five evaluations and Newton steps costs some
-    ten passes of n d, and a copy in float64. Measured (``benchmarks/results/paths.md``), R^d is ahead up to 100 columns
-    at any number of rows, and the two are level at 400 rows of 400 columns. From 1000 columns on the Gram matrix is
-    ahead as long as there are at most half as many rows, by 1.3 to 3 times; the two are level at 2500 rows of 5000
-    columns. With as many rows as columns R^d is ahead.
-    """
-    return d >= 1000 and 2 * n <= d
-
-
 def solve(
     rows: DenseRows, *, tol: float, max_iter: int, dtype: torch.dtype | None = None, combines: bool = False
 ) -> Solved:
@@ -342,21 +338,23 @@ def solve(
 
 
 def _solve(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
-    used = np.flatnonzero(rows.weights)
-    if len(used) < rows.n_rows and not rows.finite.all():
+    used = None if rows.weights.all() else np.flatnonzero(rows.weights)
+    if used is not None and not rows.finite.all():
         raise not_finite("X", rows.whole())
-    part = rows if len(used) == rows.n_rows else rows.subset(used)
+    part = rows if used is None else rows.subset(used)
     if part.n_columns == 1:
         solved = _solve_column(part, dtype)
+    elif (found := _solve_by_weiszfeld(part, tol, max_iter, dtype)) is not None:
+        solved = found
     elif takes_gram_path(part.n_rows, part.n_columns):
         solved = _solve_gram(part, tol, max_iter, dtype, combines)
     else:
         solved = _solve_points(part, tol, max_iter, dtype)
-    if part is rows:
+    if used is None:
         return solved
     weights = np.zeros(rows.n_rows)
     weights[used] = solved.weights
-    return replace(solved, weights=weights)
+    return replace(solved, weigh=lambda: weights)
 
 
 def warn_if_not_proved(gap: float, tol: float, n_iter: int) -> None:
@@ -387,7 +385,7 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
             length = float(solution.weights @ rows.norms())
             moved = _combined(rows, length) + _moved(length, rows.work_dtype, dtype, rows.n_columns)
             if (excess := _after_move(iterate, moved, tol)) is not None:
-                return Solved(as_float_array(solution.weights), None, iterate.objective, excess, n_iter)
+                return Solved(solution.float_weights, None, iterate.objective, excess, n_iter)
         median = means(rows, _place(solution))
         # A median that is a row needs no rounding.
         total = iterate.total_weiszfeld_weight
@@ -397,7 +395,7 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
         moved += _moved_point(median, length, dtype, is_row=solution.vertex is not None)
         if (excess := _after_move(iterate, moved, tol)) is not None:
             return Solved(
-                as_float_array(solution.weights),
+                solution.float_weights,
                 median.to(dtype),
                 iterate.objective,
                 excess,
@@ -415,6 +413,49 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
     error = GramSpace(about, rows.weights).objective_error(again.iterate)
     better = _measured(rows, again, error, _exact(rows, again), dtype, n_iter + again.n_iter)
     return better if better.gap < settled.gap else replace(settled, n_iter=better.n_iter)
+
+
+def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved | None:
+    """Solve in R^d by accelerated Weiszfeld steps in the rows' own dtype, as long as these pay; None if they don't."""
+    n, d = rows.n_rows, rows.n_columns
+    pays = partial(weiszfeld_pays, n, d)
+    # Other rows would have to be copied.
+    if not (rows.is_plain and pays(limits.WEISZFELD_STEPS)):
+        return None
+    matrix, center = rows.matrix, None
+    if rows.product_dtype != rows.dtype:
+        if n * d > limits.FLOAT64_PRODUCT_ELEMENTS:
+            return None
+        matrix = matrix.double()
+    elif rows.dtype == torch.float32 and (central := rows.central_index()) is not None:
+        center = matrix[central]
+    on_cpu = matrix.is_cpu
+    xp: Any = np if on_cpu else torch
+    points: Any = matrix.numpy() if on_cpu else matrix
+    about: Any = center.numpy() if on_cpu and center is not None else center
+    row_weights: Any = rows.weights if on_cpu else torch.as_tensor(rows.weights, device=matrix.device)
+    space = ExpandedSpace(points, row_weights, about, xp)
+    with np.errstate(all="ignore"):
+        start = space.start()
+        if center is not None:
+            # A row is as far off as the others are; there are more digits about what is between them.
+            start = space.move_to(start)
+        solution = minimize_while(space, start, tol=tol, max_iter=max_iter, pays=pays)
+        n_iter = 0 if solution is None else solution.n_iter
+        if solution is not None and not solution.converged:
+            start = space.move_to(solution.position)
+            solution = minimize_while(space, start, tol=tol, max_iter=max_iter - n_iter, pays=pays)
+            n_iter += 0 if solution is None else solution.n_iter
+    if solution is None or not solution.converged:
+        return None
+    place = solution.position if space.center is None else solution.position + space.center
+    exact = torch.as_tensor(place)
+    moved = _moved(math.sqrt(space.inner(place, place)), exact.dtype, dtype, d)
+    moved += space.position_error(solution.iterate)
+    iterate = solution.iterate
+    if (excess := _after_move(iterate, moved, tol)) is not None:
+        return Solved(solution.float_weights, exact.to(dtype), iterate.objective, excess, n_iter)
+    return _measured(rows, solution, space.objective_error(iterate), exact, dtype, n_iter)
 
 
 def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
@@ -473,7 +514,7 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     iterate = solution.iterate
     if solution.converged and (excess := _after_move(iterate, moved, tol)) is not None:
         return Solved(
-            as_float_array(solution.weights),
+            solution.float_weights,
             exact.to(dtype),
             iterate.objective,
             excess,
@@ -528,7 +569,7 @@ def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
         excess *= 3.0
     weights_of_rows = ranged.restored_weights(as_float_array(solution.weights))
     is_row = solution.vertex is not None
-    return Solved(weights_of_rows, answer, objective, excess, n_iter, ranged.exponent, is_row)
+    return Solved(lambda: weights_of_rows, answer, objective, excess, n_iter, ranged.exponent, is_row)
 
 
 def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
@@ -565,7 +606,7 @@ def _solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     if float(answer[0]) != point:
         moved = float(rows.weights @ np.abs(scaled - np.ldexp(float(answer[0]), -exponent)))
         objective, excess = moved, excess + max(0.0, moved * (1.0 + 2.0**-50) - objective)
-    return Solved(weights, answer, objective, excess, 0, exponent)
+    return Solved(lambda: weights, answer, objective, excess, 0, exponent)
 
 
 def _exact(rows: DenseRows, solution: Solution) -> torch.Tensor:
@@ -661,4 +702,4 @@ def _measured(
         at = as_float_array(iterate.distances) == 0.0
         excess -= 2.0 * max(0.0, iterate.doubtful - float(rows.weights[at] @ distances[at]))
     is_row = solution.vertex is not None
-    return Solved(as_float_array(solution.weights), answer, objective, excess, n_iter, is_row=is_row)
+    return Solved(solution.float_weights, answer, objective, excess, n_iter, is_row=is_row)

@@ -8,6 +8,7 @@ the sequence converges whatever the data are.
 The loop knows nothing of where the points live. A *space* holds the points and answers a few questions:
 
 - :class:`skbgmd.location.spaces.EuclideanSpace`: few columns; a position is a vector of R^d;
+- :class:`skbgmd.location.spaces.ExpandedSpace`: many columns; the same, for Weiszfeld steps alone;
 - :class:`skbgmd.location.spaces.GramSpace`: few rows; a position is a combination of the rows, and all that is ever
   asked of the rows is their Gram matrix.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -39,9 +41,9 @@ class Iterate:
     position: Vector
     #: d_i; zero where the row can't be told from the position.
     distances: PerRow
-    #: a_i / d_i; zero for the rows at the position.
-    weiszfeld_weights: PerRow
-    #: Their sum.
+    #: a_i.
+    weights: PerRow
+    #: Sum of a_i / d_i.
     total_weiszfeld_weight: float
     #: Sum of their multiples of z_i, and its norm.
     residual: Vector
@@ -53,6 +55,13 @@ class Iterate:
     excess: Excess
     #: Most that the rows at the position may add to the objective, if "at" only means "too near to tell".
     doubtful: float = 0.0
+    #: Estimate of the part of the bound on the excess that is due to rounding; inf: there are no digits.
+    rounding: float = 0.0
+
+    @property
+    def weiszfeld_weights(self) -> PerRow:
+        """``a_i / d_i``; zero for the rows at the position. Not kept: of many rows each number is memory."""
+        return weiszfeld_weights(self.weights, self.distances, self.distances == 0.0 if self.weight_at > 0.0 else None)
 
     @property
     def is_vertex_optimum(self) -> bool:
@@ -60,7 +69,28 @@ class Iterate:
         return self.weight_at > 0.0 and self.residual_norm <= self.weight_at
 
 
-class Space(Protocol):
+def weiszfeld_weights(weights: PerRow, distances: PerRow, at: PerRow) -> PerRow:
+    """Weights ``a_i / d_i`` of Weiszfeld's step; zero for the rows of the mask ``at`` (None: there are none)."""
+    if at is None:
+        return weights / distances
+    # One more than the distance where that is zero.
+    return (weights / (distances + at)) * (distances > 0.0)
+
+
+class Evaluable(Protocol):
+    """Questions that Weiszfeld steps ask of the points."""
+
+    def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
+    def inner(self, left: Vector, right: Vector) -> float: ...
+
+
+class HasSteps(Evaluable, Protocol):
+    """The step itself, which costs less where it needs no proof."""
+
+    def ahead(self, position: Vector) -> Vector: ...
+
+
+class Space(Evaluable, Protocol):
     """Questions that the loop asks of the points."""
 
     #: Sum of the row weights.
@@ -68,13 +98,11 @@ class Space(Protocol):
     #: True where a Newton step costs several evaluations.
     newton_is_expensive: bool
 
-    def at(self, position: Vector, radius: float | None = None) -> Iterate: ...
     def row(self, index: int) -> Vector: ...
     def newton_direction(self, point: Iterate) -> Vector: ...
     def project(self, point: Iterate, direction: Vector) -> tuple[PerRow, float]: ...
     def decrease(self, point: Iterate, along: PerRow, square: float, step: float) -> tuple[float, float]: ...
     def nearest(self, point: Iterate) -> tuple[int, float]: ...
-    def inner(self, left: Vector, right: Vector) -> float: ...
     def objective_error(self, point: Iterate) -> float: ...
 
 
@@ -83,14 +111,27 @@ class Solution:
     """Solution of the loop: the Vardi-Zhang step from the best iterate, and that iterate with its proof."""
 
     position: Vector
-    #: Weights of the rows, adding up to one, whose weighted mean ``position`` is.
-    weights: PerRow
     iterate: Iterate
     n_iter: int
     #: The excess is within the tolerance at the scale of the near rows.
     converged: bool
     #: Index of the row that the position is, or can't be told from; the heaviest of several.
     vertex: int | None = None
+
+    #: Weights of the original rows, where the points are rows that were shrunk.
+    restored: PerRow | None = None
+
+    @cached_property
+    def weights(self) -> PerRow:
+        """Weights of the rows, adding up to one, whose weighted mean ``position`` is."""
+        if self.restored is not None:
+            return self.restored
+        with np.errstate(all="ignore"):
+            return vardi_zhang_weights(self.iterate)
+
+    def float_weights(self) -> NDArray[np.float64]:
+        """The weights as a float64 NumPy array."""
+        return as_float_array(self.weights)
 
 
 class Progress(NamedTuple):
@@ -141,9 +182,78 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int, step: St
     # Squares of far rows may overflow: sums of them are scaled, and a bound that isn't finite isn't used.
     with np.errstate(all="ignore"):
         best, n_iter = _descend(space, start, tol, max_iter, step or newton_step)
-        position, weights = best.position + vardi_zhang_step(best), vardi_zhang_weights(best)
+        position = best.position + vardi_zhang_step(best)
     vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
-    return Solution(position, weights, best, n_iter, _is_close(best, tol), vertex)
+    return Solution(position, best, n_iter, _is_close(best, tol), vertex)
+
+
+def minimize_while(
+    space: HasSteps, start: Vector, *, tol: float, max_iter: int, pays: Callable[[float], bool]
+) -> Solution | None:
+    """Minimize by Weiszfeld steps, accelerated, as long as the steps to come are predicted to pay.
+
+    Each step is one evaluation. The last two steps ``f_k`` and ``f_{k-1}`` are combined to where they would
+    cancel most, as Anderson does: ``y_{k+1} = y_k + f_k - t (y_k + f_k - y_{k-1} - f_{k-1})`` with the ``t`` that
+    makes ``f_k - t (f_k - f_{k-1})`` the shortest. The bounds on the excess of two iterates give the contraction of a
+    step, and so the number of steps that are left: a prediction to go by as long as it falls.
+
+    Parameters
+    ----------
+    space
+        The points; nothing is asked of them but evaluations, steps and inner products.
+    start : vector of the space
+        Weiszfeld's step from zero.
+    tol, max_iter
+        As in :func:`minimize`.
+    pays : callable
+        True if so many steps in all pay; inf: there is no end in sight.
+
+    Returns
+    -------
+    Solution or None
+        None where it doesn't pay, or isn't proved within ``max_iter`` steps. Not converged where there are too few
+        digits for a proof: those about the solution's position may do.
+    """
+    with np.errstate(all="ignore"):
+        # The start is a step from zero.
+        before, ahead = (start, start), space.ahead(start)
+        step = ahead - start
+        point, n_iter, left = space.at(_accelerated(space, step, ahead, before)), 1, math.inf
+        before = step, ahead
+        # Rounding is a part of the bound that steps don't bring down.
+        while not _is_close(point, tol):
+            if n_iter >= max_iter or point.rounding == math.inf:
+                return None
+            if not point.rounding < tol * point.excess.near_objective:
+                return Solution(point.position, point, n_iter, converged=False)
+            step = vardi_zhang_step(point)
+            ahead = point.position + step
+            last, point = point, space.at(_accelerated(space, step, ahead, before))
+            before, n_iter = (step, ahead), n_iter + 1
+            predicted = _steps_left(last, point, tol)
+            if not (predicted < left and pays(n_iter + predicted)):
+                return None
+            left = predicted
+        position = point.position + vardi_zhang_step(point)
+    return Solution(position, point, n_iter, converged=True)
+
+
+def _accelerated(space: HasSteps, step: Vector, ahead: Vector, before: tuple[Vector, Vector]) -> Vector:
+    """Combine a step, and the place where it ends, with the one before to where they cancel most."""
+    change = step - before[0]
+    square = space.inner(change, change)
+    share = space.inner(step, change) / square if square > 0.0 else 0.0
+    return ahead - share * (ahead - before[1])
+
+
+def _steps_left(last: Iterate, point: Iterate, tol: float) -> float:
+    """Predict the steps to the tolerance, if all bring the excess down as the last one did."""
+    if _is_close(point, tol):
+        return 0.0
+    if not point.excess.absolute < last.excess.absolute < math.inf:
+        return math.inf
+    left = math.log(point.excess.absolute / (tol * point.excess.near_objective))
+    return left / math.log(last.excess.absolute / point.excess.absolute)
 
 
 def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step) -> tuple[Iterate, int]:
@@ -160,13 +270,18 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step)
     return best, n_iter
 
 
-def near_radius(distances: PerRow, weights: PerRow | None = None) -> float:
+def near_radius(
+    distances: PerRow, weights: PerRow | None = None, nearest: float = 0.0, farthest: float = math.inf
+) -> float:
     """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
 
     The median is by the rows' weights where they differ, for far rows may be many and weigh little. Any radius gives a
-    valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it.
+    valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it. None is looked for
+    where all rows are within it, by the smallest and the largest distance if those are given.
     """
-    every = max(1, len(distances) // 1024)
+    if farthest <= 10.0 * nearest:
+        return 10.0 * nearest
+    every = max(1, len(distances) // limits.RADIUS_ROWS)
     some = as_float_array(distances[::every])
     positive = some[some > 0.0]
     if not positive.size:

@@ -288,7 +288,7 @@ class ChunkedRows(ABC):
             center = in_range(self, self.weighted_sum(about, torch.float64), about)
             return self.gram_about(center, torch.float64)
         if self._gram is None:
-            central = self._central_index()
+            central = self.central_index()
             self._gram = self.gram_about(None if central is None else self.row(central), self.product_dtype)
         return self._gram
 
@@ -366,7 +366,7 @@ class ChunkedRows(ABC):
             ].T
         return result
 
-    def _central_index(self) -> int | None:
+    def central_index(self) -> int | None:
         """Find a row that lies among the majority, by a sample of the columns; None if zero does.
 
         The center decides the accuracy, never the result: about a far center, differences of rows cancel.

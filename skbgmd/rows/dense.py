@@ -107,12 +107,12 @@ class DenseRows(ChunkedRows):
         return self.matrix.shape[1]
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """The matrix is used as it is: there is nothing to convert or to gather."""
         return self.matrix.dtype == self.work_dtype and self.index is None and self._pick is None
 
     def norms(self, run_length: int = 1) -> FloatArray:
-        if self._norms is None and run_length >= limits.MEASURED_RUN and self._is_plain and self.matrix.stride(1) == 1:
+        if self._norms is None and run_length >= limits.MEASURED_RUN and self.is_plain and self.matrix.stride(1) == 1:
             self._norms = self._measure_runs(run_length)
         return super().norms()
 
@@ -146,7 +146,7 @@ class DenseRows(ChunkedRows):
         return scores
 
     def distances(self, center: torch.Tensor | None) -> FloatArray:
-        if center is not None or not self._is_plain:
+        if center is not None or not self.is_plain:
             return super().distances(center)
         # One call on the whole matrix: nothing is kept but a number for each row and some thousand columns.
         whole = self.n_held // limits.NORM_COLUMNS * limits.NORM_COLUMNS
@@ -157,7 +157,7 @@ class DenseRows(ChunkedRows):
         return self._checked(self.layout.add_up(squares), None)
 
     def _sample(self) -> FloatArray:
-        if not self._is_plain or self.n_held < limits.CENTER_SAMPLE_RUNS * limits.CENTER_SAMPLE_RUN:
+        if not self.is_plain or self.n_held < limits.CENTER_SAMPLE_RUNS * limits.CENTER_SAMPLE_RUN:
             return super()._sample()
         # The same columns but for a run cut short at the end, without an index of them.
         every, step = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS), -(-self.n_held // limits.CENTER_SAMPLE_RUNS)
@@ -165,7 +165,7 @@ class DenseRows(ChunkedRows):
         return np.asarray(sample.cpu().numpy())
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
-        as_they_are = center is None and scale is None and self._is_plain and dtype == self.dtype
+        as_they_are = center is None and scale is None and self.is_plain and dtype == self.dtype
         if not as_they_are or self.n_rows > limits.GRAM_STRIPE_ROWS or self.matrix.stride(1) != 1:
             return super()._products(center, dtype, scale)
         # All pieces in one call: with few rows it is calls that take time. Even pieces leave next to nothing over.
@@ -215,14 +215,14 @@ class DenseRows(ChunkedRows):
 
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         dtype = dtype or self.work_dtype
-        if not (self._is_plain and dtype == self.dtype and np.all(weights)):
+        if not (self.is_plain and dtype == self.dtype and np.all(weights)):
             return super().weighted_sum(weights, dtype)
         # One call on the whole matrix, with no row to leave out.
         return torch.as_tensor(weights, dtype=dtype, device=self.device) @ self.matrix
 
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
         few = self.n_rows < limits.ROWS_PER_THREAD * torch.get_num_threads()
-        if few or self.device.type != "cpu" or not (self._is_plain and self.matrix.is_contiguous()):
+        if few or self.device.type != "cpu" or not (self.is_plain and self.matrix.is_contiguous()):
             return super()._sums_of_squares(weights)
         # The gradient of a layer norm's weight is sum_i g_ij (x_ij - mean_i) / std_i. With g = x and no mean it is
         # what is asked for, squared and added up in one pass; what the weight itself is makes no difference.

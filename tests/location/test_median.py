@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
+from contextlib import ExitStack
 from unittest import mock
 
 import numpy as np
@@ -17,7 +19,8 @@ import skbgmd.location.median
 from conftest import ZOO
 from oracle import conic, extended, many_digits, objective
 from skbgmd import block_geometric_median, geometric_median
-from skbgmd.location.median import takes_gram_path
+from skbgmd._utils import limits
+from skbgmd.location.spaces import ExpandedSpace
 
 #: Rounding of the oracle's objective.
 ORACLE = 1e-18
@@ -31,11 +34,25 @@ def excess(X, median, weights=None):
     return float((found - best) / best) if best > 0 else float(found) / max(float(np.abs(X).max()), 1e-300)
 
 
-@pytest.fixture(params=["in R^d", "in the Gram matrix"])
-def path(request, monkeypatch):
-    """Small matrices take the one path; the other has to be right on them too."""
-    monkeypatch.setattr("skbgmd.location.median.takes_gram_path", lambda n, d: request.param == "in the Gram matrix")
-    return request.param
+PATHS = ["in R^d", "in the Gram matrix", "by Weiszfeld steps"]
+
+
+def on_path(path):
+    """Force a path: Weiszfeld steps as long as an end is in sight, in the rows' own dtype, and then in R^d."""
+    median, stack = skbgmd.location.median, ExitStack()
+    stack.enter_context(mock.patch.object(median, "takes_gram_path", return_value=path == "in the Gram matrix"))
+    steps = 30 if path == "by Weiszfeld steps" else -1
+    stack.enter_context(mock.patch.object(median, "weiszfeld_pays", side_effect=lambda n, d, needed: needed <= steps))
+    if steps > 0:
+        stack.enter_context(mock.patch.object(limits, "FLOAT64_PRODUCT_ELEMENTS", 0))
+    return stack
+
+
+@pytest.fixture(params=PATHS)
+def path(request):
+    """Small matrices take the one path; the others have to be right on them too."""
+    with on_path(request.param):
+        yield request.param
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,12 +117,12 @@ def cases():
             ),
             "weighted": st.booleans(),
             "dtype": st.sampled_from([np.float64, np.float32]),
-            "gram": st.booleans(),
+            "path": st.sampled_from(PATHS),
         }
     )
 
 
-def make(seed, n, d, kind, weighted, dtype, gram):
+def make(seed, n, d, kind, weighted, dtype, path):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, d))
     if kind == "grid":
@@ -134,7 +151,7 @@ def make(seed, n, d, kind, weighted, dtype, gram):
 @settings(max_examples=2500)
 @given(cases())
 def test_gap_is_never_below_the_true_excess(case):
-    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"]):
+    with on_path(case["path"]):
         check_gap(case)
 
 
@@ -156,8 +173,7 @@ def check_gap(case):
 @given(cases(), st.sampled_from([1, 2, 3]))
 def test_gap_is_true_when_stopped_early(case, max_iter):
     X, weights = make(**case)
-    forced = mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"])
-    with warnings.catch_warnings(), forced:
+    with warnings.catch_warnings(), on_path(case["path"]):
         warnings.simplefilter("ignore", ConvergenceWarning)
         result = geometric_median(X, sample_weight=weights, tol=1e-15, max_iter=max_iter, return_result=True)
     assert excess(X, result.median, weights) <= result.gap + ORACLE
@@ -170,7 +186,7 @@ def test_gap_is_true_when_stopped_early(case, max_iter):
 @settings(max_examples=100)
 @given(cases())
 def test_equivariance(case):
-    with mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case["gram"]):
+    with on_path(case["path"]):
         check_equivariance(case)
 
 
@@ -189,7 +205,10 @@ def check_equivariance(case):
         ):
             y = back(geometric_median(moved, sample_weight=weights, tol=1e-10))
             # Where the optimum isn't unique the points may differ; their objective may not.
-            assert excess(X, y, weights) <= 1e-9
+            # What is moved is rounded, at a cost by the size of the rows, not of their distances.
+            whole = float(len(X) if weights is None else weights.sum())
+            rounding = 2.0**-50 * np.abs(X).max() * whole / max(float(objective(X, y, weights)), 1e-300)
+            assert excess(X, y, weights) <= 1e-9 + rounding
     permuted = geometric_median(X[order], sample_weight=None if weights is None else weights[order], tol=1e-10)
     assert excess(X, permuted, weights) <= 1e-9
 
@@ -288,13 +307,58 @@ def test_conjugate_gradients_take_over_beyond_the_dense_limit(rng):
         assert geometric_median(X, tol=1e-9, return_result=True).gap <= 1e-9
 
 
-def test_paths_agree(rng, monkeypatch):
+def test_paths_agree(rng):
     X = rng.normal(size=(30, 10))
     X[:9] += 6.0
-    assert not takes_gram_path(30, 10)
-    points = geometric_median(X, tol=1e-12)
-    monkeypatch.setattr("skbgmd.location.median.takes_gram_path", lambda n, d: True)
-    np.testing.assert_allclose(geometric_median(X, tol=1e-12), points, atol=1e-9)
+    found = []
+    for path in PATHS:
+        with on_path(path):
+            found.append(geometric_median(X, tol=1e-12))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-9)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["easy", "offset", "a few far rows", "outliers"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_weiszfeld_steps_solve_many_rows_of_easy_data(kind, dtype, rng):
+    X = rng.normal(size=(400, 3000)).astype(dtype)
+    if kind == "offset":
+        X += 30.0
+    elif kind == "a few far rows":
+        X[:4] *= 1e5
+    elif kind == "outliers":
+        X[:120] += 10.0
+    median = skbgmd.location.median
+    with mock.patch.object(median, "_solve_gram", side_effect=AssertionError("the Gram matrix isn't needed")):
+        result = geometric_median(X, return_result=True)
+    with mock.patch.object(median, "weiszfeld_pays", return_value=False):
+        other = geometric_median(X, tol=1e-9 if dtype is np.float64 else 1e-6, return_result=True)
+    assert result.converged
+    assert result.objective <= other.objective * (1.0 + 1e-6)
+    assert np.linalg.norm(result.weights @ X.astype(np.float64) - result.median) <= 1e-5 * np.linalg.norm(X[-1])
+
+
+def test_weiszfeld_steps_give_way_where_they_contract_slowly():
+    from conftest import vertex
+
+    X = np.tile(vertex(3), (1, 400))
+    X = np.concatenate([X] * (400 // len(X) + 1))
+    with mock.patch.object(ExpandedSpace, "at", autospec=True, side_effect=ExpandedSpace.at) as at:
+        result = geometric_median(X, return_result=True)
+    assert result.converged
+    assert at.call_count <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_points_take_little_memory(dtype):
+    """Beyond the data: weights, distances at two points, and blocks; NumPy's allocations are what is traced."""
+    X = np.random.default_rng(0).normal(size=(2_000_000, 3)).astype(dtype)
+    tracemalloc.start()
+    geometric_median(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 3 * 8 * len(X) + 16e6
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_opposite_infinities_are_not_finite():
 def test_the_center_is_a_row_of_the_majority(rng):
     X = rng.normal(size=(50, 400)) + 100.0
     X[:20] += 1e6
-    assert DenseRows(torch.from_numpy(X))._central_index() >= 20
+    assert DenseRows(torch.from_numpy(X)).central_index() >= 20
 
 
 @pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
@@ -130,7 +130,7 @@ def test_zero_is_the_center_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_
     X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
     X[:6] += 10.0
     rows = DenseRows(torch.from_numpy(X))
-    assert (rows._central_index() is None) == zero_is_central
+    assert (rows.central_index() is None) == zero_is_central
     distances = np.linalg.norm(X[:, None].astype(float) - X, axis=2)
     np.testing.assert_allclose(np.sqrt(rows.gram().squared_distances()), distances, rtol=1e-5, atol=1e-3)
 

@@ -1,8 +1,9 @@
-"""Spaces that the solver works in: R^d (few columns) and the span of the rows (few rows)."""
+"""Spaces that the solver works in: R^d, in two ways (few columns, or many), and the span of the rows (few rows)."""
 
 from __future__ import annotations
 
 from skbgmd.location.spaces.euclidean import EuclideanSpace
+from skbgmd.location.spaces.expanded import ExpandedSpace
 from skbgmd.location.spaces.gram import GramSpace
 
-__all__ = ["EuclideanSpace", "GramSpace"]
+__all__ = ["EuclideanSpace", "ExpandedSpace", "GramSpace"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd.location.certificate import duality_gap_bound
 from skbgmd.location.solver import Iterate
 
@@ -25,35 +26,39 @@ class BaseSpace:
         ``d_i(t)^2 - d_i^2 = t^2 ||p||^2 - 2 t <z_i, p>`` divided by ``d_i(t) + d_i`` has no cancellation, so a
         row at 1e160 doesn't drown what happens among rows of order one.
         """
-        xp, length = self.xp, math.sqrt(square)
-        a, d = self.weights, point.distances
+        length, change, slope = math.sqrt(square), 0.0, 0.0
+        for start in range(0, len(along), limits.LINE_ROWS):
+            part = slice(start, start + limits.LINE_ROWS)
+            moved = self._decrease(point, part, along[part], square, step)
+            change, slope = change + moved[0], slope + moved[1]
+        kink = point.weight_at * length
+        return step * (change + kink), slope + kink
+
+    def _decrease(self, point: Iterate, part: slice, along: Any, square: float, step: float) -> tuple[float, float]:
+        """Parts of some rows, but for those at the point, in the change over the step, and in the slope."""
+        xp, a, d = self.xp, self.weights[part], point.distances[part]
         if point.weight_at > 0.0:
-            # Rows at the point are added below: their distance is the length of the step.
+            # Rows at the point are added by the caller: their distance is the length of the step.
             a, d = xp.where(d == 0.0, 0.0, a), xp.where(d == 0.0, 1.0, d)
         # In units of the distance, whose square may overflow.
-        whole = (step * length) / d
+        whole = (step * math.sqrt(square)) / d
         # (Negative by rounding only.)
         moved = d * xp.sqrt(abs(1.0 + whole * whole - (2.0 * step) * (along / d / d)))
         top = step * square - along
-        change = (top - along) / (moved + d)
         slope = top / (moved if float(moved.min()) > 0.0 else xp.where(moved > 0.0, moved, d))
-        kink = point.weight_at * length
-        return step * (float(a @ change) + kink), float(a @ slope) + kink
+        return float(a @ ((top - along) / (moved + d))), float(a @ slope)
 
     def nearest(self, point: Iterate) -> tuple[int, float]:
         """Index and distance of the row nearest to a point."""
         index = int(point.distances.argmin())
         return index, float(point.distances[index])
 
-    def _weiszfeld_weights(self, weights: Any, distances: Any, at: Any) -> Any:
-        """Weights ``a_i / d_i`` of Weiszfeld's step; zero for the rows of the mask ``at`` (None: there are none)."""
-        if at is None:
-            return weights / distances
-        return self.xp.where(at, 0.0, weights / self.xp.where(at, 1.0, distances))
-
     def _sum_weights(self, weights: Any, weiszfeld: Any, near: Any) -> Any:
         """Weights of the sums of :func:`~skbgmd.location.certificate.duality_gap_bound`: two or four."""
         lines = [weiszfeld, weights] if near is None else [weiszfeld, near * weiszfeld, weights, near * weights]
+        return self._stack(lines)
+
+    def _stack(self, lines: list[Any]) -> Any:
         # np.stack takes longer to check than this to copy.
         return np.array(lines) if self.xp is np else self.xp.stack(lines)
 
@@ -61,7 +66,6 @@ class BaseSpace:
         self,
         position: Any,
         distances: Any,
-        weiszfeld_weights: Any,
         at: Any,
         residual: Any,
         products: list[list[float]],
@@ -78,8 +82,10 @@ class BaseSpace:
         or None for none, and ``doubtful`` the largest sum of distances that they may have.
         """
         if len(products) == 2:
-            products = [[products[i][j] for j in ALL_NEAR] for i in ALL_NEAR]
-            totals, lengths = [totals[i] for i in ALL_NEAR], [lengths[i] for i in ALL_NEAR]
+            (rr, ra), (_, aa) = products
+            of_residual, of_all = [rr, rr, ra, ra], [ra, ra, aa, aa]
+            products = [of_residual, of_residual, of_all, of_all]
+            totals, lengths = [totals[0], *totals, totals[1]], [lengths[0], *lengths, lengths[1]]
         total_weiszfeld_weight, _, _, weight_near = totals
         _, _, objective, near_objective = lengths
         at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
@@ -97,7 +103,7 @@ class BaseSpace:
         return Iterate(
             position=position,
             distances=distances,
-            weiszfeld_weights=weiszfeld_weights,
+            weights=self.weights,
             total_weiszfeld_weight=total_weiszfeld_weight,
             residual=residual,
             residual_norm=math.sqrt(max(products[0][0], 0.0)),

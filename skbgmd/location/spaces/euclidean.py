@@ -10,16 +10,14 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd.location.solver import Iterate, near_radius
+from skbgmd.location.solver import Iterate, near_radius, weiszfeld_weights
 from skbgmd.location.spaces.base import ALL_NEAR, BaseSpace
 from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_positive
 
 
 class _Seen(NamedTuple):
-    """One number a point, and sums, as evaluated at a position."""
+    """Sums over a block of points, as evaluated at a position."""
 
-    distances: Any
-    weiszfeld_weights: Any
     #: Mask of the points at the position; None: there are none.
     here: Any
     #: The most that the distances of those may add up to.
@@ -53,8 +51,17 @@ class EuclideanSpace(BaseSpace):
         self.n, self.d = points.shape
         self._rows = max(1, limits.POINT_BLOCK_ELEMENTS // (self.d + 2))
         self._column = origin[:, None]
-        self._kept = list(self._convert()) if self.n * (self.d + 2) <= limits.KEPT_ELEMENTS else None
+        self._sample: tuple[Any, Any] | None = None
+        if self.n > self._rows:
+            # One block of them tells nothing where rows are sorted.
+            some = slice(None, None, -(-self.n // limits.RADIUS_ROWS))
+            self._sample = points[some].T - self._column, weights[some] if self._is_weighted else None
         # Memory that was written before costs less to write again.
+        self._one: Any = None
+        if self.n * (self.d + 2) <= limits.KEPT_ELEMENTS:
+            self._kept: list[tuple[slice, Any]] | None = list(self._convert())
+        else:
+            self._kept, self._one = None, self._room(slice(0, min(self._rows, self.n)))
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         #: True once squares of distances over- or underflowed: results may have, too.
@@ -74,10 +81,10 @@ class EuclideanSpace(BaseSpace):
         return room
 
     def _convert(self) -> Iterator[tuple[slice, Any]]:
-        """Blocks of ``x_i - origin`` in float64."""
+        """Blocks of ``x_i - origin`` in float64, in memory of their own if they are to be kept."""
         for start in range(0, self.n, self._rows):
             part = slice(start, min(start + self._rows, self.n))
-            room = self._room(part)
+            room = self._room(part) if self._one is None else self._one[:, : part.stop - part.start]
             self.xp.subtract(self.points[part].T, self._column, out=room[:-2])
             yield part, room
 
@@ -115,19 +122,23 @@ class EuclideanSpace(BaseSpace):
         return self.points[index].to(self.xp.float64) - self.origin
 
     def at(self, position: Any, radius: float | None = None) -> Iterate:
-        """Evaluate a position in one pass; rows within ``radius`` are near, None: as the first block suggests."""
+        """Evaluate a position in one pass; rows within ``radius`` are near, None: as a sample of the rows suggests."""
         # The rounding of the position itself: nearer than this, a row can't be told from it.
         rounding = 2.0**-52 * math.sqrt(self.inner(position, position))
         seen: list[_Seen] = []
+        distances = self._empty()
+        if radius is None and self._sample is not None:
+            sample, weights = self._sample
+            near, *_ = _column_norms(sample - position[:, None], self.xp)
+            radius = near_radius(near, weights)
         for part, z in self._blocks(position):
-            seen.append(self._look(z, self.weights[part], rounding, radius))
+            seen.append(self._look(z, self.weights[part], rounding, radius, distances[part]))
             radius = seen[-1].radius
-        whole = seen[0] if len(seen) == 1 else self._joined(seen)
+        whole = seen[0] if len(seen) == 1 else self._joined(seen, distances)
         vectors, totals = whole.sums[:, :-2], whole.sums[:, -1].tolist()
         return self._assemble(
             position,
-            whole.distances,
-            whole.weiszfeld_weights,
+            distances,
             whole.here,
             vectors[0],
             (vectors @ vectors.T).tolist(),
@@ -144,11 +155,12 @@ class EuclideanSpace(BaseSpace):
         away = float(self.weights[point.distances > 0.0].sum())
         return 2.0**-50 * point.objective + rounding * away
 
-    def _look(self, z: Any, weights: Any, tiny: float, radius: float | None) -> _Seen:
-        """Evaluate a block of ``x_i - y`` and its two lines more."""
+    def _look(self, z: Any, weights: Any, tiny: float, radius: float | None, distances: Any) -> _Seen:
+        """Evaluate a block of ``x_i - y`` and its two lines more; write the distances."""
         d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
         self.out_of_range |= not in_range
-        radius = near_radius(d, weights if self._is_weighted else None) if radius is None else radius
+        if radius is None:
+            radius = near_radius(d, weights if self._is_weighted else None)
         close = None if farthest <= radius else d <= max(radius, tiny)
         here, doubtful = None, 0.0
         if not tiny < nearest:  # NaN, where differences overflow, says nothing of the others
@@ -156,20 +168,15 @@ class EuclideanSpace(BaseSpace):
             doubtful = float(weights[here] @ d[here])
             d = self.xp.where(here, 0.0, d)
         z[-2] = d
-        weiszfeld = self._weiszfeld_weights(weights, d, here)
+        distances[:] = d
+        weiszfeld = weiszfeld_weights(weights, d, here)
         # With the distances and ones as two more columns, all that is added up comes out of one product.
-        return _Seen(d, weiszfeld, here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
+        return _Seen(here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
 
-    def _joined(self, seen: list[_Seen]) -> _Seen:
+    def _joined(self, seen: list[_Seen], distances: Any) -> _Seen:
         """Join the evaluations of all blocks."""
-        join = np.concatenate if self.xp is np else self.xp.cat
-        here = None
-        if any(block.here is not None for block in seen):
-            here = join([block.distances < 0.0 if block.here is None else block.here for block in seen])
         return _Seen(
-            join([block.distances for block in seen]),
-            join([block.weiszfeld_weights for block in seen]),
-            here,
+            None if all(block.here is None for block in seen) else distances == 0.0,
             sum(block.doubtful for block in seen),
             sum(block.sums if len(block.sums) == 4 else block.sums[ALL_NEAR] for block in seen),
             seen[0].radius,
@@ -203,10 +210,11 @@ class EuclideanSpace(BaseSpace):
 
     def _terms(self, point: Iterate) -> Iterator[tuple[Any, Any, Any]]:
         """Blocks of differences, with their Weiszfeld weights, and their distances (one for the rows at the point)."""
-        d = point.distances
-        safe = d if point.weight_at == 0.0 else self.xp.where(d > 0.0, d, 1.0)
         for part, z in self._differences(point.position):
-            yield z, point.weiszfeld_weights[part], safe[part]
+            a, d = self.weights[part], point.distances[part]
+            if point.weight_at > 0.0:
+                a, d = self.xp.where(d > 0.0, a, 0.0), self.xp.where(d > 0.0, d, 1.0)
+            yield z, a / d, d
 
 
 def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:

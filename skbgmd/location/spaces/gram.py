@@ -9,7 +9,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.location.solver import Iterate, near_radius
+from skbgmd.location.solver import Iterate, near_radius, weiszfeld_weights
 from skbgmd.location.spaces.base import BaseSpace
 from skbgmd.location.spaces.linear_solvers import conjugate_gradients, solve_positive
 from skbgmd.rows.gram import Gram
@@ -87,7 +87,7 @@ class GramSpace(BaseSpace):
         if at is not None:
             doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])
             distances[here] = 0.0
-        weiszfeld = self._weiszfeld_weights(a, distances, at)
+        weiszfeld = weiszfeld_weights(a, distances, at)
         sums = self._sum_weights(a, weiszfeld, near)
         totals, lengths = sums.sum(axis=1), sums @ distances
         sums -= totals[:, None] * w
@@ -100,7 +100,6 @@ class GramSpace(BaseSpace):
         return self._assemble(
             position,
             distances,
-            weiszfeld,
             at,
             residual,
             products.tolist(),
