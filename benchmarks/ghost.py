@@ -90,22 +90,31 @@ SLOW = ("block of coordinates, beta=0.1", BY_PASSES)
 
 
 def data(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch that can be learned: noise about a mean for each class."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn((BATCH, *shape), generator=generator), torch.randint(10, (BATCH,), generator=generator)
+    y, means = torch.randint(10, (BATCH,), generator=generator), torch.randn((10, *shape), generator=generator)
+    return torch.randn((BATCH, *shape), generator=generator) + means[y], y
 
 
 def stepper(module: nn.Module, batch: Any, variant: str, **params: Any) -> Callable[[], Any]:
-    """A training step; ``params`` of the net other than the variant's."""
+    """A training step, as ``fit`` takes it; ``params`` of the net other than the variant's."""
     aggregator, group_size, gradients = VARIANTS[variant]
     net = RobustNeuralNetClassifier(
         module,
         criterion=nn.CrossEntropyLoss,
         **{"aggregator": aggregator, "group_size": group_size, "gradients": gradients, **params},
-        lr=0.01,
+        lr=0.05,
         random_state=0,
         verbose=0,
     ).initialize()
-    return lambda: net.train_step(batch)
+
+    def step() -> Any:
+        result = net.train_step(batch)
+        # A rule's state goes on to the next batch, as it does at the end of one.
+        net.aggregator_.commit()
+        return result
+
+    return step
 
 
 def by_vmap(module: nn.Module, batch: Any) -> Callable[[], Any]:

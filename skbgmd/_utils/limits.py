@@ -196,6 +196,14 @@ ONE_PRODUCT_COLUMNS = 512
 #: call.
 LONG_RUN_ELEMENTS = 1 << 18
 
+#: Size of gradients written out, relative to that of their factors, up to which they are kept: every answer is then one
+#: pass over them, where factors take a matrix product each time (measured for sequences of 20 and 32 positions).
+HELD_SHARE = 2
+
+#: Share of a squared norm's largest possible value below which its terms cancel, and rounding of them by 6e-8 would show
+#: in the fourth digit.
+CANCELLED_SHARE = 1e-3
+
 #: Rows of a stripe of a factor's Gram matrix, whose other triangle is mirrored.
 FACTOR_STRIPE_ROWS = 64
 
@@ -203,8 +211,9 @@ FACTOR_STRIPE_ROWS = 64
 #: make: half precision included.
 SAMPLE_ROUNDING = 2e-2
 
-#: Elements of a convolution's unfolded input that are written out at a time, 8 MB in float32.
-UNFOLDED_ELEMENTS = 1 << 21
+#: Elements of a convolution's unfolded input that are written out at a time: 1 MB in float32, which stays in a
+#: processor's cache; and on another device, where each call costs more.
+UNFOLDED_ELEMENTS, UNFOLDED_ELEMENTS_OF_DEVICE = 1 << 18, 1 << 24
 
 
 # ---- Training
