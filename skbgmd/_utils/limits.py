@@ -155,6 +155,10 @@ MEAN_SLACK = 1.25
 #: Relative accuracy of the median that Huber's mean starts from, and that a scale is taken about: neither needs digits.
 HUBER_START_TOL = 0.2
 
+#: Iterations of Huber's weights without a Gram matrix: each takes two passes over the rows, and with more of them the
+#: matrix costs less. Rounding of products by passes in float32, as that of the matrix.
+UNFORMED_ITERATIONS, UNFORMED_ROUNDING = 4, 2.0**-22
+
 #: Least scale, in typical distances of the step: a smaller one would change no weight but by underflow.
 LEAST_SCALE = 1e-9
 

@@ -11,6 +11,7 @@ from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
@@ -76,8 +77,10 @@ class HuberMean(LocationRule):
             self._validate()
             usable = usable_rows(rows, rows.finite)
             some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-            found = huber_active_set(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
-            if found is not None:
+            for solve in (huber_active_set, huber_by_products):
+                found = solve(some, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+                if found is None:
+                    continue
                 weights = np.zeros(rows.n_rows)
                 weights[usable] = found.weights
                 return Aggregate(found.vector, weights), found.scale

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from skbgmd.location.spaces.euclidean import EuclideanSpace
 from skbgmd.location.spaces.gram import GramSpace
+from skbgmd.location.spaces.unformed import UnformedGramSpace
 
-__all__ = ["EuclideanSpace", "GramSpace"]
+__all__ = ["EuclideanSpace", "GramSpace", "UnformedGramSpace"]

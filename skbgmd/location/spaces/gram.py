@@ -33,13 +33,16 @@ class GramSpace(BaseSpace):
     xp = np
 
     def __init__(self, gram: Gram, weights: FloatArray) -> None:
-        self.products, self.weights, self.rounding = gram.products, weights, gram.rounding
-        self.weight = float(weights.sum())
+        self.products, self.rounding = gram.products, gram.rounding
+        self._weigh(weights)
+        self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
+        self._products = torch.from_numpy(gram.products)
+
+    def _weigh(self, weights: FloatArray) -> None:
+        self.weights, self.weight = weights, float(weights.sum())
         self._is_weighted = bool(weights.min() < weights.max())
         self.n = len(weights)
         self.newton_is_expensive = self.n > limits.DIRECT_SOLVE_DIMENSION
-        self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
-        self._products = torch.from_numpy(gram.products)
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""
