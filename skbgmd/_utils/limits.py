@@ -157,7 +157,7 @@ HUBER_START_TOL = 0.2
 
 #: Iterations of Huber's weights without a Gram matrix: each takes two passes over the rows, and with more of them the
 #: matrix costs less. Rounding of products by passes in float32, as that of the matrix.
-UNFORMED_ITERATIONS, UNFORMED_ROUNDING = 4, 2.0**-22
+GRAM_PRODUCT_ITERATIONS, GRAM_PRODUCT_ROUNDING = 4, 2.0**-22
 
 #: Least scale, in typical distances of the step: a smaller one would change no weight but by underflow.
 LEAST_SCALE = 1e-9
@@ -207,6 +207,10 @@ HELD_SHARE = 2
 #: Share of a squared norm's largest possible value below which its terms cancel, and rounding of them by 6e-8 would show
 #: in the fourth digit.
 CANCELLED_SHARE = 1e-3
+
+#: Passes that Huber's mean without a Gram matrix mostly takes; and multiplications of matrices in the time in which a
+#: number is read from memory (one thread: 6 GB/s against 4e10 multiplications a second).
+GRAM_PRODUCT_PASSES, READING_MULTIPLICATIONS = 8, 8
 
 #: Rows of a stripe of a factor's Gram matrix, whose other triangle is mirrored.
 FACTOR_STRIPE_ROWS = 64

@@ -14,6 +14,7 @@ from skbgmd.location.solver import as_float_array, minimize
 from skbgmd.location.spaces import UnformedGramSpace
 from skbgmd.location.typical_distance import tied_with_median, typical_distance
 from skbgmd.rows import Rows
+from skbgmd.rows.protocol import FactoredRows
 
 
 def huber_by_products(
@@ -35,9 +36,12 @@ def huber_by_products(
     typical = lower_weighted_median(norms, weights)
     largest = min(limits.SQUARED_RANGE[torch.float32][1], limits.SAME_SIZE * typical)
     # The first steps are looked at more closely, by all distances between rows.
-    if before.is_new or not 0.0 < norms.max(initial=0.0) <= largest:
+    if before.is_new or not 0.0 < norms.max(initial=0.0) <= largest or not isinstance(rows, FactoredRows):
         return None
-    space = UnformedGramSpace(rows, limits.UNFORMED_ROUNDING)
+    product = rows.gram_product()
+    if product is None:
+        return None
+    space = UnformedGramSpace(product, norms, weights, limits.GRAM_PRODUCT_ROUNDING)
     start = space.vector(clipped_start(norms, weights))
     median = minimize(space, start, tol=max(tol, limits.HUBER_START_TOL), max_iter=0)
     distances = space.distances(median.position)
@@ -51,7 +55,7 @@ def huber_by_products(
     if rejection is not None:
         reach = max(rejection * limit, lower_weighted_median(distances, weights))
         kept = np.where(distances <= reach, kept, 0.0)
-    few = min(max_iter, limits.UNFORMED_ITERATIONS)
+    few = min(max_iter, limits.GRAM_PRODUCT_ITERATIONS)
     found = iterate_huber(space, kept, distances, huber * limit, tol=tol, max_iter=few)
     if not found.settled:
         return None

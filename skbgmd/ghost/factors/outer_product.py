@@ -43,6 +43,12 @@ class OuterProductFactor(Factor):
         #: Gradients written out take little more memory than the factors, and every answer is one pass over them.
         self._is_held = self.positions > 1 and self.n_units * self.width <= limits.HELD_SHARE * factors_size
 
+    @property
+    def pass_multiplications(self) -> int:
+        if self._is_held:
+            return super().pass_multiplications
+        return self.n_rows * self.positions * self.n_columns
+
     @cached_property
     def _written(self) -> DenseFactor:
         values = empty((self.n_rows, self.n_units, self.width), self.dtype, self.device)

@@ -93,8 +93,7 @@ class GramSpace(BaseSpace):
         weiszfeld = self._weiszfeld_weights(a, distances, at)
         sums = self._sum_weights(a, weiszfeld, near)
         totals, lengths = sums.sum(axis=1), sums @ distances
-        sums -= totals[:, None] * w
-        images = self._times(sums)
+        images = self._images(sums, totals, position)
         residual = np.array([sums[0], images[0]])
         products = images @ sums.T
         # R is off by the sum of a_i times the relative error of d_i.
@@ -112,6 +111,11 @@ class GramSpace(BaseSpace):
             doubtful=doubtful,
             slack=slack,
         )
+
+    def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
+        """Center sums of rows (m, n), in place, at a position as often as they add up to; their products (m, n)."""
+        sums -= totals[:, None] * position[0]
+        return self._times(sums)
 
     def _doubt(self, coefficients: FloatArray) -> FloatArray:
         """Estimate the rounding of squared distances: independent errors of entries, mostly of a row's own square."""
