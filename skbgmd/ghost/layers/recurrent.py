@@ -196,47 +196,49 @@ class _LongShortTermRun(_Run):
         self.cells[0] = begin[1]
         self.outer = torch.empty_like(self.cells[1:])
         self.unprojected = self.sequence if self.projection is None else torch.empty_like(self.outer)
-        parts = [part.unbind() for part in (self.gates, *self.gates.split((2 * size, size, size), dim=2))]
-        takes, keeps = (part.unbind() for part in self.gates[:, :, : 2 * size].chunk(2, dim=2))
-        for t, (gates, both, new, give) in enumerate(zip(*parts, strict=True)):
-            gates.addmm_(self.hidden[t], weight)
-            both.sigmoid_()
-            torch.mul(keeps[t], self.cells[t], out=self.cells[t + 1]).addcmul_(takes[t], new.tanh_())
-            torch.mul(give.sigmoid_(), torch.tanh(self.cells[t + 1], out=self.outer[t]), out=self.unprojected[t])
+        take, keep, new, give = (part.unbind() for part in self.gates.chunk(4, dim=2))
+        gates, both, outer = self.gates.unbind(), self.gates[:, :, : 2 * size].unbind(), self.outer.unbind()
+        cells, hidden, unprojected = self.cells.unbind(), self.hidden.unbind(), self.unprojected.unbind()
+        for t in range(len(gates)):
+            gates[t].addmm_(hidden[t], weight)
+            both[t].sigmoid_()
+            torch.mul(keep[t], cells[t], out=cells[t + 1]).addcmul_(take[t], new[t].tanh_())
+            torch.mul(give[t].sigmoid_(), torch.tanh(cells[t + 1], out=outer[t]), out=unprojected[t])
             if self.projection is not None:
-                torch.mm(self.unprojected[t], self.projection.T, out=self.hidden[t + 1])
+                torch.mm(unprojected[t], self.projection.T, out=hidden[t + 1])
 
     def _projected(self) -> Sequence[tuple[str, torch.Tensor]]:
         return () if self.projection is None else (("hr", self.unprojected),)
 
     def _backward(self, of_sequence: torch.Tensor, of_ends: StateGradients) -> dict[str, torch.Tensor]:
         take, keep, new, give = self.gates.chunk(4, dim=2)
-        # What the gradients of the cells and of the hidden states are multiplied by.
-        delta = torch.stack(
-            [
-                new * take * (1.0 - take),
-                self.cells[:-1] * keep * (1.0 - keep),
-                take * (1.0 - new.square()),
-                self.outer * give * (1.0 - give),
-            ],
-            dim=2,
-        )
-        lead = give * (1.0 - self.outer.square())
-        by_cell, by_hidden, flat = delta[:, :, :3].unbind(), delta[:, :, 3].unbind(), delta.flatten(2).unbind()
+        # What the gradients of the cells, or of the hidden states, are multiplied by: g (1 - g) for a gate.
+        delta = torch.empty((*take.shape[:2], 4, take.shape[2]), dtype=take.dtype, device=take.device)
+        of_take, of_keep, of_new, of_give = delta.unbind(2)
+        torch.mul(take, new, out=of_take)
+        torch.addcmul(take, of_take, new, value=-1.0, out=of_new)
+        torch.mul(self.outer, give, out=of_give)
+        lead = torch.addcmul(give, of_give, self.outer, value=-1.0)
+        torch.mul(self.cells[:-1], keep, out=of_keep)
+        for part, gate in ((of_take, take), (of_keep, keep), (of_give, give)):
+            part.addcmul_(part, gate, value=-1.0)
+        whole = delta.flatten(2)
+        by_cell, by_hidden, flat = delta[:, :, :3].unbind(), of_give.unbind(), whole.unbind()
+        of_outputs, leads, keeps = of_sequence.unbind(), lead.unbind(), keep.unbind()
         of_cell = lead.new_zeros(lead.shape[1:]) if of_ends[0] is None else of_ends[0].clone()
+        every = of_cell[:, None]
         of_projected = None if self.projection is None else torch.empty_like(self.sequence)
         for t in reversed(range(len(delta))):
-            of_h = of_sequence[t]
+            of_h = of_outputs[t]
             if t + 1 < len(delta):
                 of_h = torch.addmm(of_h, flat[t + 1], self.weight)
-                of_cell.mul_(keep[t + 1])
+                of_cell.mul_(keeps[t + 1])
             if of_projected is not None and self.projection is not None:
                 of_projected[t] = of_h
                 of_h = of_h @ self.projection
-            of_cell.addcmul_(of_h, lead[t])
-            by_cell[t].mul_(of_cell[:, None])
+            of_cell.addcmul_(of_h, leads[t])
+            by_cell[t].mul_(every)
             by_hidden[t].mul_(of_h)
-        whole = delta.flatten(2)
         return {"ih": whole, "hh": whole, **({} if of_projected is None else {"hr": of_projected})}
 
 
@@ -260,24 +262,20 @@ class _GatedRun(_Run):
 
     def _backward(self, of_sequence: torch.Tensor, of_ends: StateGradients) -> dict[str, torch.Tensor]:
         reset, keep, new = self.gates.chunk(3, dim=2)
-        lead = (1.0 - keep) * (1.0 - new.square())
-        recalled = reset * lead
         # What the gradients of the hidden states are multiplied by; of ``n`` for ``U h`` and for ``W x``.
-        delta = torch.stack(
-            [
-                recalled * self.recalled * (1.0 - reset),
-                (self.hidden[:-1] - new) * keep * (1.0 - keep),
-                recalled,
-                lead,
-            ],
-            dim=2,
-        )
+        delta = torch.empty((*new.shape[:2], 4, new.shape[2]), dtype=new.dtype, device=new.device)
+        of_reset, of_keep, of_recalled, of_new = delta.unbind(2)
+        torch.sub(1.0, new.square(), out=of_new).addcmul_(of_new, keep, value=-1.0)
+        torch.mul(of_new, reset, out=of_recalled)
+        torch.mul(of_recalled, self.recalled, out=of_reset).addcmul_(of_reset, reset, value=-1.0)
+        torch.sub(self.hidden[:-1], new, out=of_keep).mul_(keep).addcmul_(of_keep, keep, value=-1.0)
         flat, size = delta.flatten(2), new.shape[2]
-        of_h = of_sequence[-1]
+        deltas, products, keeps = delta.unbind(), flat[:, :, : 3 * size].unbind(), keep.unbind()
+        of_outputs = of_sequence.unbind()
+        of_h = of_outputs[-1]
         for t in reversed(range(len(delta))):
-            delta[t].mul_(of_h[:, None])
+            deltas[t].mul_(of_h[:, None])
             if t:
-                carried = torch.addmm(of_sequence[t - 1], flat[t][:, : 3 * size], self.weight)
-                of_h = carried.addcmul_(of_h, keep[t])
+                of_h = torch.addmm(of_outputs[t - 1], products[t], self.weight).addcmul_(of_h, keeps[t])
         of_input = torch.cat([flat[:, :, : 2 * size], flat[:, :, 3 * size :]], dim=2)
         return {"ih": of_input, "hh": flat[:, :, : 3 * size]}
