@@ -204,8 +204,8 @@ LONG_RUN_ELEMENTS = 1 << 18
 #: pass over them, where factors take a matrix product each time (measured for sequences of 20 and 32 positions).
 HELD_SHARE = 2
 
-#: Share of a squared norm's largest possible value below which its terms cancel, and rounding of them by 6e-8 would show
-#: in the fourth digit.
+#: Share of a squared norm's largest possible value below which its terms cancel: rounding of them by 6e-8 would show in
+#: the fourth digit.
 CANCELLED_SHARE = 1e-3
 
 #: Passes that Huber's mean without a Gram matrix mostly takes; and multiplications of matrices in the time in which a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 import torch
 
@@ -36,9 +38,9 @@ def huber_by_products(
     typical = lower_weighted_median(norms, weights)
     largest = min(limits.SQUARED_RANGE[torch.float32][1], limits.SAME_SIZE * typical)
     # The first steps are looked at more closely, by all distances between rows.
-    if before.is_new or not 0.0 < norms.max(initial=0.0) <= largest or not isinstance(rows, FactoredRows):
+    if before.is_new or not 0.0 < norms.max(initial=0.0) <= largest:
         return None
-    product = rows.gram_product()
+    product = rows.gram_product() if _is_factored(rows) else None
     if product is None:
         return None
     space = UnformedGramSpace(product, norms, weights, limits.GRAM_PRODUCT_ROUNDING)
@@ -60,3 +62,8 @@ def huber_by_products(
     if not found.settled:
         return None
     return HuberActiveSet(rows.weighted_sum(as_float_array(found.weights)), found.weights, after)
+
+
+def _is_factored(rows: Rows) -> TypeGuard[FactoredRows]:
+    # Not by isinstance, which looks a protocol's attributes up one by one.
+    return hasattr(rows, "gram_product")

@@ -116,7 +116,6 @@ class Rows(Protocol):
         ...
 
 
-@runtime_checkable
 class FactoredRows(Rows, Protocol):
     """Rows that can multiply by their Gram matrix for less than it takes to form it."""
 

@@ -159,7 +159,7 @@ class OuterProductFactor(Factor):
             return self._written.squared_norms()
         if self.positions > 1:
             step = max(1, limits.WRITTEN_ELEMENTS // self.positions**2)
-            parts = zip(self.left.split(step), self.right.split(step), strict=True)
+            parts = zip(torch.split(self.left, step), torch.split(self.right, step), strict=True)
             return torch.cat([_squared_norms(left, right) for left, right in parts])
         return self._left_squares.sum(dim=1) * self.right_squares
 

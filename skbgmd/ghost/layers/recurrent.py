@@ -250,9 +250,8 @@ class _GatedRun(_Run):
         size = self.weight.shape[1]
         #: ``U h`` of ``n``.
         self.recalled = torch.empty_like(self.sequence)
-        for t, (both, new) in enumerate(
-            zip(*(part.unbind() for part in self.gates.split((2 * size, size), dim=2)), strict=True)
-        ):
+        parts = self.gates[:, :, : 2 * size].unbind(), self.gates[:, :, 2 * size :].unbind()
+        for t, (both, new) in enumerate(zip(*parts, strict=True)):
             before = self.hidden[t]
             products = before @ weight if bias is None else torch.addmm(bias, before, weight)
             both.add_(products[:, : 2 * size]).sigmoid_()

@@ -37,12 +37,14 @@ class UnformedGramSpace(GramSpace):
     def _times(self, coefficients: FloatArray) -> FloatArray:
         if coefficients.ndim > 1:
             return np.stack([self._times(line) for line in coefficients])
-        total = coefficients.sum()
-        unit = coefficients / total if total > 0.0 else coefficients
-        key = unit.tobytes()
+        total = float(coefficients.sum())
+        # What adds up to one, but for rounding, is to keep its bits.
+        scale = 1.0 if total <= 0.0 or abs(total - 1.0) < 1e-12 else total
+        mean = coefficients / scale
+        key = mean.tobytes()
         if key not in self._known:
-            self._known[key] = self.product(unit)
-        return self._known[key] * total if total > 0.0 else self._known[key]
+            self._known[key] = self.product(mean)
+        return scale * self._known[key]
 
     def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
         images: FloatArray = self._times(sums) - totals[:, None] * position[1]
