@@ -1,24 +1,31 @@
-"""Steps with a row for each sample: against plain steps, against per-sample gradients by vmap, and whole fits.
+"""Steps with a row for each sample: against plain steps, against Opacus and per-sample gradients by vmap; whole fits.
 
-Rows of results/ghost.csv: medians over rounds in which all variants take turns, and ratios to the plain step of the
-same module and batch in the same run. Medians are as accurate as the estimators'. Peak memory is above what plain
-steps left in use.
+Rows of results/ghost.csv: medians over rounds in which all variants take turns, and of the ratios to the plain step of
+the same module, batch and round; with one thread in processor time, which other processes disturb less. Medians are as
+accurate as the estimators'. Peak memory is above what plain steps left in use.
+
+The default is measured with a scale that decays, as in most steps of a training, and with one that rises, as in the
+first. Opacus (``pip install "opacus>=1.5"``, left out where it is missing) has its ghost clipping and layers of its own
+in the place of recurrent layers and attention; it and torch.func end with a clipped mean.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import REST, environment, in_turns
+from measure import REST, environment, in_turns, ratio
 from sklearn.datasets import load_digits, make_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
@@ -27,6 +34,7 @@ from torch.func import functional_call, grad, vmap
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Mean
+from skbgmd.aggregators.memory import Scale
 from skbgmd.training._defaults import TOL
 from skbgmd.training.networks import LeNet
 
@@ -76,6 +84,7 @@ VARIANTS: dict[str, tuple[Any, int | None, str]] = {
     "plain": (Mean(), None, "auto"),
     "geometric median": (GeometricMedian(tol=TOL), 1, "one_pass"),
     "Huber, the default": (HuberMean(2.0, rejection=10.0, remember=True, tol=TOL), 1, "one_pass"),
+    "Huber, the scale rises": (HuberMean(2.0, rejection=10.0, remember=True, tol=TOL), 1, "one_pass"),
     "block of units, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL), block="unit"), 1, "one_pass"),
     "block of coordinates, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL)), 1, "one_pass"),
     BY_PASSES: (GeometricMedian(tol=TOL), 1, "micro_batches"),
@@ -83,10 +92,14 @@ VARIANTS: dict[str, tuple[Any, int | None, str]] = {
     "median, groups of 32, micro-batches": (GeometricMedian(tol=TOL), 32, "micro_batches"),
 }
 
+#: Size of the remembered scale, in that of the step: larger once the network has learned something.
+SCALES = {"Huber, the default": 1.5, "Huber, the scale rises": 1.0}
+OPACUS, BY_FUNC = "Opacus, ghost clipping", "torch.func, clipped mean"
+
 #: Networks whose gradients are also written out by vmap.
 BY_VMAP = ("MLP 784-512-256-10", "LeNet")
 WITH_RULES = (*BY_VMAP, "transformer (32, 64)")
-SLOW = ("block of coordinates, beta=0.1", BY_PASSES)
+SLOW = ("block of coordinates, beta=0.1", BY_PASSES, BY_FUNC, "vmap and median")
 
 
 def data(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,11 +118,47 @@ def stepper(module: nn.Module, batch: Any, variant: str, **params: Any) -> Calla
         random_state=0,
         verbose=0,
     ).initialize()
+    if variant in SCALES:
+        for _ in range(5):
+            net.train_step(batch)
+            net.aggregator_.commit()
+        found = net.aggregator_.state
+        net.aggregator_.state = Scale(SCALES[variant] * found.value, found.recent)
     return lambda: net.train_step(batch)
 
 
-def by_vmap(module: nn.Module, batch: Any) -> Callable[[], Any]:
-    """Per-sample gradients written out, and the same median of them."""
+def with_opacus(module: nn.Module, batch: Any) -> Callable[[], Any]:
+    """A step of Opacus's with ghost clipping and without noise."""
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+    from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+    from opacus.validators import ModuleValidator
+
+    own = ModuleValidator.fix(copy.deepcopy(module)).train()
+    wrapped = GradSampleModuleFastGradientClipping(own, batch_first=True, max_grad_norm=1.0, use_ghost_clipping=True)
+    optimizer = DPOptimizerFastGradientClipping(
+        torch.optim.SGD(wrapped.parameters(), lr=0.01),
+        noise_multiplier=0.0,
+        max_grad_norm=1.0,
+        expected_batch_size=BATCH,
+    )
+    criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        criterion(wrapped(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    return step
+
+
+def clipped_mean(rows: torch.Tensor) -> torch.Tensor:
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    return (1.0 / norms.clamp_min(1.0)) @ rows / len(rows)
+
+
+def by_vmap(module: nn.Module, batch: Any, location: Callable[..., Any]) -> Callable[[], Any]:
+    """Per-sample gradients written out, and a location of them."""
     parameters = {name: value.detach() for name, value in module.named_parameters()}
 
     def loss(values: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -119,40 +168,45 @@ def by_vmap(module: nn.Module, batch: Any) -> Callable[[], Any]:
 
     def step() -> Any:
         gradients = per_sample(parameters, *batch)
-        return geometric_median(torch.cat([value.flatten(1) for value in gradients.values()], dim=1), tol=TOL)
+        return location(torch.cat([value.flatten(1) for value in gradients.values()], dim=1))
 
     return step
 
 
-def steps(rounds: int) -> list[dict[str, Any]]:
+median_at_tol = partial(geometric_median, tol=TOL)
+
+
+def steps(rounds: int, names: list[str]) -> list[dict[str, Any]]:
     """Times of steps, all variants in turn."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     rows = []
-    for name, (make, shape) in MODULES.items():
+    for name in names:
+        make, shape = MODULES[name]
         torch.manual_seed(0)
         module, batch = make(), data(shape)
         # Where there are rules, passes for each sample would only be slower than vmap, and take as much memory.
         variants = [variant for variant in VARIANTS if variant != BY_PASSES or name not in WITH_RULES]
         runs = {variant: stepper(module, batch, variant) for variant in variants}
+        if find_spec("opacus") is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                runs[OPACUS] = with_opacus(module, batch)
+        runs[BY_FUNC] = by_vmap(module, batch, clipped_mean)
+        if name in BY_VMAP:
+            runs["vmap and median"] = by_vmap(module, batch, median_at_tol)
         times: dict[str, list[float]] = {variant: [] for variant in runs}
         for _ in range(rounds):
             for variant, run in runs.items():
                 # These would take most of the time, and are not what is compared closely.
                 if variant in SLOW and len(times[variant]) >= 4:
                     continue
-                start = time.perf_counter()
+                start = clock()
                 run()
-                times[variant].append(time.perf_counter() - start)
-        if name in BY_VMAP:
-            run = by_vmap(module, batch)
-            times["vmap and median"] = []
-            for _ in range(3):
-                start = time.perf_counter()
-                run()
-                times["vmap and median"].append(time.perf_counter() - start)
-        medians = {variant: float(np.median(values[1:])) for variant, values in times.items()}
-        for variant, seconds in medians.items():
-            ratio = seconds / medians["plain"]
-            rows.append({"case": name, "variant": variant, "ms": 1e3 * seconds, "ratio": ratio})
+                times[variant].append(clock() - start)
+        for variant, values in times.items():
+            of_plain = times["plain"][1 : len(values)]
+            line = {"ms": 1e3 * float(np.median(values[1:])), "ratio": ratio(values[1:], of_plain)}
+            rows.append({"case": name, "variant": variant, **line})
     return rows
 
 
@@ -167,7 +221,8 @@ def memory_of(name: str, variant: str) -> float:
     before = _status("VmRSS")
     # The peak starts anew.
     Path("/proc/self/clear_refs").write_text("5")
-    run = by_vmap(module, batch) if variant == "vmap and median" else stepper(module, batch, variant)
+    by_func = variant == "vmap and median"
+    run = by_vmap(module, batch, median_at_tol) if by_func else stepper(module, batch, variant)
     run()
     run()
     return (_status("VmHWM") - before) / 1024.0
@@ -179,9 +234,9 @@ def _status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def memories() -> list[dict[str, Any]]:
+def memories(names: list[str]) -> list[dict[str, Any]]:
     rows = []
-    for name in BY_VMAP:
+    for name in names:
         for variant in (
             "plain",
             "geometric median",
@@ -234,17 +289,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--networks", nargs="*", choices=MODULES, help="only these; other lines of the file stay")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [*(row for shape in FITS for row in fits(5, *shape)), *steps(arguments.rounds), *memories()]
+    names = arguments.networks or list(MODULES)
+    rows = [] if arguments.networks else [row for shape in FITS for row in fits(5, *shape)]
+    rows += [*steps(arguments.rounds, names), *memories([name for name in names if name in BY_VMAP])]
+    known = environment()
+    lines = [
+        {**{key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}, **known}
+        for row in rows
+    ]
+    if arguments.networks:
+        with arguments.output.open(newline="") as file:
+            lines = [*(line for line in csv.DictReader(file) if line["case"] not in names), *lines]
     with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["case", "variant", "ms", "ratio", "peak MB", *environment()])
+        writer = csv.DictWriter(file, ["case", "variant", "ms", "ratio", "peak MB", *known])
         writer.writeheader()
-        for row in rows:
-            rounded = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
-            writer.writerow({**rounded, **environment()})
-            print(rounded)
+        writer.writerows(lines)
 
 
 if __name__ == "__main__":

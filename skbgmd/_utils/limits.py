@@ -175,6 +175,10 @@ MEAN_SLACK = 1.25
 #: Relative accuracy of the median that Huber's mean starts from, and that a scale is taken about: neither needs digits.
 HUBER_START_TOL = 0.2
 
+#: Iterations of Huber's weights without a Gram matrix: each takes two passes over the rows, and with more of them the
+#: matrix costs less. Rounding of products by passes in float32, as that of the matrix.
+GRAM_PRODUCT_ITERATIONS, GRAM_PRODUCT_ROUNDING = 4, 2.0**-22
+
 #: Least scale, in typical distances of the step: a smaller one would change no weight but by underflow.
 LEAST_SCALE = 1e-9
 
@@ -219,6 +223,18 @@ ONE_PRODUCT_COLUMNS = 512
 #: call.
 LONG_RUN_ELEMENTS = 1 << 18
 
+#: Size of gradients written out, relative to that of their factors, up to which they are kept: every answer is then one
+#: pass over them, where factors take a matrix product each time (measured for sequences of 20 and 32 positions).
+HELD_SHARE = 2
+
+#: Share of a squared norm's largest possible value below which its terms cancel: rounding of them by 6e-8 would show in
+#: the fourth digit.
+CANCELLED_SHARE = 1e-3
+
+#: Passes that Huber's mean without a Gram matrix mostly takes; and multiplications of matrices in the time in which a
+#: number is read from memory (one thread: 6 GB/s against 4e10 multiplications a second).
+GRAM_PRODUCT_PASSES, READING_MULTIPLICATIONS = 8, 8
+
 #: Rows of a stripe of a factor's Gram matrix, whose other triangle is mirrored.
 FACTOR_STRIPE_ROWS = 64
 
@@ -226,8 +242,9 @@ FACTOR_STRIPE_ROWS = 64
 #: make: half precision included.
 SAMPLE_ROUNDING = 2e-2
 
-#: Elements of a convolution's unfolded input that are written out at a time, 8 MB in float32.
-UNFOLDED_ELEMENTS = 1 << 21
+#: Elements of a convolution's unfolded input that are written out at a time: 1 MB in float32, which stays in a
+#: processor's cache; and on another device, where each call costs more.
+UNFOLDED_ELEMENTS, UNFOLDED_ELEMENTS_OF_DEVICE = 1 << 18, 1 << 24
 
 
 # ---- Training

@@ -11,6 +11,7 @@ from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
+from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.median import median_distances
@@ -76,7 +77,7 @@ class HuberMean(LocationRule):
         usable = usable_rows(rows, self._finite(rows))
         every = len(usable) == rows.n_rows
         some = rows if every else rows.subset(usable)
-        found = self._active_set(some, state)
+        found = self._by_products(some, state)
         if found is None:
             return super().__call__(rows, state)
         weights = found.weights
@@ -89,11 +90,15 @@ class HuberMean(LocationRule):
         # The Gram matrix tells as well, but not all of it may be wanted.
         return rows.finite if self.remember and rows.gram_is_expensive else super()._finite(rows)
 
-    def _active_set(self, rows: Rows, state: Scale | None) -> HuberActiveSet | None:
-        """Huber's mean without the Gram matrix of all rows; None where there is no remembered scale, or no gain."""
+    def _by_products(self, rows: Rows, state: Scale | None) -> HuberActiveSet | None:
+        """Huber's mean without the Gram matrix of all rows; None where no scale is remembered, or nothing is gained."""
         if not (self.remember and state is not None and isinstance(rows, ChunkedRows) and rows.gram_is_expensive):
             return None
-        return huber_active_set(rows, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+        for solve in (huber_active_set, huber_by_products):
+            found = solve(rows, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+            if found is not None:
+                return found
+        return None
 
     def _validate(self) -> None:
         check_number(self.c, "c")
@@ -103,7 +108,7 @@ class HuberMean(LocationRule):
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         if self.remember:
-            active = self._active_set(rows, state)
+            active = self._by_products(rows, state)
             if active is not None:
                 return Judgement(active.weights, active.scale, self.c)
             before = state or Scale()

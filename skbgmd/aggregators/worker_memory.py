@@ -101,7 +101,8 @@ class WorkerMemory(RowReplacement):
         # Norms of workers that differ are spread widely once most of them fit their data.
         kept = len(ids) - n_assumed_corrupt(self.fraction, len(ids))
         limit = max(limit, np.sort(norms[finite])[:kept].max(initial=0.0))
-        return finite & (np.where(finite, norms, 0.0) <= limit)
+        usable: BoolArray = finite & (np.where(finite, norms, 0.0) <= limit)
+        return usable
 
     def _replace(
         self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
@@ -17,6 +17,7 @@ from skbgmd._utils.allocation import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, Part, with_biases, without_biases
+from skbgmd.ghost.gram_product import split_by_cost
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
 from skbgmd.rows.few import FewRows
@@ -158,6 +159,20 @@ class GhostRows(ChunkedRows):
         for start in range(0, len(small), at_once):
             together = torch.cat(small[start : start + at_once], dim=1).to(dtype)
             yield together @ together.T
+
+    def gram_product(self) -> Callable[[FloatArray], FloatArray] | None:
+        """Product of vectors (n,) and the Gram matrix, of which the expensive parts aren't formed; see FactoredRows."""
+        formed, passed = split_by_cost(self.factors)
+        if not passed or self._gram is not None:
+            return None
+        cheap, costly = (
+            GhostRows(part, self.n_rows, sum(f.n_columns for _, f in part), self.weights, device=self.device)
+            for part in (formed, passed)
+        )
+        known = cheap.gram()
+        if known.unit != 1.0 or known.shrinkage is not None:
+            return None
+        return lambda vector: vector @ known.products + costly.inner_products(costly.weighted_sum(vector))
 
     def inner_products(self, vector: torch.Tensor) -> FloatArray:
         total = torch.zeros(self.n_rows, dtype=torch.float64, device=self.device)

@@ -248,13 +248,16 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
     Solution
     """
     space = GramSpace(gram, weights)
-    start = np.zeros(space.n)
-    if not at_center:
-        # One Huber step from the center: far rows count by their direction alone.
-        start = weights * clip_factors(high_median(gram.norms), gram.norms)
-        start /= start.sum()
+    start = np.zeros(space.n) if at_center else clipped_start(gram.norms, weights)
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return solution if gram.shrinkage is None else replace(solution, restored=gram.restore(solution.weights))
+
+
+def clipped_start(norms: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weights (n,) of one Huber step from the center: far rows count by their direction alone."""
+    start: FloatArray = weights * clip_factors(high_median(norms), norms)
+    start /= start.sum()
+    return start
 
 
 def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:

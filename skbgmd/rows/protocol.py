@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,4 +113,15 @@ class Rows(Protocol):
 
     def subset(self, index: NDArray[np.intp]) -> Rows:
         """Select rows."""
+        ...
+
+
+class FactoredRows(Rows, Protocol):
+    """Rows that can multiply by their Gram matrix for less than it takes to form it."""
+
+    def gram_product(self) -> Callable[[FloatArray], FloatArray] | None:
+        """Product of vectors (n,) and the Gram matrix about the origin, for a few of them.
+
+        None where the matrix costs less, or has squares out of range.
+        """
         ...

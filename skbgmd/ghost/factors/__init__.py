@@ -4,6 +4,7 @@ from skbgmd.ghost.factors.affine import AffineFactor, Part, with_biases, without
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 from skbgmd.ghost.factors.embedding import EmbeddingFactor
+from skbgmd.ghost.factors.kernel import KernelFactor
 from skbgmd.ghost.factors.outer_product import OuterProductFactor, outer_product
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "EmbeddingFactor",
     "Factor",
     "IntArray",
+    "KernelFactor",
     "OuterProductFactor",
     "Part",
     "outer_product",

@@ -80,6 +80,11 @@ class Factor(ABC):
     ) -> None:
         """Write a weighted sum with weights of their own for some units, ascending."""
 
+    @property
+    def pass_multiplications(self) -> int:
+        """Time of a weighted sum, in that of multiplications of matrices: rows written out are read once."""
+        return limits.READING_MULTIPLICATIONS * self.n_rows * self.n_columns
+
     def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
         """Inner products of the rows with a vector (n_columns,), (n,)."""
         total = vector.new_zeros(self.n_rows)

@@ -44,6 +44,10 @@ class DenseFactor(Factor):
     def stacked(self, size: int) -> DenseFactor:
         return self._like(self.values.view(-1, size, self.n_columns).sum(dim=1))
 
+    def _stored(self, part: slice) -> torch.Tensor:
+        """Values of adjacent units, (n, units * width), in the order of ``values``."""
+        return self.values[:, part.start * self.width : part.stop * self.width]
+
     def units(self, index: IntArray) -> list[Factor]:
         stops = np.append(np.flatnonzero(np.diff(index) > 1) + 1, len(index))
         if self.width == 1 or self.n_rows * len(index) * self.width < limits.LONG_RUN_ELEMENTS * len(stops):
@@ -51,10 +55,10 @@ class DenseFactor(Factor):
             return [self._like(self.values.view(self.n_rows, self.n_units, self.width).index_select(1, at))]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
         firsts, lasts = index[np.append(0, stops[:-1])], index[stops - 1]
-        return [self._like(self.explicit(slice(first, last + 1))) for first, last in zip(firsts, lasts, strict=True)]
+        return [self._like(self._stored(slice(first, last + 1))) for first, last in zip(firsts, lasts, strict=True)]
 
     def explicit(self, part: slice) -> torch.Tensor:
-        return self.values[:, part.start * self.width : part.stop * self.width]
+        return self._stored(part)
 
     def chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         yield slice(0, self.n_units), self.values

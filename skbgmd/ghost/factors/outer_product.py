@@ -33,15 +33,34 @@ class OuterProductFactor(Factor):
         self.width = right.shape[2]
         self.n_columns = self.n_units * self.width
         by_products = (self.n_rows * self.positions) ** 2 * (self.n_units + self.width)
-        written_out = self.n_rows * (self.positions + self.n_rows) * self.n_columns
-        self.multiplications = min(by_products, written_out)
-        self._takes_products = by_products < written_out
+        written_out = self.n_rows * self.n_rows * self.n_columns
+        to_write = self.n_rows * self.positions * self.n_columns
+        self._takes_products = by_products < written_out + to_write
+        # Whoever writes them out beforehand takes those multiplications as well.
+        self.multiplications = by_products if self._takes_products else written_out
+        factors_size = self.positions * (self.n_units + self.width)
+        #: Gradients written out take little more memory than the factors, and every answer is one pass over them.
+        self._is_held = self.positions > 1 and self.n_units * self.width <= limits.HELD_SHARE * factors_size
+
+    @property
+    def pass_multiplications(self) -> int:
+        if self._is_held:
+            return super().pass_multiplications
+        return self.n_rows * self.positions * self.n_columns
+
+    @cached_property
+    def _written(self) -> DenseFactor:
+        values = empty((self.n_rows, self.n_units, self.width), self.dtype, self.device)
+        return DenseFactor(torch.bmm(self.left.transpose(1, 2), self.right, out=values))
 
     def to(self, dtype: torch.dtype) -> OuterProductFactor:
-        return OuterProductFactor(self.left.to(dtype), self.right.to(dtype))
+        return self if dtype == self.dtype else OuterProductFactor(self.left.to(dtype), self.right.to(dtype))
 
     def rows(self, index: torch.Tensor) -> OuterProductFactor:
-        return OuterProductFactor(self.left[index], self.right[index])
+        chosen = OuterProductFactor(self.left[index], self.right[index])
+        if "_written" in vars(self):
+            chosen._written = self._written.rows(index)
+        return chosen
 
     def grouped(self, index: torch.Tensor, used: torch.Tensor) -> OuterProductFactor:
         # Positions of all samples of a group are positions of the group.
@@ -64,12 +83,17 @@ class OuterProductFactor(Factor):
         return [OuterProductFactor(self.left.transpose(1, 2).index_select(1, at).transpose(1, 2), self.right)]
 
     def explicit(self, part: slice) -> torch.Tensor:
+        if self._is_held:
+            return self._written.explicit(part)
         left = self.left[:, :, part]
         if self.positions == 1:
             return (left[:, 0, :, None] * self.right).flatten(1)
         return torch.bmm(left.transpose(1, 2), self.right).flatten(1)
 
     def weighted_sum(self, weights: torch.Tensor, out: torch.Tensor) -> None:
+        if self._is_held:
+            self._written.weighted_sum(weights, out)
+            return
         if self.positions > 1:
             self._sum(self.left * weights[:, None, None], out)
             return
@@ -82,6 +106,8 @@ class OuterProductFactor(Factor):
         torch.mm(left.T, right, out=out.view(self.n_units, self.width))
 
     def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
+        if self._is_held:
+            return self._written.inner_products(vector)
         # As the layer does it: outputs of its inputs, and their products with what came back.
         products = (self.left @ vector.view(self.n_units, self.width)).mul_(self.right)
         return products.flatten(1).sum(dim=1)
@@ -89,6 +115,9 @@ class OuterProductFactor(Factor):
     def weighted_sum_by_block(
         self, on_units: torch.Tensor, elsewhere: torch.Tensor, units: IntArray, out: torch.Tensor
     ) -> None:
+        if self._is_held:
+            self._written.weighted_sum_by_block(on_units, elsewhere, units, out)
+            return
         chosen = np.zeros((2, self.n_units))
         chosen[1, units] = 1.0
         chosen[0] = 1.0 - chosen[1]
@@ -103,7 +132,7 @@ class OuterProductFactor(Factor):
         if self.positions == 1:
             left, right = self.left[:, 0], self.right[:, 0]
             return (left @ left.T).mul_(right @ right.T)
-        return self._gram_by_products() if self._takes_products else super().gram()
+        return self._gram_by_products() if self._takes_products and not self._is_held else super().gram()
 
     def _gram_by_products(self) -> torch.Tensor:
         left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
@@ -118,15 +147,19 @@ class OuterProductFactor(Factor):
 
     @cached_property
     def unit_squares(self) -> torch.Tensor:
-        if self.positions * (self.n_units + self.width) >= self.n_units * self.width:
-            return super().unit_squares
+        if self._is_held:
+            return self._written.unit_squares
         # l^T R l for each unit, R the products of the positions.
         inner = torch.bmm(torch.bmm(self.right, self.right.transpose(1, 2)), self.left)
         return inner.mul_(self.left).sum(dim=1).clamp_min_(0.0)
 
     def squared_norms(self) -> torch.Tensor:
+        if self._is_held:
+            return self._written.squared_norms()
         if self.positions > 1:
-            return super().squared_norms()
+            step = max(1, limits.WRITTEN_ELEMENTS // self.positions**2)
+            parts = zip(torch.split(self.left, step), torch.split(self.right, step), strict=True)
+            return torch.cat([_squared_norms(left, right) for left, right in parts])
         return self._left_squares.sum(dim=1) * self.right_squares
 
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
@@ -156,6 +189,19 @@ class OuterProductFactor(Factor):
         if self.positions == 1:
             return self.left[:, 0, unit] * self.right[:, 0, place]
         return super().entries(unit, place)
+
+
+def _squared_norms(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Squared norms of sums of outer products, (n,), by products of the positions; shapes as in the factor."""
+    products = torch.bmm(left, left.transpose(1, 2)).mul_(torch.bmm(right, right.transpose(1, 2)))
+    squares: torch.Tensor = products.sum(dim=(1, 2))
+    longest = products.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt().sum(dim=1).square()
+    # Where terms cancel, their rounding is as large as what is left.
+    doubtful = torch.nonzero(squares < limits.CANCELLED_SHARE * longest).flatten()
+    if len(doubtful):
+        written = torch.bmm(left[doubtful].transpose(1, 2), right[doubtful])
+        squares[doubtful] = torch.linalg.vector_norm(written.flatten(1), dim=1).square_()
+    return squares
 
 
 def outer_product(left: torch.Tensor, right: torch.Tensor) -> OuterProductFactor | DenseFactor:

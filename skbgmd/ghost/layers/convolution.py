@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd.ghost.derivatives import Backward, register_derivative
-from skbgmd.ghost.factors import DenseFactor, Factor, OuterProductFactor
+from skbgmd.ghost.factors import DenseFactor, Factor, KernelFactor, OuterProductFactor
 from skbgmd.ghost.layers.linear import sum_positions
 from skbgmd.ghost.registry import Factors, register_rule
 
@@ -62,40 +62,44 @@ def transposed_convolution(layer: Any, inputs: tuple[torch.Tensor, ...], gradien
 
 
 def _of_kernel(left: torch.Tensor, x: torch.Tensor, layer: Any, places: tuple[int, ...] | None = None) -> Factor:
-    """Factor of a kernel: products of ``left`` (b, places, units) and the patches of x (b, c, ...) there."""
+    """Factor of a kernel: products of ``left`` (b, t, units) and the patches of x (b, c, ...) at t places."""
     n, t, units = left.shape
-    width = x.shape[1] * math.prod(layer.kernel_size)
-
-    def patches(part: slice) -> torch.Tensor:
-        return unfolded(x[part], layer.kernel_size, layer.stride, layer.dilation, places)
-
+    channels, size = x.shape[1], math.prod(layer.kernel_size)
+    width, n_axes = channels * size, len(layer.kernel_size)
+    own, axes = tuple(range(2, 2 + n_axes)), tuple(range(2 + n_axes, 2 + 2 * n_axes))
     if units * width > t * (units + width):
-        return OuterProductFactor(left, patches(slice(None)))
-    # Written out they take less memory than the patches do, which are then extracted for some samples at a time.
-    values = empty((n, units, width), left.dtype, left.device)
-    step = max(1, limits.UNFOLDED_ELEMENTS // (t * width))
+        patches = windows(x, layer.kernel_size, layer.stride, layer.dilation, places)
+        return OuterProductFactor(left, patches.permute(0, *own, 1, *axes).reshape(n, t, width))
+    # Written out they take less memory than the patches do, which are then copied for some samples at a time: with
+    # the channels last, or the places, whichever makes for longer runs of memory.
+    last = size > 1 and channels * layer.kernel_size[-1] > (x.shape[-1] if places is None else places[-1])
+    if last:
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    patches = windows(x, layer.kernel_size, layer.stride, layer.dilation, places)
+    patches = patches.permute(0, *own, *axes, 1) if last else patches.permute(0, 1, *axes, *own)
+    values, left = empty((n, units, width), left.dtype, left.device), left.transpose(1, 2)
+    at_once = limits.UNFOLDED_ELEMENTS if x.device.type == "cpu" else limits.UNFOLDED_ELEMENTS_OF_DEVICE
+    step = max(1, at_once // (t * width))
     for start in range(0, n, step):
         part = slice(start, start + step)
-        torch.bmm(left[part].transpose(1, 2), patches(part), out=values[part])
-    return DenseFactor(values)
+        copied = patches[part].reshape(-1, t, width) if last else patches[part].reshape(-1, width, t).transpose(1, 2)
+        torch.bmm(left[part], copied, out=values[part])
+    return KernelFactor(values.view(n, units, size, channels)) if last else DenseFactor(values)
 
 
-def unfolded(
+def windows(
     x: torch.Tensor,
     kernel: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...],
     places: tuple[int, ...] | None = None,
 ) -> torch.Tensor:
-    """Extract the patches of x (b, c, ...) under a kernel, (b, places, c * kernel), in one to three dimensions.
+    """View x (b, c, ...) under a kernel at every place, (b, c, *places, *kernel), in one to three dimensions.
 
     ``places`` limits the number of places along each axis, where the last ones are to be left out.
     """
-    n_axes = len(kernel)
     for axis, (size, step, spread) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
         x = x.unfold(axis, (size - 1) * spread + 1, step)[..., ::spread]
         if places is not None:
             x = x.narrow(axis, 0, places[axis - 2])
-    b, channels = x.shape[:2]
-    order = (0, *range(2, 2 + n_axes), 1, *range(2 + n_axes, 2 + 2 * n_axes))
-    return x.permute(order).reshape(b, -1, channels * math.prod(kernel))
+    return x

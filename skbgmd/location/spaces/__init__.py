@@ -5,5 +5,6 @@ from __future__ import annotations
 from skbgmd.location.spaces.euclidean import EuclideanSpace
 from skbgmd.location.spaces.expanded import ExpandedSpace
 from skbgmd.location.spaces.gram import GramSpace
+from skbgmd.location.spaces.unformed import UnformedGramSpace
 
-__all__ = ["EuclideanSpace", "ExpandedSpace", "GramSpace"]
+__all__ = ["EuclideanSpace", "ExpandedSpace", "GramSpace", "UnformedGramSpace"]

@@ -33,13 +33,16 @@ class GramSpace(BaseSpace):
     xp = np
 
     def __init__(self, gram: Gram, weights: FloatArray) -> None:
-        self.products, self.weights, self.rounding = gram.products, weights, gram.rounding
-        self.weight = float(weights.sum())
+        self.products, self.rounding = gram.products, gram.rounding
+        self._weigh(weights)
+        self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
+        self._products = torch.from_numpy(gram.products)
+
+    def _weigh(self, weights: FloatArray) -> None:
+        self.weights, self.weight = weights, float(weights.sum())
         self._is_weighted = bool(weights.min() < weights.max())
         self.n = len(weights)
         self.newton_is_expensive = self.n > limits.DIRECT_SOLVE_DIMENSION
-        self.squares, self._lengths, self._floor = gram.squares, gram.known_lengths, 4.0 * gram.floor
-        self._products = torch.from_numpy(gram.products)
 
     def vector(self, coefficients: FloatArray) -> FloatArray:
         """The vector with these coefficients."""
@@ -90,8 +93,7 @@ class GramSpace(BaseSpace):
         weiszfeld = weiszfeld_weights(a, distances, at)
         sums = self._sum_weights(a, weiszfeld, near)
         totals, lengths = sums.sum(axis=1), sums @ distances
-        sums -= totals[:, None] * w
-        images = self._times(sums)
+        images = self._images(sums, totals, position)
         residual = np.array([sums[0], images[0]])
         products = images @ sums.T
         # R is off by the sum of a_i times the relative error of d_i.
@@ -108,6 +110,11 @@ class GramSpace(BaseSpace):
             doubtful=doubtful,
             slack=slack,
         )
+
+    def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
+        """Center sums of rows (m, n), in place, at a position as often as they add up to; their products (m, n)."""
+        sums -= totals[:, None] * position[0]
+        return self._times(sums)
 
     def _doubt(self, coefficients: FloatArray) -> FloatArray:
         """Estimate the rounding of squared distances: independent errors of entries, mostly of a row's own square."""

@@ -11,13 +11,20 @@ import torch
 from single import made
 from skbgmd._utils import limits
 from skbgmd.ghost import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
+from skbgmd.ghost.factors import KernelFactor
 
-N, UNITS, WIDTH = 6, 4, 3
+N, UNITS, WIDTH = 6, 4, 6
 
 
 def looked_up() -> EmbeddingFactor:
     row, unit = torch.tensor([0, 0, 1, 3, 5]), torch.tensor([2, 0, 2, 1, 3])
     return EmbeddingFactor(row, unit, made((5, WIDTH), torch.float64, 4), N, UNITS)
+
+
+def not_held() -> OuterProductFactor:
+    factor = OuterProductFactor(made((N, 5, UNITS), torch.float64, 1), made((N, 5, WIDTH), torch.float64, 2))
+    factor._is_held = False
+    return factor
 
 
 KINDS: dict[str, Any] = {
@@ -28,6 +35,8 @@ KINDS: dict[str, Any] = {
     "several positions": lambda: OuterProductFactor(
         made((N, 5, UNITS), torch.float64, 1), made((N, 5, WIDTH), torch.float64, 2)
     ),
+    "a kernel": lambda: KernelFactor(made((N, UNITS, WIDTH // 2, 2), torch.float64, 0)),
+    "positions that aren't written out": not_held,
     "embedding": looked_up,
 }
 

@@ -44,3 +44,22 @@ def test_other_factors_stay_apart() -> None:
 def test_dtypes_are_promoted_together() -> None:
     factor = OuterProductFactor(made((5, 2, 3), torch.float32, 0), made((5, 2, 4), torch.float64, 1))
     assert factor.dtype == factor.left.dtype == factor.right.dtype == torch.float64
+
+
+def test_squared_norms_of_sums_that_cancel() -> None:
+    """In float32 products of the positions would be off by more than what is left."""
+    left, right = made((6, 8, 40), torch.float32, 0), made((6, 1, 40), torch.float32, 1).expand(-1, 8, -1)
+    left = torch.cat([left, -left[:, :7], 1e-3 * left[:, 7:] - left[:, 7:]], dim=1)
+    right = torch.cat([right, right], dim=1)
+    factor = OuterProductFactor(left, right)
+    factor._is_held = False
+    exact = torch.bmm(left.double().transpose(1, 2), right.double()).flatten(1).square().sum(dim=1)
+    torch.testing.assert_close(factor.squared_norms().double(), exact, rtol=1e-3, atol=0.0)
+
+
+def test_what_was_written_out_is_kept_for_some_rows() -> None:
+    factor = OuterProductFactor(made((5, 7, 3), torch.float64, 0), made((5, 7, 4), torch.float64, 1))
+    written = factor.explicit(slice(0, 3))
+    some = factor.rows(torch.tensor([4, 1]))
+    assert torch.equal(some.explicit(slice(0, 3)), written[[4, 1]])
+    assert "_written" in vars(some)

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from single import DTYPES, check, made
+from single import DTYPES, check, ghost, loss, made
 from single import forked_initialisation as forked_initialisation
+from skbgmd._utils import limits
+from skbgmd.ghost.factors import KernelFactor
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -49,4 +51,30 @@ def test_convolutions(data: Any, axes: int, transposed: bool, dtype: torch.dtype
         else:
             common["padding_mode"] = mode
         layer = kind(*channels, **common)
+    check(layer, x)
+
+
+@pytest.mark.parametrize("n_rows", [2, 7])
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (nn.Conv2d(8, 3, 3), (8, 7, 7)),
+        (nn.Conv2d(8, 4, (2, 3), stride=(1, 2), dilation=2, groups=2, padding=1), (8, 9, 9)),
+        (nn.Conv1d(6, 2, 4, padding=3, padding_mode="circular"), (6, 12)),
+        (nn.ConvTranspose2d(3, 8, 3, stride=2, output_padding=1), (3, 7, 7)),
+        (nn.Conv2d(1, 5, 3), (1, 9, 9)),
+        (nn.Conv2d(8, 3, 1), (8, 7, 7)),
+    ],
+)
+def test_patches_with_the_channels_or_the_places_last(
+    layer: nn.Module, size: tuple[int, ...], n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many samples at a time as fit, however few these are."""
+    monkeypatch.setattr(limits, "UNFOLDED_ELEMENTS", 5000)
+    weight = layer.weight
+    x = made((n_rows, *size), torch.float32, 0)
+    rows = ghost(layer, x, loss)
+    ((_, kernel), *_) = rows.factors
+    wide = weight.shape[0 if isinstance(layer, nn.ConvTranspose2d) else 1] > 1 and weight.shape[-1] > 1
+    assert isinstance(kernel, KernelFactor) == wide
     check(layer, x)

@@ -1,0 +1,52 @@
+"""Space for few rows whose Gram matrix costs more than a few products with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from skbgmd._utils.typing import FloatArray
+from skbgmd.location.spaces.gram import GramSpace
+
+
+class UnformedGramSpace(GramSpace):
+    """Combinations of rows through products with their Gram matrix, which is never formed.
+
+    For an iterate or two: there are no Newton steps and no single rows.
+
+    Parameters
+    ----------
+    product : callable
+        Of a vector (n,): its product with the Gram matrix about the origin.
+    norms, weights : ndarray of shape (n,)
+        Norms of the rows and their positive weights.
+    rounding : float
+        As in :class:`skbgmd.rows.gram.Gram`.
+    """
+
+    def __init__(
+        self, product: Callable[[FloatArray], FloatArray], norms: FloatArray, weights: FloatArray, rounding: float
+    ) -> None:
+        self.product, self.rounding = product, rounding
+        self._weigh(weights)
+        self._lengths, self._floor, self.squares = norms, 0.0, norms**2
+        # Huber's weights begin as those of a sum that the proof has asked for.
+        self._known: dict[bytes, FloatArray] = {}
+
+    def _times(self, coefficients: FloatArray) -> FloatArray:
+        if coefficients.ndim > 1:
+            return np.stack([self._times(line) for line in coefficients])
+        total = float(coefficients.sum())
+        # What adds up to one, but for rounding, is to keep its bits.
+        scale = 1.0 if total <= 0.0 or abs(total - 1.0) < 1e-12 else total
+        mean = coefficients / scale
+        key = mean.tobytes()
+        if key not in self._known:
+            self._known[key] = self.product(mean)
+        return scale * self._known[key]
+
+    def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
+        images: FloatArray = self._times(sums) - totals[:, None] * position[1]
+        sums -= totals[:, None] * position[0]
+        return images
