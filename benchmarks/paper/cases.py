@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paper.methods import ALL, FILTERS, PAPER, PLAIN
 
@@ -84,6 +84,10 @@ class Protocol:
     learning_rates: tuple[float, ...]
     n_validation: int
     betas: tuple[float, ...]
+    #: Methods of the first part of table 2.
+    methods: tuple[str, ...] = PAPER
+    #: The protocol whose grid chose the learning rates; None: its own.
+    rates_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,14 @@ SHORT = Protocol(
     n_validation=1_000,
     betas=(0.001, 0.01, 0.1, 1.0),
 )
+#: Table 2's first part with all images and the paper's groups, in a fifth of its epochs; the rest as in the short one.
+MEDIUM = replace(
+    SHORT,
+    lenet=Setting("LeNet", "fashion-mnist", 60_000, 32, 64, epochs=10),
+    filter_seeds=0,
+    methods=("SGD", "CMD", "GMD", "BGMD, paper", "BGMD"),
+    rates_of="short",
+)
 #: To see that all of it runs.
 TINY = Protocol(
     lenet=Setting("perceptron", "digits", 256, 8, 8, epochs=1),
@@ -136,7 +148,7 @@ TINY = Protocol(
     n_validation=64,
     betas=(0.1, 1.0),
 )
-PROTOCOLS = {"full": FULL, "short": SHORT, "tiny": TINY}
+PROTOCOLS = {"full": FULL, "medium": MEDIUM, "short": SHORT, "tiny": TINY}
 
 
 def grid(protocol: Protocol) -> list[Run]:
@@ -154,9 +166,10 @@ def homogeneous(protocol: Protocol) -> list[Run]:
     """The first part of table 2, a seed after the other: the paper's methods, 10 % for the figures, filters."""
     runs = []
     for seed in range(protocol.seeds):
-        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in PAPER]
-        if seed == 0:
-            runs += [Run(protocol.lenet, corruption, method, 0) for corruption in TEN_PERCENT for method in PAPER]
+        methods = protocol.methods
+        runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in methods]
+        if seed == 0 and protocol.rates_of is None:
+            runs += [Run(protocol.lenet, corruption, method, 0) for corruption in TEN_PERCENT for method in methods]
         if seed < protocol.filter_seeds:
             runs += [Run(protocol.lenet, corruption, method, seed) for corruption in HOMOGENEOUS for method in FILTERS]
     return runs

@@ -141,7 +141,8 @@ def run_experiment(experiment: str, arguments: argparse.Namespace) -> None:
     work = todo(experiment, protocol, folder)
     if not work:
         return
-    rates = best_rates(read(folder / "grid.csv"))
+    grid_folder = folder if protocol.rates_of is None else RESULTS / protocol.rates_of
+    rates = best_rates(read(grid_folder / "grid.csv"))
     work = [(key, with_rate(case, rates)) for key, case in work]
     path = folder / f"{experiment}.csv"
     names = OUTCOME if experiment in TRAININGS else MEASUREMENTS[experiment][2]
