@@ -5,9 +5,10 @@ from __future__ import annotations
 import numbers
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -38,6 +39,20 @@ def check_number(
         most = f"at most {at_most:g}" if at_most < float("inf") else "finite"
         raise ValueError(f"{name} must be {least} and {most}; found {value!r}.")
     return number
+
+
+def check_once(check: Callable[..., None], *values: Any) -> None:
+    """Call a check of values, unless the same values have passed it before: in a training step its time counts."""
+    try:
+        _passed(check, *values)
+    except TypeError:
+        # Of the check; or the values have no hash.
+        check(*values)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _passed(check: Callable[..., None], *values: Any) -> None:
+    check(*values)
 
 
 def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:

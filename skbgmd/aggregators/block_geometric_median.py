@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from skbgmd._utils.checks import check_choice, check_integer, check_number
+from skbgmd._utils.checks import check_choice, check_integer, check_number, check_once
 from skbgmd._utils.random import step_seed, torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
@@ -193,12 +193,8 @@ class BlockGeometricMedian(Aggregator):
         return min(1.0, float(rows.weights @ (inside / unit) ** 2 / (rows.weights @ (whole / unit) ** 2)))
 
     def _validate(self) -> None:
-        check_number(self.beta, "beta", at_most=1.0)
-        check_choice(self.selection, "selection", SELECTIONS)
-        check_choice(self.complement, "complement", OFF_BLOCK_RULES)
-        check_choice(self.memory_rule, "memory_rule", MEMORY_RULES)
-        check_integer(self.run_length, "run_length")
-        check_choice(self.block, "block", BLOCKS)
+        names = ("beta", "selection", "complement", "memory_rule", "run_length", "block")
+        check_once(_check_parameters, *(getattr(self, name) for name in names))
         if not (self.location is None or isinstance(self.location, LocationRule)):
             raise TypeError(f"location must be None or an aggregator that weighs rows; found {self.location!r}.")
 
@@ -206,3 +202,14 @@ class BlockGeometricMedian(Aggregator):
         if self.selection == "top":
             return None
         return torch_generator(step_seed(self.random_state, step), device)
+
+
+def _check_parameters(
+    beta: Any, selection: Any, complement: Any, memory_rule: Any, run_length: Any, block: Any
+) -> None:
+    check_number(beta, "beta", at_most=1.0)
+    check_choice(selection, "selection", SELECTIONS)
+    check_choice(complement, "complement", OFF_BLOCK_RULES)
+    check_choice(memory_rule, "memory_rule", MEMORY_RULES)
+    check_integer(run_length, "run_length")
+    check_choice(block, "block", BLOCKS)

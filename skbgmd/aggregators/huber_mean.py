@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import check_integer, check_number
+from skbgmd._utils.checks import check_integer, check_number, check_once
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
 from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
@@ -101,10 +101,7 @@ class HuberMean(LocationRule):
         return None
 
     def _validate(self) -> None:
-        check_number(self.c, "c")
-        check_rejection(self.rejection)
-        check_number(self.tol, "tol")
-        check_integer(self.max_iter, "max_iter")
+        check_once(_check_parameters, self.c, self.rejection, self.tol, self.max_iter)
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         if self.remember:
@@ -123,6 +120,13 @@ class HuberMean(LocationRule):
             kept = np.where(distances <= self.rejection * scale, kept, 0.0)
         weights = huber_weights(gram, kept, distances, self.c * scale, tol=self.tol, max_iter=self.max_iter)
         return Judgement(weights, None, self.c)
+
+
+def _check_parameters(c: Any, rejection: Any, tol: Any, max_iter: Any) -> None:
+    check_number(c, "c")
+    check_rejection(rejection)
+    check_number(tol, "tol")
+    check_integer(max_iter, "max_iter")
 
 
 class HuberAboutMedian(NamedTuple):

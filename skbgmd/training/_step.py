@@ -137,14 +137,15 @@ class RobustStep(NeuralNet):
             factor, loss = float(agreed[0]), loss.new_tensor(agreed[1])
             gradients.used = (agreed[2:] > 0.0).tolist()
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
-        self._trust_.note(grouped, grouped.unweighted(losses), input_squares)
+        trust = None
         if aggregate.weights is not None:
-            given = rows.weights.copy()
+            given = rows.weights
             if grouped.tilted is not None:
                 # A large loss is a part of the judgement.
+                given = given.copy()
                 given[own] /= grouped.tilted
-            trust = aggregate.weights * given.sum() / np.maximum(given, 1e-300)
-            self._trust_.add(grouped, trust[own])
+            trust = (aggregate.weights * given.sum() / np.maximum(given, 1e-300))[own]
+        self._trust_.add(grouped, trust, grouped.unweighted(losses), input_squares)
         return {"loss": loss, "y_pred": predictions}
 
     def make_rows(self, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]) -> GradientRows:

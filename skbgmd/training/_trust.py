@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,22 +93,23 @@ class SampleRecord(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """Places (n,) of samples, the weights (n,) that they had, and their targets (n,), if they are known."""
+    """What a step saw of samples, (n,) each; None where it isn't known.
+
+    Attributes
+    ----------
+    positions : ndarray
+        Their places.
+    of_sample : ndarray, or None
+        The weights that they had.
+    targets, losses, input_squares : tensor, or None
+        Their targets, their losses, and squared norms of all layers' inputs.
+    """
 
     positions: NDArray[np.int64]
-    of_sample: FloatArray
+    of_sample: FloatArray | None
     targets: torch.Tensor | None
-
-
-class _Fit(NamedTuple):
-    """Places (n,) of samples, their losses (n,), and squared norms (n,) of all layers' inputs, if they are known."""
-
-    positions: NDArray[np.int64]
-    losses: torch.Tensor
+    losses: torch.Tensor | None
     input_squares: torch.Tensor | None
-
-
-P = TypeVar("P", _Visit, _Fit)
 
 
 class SampleTrust:
@@ -148,7 +149,6 @@ class SampleTrust:
         self._are_classes = self._are_clients = False
         # What steps have seen and wasn't added up yet.
         self._visits: list[_Visit] = []
-        self._fitted: list[_Fit] = []
 
     def begin(self, n: int | None, ids: Any, *, are_clients: bool) -> None:
         """Begin a training on n samples, or as many as there are, and forget what is remembered of other data.
@@ -173,47 +173,62 @@ class SampleTrust:
         self._slots = np.array([slots.setdefault(id_, len(slots)) for id_ in plain_ids(ids)], dtype=np.intp)
         self.ids = list(slots)
 
-    def add(self, batch: GroupedBatch, of_group: FloatArray) -> None:
-        """Add the weights of the groups (g,), one as in a plain mean, to what their samples had."""
+    def add(
+        self,
+        batch: GroupedBatch,
+        of_group: FloatArray | None = None,
+        losses: torch.Tensor | None = None,
+        input_squares: torch.Tensor | None = None,
+    ) -> None:
+        """Add what a step saw to what is remembered of its samples.
+
+        Parameters
+        ----------
+        batch : GroupedBatch
+            The samples, of g groups.
+        of_group : ndarray of shape (g,), or None
+            Weights of the groups, one as in a plain mean; None: they had none.
+        losses, input_squares : tensors of shape (g,), or None
+            Losses, and squared norms of all layers' inputs, which count if groups are single samples.
+        """
         if batch.positions is None or not self.has_places:
             return
-        self.tells_rows_apart |= _is_of_known(batch)
-        y, single = batch.y, batch.slices.longest == 1
-        targets = y if isinstance(y, torch.Tensor) and y.numel() == len(batch.positions) else None
-        of_sample = of_group if single else np.repeat(of_group, batch.slices.lengths)
-        self._visits.append(_Visit(batch.positions, of_sample, None if self._are_clients else targets))
+        single, y = batch.slices.longest == 1, batch.y
+        targets = None
+        if of_group is not None:
+            self.tells_rows_apart |= _is_of_known(batch)
+            is_plain = isinstance(y, torch.Tensor) and y.numel() == len(batch.positions)
+            targets = y if is_plain and not self._are_clients else None
+            of_group = of_group if single else np.repeat(of_group, batch.slices.lengths)
+        if not single or batch.has_clients:
+            losses = input_squares = None
+        self._visits.append(
+            _Visit(batch.positions, of_group, targets, None if losses is None else losses.detach(), input_squares)
+        )
         if len(self._visits) >= limits.VISITS_HELD:
-            self._settle()
-
-    def note(self, batch: GroupedBatch, losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
-        """Note losses (n,), and squared norms (n,) of all layers' inputs, of the samples of a batch, if single."""
-        if batch.positions is None or not self.has_places or batch.has_clients or batch.slices.longest != 1:
-            return
-        self._fitted.append(_Fit(batch.positions, losses.detach(), input_squares))
-        if len(self._fitted) >= limits.VISITS_HELD:
             self._settle()
 
     def _settle(self) -> None:
         """Add up what was held back: of many steps at once it takes a fraction of the time."""
         visits, self._visits = self._visits, []
-        fitted, self._fitted = self._fitted, []
         for visit in self._joined(visits):
-            self._add(*visit)
-        for fit in self._joined(fitted):
-            self._note(*fit)
+            slots = self._slots_at(visit.positions)
+            if visit.of_sample is not None:
+                self._add(slots, visit.of_sample, visit.targets)
+            if visit.losses is not None:
+                self._note(slots, visit.losses, visit.input_squares)
 
-    def _joined(self, parts: list[P]) -> Iterable[P]:
+    def _joined(self, visits: list[_Visit]) -> list[_Visit]:
         """Join what was held back of several steps, unless a sample or a client is in more than one of them."""
-        if len(parts) < 2 or len({tuple(value is None for value in part) for part in parts}) > 1:
-            return parts
-        positions, *others = zip(*parts, strict=True)
+        if len(visits) < 2 or len({tuple(value is None for value in visit) for visit in visits}) > 1:
+            return visits
+        positions, *others = zip(*visits, strict=True)
         together = np.concatenate(positions)
         if np.bincount(self._slots_at(together)).max() > 1:
-            return parts
-        return [type(parts[0])(together, *map(_concatenated, others))]
+            return visits
+        return [_Visit(together, *map(_concatenated, others))]
 
-    def _add(self, positions: NDArray[np.int64], of_sample: FloatArray, targets: torch.Tensor | None) -> None:
-        slots = self._slots_at(positions)
+    def _add(self, slots: NDArray[np.intp], of_sample: FloatArray, targets: torch.Tensor | None) -> None:
         # A line for each sample: lines are gathered and scattered faster than columns.
         sums = self._sums[slots]
         is_new = sums[:, 1] == 0.0
@@ -226,8 +241,7 @@ class SampleTrust:
             self._are_classes = not targets.is_floating_point()
             self._targets[slots[is_new]] = targets.detach().flatten().double().cpu().numpy()[is_new]
 
-    def _note(self, positions: NDArray[np.int64], losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
-        slots = self._slots_at(positions)
+    def _note(self, slots: NDArray[np.intp], losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
         fits = self._fits[slots]
         visits = fits[:, 0]
         likelihood = np.exp(-np.maximum(losses.double().cpu().numpy(), 0.0))
@@ -313,7 +327,7 @@ class SampleTrust:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember what :meth:`state_dict` gave, in the training that has begun."""
-        self._visits, self._fitted = [], []
+        self._visits = []
         if (state["ids"] is None) != (self._slots is None):
             return
         self._sums, self._fits = (state[name].cpu().numpy().copy() for name in ("sums", "fits"))

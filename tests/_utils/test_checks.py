@@ -17,6 +17,7 @@ from skbgmd._utils.checks import (
     check_choice,
     check_integer,
     check_number,
+    check_once,
     not_finite,
     refuse_masks,
     refuse_masks_and_dates,
@@ -126,3 +127,23 @@ def test_labels_and_ids():
     for values in (3, None, [[1, 2]], np.zeros((2, 2))):
         with pytest.raises(ValueError, match=r"^ids must have"):
             as_ids(values, "ids")
+
+
+def test_values_that_passed_are_not_looked_at_again():
+    seen = []
+
+    def check(number, other):
+        seen.append((number, other))
+        check_number(number, "number")
+
+    for values in ((1.0, "a"), (1.0, "a"), (1, "a"), (1.0, [2]), (1.0, [2])):
+        check_once(check, *values)
+    # Equal numbers of another type count as others, and what has no hash is looked at each time.
+    assert seen == [(1.0, "a"), (1, "a"), (1.0, [2]), (1.0, [2])]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="number must be greater than 0 and finite; found -1"):
+            check_once(check, -1.0, "a")
+        with pytest.raises(TypeError, match="number must be a number; found True"):
+            check_once(check, True, "a")
+        with pytest.raises(TypeError, match=r"number must be a number; found \[1\]"):
+            check_once(check, [1], "a")

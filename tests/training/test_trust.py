@@ -56,8 +56,7 @@ def test_many_steps_at_once_are_those_steps_one_by_one(monkeypatch, rng, repeats
             chosen = draws.choice(40, size, replace=False) if repeats else (np.arange(size) + 7 * step) % 210
             single = batch(chosen.tolist(), 1, (chosen % 3).tolist())
             squares = torch.from_numpy(draws.random(size)) if step % 4 or not repeats else None
-            trust.note(single, torch.from_numpy(draws.exponential(size=size)), squares)
-            trust.add(single, draws.random(size))
+            trust.add(single, draws.random(size), torch.from_numpy(draws.exponential(size=size)), squares)
         return trust
 
     for ids in (None, [f"sample {place % 150}" for place in range(210)]):
@@ -76,8 +75,7 @@ def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() 
     single = batch([0, 2], 1, [1, 0])
     for visit in range(second + 1):
         losses = torch.log(torch.tensor([2.0, 4.0 if visit < first else 1.0]))
-        trust.note(single, losses, torch.tensor([9.0, 25.0]) if visit % 2 else None)
-        trust.add(single, np.ones(2))
+        trust.add(single, np.ones(2), losses, torch.tensor([9.0, 25.0]) if visit % 2 else None)
     again = SampleTrust()
     again.load_state_dict(trust.state_dict())
     for record in (trust.record(3), again.record(3)):
@@ -88,8 +86,8 @@ def test_what_is_noted_of_single_samples_is_their_likelihood_and_their_inputs() 
         np.testing.assert_array_equal(record.trust, [1.0, np.nan, 1.0])
         np.testing.assert_array_equal(record.target_class[[0, 2]], [1.0, 0.0])
     few = SampleTrust()
-    few.note(single, torch.zeros(2), None)
-    few.note(batch([0, 1], 2), torch.ones(1), None)
+    few.add(single, None, torch.zeros(2), None)
+    few.add(batch([0, 1], 2), None, torch.ones(1), None)
     record = few.record(2)
     assert np.isnan(record.likelihood[:2]).all()
     assert np.isnan(record.input_norm).all()
