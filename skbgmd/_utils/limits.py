@@ -216,6 +216,9 @@ WRITTEN_ELEMENTS = 1 << 22
 #: Elements from which memory is asked of NumPy: it asks for huge pages for 4 MiB and more.
 HUGE_PAGE_ELEMENTS = 1 << 19
 
+#: Elements up to which a few rows, that products and a sum are wanted of, are written out: it takes half of the calls.
+FEW_ELEMENTS = 1 << 17
+
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
 ONE_PRODUCT_COLUMNS = 512
 

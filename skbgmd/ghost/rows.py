@@ -20,7 +20,7 @@ from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, Part, with_b
 from skbgmd.ghost.gram_product import split_by_cost
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
-from skbgmd.rows.few import FewRows
+from skbgmd.rows.few import FewRows, WrittenRows
 from skbgmd.rows.gram import Gram
 
 F = TypeVar("F", Factor, Part)
@@ -305,6 +305,9 @@ class GhostRows(ChunkedRows):
         return rows
 
     def few(self, index: NDArray[np.intp]) -> FewRows:
+        if self.covers_all and len(index) * self.n_columns <= limits.FEW_ELEMENTS:
+            at = torch.as_tensor(index, device=self.device)
+            return WrittenRows(torch.cat([part for factor in self.parts for part in factor.written(at)], dim=1))
         if self.covers_all and all(isinstance(factor, AffineFactor) for factor in self.parts):
             return _FewOfAffine(self, index)
         return super().few(index)

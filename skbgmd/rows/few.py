@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -42,3 +43,27 @@ class SubsetOfRows:
 
     def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
         return vector.mul_(scale).add_(self._rows.weighted_sum(weights))
+
+
+class WrittenRows:
+    """Rows written out.
+
+    Parameters
+    ----------
+    matrix : tensor of shape (k, d)
+    """
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        self._matrix = matrix
+
+    def products(self) -> FloatArray | None:
+        products: FloatArray = torch.mm(self._matrix, self._matrix.T).double().cpu().numpy()
+        return products if math.isfinite(products.sum()) else None
+
+    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+        products: FloatArray = torch.mv(self._matrix, total).double().cpu().numpy()
+        return products
+
+    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+        line = torch.as_tensor(weights, dtype=vector.dtype, device=vector.device)
+        return vector.addmv_(self._matrix.T, line, beta=scale)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from skbgmd._utils import limits
 from skbgmd.ghost import DenseFactor, GhostRows
 from skbgmd.ghost.factors import AffineFactor
 from skbgmd.rows import DenseRows
@@ -22,8 +23,10 @@ def rows_of(kind, generator):
     return GhostRows([(2, part)], 9, 7), matrix
 
 
+@pytest.mark.parametrize("elements", [0, 10**6])
 @pytest.mark.parametrize("kind", ["matrix", "affine", "other factors"])
-def test_products_and_sums(kind):
+def test_products_and_sums(kind, elements, monkeypatch):
+    monkeypatch.setattr(limits, "FEW_ELEMENTS", elements)
     rows, matrix = rows_of(kind, torch.Generator().manual_seed(0))
     index, weights = np.array([1, 4, 8]), np.arange(1.0, 10.0)
     few = rows.few(index)
@@ -36,8 +39,10 @@ def test_products_and_sums(kind):
     torch.testing.assert_close(found, 0.5 + torch.tensor([1.0, 2.0, 3.0]).double() @ matrix[index])
 
 
+@pytest.mark.parametrize("elements", [0, 10**6])
 @pytest.mark.parametrize("size", [1e30, torch.inf])
-def test_products_out_of_range(size):
+def test_products_out_of_range(size, elements, monkeypatch):
+    monkeypatch.setattr(limits, "FEW_ELEMENTS", elements)
     left = torch.ones(4, 2)
     left[1] = size
     rows = GhostRows([(0, AffineFactor(left, torch.ones(4, 3)))], 4, 8)

@@ -114,6 +114,11 @@ class AffineFactor:
         """Select rows."""
         return AffineFactor(self.left.index_select(0, index), self.right.index_select(0, index))
 
+    def written(self, index: torch.Tensor) -> list[torch.Tensor]:
+        """Write some rows out, (k, n_columns), in adjacent parts."""
+        left, right = self.left.index_select(0, index), self.right.index_select(0, index)
+        return [(left.unsqueeze(2) * right.unsqueeze(1)).flatten(1), left]
+
     def products(self, other: AffineFactor) -> torch.Tensor:
         """Inner products with other rows, (n, m)."""
         return (self.left @ other.left.T).mul_((self.right @ other.right.T).add_(1.0))

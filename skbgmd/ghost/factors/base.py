@@ -123,6 +123,10 @@ class Factor(ABC):
         """Squared norms of the rows, (n,)."""
         return self.unit_squares.sum(dim=1)
 
+    def written(self, index: torch.Tensor) -> list[torch.Tensor]:
+        """Write some rows out, (k, n_columns), in adjacent parts."""
+        return [self.rows(index).explicit(slice(0, self.n_units))]
+
     def unit_scores(self, weights: torch.Tensor) -> torch.Tensor:
         """Scores ``sum_i w_i |x_iu|^2`` of the units u, (n_units,)."""
         return weights @ self.unit_squares
