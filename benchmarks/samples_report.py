@@ -80,6 +80,14 @@ def ghost(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[["case", "variant", "ms", "ratio", "peak MB"]]
 
 
+def price(frame: pd.DataFrame) -> pd.DataFrame:
+    """Ratios of whole fits, a line for each case."""
+    others = frame[frame["estimator"] != "MLPClassifier"]
+    table = others[["case", "threads", "estimator", "over MLPClassifier", "over skorch", "over default"]].copy()
+    table["estimator"] = table["estimator"].replace("group_size=None, aggregator='mean'", "plain training, ours")
+    return table
+
+
 def attacks(frame: pd.DataFrame, percent: int) -> pd.DataFrame:
     """Accuracy by rule and attack at some share of corrupt rows: means over seeds, or that all of them diverged."""
     some = frame[frame["percent"].isin([0, percent])]
@@ -174,6 +182,7 @@ def main() -> None:
         "suspect_counts": {"suspect_counts": suspect_counts, "suspect_counts_summary": suspect_counts_summary},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
+        "price": {"price": price},
         "fresh_rows": {"fresh_rows": fresh_rows},
         "attacks": {f"attacks_{percent}": partial(attacks, percent=percent) for percent in PERCENT},
     }
