@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,10 @@ from skbgmd.aggregators import (
     get_aggregator,
 )
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.ghost import GhostRows, GradientRecorder
+from skbgmd.ghost import Chain, GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.training._losses import differentiated
 
 
 def mean_of(displacement: torch.Tensor) -> torch.Tensor:
@@ -214,3 +216,35 @@ def test_states_go_on_where_they_are_loaded(rule: Any, goes: str) -> None:
     # And once more, from what came out of that.
     assert torch.isfinite(rule(DenseRows(first.to(rows_at)), again)[0].vector.cpu()).all()
     assert type(again) is type(after)
+
+
+@pytest.mark.parametrize("name", ["perceptron", "images"])
+def test_a_chain_goes_there_and_back_without_a_transfer(name: str) -> None:
+    """Losses, factors, norms and sums: only what the rule asks for is fetched."""
+    if name == "perceptron":
+        module: nn.Module = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 4))
+        x = torch.randn(12, 8)
+    else:
+        module = nn.Sequential(
+            nn.Conv2d(1, 3, 3, padding=1), nn.MaxPool2d(2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 4)
+        )
+        x = torch.randn(12, 1, 8, 8)
+    y = torch.randint(4, (12,))
+    found = []
+    for device in (torch.device("cpu"), DEVICE):
+        there = moved(module) if device is DEVICE else module
+        links = Chain.of(module, list(module.parameters())).links
+        # The kind of tensor that pretends isn't one that trainings take.
+        links = [link._replace(layer=layer) for link, layer in zip(links, there, strict=True)]
+        chain = Chain(there, links, None)
+        fetched.clear()
+        went = chain.forward(x.to(device))
+        losses, gradient = differentiated(
+            SimpleNamespace(device=None), nn.CrossEntropyLoss(), went.output, y.to(device), x
+        )
+        factors = chain.factors(went, gradient)
+        assert not fetched
+        total = sum(parameter.numel() for parameter in module.parameters())
+        rows = GhostRows(factors, 12, total, device=losses.device)
+        found.append(rows.weighted_sum(np.full(12, 1 / 12)))
+    assert difference(found[1], found[0]) < 1e-5

@@ -923,6 +923,17 @@ def test_a_training_is_the_same_by_a_chain_and_by_hooks(params: Any, monkeypatch
     np.testing.assert_allclose(*(net.sample_trust(70) for net in nets), rtol=1e-3, atol=1e-5)
 
 
+def test_so_is_one_on_cuda(cuda: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout there draws from the device's own generator."""
+    generator = torch.Generator().manual_seed(1)
+    X, y = torch.randn(70, 4, generator=generator), torch.randint(3, (70,), generator=generator)
+    params = {"criterion": nn.CrossEntropyLoss, "device": str(cuda)}
+    nets = [trained(RobustNeuralNetClassifier, X, y, chained, monkeypatch, **params) for chained in (True, False)]
+    for ours, others in zip(*(net.module_.parameters() for net in nets), strict=True):
+        assert ours.is_cuda
+        torch.testing.assert_close(ours, others, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("criterion", [nn.MSELoss, nn.HuberLoss, nn.L1Loss, nn.SmoothL1Loss])
 def test_so_is_a_regression(criterion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
