@@ -301,7 +301,7 @@ def main() -> None:
         {**{key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}, **known}
         for row in rows
     ]
-    if arguments.networks:
+    if arguments.networks and arguments.output.exists():
         with arguments.output.open(newline="") as file:
             lines = [*(line for line in csv.DictReader(file) if line["case"] not in names), *lines]
     with arguments.output.open("w", newline="") as file:
