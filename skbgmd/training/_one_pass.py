@@ -112,7 +112,7 @@ def chained_factors(
     Nothing of a user's own may have a part in it, such as an ``infer``, a hook or an automatic cast of dtypes.
     """
     kind: Any = type(net)
-    chain = gradients.chain(net.module_) if infers_as_skorch(kind) else None
+    chain = gradients.chain(net.module_) if infers_as_skorch(kind) and "infer" not in vars(net) else None
     if chain is None:
         return None
     X: Any = to_tensor(batch.X, device=net.device) if isinstance(batch.X, torch.Tensor) else None
@@ -197,7 +197,7 @@ def input_squares(rows: GhostRows) -> torch.Tensor | None:
 
 def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
     """The obstacle to one pass for all samples that is known beforehand; None: there is none."""
-    if type(net).get_loss not in KNOWN_WAYS:
+    if type(net).get_loss not in KNOWN_WAYS or "get_loss" in vars(net):
         return "the net has a get_loss of its own"
     traits = traits_of(criterion)
     if traits is None or getattr(criterion, "reduction", None) not in ("mean", "sum"):
@@ -340,7 +340,8 @@ class OnePassCheck:
             raise WrongRowsError(
                 _refused(
                     "gradients of single samples don't add up to those of the batch: something mixes samples, "
-                    "parameters are used other than by the layers that hold them, or a registered rule is wrong"
+                    "parameters are used other than by the layers that hold them, or a registered rule or derivative "
+                    "is wrong"
                 )
             )
         self.seen |= (norms > 0.0) & (norms >= limits.CHECK_WORTH * rounding)
