@@ -128,6 +128,15 @@ def test_batches_can_be_changed_in_place_by_what_is_trained():
         assert bool((values == 1.0).all())
 
 
+@pytest.mark.parametrize("learnt", [0, 1])
+def test_data_that_are_learnt_get_gradients(learnt):
+    data = [torch.ones(8, 2), torch.ones(8, 2)]
+    data[learnt].requires_grad_()
+    for X, y in ArrayLoader(Dataset(*data), batch_size=4):
+        (3.0 * X * y).sum().backward()
+    assert torch.equal(data[learnt].grad, torch.full((8, 2), 3.0))
+
+
 @pytest.mark.parametrize(("of_x", "of_y"), [(1, 5000), (5000, 1), (300, 300)])
 def test_little_is_gathered_at_once_of_wide_inputs_and_wide_targets(monkeypatch, of_x, of_y):
     taken = []
