@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,8 @@ from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch
 from skbgmd.training._losses import differentiated, traits_of, unreduced
 
-#: skorch's own ways to a loss; one of the user's may hold anything.
+#: skorch's own inference, and its ways to a loss; one of the user's may hold anything.
+KNOWN_INFERENCE = NeuralNet.infer
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
 
 
@@ -142,11 +142,10 @@ def chained_factors(
     return Differentiated(factors, predicted, each, exact_sum(of_samples, batch.slices, gradients.parameters))
 
 
-@lru_cache
 def infers_as_skorch(kind: Any) -> bool:
     """Tell whether nets of a class predict what their module gives, and nothing of a user's own is done to it."""
     own = [vars(base)["infer"] for base in kind.__mro__ if "infer" in vars(base)]
-    return all(infer is NeuralNet.infer or getattr(infer, "keeps_batches", False) for infer in own)
+    return all(infer is KNOWN_INFERENCE or getattr(infer, "keeps_batches", False) for infer in own)
 
 
 class RandomNumbers:

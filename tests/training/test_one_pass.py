@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from skorch import NeuralNetBinaryClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 import skbgmd.training._one_pass as onepass_module
@@ -28,6 +28,7 @@ from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import Batch
 from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, infers_as_skorch, largest_group
+from skbgmd.training._step import RobustStep
 from skbgmd.training._wrapping import robust_class
 
 RULES: dict[str, Aggregator] = {
@@ -997,6 +998,14 @@ def test_an_inference_of_a_user_is_not_passed_over() -> None:
     assert infers_as_skorch(RobustNeuralNetRegressor)
     assert not infers_as_skorch(Own)
     assert not infers_as_skorch(robust_class(NeuralNetBinaryClassifier))
+
+
+@pytest.mark.parametrize("kind", [NeuralNet, RobustStep, RobustNeuralNetClassifier])
+def test_nor_is_one_that_replaces_that_of_a_class(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert infers_as_skorch(RobustNeuralNetClassifier)
+    before = kind.infer
+    monkeypatch.setattr(kind, "infer", lambda self, x, **fit_params: 0.5 * before(self, x, **fit_params))
+    assert not infers_as_skorch(RobustNeuralNetClassifier)
 
 
 @pytest.mark.filterwarnings("ignore:There is a pass for each group from now on")
