@@ -164,7 +164,8 @@ def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, OutputF
     if X.is_complex() or X.is_quantized:
         raise TypeError(f"{name} must hold real numbers; found dtype {X.dtype}.")
     _check_shape(tuple(X.shape), name)
-    X = X.detach()
+    # NumPy has no negative bits, as of the imaginary part of a conjugate.
+    X = X.detach().resolve_neg()
     if X.is_floating_point():
         return X, OutputFormat(X.dtype)
     converted = X.double()
@@ -196,7 +197,7 @@ def as_weights(
         return np.ones(n)
     if isinstance(sample_weight, torch.Tensor):
         refuse_masks(sample_weight, name)
-        sample_weight = sample_weight.detach().cpu()
+        sample_weight = sample_weight.detach().resolve_neg().cpu()
         # NumPy has no bfloat16.
         sample_weight = (sample_weight.float() if sample_weight.dtype == torch.bfloat16 else sample_weight).numpy()
     given = as_real_array(sample_weight, name)

@@ -10,10 +10,18 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from skbgmd.ghost.derivatives import DERIVATIVES, Backward, Derivative, derivative_of
+from skbgmd.ghost.derivatives import (
+    DERIVATIVES,
+    Backward,
+    Derivative,
+    check_gradient,
+    check_output,
+    derivative_of,
+    is_called_plainly,
+)
 from skbgmd.ghost.factors import AffineFactor, Part
 from skbgmd.ghost.layers.linear import linear
-from skbgmd.ghost.registry import RULES, Rule, rule_of
+from skbgmd.ghost.registry import RULES, Rule, check_answer, is_registered, rule_of
 
 #: Dtypes of parameters and inputs.
 WIDE = (torch.float32, torch.float64)
@@ -26,6 +34,8 @@ class Link(NamedTuple):
 
     Attributes
     ----------
+    name : str
+        As in ``named_modules``.
     layer : Module
     derivative : callable
     rule : callable, or None
@@ -36,6 +46,7 @@ class Link(NamedTuple):
         It is a linear layer whose weights and bias are adjacent columns.
     """
 
+    name: str
     layer: nn.Module
     derivative: Derivative
     rule: Rule | None
@@ -97,17 +108,21 @@ class Chain:
                 return None
             starts[id(parameter)] = start
             start += parameter.numel()
-        links, found = [], 0
+        names = {each: name for name, each in module.named_modules()}
+        links: list[Link] = []
+        found: set[int] = set()
         for layer in layers:
             derivative, own = derivative_of(layer), dict(layer.named_parameters())
             wanted = tuple((name, starts[id(each)]) for name, each in own.items() if id(each) in starts)
             rule = rule_of(layer) if wanted else None
-            if derivative is None or (wanted and rule is None):
+            # One that two layers share has a gradient by both.
+            ids = [id(own[name]) for name, _ in wanted]
+            if derivative is None or (wanted and rule is None) or not found.isdisjoint(ids):
                 return None
-            links.append(Link(layer, derivative, rule, wanted, _is_affine(layer, rule, wanted)))
-            found += len(wanted)
-        same = found == len(starts) and len({parameter.dtype for parameter in parameters}) == 1
-        return cls(module, links, structure) if found and same else None
+            links.append(Link(names[layer], layer, derivative, rule, wanted, _is_affine(layer, rule, wanted)))
+            found.update(ids)
+        same = len(found) == len(starts) and len({parameter.dtype for parameter in parameters}) == 1
+        return cls(module, links, structure) if starts and same else None
 
     @property
     def is_as_it_was(self) -> bool:
@@ -132,12 +147,17 @@ class Chain:
         ------
         NotImplementedError
             A layer's derivative doesn't know such a layer, or such an input.
+        TypeError
+            A registered one doesn't give an output and a way back.
         """
         given: list[torch.Tensor] = []
         back: list[Backward] = []
         for link in self.links:
             given.append(x)
-            x, way = link.derivative(link.layer, x)
+            answer = link.derivative(link.layer, x)
+            if is_registered(link.derivative):
+                check_output(answer, link.layer, link.name, len(x))
+            x, way = answer
             back.append(way)
         return Pass(x, given, back)
 
@@ -154,21 +174,29 @@ class Chain:
         ------
         NotImplementedError
             A layer's rule doesn't know such a layer.
+        TypeError
+            What is registered doesn't give what it should.
         """
         placed: list[tuple[int, Part]] = []
         for number in range(len(self.links) - 1, self._first - 1, -1):
-            layer, _, rule, columns, is_affine = self.links[number]
+            name, layer, derivative, rule, columns, is_affine = self.links[number]
             if is_affine and gradient.ndim == 2:
                 placed.append((columns[0][1], AffineFactor(gradient, went.given[number])))
             elif rule is not None:
                 answer = rule(layer, (went.given[number],), gradient)
-                for name, start in columns:
-                    named = answer[name]
+                if is_registered(rule):
+                    check_answer(answer, layer, name, len(gradient))
+                for key, start in columns:
+                    if key not in answer:
+                        raise NotImplementedError(f"its rule doesn't know the parameter {key!r}")
+                    named = answer[key]
                     for factor in named if isinstance(named, Sequence) else (named,):
                         placed.append((start, factor))
                         start += factor.n_columns
             if number > self._first:
                 gradient = went.back[number](gradient)
+                if is_registered(derivative):
+                    check_gradient(gradient, layer, name, went.given[number])
         placed.sort(key=itemgetter(0))
         return placed
 
@@ -183,7 +211,8 @@ def _is_affine(layer: Any, rule: Rule | None, columns: tuple[tuple[str, int], ..
 
 def _in_order(module: nn.Module) -> Iterator[nn.Module]:
     """Go through the layers of nested sequences in the order in which they are called."""
-    plain = type(module).forward is nn.Sequential.forward and "forward" not in vars(module)
+    # Compiled modules give no attributes of their classes.
+    plain = getattr(type(module), "forward", None) is nn.Sequential.forward and "forward" not in vars(module)
     if plain and isinstance(module, nn.Sequential):
         for layer in module:
             yield from _in_order(layer)
@@ -199,7 +228,7 @@ def _structure(module: nn.Module) -> Any:
     left = [module]
     while left:
         layer = left.pop()
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        if not is_called_plainly(layer):
             return None
         found += (layer, type(layer), "forward" in vars(layer), *map(id, layer._parameters.values()))
         left += [child for child in layer._modules.values() if child is not None]

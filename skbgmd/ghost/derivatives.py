@@ -44,7 +44,7 @@ def register_derivative(*layers: type[nn.Module]) -> Callable[[D], D]:
     Raises
     ------
     TypeError
-        No classes of modules.
+        No classes of modules; in a training step: not such an output and function, or not such a gradient.
 
     Examples
     --------
@@ -69,6 +69,14 @@ def register_derivative(*layers: type[nn.Module]) -> Callable[[D], D]:
     return register
 
 
+def is_called_plainly(module: nn.Module) -> bool:
+    """Tell whether a call of a module is one of its ``forward``: it has no hooks, nor is the call itself overridden."""
+    is_hooked = (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+    return not is_hooked and type(module).__call__ is nn.Module.__call__
+
+
 def derivative_of(layer: nn.Module) -> Derivative | None:
     """Find the derivative of a layer; None where there is none."""
     for kind in type(layer).__mro__:
@@ -77,3 +85,27 @@ def derivative_of(layer: nn.Module) -> Derivative | None:
             same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in FORWARD)
             return derivative if same and "forward" not in vars(layer) and not is_parametrized(layer) else None
     return None
+
+
+def check_output(answer: Any, layer: nn.Module, name: str, n: int) -> None:
+    """Check the answer of a named layer's derivative for n samples against what is asked of one."""
+    is_pair = isinstance(answer, tuple) and len(answer) == 2 and callable(answer[1])
+    if not (is_pair and isinstance(answer[0], torch.Tensor) and answer[0].shape[:1] == (n,)):
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        raise TypeError(
+            f"The derivative of the layer {name!r}, {type(layer).__name__}, must give an output of {n} samples and a "
+            f"function of its gradient; found {' and '.join(map(_described, parts))}."
+        )
+
+
+def check_gradient(gradient: Any, layer: nn.Module, name: str, x: torch.Tensor) -> None:
+    """Check the gradient with respect to the input x (b, ...) of a named layer that its derivative gives."""
+    if not (isinstance(gradient, torch.Tensor) and gradient.shape == x.shape):
+        raise TypeError(
+            f"The derivative of the layer {name!r}, {type(layer).__name__}, must turn a gradient into one of the "
+            f"input's shape {tuple(x.shape)}; found {_described(gradient)}."
+        )
+
+
+def _described(value: Any) -> str:
+    return f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__

@@ -286,6 +286,11 @@ def _layers_with_parameters(module: nn.Module, wanted: Container[int]) -> Iterat
                 f"it into evaluation mode."
             )
         if any(id(parameter) in wanted for parameter in layer._parameters.values()):
+            if isinstance(layer, torch.jit.ScriptModule):
+                raise GhostError(
+                    f"Layers must take hooks for gradients of single samples; found the layer {name!r}, "
+                    f"{type(layer).__name__}, which is compiled."
+                )
             rule, watch = rule_of(layer), watch_of(layer)
             yield Layer(name, layer, rule, watch, is_registered(rule), sample_axis(layer))
         else:

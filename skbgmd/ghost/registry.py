@@ -136,8 +136,8 @@ def register_watch(*layers: type[nn.Module]) -> Callable[[W], W]:
     return register
 
 
-def is_registered(rule: Rule | None) -> bool:
-    """Tell whether a rule is a user's own."""
+def is_registered(rule: Callable[..., Any] | None) -> bool:
+    """Tell whether a rule, or a derivative, is a user's own."""
     return rule is not None and not (getattr(rule, "__module__", None) or "").startswith("skbgmd.")
 
 

@@ -78,7 +78,9 @@ class ArrayLoader(DataLoader[Any]):
     """A ``DataLoader`` that takes batches of arrays and tensors by one indexing call each.
 
     Whatever else it is given (another dataset, a ``collate_fn``, a ``batch_sampler``) it hands on to ``DataLoader``.
-    The order of the samples is that of a ``DataLoader`` in the same state of the random number generators.
+    The order of the samples is that of a ``DataLoader`` in the same state of the random number generators. Small
+    batches are gathered together, up to a MiB: arrays that are changed in place may change batches from the next epoch
+    on only.
 
     Parameters
     ----------
@@ -350,9 +352,10 @@ class _Whole(torch.utils.data.Dataset[Batch]):
     def gathered_at_once(self) -> int:
         """Samples that are gathered at once, at least: of arrays without clients, so many that calls take no time."""
         plain = isinstance(self.X, torch.Tensor) and isinstance(self.y, torch.Tensor) and self.clients is None
-        if not plain or self.pins or not len(self.X):
+        # Data that are learnt have a graph of each batch.
+        if not plain or self.pins or not len(self.X) or self.X.requires_grad or self.y.requires_grad:
             return 1
-        width: int = self.X.numel() // len(self.X)
+        width: int = (self.X.numel() + self.y.numel()) // len(self.X)
         return max(1, limits.GATHERED_ELEMENTS // max(1, width))
 
     def batches(self, chosen: list[NDArray[np.int64]]) -> Iterator[Batch]:
@@ -364,10 +367,10 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         together = self[np.concatenate(chosen)]
         index = np.split(together.positions, np.cumsum(lengths)[:-1])
         weights = repeat(None) if together.weight is None else torch.split(together.weight, lengths)
-        for part in zip(
-            torch.split(together[0], lengths), torch.split(together[1], lengths), index, weights, strict=False
-        ):
-            yield Batch(*part)
+        X, y = (torch.split(values, lengths) for values in together)
+        for inputs, targets, places, weight in zip(X, y, index, weights, strict=False):
+            # Modules may change their inputs in place, which autograd refuses of one of several views.
+            yield Batch(inputs.detach(), targets.detach(), places, weight)
 
     def __getitem__(self, chosen: Any) -> Batch:
         positions = np.asarray(chosen, dtype=np.int64)

@@ -14,6 +14,7 @@ from torch import nn
 
 from skbgmd._utils.checks import check_choice
 from skbgmd._utils.registration import attach, registered
+from skbgmd.ghost.derivatives import is_called_plainly
 
 #: Autograd's names of operations that leave numbers as they are, and may follow a module's last layer.
 SHAPING = re.compile(
@@ -119,6 +120,9 @@ def _of_distances(name: str, *settings: str) -> LossDerivative:
         if predicted.shape != y.shape or predicted.dtype != y.dtype:
             raise NotImplementedError
         how = [getattr(criterion, setting) for setting in settings]
+        if 0.0 in how:
+            # Torch takes another loss at the limit, or none.
+            raise NotImplementedError
         losses = forward(predicted, y, 0, *how)
         return losses, backward(torch.ones_like(losses), predicted, y, 0, *how)
 
@@ -194,7 +198,8 @@ def differentiated(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Losses (n, ...) as :func:`unreduced` gives them, and the derivatives of their sum by the predictions (n, ...)."""
     traits = traits_of(criterion)
-    if traits is not None and traits.derivative is not None and isinstance(y, torch.Tensor):
+    is_plain = isinstance(y, torch.Tensor) and is_called_plainly(criterion) and "forward" not in vars(criterion)
+    if is_plain and traits is not None and traits.derivative is not None:
         try:
             with torch.no_grad():
                 return traits.derivative(criterion, predicted, to_tensor(y, device=net.device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,8 @@ from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch
 from skbgmd.training._losses import differentiated, traits_of, unreduced
 
-#: skorch's own ways to a loss; one of the user's may hold anything.
+#: skorch's own inference, and its ways to a loss; one of the user's may hold anything.
+KNOWN_INFERENCE = NeuralNet.infer
 KNOWN_WAYS = {kind.get_loss for kind in (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)}
 
 
@@ -112,7 +112,7 @@ def chained_factors(
     Nothing of a user's own may have a part in it, such as an ``infer``, a hook or an automatic cast of dtypes.
     """
     kind: Any = type(net)
-    chain = gradients.chain(net.module_) if infers_as_skorch(kind) else None
+    chain = gradients.chain(net.module_) if infers_as_skorch(kind) and "infer" not in vars(net) else None
     if chain is None:
         return None
     X: Any = to_tensor(batch.X, device=net.device) if isinstance(batch.X, torch.Tensor) else None
@@ -142,11 +142,10 @@ def chained_factors(
     return Differentiated(factors, predicted, each, exact_sum(of_samples, batch.slices, gradients.parameters))
 
 
-@lru_cache
 def infers_as_skorch(kind: Any) -> bool:
     """Tell whether nets of a class predict what their module gives, and nothing of a user's own is done to it."""
     own = [vars(base)["infer"] for base in kind.__mro__ if "infer" in vars(base)]
-    return all(infer is NeuralNet.infer or getattr(infer, "keeps_batches", False) for infer in own)
+    return all(infer is KNOWN_INFERENCE or getattr(infer, "keeps_batches", False) for infer in own)
 
 
 class RandomNumbers:
@@ -197,7 +196,7 @@ def input_squares(rows: GhostRows) -> torch.Tensor | None:
 
 def one_pass_obstacle(net: NeuralNet, criterion: Any) -> str | None:
     """The obstacle to one pass for all samples that is known beforehand; None: there is none."""
-    if type(net).get_loss not in KNOWN_WAYS:
+    if type(net).get_loss not in KNOWN_WAYS or "get_loss" in vars(net):
         return "the net has a get_loss of its own"
     traits = traits_of(criterion)
     if traits is None or getattr(criterion, "reduction", None) not in ("mean", "sum"):
@@ -340,7 +339,8 @@ class OnePassCheck:
             raise WrongRowsError(
                 _refused(
                     "gradients of single samples don't add up to those of the batch: something mixes samples, "
-                    "parameters are used other than by the layers that hold them, or a registered rule is wrong"
+                    "parameters are used other than by the layers that hold them, or a registered rule or derivative "
+                    "is wrong"
                 )
             )
         self.seen |= (norms > 0.0) & (norms >= limits.CHECK_WORTH * rounding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from skbgmd.aggregators import Aggregate, Mean, NonFiniteRowsError
 from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import GhostError
+from skbgmd.ghost.derivatives import derivative_of
 from skbgmd.ghost.registry import is_registered, rule_of
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._displaced_loss import DisplacedLoss
@@ -180,8 +181,11 @@ class RobustStep(NeuralNet):
 
     def _give_up_one_pass(self, error: GhostError) -> None:
         """Take micro-batches from now on, for it won't do in the next step either."""
-        if any(is_registered(rule_of(layer)) for module in self._networks() for layer in module.modules()):
-            warnings.warn(f"A rule was registered, and yet there is a pass for each group. {error}", stacklevel=2)
+        layers = [layer for module in self._networks() for layer in module.modules()]
+        registries: dict[str, Callable[[nn.Module], Any]] = {"rule": rule_of, "derivative": derivative_of}
+        own = [name for name, find in registries.items() if any(is_registered(find(layer)) for layer in layers)]
+        if own:
+            warnings.warn(f"A {own[0]} was registered, and yet there is a pass for each group. {error}", stacklevel=2)
         elif self._check_ is not None and self._check_.n_unseen > 0:
             # Only a comparison says anything of the steps before.
             wrong = f"; up to {self._check_.n_unseen} steps before had wrong gradients"

@@ -31,6 +31,16 @@ def test_read_only_arrays_are_taken(rng):
     assert as_matrix(X)[0].shape == (3, 3)
 
 
+def test_tensors_with_a_negative_bit_are_taken(rng):
+    numbers = torch.complex(*torch.from_numpy(rng.normal(size=(2, 9, 3))))
+    X, weights = numbers.conj().imag, (-1j * numbers[:, 0].abs()).conj().imag
+    assert X.is_neg()
+    assert weights.is_neg()
+    matrix, _ = as_matrix(X)
+    np.testing.assert_array_equal(matrix.numpy(), -numbers.imag.numpy())
+    np.testing.assert_allclose(as_weights(weights, 9), numbers[:, 0].abs() / numbers[:, 0].abs().max())
+
+
 def test_sparse_is_refused_by_name():
     with pytest.raises(TypeError, match="rows must be a dense array; found a sparse one of type csr_array"):
         as_matrix(sparse.csr_array(np.eye(3)), "rows")

@@ -10,6 +10,7 @@ from torch import nn
 
 from skbgmd.ghost import Chain, GhostRows, GradientRecorder, register_derivative, register_rule
 from skbgmd.ghost.derivatives import DERIVATIVES
+from skbgmd.ghost.factors import DenseFactor
 from skbgmd.ghost.registry import RULES
 from skbgmd.training.networks import MLP, LeNet
 
@@ -95,6 +96,16 @@ def test_only_some_parameters_are_wanted(rng):
         torch.testing.assert_close(rows.chunk(slice(0, total)), GhostRows(factors, 6, total).chunk(slice(0, total)))
 
 
+class Called(nn.Linear):
+    def __call__(self, x):
+        return 2.0 * super().__call__(x)
+
+
+class CalledSequence(nn.Sequential):
+    def __call__(self, x):
+        return 2.0 * super().__call__(x)
+
+
 class Branch(nn.Module):
     def __init__(self):
         super().__init__()
@@ -144,6 +155,8 @@ def hooked(name):
         Branch,
         shared,
         tied,
+        lambda: nn.Sequential(Called(4, 4), nn.ReLU()),
+        lambda: CalledSequence(nn.Linear(4, 4)),
         overridden,
         changed,
         hooked("register_forward_hook"),
@@ -161,10 +174,27 @@ def test_what_is_no_chain(make):
     assert Chain.of(module, list(module.parameters())) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_compiled_layers_are_in_no_chain():
+    for layer in (nn.ReLU(), nn.Linear(4, 4)):
+        module = nn.Sequential(nn.Linear(4, 4), torch.jit.script(layer))
+        assert Chain.of(module, list(module.parameters())) is None
+
+
 def test_parameters_elsewhere_are_in_no_chain():
     module = MLP(4, 3)
     assert Chain.of(module, [*module.parameters(), nn.Parameter(torch.zeros(2))]) is None
     assert Chain.of(nn.Sequential(nn.ReLU()), []) is None
+    # One is in two layers, and another in none.
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    parameters = list(module.parameters())
+    module[1].weight = module[0].weight
+    assert Chain.of(module, parameters) is None
+
+
+def test_a_parameter_of_two_layers_that_is_not_wanted_is_no_obstacle():
+    module = tied()
+    assert Chain.of(module, [module[0].bias, module[1].bias]) is not None
 
 
 def test_global_hooks_are_seen():
@@ -237,3 +267,79 @@ def test_a_copy_is_another_module():
     assert chain is not None
     twin = copy.deepcopy(module)
     assert Chain.of(twin, list(module.parameters())) is None
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return self.scale * x
+
+
+def scaled(layer, x):
+    return layer.scale * x, lambda gradient: layer.scale * gradient
+
+
+def rule_of_scaled(layer, inputs, gradient):
+    return {"scale": DenseFactor(inputs[0] * gradient)}
+
+
+@pytest.fixture
+def own_layer(monkeypatch):
+    """Registries to change, with a layer of a user's own."""
+    for name in ("RULES", "DERIVATIVES"):
+        copied = dict({"RULES": RULES, "DERIVATIVES": DERIVATIVES}[name])
+        for place in ("chain", "registry" if name == "RULES" else "derivatives"):
+            monkeypatch.setattr(f"skbgmd.ghost.{place}.{name}", copied)
+
+    def register(derivative=scaled, rule=rule_of_scaled):
+        register_derivative(Scaled)(derivative)
+        register_rule(Scaled)(rule)
+        module = nn.Sequential(nn.Linear(4, 4), Scaled())
+        return Chain.of(module, list(module.parameters()))
+
+    return register
+
+
+@pytest.mark.parametrize(
+    ("derivative", "found"),
+    [
+        (
+            lambda layer, x: layer.scale * x,
+            r"an output of 3 samples and a function of its gradient; found shape \(3, 4",
+        ),
+        (lambda layer, x: None, "found NoneType"),
+        (lambda layer, x: (x, x), r"found shape \(3, 4\) and shape \(3, 4\)"),
+        (lambda layer, x: (x.sum(), lambda gradient: x), r"found shape \(\) and function"),
+        (lambda layer, x: (x[:2], lambda gradient: x), r"found shape \(2, 4\) and function"),
+        (lambda layer, x: (x, lambda gradient: gradient[:, :2]), r"the input's shape \(3, 4\); found shape \(3, 2\)"),
+        (lambda layer, x: (x, lambda gradient: None), "found NoneType"),
+    ],
+)
+def test_what_a_derivative_of_a_user_gives_is_checked(own_layer, derivative, found):
+    chain = own_layer(derivative)
+    with pytest.raises(TypeError, match=f"The derivative of the layer '1', Scaled, must .*{found}"):
+        chain.factors(chain.forward(torch.randn(3, 4)), torch.randn(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("rule", "found"),
+    [
+        (lambda layer, inputs, gradient: [DenseFactor(gradient)], "must give a dict of factors"),
+        (lambda layer, inputs, gradient: {"other": DenseFactor(gradient)}, "must name parameters of the layer"),
+        (lambda layer, inputs, gradient: {"scale": gradient}, "must give factors"),
+        (lambda layer, inputs, gradient: {"scale": DenseFactor(gradient[:, :2])}, "3 rows of 4 numbers for 'scale'"),
+    ],
+)
+def test_so_is_what_a_rule_gives(own_layer, rule, found):
+    chain = own_layer(rule=rule)
+    with pytest.raises(TypeError, match=f"The rule of the layer '1', Scaled, .*{found}"):
+        chain.factors(chain.forward(torch.randn(3, 4)), torch.randn(3, 4))
+
+
+def test_a_rule_without_a_parameter_does_not_know_the_layer(own_layer):
+    chain = own_layer(rule=lambda layer, inputs, gradient: {})
+    with pytest.raises(NotImplementedError, match="doesn't know the parameter 'scale'"):
+        chain.factors(chain.forward(torch.randn(3, 4)), torch.randn(3, 4))

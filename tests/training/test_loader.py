@@ -13,6 +13,7 @@ import torch
 from skorch.dataset import Dataset
 from torch.utils.data import DataLoader, Subset
 
+import skbgmd.training._loader as loader_module
 from nets import dataset_of
 from skbgmd._utils import limits
 from skbgmd._utils.slices import even_slices
@@ -113,6 +114,38 @@ def test_batches_are_the_same_however_many_are_gathered_at_once(monkeypatch, rng
             assert batch.weight is None
     assert sorted(seen) == list(range(3, 50))
     assert len(loader) == 8
+
+
+def test_batches_can_be_changed_in_place_by_what_is_trained():
+    factor = torch.ones((), requires_grad=True)
+    first, second = ArrayLoader(Dataset(np.ones((8, 2)), np.ones((8, 1))), batch_size=4)
+    for values in first:
+        values += factor
+        values.sum().backward()
+    assert factor.grad == 12.0
+    for values in second:
+        assert not values.requires_grad
+        assert bool((values == 1.0).all())
+
+
+@pytest.mark.parametrize("learnt", [0, 1])
+def test_data_that_are_learnt_get_gradients(learnt):
+    data = [torch.ones(8, 2), torch.ones(8, 2)]
+    data[learnt].requires_grad_()
+    for X, y in ArrayLoader(Dataset(*data), batch_size=4):
+        (3.0 * X * y).sum().backward()
+    assert torch.equal(data[learnt].grad, torch.full((8, 2), 3.0))
+
+
+@pytest.mark.parametrize(("of_x", "of_y"), [(1, 5000), (5000, 1), (300, 300)])
+def test_little_is_gathered_at_once_of_wide_inputs_and_wide_targets(monkeypatch, of_x, of_y):
+    taken = []
+    take = loader_module._take
+    monkeypatch.setattr(loader_module, "_take", lambda data, index: taken.append(take(data, index)) or taken[-1])
+    n = 2 * limits.GATHERED_ELEMENTS // (of_x + of_y)
+    dataset = Dataset(np.zeros((n, of_x), dtype=np.float32), np.zeros((n, of_y), dtype=np.float32))
+    assert len(list(ArrayLoader(dataset, batch_size=2))) == -(-n // 2)
+    assert max(values.numel() for values in taken) <= limits.GATHERED_ELEMENTS + 2 * max(of_x, of_y)
 
 
 def test_stratified_groups_have_equal_shares_of_the_classes(rng):

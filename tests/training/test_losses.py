@@ -198,6 +198,56 @@ CLOSED_FORMS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "criterion",
+    [nn.MSELoss(), nn.L1Loss(), nn.HuberLoss(), nn.SmoothL1Loss(), nn.SmoothL1Loss(beta=0.0), nn.BCEWithLogitsLoss()],
+    ids=str,
+)
+def test_derivatives_where_targets_are_met_are_those_of_autograd(criterion: Any) -> None:
+    predicted, y = torch.tensor([[0.0], [1.0], [-2.0]]), torch.tensor([[0.0], [1.0], [0.0]])
+    leaf = predicted.clone().requires_grad_()
+    unreduced(Net(criterion), criterion, leaf, y, None).sum().backward()
+    _, found = differentiated(Net(criterion), criterion, predicted, y, None)
+    torch.testing.assert_close(found, leaf.grad)
+
+
+class Tripled(nn.MSELoss):
+    def __call__(self, *args: Any) -> Any:
+        return 3.0 * super().__call__(*args)
+
+
+def with_forward() -> Any:
+    criterion = nn.MSELoss()
+    criterion.forward = lambda predicted, y: 3.0 * (predicted - y).square()  # type: ignore[method-assign]
+    return criterion
+
+
+def with_hook(name: str, hook: Any) -> Any:
+    criterion = nn.MSELoss()
+    getattr(criterion, name)(hook)
+    return criterion
+
+
+@pytest.mark.parametrize(
+    ("make", "factor"),
+    [
+        (Tripled, 3.0),
+        (with_forward, 3.0),
+        (lambda: with_hook("register_forward_hook", lambda module, given, output: 3.0 * output), 3.0),
+        (lambda: with_hook("register_forward_pre_hook", lambda module, given: (given[1] + 0.0, given[0])), 1.0),
+        (lambda: with_hook("register_full_backward_hook", lambda module, back, _: (3.0 * back[0], back[1])), 1.0),
+    ],
+    ids=["call", "forward", "hook", "pre-hook", "backward hook"],
+)
+def test_a_loss_that_is_watched_or_changed_is_called(make: Any, factor: float) -> None:
+    criterion, predicted, y = make(), torch.randn(4, 2), torch.randn(4, 2)
+    leaf = predicted.clone().requires_grad_()
+    unreduced(Net(criterion), criterion, leaf, y, None).sum().backward()
+    losses, gradient = differentiated(Net(criterion), criterion, predicted, y, None)
+    torch.testing.assert_close(losses, factor * (predicted - y).square())
+    torch.testing.assert_close(gradient, leaf.grad)
+
+
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 def test_losses_and_their_derivatives_are_those_of_autograd(name: str, scale: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.utils.prune
-from skorch import NeuralNetBinaryClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 import skbgmd.training._one_pass as onepass_module
@@ -28,6 +28,7 @@ from skbgmd.ghost.factors import DenseFactor
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import Batch
 from skbgmd.training._one_pass import Exact, OnePassCheck, group_rows, infers_as_skorch, largest_group
+from skbgmd.training._step import RobustStep
 from skbgmd.training._wrapping import robust_class
 
 RULES: dict[str, Aggregator] = {
@@ -967,7 +968,9 @@ def test_a_derivative_of_a_user_is_compared(factor: float, monkeypatch: pytest.M
             doubling, module__factor=factor, criterion=nn.CrossEntropyLoss, group_size=1, max_epochs=1, verbose=0
         )
         net.set_params(train_split=None, batch_size=10)
-        net.fit(X, y)
+        told = pytest.warns(UserWarning, match="A derivative was registered, and yet there is a pass for each group")
+        with told if factor == 3.0 else nullcontext():
+            net.fit(X, y)
     assert net._no_one_pass_ == (factor == 3.0)
 
 
@@ -1006,3 +1009,58 @@ def test_an_inference_of_a_user_is_not_passed_over() -> None:
     assert infers_as_skorch(RobustNeuralNetRegressor)
     assert not infers_as_skorch(Own)
     assert not infers_as_skorch(robust_class(NeuralNetBinaryClassifier))
+
+
+@pytest.mark.parametrize("kind", [NeuralNet, RobustStep, RobustNeuralNetClassifier])
+def test_nor_is_one_that_replaces_that_of_a_class(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert infers_as_skorch(RobustNeuralNetClassifier)
+    before = kind.infer
+    monkeypatch.setattr(kind, "infer", lambda self, x, **fit_params: 0.5 * before(self, x, **fit_params))
+    assert not infers_as_skorch(RobustNeuralNetClassifier)
+
+
+@pytest.mark.filterwarnings("ignore:There is a pass for each group from now on")
+@pytest.mark.parametrize("name", ["infer", "get_loss"])
+def test_neither_is_one_that_is_set_on_a_net(name: str) -> None:
+    found = []
+    for gradients in ("auto", "micro_batches"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = RobustNeuralNetClassifier(
+                nn.Linear(64, 5), criterion=nn.CrossEntropyLoss, gradients=gradients, group_size=1, verbose=0
+            ).initialize()
+        X, y = data()
+        for _ in range(4):
+            net.train_step_single((X.flatten(1), y))  # the first ones are compared, the next one isn't
+        before = getattr(net, name)
+        setattr(net, name, lambda *args, before=before, **kwargs: 3.0 * before(*args, **kwargs))
+        net.optimizer_.zero_grad()
+        net.train_step_single((X.flatten(1), y))
+        found.append(net.module_.weight.grad)
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("group_size", [1, 4])
+@pytest.mark.parametrize("part", [0, 2, None])
+def test_compiled_layers_are_trained_with_micro_batches(group_size: int, part: int | None) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 5))
+        X, y = data()
+        found = []
+        for compiled in (False, True):
+            copied: Any = copy.deepcopy(module)
+            if compiled and part is None:
+                copied = torch.jit.script(copied)
+            elif compiled and part is not None:
+                copied[part] = torch.jit.script(copied[part])
+            net = RobustNeuralNetClassifier(copied, criterion=nn.CrossEntropyLoss, group_size=group_size, verbose=0)
+            net.set_params(gradients="auto" if compiled else "micro_batches", random_state=0)
+            net.initialize().train_step_single((X.flatten(1), y))
+            found.append([parameter.grad for parameter in net.module_.parameters()])
+        for ours, others in zip(*found, strict=True):
+            torch.testing.assert_close(ours, others)
+        net = net.set_params(gradients="one_pass").initialize()
+        with pytest.raises(GhostError, match="must take hooks for gradients of single samples; found the layer"):
+            net.train_step_single((X.flatten(1), y))
