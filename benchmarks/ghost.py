@@ -1,4 +1,4 @@
-"""Steps with a row for each sample: against plain steps, against Opacus and per-sample gradients by vmap; whole fits.
+"""Steps with a row for each sample: against plain steps, against Opacus and per-sample gradients by vmap.
 
 Rows of results/ghost.csv: medians over rounds in which all variants take turns, and of the ratios to the plain step of
 the same module, batch and round; with one thread in processor time, which other processes disturb less. Medians are as
@@ -25,14 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import REST, environment, in_turns, ratio
-from sklearn.datasets import load_digits, make_classification
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
+from measure import environment, ratio
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from skbgmd import BlockGMDClassifier, RobustNeuralNetClassifier, geometric_median
+from skbgmd import RobustNeuralNetClassifier, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Mean
 from skbgmd.aggregators.memory import Scale
 from skbgmd.training._defaults import TOL
@@ -249,53 +246,16 @@ def memories(names: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-#: Samples and features of data that are made up, and hidden layers; of digits the first.
-FITS = ((1797, 64, (100,)), (10_000, 30, (100,)), (10_000, 500, (100,)), (10_000, 200, (256, 128)))
-
-
-def fits(rounds: int, n: int, d: int, layers: tuple[int, ...]) -> list[dict[str, Any]]:
-    """The estimator's fit against MLPClassifier's: equal epochs, batches, layers and optimizer."""
-    if (n, d) == (1797, 64):
-        X, y = load_digits(return_X_y=True)
-        data_name, epochs, X = "digits", 50, X / 16.0
-    else:
-        X, y = make_classification(n, d, n_informative=20, n_classes=5, random_state=0)
-        data_name, epochs = f"{n} x {d}", 10
-    X = X.astype(np.float32)
-    common = {"hidden_layer_sizes": layers, "batch_size": 256, "random_state": 0}
-    models = {
-        "MLPClassifier": lambda: MLPClassifier(max_iter=epochs, n_iter_no_change=epochs, tol=0.0, **common),
-        "plain training": lambda: BlockGMDClassifier(max_epochs=epochs, aggregator="mean", group_size=None, **common),
-        "default": lambda: BlockGMDClassifier(max_epochs=epochs, **common),
-        "beta=0.1": lambda: BlockGMDClassifier(max_epochs=epochs, beta=0.1, **common),
-        "groups of 32": lambda: BlockGMDClassifier(max_epochs=epochs, group_size=32, **common),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        times = in_turns({name: lambda make=make: make().fit(X, y) for name, make in models.items()}, rounds, rest=REST)
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    return [
-        {
-            "case": f"fit, {data_name}, layers {'-'.join(map(str, layers))}, {epochs} epochs",
-            "variant": name,
-            "ms": 1e3 * value,
-            "ratio": value / medians["MLPClassifier"],
-        }
-        for name, value in medians.items()
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="*", choices=MODULES, help="only these; other lines of the file stay")
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     names = arguments.networks or list(MODULES)
-    rows = [] if arguments.networks else [row for shape in FITS for row in fits(5, *shape)]
-    rows += [*steps(arguments.rounds, names), *memories([name for name in names if name in BY_VMAP])]
+    rows = [*steps(arguments.rounds, names), *memories([name for name in names if name in BY_VMAP])]
     known = environment()
     lines = [
         {**{key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}, **known}
