@@ -33,11 +33,36 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return lines.reset_index(names="attack")
 
 
+def by_share(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy without an attack, and under the worst one that a rule was trained under, by the share of liars."""
+    frame = frame.assign(accuracy=frame["accuracy"].where(frame["remark"] != "diverged", DIVERGED))
+    frame = frame[frame["rule"] != HONEST]
+    means = frame.groupby(["workers", "percent", "rule", "attack"])["accuracy"].mean()
+    lines = []
+    for (workers, percent, rule), scores in means.groupby(level=["workers", "percent", "rule"]):
+        scores = scores.droplevel(["workers", "percent", "rule"])
+        attacked = scores.drop("none", errors="ignore")
+        lines.append(
+            {
+                "workers": workers,
+                "liars, %": percent,
+                "rule": rule,
+                "no attack": round(scores.get("none", float("nan")), 1),
+                "worst": round(attacked.min(), 1),
+                "by": attacked.idxmin(),
+                "attacks": len(attacked),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def main() -> None:
     frame = pd.read_csv(RESULTS)
-    for (data, workers, percent), some in frame.groupby(["data", "workers", "percent"], sort=False):
-        suffix = "" if percent == 40 else f"_{percent}"
-        write(table(some), f"workers_{data}_{workers}{suffix}".replace("-", "_"), DOCS)
+    digits = frame[(frame["data"] == "digits") & (frame["workers"] != "fresh") & (frame["seed"] == 0)]
+    known = set(digits[digits["percent"] != 40]["rule"])
+    write(by_share(digits[digits["rule"].isin(known)]), "workers_digits_by_share", DOCS)
+    for (data, workers), some in frame[frame["percent"] == 40].groupby(["data", "workers"], sort=False):
+        write(table(some), f"workers_{data}_{workers}".replace("-", "_"), DOCS)
 
 
 if __name__ == "__main__":
