@@ -154,6 +154,8 @@ def run_experiment(experiment: str, arguments: argparse.Namespace) -> None:
         writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
+            # A run that is killed in its first training goes on from here.
+            file.flush()
         rest = (protocol, arguments.folder, arguments.device, max(1, torch.get_num_threads() // jobs))
         for key, case, row in outcomes(experiment, jobs, work, *rest):
             rate = {"learning rate": case.lr} if experiment in TRAININGS else {}
