@@ -19,6 +19,7 @@ from skbgmd.location.rejection import check_rejection, without_far
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import ChunkedRows, Rows
+from skbgmd.rows.chunked import means
 from skbgmd.rows.gram import lower_weighted_median
 
 
@@ -78,13 +79,12 @@ class HuberMean(LocationRule):
         every = len(usable) == rows.n_rows
         some = rows if every else rows.subset(usable)
         found = self._by_products(some, state)
-        if found is None:
-            return super().__call__(rows, state)
-        weights = found.weights
+        judged = self._judge_by_gram(some, state) if found is None else Judgement(found.weights, found.scale, self.c)
+        weights = judged.weights
         if not every:
             weights = np.zeros(rows.n_rows)
-            weights[usable] = found.weights
-        return Aggregate(found.vector(), weights), found.scale
+            weights[usable] = judged.weights
+        return Aggregate(means(rows, weights) if found is None else found.vector(), weights), judged.state
 
     def _finite(self, rows: Rows) -> BoolArray:
         # The Gram matrix tells as well, but not all of it may be wanted.
@@ -104,10 +104,11 @@ class HuberMean(LocationRule):
         check_once(_check_parameters, self.c, self.rejection, self.tol, self.max_iter)
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
+        found = self._by_products(rows, state)
+        return self._judge_by_gram(rows, state) if found is None else Judgement(found.weights, found.scale, self.c)
+
+    def _judge_by_gram(self, rows: Rows, state: Scale | None) -> Judgement:
         if self.remember:
-            active = self._by_products(rows, state)
-            if active is not None:
-                return Judgement(active.weights, active.scale, self.c)
             before = state or Scale()
             found = huber_weights_about_median(
                 rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter

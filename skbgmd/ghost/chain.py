@@ -55,7 +55,7 @@ class Link(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What a forward pass leaves: the output (n, ...), and each layer's input and the way back through it."""
+    """Trace of a forward pass: the output (n, ...), and each layer's input and the way back through it."""
 
     output: torch.Tensor
     given: list[torch.Tensor]

@@ -93,7 +93,7 @@ class SampleRecord(NamedTuple):
 
 
 class _Visit(NamedTuple):
-    """What a step saw of samples, (n,) each; None where it isn't known.
+    """Evidence of a step about samples, (n,) each; None where it isn't known.
 
     Attributes
     ----------

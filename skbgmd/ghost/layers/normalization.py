@@ -26,7 +26,7 @@ def layer_norm(layer: nn.LayerNorm, inputs: tuple[torch.Tensor, ...], gradient: 
 
 @register_derivative(nn.LayerNorm)
 def normalized(layer: nn.LayerNorm, x: torch.Tensor) -> tuple[torch.Tensor, Backward]:
-    """What is left of the gradient without its parts along ones and along the normalized values."""
+    """The gradient without its parts along ones and along the normalized values, times the scale."""
     shape, weight, bias = list(layer.normalized_shape), layer.weight, layer.bias
     if len(shape) >= x.ndim:
         raise NotImplementedError("the axis of the samples")
