@@ -19,7 +19,7 @@ from skbgmd.ghost.derivatives import (
     derivative_of,
     is_called_plainly,
 )
-from skbgmd.ghost.factors import AffineFactor, Part
+from skbgmd.ghost.factors import AffineFactor, JoinedFactor
 from skbgmd.ghost.layers.linear import linear
 from skbgmd.ghost.registry import RULES, Rule, check_answer, is_registered, rule_of
 
@@ -162,7 +162,7 @@ class Chain:
         return Pass(x, given, back)
 
     @torch.no_grad()
-    def factors(self, went: Pass, gradient: torch.Tensor) -> list[tuple[int, Part]]:
+    def factors(self, went: Pass, gradient: torch.Tensor) -> list[tuple[int, JoinedFactor]]:
         """Per-sample gradients as factors, from the gradient (n, ...) of the summed losses with respect to the output.
 
         Returns
@@ -177,7 +177,7 @@ class Chain:
         TypeError
             What is registered doesn't give what it should.
         """
-        placed: list[tuple[int, Part]] = []
+        placed: list[tuple[int, JoinedFactor]] = []
         for number in range(len(self.links) - 1, self._first - 1, -1):
             name, layer, derivative, rule, columns, is_affine = self.links[number]
             if is_affine and gradient.ndim == 2:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized
 
-from skbgmd._utils.registration import attach, registered
-from skbgmd.ghost.registry import FORWARD
+from skbgmd.ghost.registry import found_for, registering
 
 #: From the gradient with respect to the output to that with respect to the input.
 Backward = Callable[[torch.Tensor], torch.Tensor]
 #: Function of a layer and its input that gives the output and the way back.
 Derivative = Callable[[Any, torch.Tensor], tuple[torch.Tensor, Backward]]
-D = TypeVar("D", bound=Derivative)
 
 DERIVATIVES: dict[type[nn.Module], Derivative] = {}
 
 
-def register_derivative(*layers: type[nn.Module]) -> Callable[[D], D]:
+def register_derivative(*layers: type[nn.Module]) -> Callable[[Derivative], Derivative]:
     """Register the derivative of types of layers, and of their subclasses that don't override ``forward``.
 
     A chain of layers that all have one, ``nn.Sequential`` or a single layer, gives per-sample gradients without
@@ -57,16 +54,7 @@ def register_derivative(*layers: type[nn.Module]) -> Callable[[D], D]:
     ... def square(layer, x):
     ...     return x.square(), lambda gradient: 2.0 * x * gradient
     """
-    if not layers or not all(isinstance(layer, type) and issubclass(layer, nn.Module) for layer in layers):
-        raise TypeError(f"layers must be classes of modules, one at least; found {layers}.")
-
-    def register(derivative: D) -> D:
-        for layer in layers:
-            DERIVATIVES[layer] = derivative
-            attach(layer, "derivative", derivative)
-        return derivative
-
-    return register
+    return registering(DERIVATIVES, "derivative", layers)
 
 
 def is_called_plainly(module: nn.Module) -> bool:
@@ -79,12 +67,7 @@ def is_called_plainly(module: nn.Module) -> bool:
 
 def derivative_of(layer: nn.Module) -> Derivative | None:
     """Find the derivative of a layer; None where there is none."""
-    for kind in type(layer).__mro__:
-        derivative = registered(DERIVATIVES, kind, "derivative")
-        if derivative is not None:
-            same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in FORWARD)
-            return derivative if same and "forward" not in vars(layer) and not is_parametrized(layer) else None
-    return None
+    return found_for(DERIVATIVES, "derivative", layer)
 
 
 def check_output(answer: Any, layer: nn.Module, name: str, n: int) -> None:

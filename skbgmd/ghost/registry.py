@@ -53,6 +53,7 @@ FORWARD = ("forward", "_conv_forward")
 RULES: dict[type[nn.Module], Rule] = {}
 WATCHES: dict[type[nn.Module], Callable[[Any], Watch]] = {}
 W = TypeVar("W", bound=Callable[[Any], Watch])
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
@@ -113,14 +114,19 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     ... def gain(layer, inputs, gradient):
     ...     return {"gain": DenseFactor((inputs[0] * gradient).sum(dim=(2, 3)))}
     """
+    return registering(RULES, "rule", layers)
+
+
+def registering(registry: dict[type[nn.Module], F], name: str, layers: tuple[Any, ...]) -> Callable[[F], F]:
+    """Check classes of layers, and give a decorator of functions that registers them for these classes."""
     if not layers or not all(isinstance(layer, type) and issubclass(layer, nn.Module) for layer in layers):
         raise TypeError(f"layers must be classes of modules, one at least; found {layers}.")
 
-    def register(rule: Rule) -> Rule:
+    def register(function: F) -> F:
         for layer in layers:
-            RULES[layer] = rule
-            attach(layer, "rule", rule)
-        return rule
+            registry[layer] = function
+            attach(layer, name, function)
+        return function
 
     return register
 
@@ -169,13 +175,18 @@ def check_answer(answer: Any, layer: nn.Module, name: str, n: int) -> None:
 
 def rule_of(layer: nn.Module) -> Rule | None:
     """Find the rule for a layer; None where there is none."""
+    return found_for(RULES, "rule", layer)
+
+
+def found_for(registry: Mapping[type[nn.Module], F], name: str, layer: nn.Module) -> F | None:
+    """Find what is registered for a layer; None where nothing is."""
     for kind in type(layer).__mro__:
-        rule = registered(RULES, kind, "rule")
-        if rule is not None:
-            # A subclass, a changed object or a computed parameter may do something else, and needs a rule of its own.
-            same = all(getattr(kind, name, None) is getattr(type(layer), name, None) for name in FORWARD)
+        found = registered(registry, kind, name)
+        if found is not None:
+            # A subclass, a changed object or a computed parameter may do something else, and needs one of its own.
+            same = all(getattr(kind, method, None) is getattr(type(layer), method, None) for method in FORWARD)
             same = same and "forward" not in vars(layer) and not is_parametrized(layer)
-            return rule if same else None
+            return found if same else None
     return None
 
 

@@ -16,14 +16,14 @@ from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, Part, with_biases, without_biases
+from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, JoinedFactor, with_biases, without_biases
 from skbgmd.ghost.gram_product import split_by_cost
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
 from skbgmd.rows.few import FewRows, WrittenRows
 from skbgmd.rows.gram import Gram
 
-F = TypeVar("F", Factor, Part)
+F = TypeVar("F", Factor, JoinedFactor)
 
 
 class GhostRows(ChunkedRows):
@@ -62,7 +62,7 @@ class GhostRows(ChunkedRows):
 
     def __init__(
         self,
-        factors: Sequence[tuple[int, Part]],
+        factors: Sequence[tuple[int, JoinedFactor]],
         n_rows: int,
         n_columns: int,
         weights: FloatArray | None = None,
@@ -84,12 +84,12 @@ class GhostRows(ChunkedRows):
         return without_biases(self._given)
 
     @cached_property
-    def _joined(self) -> list[tuple[int, Part]]:
+    def _joined(self) -> list[tuple[int, JoinedFactor]]:
         """The same factors, of a layer's weights and bias as one where they can be."""
         return with_biases(self._given)
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[JoinedFactor]:
         """The factors, of a layer's weights and bias as one where they can be."""
         return [factor for _, factor in self._joined]
 
@@ -280,7 +280,7 @@ class GhostRows(ChunkedRows):
         """Select columns; whole units keep their factors, other columns are written out when they are read."""
         if isinstance(columns, CoordinateBlock):
             return _SomeColumns(self, columns.indices)
-        factors: list[tuple[int, Part]] = []
+        factors: list[tuple[int, JoinedFactor]] = []
         for start, factor in self._joined:
             chosen = columns.within(start, start + factor.n_columns)
             if not len(chosen):

@@ -18,7 +18,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
-from skbgmd.ghost.factors import AffineFactor, OuterProductFactor, Part
+from skbgmd.ghost.factors import AffineFactor, JoinedFactor, OuterProductFactor
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
@@ -98,7 +98,7 @@ class Differentiated(NamedTuple):
         A weighted sum of the gradients, if it was their turn to be compared.
     """
 
-    factors: Sequence[tuple[int, Part]]
+    factors: Sequence[tuple[int, JoinedFactor]]
     predicted: Any
     shares: torch.Tensor
     exact: Exact | None = None
@@ -393,7 +393,7 @@ def _refused(reason: str) -> str:
 
 
 def group_rows(
-    factors: Sequence[tuple[int, Part]], losses: torch.Tensor, batch: GroupedBatch, units: ParameterBlock
+    factors: Sequence[tuple[int, JoinedFactor]], losses: torch.Tensor, batch: GroupedBatch, units: ParameterBlock
 ) -> GhostRows:
     """Gradients of the groups' losses.
 

@@ -1,6 +1,6 @@
 """Per-sample gradients of one parameter, kept as the factors that they are products of."""
 
-from skbgmd.ghost.factors.affine import AffineFactor, Part, with_biases, without_biases
+from skbgmd.ghost.factors.affine import AffineFactor, JoinedFactor, with_biases, without_biases
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 from skbgmd.ghost.factors.embedding import EmbeddingFactor
@@ -13,9 +13,9 @@ __all__ = [
     "EmbeddingFactor",
     "Factor",
     "IntArray",
+    "JoinedFactor",
     "KernelFactor",
     "OuterProductFactor",
-    "Part",
     "outer_product",
     "with_biases",
     "without_biases",

@@ -138,10 +138,10 @@ class AffineFactor:
 
 
 #: A factor, or that of the weights and bias of a layer.
-Part = Factor | AffineFactor
+JoinedFactor = Factor | AffineFactor
 
 
-def with_biases(factors: Iterable[tuple[int, Part]]) -> list[tuple[int, Part]]:
+def with_biases(factors: Iterable[tuple[int, JoinedFactor]]) -> list[tuple[int, JoinedFactor]]:
     """Join the weights and bias of each layer where they can be one :class:`AffineFactor`.
 
     Parameters
@@ -149,7 +149,7 @@ def with_biases(factors: Iterable[tuple[int, Part]]) -> list[tuple[int, Part]]:
     factors : iterable of (int, Factor or AffineFactor)
         First columns, ascending, and factors.
     """
-    joined: list[tuple[int, Part]] = []
+    joined: list[tuple[int, JoinedFactor]] = []
     end, before = -1, None
     for start, factor in factors:
         both = AffineFactor.of(before, factor) if before is not None and start == end else None
@@ -162,7 +162,7 @@ def with_biases(factors: Iterable[tuple[int, Part]]) -> list[tuple[int, Part]]:
     return joined
 
 
-def without_biases(parts: Iterable[tuple[int, Part]]) -> list[tuple[int, Factor]]:
+def without_biases(parts: Iterable[tuple[int, JoinedFactor]]) -> list[tuple[int, Factor]]:
     """Part the weights and bias of each layer again."""
     parted: list[tuple[int, Factor]] = []
     for start, part in parts:
