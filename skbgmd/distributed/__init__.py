@@ -4,6 +4,10 @@ Each rank has a gradient; every rule of :mod:`skbgmd.aggregators` runs across ra
 :class:`skbgmd.distributed.flower.RobustFedAvg` needs Flower and is imported from its module; nothing here imports it.
 """
 
+# Its functions have the default group among their defaults, from when it is imported: after init_process_group that
+# group would never end, and its threads, left running at the end of the process, abort it now and then.
+import torch.distributed.nn.functional  # noqa: F401
+
 from skbgmd.distributed.across_ranks import AcrossRanks
 from skbgmd.distributed.audit import AuditedExchange, AuditReport, audit_ranks, shared_seed
 from skbgmd.distributed.block_exchange import BlockExchange

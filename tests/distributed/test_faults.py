@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,3 +108,27 @@ def test_three_hostile_ranks_of_eight_do_not_keep_the_others_from_learning():
     assert error < 0.01
     for weight, _ in others:
         np.testing.assert_array_equal(weight, first)
+
+
+ENDED = """
+import os, sys
+import torch, torch.distributed as dist
+import skbgmd.distributed
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+# An optimizer imports much of torch.
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+running = len(os.listdir("/proc/self/task"))
+dist.destroy_process_group()
+print(running, len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_a_group_ends_with_its_threads():
+    # Threads that outlive it abort the interpreter when it ends, now and then.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", ENDED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, env=environment)
+    running, left = map(int, done.stdout.split())
+    assert left < running
+    assert left == 1

@@ -20,11 +20,7 @@ def test_the_example_runs():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", str(EXAMPLE)]
     path = os.pathsep.join(filter(None, [str(EXAMPLE.parents[2]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    for _ in range(6):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        # A rank is now and then aborted by a thread of its own libraries, under pytest only; the cause isn't known.
-        if "terminate called without an active exception" not in done.stderr:
-            break
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     accuracy = float(re.search(r"accuracy (\S+)", done.stdout)[1])
     weights = [float(weight) for weight in re.search(r"weights by rank (.*)", done.stdout)[1].split()]
