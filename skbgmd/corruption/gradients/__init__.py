@@ -14,6 +14,7 @@ from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, N
 from skbgmd.corruption.gradients.omniscient import ALittleIsEnough, InnerProduct, Mimic, MinMax, MinSum
 from skbgmd.corruption.gradients.scale_rider import ScaleRider
 from skbgmd.corruption.gradients.searched import SearchedALittleIsEnough, SearchedInnerProduct
+from skbgmd.corruption.gradients.shadowing import Shadowing
 from skbgmd.corruption.gradients.simplex import Simplex
 from skbgmd.corruption.gradients.sleeper import Sleeper
 from skbgmd.corruption.gradients.squatter import Squatter
@@ -34,6 +35,7 @@ GRADIENT_CORRUPTIONS: dict[str, type[GradientCorruption]] = {
     "searched_a_little_is_enough": SearchedALittleIsEnough,
     "searched_inner_product": SearchedInnerProduct,
     "simplex": Simplex,
+    "shadowing": Shadowing,
     "scale_rider": ScaleRider,
     "squatter": Squatter,
     "constant_vote": ConstantVote,
@@ -94,6 +96,7 @@ __all__ = [
     "ScaleRider",
     "SearchedALittleIsEnough",
     "SearchedInnerProduct",
+    "Shadowing",
     "SignFlip",
     "Simplex",
     "Sleeper",
