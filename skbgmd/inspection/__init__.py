@@ -11,6 +11,7 @@ from skbgmd.inspection.suspects import (
     find_suspects,
     sample_losses,
 )
+from skbgmd.inspection.training_history_display import TrainingHistoryDisplay
 
 __all__ = [
     "RobustnessCurveDisplay",
@@ -18,6 +19,7 @@ __all__ = [
     "StrengthDisplay",
     "SuspectEstimate",
     "SuspectGridDisplay",
+    "TrainingHistoryDisplay",
     "estimate_n_suspects",
     "find_suspects",
     "robustness_curve",

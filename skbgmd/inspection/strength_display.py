@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from skbgmd._utils import limits
+from skbgmd.inspection._plotting import BLUE, ORANGE, axes_to_draw_on, foreground
 from skbgmd.inspection.suspects import robust_estimator_in
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Evidence
 
@@ -83,11 +85,16 @@ class StrengthDisplay:
 
         Raises
         ------
+        ImportError
+            matplotlib isn't installed.
+        TypeError
+            Not an estimator, or ``ax`` isn't an axes.
         sklearn.exceptions.NotFittedError
             The estimator isn't fitted.
         ValueError
             No strength was chosen: one was given, or there were too few samples or epochs for a choice.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         inner = robust_estimator_in(estimator)
         check_is_fitted(inner, "strength_scores_")
         if not inner.strength_scores_:
@@ -101,9 +108,9 @@ class StrengthDisplay:
             name, scale = "balanced accuracy, percentage points", 100.0
         else:
             name, scale = "robust score of residuals", 1.0
-        return cls(inner.strength_scores_, inner.strength_, score_name=name, scale=scale).plot(ax=ax)
+        return cls(inner.strength_scores_, inner.strength_, score_name=name, scale=scale).plot(ax)
 
-    def plot(self, *, ax: Axes | None = None) -> Self:
+    def plot(self, ax: Axes | None = None) -> Self:
         """Draw the picture.
 
         Parameters
@@ -114,25 +121,26 @@ class StrengthDisplay:
         Returns
         -------
         StrengthDisplay
-        """
-        if ax is None:
-            import matplotlib.pyplot as plt
 
-            _, ax = plt.subplots(figsize=(5.0, 1.6 + 0.4 * len(self.evidence)), layout="constrained")
+        Raises
+        ------
+        ImportError
+            matplotlib isn't installed.
+        TypeError
+            ``ax`` isn't an axes.
+        """
+        ax = axes_to_draw_on(ax, f"{type(self).__name__}.plot", figsize=(5.0, 1.6 + 0.4 * len(self.evidence)))
         # The gentlest first, in whatever order they were tried.
         names = sorted(self.evidence, key=[*STRENGTHS_OF_CLASSES, *self.evidence].index)
         for row, name in enumerate(names):
             gain, error = (self.scale * value for value in self.evidence[name][1:])
-            color = "#d55e00" if name == self.chosen else "#0b4f7d"
+            color, marker = (ORANGE, "D") if name == self.chosen else (BLUE, "o")
             # A gain is clear where its bar ends to the right of zero.
-            ax.errorbar(gain, row, xerr=limits.CLEAR_GAIN * error, fmt="o", color=color, capsize=3.0, markersize=6.0)
-        ax.axvline(0.0, color="0.5", linewidth=0.8)
+            ax.errorbar(gain, row, xerr=limits.CLEAR_GAIN * error, fmt=marker, color=color, capsize=3.0, markersize=6.0)
+        ax.axvline(0.0, color=foreground(ax), linewidth=0.8, linestyle=":")
         ax.set_yticks(range(len(names)), [f"{name} (chosen)" if name == self.chosen else name for name in names])
-        ax.set(
-            ylim=(len(names) - 0.5, -0.5),
-            xlabel=f"gain over {names[0]} on held-out samples\n({self.score_name})",
-            title=f"bars: {limits.CLEAR_GAIN:g} standard error; clear if all to the right of 0",
-        )
-        ax.title.set_fontsize("small")
+        ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"gain over {names[0]} on held-out samples\n({self.score_name})")
+        errors = f"{limits.CLEAR_GAIN:g} standard error{'s' * (limits.CLEAR_GAIN != 1.0)}"
+        ax.set_title(f"bars: {errors}; clear if all to the right of 0", fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
         return self

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import _safe_indexing
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from skbgmd._utils.checks import check_integer
+from skbgmd.inspection._plotting import ORANGE, foreground, panels_to_draw_on
 from skbgmd.inspection.suspects import check_training_samples, find_suspects, sample_trust
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+#: Characters of a label that there is room for above an image.
+LONGEST = 7
 
 
 class SuspectGridDisplay:
@@ -76,6 +82,7 @@ class SuspectGridDisplay:
         image_shape: tuple[int, ...] | None = None,
         n: int = 24,
         n_columns: int = 6,
+        ax: Any = None,
     ) -> Self:
         """Find the most suspicious training images and draw them.
 
@@ -92,6 +99,8 @@ class SuspectGridDisplay:
             Number of images.
         n_columns : int, default=6
             Images in a row of the grid.
+        ax : matplotlib Axes or array-like of at least n of them, default=None
+            Axes to draw on, or one within whose bounds all are made; None: a new figure.
 
         Returns
         -------
@@ -99,9 +108,16 @@ class SuspectGridDisplay:
 
         Raises
         ------
+        ImportError
+            matplotlib isn't installed.
+        TypeError
+            Not an estimator.
+        sklearn.exceptions.NotFittedError
+            The estimator isn't fitted.
         ValueError
-            X isn't of the training samples, or its samples aren't images of this shape.
+            X isn't of the training samples, its samples aren't images of this shape, or the axes are too few.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
         check_training_samples(len(trust), X=X, y=y)
         n = min(check_integer(n, "n"), len(trust))
@@ -110,48 +126,50 @@ class SuspectGridDisplay:
         images = _images(np.asarray(some), image_shape)
         predicted = np.asarray(estimator.predict(some))
         display = cls(images, indices, np.asarray(y)[indices], predicted, trust[indices])
-        return display.plot(n_columns=n_columns)
+        return display.plot(ax, n_columns=n_columns)
 
-    def plot(self, *, axes: Any = None, n_columns: int = 6, cmap: str = "gray_r") -> Self:
+    def plot(self, ax: Any = None, *, n_columns: int = 6, cmap: str = "gray_r") -> Self:
         """Draw the grid.
 
         Parameters
         ----------
-        axes : array-like of matplotlib Axes, default=None
-            At least as many axes as images; None: a new figure.
+        ax : matplotlib Axes or array-like of at least n of them, default=None
+            Axes to draw on, or one within whose bounds all are made; None: a new figure.
         n_columns : int, default=6
-            Images in a row of a new figure.
+            Images in a row of a new grid.
         cmap : str, default="gray_r"
             Colors of images with one channel.
 
         Returns
         -------
         SuspectGridDisplay
+
+        Raises
+        ------
+        ImportError
+            matplotlib isn't installed.
+        ValueError
+            Fewer axes than images.
         """
         n = len(self.images)
-        if axes is None:
-            import matplotlib.pyplot as plt
-
-            n_columns = min(check_integer(n_columns, "n_columns"), n)
-            n_rows = math.ceil(n / n_columns)
-            size = (0.95 * n_columns, 1.35 * n_rows)
-            _, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False, layout="constrained")
-        grid = np.asarray(axes)
-        if grid.size < n:
-            raise ValueError(f"axes must be one for each of the {n} images; found {grid.size}.")
-        for ax in grid.flat:
-            ax.set_axis_off()
-        for place, ax in enumerate(grid.flat[:n]):
-            ax.imshow(self.images[place], cmap=cmap)
+        n_columns = min(check_integer(n_columns, "n_columns"), n)
+        size = (0.95 * n_columns, 1.35 * math.ceil(n / n_columns))
+        caller = f"{type(self).__name__}.plot"
+        grid = panels_to_draw_on(ax, n, caller, n_columns=n_columns, may_be_more=True, gap=(0.2, 0.42), figsize=size)
+        for panel in grid.flat:
+            panel.set_axis_off()
+        for place, panel in enumerate(grid.flat[:n]):
+            panel.imshow(self.images[place], cmap=cmap)
             agree = self.given[place] == self.predicted[place]
             title = f"#{self.indices[place]}\ngiven {_short(self.given[place])}\npred. {_short(self.predicted[place])}"
-            ax.set_title(title, fontsize=7, color="0.3" if agree else "#d55e00", pad=2.0)
+            panel.set_title(title, fontsize=7, color=foreground(panel) if agree else ORANGE, pad=2.0)
         self.axes_, self.figure_ = grid, grid.flat[0].figure
         return self
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
+    text = f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _images(samples: NDArray[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:

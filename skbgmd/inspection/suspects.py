@@ -7,9 +7,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
+from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES
 from skbgmd.training._trust import SampleRecord
@@ -305,7 +307,7 @@ class SampleTrustDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, corrupted: ArrayLike | None = None, axes: Any = None
+        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, corrupted: ArrayLike | None = None, ax: Any = None
     ) -> Self:
         """Compute the losses of the training samples and draw the picture.
 
@@ -317,13 +319,25 @@ class SampleTrustDisplay:
             The training data, as the estimator, or the whole pipeline, was given them.
         corrupted : array-like of shape (n_samples,), bool, default=None
             Samples that are known to be corrupt; None: suspects are drawn apart.
-        axes : sequence of two matplotlib Axes, default=None
-            Axes to draw on; None: a new figure.
+        ax : matplotlib Axes or array-like of two of them, default=None
+            Axes to draw on, or one within whose bounds both are made; None: a new figure.
 
         Returns
         -------
         SampleTrustDisplay
+
+        Raises
+        ------
+        ImportError
+            matplotlib isn't installed.
+        TypeError
+            Not an estimator.
+        sklearn.exceptions.NotFittedError
+            The estimator isn't fitted.
+        ValueError
+            Other data than those of the training, or neither one axes nor two.
         """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
         check_training_samples(len(trust), X=X, y=y, corrupted=corrupted)
         known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
@@ -335,61 +349,73 @@ class SampleTrustDisplay:
             likelihood, suspects = np.full(len(trust), np.nan), np.zeros(len(trust), dtype=bool)
             likelihood[of_single.indices], suspects[of_single.indices] = seen, chosen
             found = {"likelihood": likelihood, "suspects": suspects, "threshold": SuspectEstimate(*estimate).threshold}
-        return cls(trust, sample_losses(estimator, X, y), known, **found).plot(axes=axes)
+        return cls(trust, sample_losses(estimator, X, y), known, **found).plot(ax)
 
-    def plot(self, *, axes: Any = None, bins: int = 40) -> Self:
+    def plot(self, ax: Any = None, *, bins: int = 40) -> Self:
         """Draw the picture.
 
         Parameters
         ----------
-        axes : sequence of two matplotlib Axes, default=None
-            Axes to draw on; None: a new figure.
+        ax : matplotlib Axes or array-like of two of them, default=None
+            Axes to draw on, or one within whose bounds both are made; None: a new figure.
         bins : int, default=40
             Bars of the histogram.
 
         Returns
         -------
         SampleTrustDisplay
-        """
-        if axes is None:
-            import matplotlib.pyplot as plt
 
-            _, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-        if np.size(axes) != 2:
-            raise ValueError(f"axes must be two matplotlib Axes; found {axes!r}.")
-        left, right = np.ravel(axes)
+        Raises
+        ------
+        ImportError
+            matplotlib isn't installed.
+        ValueError
+            Neither one axes nor two.
+        """
+        axes = panels_to_draw_on(ax, 2, f"{type(self).__name__}.plot", figsize=(9.0, 3.6)).ravel()
+        left, right = axes
         shown = self.trust if self.likelihood is None else self.likelihood
         finite = np.isfinite(shown) & np.isfinite(self.trust)
         # Losses of samples that have been learnt differ by orders of magnitude, and some are zero.
         loss = np.maximum(self.loss, 1e-6)
         edges = np.histogram_bin_edges(shown[finite], bins=bins, range=None if self.likelihood is None else (0.0, 1.0))
-        for chosen, color, label in self._kinds():
+        highest = 1.0
+        for chosen, label, style in self._kinds():
             some = chosen & finite
-            left.hist(shown[some], bins=edges, color=color, alpha=0.7, label=f"{label} ({some.sum():,})")
-            right.plot(self.trust[some], loss[some], ".", color=color, markersize=4, alpha=0.6, label=label)
+            color, marker, hatch = style
+            counts, *_ = left.hist(
+                shown[some], bins=edges, color=color, alpha=0.7, hatch=hatch, label=f"{label} ({some.sum():,})"
+            )
+            right.plot(self.trust[some], loss[some], marker, color=color, markersize=4, alpha=0.7, label=label)
+            highest = max(highest, counts.max())
         if np.isfinite(self.threshold):
             left.axvline(
-                self.threshold, color="0.2", linestyle="--", linewidth=1.2, label=f"threshold {self.threshold:.2f}"
+                self.threshold,
+                color=foreground(left),
+                linestyle="--",
+                linewidth=1.2,
+                label=f"threshold {self.threshold:.2f}",
             )
         left.set(
             xlabel="trust (mean weight)" if self.likelihood is None else "mean likelihood in training",
             ylabel="number of samples",
             yscale="log",
         )
-        left.set_ylim(bottom=0.7)
+        # The legend has its place above the bars.
+        left.set_ylim(0.7, highest * (highest / 0.7) ** 0.55)
         right.set(xlabel="trust (mean weight)", ylabel="loss after training", yscale="log")
-        left.legend(fontsize="x-small", loc="upper center")
-        self.axes_, self.figure_ = np.array([left, right]), left.figure
+        add_legend(left, loc="upper center")
+        self.axes_, self.figure_ = axes, left.figure
         return self
 
-    def _kinds(self) -> list[tuple[NDArray[np.bool_], str, str]]:
-        """Samples to be drawn apart, with color and name, the last in front."""
-        blue, orange = "#0b4f7d", "#d55e00"
+    def _kinds(self) -> list[tuple[NDArray[np.bool_], str, tuple[str, str, str | None]]]:
+        """Samples to be drawn apart, with their name, color, marker and hatch, the last in front."""
+        many, few = (BLUE, ".", None), (ORANGE, "x", "////")
         if self.known is not None:
-            return [(~self.known, blue, "clean"), (self.known, orange, "corrupted")]
+            return [(~self.known, "clean", many), (self.known, "corrupted", few)]
         if self.suspects is not None:
-            return [(~self.suspects, blue, "others"), (self.suspects, orange, "suspects")]
-        return [(np.ones(len(self.trust), dtype=bool), blue, "samples")]
+            return [(~self.suspects, "others", many), (self.suspects, "suspects", few)]
+        return [(np.ones(len(self.trust), dtype=bool), "samples", many)]
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:

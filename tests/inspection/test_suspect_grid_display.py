@@ -42,8 +42,30 @@ def test_the_most_suspicious_are_drawn_with_their_labels(fitted: Any) -> None:
     np.testing.assert_array_equal(first.images[0].get_array(), X[display.indices[0]].reshape(8, 8))
     assert not display.axes_[1, 3].images
     assert display.figure_ is first.figure
-    with pytest.raises(ValueError, match="axes must be one for each of the 7 images; found 2"):
-        display.plot(axes=display.axes_[0, :2])
+    with pytest.raises(ValueError, match="ax must be one matplotlib Axes, at least 7 of them, or None; found"):
+        display.plot(display.axes_[0, :2])
+
+
+def test_given_axes_are_drawn_on(fitted: Any) -> None:
+    import matplotlib.pyplot as plt
+
+    model, X, y = fitted
+    figure, axes = plt.subplots(3, 3)
+    display = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 8), n=7, ax=axes)
+    assert display.axes_ is axes
+    assert [len(ax.images) for ax in axes.flat] == [1] * 7 + [0] * 2
+    assert display.figure_ is figure
+    bounds = plt.figure().add_subplot()
+    within = display.plot(bounds, n_columns=3)
+    assert within.axes_.shape == (3, 3)
+    assert not bounds.axison
+    assert all(bounds.get_position().padded(1e-9).fully_containsx(ax.get_position().x0) for ax in within.axes_.flat)
+
+
+def test_long_labels_are_cut() -> None:
+    images, label = np.zeros((1, 2, 2)), np.array(["a very long label"])
+    display = SuspectGridDisplay(images, np.array([3]), label, label, np.ones(1)).plot()
+    assert display.axes_[0, 0].get_title() == "#3\ngiven a very…\npred. a very…"
 
 
 def test_arguments_are_checked(fitted: Any) -> None:

@@ -169,8 +169,8 @@ def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
     with pytest.raises(ValueError, match=r"found \(2, 5\)"):
         sample_losses(both, X[:5], np.stack([y[:5]] * 2))
     display = SampleTrustDisplay(regressor.sample_trust_, sample_losses(regressor, X, y))
-    with pytest.raises(ValueError, match="axes must be two"):
-        display.plot(axes=object())
+    with pytest.raises(ValueError, match="ax must be one matplotlib Axes, 2 of them, or None"):
+        display.plot(object())
 
 
 def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
