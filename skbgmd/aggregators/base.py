@@ -57,6 +57,8 @@ class AggregatorState:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         AggregatorState._kinds[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        # Nothing but values of fields is loaded, so that torch.load takes a state beside a network's state_dict.
+        torch.serialization.add_safe_globals([cls])
 
 
 def pack_state(state: Any) -> Any:
