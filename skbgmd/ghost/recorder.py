@@ -106,29 +106,46 @@ class GradientRecorder:
     ----------
     module : Module
         The network. Its layers with parameters are hooked while the recorder is entered, and not changed.
-    parameters : sequence of tensors
-        Parameters whose gradients are wanted.
+    parameters : sequence of tensors, default=None
+        Parameters whose gradients are wanted; None: those of the module that require gradients when it is entered.
 
     Attributes
     ----------
+    parameters : list of tensors
+        Those parameters.
     in_half_precision : bool
         A layer was computed in half precision, as under autocast, since the recorder was entered.
+    check : object
+        For who compares the gradients of some steps with others: what lasts from one comparison to the next.
 
     Raises
     ------
     GhostError
-        When entered: a layer that mixes samples.
+        A complex parameter; when entered: a layer that mixes samples.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[torch.Tensor]) -> None:
-        self.module, self.parameters = module, list(parameters)
+    check: Any = None
+
+    def __init__(self, module: nn.Module, parameters: Sequence[torch.Tensor] | None = None) -> None:
+        self.module, self._takes_all = module, parameters is None
         self.calls: list[Call] = []
         self.in_half_precision = False
-        self._places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
         self._handles: list[Any] = []
         self._hooks: list[_RuleHook | _WatchHook] = []
         self._layers: list[Layer] = []
+        self._take(_trainable(module) if parameters is None else list(parameters))
+
+    def _take(self, parameters: list[torch.Tensor]) -> None:
+        if any(parameter.is_complex() for parameter in parameters):
+            raise GhostError("Parameters must be real for gradients of single samples; found a complex one.")
+        self.parameters = parameters
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._structure: Any = None
+
+    @property
+    def is_entered(self) -> bool:
+        """The module's calls are being recorded."""
+        return bool(self._handles)
 
     @property
     def layers(self) -> list[Layer]:
@@ -145,6 +162,8 @@ class GradientRecorder:
         if self._handles:
             raise RuntimeError("A recorder must be left before it is entered again.")
         self.calls, self.in_half_precision = [], False
+        if self._takes_all and list(map(id, wanted := _trainable(self.module))) != list(self._places):
+            self._take(wanted)
         if self.layers:
             self._handles = [handle for hook in self._hooks for handle in hook.register()]
         return self
@@ -168,13 +187,15 @@ class GradientRecorder:
         self.in_half_precision = self.in_half_precision or any(value.dtype in HALF for value in outputs)
 
     @without_autocast
-    def factors(self, losses: torch.Tensor) -> list[tuple[int, Factor]]:
+    def factors(self, losses: torch.Tensor, *, retain_graph: bool = False) -> list[tuple[int, Factor]]:
         """Per-sample gradients of the losses, as factors.
 
         Parameters
         ----------
         losses : tensor of shape (b,)
             The loss of each sample, which must depend on that sample alone.
+        retain_graph : bool, default=False
+            Keep the graph of the losses for another backward pass.
 
         Returns
         -------
@@ -191,7 +212,8 @@ class GradientRecorder:
         calls, self.calls = self.calls, []
         self._refuse_stray_parameters(losses, calls)
         edges = [edge for call in calls for edge in call.edges]
-        gradients = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True) if edges else ())
+        total = losses.sum()
+        gradients = iter(torch.autograd.grad(total, edges, None, retain_graph, allow_unused=True) if edges else ())
         found: dict[int, dict[int, list[Factor]]] = {}
         with torch.no_grad():
             for call in calls:
@@ -253,6 +275,10 @@ class GradientRecorder:
             if other is parameter:
                 return repr(name)
         return "one outside of the module"
+
+
+def _trainable(module: nn.Module) -> list[torch.Tensor]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _structure(module: nn.Module) -> Any:
