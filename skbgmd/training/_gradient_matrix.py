@@ -55,7 +55,7 @@ class GradientMatrix:
     Attributes
     ----------
     n_columns : int
-        Numbers in a row: the elements of the parameters, in their order.
+        Numbers in a row: the elements of the parameters, in their order; of complex ones the real and imaginary parts.
     units : ParameterBlock
         Their units.
     used : list of bool
@@ -72,14 +72,15 @@ class GradientMatrix:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("The module must have parameters that require gradients; found none.")
-        self.sizes = [parameter.numel() for parameter in self.parameters]
-        self._shapes = [parameter.shape for parameter in self.parameters]
+        values = [_real(parameter.detach()) for parameter in self.parameters]
+        self.sizes = [value.numel() for value in values]
+        self._shapes = [value.shape for value in values]
         self._stops = list(accumulate(self.sizes))
         self.n_columns = self._stops[-1]
-        wide = any(parameter.dtype == torch.float64 for parameter in self.parameters)
+        wide = any(value.dtype == torch.float64 for value in values)
         self.dtype = torch.float64 if wide else torch.float32
         self.device = self.parameters[0].device
-        self.units = ParameterBlock.of(self.parameters)
+        self.units = ParameterBlock.of(values)
         self.used = [False] * len(self.parameters)
         self._memory: torch.Tensor | None = None
         self.recorder: GradientRecorder | None = None
@@ -116,15 +117,36 @@ class GradientMatrix:
             self._memory = empty((n, self.n_columns), self.dtype, self.device)
         return self._memory[:n]
 
-    def differentiate(self, loss: torch.Tensor, row: torch.Tensor) -> None:
-        """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on."""
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+    def differentiate(
+        self,
+        loss: torch.Tensor,
+        row: torch.Tensor,
+        *,
+        direction: torch.Tensor | None = None,
+        retain_graph: bool = False,
+    ) -> None:
+        """Write the gradient of a loss to a row; zero for parameters that it doesn't depend on.
+
+        Parameters
+        ----------
+        loss : tensor
+            A scalar; or losses (n,), with a direction (n,) to multiply them by, or directions (m, n) for as many rows.
+        row : tensor of shape (n_columns,), or (m, n_columns)
+            Where to write.
+        direction : tensor, default=None
+        retain_graph : bool, default=False
+            Keep the graph for another backward pass.
+        """
+        several = row.ndim > 1
+        gradients = torch.autograd.grad(
+            loss, self.parameters, direction, retain_graph, allow_unused=True, is_grads_batched=several
+        )
         self._use_found(gradients)
-        for part, gradient in zip(torch.split(row, self.sizes), gradients, strict=True):
+        for part, gradient in zip(torch.split(row, self.sizes, dim=-1), gradients, strict=True):
             if gradient is None:
                 part.zero_()
             else:
-                part.copy_(gradient.to_dense().reshape(-1) if gradient.is_sparse else gradient.reshape(-1))
+                part.copy_(_real(gradient.to_dense() if gradient.is_sparse else gradient).reshape(part.shape))
 
     def local_sgd_displacement(self, losses: Iterable[Loss], lr: float, row: torch.Tensor) -> list[torch.Tensor]:
         """Take plain gradient steps on one loss after the other; write the way back, divided by ``lr``, to a row.
@@ -151,7 +173,7 @@ class GradientMatrix:
         finally:
             with torch.no_grad():
                 for part, start, parameter in zip(torch.split(row, self.sizes), before, self.parameters, strict=True):
-                    part.copy_(((start - parameter) / lr).reshape(-1))
+                    part.copy_(_real((start - parameter) / lr).reshape(-1))
                     parameter.copy_(start)
         return seen
 
@@ -169,7 +191,17 @@ class GradientMatrix:
             if not used and not bool(part.any()):
                 continue
             gradient, before = part.view(shape), parameter.grad
-            if before is not None:
-                before.add_(gradient)
+            if parameter.is_complex():
+                # A copy, for there is no complex view of a part that begins at an odd place.
+                gradient = torch.view_as_complex(gradient.clone())
+            if before is None:
+                parameter.grad = gradient.to(parameter)
+            elif before.is_sparse:
+                parameter.grad = before.to_dense().add_(gradient.to(before.device))
             else:
-                parameter.grad = gradient if gradient.dtype == parameter.dtype else gradient.to(parameter.dtype)
+                before.add_(gradient.to(before.device))
+
+
+def _real(value: torch.Tensor) -> torch.Tensor:
+    """A tensor, or the real and imaginary parts of a complex one along a last axis."""
+    return torch.view_as_real(value.resolve_conj()) if value.is_complex() else value

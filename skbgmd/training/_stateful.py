@@ -86,7 +86,7 @@ class StatefulAggregator:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed training needs, as plain containers and tensors."""
         return {
-            "rule": _name(self.aggregator),
+            "rule": rule_name(self.aggregator),
             "state": pack_state(self.state),
             "n_batches": self.n_batches,
             "seed": self.seed,
@@ -101,11 +101,11 @@ class StatefulAggregator:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned; of another rule's only the number of batches and the seed."""
         rule, seeds = state_dict.get("rule"), state_dict.get("seeds", {})
-        known = rule is None or rule == _name(self.aggregator)
+        known = rule is None or rule == rule_name(self.aggregator)
         if not known and not self.provisional:
             warnings.warn(
                 f"The aggregator must be the one whose state was saved, {rule}, for the training to go on as it was; "
-                f"found {_name(self.aggregator)}, which begins anew.",
+                f"found {rule_name(self.aggregator)}, which begins anew.",
                 stacklevel=2,
             )
         self.state = unpack_state(state_dict["state"]) if known else None
@@ -124,7 +124,7 @@ def _seeds_of(aggregator: Aggregator) -> dict[str, Any]:
     }
 
 
-def _name(aggregator: Aggregator) -> str:
+def rule_name(aggregator: Aggregator) -> str:
     """The rule's name, with those of the rules in it."""
-    inner = [_name(part) for _, part in sorted(vars(aggregator).items()) if isinstance(part, Aggregator)]
+    inner = [rule_name(part) for _, part in sorted(vars(aggregator).items()) if isinstance(part, Aggregator)]
     return f"{type(aggregator).__name__}({', '.join(inner)})" if inner else type(aggregator).__name__
