@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RobustNeuralNet,
         RobustNeuralNetClassifier,
         RobustNeuralNetRegressor,
+        robust_backward,
     )
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "RobustNeuralNetRegressor",
     "block_geometric_median",
     "geometric_median",
+    "robust_backward",
 ]
 
 # Names are imported when they are asked for: torch takes seconds.

@@ -32,6 +32,7 @@ from skbgmd import (
     RobustNeuralNetRegressor,
     block_geometric_median,
     geometric_median,
+    robust_backward,
 )
 from skbgmd.aggregators import AGGREGATORS, NearestNeighborMixing, get_aggregator
 from skbgmd.corruption import (
@@ -55,6 +56,7 @@ X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
 Y = np.arange(N) % 2
 TARGETS = X[:, 0].astype(np.float64)
 PLACE = np.arange(N) == 1
+THETA = torch.ones(N, requires_grad=True)
 
 
 # What is refused
@@ -349,6 +351,7 @@ OF_WEIGHTS = {
         "memory",
         lambda m, v: block_geometric_median(np.eye(N), beta=0.5, complement="memory", memory=v),
     ),
+    "robust_backward": ("weights", lambda m, v: robust_backward((THETA * torch.ones(N)).square(), THETA, weights=v)),
     "classifier.fit": ("sample_weight", lambda m, v: m.classifier.fit(X, Y, sample_weight=v)),
     "classifier.partial_fit": ("sample_weight", lambda m, v: m.classifier.partial_fit(X, Y, sample_weight=v)),
     "regressor.fit": ("sample_weight", lambda m, v: m.regressor.fit(X, TARGETS, sample_weight=v)),

@@ -5,10 +5,12 @@ from skbgmd.training._losses import register_loss
 from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.training.regressor import BlockGMDRegressor
+from skbgmd.training.robust_backward import BackwardState, robust_backward
 from skbgmd.training.trimmed_loss import TrimmedLoss
 
 __all__ = [
     "ArrayLoader",
+    "BackwardState",
     "BlockGMDClassifier",
     "BlockGMDRegressor",
     "RobustNeuralNet",
@@ -16,4 +18,5 @@ __all__ = [
     "RobustNeuralNetRegressor",
     "TrimmedLoss",
     "register_loss",
+    "robust_backward",
 ]

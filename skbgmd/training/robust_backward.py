@@ -1,0 +1,404 @@
+"""A robust ``loss.backward()`` for training loops in plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+from torch.autograd.graph import Node
+from torch.nn.functional import one_hot
+
+from skbgmd._utils import limits
+from skbgmd._utils.arrays import as_weights
+from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.checks import check_choice
+from skbgmd._utils.slices import even_slices
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators import AGGREGATORS, Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
+from skbgmd.ghost import GhostRows, GradientRecorder
+from skbgmd.rows import DenseRows, Rows
+from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, default_rule, has_default, with_default
+from skbgmd.training._gradient_matrix import GradientMatrix
+from skbgmd.training._one_pass import OnePassCheck, exact_sum, is_better_written_out, write_out
+from skbgmd.training._stateful import rule_name
+
+
+@dataclass(frozen=True)
+class BackwardState(AggregatorState):
+    """State of a rule between two calls of :func:`skbgmd.robust_backward`, to be saved with the network.
+
+    ``torch.save`` and ``torch.load`` take it as they are, beside a ``state_dict``.
+
+    Attributes
+    ----------
+    rule : str
+        The rule that it is of.
+    n_columns : int
+        Numbers in the parameters that it is of.
+    inner : object
+        What the rule remembers; None for one without memory.
+    """
+
+    rule: str
+    n_columns: int
+    inner: Any = None
+
+
+@without_autocast
+def robust_backward(
+    losses: torch.Tensor | Sequence[torch.Tensor],
+    parameters: Iterable[torch.Tensor] | GradientRecorder,
+    rule: str | Aggregator = AUTO,
+    state: BackwardState | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    retain_graph: bool = False,
+    non_finite: str = "raise",
+) -> tuple[Aggregate, BackwardState]:
+    r"""Backpropagate a robust mean of per-sample gradients, in the place of ``losses.mean().backward()``.
+
+    .. math:: g \mathrel{+}= A(\nabla \ell_1, \dots, \nabla \ell_n)
+
+    for the gradients :math:`g` of the parameters, their ``grad``, and the aggregation rule :math:`A`; with the rule
+    "mean" it is the gradient of the losses' mean. Every rule is on that scale, so that the learning rate stays as it
+    is. As in ``loss.backward()`` gradients are added to those that are there, and parameters that the losses don't
+    depend on get none. No gradient changes where an error is raised.
+
+    Parameters
+    ----------
+    losses : tensor of shape (n,), or sequence of n scalar tensors
+        The loss of each sample, such as with ``reduction="none"``; or the mean loss of each group of samples, client or
+        task. A group may have a forward pass of its own.
+    parameters : iterable of tensors, or GradientRecorder
+        What to differentiate by, as optimizers take it; those that require no gradient are skipped. The rows are
+        written out, n times as many numbers as in the parameters, by n backward passes through the graph of the losses,
+        some of them at once where that is faster.
+
+        A :class:`~skbgmd.ghost.GradientRecorder` that the losses were computed in gives the same gradients for about
+        the price of one backward pass, and writes none of them out. Now and then a sum of them is compared with
+        autograd's, in steps 1, 2, 8, 32 and 128 at least: make it once, before the loop.
+    rule : str or Aggregator, default="auto"
+        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. "auto" is what estimators begin with:
+        ``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)`` for a tensor of losses and
+        ``GeometricMedian(rejection=10.0, tol=0.0001)`` for a sequence.
+    state : BackwardState, default=None
+        What the last call returned; None to begin with. Rules without memory need none.
+    weights : array-like of shape (n,), default=None
+        Non-negative weights of the rows, such as numbers of samples in groups; None: all one.
+    retain_graph : bool, default=False
+        Keep the graph of the losses for another backward pass.
+    non_finite : {"raise", "propagate"}, default="raise"
+        What to do where half of the weight or more is on rows with NaN or inf: raise an error, or give the parameters
+        NaN, as ``loss.backward()`` does, upon which ``torch.amp.GradScaler`` skips the step.
+
+    Returns
+    -------
+    aggregate : Aggregate
+        ``aggregate.weights`` has the weight of each row, (n,), which is near zero for those that the rule overrules.
+    state : BackwardState
+        For the next call.
+
+    Raises
+    ------
+    TypeError
+        Parameters, losses or a state of the wrong kind.
+    ValueError
+        Losses that aren't one for each sample or group, or have no graph; no parameters that require gradients; an
+        unknown rule; a state of another rule or of other parameters.
+    NonFiniteRowsError
+        Half of the weight or more is on rows with NaN or inf.
+    GhostError
+        A recorder's gradients aren't those of single samples, as where a layer mixes samples.
+
+    Notes
+    -----
+    The gradient of one loss through batch normalization in training mode is well defined, but it is not that of one
+    sample: the others have a part in it, through the batch's mean and variance. A recorder refuses such layers.
+
+    Under ``DistributedDataParallel`` gradients would not be averaged over the ranks, for its hooks wait for a plain
+    backward pass: see :class:`skbgmd.distributed.RobustHook`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd import robust_backward
+    >>> net = torch.nn.Linear(1, 1, bias=False)
+    >>> X = torch.ones(5, 1)
+    >>> y = net(X).detach() - torch.tensor([[1.0], [1.0], [1.0], [1.0], [1e6]])
+    >>> losses = 0.5 * (net(X) - y).square().flatten()
+    >>> aggregate, state = robust_backward(losses, net.parameters(), "geometric_median")
+    >>> aggregate.weights.round(3), net.weight.grad.round(decimals=3)
+    (array([0.25, 0.25, 0.25, 0.25, 0.  ]), tensor([[1.]]))
+    """
+    recorder = parameters if isinstance(parameters, GradientRecorder) else None
+    aggregator = _aggregator(rule, of_samples=isinstance(losses, torch.Tensor))
+    check_choice(non_finite, "non_finite", ("raise", "propagate"))
+    _check_losses(losses)
+    if recorder is None:
+        wanted = _wanted(parameters)
+    else:
+        _check_recorder(recorder, losses)
+        wanted = recorder.parameters
+    gradients = GradientMatrix(wanted)
+    before = _checked_state(state, aggregator, gradients.n_columns)
+    relative = as_weights(weights, len(losses), "weights")
+    make = _written_rows if recorder is None else partial(_recorded_rows, recorder)
+    rows: Rows = make(losses, gradients, relative, retain_graph=retain_graph)
+    if not any(gradients.used):
+        raise ValueError("losses must depend on at least one of the parameters; found none that they depend on.")
+    try:
+        aggregate, after = aggregator(rows, before.inner)
+    except NonFiniteRowsError as error:
+        if non_finite == "raise":
+            raise NonFiniteRowsError(f"{error}{_explanation(losses, recorder)}") from None
+        nan = torch.full((gradients.n_columns,), torch.nan, dtype=gradients.dtype, device=gradients.device)
+        aggregate, after = Aggregate(nan), before.inner
+    # What clips gradients in place must change neither the aggregate nor a state that holds it.
+    gradients.add_to_gradients(aggregate.vector.clone())
+    return aggregate, replace(before, inner=after)
+
+
+# ---- Checks ---------------------------------------------------------------------------------------------------------
+
+
+def _aggregator(rule: str | Aggregator, *, of_samples: bool) -> Aggregator:
+    if not isinstance(rule, Aggregator):
+        check_choice(rule, "rule", (AUTO, *AGGREGATORS))
+    if has_default(rule):
+        return with_default(rule, default_rule(huber=HUBER_OF_CLASSES, of_samples=of_samples))
+    return get_aggregator(rule)
+
+
+def _check_losses(losses: Any) -> None:
+    if isinstance(losses, torch.Tensor):
+        if losses.ndim == 0:
+            raise ValueError(
+                'losses must be one for each sample, as with reduction="none" in the loss function; found a scalar.'
+            )
+        if losses.ndim > 1:
+            raise ValueError(
+                f"losses must have shape (n,), one for each sample; found shape {tuple(losses.shape)}. Average those "
+                f"of a sample, as by losses.flatten(1).mean(dim=1)."
+            )
+        parts: Sequence[Any] = [losses]
+    elif isinstance(losses, (list, tuple)):
+        parts = losses
+        for place, loss in enumerate(losses):
+            if not isinstance(loss, torch.Tensor):
+                raise TypeError(f"losses must be tensors; found {type(loss).__name__} at position {place}.")
+            if loss.ndim > 0:
+                raise ValueError(
+                    f"losses in a sequence must be scalars, one for each group; found shape {tuple(loss.shape)} at "
+                    f"position {place}."
+                )
+    else:
+        raise TypeError(f"losses must be a tensor, or a list or tuple of tensors; found {type(losses).__name__}.")
+    if len(losses) == 0:
+        raise ValueError("losses must be at least one; found none.")
+    for loss in parts:
+        if not loss.is_floating_point():
+            raise ValueError(f"losses must be real numbers; found dtype {loss.dtype}.")
+        if not loss.requires_grad:
+            raise ValueError(
+                "losses must have a graph to go back through; found none, as of losses that are detached or computed "
+                "under torch.no_grad()."
+            )
+
+
+def _wanted(parameters: Any) -> list[torch.Tensor]:
+    """Parameters that require gradients, each once."""
+    every = [parameters] if isinstance(parameters, torch.Tensor) else parameters
+    if not isinstance(every, Iterable) or isinstance(every, nn.Module):
+        raise TypeError(
+            f"parameters must be an iterable of tensors, such as net.parameters(), or a GradientRecorder; found "
+            f"{type(parameters).__name__}."
+        )
+    every = list(every)
+    for parameter in every:
+        if not isinstance(parameter, torch.Tensor):
+            raise TypeError(f"parameters must be tensors; found {type(parameter).__name__}.")
+    wanted = [parameter for parameter in dict.fromkeys(every) if parameter.requires_grad]
+    if not wanted:
+        found = f"{len(every)} that require none" if every else "none, as of an iterator that is used up"
+        raise ValueError(f"parameters must have at least one that requires a gradient; found {found}.")
+    for parameter in wanted:
+        if not parameter.is_leaf:
+            raise ValueError("parameters must be leaves of the graph, which have a grad; found one that was computed.")
+        _refuse_sharded(parameter)
+    return wanted
+
+
+def _refuse_sharded(parameter: torch.Tensor) -> None:
+    if hasattr(parameter, "full_tensor"):
+        raise TypeError(
+            f"parameters must be plain tensors; found {type(parameter).__name__}, of which ranks hold shards. See "
+            f"skbgmd.distributed.robust_fully_sharded."
+        )
+
+
+def _check_recorder(recorder: GradientRecorder, losses: Any) -> None:
+    if not isinstance(losses, torch.Tensor):
+        raise ValueError("losses must be a tensor of shape (n,) with a recorder; found a sequence.")
+    if isinstance(recorder.module, nn.parallel.DistributedDataParallel):
+        raise _of_ranks()
+    if recorder.is_entered:
+        raise ValueError("A recorder must be left before its gradients are asked for; found one that is entered.")
+    if not recorder.parameters:
+        raise ValueError("A recorder must have at least one parameter that requires a gradient; found none.")
+    for parameter in recorder.parameters:
+        _refuse_sharded(parameter)
+    if not recorder.calls:
+        raise ValueError(
+            "losses must be computed while the recorder is entered (with recorder: ...), anew for each call; found no "
+            "recorded call of a layer."
+        )
+
+
+def _of_ranks() -> ValueError:
+    return ValueError(
+        "The module must not be a DistributedDataParallel, whose gradients would not be combined over the ranks; found "
+        "one. Use skbgmd.distributed.RobustHook, or the module inside of it."
+    )
+
+
+def _checked_state(state: Any, aggregator: Aggregator, n_columns: int) -> BackwardState:
+    name = rule_name(aggregator)
+    if state is None:
+        return BackwardState(name, n_columns)
+    if not isinstance(state, BackwardState):
+        raise TypeError(
+            f"state must be the second of what robust_backward returned (aggregate, state = robust_backward(...)), or "
+            f"None; found {type(state).__name__}."
+        )
+    if (state.rule, state.n_columns) != (name, n_columns):
+        raise ValueError(
+            f"state must be of the same rule and parameters, {name} and {n_columns} numbers; found one of "
+            f"{state.rule} and {state.n_columns} numbers. None begins anew."
+        )
+    return state
+
+
+def _explanation(losses: Any, recorder: GradientRecorder | None) -> str:
+    """Say what may have made all rows NaN where few losses are."""
+    if recorder is not None or not isinstance(losses, torch.Tensor) or 2 * int(losses.isfinite().sum()) <= len(losses):
+        return ""
+    return (
+        " Through a graph that samples share, NaN or inf of one reaches the rows of all, for 0 times inf is NaN: a "
+        "GradientRecorder in the place of the parameters keeps them apart."
+    )
+
+
+# ---- Rows -----------------------------------------------------------------------------------------------------------
+
+
+def _recorded_rows(
+    recorder: GradientRecorder, losses: Any, gradients: GradientMatrix, weights: FloatArray, *, retain_graph: bool
+) -> Rows:
+    """Rows of one backward pass through what was recorded, compared with exact ones when it is their turn."""
+    if recorder.check is None or len(recorder.check.seen) != len(gradients.parameters):
+        recorder.check = OnePassCheck(len(gradients.parameters))
+    check, n = recorder.check, len(losses)
+    exact = exact_sum(losses, even_slices(n, n), gradients.parameters) if check.is_due() else None
+    half = recorder.in_half_precision
+    factors = recorder.factors(losses, retain_graph=retain_graph)
+    rows = GhostRows(factors, n, gradients.n_columns, weights, units=gradients.units, device=losses.device)
+    if exact is not None:
+        check.compare(rows, exact, gradients.parameters, half=half)
+    gradients.use([start for start, _ in rows.factors])
+    return write_out(rows, gradients.rows(n)) if is_better_written_out(rows) else rows
+
+
+def _written_rows(losses: Any, gradients: GradientMatrix, weights: FloatArray, *, retain_graph: bool) -> DenseRows:
+    """Rows of a matrix, by backward passes for each of them, or for some at once."""
+    matrix = gradients.rows(len(losses))
+    if isinstance(losses, torch.Tensor):
+        _differentiate_all(losses, gradients, matrix, retain_graph=retain_graph)
+    else:
+        for loss, row, needed in zip(losses, matrix, _needed_later(losses), strict=True):
+            gradients.differentiate(loss, row, retain_graph=retain_graph or needed)
+    return DenseRows(matrix, weights, units=gradients.units)
+
+
+def _differentiate_all(
+    losses: torch.Tensor, gradients: GradientMatrix, matrix: torch.Tensor, *, retain_graph: bool
+) -> None:
+    """Write the gradients of losses (n,) to the rows of a matrix, as many at once as pays."""
+    n, at_once = len(losses), _rows_at_once(losses)
+    every = torch.arange(n, device=losses.device)
+    start = 0
+    # The last row alone, which frees the graph: what torch.func can't do would leave it half freed.
+    while at_once > 1 and start < n - 1:
+        some = slice(start, min(start + at_once, n - 1))
+        directions = one_hot(every[some], n).to(losses)
+        try:
+            with warnings.catch_warnings():
+                # That an operator has no batching rule: it is slower, and right.
+                warnings.simplefilter("ignore", UserWarning)
+                gradients.differentiate(losses, matrix[some], direction=directions, retain_graph=True)
+        except RuntimeError:
+            # torch.func can't do something, or there is too little memory.
+            break
+        start = some.stop
+    for row in range(start, n):
+        keep = retain_graph or row < n - 1
+        gradients.differentiate(losses, matrix[row], direction=one_hot(every[row], n).to(losses), retain_graph=keep)
+
+
+class _Graph(NamedTuple):
+    """The graph of a loss.
+
+    Attributes
+    ----------
+    nodes : set of Node
+        Its nodes, but for those of the parameters.
+    widest : int
+        The most elements of a gradient with respect to what a node computed; 0 where that isn't known.
+    """
+
+    nodes: set[Node]
+    widest: int
+
+
+def _graph(loss: torch.Tensor) -> _Graph:
+    nodes: set[Node] = set()
+    seen: set[Node] = set()
+    widest = 0
+    left = [loss.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "_DDPSinkBackward":
+            raise _of_ranks()
+        widest = max([widest, *(math.prod(output.shape) for output in getattr(node, "_input_metadata", ()))])
+        if not hasattr(node, "variable"):
+            nodes.add(node)
+        left += [source for source, _ in node.next_functions]
+    return _Graph(nodes, widest)
+
+
+def _rows_at_once(losses: torch.Tensor) -> int:
+    """Rows that share a backward pass, so that it takes bounded memory and less time than one for each."""
+    widest = _graph(losses).widest
+    on_cpu = losses.device.type == "cpu"
+    elements = limits.BATCHED_GRADIENT_ELEMENTS if on_cpu else limits.BATCHED_GRADIENT_ELEMENTS_OF_DEVICE
+    return max(1, elements // widest) if widest else 1
+
+
+def _needed_later(losses: Sequence[torch.Tensor]) -> Iterator[bool]:
+    """Tell for each loss whether a later one shares a part of its graph."""
+    later: set[Node] = set()
+    needed = []
+    for loss in reversed(losses):
+        nodes = _graph(loss).nodes
+        needed.append(not nodes.isdisjoint(later))
+        later |= nodes
+    return reversed(needed)
