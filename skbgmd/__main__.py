@@ -9,35 +9,26 @@ if __name__ == "__main__":
     leave_when_interrupted()
 
 import argparse
-import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import torch
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from skbgmd import __version__
 from skbgmd._utils.saving import written_whole
-from skbgmd._utils.starting import INTERRUPTED, MESSAGE, PROGRAM, raise_when_interrupted
-from skbgmd._utils.streams import LenientStream, discard
-from skbgmd.inspection.demonstration import (
-    KINDS,
-    METHODS,
-    TRAININGS,
-    Data,
-    Outcome,
-    Training,
-    cases,
-    digits,
-    fashion_mnist,
-    run,
-    subset,
+from skbgmd._utils.starting import (
+    INTERRUPTED,
+    MESSAGE,
+    PROGRAM,
+    leave_when_interrupted,
+    raise_when_interrupted,
 )
-from skbgmd.inspection.demonstration_display import draw, table
+from skbgmd._utils.streams import LenientStream, discard
+
+if TYPE_CHECKING:
+    from skbgmd.inspection.demonstration import Data, Outcome
 
 #: Exit code by which shells know what SIGPIPE has ended.
 UNREAD = 141
@@ -72,7 +63,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     Returns
     -------
     Namespace
-        With ``data``, ``folder``, ``samples``, ``epochs``, ``output`` and ``seed``.
+        With ``data``, ``folder``, ``samples``, ``epochs``, ``output``, ``seed``, ``seeds`` and ``jobs``.
     """
     parser = _Parser(
         prog=PROGRAM,
@@ -80,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=_description(),
     )
     parser.add_argument(
-        "--data", choices=tuple(TRAININGS), default="digits", help="training data (default: %(default)s)"
+        "--data", choices=tuple(NETWORKS), default="digits", help="training data (default: %(default)s)"
     )
     parser.add_argument(
         "--folder",
@@ -91,8 +82,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--samples", type=int, metavar="N", help="train on N samples, drawn at random (default: all there are)"
     )
-    epochs = ", ".join(f"{training.epochs} for {name}" for name, training in TRAININGS.items())
-    parser.add_argument("--epochs", type=int, metavar="N", help=f"passes over the data (default: {epochs})")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="passes over the data (default: 100 for digits, 20 for fashion-mnist)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -101,16 +93,24 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="file of the picture; its ending sets the format (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of all that is random (default: %(default)s)"
+        "--seed", type=int, default=0, metavar="N", help="first seed of all that is random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="number of seeds, one after another (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="number of processes (default: one for each core, and at most 8)"
     )
     parser.add_argument("--version", action="version", version=f"skbgmd {__version__}")
     arguments = parser.parse_args(argv)
-    for name, least in (("samples", 20), ("epochs", 1), ("seed", 0)):
+    for name, least in (("samples", 20), ("epochs", 1), ("seed", 0), ("seeds", 1), ("jobs", 1)):
         value = getattr(arguments, name)
         if value is not None and value < least:
             parser.error(f"argument --{name}: must be {least} or more; found {value}.")
-    if arguments.seed >= 2**32:
-        parser.error(f"argument --seed: must be less than 2**32; found {arguments.seed}.")
+    if arguments.seed + arguments.seeds > 2**32:
+        parser.error(
+            f"argument --seed: all seeds must be less than 2**32; found {arguments.seeds} from {arguments.seed} on."
+        )
     if arguments.folder is not None and arguments.data != "fashion-mnist":
         parser.error(f"argument --folder: must come with --data fashion-mnist; found --data {arguments.data}.")
     _check_output(parser, arguments.output)
@@ -136,20 +136,21 @@ def _check_output(parser: argparse.ArgumentParser, output: Path) -> None:
 
 
 def _description() -> str:
-    kinds = "\n".join(f"  {kind + ':':<11}{meaning}" for kind, meaning in KINDS.items())
+    # The words of the experiment, without the seconds that its imports take.
     return f"""\
-Train a network by six rules on data of which a part is corrupt, test it on clean data, print a table of
-accuracies and draw them. The rules combine the gradients of a batch's groups of samples to one: their mean
-(plain SGD), the coordinate-wise median, the geometric median, and the geometric median on a block of coordinates,
-BGMD, as its paper has it and as it is here. The last is the estimators' default, which judges single samples
-rather than groups. All else is the same for all of them.
-Nothing, 20 % and 40 % of these are corrupt:
+Train a network in four ways on data of which a part is wrong, test it on clean data, print a table of accuracies
+(means of several seeds, with their standard deviations) and draw them. All else is the same for the four:
 
-{kinds}
+  plain training:   the mean of a batch's gradients, as in any other training loop
+  geometric median: of the gradients of groups of samples
+  paper's BGMD:     block coordinate geometric median descent to the letter, on groups of samples
+  skbgmd's default: BlockGMDClassifier() as it comes
 
-With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, about a minute.
-With --data fashion-mnist, LeNet learns Fashion-MNIST; an epoch on all of it takes hours without a GPU, one of
---samples 2000 minutes, which is too few to learn much."""
+Nothing, 20 % and 40 % of the labels, features or gradients are corrupt.
+
+With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, about two minutes on two
+cores. With --data fashion-mnist, LeNet learns Fashion-MNIST, which takes much longer: begin with --samples 500
+--seeds 1."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -168,32 +169,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     if sys.stdout is None:
         raise _left("the standard output must be open, for the table to be printed.")
     arguments = parse_arguments(argv)
-    try:
-        data = digits(arguments.seed) if arguments.data == "digits" else fashion_mnist(arguments.folder)
-    except (OSError, ValueError) as error:
-        raise _left(str(error)) from error
-    if arguments.samples is not None:
-        if arguments.samples > len(data.X_train):
-            raise _left(
-                f"argument --samples: must be at most {len(data.X_train)}, which is all there are; found "
-                f"{arguments.samples}."
-            )
-        data = subset(data, arguments.samples, arguments.seed)
-    training = TRAININGS[arguments.data]
-    if arguments.data == "digits":
-        # In so small a network, a second thread only waits, and on a busy machine is waited for.
-        torch.set_num_threads(1)
+    from skbgmd.inspection import demonstration, demonstration_display
+
+    raise_when_interrupted()
+    data = _load(arguments)
+    training = dict(demonstration.TRAININGS[arguments.data])
     if arguments.epochs is not None:
-        training = dataclasses.replace(training, epochs=arguments.epochs)
+        training["max_epochs"] = arguments.epochs
     _print(_announcement(arguments.data, data, training))
     start = time.perf_counter()
-    outcomes = _watched(data, training, arguments.seed)
+    outcomes = _watched(data, training, arguments.jobs)
+    seconds = time.perf_counter() - start
+    spread = f", mean ± standard deviation of {len(data)} seeds" if len(data) > 1 else ""
     try:
-        _print(f"\nAccuracy on clean test data, in %:\n{table(outcomes)}\n")
+        _print(
+            f"\nAccuracy on clean test data in %{spread}:\n\n{demonstration_display.table(outcomes)}\n\n"
+            f"{demonstration_display.legend()}\n"
+        )
     finally:
         # The picture is left of the result, where the table can't be printed.
         _save(outcomes, arguments.output)
-    _print(f"Trained for {time.perf_counter() - start:.0f} s. Picture saved to {arguments.output}")
+    _print(f"Trained for {seconds:.0f} s. Picture saved to {arguments.output}")
+
+
+def _load(arguments: argparse.Namespace) -> dict[int, Data]:
+    from skbgmd.inspection.demonstration import digits, fashion_mnist, subset
+
+    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
+    try:
+        if arguments.data == "digits":
+            data = {seed: digits(seed) for seed in seeds}
+        else:
+            data = dict.fromkeys(seeds, fashion_mnist(arguments.folder))
+    except (OSError, ValueError) as error:
+        raise _left(str(error)) from error
+    if arguments.samples is None:
+        return data
+    n_samples = len(data[arguments.seed].X_train)
+    if arguments.samples > n_samples:
+        raise _left(
+            f"argument --samples: must be at most {n_samples}, which is all there are; found {arguments.samples}."
+        )
+    return {seed: subset(data[seed], arguments.samples, seed) for seed in seeds}
 
 
 def command() -> None:
@@ -204,8 +221,8 @@ def command() -> None:
         except OSError:
             # Otherwise the next file that is opened would get the descriptor of a standard stream.
             os.open(os.devnull, os.O_RDWR)
+    leave_when_interrupted()
     try:
-        raise_when_interrupted()
         main()
     except KeyboardInterrupt:
         if sys.stderr is not None:
@@ -230,29 +247,37 @@ def _print(text: str, end: str = "\n") -> None:
 
 
 def _save(outcomes: Sequence[Outcome], output: Path) -> None:
+    from skbgmd.inspection import demonstration_display
+
     try:
         with written_whole({"picture": output}) as files:
-            draw(outcomes).savefig(files["picture"], dpi=150, format=output.suffix[1:].lower())
+            demonstration_display.draw(outcomes).savefig(files["picture"], dpi=150, format=output.suffix[1:].lower())
     except OSError as error:
         raise _left(str(error)) from None
 
 
-def _announcement(name: str, data: Data, training: Training) -> str:
+def _announcement(name: str, data: Mapping[int, Data], training: Mapping[str, Any]) -> str:
+    from skbgmd.inspection.demonstration import KINDS, described
+
     kinds = "\n".join(f"  {kind + ':':<11}{meaning}" for kind, meaning in KINDS.items())
+    first, *_, last = [*data] * 2
+    seeds = f"seeds {first} to {last}" if len(data) > 1 else f"seed {first}"
     return (
-        f"Training {NETWORKS[name]} on {len(data.X_train):,} samples of {name}, testing on {len(data.X_test):,}.\n"
-        f"Plain gradient steps: epochs {training.epochs}, learning rate {training.lr:g}, batches of "
-        f"{training.batch_size} samples in groups of {training.group_size}.\n"
-        f"The rules differ in nothing but how they combine the groups' gradients, and the last in that its groups are\n"
-        f"single samples. Corrupt are\n{kinds}"
+        f"Training {NETWORKS[name]} on {len(data[first].X_train):,} samples of {name}, testing on "
+        f"{len(data[first].X_test):,} clean ones, with {seeds}.\n"
+        f"{described(training)}. Corrupt are\n{kinds}"
     )
 
 
-def _watched(data: Data, training: Training, seed: int) -> list[Outcome]:
-    n_samples = len(cases()) * len(METHODS) * training.epochs * len(data.X_train)
-    shown: Any = {"unit": " samples", "unit_scale": True, "leave": False, "dynamic_ncols": True}
-    with tqdm(total=n_samples, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown) as bar:
-        return list(run(data, training, seed=seed, progress=bar.update))
+def _watched(data: Mapping[int, Data], training: Mapping[str, Any], n_jobs: int | None) -> list[Outcome]:
+    from tqdm import tqdm
+
+    from skbgmd.inspection.demonstration import METHODS, cases, run
+
+    n_trainings = len(cases()) * len(METHODS) * len(data)
+    shown: Any = {"unit": " trainings", "leave": False, "dynamic_ncols": True}
+    with tqdm(total=n_trainings, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown) as bar:
+        return run(data, training, n_jobs=n_jobs, progress=bar.update)
 
 
 if __name__ == "__main__":

@@ -9,37 +9,38 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib.image
 import pytest
-import torch
 
-from skbgmd import __main__
-from skbgmd.__main__ import command, main, table
-from skbgmd.inspection.demonstration import CLEAN, METHODS, Outcome, cases
+from skbgmd import BlockGMDClassifier, __main__
+from skbgmd.__main__ import command, main
+from skbgmd.inspection import demonstration_display
+from skbgmd.inspection.demonstration import CLEAN, KINDS, METHODS, TRAININGS, Outcome, cases
+from skbgmd.inspection.demonstration_display import table
 
 OUTCOMES = [
-    Outcome(kind, fraction, method, math.nan if (method, fraction) == ("SGD", 0.4) else 0.1 * place, 2.0)
+    Outcome(kind, fraction, method, 0, math.nan if (method, fraction) == ("plain training", 0.4) else 0.1 * place, 2.0)
     for place, (kind, fraction) in enumerate(cases())
     for method in METHODS
 ]
-
-
-@pytest.fixture(autouse=True)
-def _threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+#: The shortest trainings that there are.
+SHORT = ["--samples", "20", "--epochs", "1", "--seeds", "1", "--jobs", "1"]
 
 
 def test_trains_prints_and_draws(tmp_path, capsys):
     output = tmp_path / "picture.png"
-    main(["--output", str(output), "--samples", "100", "--epochs", "1"])
+    main(["--output", str(output), "--samples", "100", "--epochs", "1", "--seed", "3", "--seeds", "2", "--jobs", "1"])
     printed = capsys.readouterr().out
     assert str(output) in printed
     for kind, fraction in cases():
         assert (kind if kind == CLEAN else f"{100 * fraction:.0f} % of the {kind}") in printed
+    for word in ("100 samples of digits", "seeds 3 to 4", "epochs 1,", "mean ± standard deviation of 2 seeds"):
+        assert word in printed
+    for method in METHODS.values():
+        assert method.meaning in printed
     image = matplotlib.image.imread(output)
     assert image.shape[1] > 1.5 * image.shape[0] > 600
     assert image.std() > 0.05
@@ -57,7 +58,9 @@ def test_trains_prints_and_draws(tmp_path, capsys):
         (["--data", "cifar"], "invalid choice"),
         (["--output", "folder.png"], "--output: must be a file; found the folder"),
         (["--output", "sealed.png"], "--output: must be writable"),
-        (["--seed", str(2**32)], "--seed: must be less than 2**32"),
+        (["--seed", str(2**32 - 4)], "--seed: all seeds must be less than 2**32; found 5 from 4294967292 on"),
+        (["--seeds", "0"], "--seeds: must be 1 or more; found 0"),
+        (["--jobs", "-1"], "--jobs: must be 1 or more; found -1"),
     ],
 )
 def test_errors_come_before_the_training(arguments, match, capsys, tmp_path, monkeypatch):
@@ -109,7 +112,7 @@ def test_what_was_there_lasts_until_the_picture_is_whole(trained, tmp_path, monk
             Path(file).write_bytes(b"half")
             raise OSError("no space")
 
-    monkeypatch.setattr(__main__, "draw", lambda outcomes: Fails())
+    monkeypatch.setattr(demonstration_display, "draw", lambda outcomes: Fails())
     with pytest.raises(SystemExit, match="no space"):
         main([*trained, "--output", str(picture)])
     assert picture.read_bytes() == b"before"
@@ -161,7 +164,7 @@ def test_a_closed_output_is_found_before_the_training(monkeypatch):
 @pytest.mark.parametrize("stream", [None, Broken(OSError("no space"))])
 def test_nobody_needs_the_progress(stream, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", stream)
-    main(["--samples", "20", "--epochs", "1", "--output", str(tmp_path / "picture.png")])
+    main([*SHORT, "--output", str(tmp_path / "picture.png")])
     assert "Picture saved" in capsys.readouterr().out
     with pytest.raises(SystemExit) as left:
         main(["--epochs", "0"])
@@ -171,18 +174,58 @@ def test_nobody_needs_the_progress(stream, tmp_path, monkeypatch, capsys):
 def test_an_interrupt_ends_all_trainings_in_a_line(monkeypatch, capsys, tmp_path):
     seen = []
 
-    def interrupts(self, net, batch=None, training=False, **kwargs):
-        seen.append(len(net.history))
-        if len(seen) == 30:
+    def interrupts(*args, **kwargs):
+        seen.append(args)
+        if len(seen) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("skbgmd.inspection.demonstration._Counter.on_batch_end", interrupts)
-    monkeypatch.setattr(sys, "argv", ["skbgmd", "--samples", "50", "--output", str(tmp_path / "picture.png")])
+    monkeypatch.setattr("skbgmd.inspection.demonstration.train", interrupts)
+    monkeypatch.setattr(sys, "argv", ["skbgmd", *SHORT, "--output", str(tmp_path / "picture.png")])
     with pytest.raises(SystemExit) as left:
         command()
     assert left.value.code == 130
-    assert len(seen) == 30
+    assert len(seen) == 3
     assert capsys.readouterr().err.split("\r")[-1].strip() == "python -m skbgmd: interrupted."
+
+
+def test_an_interrupt_within_a_training(monkeypatch, tmp_path):
+    """A net of skorch would take it for the end of its training."""
+    seen = []
+
+    def interrupts(self, net, *args, **kwargs):
+        seen.append(net)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("skorch.callbacks.EpochTimer.on_epoch_begin", interrupts)
+    with pytest.raises(KeyboardInterrupt):
+        main([*SHORT, "--output", str(tmp_path / "picture.png")])
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("after", [0.0, 2.0])
+def test_an_interrupt_ends_all_processes_in_a_line(tmp_path, after):
+    """A terminal sends it to the whole group: while the processes start, and later on."""
+    arguments = [sys.executable, "-m", "skbgmd", "--jobs", "2", "--output", str(tmp_path / "picture.png")]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        while "gradients:" not in running.stdout.readline():
+            pass
+        time.sleep(after)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    # Returns of the progress bar are read as ends of lines.
+    lines = [line.strip() for line in said.splitlines() if line.strip() and "trainings/s" not in line]
+    assert lines == ["python -m skbgmd: interrupted."]
+    for _ in range(100):
+        try:
+            os.killpg(running.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGKILL)
+    raise AssertionError("processes are left")
 
 
 #: Python imports it when it starts. It interrupts the process as soon as a module is looked for, or long after.
@@ -222,7 +265,7 @@ def test_who_ignores_interrupts_goes_on(started):
     def ignores():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    done = started("numpy", "--version", preexec_fn=ignores)
+    done = started("argparse", "--version", preexec_fn=ignores)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("skbgmd ")
 
@@ -277,7 +320,26 @@ def test_real_streams_that_fail(tmp_path):
     assert Path(said).read_text() == expected
 
 
-def test_help_explains_the_command():
-    shown = subprocess.run([sys.executable, "-m", "skbgmd", "--help"], capture_output=True, text=True, check=True)
-    for word in ("gradients", "coordinate", "--data", "fashion-mnist", "minute"):
-        assert word in shown.stdout
+def test_help_explains_the_command(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for word in (*METHODS, *KINDS, "coordinate", "--data", "fashion-mnist", "minute"):
+        assert word in shown
+    for name, training in TRAININGS.items():
+        assert f"{BlockGMDClassifier(**training).max_epochs} for {name}" in shown
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_who_only_asks_does_not_wait_for_imports(option):
+    code = f"""
+import sys
+from skbgmd.__main__ import main
+try:
+    main([{option!r}])
+finally:
+    print(sorted({{"torch", "sklearn", "matplotlib", "tqdm"}} & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"

@@ -1,47 +1,75 @@
-"""The experiment of ``python -m skbgmd``: one network, three kinds of corruption, six rules to combine gradients."""
+"""The experiment of ``python -m skbgmd``: one network, three kinds of corruption, four ways to combine gradients."""
 
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from joblib import effective_n_jobs
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from skorch.callbacks import Callback
+from sklearn.utils.parallel import Parallel, delayed
 
-from skbgmd.aggregators import BlockGeometricMedian, NonFiniteRowsError
+from skbgmd._utils import limits
+from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise, GradientCorruption, corrupt_labels
 from skbgmd.inspection.datasets import load_fashion_mnist
 from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.networks import LeNet
 
-#: Rules by the names that they are known by: stochastic gradient descent is the mean. The last is the estimators'
-#: default, whose rows are single samples; the others' are groups.
-METHODS: dict[str, dict[str, Any]] = {
-    "SGD": {"aggregator": "mean"},
-    "coordinate median": {"aggregator": "coordinate_median"},
-    "geometric median": {"aggregator": "geometric_median"},
-    "BGMD, published": {"aggregator": BlockGeometricMedian.published(random_state=0)},
-    "BGMD, groups": {"beta": 0.1, "block": "coordinate"},
-    "BGMD": {"group_size": 1},
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train.
+
+    Attributes
+    ----------
+    parameters : dict
+        Parameters of ``BlockGMDClassifier`` that make it.
+    meaning : str
+        Its description.
+    """
+
+    parameters: dict[str, Any]
+    meaning: str
+
+
+#: Ways to train, by the names of the table's columns.
+METHODS = {
+    "plain training": Method({"aggregator": "mean"}, "the mean of the gradients, as in any other training loop"),
+    "geometric median": Method(
+        {"aggregator": "geometric_median", "group_size": 8},
+        "that of the gradients of groups of 8 samples, a classic rule against Byzantine workers",
+    ),
+    "paper's BGMD": Method(
+        {"aggregator": "bgmd_paper", "group_size": 8},
+        'the paper\'s algorithm to the letter, aggregator="bgmd_paper", on groups of 8 samples as well',
+    ),
+    "skbgmd's default": Method(
+        {}, "BlockGMDClassifier() as it comes: it judges single samples; held-out ones choose how strictly"
+    ),
 }
-#: Kinds of corruption, and their descriptions.
+#: Kinds of corruption, and their descriptions. Features that are less wrong do little harm: with a standard deviation
+#: of 10 in 40 % of the samples, plain training classifies 95.5 % correctly (one seed).
 KINDS = {
-    "gradients": "groups (or samples) whose gradient is multiplied by -100, drawn at each step",
-    "features": "samples with Gaussian noise of standard deviation 10 added to features that lie in [0, 1]",
     "labels": "samples labeled as the class after their own",
+    "features": "samples with Gaussian noise of standard deviation 100 added to features that lie in [0, 1]",
+    "gradients": "gradients, of groups or samples, multiplied by -100, drawn at each step",
 }
 CLEAN = "nothing"
 FRACTIONS = (0.2, 0.4)
-
-Progress = Callable[[int], Any]
+#: Accuracy of a guess: the data have ten classes.
+CHANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,29 +92,6 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Training:
-    """Settings of a training, the same for all rules.
-
-    Attributes
-    ----------
-    module : Module class or None
-        The network; None: a perceptron with one hidden layer.
-    lr : float
-        Learning rate of plain gradient steps.
-    epochs : int
-        Passes over the data.
-    batch_size, group_size : int
-        Samples of a step, and of each of the gradients that are combined in it.
-    """
-
-    module: Any
-    lr: float
-    epochs: int
-    batch_size: int = 50
-    group_size: int = 2
-
-
-@dataclass(frozen=True)
 class Outcome:
     """Result of one training.
 
@@ -98,6 +103,8 @@ class Outcome:
         Share of it that was.
     method : str
         A key of ``METHODS``.
+    seed : int
+        Seed of all that was random.
     accuracy : float
         Share of the clean test samples that are classified correctly; NaN: the parameters grew beyond all bounds.
     seconds : float
@@ -107,6 +114,7 @@ class Outcome:
     kind: str
     fraction: float
     method: str
+    seed: int
     accuracy: float
     seconds: float
 
@@ -116,9 +124,12 @@ class Outcome:
         return math.isnan(self.accuracy)
 
 
-# Learning rates were chosen for plain SGD on clean data; no robust rule was looked at. On digits it is the best in
-# cross-validation. An epoch of Fashion-MNIST gives the same accuracy on 5,000 held-out training images from 0.1 to 0.6.
-TRAININGS = {"digits": Training(None, lr=1.0, epochs=8), "fashion-mnist": Training(LeNet, lr=0.1, epochs=1)}
+#: Parameters of ``BlockGMDClassifier`` by data. For a network of images they are Adam's own learning rate in torch, and
+#: the fewest epochs that let held-out samples choose.
+TRAININGS: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "fashion-mnist": {"module": LeNet, "lr": 0.001, "max_epochs": 20},
+}
 
 
 def digits(seed: int) -> Data:
@@ -203,7 +214,7 @@ def corrupt(
     if kind == "gradients":
         return X, y, BitFlip(fraction, scale=-100.0)
     if kind == "features":
-        return GaussianNoise(fraction, std=10.0, random_state=seed).fit_transform(X), y, None
+        return GaussianNoise(fraction, std=100.0, random_state=seed).fit_transform(X), y, None
     if kind == "labels":
         return X, corrupt_labels(y, fraction=fraction, kind="pair", random_state=seed)[0], None
     return X, y, None
@@ -225,55 +236,111 @@ def cases(fractions: Sequence[float] = FRACTIONS) -> list[tuple[str, float]]:
 
 
 def run(
-    data: Data,
-    training: Training,
+    data: Mapping[int, Data],
+    training: Mapping[str, Any],
     *,
     fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-    progress: Progress = lambda samples: None,
-) -> Iterator[Outcome]:
-    """Train by each rule under each corruption, and test on clean samples.
+    n_jobs: int | None = None,
+    progress: Callable[[], Any] = lambda: None,
+) -> list[Outcome]:
+    """Train by each method under each corruption with each seed, and test on clean samples.
 
-    All rules start from the same parameters and see the same samples in the same order, equally corrupt.
+    With one seed all methods start from the same parameters and see the same samples in the same order, equally
+    corrupt. The outcomes but for their times are the same whatever ``n_jobs`` is.
 
     Parameters
     ----------
-    data : Data
-        Clean samples.
-    training : Training
-        Settings of the training.
+    data : mapping of int to Data
+        Clean samples by seed.
+    training : mapping of str to object
+        Parameters of ``BlockGMDClassifier`` for all methods.
     fractions : sequence of float, default=(0.2, 0.4)
         Shares that are corrupt; clean data come on top.
-    seed : int, default=0
-        Seed of all that is random.
+    n_jobs : int or None, default=None
+        Number of processes; None: one for each core, and at most 8.
     progress : callable
-        Called with numbers of samples that were gone through; in all
-        ``len(cases(fractions)) * len(METHODS) * epochs * n_train``.
+        Called after each of the ``len(cases(fractions)) * len(METHODS) * len(data)`` trainings.
 
-    Yields
-    ------
-    Outcome
-        One at a time, as they come.
+    Returns
+    -------
+    list of Outcome
+        By corruption, method and seed, in the order of ``cases``, ``METHODS`` and ``data``.
     """
-    for kind, fraction in cases(fractions):
-        X, y, attack = corrupt(kind, fraction, data.X_train, data.y_train, seed)
-        for method in METHODS:
-            start = time.perf_counter()
-            model = train(X, y, training, method, attack=attack, seed=seed, progress=progress)
-            seconds = time.perf_counter() - start
-            accuracy = math.nan if model is None else float(model.score(data.X_test, data.y_test))
-            yield Outcome(kind, fraction, method, accuracy, seconds)
+    keys = [(*case, method, seed) for case, method, seed in product(cases(fractions), METHODS, data)]
+    if n_jobs is None:
+        n_jobs = min(effective_n_jobs(-1), limits.DEMONSTRATION_PROCESSES)
+    # Arrays that are shared by processes would be read-only by default, of which torch warns.
+    parallel = Parallel(n_jobs=n_jobs, batch_size=1, mmap_mode="c", return_as="generator_unordered")
+    with _interrupts_held_back():
+        # The last are the longest: begun first, they let all processes end at about the same time.
+        found = parallel(delayed(_outcome)(data[key[-1]], training, *key) for key in reversed(keys))
+    outcomes = {}
+    try:
+        for outcome in found:
+            outcomes[outcome.kind, outcome.fraction, outcome.method, outcome.seed] = outcome
+            progress()
+    except BaseException as error:
+        # A generator that is only dropped warns of the trainings that it ends.
+        found.throw(error)
+        raise
+    return [outcomes[key] for key in keys]
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Hold back interrupts, which processes that are started meanwhile never get: who started them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _outcome(data: Data, training: Mapping[str, Any], kind: str, fraction: float, method: str, seed: int) -> Outcome:
+    X, y, attack = corrupt(kind, fraction, data.X_train, data.y_train, seed)
+    threads = torch.get_num_threads()
+    # Processes use the cores, and sums over threads would depend on their number.
+    torch.set_num_threads(1)
+    try:
+        start = time.perf_counter()
+        model = train(X, y, training, method, attack=attack, seed=seed)
+        seconds = time.perf_counter() - start
+        accuracy = math.nan if model is None else float(model.score(data.X_test, data.y_test))
+    finally:
+        torch.set_num_threads(threads)
+    return Outcome(kind, fraction, method, seed, accuracy, seconds)
+
+
+def described(training: Mapping[str, Any]) -> str:
+    """Say by which settings all methods train.
+
+    Parameters
+    ----------
+    training : mapping of str to object
+        Parameters of ``BlockGMDClassifier``.
+
+    Returns
+    -------
+    str
+    """
+    model = BlockGMDClassifier(**training)
+    return (
+        f"{model.optimizer.__name__}, learning rate {model.lr:g}, epochs {model.max_epochs}, batches of "
+        f"{model.batch_size} samples"
+    )
 
 
 def train(
     X: NDArray[np.float32],
     y: NDArray[np.int64],
-    training: Training,
+    training: Mapping[str, Any],
     method: str,
     *,
     attack: GradientCorruption | None = None,
     seed: int = 0,
-    progress: Progress = lambda samples: None,
 ) -> BlockGMDClassifier | None:
     """Train one network.
 
@@ -283,51 +350,26 @@ def train(
         Features.
     y : ndarray of shape (n,), int64
         Labels.
-    training : Training
-        Settings of the training.
+    training : mapping of str to object
+        Parameters of ``BlockGMDClassifier``.
     method : str
         A key of ``METHODS``.
     attack : GradientCorruption or None, default=None
         Attack on the gradients.
     seed : int, default=0
         Seed of the first parameters, the order of the samples and the attack.
-    progress : callable
-        As for :func:`run`.
 
     Returns
     -------
     BlockGMDClassifier or None
         None: the parameters grew beyond all bounds.
     """
-    counter = _Counter(progress)
     model = BlockGMDClassifier(
-        training.module,
-        optimizer=torch.optim.SGD,
-        lr=training.lr,
-        max_epochs=training.epochs,
-        batch_size=training.batch_size,
-        gradient_corruption=attack,
-        callbacks=[("counter", counter)],
-        random_state=seed,
-        **{"group_size": training.group_size, **METHODS[method]},
+        **{**training, **METHODS[method].parameters}, gradient_corruption=attack, random_state=seed
     )
     # An interrupt stops all trainings.
     model._hands_interrupts_on = True
     try:
-        model.fit(X, y)
+        return model.fit(X, y)
     except NonFiniteRowsError:
-        progress(training.epochs * len(X) - counter.samples)
         return None
-    return model
-
-
-class _Counter(Callback):
-    """Count the samples of each step."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.samples = progress, 0
-
-    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        if training:
-            self.samples += len(batch[1])
-            self.progress(len(batch[1]))
