@@ -340,7 +340,7 @@ LARGE_INPUTS = 2.0
 #: and how much more of them are badly fitted, with the gain in log-likelihood that proves it.
 LARGE_INPUT_SCALES, LEAST_LARGE_INPUT, WRONG_RATIO, CHANGE_GAIN = 1.5, 1.5, 2.0, 10.0
 
-#: Processes of the demonstration, each of which has imported torch: 0.4 GB.
+#: Processes of the demonstration, each of which holds torch and a training: 0.5 GB.
 DEMONSTRATION_PROCESSES = 8
 
 # ---- trust that is remembered ---------------------------------------------------------------------------------------

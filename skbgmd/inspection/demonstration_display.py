@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Color, marker, its size and line of each method in the picture: Okabe and Ito's colors, told apart by all.
-LOOKS: dict[str, tuple[str, str, float, Any]] = {
-    "plain training": ("#d55e00", "o", 7.5, "-"),
-    "geometric median": ("#56b4e9", "D", 7.0, "--"),
-    "paper's BGMD": ("#cc79a7", "v", 8.0, ":"),
-    "skbgmd's default": ("#0b4f7d", "^", 8.5, "-"),
+#: Label, color, marker, its size and line of each method in the picture: Okabe and Ito's colors, told apart by all.
+LOOKS: dict[str, tuple[str, str, str, float, str]] = {
+    "plain training": ("plain training (mean)", "#d55e00", "o", 7.5, "-"),
+    "geometric median": ("geometric median of groups", "#56b4e9", "D", 7.0, "--"),
+    "paper's BGMD": ("paper's BGMD on groups", "#cc79a7", "v", 8.0, ":"),
+    "skbgmd's default": ("skbgmd's BlockGMDClassifier()", "#0b4f7d", "^", 8.5, "-"),
 }
 #: Titles of the picture's panels, by kind of corruption.
 TITLES = {"labels": "wrong labels", "features": "wrong features", "gradients": "wrong gradients"}
@@ -50,7 +50,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         for method in methods
     ]
     cells = [f"{np.mean(times):.1f} s" if times else "" for times in seconds]
-    return "\n".join([*lines, f"{'time of one training':<22}" + "".join(f"{cell:>18}" for cell in cells)])
+    return "\n".join([*lines, f"{'CPU time of a training':<22}" + "".join(f"{cell:>18}" for cell in cells)])
 
 
 def legend() -> str:
@@ -158,7 +158,7 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
 
 def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
     panel.axhline(100 * CHANCE, color="#777777", linewidth=1.0, linestyle=(0, (1, 2)), zorder=1)
-    for method, (color, marker, size, line) in LOOKS.items():
+    for method, (label, color, marker, size, line) in LOOKS.items():
         cases = list(dict.fromkeys((one.kind, one.fraction) for one in outcomes if one.method == method))
         shares = np.array([100 * fraction for _, fraction in cases])
         values = [100 * accuracies(outcomes, *case, method) for case in cases]
@@ -178,7 +178,7 @@ def _draw_kind(panel: Axes, kind: str, outcomes: Sequence[Outcome]) -> None:
                 panel.annotate(f"{n} of {len(one)}", (share, 0.0), (0, 8), textcoords="offset points", ha="center")
         panel.plot(shares[~lost], heights[~lost], marker=marker, markersize=size, markeredgecolor="white", **style)
         # For the legend only: line and marker together.
-        panel.plot([], [], color=color, linestyle=line, linewidth=2.2, marker=marker, markersize=size, label=method)
+        panel.plot([], [], color=color, linestyle=line, linewidth=2.2, marker=marker, markersize=size, label=label)
     panel.set_title(TITLES[kind], fontsize=13)
     panel.set_xlabel(f"corrupt {kind}, %", fontsize=12)
     panel.set_xticks(sorted({100 * outcome.fraction for outcome in outcomes}))

@@ -36,7 +36,7 @@ def data():
 
 def test_the_digits(data):
     whole = digits(0)
-    assert (len(whole.X_train), len(whole.X_test)) == (1000, 797)
+    assert (len(whole.X_train), len(whole.X_test)) == (768, 1029)
     assert (whole.X_train.min(), whole.X_train.max()) == (0.0, 1.0)
     assert whole.X_train.dtype == np.float32
     assert len(data.X_train) == 200

@@ -72,7 +72,8 @@ def words(figure):
 def test_the_picture_has_a_panel_for_each_kind():
     figure = draw(outcomes())
     assert [panel.get_title() for panel in figure.axes] == list(TITLES.values())
-    assert words(figure) == [*METHODS, "± standard deviation of 2 seeds", "guessing", "diverged"]
+    labels = [label for label, *_ in LOOKS.values()]
+    assert words(figure) == [*labels, "± standard deviation of 2 seeds", "guessing", "diverged"]
     assert [panel.get_ylim() for panel in figure.axes] == [(0, 100)] * len(KINDS)
 
 
