@@ -148,9 +148,9 @@ Train a network in four ways on data of which a part is wrong, test it on clean 
 
 Nothing, 20 % and 40 % of the labels, features or gradients are corrupt.
 
-With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, about two minutes on two
-cores. With --data fashion-mnist, LeNet learns Fashion-MNIST, which takes much longer: begin with --samples 500
---seeds 1."""
+With --data digits, {NETWORKS["digits"]} learns scikit-learn's digits: no download, two to three minutes
+on two idle cores. With --data fashion-mnist, LeNet learns Fashion-MNIST, which takes much longer: begin with
+--samples 500 --seeds 1."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -60,7 +60,7 @@ METHODS = {
     ),
 }
 #: Kinds of corruption, and their descriptions. Features that are less wrong do little harm: with a standard deviation
-#: of 10 in 40 % of the samples, plain training classifies 95.5 % correctly (one seed).
+#: of 10 in 40 % of the samples, plain training classifies 95.5 % correctly (one seed, 1,000 samples).
 KINDS = {
     "labels": "samples labeled as the class after their own",
     "features": "samples with Gaussian noise of standard deviation 100 added to features that lie in [0, 1]",
