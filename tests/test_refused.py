@@ -338,10 +338,12 @@ OF_MASKED_TARGETS = {
 }
 #: Doors of ids, which may be dates.
 OF_IDS = {
-    "classifier.fit": ("groups", lambda m, v: m.classifier.fit(X, Y, groups=v)),
-    "classifier.partial_fit": ("groups", lambda m, v: m.classifier.partial_fit(X, Y, groups=v)),
-    "regressor.fit": ("groups", lambda m, v: m.regressor.fit(X, TARGETS, groups=v)),
-    "regressor.partial_fit": ("groups", lambda m, v: m.regressor.partial_fit(X, TARGETS, groups=v)),
+    "classifier.fit": ("clients", lambda m, v: m.classifier.fit(X, Y, clients=v)),
+    "classifier.fit, groups": ("groups", lambda m, v: m.classifier.fit(X, Y, groups=v)),
+    "classifier.partial_fit": ("clients", lambda m, v: m.classifier.partial_fit(X, Y, clients=v)),
+    "regressor.fit": ("clients", lambda m, v: m.regressor.fit(X, TARGETS, clients=v)),
+    "regressor.fit, groups": ("groups", lambda m, v: m.regressor.fit(X, TARGETS, groups=v)),
+    "regressor.partial_fit": ("clients", lambda m, v: m.regressor.partial_fit(X, TARGETS, clients=v)),
 }
 #: Doors of weights, one a sample.
 OF_WEIGHTS = {
@@ -478,6 +480,7 @@ def test_labels_that_cannot_be_sorted():
     for name, call in (
         ("y", lambda v: corrupt_labels(v, fraction=0.5)),
         ("classes", lambda v: corrupt_labels(Y, fraction=0.5, classes=v)),
+        ("clients", lambda v: classifier().fit(X, Y, clients=v)),
         ("groups", lambda v: classifier().fit(X, Y, groups=v)),
     ):
         with pytest.raises(TypeError, match=f"^{name} must hold sortable values, such as integers or strings; found"):

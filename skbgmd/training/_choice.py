@@ -73,12 +73,12 @@ class StrengthChoice(BaseEstimator):
             if name in defaults and getattr(self, name) != defaults[name].default
         ]
 
-    def _choose_strength(self, X: Any, y: Any, weight: Any, groups: Any, *, epochs: int | None) -> None:
+    def _choose_strength(self, X: Any, y: Any, weight: Any, clients: Any, *, epochs: int | None) -> None:
         """Choose the strength by held-out samples, where it is to be chosen and they can say anything.
 
         Each candidate is trained on the others as the estimator itself.
         """
-        of_samples = self.group_size == 1 and groups is None and self.local_steps == 1
+        of_samples = self.group_size == 1 and clients is None and self.local_steps == 1
         self.strength_, self.strength_scores_ = None, {}
         if not self._takes_strength(of_samples=of_samples):
             return

@@ -7,13 +7,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 
@@ -33,6 +34,7 @@ from skbgmd.training._defaults import (
     with_default,
 )
 from skbgmd.training._encoding import EncodedSplit, Encoder, encoded_trusted
+from skbgmd.training._hints import hints_for
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks, together
@@ -79,7 +81,7 @@ PARAMETERS = """
     max_epochs : int, default=100
         Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
     batch_size : int, default=256
-        Samples of a step; with ``groups``, samples from each client.
+        Samples of a step; with ``clients``, samples from each of them.
     group_size : int or None, default=1
         Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
         Larger groups suit networks with layers that mix samples. None: plain training.
@@ -142,14 +144,14 @@ PARAMETERS = """
     callbacks : list of callbacks, default=None
         As in skorch.
     early_stopping : bool or "loss", default=False
-        False: train for ``max_epochs``. True: hold out some of the samples, or of the clients where ``groups`` are
+        False: train for ``max_epochs``. True: hold out some of the samples, or of the clients where these are
         given, and end once their score hasn't improved by ``tol`` for ``n_iter_no_change`` epochs; the parameters are
         those of the best epoch. Held-out samples may be as corrupt as the others, and their score is
         {score}.
         "loss": end once the training loss hasn't improved by so much, as scikit-learn's perceptrons do by default, with
         the last parameters. A warning tells that ``max_epochs`` were reached before.
     validation_fraction : float, default=0.1
-        Share that is held out, of each class for a classifier; with ``groups``, of the clients.
+        Share that is held out, of each class for a classifier; of the clients, where these are given.
     n_iter_no_change : int, default=10
         Epochs without an improvement after which training ends.
     tol : float, default=1e-4
@@ -215,6 +217,9 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     _net_class: Any
     _default_criterion: Any
+    # In searches and cross-validation groups are the splitter's; clients and the rest are routed where requested.
+    __metadata_request__fit: ClassVar = {"groups": UNUSED}
+    __metadata_request__partial_fit: ClassVar = {"groups": UNUSED}
 
     def __init__(
         self,
@@ -299,10 +304,16 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     # ---- parameters -------------------------------------------------------------------------------------------------
 
     def _take_routed(self, routed: dict[str, Any]) -> None:
+        unknown = [name for name in routed if not _is_routed(name)]
+        if unknown:
+            found = f"argument {unknown[0]!r}" if len(unknown) == 1 else f"arguments {', '.join(map(repr, unknown))}"
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword {found}.{self._hints(unknown)}")
         for name, value in routed.items():
-            if not _is_routed(name):
-                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}.")
             setattr(self, name, value)
+
+    def _hints(self, unknown: list[str]) -> str:
+        """Say what parameters that there aren't are called here."""
+        return hints_for(unknown, self._get_param_names(), ROUTED)
 
     def _routed(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if _is_routed(name)}
@@ -314,6 +325,14 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``module__x`` and the like are handed on."""
         own = {}
+        known = self._get_param_names()
+        unknown = [name for name in params if name.split("__")[0] not in known and not _is_routed(name)]
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(
+                f"Invalid parameter{'s' * (len(unknown) > 1)} {names} for estimator {self}.{self._hints(unknown)} Valid "
+                f"parameters are {known}, and those of parts, such as 'optimizer__x'."
+            )
         for name, value in params.items():
             # A net or another estimator as the module takes its parameters itself.
             nested = name.split("__")[0] == "module" and hasattr(self.module, "set_params")
@@ -637,9 +656,9 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         known = torch.device(self.device).type in ("cpu", "cuda")
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
-    def _samples(self, X: Any, y: Any, weight: Any, groups: Any, sample_id: Any) -> Samples:
+    def _samples(self, X: Any, y: Any, weight: Any, clients: Any, sample_id: Any) -> Samples:
         merge = 0 < len(X) <= self.batch_size and self._may_merge()
-        return drop_and_merge(X, y, weight, groups, sample_id, merge=merge)
+        return drop_and_merge(X, y, weight, clients, sample_id, merge=merge)
 
     def _may_merge(self) -> bool:
         """True if nothing can tell equal samples from one of their weight, nor the order of the samples."""

@@ -141,11 +141,23 @@ def check_ids(ids: ArrayLike | None, name: str, X: Any) -> NDArray[Any] | None:
 
 
 def check_of_samples(
-    X: Any, sample_weight: ArrayLike | None, groups: ArrayLike | None, sample_id: ArrayLike | None
+    X: Any,
+    sample_weight: ArrayLike | None,
+    groups: ArrayLike | None,
+    sample_id: ArrayLike | None,
+    clients: ArrayLike | None,
 ) -> tuple[NDArray[np.float64] | None, NDArray[Any] | None, NDArray[Any] | None]:
-    """Weights, ids of clients and ids of the samples X, checked by :func:`check_weights` and :func:`check_ids`."""
-    weight = check_weights(sample_weight, X)
-    return weight, check_ids(groups, "groups", X), check_ids(sample_id, "sample_id", X)
+    """Weights, ids of clients and ids of the samples X, checked by :func:`check_weights` and :func:`check_ids`.
+
+    Raises
+    ------
+    ValueError
+        Both ``clients`` and ``groups``, which is another name of it, are given.
+    """
+    if groups is not None and clients is not None:
+        raise ValueError("One of clients and groups, another name of it, may be given to fit; found both.")
+    weight, name = check_weights(sample_weight, X), "clients" if groups is None else "groups"
+    return weight, check_ids(clients if groups is None else groups, name, X), check_ids(sample_id, "sample_id", X)
 
 
 def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:

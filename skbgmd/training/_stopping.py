@@ -118,7 +118,7 @@ class HeldOutStopping(StoppingCriterion):
         settings = {"n_splits": 1, "test_size": self.fraction, "random_state": self.seed_}
         clients, weight = getattr(dataset, "clients", None), getattr(dataset, "sample_weight", None)
         if clients is not None:
-            _check_counts(len(np.unique(clients)), self.fraction, 1, "clients", of="of groups")
+            _check_counts(len(np.unique(clients)), self.fraction, 1, "clients")
             train, valid = ValidSplit(GroupShuffleSplit(**settings))(dataset, y, groups=clients)
         else:
             train, valid = self.split(dataset, y, settings)

@@ -172,6 +172,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
+        clients: ArrayLike | None = None,
     ) -> Self:
         """Train the network.
 
@@ -184,10 +185,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
-            Ids of clients. If given, each row of the gradient matrix comes from one client.
+            Another name of ``clients``, where it is given to ``fit`` itself: in searches and cross-validation it is the
+            splitter's, and no metadata routing hands it on.
         sample_id : array-like of shape (n_samples,), default=None
             Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
             they are known by their order, in data of as many samples as in the call before.
+        clients : array-like of shape (n_samples,), default=None
+            Ids of the clients that samples are of. If given, each row of the gradient matrix comes from one client.
 
         Returns
         -------
@@ -201,7 +205,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             classes = current_ranks().union(np.unique(y))
             if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
-            return self._fit(X, y, sample_weight, groups, sample_id, classes, resume=resume, epochs=None)
+            return self._fit(X, y, sample_weight, groups, sample_id, clients, classes, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -211,12 +215,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
+        clients: ArrayLike | None = None,
     ) -> Self:
         """Train for one more epoch, on these samples.
 
         Parameters
         ----------
-        X, y, sample_weight, groups, sample_id
+        X, y, sample_weight, groups, sample_id, clients
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
             All labels there are; needed in the first call.
@@ -234,7 +239,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             check_classification_targets(y)
             self._check_ranks(X, y, resume=resume, epochs=1)
             known = current_ranks().union(self._known_classes(classes, resume))
-            return self._fit(X, y, sample_weight, groups, sample_id, known, resume=resume, epochs=1)
+            return self._fit(X, y, sample_weight, groups, sample_id, clients, known, resume=resume, epochs=1)
 
     def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
@@ -278,6 +283,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         sample_weight: Any,
         groups: Any,
         sample_id: Any,
+        clients: Any,
         classes: NDArray[Any],
         *,
         resume: bool,
@@ -286,14 +292,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
-        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id)
-        chosen, (X, y, weight, groups, sample_id) = self._share(X, y, *of_samples)
+        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id, clients)
+        chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         whole_weight = self._weights(weight, y, classes)
         if not resume:
-            self._choose_strength(X, y, weight, groups, epochs=epochs)
+            self._choose_strength(X, y, weight, clients, epochs=epochs)
         encode = partial(_codes, classes=classes, binary=binary)
         codes = encode(y)
-        samples = self._samples(X, codes, whole_weight, groups, sample_id).among(n, chosen)
+        samples = self._samples(X, codes, whole_weight, clients, sample_id).among(n, chosen)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

@@ -432,7 +432,7 @@ class _RobustTraining(RobustStep, ResumableNet):
             return
         if self._has_clients_:
             found = "found one client, so that there was nothing to compare: this is plain training."
-            warnings.warn(f"clients, groups in an estimator's fit, must be several; {found}", stacklevel=2)
+            warnings.warn(f"clients must be several; {found}", stacklevel=2)
         elif self.group_size != 1:
             warnings.warn(
                 f"group_size must be smaller than the batches, for a rule to have groups to compare; found "

@@ -81,6 +81,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
+        clients: ArrayLike | None = None,
     ) -> Self:
         """Train the network.
 
@@ -93,10 +94,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
-            Ids of clients. If given, each row of the gradient matrix comes from one client.
+            Another name of ``clients``, where it is given to ``fit`` itself: in searches and cross-validation it is the
+            splitter's, and no metadata routing hands it on.
         sample_id : array-like of shape (n_samples,), default=None
             Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
             they are known by their order, in data of as many samples as in the call before.
+        clients : array-like of shape (n_samples,), default=None
+            Ids of the clients that samples are of. If given, each row of the gradient matrix comes from one client.
 
         Returns
         -------
@@ -104,7 +108,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         with in_training(self):
             resume = self.warm_start and hasattr(self, "net_")
-            return self._fit(X, y, sample_weight, groups, sample_id, resume=resume, epochs=None)
+            return self._fit(X, y, sample_weight, groups, sample_id, clients, resume=resume, epochs=None)
 
     def partial_fit(
         self,
@@ -113,6 +117,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
+        clients: ArrayLike | None = None,
     ) -> Self:
         """Train for one more epoch, on these samples.
 
@@ -122,7 +127,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
         Parameters
         ----------
-        X, y, sample_weight, groups, sample_id
+        X, y, sample_weight, groups, sample_id, clients
             As in :meth:`fit`.
 
         Returns
@@ -131,22 +136,31 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         with in_training(self):
             self._refuse_part()
-            return self._fit(X, y, sample_weight, groups, sample_id, resume=hasattr(self, "net_"), epochs=1)
+            return self._fit(X, y, sample_weight, groups, sample_id, clients, resume=hasattr(self, "net_"), epochs=1)
 
     def _fit(
-        self, X: Any, y: Any, sample_weight: Any, groups: Any, sample_id: Any, *, resume: bool, epochs: int | None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        sample_id: Any,
+        clients: Any,
+        *,
+        resume: bool,
+        epochs: int | None,
     ) -> Self:
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
         self._check_ranks(X, y, resume=resume, epochs=epochs)
-        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id)
-        chosen, (X, y, weight, groups, sample_id) = self._share(X, y, *of_samples)
+        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id, clients)
+        chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
-            self._choose_strength(X, y, weight, groups, epochs=epochs)
+            self._choose_strength(X, y, weight, clients, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        part = _Part(X, columns, weight, groups, sample_id, epochs)
+        part = _Part(X, columns, weight, clients, sample_id, epochs)
         before = self._provisional if resume else _Provisional()
         after = None if before is None else before.after(part, is_whole=epochs is None).agreed(ranks)
         if after is not None and after.is_due:
@@ -158,7 +172,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             center, scale = self._center, self._scale
         encode = partial(_scaled, center=center, scale=scale)
         for some in trained:
-            samples = self._samples(some.X, encode(some.y), some.weight, some.groups, some.sample_id)
+            samples = self._samples(some.X, encode(some.y), some.weight, some.clients, some.sample_id)
             samples = samples.among(n, chosen) if some is part else samples
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
             if net._is_interrupted_:
@@ -240,7 +254,7 @@ class _Part(NamedTuple):
     X: NDArray[Any]
     y: NDArray[np.float64]
     weight: NDArray[np.float64] | None
-    groups: Any
+    clients: Any
     sample_id: Any
     epochs: int | None
 
@@ -250,9 +264,9 @@ class _Part(NamedTuple):
 
     def copied(self, start: int) -> _Part:
         """A copy, from a sample on."""
-        of_samples = (self.weight, self.groups, self.sample_id)
-        weight, groups, ids = (None if values is None else np.array(values)[start:] for values in of_samples)
-        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, groups, ids, self.epochs)
+        of_samples = (self.weight, self.clients, self.sample_id)
+        weight, clients, ids = (None if values is None else np.array(values)[start:] for values in of_samples)
+        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, clients, ids, self.epochs)
 
 
 class _Provisional(NamedTuple):

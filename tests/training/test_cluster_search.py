@@ -197,12 +197,12 @@ def test_weights_ids_and_clients_are_routed(data, elsewhere):
         single.set_fit_request(**dict.fromkeys(given, True)).set_score_request(sample_weight=True)
         of_samples = GridSearchCV(single, {"trust_power": [None, 3.0]}, cv=2, error_score="raise")
         of_clients = GridSearchCV(
-            quick(max_epochs=3, batch_size=16).set_fit_request(groups=True),
+            quick(max_epochs=3, batch_size=16).set_fit_request(clients=True),
             {"aggregator": ["mean", "geometric_median"]},
             cv=GroupKFold(2),
             error_score="raise",
         )
-        for search, params in ((of_samples, given), (of_clients, {"groups": clients})):
+        for search, params in ((of_samples, given), (of_clients, {"groups": clients // 2, "clients": clients})):
             alone = sklearn.clone(search).fit(X, y, **params)
             with elsewhere():
                 assert_same(alone, search.fit(X, y, **params))

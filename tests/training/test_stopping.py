@@ -193,7 +193,7 @@ def test_weights(data):
             {},
             "hold out 10 samples or more for as many classes.*n_samples=40, .*=0.1 holds out 4",
         ),
-        (np.arange(40) % 2, np.zeros(40), {}, "hold out 1 clients or more of groups.*n_clients=1, "),
+        (np.arange(40) % 2, np.zeros(40), {}, "hold out 1 clients or more, .*n_clients=1, "),
         (np.arange(40) % 2, np.arange(40) % 2, {}, "leave samples of each class to train on; found none of class"),
         (
             [0] * 34 + [1] * 6,
