@@ -330,8 +330,8 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         if unknown:
             names = ", ".join(map(repr, unknown))
             raise ValueError(
-                f"Invalid parameter{'s' * (len(unknown) > 1)} {names} for estimator {self}.{self._hints(unknown)} Valid "
-                f"parameters are {known}, and those of parts, such as 'optimizer__x'."
+                f"Invalid parameter{'s' * (len(unknown) > 1)} {names} for estimator {self}.{self._hints(unknown)} "
+                f"Valid parameters are {known}, and those of parts, such as 'optimizer__x'."
             )
         for name, value in params.items():
             # A net or another estimator as the module takes its parameters itself.
