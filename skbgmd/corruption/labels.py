@@ -156,6 +156,12 @@ def is_column(y: Any) -> bool:
 
 def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     """Convert labels of classes to an array of shape (n,), checked."""
+    shape = y.shape if hasattr(y, "shape") else np.shape(y)
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"{name} must have shape (n,), a label for each sample; found shape {shape}. Of an indicator matrix "
+            f"corrupt each column by itself."
+        )
     labels = as_labels(y, name, warn=True)
     assert_all_finite(labels, input_name=name)
     check_classification_targets(labels)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
 from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
+from skbgmd.training._multilabel import has_columns, indicator_matrix
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES
 from skbgmd.training._trust import SampleRecord
 
@@ -419,7 +420,7 @@ class SampleTrustDisplay:
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Compute the loss of each sample: minus the log-probability of its label, or the squared error.
+    """Compute the loss of each sample: minus the log-probability of its label, or labels' mean, or the squared error.
 
     Parameters
     ----------
@@ -444,6 +445,11 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     check_targets(y)
     if hasattr(estimator, "predict_proba"):
         probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+        if has_columns(y):
+            given = indicator_matrix(y, probabilities.shape[1]) > 0.5
+            likelihood = np.where(given, probabilities, 1.0 - probabilities)
+            of_labels: NDArray[np.float64] = -np.log(np.maximum(likelihood, 1e-12)).mean(axis=1)
+            return of_labels
         unknown = np.setdiff1d(y, estimator.classes_)
         if len(unknown):
             raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")

@@ -476,7 +476,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Data to train on, checked."""
-        multi_output = isinstance(self, RegressorMixin)
+        multi_output = self._takes_columns(y)
         if y is not None:
             check_targets(y)
         refuse_masks_and_dates(X, "X")
@@ -484,6 +484,10 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
         )
         return X, y
+
+    def _takes_columns(self, y: Any) -> bool:
+        """True where targets may have several columns."""
+        return isinstance(self, RegressorMixin)
 
     def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
         """Take a rank's share of data that all ranks have; which samples it is, None: all, and their data."""
@@ -566,7 +570,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         if epochs is not None:
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(network_of(net), samples)
-        if self.module is not None:
+        if self.module is not None or getattr(self, "multilabel_", False):
             samples = self._suited(net, samples)
         before = generator_states()
         net._is_estimators_ = True
@@ -607,7 +611,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         split = self._source().train_split
         robust["train_split"] = EncodedSplit(split, encode) if split else None
         if isinstance(self.module, NeuralNet):
-            return wrapped(self.module, **robust)
+            return wrapped(self.module, **robust, **self._settings_of_wrapped())
         module, routed = self.module, self._routed()
         if module is None:
             module = MLP
@@ -645,6 +649,10 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     def _own_settings(self) -> dict[str, Any]:
         """Settings of the net that not all estimators have."""
+        return {}
+
+    def _settings_of_wrapped(self) -> dict[str, Any]:
+        """Settings of a net that was given which aren't its own."""
         return {}
 
     def _kind_of_net(self) -> Any:

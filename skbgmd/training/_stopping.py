@@ -233,6 +233,21 @@ class LikelihoodStopping(HeldOutStopping):
         return np.nan_to_num(summaries[:, 0, 0], nan=-np.inf, neginf=-np.inf)
 
 
+class LabelStopping(HeldOutStopping):
+    """End by the :func:`bounded_likelihood` of held-out labels, several a sample: the mean over all of them."""
+
+    def summary(self, net: Any, valid: Any) -> NDArray[np.float64]:
+        probabilities, given = net.predict_proba(valid), self.y_ > 0.0
+        scores = [
+            bounded_likelihood(np.stack([1.0 - of_label, of_label], axis=1), right.astype(np.intp), self.weight_)
+            for of_label, right in zip(probabilities.T.astype(np.float64), given.T, strict=True)
+        ]
+        return np.array([[np.mean(scores)]])
+
+    def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.nan_to_num(summaries[:, 0, 0], nan=-np.inf, neginf=-np.inf)
+
+
 class ResidualStopping(HeldOutStopping):
     """End by a robust score of the residuals of held-out samples, see :func:`residual_scores`."""
 

@@ -9,19 +9,33 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
+from skbgmd.training._encoding import Encoder
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
+from skbgmd.training._multilabel import (
+    RobustMultilabelNet,
+    balanced_points,
+    check_loss_of_labels,
+    check_net_of_labels,
+    has_columns,
+    indicator_matrix,
+    probabilities_by,
+    signs_matrix,
+    wrong_label_probabilities,
+)
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
-from skbgmd.training._stopping import HeldOutStopping, LikelihoodStopping
+from skbgmd.training._stopping import HeldOutStopping, LabelStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
 from skbgmd.training.nets import RobustNeuralNetClassifier
@@ -40,7 +54,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         PARAMETERS.format(
             huber="2.0",
             rule="``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``",
-            criterion="None: cross-entropy of logits. ``NLLLoss``, as in skorch, is of probabilities.",
+            criterion='''None: cross-entropy of logits; of an indicator matrix ``BCEWithLogitsLoss`` of each label.
+        ``NLLLoss``, as in skorch, is of probabilities.''',
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
     predict_nonlinearity : callable, "auto" or None, default="auto"
@@ -53,7 +68,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
         the network doesn't give probabilities''',
             classes='''classes_ : ndarray of shape (n_classes,)
-        The labels, sorted.
+        The labels, sorted; for an indicator matrix the numbers of its columns, from 0 on.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
     ''',
         )
     }
@@ -79,8 +96,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     """
 
     classes_: NDArray[Any]
+    multilabel_: bool
+    # Whether y came as a sparse matrix, which predictions then are as well.
+    _has_sparse_labels = False
     _net_class = RobustNeuralNetClassifier
-    _default_criterion = torch.nn.CrossEntropyLoss
     _strengths = STRENGTHS_OF_CLASSES
     _default_huber = HUBER_OF_CLASSES
 
@@ -165,6 +184,15 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         self.class_weight = class_weight
         self.predict_nonlinearity = predict_nonlinearity
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    @property
+    def _default_criterion(self) -> Any:
+        return torch.nn.BCEWithLogitsLoss if self._has_several_labels() else torch.nn.CrossEntropyLoss
+
     def fit(
         self,
         X: ArrayLike,
@@ -180,8 +208,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         ----------
         X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
             Training data.
-        y : array-like of shape (n_samples,)
-            Labels of any type.
+        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, n_labels)
+            Labels of any type; or an indicator matrix of 0 and 1, where a sample may have several labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
@@ -200,9 +228,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         with in_training(self):
             resume = self.warm_start and hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
-            check_classification_targets(y)
+            y = self._checked_labels(y, resume)
             self._check_ranks(X, y, resume=resume, epochs=None)
-            classes = current_ranks().union(np.unique(y))
+            classes = current_ranks().union(np.arange(y.shape[1]) if self.multilabel_ else np.unique(y))
             if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
             return self._fit(X, y, sample_weight, groups, sample_id, clients, classes, resume=resume, epochs=None)
@@ -224,7 +252,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         X, y, sample_weight, groups, sample_id, clients
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            All labels there are; needed in the first call.
+            All labels there are; needed in the first call. Of an indicator matrix they are its columns' numbers, from 0
+            on, and needn't be given.
 
         Returns
         -------
@@ -236,10 +265,33 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
                 raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
             resume = hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
-            check_classification_targets(y)
+            y = self._checked_labels(y, resume)
             self._check_ranks(X, y, resume=resume, epochs=1)
+            if self.multilabel_ and classes is None:
+                classes = np.arange(y.shape[1])
             known = current_ranks().union(self._known_classes(classes, resume))
+            if self.multilabel_ and not np.array_equal(known, np.arange(y.shape[1])):
+                raise ValueError(
+                    f"classes must be the numbers of the columns of y, 0 to {y.shape[1] - 1}, where that is an "
+                    f"indicator matrix; found {classes!r}."
+                )
             return self._fit(X, y, sample_weight, groups, sample_id, clients, known, resume=resume, epochs=1)
+
+    def _takes_columns(self, y: Any) -> bool:
+        return has_columns(y)
+
+    def _has_several_labels(self) -> bool:
+        return getattr(self, "multilabel_", False)
+
+    def _checked_labels(self, y: Any, resume: bool) -> NDArray[Any]:
+        """Labels (n,); or of several a sample the indicator matrix (n, n_labels)."""
+        check_classification_targets(y)
+        multilabel = has_columns(y)
+        if resume and multilabel != self.multilabel_:
+            expected = "an indicator matrix" if self.multilabel_ else "labels of shape (n,)"
+            raise ValueError(f"y must be {expected}, as before; found shape {y.shape}.")
+        self.multilabel_, self._has_sparse_labels = multilabel, issparse(y)
+        return indicator_matrix(y, len(self.classes_) if resume else y.shape[1]) if multilabel else y
 
     def _known_classes(self, classes: Any, resume: bool) -> NDArray[Any]:
         """The classes that ``partial_fit`` is to tell apart."""
@@ -260,6 +312,11 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """Weights of the samples, those of their classes included."""
         if self.class_weight is None:
             return weight
+        if self.multilabel_:
+            raise ValueError(
+                f"class_weight must be None where y has several labels, each with two classes; found "
+                f"{self.class_weight!r}. BCEWithLogitsLoss has weights of labels: give criterion__pos_weight."
+            )
         # Not of this batch's classes only, which may be fewer.
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             given = _balanced(np.searchsorted(classes, y), weight, len(classes))
@@ -289,6 +346,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         resume: bool,
         epochs: int | None,
     ) -> Self:
+        if self.multilabel_ and isinstance(self.module, NeuralNet):
+            check_net_of_labels(self.module)
+        elif self.multilabel_:
+            check_loss_of_labels(self._default_criterion if self.criterion is None else self.criterion)
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
@@ -297,7 +358,11 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         whole_weight = self._weights(weight, y, classes)
         if not resume:
             self._choose_strength(X, y, weight, clients, epochs=epochs)
-        encode = partial(_codes, classes=classes, binary=binary)
+        encode: Encoder = partial(_codes, classes=classes, binary=binary)
+        if self.multilabel_:
+            given = self.module.criterion if isinstance(self.module, NeuralNet) else self.criterion
+            matrix = signs_matrix if targets_of(given) == "signs" else indicator_matrix
+            encode = partial(matrix, n_labels=len(classes))
         codes = encode(y)
         samples = self._samples(X, codes, whole_weight, clients, sample_id).among(n, chosen)
         self.classes_ = classes
@@ -305,13 +370,19 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         return self._keep(net, samples)
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        if self.multilabel_:
+            return np.zeros(len(y), dtype=np.intp)
         return np.unique(y, return_inverse=True)[1].reshape(-1)
 
     def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+        if self.multilabel_:
+            return balanced_points(predicted, y, weight)
         return {name: (labels == y).astype(np.float64) for name, labels in predicted.items()}
 
     def _is_binary(self) -> bool:
         """True if the network gives one number a sample, for the second of two classes."""
+        if self._has_several_labels():
+            return False
         if isinstance(self.module, NeuralNet):
             return isinstance(self.module, NeuralNetBinaryClassifier)
         return targets_of(self.criterion) == "binary"
@@ -323,12 +394,23 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
-        return LikelihoodStopping(classes=self.classes_, **settings)
+        return LabelStopping(**settings) if self.multilabel_ else LikelihoodStopping(classes=self.classes_, **settings)
 
     def _own_settings(self) -> dict[str, Any]:
-        return {"predict_nonlinearity": self.predict_nonlinearity}
+        criterion = self._default_criterion if self.criterion is None else self.criterion
+        return {"predict_nonlinearity": self._nonlinearity(self.predict_nonlinearity, criterion)}
+
+    def _settings_of_wrapped(self) -> dict[str, Any]:
+        given = self.module.predict_nonlinearity
+        return {"predict_nonlinearity": self._nonlinearity(given, self.module.criterion)}
+
+    def _nonlinearity(self, given: Any, criterion: Any) -> Any:
+        # To skorch, a sigmoid is that of two classes.
+        return probabilities_by(criterion) if self.multilabel_ and isinstance(given, str) else given
 
     def _kind_of_net(self) -> Any:
+        if self.multilabel_:
+            return RobustMultilabelNet
         return robust_class(NeuralNetBinaryClassifier) if self._is_binary() else self._net_class
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
@@ -341,16 +423,18 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             )
         if predicted.shape[1:] != (n,):
             raise ValueError(
-                f"module must give an output for each of the {n} classes, shape (n_samples, {n}); found shape "
-                f"{shape_of_samples(predicted.shape[1:])}."
+                f"module must give an output for each of the {n} {'labels' if self.multilabel_ else 'classes'}, shape "
+                f"(n_samples, {n}); found shape {shape_of_samples(predicted.shape[1:])}."
             )
+        if self.multilabel_:
+            self._check_probabilities(net, predicted)
         takes_logarithms = type(net).get_loss is NeuralNetClassifier.get_loss
         if takes_logarithms and isinstance(net._criterion(), torch.nn.NLLLoss):
             check_probabilities(predicted)
         return samples
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Probabilities of the classes.
+        """Probabilities of the classes, or of each of several labels.
 
         Parameters
         ----------
@@ -358,8 +442,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
         Returns
         -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
+        probabilities : ndarray of shape (n_samples, n_classes), or (n_samples, n_labels)
+            In the order of ``classes_``. Of classes they add up to one.
 
         Raises
         ------
@@ -367,16 +451,20 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             What the network gives isn't known to be probabilities: the criterion is of your own.
         """
         probabilities = self._forward(X, "predict_proba")
-        wrong = wrong_probabilities(probabilities)
+        self._check_probabilities(self.net_, probabilities)
+        return probabilities
+
+    def _check_probabilities(self, net: NeuralNet, probabilities: NDArray[Any]) -> None:
+        wrong = (wrong_label_probabilities if self.multilabel_ else wrong_probabilities)(probabilities)
         if wrong.any():
+            function = "sigmoid" if self.multilabel_ else "softmax"
             raise ValueError(
                 f"predict_nonlinearity must make probabilities of what the module gives for the criterion "
-                f"{type(self.net_._criterion()).__name__}; found {probabilities[wrong][0]} with "
-                f"{self.net_.predict_nonlinearity!r}. Give a function, such as a softmax, to the estimator, or to the "
-                f"skorch net that is its module; or end the module with Softmax, if the criterion is of "
-                f"probabilities."
+                f"{type(net._criterion()).__name__}; found {probabilities[wrong][0]} with "
+                f"{net.predict_nonlinearity!r}. Give a function, such as a {function}, to the estimator, or to the "
+                f"skorch net that is its module; or end the module with {function.capitalize()}, if the criterion is "
+                f"of probabilities."
             )
-        return probabilities
 
     def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Logarithms of :meth:`predict_proba`."""
@@ -384,20 +472,34 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             logarithms: NDArray[Any] = np.log(self.predict_proba(X))
         return logarithms
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable labels, (n_samples,)."""
+    def predict(self, X: ArrayLike) -> Any:
+        """Predict the most probable classes, (n_samples,), or which of several labels are more probable than not.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), or ndarray or csr_matrix of shape (n_samples, n_labels)
+            For an indicator matrix in ``fit`` one of int64, sparse where that was.
+        """
+        check_is_fitted(self)
+        if self.multilabel_:
+            indicators: NDArray[Any] = (self.predict_proba(X) > 0.5).astype(np.int64)
+            return csr_matrix(indicators) if self._has_sparse_labels else indicators
         # Those with the largest number, probabilities or not.
         numbers = self._forward(X, "predict_proba")
         labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
         return labels
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy of :meth:`predict`.
+        """Accuracy of :meth:`predict`: of several labels, the share of samples all of whose labels are right.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,), or indicator matrix of shape (n_samples, n_labels)
             True labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the score.
