@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from skbgmd._utils import limits
 from skbgmd.rows import Rows
+from skbgmd.training._scaling import scale_ratio, scaling_advice
 
 
 def explanation(
@@ -84,7 +85,10 @@ def diverged(net: NeuralNet, parameters: list[torch.Tensor], data: dict[str, Any
     of_data = _of_data(net, data)
     if of_data is not None:
         return of_data
-    return f"{_begin(_when(net), 'parameters')} {_listed(bad)} are not finite: the training diverged. {_ADVICE}"
+    found = f"{_begin(_when(net), 'parameters')} {_listed(bad)} are not finite: the training diverged. {_ADVICE}"
+    X = data.get("X")
+    advice = scaling_advice(scale_ratio(X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X))
+    return f"{found} {advice}".rstrip()
 
 
 def _of_data(net: NeuralNet, data: dict[str, Any]) -> str | None:

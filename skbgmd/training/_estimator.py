@@ -40,6 +40,7 @@ from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks, together
 from skbgmd.training._resume import is_whole
 from skbgmd.training._samples import Samples, cast, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._scaling import scale_ratio, scaling_advice, stalls
 from skbgmd.training._stopping import (
     IS_BEST,
     SCORE,
@@ -306,8 +307,9 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def _take_routed(self, routed: dict[str, Any]) -> None:
         unknown = [name for name in routed if not _is_routed(name)]
         if unknown:
-            found = f"argument {unknown[0]!r}" if len(unknown) == 1 else f"arguments {', '.join(map(repr, unknown))}"
-            raise TypeError(f"{type(self).__name__} got an unexpected keyword {found}.{self._hints(unknown)}")
+            kind = "an unexpected keyword argument" if len(unknown) == 1 else "unexpected keyword arguments"
+            names = ", ".join(map(repr, unknown))
+            raise TypeError(f"{type(self).__name__} got {kind} {names}.{self._hints(unknown)}")
         for name, value in routed.items():
             setattr(self, name, value)
 
@@ -526,6 +528,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
                 self._add_stopping(net, seed)
                 net = self._run(net, samples, epochs)
             self._warn_without_convergence(net, len(net.history) if is_fit else 0)
+            self._warn_of_scales(net, samples, len(net.history) if is_fit else 0)
             return net
         before, net = len(net.history), copied(net)
         source = self._source()
@@ -535,6 +538,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         with seeded(int(seed), self.device), _callbacks_restored_on_error(net):
             net = self._run(net, samples, epochs)
         self._warn_without_convergence(net, len(net.history) - before if is_fit else 0)
+        self._warn_of_scales(net, samples, len(net.history) - before if is_fit else 0)
         return net
 
     def _add_stopping(self, net: NeuralNet, seed: int) -> None:
@@ -560,6 +564,25 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             ConvergenceWarning,
             stacklevel=5,
         )
+
+    def _warn_of_scales(self, net: NeuralNet, samples: Samples, n_epochs: int) -> None:
+        """Warn of features whose scales differ much, where so many epochs of a fit have hardly learnt anything."""
+        losses = [training_loss(epoch) for epoch in net.history[len(net.history) - n_epochs :] if is_whole(epoch)]
+        # Of other modules and losses it isn't known what they make of scales, and what is little.
+        if self.module is not None or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
+            return
+        advice = scaling_advice(scale_ratio(samples.X))
+        if advice and stalls(losses, self._constant_loss(samples)):
+            warnings.warn(
+                f"The training has stalled, at a loss of {losses[-1]:.2g} where a constant prediction has "
+                f"{self._constant_loss(samples):.2g}. {advice}",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+
+    def _constant_loss(self, samples: Samples) -> float:
+        """Mean loss, by the default criterion, of a prediction that knows nothing of X."""
+        raise NotImplementedError
 
     def _run(self, net: NeuralNet, samples: Samples, epochs: int | None) -> NeuralNet:
         if not net.initialized_:

@@ -35,6 +35,7 @@ from skbgmd.training._multilabel import (
 )
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
+from skbgmd.training._scaling import cross_entropy_of_shares
 from skbgmd.training._stopping import HeldOutStopping, LabelStopping, LikelihoodStopping
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training._wrapping import robust_class
@@ -395,6 +396,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return LabelStopping(**settings) if self.multilabel_ else LikelihoodStopping(classes=self.classes_, **settings)
+
+    def _constant_loss(self, samples: Samples) -> float:
+        if self.multilabel_:
+            positive = np.average(samples.y.astype(np.float64), axis=0, weights=samples.weight)
+            return float(np.mean([cross_entropy_of_shares(np.array([share, 1.0 - share])) for share in positive]))
+        counts = np.bincount(samples.y, weights=samples.weight)
+        return cross_entropy_of_shares(counts / counts.sum())
 
     def _own_settings(self) -> dict[str, Any]:
         criterion = self._default_criterion if self.criterion is None else self.criterion

@@ -20,6 +20,7 @@ from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, sh
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
+from skbgmd.training._scaling import smooth_l1_of_zero
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, absolute_scores, described
 from skbgmd.training.nets import RobustNeuralNetRegressor
@@ -200,6 +201,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)
+
+    def _constant_loss(self, samples: Samples) -> float:
+        return smooth_l1_of_zero(samples.y, samples.weight)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]

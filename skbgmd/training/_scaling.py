@@ -1,0 +1,64 @@
+"""Features of very different scales, by which a training stalls or diverges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from skbgmd._utils import limits
+
+
+def scale_ratio(X: Any) -> float:
+    """Ratio of the largest scale of a feature to the smallest, of samples (n, n_features); 1 where there is none.
+
+    A scale is a root mean square or the median size of what isn't zero, whichever make the ratio smaller: gross errors
+    in a few samples change the one, and columns that are mostly small the other.
+
+    Examples
+    --------
+    >>> round(scale_ratio(np.array([[1.0, 200.0], [-1.0, 200.0], [1.0, 0.0]])), 1)
+    163.3
+    """
+    if not isinstance(X, np.ndarray) or X.ndim != 2 or X.dtype.kind not in "fiu" or not len(X):
+        return 1.0
+    sizes = np.abs(X[:: -(-len(X) // limits.SCALED_SAMPLES)].astype(np.float64))
+    sizes = sizes[:, np.isfinite(sizes).all(axis=0) & sizes.any(axis=0)]
+    if sizes.shape[1] < 2:
+        return 1.0
+    largest = sizes.max(axis=0)
+    lengths = largest * np.sqrt(np.mean((sizes / largest) ** 2, axis=0))
+    medians = np.nanmedian(np.where(sizes > 0.0, sizes, np.nan), axis=0)
+    with np.errstate(over="ignore"):
+        return float(min(scale.max() / scale.min() for scale in (lengths, medians)))
+
+
+def cross_entropy_of_shares(shares: NDArray[np.float64]) -> float:
+    """Cross-entropy of a constant prediction of classes, by their shares (k,) of the samples."""
+    return float(entr(shares).sum())
+
+
+def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
+    """Smooth L1 loss of zero, the center of scaled targets (n, ...)."""
+    sizes = np.abs(y.astype(np.float64)).reshape(len(y), -1)
+    return float(np.average(np.where(sizes < 1.0, 0.5 * sizes**2, sizes - 0.5).mean(axis=1), weights=weight))
+
+
+def stalls(losses: list[float], of_constant: float) -> bool:
+    """True if a training of enough epochs ends with a loss not much below that of a constant prediction."""
+    if len(losses) < limits.STALLED_EPOCHS:
+        return False
+    last = float(np.mean(losses[-(len(losses) // limits.STALLED_EPOCHS) :]))
+    return last > limits.STALLED_SHARE * of_constant
+
+
+def scaling_advice(ratio: float) -> str:
+    """Sentence that names the remedy; empty where the features' scales don't differ much."""
+    if ratio < limits.SCALES_APART:
+        return ""
+    return (
+        f"The features' scales differ by a factor of {ratio:.0e}: put a StandardScaler in front, as "
+        f"make_pipeline(StandardScaler(), model)."
+    )

@@ -1,0 +1,122 @@
+"""Features of very different scales: told of where a training stalls by them, and nowhere else."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine, make_friedman1
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd._utils import limits
+from skbgmd.training._divergence import diverged
+from skbgmd.training._scaling import cross_entropy_of_shares, scale_ratio, smooth_l1_of_zero, stalls
+
+STALLED = r"training has stalled, at a loss of .*features' scales differ by a factor of .*StandardScaler"
+
+
+def standardized(load):
+    X, y = load(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+def fit(X, y, kind=BlockGMDClassifier, **settings):
+    return kind(**{"max_epochs": 20, "strength": None, "random_state": 0, **settings}).fit(X, y)
+
+
+def in_units(factors):
+    X, y = make_friedman1(200, n_features=5, random_state=0)
+    return X * factors, y
+
+
+@pytest.mark.parametrize("settings", [{}, {"strength": "auto"}, {"early_stopping": "loss", "tol": 0.0}], ids=str)
+def test_stalled_trainings_are_told_once(settings):
+    X, y = load_wine(return_X_y=True)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        fit(X, y, **settings)
+    assert [each.category for each in found if "StandardScaler" in str(each.message)] == [ConvergenceWarning]
+
+
+def test_numbers_and_several_labels():
+    X, y = in_units([1e3, 1.0, 1e-2, 1.0, 1e4])
+    with pytest.warns(ConvergenceWarning, match=STALLED):
+        fit(X, y, BlockGMDRegressor)
+    with pytest.warns(ConvergenceWarning, match=STALLED):
+        fit(X, np.stack([y > 14, y > 10], axis=1))
+
+
+@pytest.mark.parametrize("load", [load_wine, load_breast_cancer, load_digits])
+def test_scaled_data_are_not(load):
+    X, y = standardized(load)
+    fit(X, y, max_epochs=10)
+    # Labels that nothing can be learnt of stall as well.
+    fit(X[:100], np.random.default_rng(0).permutation(y[:100]), max_epochs=10)
+    fit(*standardized(load_diabetes), BlockGMDRegressor, max_epochs=10)
+
+
+def test_scales_alone_are_not():
+    """A training that gets there says nothing, nor one that is too short to say, nor of other networks and losses."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 4)) * [1.0, 1.0, 1.0, 1e-4]
+    y = (X[:, 0] > 0).astype(int)
+    assert scale_ratio(X) > limits.SCALES_APART
+    fit(X, y, max_epochs=30, lr=0.02)
+    X, y = load_wine(return_X_y=True)
+    fit(X, y, max_epochs=limits.STALLED_EPOCHS - 1)
+    BlockGMDClassifier(strength=None).partial_fit(X, y, classes=[0, 1, 2])
+    with torch.random.fork_rng():
+        normalized = torch.nn.Sequential(torch.nn.LayerNorm(13, dtype=torch.float64), torch.nn.Linear(13, 3).double())
+    fit(X, y, module=normalized)
+
+
+def test_divergence_names_scaling():
+    class Net:
+        history_: tuple = ()
+
+        def get_all_learnable_params(self):
+            return []
+
+    bad = [torch.tensor([float("nan")])]
+    X, _ = load_wine(return_X_y=True)
+    assert diverged(Net(), bad, {"X": X, "y": None}).endswith("make_pipeline(StandardScaler(), model).")
+    assert "StandardScaler" in diverged(Net(), bad, {"X": torch.from_numpy(X)})
+    for other in (StandardScaler().fit_transform(X), X[:, :1], {"a": X}, None, torch.zeros(3, 2, 2)):
+        assert diverged(Net(), bad, {"X": other}).endswith("may prevent it.")
+
+
+def test_scale_ratio():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 5))
+    assert scale_ratio(X) < 2.0
+    assert scale_ratio(X * [1, 1, 1e-2, 1, 1e3]) == pytest.approx(1e5, rel=0.3)
+    # Neither a column without numbers, nor gross errors of some samples, nor rare entries.
+    gross, rare = X.copy(), np.where(rng.random((300, 5)) < 0.02, 1.0, 0.0)
+    gross[:30, 0] *= 1e9
+    for given in (gross, rare, np.c_[X, np.zeros(300)], X[:, :1], X[:0], X.astype(str), X[:, :, None]):
+        assert scale_ratio(given) < limits.SCALES_APART
+    assert scale_ratio(X * [1, 1e-300, 1, 1e300, 1]) > 1e300
+    X[0, 0] = np.nan
+    assert scale_ratio(X) < 2.0
+
+
+def test_losses_of_constants():
+    y = np.array([0, 0, 1, 2])
+    logits = torch.log(torch.tensor([0.5, 0.25, 0.25])).expand(4, 3)
+    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
+    assert cross_entropy_of_shares(np.array([0.5, 0.25, 0.25])) == pytest.approx(float(expected))
+    numbers = np.linspace(-3.0, 3.0, 14).reshape(7, 2)
+    of_zero = torch.nn.functional.smooth_l1_loss(torch.zeros(7, 2), torch.from_numpy(numbers).float())
+    assert smooth_l1_of_zero(numbers, None) == pytest.approx(float(of_zero))
+    weight = np.arange(7.0)
+    repeated = np.repeat(numbers, weight.astype(int), axis=0)
+    assert smooth_l1_of_zero(numbers, weight) == pytest.approx(smooth_l1_of_zero(repeated, None))
+    assert stalls([1.0] * 20, 1.0)
+    # Of the last tenth of the epochs: one that was lucky says nothing.
+    assert stalls([1.0] * 19 + [0.2], 1.0)
+    assert not stalls([1.0] * 10 + [0.2] * 10, 1.0)
+    assert not stalls([1.0] * (limits.STALLED_EPOCHS - 1), 1.0)
