@@ -1,5 +1,6 @@
 """Sphinx configuration. Build from the root: python -m sphinx -W -b html docs docs/_build/html"""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -26,9 +27,13 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "numpydoc",
+    # MathJax's files go into the built pages: formulas need no network.
+    "sphinx-mathjax-offline",
+    "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "examples"]
+# The gallery's sources become the pages of auto_gallery.
+exclude_patterns = ["_build", "examples", "gallery"]
 html_theme = "furo"
 html_title = f"skbgmd {release}"
 
@@ -42,6 +47,25 @@ autodoc_default_options = {"exclude-members": "set_fit_request, set_partial_fit_
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 nitpicky = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "backreferences_dir": "auto_gallery/backreferences",
+    "doc_module": ("skbgmd",),
+    "filename_pattern": r"/plot_",
+    "subsection_order": ["gallery/data", "gallery/networks", "gallery/machines"],
+    "within_subsection_order": "gallery_setup.ReadingOrder",
+    "reset_modules": ("gallery_setup.reset",),
+    "abort_on_example_error": True,
+    "image_srcset": ["2x"],
+    "copyfile_regex": r".*\.json",
+    "capture_repr": (),
+    "show_memory": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "write_computation_times": False,
+}
 
 
 def collect_results():
@@ -59,3 +83,22 @@ def collect_results():
 
 
 collect_results()
+
+
+def correct_anchors(app, pagename, templatename, context, doctree):
+    """Let the pages of the source lead back to objects by the names of their pages.
+
+    Sphinx takes all objects of a module to be documented in the module where the first of them is.
+    """
+    if pagename.startswith("_modules/"):
+        context["body"] = re.sub(r'(href="[^"#]*/([\w.]+)\.html)#([\w.]+)"', with_name_of_page, context["body"])
+
+
+def with_name_of_page(link):
+    """The link, a match, with an anchor that begins with the name of the page."""
+    address, page, anchor = link.groups()
+    return f'{address}#{page}{anchor.partition("." + page.rpartition(".")[2])[2]}"'
+
+
+def setup(app):
+    app.connect("html-page-context", correct_anchors)
