@@ -91,12 +91,14 @@ def correct_anchors(app, pagename, templatename, context, doctree):
     Sphinx takes all objects of a module to be documented in the module where the first of them is.
     """
     if pagename.startswith("_modules/"):
-        context["body"] = re.sub(r'(href="[^"#]*/([\w.]+)\.html)#([\w.]+)"', with_name_of_page, context["body"])
+        context["body"] = re.sub(r'(href="[^"#]*/(skbgmd\.[\w.]+)\.html)#([\w.]+)"', with_name_of_page, context["body"])
 
 
 def with_name_of_page(link):
     """The link, a match, with an anchor that begins with the name of the page."""
     address, page, anchor = link.groups()
+    if anchor.startswith(page):
+        return link[0]
     return f'{address}#{page}{anchor.partition("." + page.rpartition(".")[2])[2]}"'
 
 

@@ -37,7 +37,8 @@ def local_training(sent, client, generator):
         optimizer.step()
     state = net.state_dict()
     if client < N_LIARS:
-        state = {name: sent[name] - 10.0 * (tensor - sent[name]) for name, tensor in state.items()}
+        for name, tensor in state.items():
+            state[name] = sent[name] - 10.0 * (tensor - sent[name])
     return state, len(y_own)
 
 
