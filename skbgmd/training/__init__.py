@@ -2,6 +2,7 @@
 
 from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._losses import register_loss
+from skbgmd.training._skops import SKOPS_TRUSTED
 from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.training.regressor import BlockGMDRegressor
@@ -9,6 +10,7 @@ from skbgmd.training.robust_backward import BackwardState, robust_backward
 from skbgmd.training.trimmed_loss import TrimmedLoss
 
 __all__ = [
+    "SKOPS_TRUSTED",
     "ArrayLoader",
     "BackwardState",
     "BlockGMDClassifier",

@@ -7,6 +7,7 @@ gradients, validation, saving and loading are skorch's own.
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset, get_len
+from skorch.exceptions import DeviceWarning
 from skorch.hf import AccelerateMixin
-from skorch.utils import is_dataset, multi_indexing
+from skorch.utils import get_map_location, is_dataset, multi_indexing
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Subset, default_collate
 
@@ -33,6 +35,7 @@ from skbgmd._utils.checks import (
 )
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
+from skbgmd.training._checked_pickle import load_naming, named_in
 from skbgmd.training._defaults import (
     AUTO,
     HUBER_OF_CLASSES,
@@ -50,6 +53,9 @@ from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import RobustStep, StepRecord
 from skbgmd.training._trust import SampleRecord, SampleTrust
+
+#: Where skorch keeps the pickle of modules and optimizers in a net's state, and where the list is of what it names.
+_PICKLED, _NAMED = "__cuda_dependent_attributes__", "_named_in_pickle_"
 
 _PARAMETERS = """
     Parameters
@@ -474,7 +480,18 @@ class _RobustTraining(RobustStep, ResumableNet):
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
         work = ("_gradients_", "_check_", "_train_iterator_")
-        return {key: value for key, value in super().__getstate__().items() if key not in work}
+        state = {key: value for key, value in super().__getstate__().items() if key not in work}
+        return {**state, _NAMED: named_in(state[_PICKLED])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            # Of a device that isn't there skorch tells afterwards.
+            warnings.simplefilter("ignore", DeviceWarning)
+            location = get_map_location(state["device"])
+        parts = load_naming(state[_PICKLED], state.get(_NAMED, ()), location)
+        rest = {key: value for key, value in state.items() if key != _NAMED}
+        # skorch would call whatever the bytes name.
+        super().__setstate__({**rest, **parts, _PICKLED: pickle.dumps({})})
 
     def sample_trust(self, n: int) -> NDArray[np.float64]:
         """Mean weight of each of the first n samples of the last training's dataset, one as in a plain mean.
