@@ -35,6 +35,7 @@ from skbgmd.training._defaults import (
 )
 from skbgmd.training._encoding import EncodedSplit, Encoder, encoded_trusted
 from skbgmd.training._hints import hints_for
+from skbgmd.training._export import predictor_of
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks, together
@@ -743,6 +744,42 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def n_iter_(self) -> int:
         """Epochs trained."""
         return len(self.net_.history)
+
+    def to_module(self) -> torch.nn.Module:
+        """Copy the trained network as a module that gives the predictions, to be exported: ONNX, ``torch.export``.
+
+        Returns
+        -------
+        module : Module
+            In evaluation mode, on the network's device. It takes a tensor (n_samples, ...) of the dtype of the
+            network's parameters. A classifier's gives what ``predict_proba`` does, (n_samples, n_classes) in the order
+            of ``classes_``, or numbers of which the largest is the predicted class where there are no probabilities; a
+            regressor's gives what ``predict`` does, of the shape and scale of the targets, in float64.
+
+        Raises
+        ------
+        NotFittedError
+            The estimator isn't fitted.
+        ValueError
+            The estimator's skorch net predicts in a way of its own.
+
+        Examples
+        --------
+        >>> import numpy as np, torch
+        >>> from skbgmd import BlockGMDRegressor
+        >>> X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+        >>> model = BlockGMDRegressor(max_epochs=5, random_state=0).fit(X, 100.0 + X[:, 0])
+        >>> with torch.no_grad():
+        ...     found = model.to_module()(torch.from_numpy(X))
+        >>> bool(np.allclose(found, model.predict(X)))
+        True
+        """
+        check_is_fitted(self)
+        return predictor_of(self.net_, **self._scaling())
+
+    def _scaling(self) -> dict[str, Any]:
+        """The scale of what the network predicts, where it has one."""
+        return {}
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)

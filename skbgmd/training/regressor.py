@@ -232,6 +232,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         targets: NDArray[Any] = self._center + self._scale * scaled.reshape(len(scaled), -1)
         return targets[:, 0] if self._one_column else targets
 
+    def _scaling(self) -> dict[str, Any]:
+        return {"center": self._center, "scale": self._scale, "one_column": self._one_column}
+
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Coefficient of determination R² of :meth:`predict`, the mean over the targets.
 
