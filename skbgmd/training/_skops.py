@@ -19,6 +19,7 @@ from skbgmd.aggregators.base import AggregatorState
 from skbgmd.training._encoding import EncodedSplit
 from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._stateful import StatefulAggregator
+from skbgmd.training._step import StepRecord
 from skbgmd.training._stopping import EndOfTraining, LikelihoodStopping, LossStopping, ResidualStopping
 from skbgmd.training._strength import Evidence
 from skbgmd.training._trust import SampleRecord, SampleTrust
@@ -33,7 +34,7 @@ _PARTS = (
     *(dict, OrderedDict, defaultdict, partial, print),
     *(EpochScoring, EpochTimer, PassthroughScoring, Dataset, ValidSplit, History, optimizer_setter, to_numpy),
     *(torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter),
-    *(ArrayLoader, EncodedSplit, Evidence, SampleRecord, SampleTrust, StatefulAggregator, TrimmedLoss),
+    *(ArrayLoader, EncodedSplit, Evidence, SampleRecord, SampleTrust, StatefulAggregator, StepRecord, TrimmedLoss),
     *(EndOfTraining, LossStopping, LikelihoodStopping, ResidualStopping),
     *(BlockGMDClassifier, _codes, BlockGMDRegressor, _scaled, _Part, _Provisional),
     *(RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log, MLP, LeNet),
