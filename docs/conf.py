@@ -35,6 +35,8 @@ templates_path = ["_templates"]
 # The gallery's sources become the pages of auto_gallery.
 exclude_patterns = ["_build", "examples", "gallery"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["gallery.css"]
 html_title = f"skbgmd {release}"
 
 autosummary_generate = True

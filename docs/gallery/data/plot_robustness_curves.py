@@ -30,7 +30,7 @@ common = {"fractions": [0.0, 0.2, 0.4], "cv": folds, "random_state": 0}
 estimators = {
     "logistic regression": LogisticRegression(max_iter=1000),
     "random forest": RandomForestClassifier(50, random_state=0),
-    "BlockGMDClassifier": BlockGMDClassifier(max_epochs=40, random_state=0),
+    "BlockGMDClassifier": BlockGMDClassifier(max_epochs=50, random_state=0),
 }
 _, ax = plt.subplots(figsize=(6, 3))
 for marker, (name, estimator) in zip("os*", estimators.items(), strict=True):
@@ -44,7 +44,7 @@ for marker, (name, estimator) in zip("os*", estimators.items(), strict=True):
         **common,
     )
     print(f"{name:20s}", curve.test_scores.mean(axis=1).round(3))
-ax.set(xlabel="share of wrong labels", ylabel="accuracy on clean test data")
+ax.set(xlabel="wrong labels in %", ylabel="accuracy on clean test data")
 plt.show()
 
 # %%
@@ -68,5 +68,5 @@ for marker, rule in zip("o^*", rules, strict=True):
         **common,
     )
     print(f"{rule:20s}", curve.test_scores.mean(axis=1).round(3))
-ax.set(xlabel="share of corrupt rows", ylabel="accuracy on clean test data")
+ax.set(xlabel="corrupt rows in %", ylabel="accuracy on clean test data")
 plt.show()

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import corrupt_labels
-from skbgmd.inspection import StrengthDisplay
+from skbgmd.inspection import StrengthDisplay, TrainingHistoryDisplay
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
@@ -41,22 +41,25 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
 plt.show()
 
 # %%
-# The training that followed. With wrong labels its loss rises: the network refuses
-# to learn them, and is ever surer that they are wrong. On the right is the mean
-# weight that samples had in it.
+# The trainings that followed. With wrong labels the loss rises: the network refuses to
+# learn them, and is ever surer that they are wrong.
 
-_, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8))
+_, axes = plt.subplots(1, 3, figsize=(7, 2.8))
 for name, model in models.items():
-    left.plot([epoch["train_loss"] for epoch in model.history_], label=name)
-left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-left.legend(fontsize="small")
+    TrainingHistoryDisplay.from_estimator(model, ax=axes, name=name)
+plt.show()
+
+# %%
+# The mean weight that samples had in the second of them.
+
+_, ax = plt.subplots(figsize=(5, 2.6))
 trust, is_wrong = models["30 % wrong labels"].sample_trust_, dirty != y_train
-right.hist(
+ax.hist(
     [trust[~is_wrong], trust[is_wrong]],
     bins=20,
     stacked=True,
     color=["#0072b2", "#d55e00"],
 )
-right.set(xlabel="trust (mean weight)", ylabel="samples")
-right.legend(["right labels", "wrong labels"], fontsize="small")
+ax.set(xlabel="trust (mean weight)", ylabel="samples")
+ax.legend(["right labels", "wrong labels"], fontsize="small")
 plt.show()
