@@ -79,6 +79,20 @@ def test_nothing_is_imported_before_it_is_asked_for() -> None:
     in_another_process(LAZY)
 
 
+WITHOUT = """
+import json, sys
+import skorch
+before = {name.split(".")[0] for name in sys.modules}
+from skbgmd import BlockGMDClassifier, geometric_median
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules} - before - sys.stdlib_module_names)))
+"""
+
+
+def test_estimators_import_no_package_that_skorch_does_not() -> None:
+    """Neither matplotlib nor what only some of the functions need."""
+    assert json.loads(in_another_process(WITHOUT)) == ["skbgmd"]
+
+
 @pytest.mark.parametrize("name", ["nothing", "Tensor", "_modules_", "training.RobustNeuralNet", "__path_hooks__"])
 def test_what_is_not_there(name: str) -> None:
     assert not hasattr(skbgmd, name)

@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from skbgmd import BlockGMDClassifier, __main__
+from skbgmd import BlockGMDClassifier, __main__, __version__
 from skbgmd.__main__ import command, main
 from skbgmd.inspection import demonstration_display
 from skbgmd.inspection.demonstration import CLEAN, KINDS, METHODS, TRAININGS, Outcome, cases
@@ -243,13 +243,24 @@ sys.meta_path.insert(0, Interrupts())
 EARLY = ["numpy", "torch", "torch.nn", "skorch", "skbgmd.inspection.demonstration", "matplotlib.backend_bases"]
 
 
+#: The console command, as installers write it.
+SCRIPT = """
+import sys
+from skbgmd.__main__ import command
+
+if __name__ == "__main__":
+    sys.exit(command())
+"""
+
+
 @pytest.fixture
 def started(tmp_path):
-    def start(at, *arguments, **settings):
+    def start(at, *arguments, script=False, **settings):
         (tmp_path / "sitecustomize.py").write_text(AT)
+        (tmp_path / "skbgmd").write_text(SCRIPT)
         paths = [str(tmp_path), str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "AT": at}
-        command = [sys.executable, "-m", "skbgmd", *arguments]
+        command = [sys.executable, *([str(tmp_path / "skbgmd")] if script else ["-m", "skbgmd"]), *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, **settings)
 
     return start
@@ -259,6 +270,18 @@ def started(tmp_path):
 def test_an_interrupt_before_the_training_is_a_line_as_well(started, at):
     done = started(at)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "python -m skbgmd: interrupted.\n")
+
+
+@pytest.mark.parametrize("at", ["torch", "matplotlib.backend_bases"])
+def test_the_console_command_is_as_prompt(started, at):
+    done = started(at, script=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "skbgmd: interrupted.\n")
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_the_version_is_told_without_numpy(started, script):
+    done = started("numpy", "--version", script=script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"skbgmd {__version__}\n", "")
 
 
 def test_who_ignores_interrupts_goes_on(started):

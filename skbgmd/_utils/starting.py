@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-#: The demonstration's command, as it calls itself.
-PROGRAM = "python -m skbgmd"
+#: The demonstration's command, as it was called: by the name of its script, or as a module.
+PROGRAM = "skbgmd" if os.path.splitext(os.path.basename(sys.argv[0]))[0] == "skbgmd" else "python -m skbgmd"
 #: Exit code of a process that SIGINT ended, as shells have it.
 INTERRUPTED = 130
 #: Its message.
