@@ -69,4 +69,4 @@ def test_estimator_checks(estimator, check):
 def test_the_checks_are_there(estimator):
     names = {check_name(check).partition("(")[0] for other, check in CHECKS if repr(other) == repr(estimator)}
     assert len(names) >= 30
-    assert {"check_array_api_input", "check_fit2d_1sample", "check_estimators_pickle"} <= names
+    assert {"check_n_features_in_after_fitting", "check_fit2d_1sample", "check_estimators_pickle"} <= names

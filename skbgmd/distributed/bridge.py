@@ -232,7 +232,9 @@ def check_graph(neighbors: Sequence[Sequence[int]], n_ranks: int, n_hostile: int
             )
     degrees = [len(theirs) for theirs in neighbors]
     indices = np.array([other for theirs in neighbors for other in theirs], dtype=np.int32)
-    graph = csr_array((np.ones(len(indices)), indices, np.cumsum([0, *degrees])), shape=(n_ranks, n_ranks))
+    # Older csgraph takes nothing but int32, and loses the error.
+    starts = np.cumsum([0, *degrees], dtype=np.int32)
+    graph = csr_array((np.ones(len(indices)), indices, starts), shape=(n_ranks, n_ranks))
     n_parts, part = connected_components(graph, directed=True, connection="strong")
     if n_parts > 1:
         apart = np.flatnonzero(part == part[0]).tolist()

@@ -174,7 +174,7 @@ def test_what_is_no_chain(make):
     assert Chain.of(module, list(module.parameters())) is None
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_compiled_layers_are_in_no_chain():
     for layer in (nn.ReLU(), nn.Linear(4, 4)):
         module = nn.Sequential(nn.Linear(4, 4), torch.jit.script(layer))

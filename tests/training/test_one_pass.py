@@ -1040,7 +1040,7 @@ def test_neither_is_one_that_is_set_on_a_net(name: str) -> None:
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("group_size", [1, 4])
 @pytest.mark.parametrize("part", [0, 2, None])
 def test_compiled_layers_are_trained_with_micro_batches(group_size: int, part: int | None) -> None:
