@@ -71,7 +71,7 @@ sphinx_gallery_conf = {
 
 
 def collect_results():
-    """Write what the page on results includes, from the reports and pictures that the benchmarks left behind."""
+    """Write what pages include: the benchmarks' reports and pictures, and the changelog."""
     GENERATED.mkdir(parents=True, exist_ok=True)
     folder = "/" + GENERATED.relative_to(HERE).as_posix()
     reports = {path.name: path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
@@ -80,6 +80,8 @@ def collect_results():
         shutil.copy(path, GENERATED / path.name)
         if not any(path.name in report for report in reports.values()):
             parts.append(f".. image:: {folder}/{path.name}\n   :alt: {path.stem.replace('_', ' ')}\n   :width: 100%\n")
+    changes = (HERE.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    (GENERATED / "changes.txt").write_text(to_rst(changes.partition("\n")[2], folder), encoding="utf-8")
     none = "No measurements are stored in ``benchmarks/results`` of this version.\n"
     (GENERATED / "contents.txt").write_text("\n".join(parts) or none, encoding="utf-8")
 
