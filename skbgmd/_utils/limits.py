@@ -288,6 +288,9 @@ AGGREGATION_PASSES = 16
 #: Samples that are predicted at once, at least: without gradients they take little memory.
 PREDICTED_SAMPLES = 1024
 
+#: Numbers in a batch of sparse samples to predict, which is made dense, at most: 32 MiB.
+DENSE_ELEMENTS = 1 << 22
+
 #: Samples after which a regressor fixes the scale of its targets, and most that it keeps until then.
 TARGETS_SETTLED, TARGETS_KEPT = 32, 1024
 
@@ -443,3 +446,9 @@ CAMP_VISITS = 2.5
 CAMP_GAP = 2.0
 #: Rounds, with decay, below which a client is forgotten: after some 60 rounds of absence.
 FORGOTTEN_VISITS = 1e-3
+
+
+# ---- Demonstration
+
+#: Processes of the demonstration, each of which has imported torch: 0.4 GB.
+DEMONSTRATION_PROCESSES = 8

@@ -17,6 +17,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, has_default
+from skbgmd.training._inputs import take
 from skbgmd.training._interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
@@ -87,12 +88,12 @@ class StrengthChoice(BaseEstimator):
             return
         self.strength_ = self._unchosen_strength()
         epochs_of_fit = self._source().max_epochs
-        few = len(X) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
+        few = len(y) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
         ranks = current_ranks()
         if not ranks.all(not few and epochs is None and self._allows_choice(), "whether a strength can be chosen"):
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        strata, held_weight = self._strata(y), np.ones(len(X)) if weight is None else weight
+        strata, held_weight = self._strata(y), np.ones(len(y)) if weight is None else weight
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
@@ -108,8 +109,8 @@ class StrengthChoice(BaseEstimator):
                 with warnings.catch_warnings():
                     # The training on all samples will say it again.
                     warnings.simplefilter("ignore")
-                    kind.fit(model, X[trained], y[trained], None if weight is None else weight[trained])
-                    return kind.predict(model, X[held_out])
+                    kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
+                    return kind.predict(model, take(X, held_out))
             except NonFiniteRowsError:
                 return None
             except TrainingInterrupted as error:

@@ -14,6 +14,7 @@ from skorch.dataset import Dataset
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.aggregators.zeno import check_trusted
+from skbgmd.training._inputs import described, is_sparse, is_structured
 from skbgmd.training._loader import refuse_in, source
 
 #: From targets as they are given to those that are learnt: codes of classes, scaled numbers.
@@ -48,7 +49,7 @@ class EncodedSplit:
         return train, _EncodedItems(valid, self.encode, like)
 
 
-def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: NDArray[Any]) -> Aggregator:
+def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: Any) -> Aggregator:
     """Encode the targets of trusted samples that a rule, or one in it, was given: in a copy, where there are any.
 
     Parameters
@@ -57,7 +58,7 @@ def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: NDArray[Any]) ->
         The rule.
     encode : callable
         Makes of targets (n, ...) those that the network learns.
-    X : ndarray of shape (n, ...)
+    X : array or sparse matrix of shape (n, ...)
         Samples to train on, of whose shape trusted ones must be.
 
     Raises
@@ -72,6 +73,8 @@ def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: NDArray[Any]) ->
     }
     if not given:
         return aggregator
+    if is_structured(X):
+        raise ValueError(f"X must be one array for a rule to have trusted samples; found {described(X)}.")
     encoded: dict[str, Any] = {}
     for name, value in given.items():
         samples, y = check_trusted(value)
@@ -86,7 +89,7 @@ def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: NDArray[Any]) ->
             codes = encode(np.asarray(y))
         except ValueError as error:
             raise ValueError(f"trusted must have targets as those to train on. {error}") from None
-        encoded[name] = _alike(np.asarray(samples), codes, X[:0], None)
+        encoded[name] = _alike(np.asarray(samples), codes, _no_samples(X), None)
         if not all(np.isfinite(part).all() for part in encoded[name]):
             raise ValueError("trusted must be finite; found NaN or inf.")
     twin: Aggregator = copy.deepcopy(aggregator)
@@ -112,7 +115,12 @@ class _EncodedItems(torch.utils.data.Dataset[Any]):
 def _empty(dataset: Any, name: str) -> NDArray[Any] | None:
     """No samples of a dataset's data, which tell their form; None where it doesn't hold arrays."""
     data = getattr(source(dataset), name, None)
-    return data[:0] if isinstance(data, np.ndarray) else None
+    return _no_samples(data) if isinstance(data, np.ndarray) or is_sparse(data) else None
+
+
+def _no_samples(X: Any) -> NDArray[Any]:
+    none: NDArray[Any] = X[:0].toarray() if is_sparse(X) else X[:0]
+    return none
 
 
 def _alike(
@@ -120,5 +128,6 @@ def _alike(
 ) -> tuple[Any, NDArray[Any]]:
     """Numbers X in the floating point dtype of other data, and y (n, ...) in the dtype and of the shape of targets."""
     if like_X is not None and like_X.dtype.kind == "f":
-        X = np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X).astype(like_X.dtype, copy=False)
+        X = X if is_sparse(X) else np.asarray(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
+        X = X.astype(like_X.dtype, copy=False)
     return X, y if like_y is None else y.reshape(len(y), *like_y.shape[1:]).astype(like_y.dtype)

@@ -17,6 +17,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
+from skorch.dataset import Dataset
+from torch.utils.data import DataLoader
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
@@ -34,13 +36,27 @@ from skbgmd.training._defaults import (
     with_default,
 )
 from skbgmd.training._encoding import EncodedSplit, Encoder, encoded_trusted
-from skbgmd.training._hints import hints_for
 from skbgmd.training._export import predictor_of
+from skbgmd.training._hints import hints_for
+from skbgmd.training._inputs import (
+    Items,
+    as_inputs,
+    as_numpy,
+    described,
+    is_structured,
+    n_samples,
+    noted_if_sparse,
+    shapes,
+    structure,
+    take,
+    unpacked,
+)
 from skbgmd.training._interrupts import Interruptible, TrainingInterrupted
+from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks, together
 from skbgmd.training._resume import is_whole
-from skbgmd.training._samples import Samples, cast, drop_and_merge, in_dtype_of, network_of
+from skbgmd.training._samples import Samples, cast, drop_and_merge, in_dtype_of, network_of, predicted_at_once
 from skbgmd.training._scaling import scale_ratio, scaling_advice, stalls
 from skbgmd.training._stopping import (
     IS_BEST,
@@ -64,12 +80,12 @@ PARAMETERS = """
     Parameters
     ----------
     module : Module class, Module, skorch net, or None, default=None
-        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images and
-        sequences, X of more than two dimensions. It gives a number for each class or target; one for two classes, with
-        or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An unfitted skorch
-        net keeps its own settings; only its training step is replaced, and of the parameters below ``group_size`` to
-        ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``, ``random_state`` and a classifier's
-        ``class_weight`` apply.
+        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images, sequences,
+        several inputs and samples of a Dataset, see :meth:`fit`. It gives a number for each class or target; one for
+        two classes, with or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An
+        unfitted skorch net keeps its own settings; only its training step is replaced, and of the parameters below
+        ``group_size`` to ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``, ``random_state`` and a
+        classifier's ``class_weight`` apply.
     hidden_layer_sizes : sequence of int, default=(100,)
         Hidden layers of the perceptron.
     criterion : loss class, default=None
@@ -180,7 +196,7 @@ PARAMETERS = """
     Attributes
     ----------
     {classes}n_features_in_ : int
-        Features seen in ``fit``.
+        Features seen in ``fit``, where X is one array.
     feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
     net_ : NeuralNet
@@ -222,6 +238,8 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     # In searches and cross-validation groups are the splitter's; clients and the rest are routed where requested.
     __metadata_request__fit: ClassVar = {"groups": UNUSED}
     __metadata_request__partial_fit: ClassVar = {"groups": UNUSED}
+    # What X was in fit: the names of its inputs, or their number.
+    _structure: Any = None
 
     def __init__(
         self,
@@ -301,6 +319,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = self.module is not None
+        tags.input_tags.sparse = True
         return tags
 
     # ---- parameters -------------------------------------------------------------------------------------------------
@@ -479,38 +498,71 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Data to train on, checked."""
+        X, y = unpacked(X, y, reads_targets=True)
         multi_output = self._takes_columns(y)
         if y is not None:
             check_targets(y)
-        refuse_masks_and_dates(X, "X")
-        X, y = validate_data(
-            self, _as_numpy(X), _as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
-        )
+        X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
+        if not is_structured(X):
+            X, y = validate_data(
+                self, as_numpy(X), as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
+            )
+        else:
+            y = validate_data(self, "no_validation", as_numpy(y), multi_output=multi_output, reset=reset)
+            if n_samples(X) != n_samples(y):
+                raise ValueError(f"X and y must have as many samples; found {n_samples(X)} and {n_samples(y)}.")
+            if reset:
+                self.__dict__.pop("n_features_in_", None)
+        if reset:
+            self._structure = structure(X)
         return X, y
 
     def _takes_columns(self, y: Any) -> bool:
         """True where targets may have several columns."""
         return isinstance(self, RegressorMixin)
 
+    def _inputs(self, X: Any, n: int | None, *, fitted: Any) -> Any:
+        """X as the module is to get it; an error where that is another kind of data than in ``fit``."""
+        refuse_masks_and_dates(X, "X")
+        X = as_inputs(X, n, fitted=fitted, collates=self._collates())
+        if self.module is None and is_structured(X):
+            raise TypeError(
+                f"X must be one array or sparse matrix, of shape (n_samples, n_features), for the perceptron that is "
+                f"made without a module; found {described(X)}. Give a module that takes it."
+            )
+        known = structure(X)
+        # What the samples of a dataset are is for the module to say.
+        if fitted is not None and known != fitted and not (known is None and isinstance(X, Items)):
+            of_fit = f"a dict of {', '.join(fitted)}" if isinstance(fitted, list) else f"a list of {fitted}"
+            raise ValueError(f"X must have the inputs that it had in fit, {of_fit}; found {described(X)}.")
+        return X
+
+    def _collates(self) -> bool:
+        """True if batches are made of single samples by a function or a class of the user's own."""
+        if not isinstance(self.module, NeuralNet):
+            return "iterator_train__collate_fn" in self._routed()
+        own = self.module.dataset is not Dataset or self.module.iterator_train not in (DataLoader, ArrayLoader)
+        return own or "collate_fn" in self.module.get_params_for("iterator_train")
+
     def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
         """Take a rank's share of data that all ranks have; which samples it is, None: all, and their data."""
         ranks = current_ranks()
         if not ranks.splits_data:
             return None, (X, y, *of_samples)
-        chosen = ranks.share(len(X), int(random_source(self.random_state).randint(0, 2**31 - 1)))
+        chosen = ranks.share(len(y), int(random_source(self.random_state).randint(0, 2**31 - 1)))
         return chosen, tuple(
-            values if values is None or chosen is None else values[chosen] for values in (X, y, *of_samples)
+            values if values is None or chosen is None else take(values, chosen) for values in (X, y, *of_samples)
         )
 
     def _check_ranks(self, X: Any, y: Any, *, resume: bool, epochs: int | None) -> None:
         """Check that all ranks begin the same training."""
-        call = {"features": list(X.shape[1:]), "targets": list(y.shape[1:]), "goes on": resume, "epochs": epochs}
+        call = {"features": shapes(X), "targets": list(y.shape[1:]), "goes on": resume, "epochs": epochs}
         current_ranks().check_same(call, "What is trained")
 
     def _kind_of_data(self) -> dict[str, Any]:
         if self.module is None:
-            return {"dtype": (np.float64, np.float32)}
-        return {"dtype": "numeric", "allow_nd": True}
+            return {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
+        return {"dtype": "numeric", "allow_nd": True, "accept_sparse": "csr"}
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -594,28 +646,29 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         if epochs is not None:
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(network_of(net), samples)
-        if self.module is not None or getattr(self, "multilabel_", False):
-            samples = self._suited(net, samples)
-        before = generator_states()
-        net._is_estimators_ = True
-        try:
-            return net.partial_fit(samples.dataset_of(net), samples.y)
-        finally:
-            net._is_estimators_ = net._counts_loaded_epochs_ = False
-            if net._is_resumed_:
-                # Not only torch's were put to where they were when the checkpoint was saved.
-                set_generator_states(before)
+        with noted_if_sparse(samples.X):
+            if self.module is not None or getattr(self, "multilabel_", False):
+                samples = self._suited(net, samples)
+            before = generator_states()
+            net._is_estimators_ = True
+            try:
+                return net.partial_fit(samples.dataset_of(net), samples.y)
+            finally:
+                net._is_estimators_ = net._counts_loaded_epochs_ = False
+                if net._is_resumed_:
+                    # Not only torch's were put to where they were when the checkpoint was saved.
+                    set_generator_states(before)
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         """Samples whose targets have the shape of what an initialized net predicts; an error where they can't."""
         raise NotImplementedError
 
-    def _some(self, samples: Samples) -> NDArray[Any]:
+    def _some(self, samples: Samples) -> Any:
         """Some of the samples, as many as a step takes: what sees its first data may set itself up by them."""
-        n, size = len(samples.X), self._source().batch_size
+        n, size = len(samples.y), self._source().batch_size
         # To skorch, -1 is all of them.
         size = min(n, size) if size > 0 else n
-        return samples.X[:: n // size][:size]
+        return take(samples.X, np.arange(0, n, n // size)[:size])
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
@@ -663,7 +716,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             "iterator_train__shuffle": self.shuffle,
             "iterator_train__even": True,
             "iterator_train__stratify": self.group_size if isinstance(self, ClassifierMixin) else None,
-            "iterator_valid__batch_size": max(self.batch_size, limits.PREDICTED_SAMPLES),
+            "iterator_valid__batch_size": max(self.batch_size, predicted_at_once(samples.X)),
             "iterator_valid__apart": True,
             **self._own_settings(),
         }
@@ -689,7 +742,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
     def _samples(self, X: Any, y: Any, weight: Any, clients: Any, sample_id: Any) -> Samples:
-        merge = 0 < len(X) <= self.batch_size and self._may_merge()
+        merge = 0 < len(y) <= self.batch_size and self._may_merge()
         return drop_and_merge(X, y, weight, clients, sample_id, merge=merge)
 
     def _may_merge(self) -> bool:
@@ -707,7 +760,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         if not all(map(is_whole, net.history)):
             # Nobody can ask a history with part of an epoch for the losses of all.
             net.history[:] = filter(is_whole, net.history)
-        self.sample_record_ = SampleRecord(*map(samples.spread, net.sample_record(len(samples.X))))
+        self.sample_record_ = SampleRecord(*map(samples.spread, net.sample_record(len(samples.y))))
         self.sample_trust_ = self.sample_record_.trust
         if net._is_interrupted_:
             self._tell_of_interrupt()
@@ -783,21 +836,15 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
-        refuse_masks_and_dates(X, "X")
-        X = cast(validate_data(self, _as_numpy(X), reset=False, **self._kind_of_data()), network_of(self.net_))
-        result: NDArray[Any] = getattr(self.net_, method)(X)
+        X = self._inputs(unpacked(X)[0], None, fitted=self._structure)
+        if not is_structured(X):
+            X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
+        result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))
         return result
 
 
 def _is_routed(name: str) -> bool:
     return re.match(rf"({'|'.join(ROUTED)})__", name) is not None
-
-
-def _as_numpy(X: Any) -> Any:
-    if not isinstance(X, torch.Tensor):
-        return X
-    # NumPy has no bfloat16.
-    return (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu().numpy()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
+from skorch.utils import multi_indexing
 
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
@@ -58,6 +59,7 @@ class GroupedBatch:
         given: list[slice] | None = getattr(batch, "slices", None)
         self.has_clients = given is not None
         self.clients: tuple[Any, ...] | None = getattr(batch, "clients", None)
+        self._items, self._collate = getattr(batch, "items", None), getattr(batch, "collate", None)
         if given is None:
             n = get_len(self.X) if self.positions is None else len(self.positions)
             self.slices = even_slices(n, 1 if group_size is None else -(-n // group_size))
@@ -73,6 +75,12 @@ class GroupedBatch:
         """Go on with these targets, and the weights that the criterion gives them."""
         self.y, self._target_weights = y, target_weights(criterion, y)
         self.divisor = None if self.summed else mean_weight(self._target_weights, self.weight)
+
+    def inputs(self, part: slice) -> Any:
+        """X of some of the samples; made of them again where only a function of the user's own knows where they are."""
+        if self._items is None or self._collate is None:
+            return multi_indexing(self.X, part)
+        return self._collate(self._items[part])[0]
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:

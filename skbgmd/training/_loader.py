@@ -21,11 +21,13 @@ from torch.utils.data import (
     SequentialSampler,
     Subset,
     TensorDataset,
+    default_collate,
 )
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, plain_ids, refuse_masks
 from skbgmd._utils.slices import even_slices
+from skbgmd.training._inputs import COLLATED, Items, is_sparse
 
 
 class SizedSampler(Protocol):
@@ -49,12 +51,18 @@ class Batch(tuple[Any, Any]):
         Which of the samples make up a row of the gradient matrix; None: it is the net's choice.
     clients : tuple, or None
         Client of each slice; None: not known.
+    items : list of (X, y), or None
+        The samples one by one, where a function of the user's own made the batch of them.
+    collate : callable, or None
+        That function.
     """
 
     positions: NDArray[np.int64]
     weight: torch.Tensor | None
     slices: list[slice] | None
     clients: tuple[Any, ...] | None
+    items: list[Any] | None
+    collate: Callable[[list[Any]], Any] | None = None
 
     def __new__(
         cls,
@@ -64,19 +72,27 @@ class Batch(tuple[Any, Any]):
         weight: torch.Tensor | None = None,
         slices: list[slice] | None = None,
         clients: tuple[Any, ...] | None = None,
+        items: list[Any] | None = None,
     ) -> Batch:
         batch = super().__new__(cls, (X, y))
         batch.positions, batch.weight, batch.slices, batch.clients = positions, weight, slices, clients
+        batch.items = items
         return batch
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         # For pickles, by which batches come from workers, and for copies.
-        return (*self, self.positions, self.weight, self.slices, self.clients)
+        return (*self, self.positions, self.weight, self.slices, self.clients, self.items)
+
+    def __getstate__(self) -> None:
+        # A function may have no name to be pickled by.
+        return None
 
 
 class ArrayLoader(DataLoader[Any]):
     """A ``DataLoader`` that takes batches of arrays and tensors by one indexing call each.
 
+    Sparse matrices become dense a batch at a time. Samples of :class:`~skbgmd.training._inputs.Items` are collated, and
+    so are those of an estimator's datasets where there is a ``collate_fn``; they come with weights and clients as well.
     Whatever else it is given (another dataset, a ``collate_fn``, a ``batch_sampler``) it hands on to ``DataLoader``.
     The order of the samples is that of a ``DataLoader`` in the same state of the random number generators. Small
     batches are gathered together, up to a MiB: arrays that are changed in place may change batches from the next epoch
@@ -134,9 +150,9 @@ class ArrayLoader(DataLoader[Any]):
             generator = torch.Generator()
         if batch_size is not None or "batch_sampler" not in kwargs:
             check_integer(batch_size, "batch_size")
-        whole = None if {"collate_fn", "batch_sampler", "sampler"} & set(kwargs) else _whole(dataset)
+        own_order = {"batch_sampler", "sampler"} & set(kwargs)
+        whole = None if own_order else _whole(dataset, kwargs.get("collate_fn"))
         if whole is None:
-            own_order = {"batch_sampler", "sampler"} & set(kwargs)
             classes = None if stratify is None or own_order or batch_size is None else _classes(*_targets(dataset))
             if stratify is not None and classes is not None:
                 each = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
@@ -147,6 +163,7 @@ class ArrayLoader(DataLoader[Any]):
                 dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, generator=generator, **kwargs
             )
             return
+        kwargs.pop("collate_fn", None)
         # A batch is pinned as it is made: torch would make a list of it. In workers it can't be.
         pins = kwargs.pop("pin_memory", False) and torch.cuda.is_available() and not kwargs.get("num_workers", 0)
         whole.pins = bool(pins)
@@ -188,8 +205,10 @@ class ArrayLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         whole = self.dataset
-        if not isinstance(whole, _Whole) or self.num_workers:
+        if not isinstance(whole, _Whole):
             return super().__iter__()
+        if self.num_workers:
+            return map(whole.returned, super().__iter__())
         # What a DataLoader does around each batch takes longer than the batch. It draws a seed for workers, whether
         # there are any or not: the order of the samples depends on it.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
@@ -372,22 +391,78 @@ class _Whole(torch.utils.data.Dataset[Batch]):
             # Modules may change their inputs in place, which autograd refuses of one of several views.
             yield Batch(inputs.detach(), targets.detach(), places, weight)
 
-    def __getitem__(self, chosen: Any) -> Batch:
+    def returned(self, batch: Any) -> Any:
+        """A batch that comes back from a worker."""
+        return batch
+
+    def __getitem__(self, chosen: Any) -> Any:
         positions = np.asarray(chosen, dtype=np.int64)
         index = positions if self.index is None else self.index[positions]
         at = torch.from_numpy(index)
         # What a dataset without targets gives for each sample.
         y = torch.zeros(len(index), 1) if self.y is None else _take(self.y, at)
-        weight = None if self.weight is None else self.weight[at]
+        return self._batch(_take(self.X, at), y, positions, index)
+
+    def _batch(
+        self, X: Any, y: Any, positions: NDArray[np.int64], index: NDArray[np.int64], items: list[Any] | None = None
+    ) -> Batch:
+        """Samples at some positions of a subset, and some places of the dataset, with their weights and clients."""
+        weight = None if self.weight is None else self.weight[torch.from_numpy(index)]
         slices = clients = None
         if self.clients is not None:
             of_samples = self.clients[positions]
             slices = _runs(of_samples)
             clients = tuple(plain_ids(of_samples[[part.start for part in slices]]))
-        X = _take(self.X, at)
         if self.pins:
             X, y = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, (X, y))
-        return Batch(X, y, index, weight, slices, clients)
+        return Batch(X, y, index, weight, slices, clients, items)
+
+
+class _Collated(_Whole):
+    """A dataset whose batches are made of its samples by a ``collate_fn``, torch's own or the user's."""
+
+    def __init__(self, dataset: Dataset, collate: Callable[[list[Any]], Any] | None, *of_samples: Any) -> None:
+        super().__init__(None, *of_samples)
+        self.dataset, self.collate = dataset, collate
+
+    def returned(self, batch: Any) -> Any:
+        if isinstance(batch, Batch) and batch.items is not None:
+            batch.collate = self.collate
+        return batch
+
+    def __getitem__(self, chosen: Any) -> Any:
+        positions = np.asarray(chosen, dtype=np.int64)
+        index = positions if self.index is None else self.index[positions]
+        items = [self.dataset[place] for place in index.tolist()]
+        if self.collate is None:
+            try:
+                collated = default_collate(items)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"X must have samples of one shape, or {COLLATED}. {error}") from error
+        else:
+            collated = self.collate(items)
+        targets = self._targets(collated, index)
+        if targets is None:
+            if self.weight is None and self.clients is None:
+                # It is trained on as it is, and nothing is known of its samples.
+                return collated
+            raise ValueError(
+                f"iterator_train__collate_fn must give a pair (X, y) of the {len(index)} samples in their order, for "
+                f"samples to have weights or clients; found another number of targets, or another order."
+            )
+        # A batch that torch collated can be sliced.
+        return self.returned(self._batch(collated[0], targets, positions, index, items if self.collate else None))
+
+    def _targets(self, collated: Any, index: NDArray[np.int64]) -> torch.Tensor | None:
+        """Targets of a batch; None where it isn't of these samples, in their order, as far as targets tell."""
+        y = collated[1] if isinstance(collated, (tuple, list)) and len(collated) == 2 else None
+        if not isinstance(y, torch.Tensor) or not y.ndim or len(y) != len(index):
+            return None
+        own = None if self.y is None else _take(self.y, torch.from_numpy(index))
+        if not isinstance(own, torch.Tensor) or own.numel() != y.numel():
+            return y
+        y = y.to(own.dtype)
+        return y if torch.equal(y.flatten().cpu(), own.flatten().cpu()) else None
 
 
 def _targets(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:
@@ -415,6 +490,11 @@ def _classes(y: Any, index: NDArray[np.int64] | None) -> NDArray[Any] | None:
 def gives_batches(loader: Any) -> bool:
     """True if a loader's batches know their samples, with their weights and clients."""
     return isinstance(loader, ArrayLoader) and isinstance(loader.dataset, _Whole)
+
+
+def is_collated(loader: Any) -> bool:
+    """True if a function of the user's own makes a loader's batches, which know their samples."""
+    return gives_batches(loader) and getattr(loader.dataset, "collate", None) is not None
 
 
 def source(dataset: Any) -> Any:
@@ -453,24 +533,34 @@ def _origin(dataset: Any) -> tuple[Any, NDArray[np.int64] | None]:
     return dataset, index
 
 
-def _whole(dataset: Any) -> _Whole | None:
-    """The dataset for whole batches; None where it doesn't hold arrays, or does something of its own with them."""
+def _whole(dataset: Any, collate: Callable[[list[Any]], Any] | None) -> _Whole | None:
+    """The dataset for whole batches; None where it neither holds arrays nor samples that are known one by one."""
     dataset, index = _origin(dataset)
-    if not isinstance(dataset, Dataset) or type(dataset).transform is not Dataset.transform:
+    if not isinstance(dataset, Dataset):
         return None
-    X, y = _as_tensors(dataset.X), None if dataset.y is None else _as_tensors(dataset.y)
-    if X is None or (y is None and dataset.y is not None):
+    is_plain = collate is None and type(dataset).transform is Dataset.transform
+    X, y = _as_tensors(dataset.X) if is_plain else None, None if dataset.y is None else _as_tensors(dataset.y)
+    if y is None and dataset.y is not None:
         return None
     n = len(dataset) if index is None else len(index)
-    return _Whole(X, y, index, n, getattr(dataset, "sample_weight", None), getattr(dataset, "clients", None))
+    of_samples = y, index, n, getattr(dataset, "sample_weight", None), getattr(dataset, "clients", None)
+    if X is not None:
+        return _Whole(X, *of_samples)
+    is_known = isinstance(dataset.X, Items) or getattr(dataset, "knows_samples", False)
+    return _Collated(dataset, collate, *of_samples) if is_known else None
 
 
 def _as_tensors(data: Any) -> Any:
-    """Arrays as tensors, without a copy; None for anything that isn't made of numeric arrays and tensors."""
+    """Arrays as tensors, without a copy; None for anything that isn't made of numeric arrays and tensors.
+
+    Sparse matrices stay what they are, in rows.
+    """
     if isinstance(data, torch.Tensor):
         return None if data.is_sparse else data
     if isinstance(data, np.ndarray):
         return _as_tensor(data) if data.dtype.kind in "fiub" else None
+    if is_sparse(data):
+        return data.tocsr() if data.dtype.kind in "fiub" else None
     if isinstance(data, Mapping):
         parts = {key: _as_tensors(value) for key, value in data.items()}
         return None if any(part is None for part in parts.values()) else parts
@@ -495,6 +585,8 @@ def _take(data: Any, index: torch.Tensor) -> Any:
         return {key: _take(value, index) for key, value in data.items()}
     if isinstance(data, list):
         return [_take(value, index) for value in data]
+    if is_sparse(data):
+        return torch.from_numpy(data[index.numpy()].toarray())
     # Several times as fast as data[index].
     return data.index_select(0, index.to(data.device))
 

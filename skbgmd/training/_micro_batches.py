@@ -63,7 +63,7 @@ def _group_loss(
     fit_params: dict[str, Any],
 ) -> torch.Tensor:
     """Mean loss of some samples of a batch; what was predicted is appended to ``predictions``."""
-    X, y = multi_indexing(batch.X, part), multi_indexing(batch.y, part)
+    X, y = batch.inputs(part), multi_indexing(batch.y, part)
     predicted = net.infer(X, **fit_params)
     predictions.append(predicted)
     if batch.weight is None and batch.divisor is None:

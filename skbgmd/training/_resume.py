@@ -26,12 +26,14 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
+from skorch.dataset import get_len
 from skorch.history import History
 from torch.nn.parameter import is_lazy
 
 from skbgmd._utils.random import generator_states, generators_of, set_generator_states
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._interrupts import Interruptible, was_stopped_early
+from skbgmd.training._loader import Batch, is_collated
 from skbgmd.training._ranks import current_ranks, tell
 from skbgmd.training._stopping import EndOfTraining
 
@@ -360,7 +362,21 @@ class ResumableNet(Interruptible, NeuralNet):
             for generator, state in zip(self._generators_[prefix], states, strict=False):
                 generator.set_state(state.cpu())
         batches = current_ranks().in_step(iterator) if training else iterator
-        super().run_single_epoch(batches, training, prefix, step_fn, **fit_params)
+        run: Any = super().run_single_epoch
+        if not is_collated(iterator) or run.__func__ is not NeuralNet.run_single_epoch:
+            run(batches, training, prefix, step_fn, **fit_params)
+            return
+        n_batches = 0
+        for batch in batches:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.history.record_batch(f"{prefix}_loss", step["loss"].item())
+            # skorch takes the length of X, which isn't that of the batch where samples are packed or concatenated.
+            n = len(batch.positions) if isinstance(batch, Batch) else get_len(batch[0])
+            self.history.record_batch(f"{prefix}_batch_size", n)
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            n_batches += 1
+        self.history.record(f"{prefix}_batch_count", n_batches)
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         """Train for ``epochs`` epochs, or ``max_epochs``; from what was loaded, if anything was."""

@@ -13,7 +13,9 @@ from sklearn.utils import check_array, check_consistent_length
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
+from skbgmd.training._inputs import cast_to, is_sparse, take
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Samples:
 
     Attributes
     ----------
-    X : ndarray of shape (m, ...)
+    X : array or sparse matrix of shape (m, ...), several of them, or Items
     y : ndarray of shape (m,) or (m, n_outputs)
     weight : ndarray of shape (m,), or None
         Positive float64 weights; None: all one.
@@ -31,7 +33,7 @@ class Samples:
         For each sample that was given, its place among these; -1: it has no weight.
     """
 
-    X: NDArray[Any]
+    X: Any
     y: NDArray[Any]
     weight: NDArray[np.float64] | None
     clients: NDArray[Any] | None
@@ -42,6 +44,8 @@ class Samples:
         """A dataset of the kind that a net makes, whose batches come with the weights and clients; it has the ids."""
         dataset = net.get_dataset(self.X, self.y)
         dataset.sample_weight, dataset.clients, dataset.sample_id = self.weight, self.clients, self.ids
+        # Whatever batches are made by.
+        dataset.knows_samples = True
         return dataset
 
     def among(self, n: int, chosen: NDArray[np.intp] | None) -> Samples:
@@ -58,7 +62,7 @@ class Samples:
 
 
 def drop_and_merge(
-    X: NDArray[Any],
+    X: Any,
     y: NDArray[Any],
     weight: NDArray[np.float64] | None,
     clients: NDArray[Any] | None,
@@ -71,20 +75,21 @@ def drop_and_merge(
     Merged, a sample of weight two is the same training as the sample twice. What equals what takes a sort of whole
     samples, so it is meant for few of them; afterwards they are in an order that doesn't depend on the given one.
     """
-    n = len(X)
+    n = len(y)
     # Batches are lines of it.
-    X = np.ascontiguousarray(X)
+    X = np.ascontiguousarray(X) if isinstance(X, np.ndarray) else X
     kept = np.arange(n)
     source = kept.astype(np.int64)
     if weight is not None and not weight.all():
         kept = np.flatnonzero(weight)
         source = np.full(n, -1, dtype=np.int64)
         source[kept] = np.arange(len(kept))
-        X, y, weight = X[kept], y[kept], weight[kept]
+        X, y, weight = take(X, kept), y[kept], weight[kept]
         clients, ids = (None if values is None else values[kept] for values in (clients, ids))
     # Samples with ids of their own are to be told apart.
     if merge and ids is None:
-        keys = [X.reshape(len(X), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
+        dense = X.toarray() if is_sparse(X) else X
+        keys = [dense.reshape(len(y), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
         if clients is not None:
             keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
         _, first, inverse = np.unique(np.hstack(keys), axis=0, return_index=True, return_inverse=True)
@@ -160,17 +165,17 @@ def check_of_samples(
     return weight, check_ids(clients if groups is None else groups, name, X), check_ids(sample_id, "sample_id", X)
 
 
-def cast(X: NDArray[Any], network: torch.nn.Module) -> NDArray[Any]:
-    """X in the dtype of a network's parameters; integers stay for one that embeds them."""
-    dtype = _dtype_of(network)
+def cast(X: Any, network: torch.nn.Module) -> Any:
+    """X in the dtype of a network's parameters; integers stay for one that embeds them, and of several inputs."""
     embeds = any(isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag)) for layer in network.modules())
-    if X.dtype == dtype or (X.dtype.kind in "iub" and embeds):
-        return X
-    with np.errstate(over="ignore"):
-        cast = X.astype(dtype)
-    if not np.isfinite(cast).all():
-        raise ValueError(f"X must be finite in the network's dtype, {dtype}; found {X[~np.isfinite(cast)][0]}.")
-    return cast
+    return cast_to(X, _dtype_of(network), keeps_integers=embeds)
+
+
+def predicted_at_once(X: Any) -> int:
+    """Samples of data like X that are predicted at once: of sparse ones fewer, which become dense."""
+    if not is_sparse(X):
+        return limits.PREDICTED_SAMPLES
+    return max(1, min(limits.PREDICTED_SAMPLES, limits.DENSE_ELEMENTS // int(X.shape[1])))
 
 
 def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:

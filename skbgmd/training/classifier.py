@@ -21,6 +21,7 @@ from skbgmd.aggregators import Aggregator
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
 from skbgmd.training._encoding import Encoder
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._inputs import unpacked
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
 from skbgmd.training._multilabel import (
     RobustMultilabelNet,
@@ -196,8 +197,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
@@ -207,10 +208,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-            Training data.
-        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, n_labels)
-            Labels of any type; or an indicator matrix of 0 and 1, where a sample may have several labels.
+        X : array-like or sparse matrix of shape (n_samples, n_features); with a module also other inputs
+            Training data. A module may take samples of any shape, (n_samples, ...), a dict of arrays by the names of
+            what ``forward`` takes, a list of arrays, which it gets as a list, a map-style Dataset of pairs (X, y), or,
+            with a ``collate_fn``, a list of samples of different lengths. Sparse matrices become dense a batch at a
+            time. See :ref:`inputs`.
+        y : array-like of shape (n_samples,), or array-like or sparse matrix (n_samples, n_labels), default=None
+            Labels of any type; or an indicator matrix of 0 and 1, where a sample may have several labels. None: those
+            of the Dataset that is X, whose items are read for them once.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
@@ -238,8 +243,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
     def partial_fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: ArrayLike | None = None,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
@@ -354,7 +359,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         binary = isinstance(self.net_, NeuralNetBinaryClassifier) if resume else self._is_binary()
         if binary and len(classes) != 2:
             raise ValueError(f"y must have two classes for a binary loss; found {len(classes)}: {classes}.")
-        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id, clients)
+        n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         whole_weight = self._weights(weight, y, classes)
         if not resume:
@@ -441,12 +446,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             check_probabilities(predicted)
         return samples
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_proba(self, X: Any) -> NDArray[Any]:
         """Probabilities of the classes, or of each of several labels.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        X : array-like, sparse matrix, or what else :meth:`fit` takes
 
         Returns
         -------
@@ -474,18 +479,18 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
                 f"of probabilities."
             )
 
-    def predict_log_proba(self, X: ArrayLike) -> NDArray[Any]:
+    def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Logarithms of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):
             logarithms: NDArray[Any] = np.log(self.predict_proba(X))
         return logarithms
 
-    def predict(self, X: ArrayLike) -> Any:
+    def predict(self, X: Any) -> Any:
         """Predict the most probable classes, (n_samples,), or which of several labels are more probable than not.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        X : array-like, sparse matrix, or what else :meth:`fit` takes
 
         Returns
         -------
@@ -501,14 +506,14 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
         return labels
 
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of :meth:`predict`: of several labels, the share of samples all of whose labels are right.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        X : array-like, sparse matrix, or what else :meth:`fit` takes
         y : array-like of shape (n_samples,), or indicator matrix of shape (n_samples, n_labels)
-            True labels.
+            True labels; None: those of the Dataset that is X.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the score.
 
@@ -516,6 +521,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         -------
         score : float
         """
+        X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
         refuse_masks_and_dates(sample_weight, "sample_weight")
         return float(super().score(X, y, sample_weight))

@@ -17,6 +17,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._inputs import mapped, unpacked
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
@@ -77,8 +78,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     def fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
@@ -88,10 +89,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
-            Training data.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
+        X : array-like or sparse matrix of shape (n_samples, n_features); with a module also other inputs
+            Training data. A module may take samples of any shape, (n_samples, ...), a dict of arrays by the names of
+            what ``forward`` takes, a list of arrays, which it gets as a list, a map-style Dataset of pairs (X, y), or,
+            with a ``collate_fn``, a list of samples of different lengths. Sparse matrices become dense a batch at a
+            time. See :ref:`inputs`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Targets; None: those of the Dataset that is X, whose items are read for them once.
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights: of the groups in the geometric median, and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
@@ -113,8 +117,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
     def partial_fit(
         self,
-        X: ArrayLike,
-        y: ArrayLike,
+        X: Any,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         sample_id: ArrayLike | None = None,
@@ -154,7 +158,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
         self._check_ranks(X, y, resume=resume, epochs=epochs)
-        n, of_samples = len(X), check_of_samples(X, sample_weight, groups, sample_id, clients)
+        n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
@@ -217,12 +221,12 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             )
         return samples
 
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Predicted targets, of the shape and scale of y in :meth:`fit`.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        X : array-like, sparse matrix, or what else :meth:`fit` takes
 
         Returns
         -------
@@ -235,14 +239,14 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     def _scaling(self) -> dict[str, Any]:
         return {"center": self._center, "scale": self._scale, "one_column": self._one_column}
 
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Coefficient of determination R² of :meth:`predict`, the mean over the targets.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), or (n_samples, ...) with a module
+        X : array-like, sparse matrix, or what else :meth:`fit` takes
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            True targets.
+            True targets; None: those of the Dataset that is X.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the score.
 
@@ -250,6 +254,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         -------
         score : float
         """
+        X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
         refuse_masks_and_dates(sample_weight, "sample_weight")
         return float(super().score(X, y, sample_weight))
@@ -258,7 +263,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 class _Part(NamedTuple):
     """Data of one call of a regressor, checked, with targets (n, k) and epochs to train; None: all of a fit."""
 
-    X: NDArray[Any]
+    X: Any
     y: NDArray[np.float64]
     weight: NDArray[np.float64] | None
     clients: Any
@@ -273,7 +278,8 @@ class _Part(NamedTuple):
         """A copy, from a sample on."""
         of_samples = (self.weight, self.clients, self.sample_id)
         weight, clients, ids = (None if values is None else np.array(values)[start:] for values in of_samples)
-        return _Part(self.X[start:].copy(), self.y[start:].copy(), weight, clients, ids, self.epochs)
+        X = mapped(self.X, lambda part: part[start:].copy())
+        return _Part(X, self.y[start:].copy(), weight, clients, ids, self.epochs)
 
 
 class _Provisional(NamedTuple):

@@ -449,10 +449,6 @@ def test_class_weights_are_checked(data, weight, message):
         quick(class_weight=weight).fit(*data)
 
 
-def _pairs(samples):
-    return tuple(torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*samples, strict=True))
-
-
 @pytest.mark.parametrize("wraps", [False, True])
 def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
     """What batches aren't known by is refused, rather than trained without."""
@@ -460,9 +456,9 @@ def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
     if wraps:
         net = NeuralNetClassifier(torch.nn.Linear(4, 2), criterion=torch.nn.CrossEntropyLoss, train_split=None)
         model = quick(module=net.set_params(iterator_train=torch.utils.data.dataloader.DataLoader, verbose=0))
-        model.module.set_params(iterator_train__collate_fn=_pairs)
+        model.module.set_params(iterator_train__sampler=range(160))
     else:
-        model = quick(iterator_train__collate_fn=_pairs, iterator_train__even=False)
+        model = quick(iterator_train__sampler=range(160), iterator_train__stratify=None, shuffle=False)
     assert np.isnan(model.fit(X, y).sample_trust_).all()
     weight = np.arange(160.0)
     for given, name in (({"sample_weight": weight}, "weights"), ({"groups": weight // 40}, "clients")):
