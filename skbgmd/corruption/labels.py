@@ -156,7 +156,7 @@ def is_column(y: Any) -> bool:
 
 def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     """Convert labels of classes to an array of shape (n,), checked."""
-    shape = y.shape if hasattr(y, "shape") else np.shape(y)
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
             f"{name} must have shape (n,), a label for each sample; found shape {shape}. Of an indicator matrix "
