@@ -3,10 +3,10 @@
 from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._losses import register_loss
 from skbgmd.training._skops import SKOPS_TRUSTED
+from skbgmd.training.backward import BackwardState, robust_backward
 from skbgmd.training.classifier import BlockGMDClassifier
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.training.regressor import BlockGMDRegressor
-from skbgmd.training.robust_backward import BackwardState, robust_backward
 from skbgmd.training.trimmed_loss import TrimmedLoss
 
 __all__ = [
