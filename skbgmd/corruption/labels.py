@@ -159,8 +159,7 @@ def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
-            f"{name} must have shape (n,), a label for each sample; found shape {shape}. Of an indicator matrix "
-            f"corrupt each column by itself."
+            f"{name} must have shape (n,); found shape {shape}. Of an indicator matrix corrupt each column by itself."
         )
     labels = as_labels(y, name, warn=True)
     assert_all_finite(labels, input_name=name)

@@ -340,7 +340,7 @@ def test_suspects_have_wrong_labels(data):
 def test_labels_are_corrupted_column_by_column(data):
     X, y = data
     for given in (y, csr_matrix(y), y.tolist()):
-        with pytest.raises(ValueError, match=r"y must have shape \(n,\), a label for each.*\(160, 4\).*each column"):
+        with pytest.raises(ValueError, match=r"y must have shape \(n,\); found shape \(160, 4\).*each column"):
             corrupt_labels(given, fraction=0.1)
         with pytest.raises(ValueError, match="corrupt each column by itself"):
             LabelCorruption(0.1).fit_resample(X, given)
