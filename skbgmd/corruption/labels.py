@@ -12,7 +12,7 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd._utils.checks import as_labels, check_choice, check_number, is_missing
+from skbgmd._utils.checks import as_labels, check_choice, check_number, check_targets, is_missing
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
 from skbgmd.corruption.base import draw_rows, n_corrupted
@@ -156,6 +156,7 @@ def is_column(y: Any) -> bool:
 
 def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     """Convert labels of classes to an array of shape (n,), checked."""
+    check_targets(y, name)
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(

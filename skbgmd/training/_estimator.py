@@ -499,9 +499,10 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Data to train on, checked."""
         X, y = unpacked(X, y, reads_targets=True)
-        multi_output = self._takes_columns(y)
         if y is not None:
             check_targets(y)
+        # Only then an array may be made of it.
+        multi_output = self._takes_columns(y)
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
             X, y = validate_data(
