@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from skbgmd._utils.checks import check_number
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
@@ -86,7 +87,7 @@ def unpack_state(packed: Any) -> Any:
     return kinds[packed["kind"]](**{name: unpack_state(value) for name, value in packed["values"].items()})
 
 
-class Aggregator(BaseEstimator, ABC):
+class Aggregator(DocumentationLink, BaseEstimator, ABC):
     """Gradient aggregation rule: turns rows into one vector.
 
     An aggregator holds hyperparameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work);

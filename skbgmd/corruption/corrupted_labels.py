@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd.corruption.labels import as_class_labels, corrupt_labels, is_column
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -30,7 +31,7 @@ def _delegated(name: str) -> Callable[[Method], Method]:
     return decorate
 
 
-class CorruptedLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class CorruptedLabels(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Train a classifier on corrupt labels, and score it on clean ones.
 
     ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. Everything else is the fitted

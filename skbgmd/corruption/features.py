@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbgmd._utils.checks import check_number, refuse_masks_and_dates
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
 
@@ -52,7 +53,7 @@ def salt_and_pepper(
     return np.where((draw >= 0.5 * amount) & (draw < amount), np.asarray(high, rows.dtype), noisy)
 
 
-class FeatureCorruption(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of transformers that corrupt training rows; inherit from it and write ``_corrupt``.
 
     ``fit_transform`` corrupts, ``transform`` is the identity. So a pipeline trains on corrupt rows and predicts on

@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from skbgmd._utils.checks import as_labels, check_choice, check_number, check_targets, is_missing
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
 from skbgmd.corruption.base import draw_rows, n_corrupted
@@ -192,7 +193,7 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
     return int(position[0])
 
 
-class LabelCorruption(BaseEstimator):
+class LabelCorruption(DocumentationLink, BaseEstimator):
     """Sampler that corrupts labels, for imbalanced-learn's pipelines.
 
     It speaks that library's protocol, ``fit_resample(X, y)``, and doesn't need it installed: an

@@ -14,6 +14,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
 
 from skbgmd._utils import limits
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, has_default
@@ -26,7 +27,7 @@ from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hol
 STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
 
 
-class StrengthChoice(BaseEstimator):
+class StrengthChoice(DocumentationLink, BaseEstimator):
     """Base of estimators whose strength says how they judge samples, or is chosen by held-out ones."""
 
     _strengths: ClassVar[Mapping[str, Strength]]

@@ -12,12 +12,13 @@ import torch
 from sklearn.base import BaseEstimator
 
 from skbgmd._utils.checks import check_number, refuse_masks
+from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_breakdown_point
 
 
-class GradientCorruption(BaseEstimator, ABC):
+class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
     r"""Base class of Byzantine attacks on the rows of a matrix of gradients; inherit and write ``_replace``.
 
     Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. With ``corrupt`` given, these
