@@ -26,7 +26,7 @@ try:
     from flwr.serverapp.exception import AggregationError
     from flwr.serverapp.strategy import FedAvg
 except ImportError as error:
-    raise ImportError('RobustFedAvg needs Flower 1.21 or newer: pip install "skbgmd[flower]".') from error
+    raise ImportError('RobustFedAvg needs Flower 1.21 or newer: pip install ".[flower]".') from error
 
 #: Flower's own logger, so that what is said of clients stands among its lines.
 logger = logging.getLogger("flwr")

@@ -142,7 +142,7 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     Two kinds are counted: those of a separate group of small likelihoods, as mislabeled samples are, and those with
     large inputs from where on they are fitted worse than the others, as samples with wrong features are. Where classes
     overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
-    fit them later. How far the estimate is off is measured in the user guide.
+    fit them later. How far the estimate is off is measured in :doc:`/samples`.
 
     Parameters
     ----------

@@ -151,7 +151,7 @@ def geometric_median(
     Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With few rows of
     many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d. With many
     rows of many columns accelerated Weiszfeld steps come first, as long as they are predicted to cost less.
-    The proof is a duality gap. See the guide's page on the mathematics.
+    The proof is a duality gap: :doc:`/mathematics`.
 
     References
     ----------

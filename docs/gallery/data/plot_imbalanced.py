@@ -27,14 +27,14 @@ X_train, y_train = X_train[kept], y_train[kept]
 print("samples of each digit:", np.bincount(y_train))
 
 # %%
-# Three trainings of the same network: plain, by the default, and with an aggressive
-# rule, Huber's mean with a small threshold on a block of the columns and remembered
+# Three trainings of the same network: plain, by the default, and by the strictest
+# setting, Huber's mean with a small threshold on a block of the columns and remembered
 # trust.
 
 models = {
     "plain training": BlockGMDClassifier(aggregator="mean", random_state=0),
     "default": BlockGMDClassifier(random_state=0),
-    "aggressive": BlockGMDClassifier(strength="strict", random_state=0),
+    "strict": BlockGMDClassifier(strength="strict", random_state=0),
 }
 recalls = {}
 for name, model in models.items():

@@ -5,7 +5,7 @@ My workers collude, and hide in the noise
 Workers that know the honest gradients can agree on a shift so small that no single
 step gives them away, and step after step they push in the same direction. Over steps
 bad luck averages out and the shift doesn't: :class:`skbgmd.aggregators.WorkerMemory`
-remembers how workers' gradients relate to each other, in n × n numbers.
+remembers how workers' gradients relate to each other, in 2 n² numbers.
 """
 
 import matplotlib.pyplot as plt
