@@ -352,9 +352,6 @@ LARGE_INPUTS = 2.0
 #: and how much more of them are badly fitted, with the gain in log-likelihood that proves it.
 LARGE_INPUT_SCALES, LEAST_LARGE_INPUT, WRONG_RATIO, CHANGE_GAIN = 1.5, 1.5, 2.0, 10.0
 
-#: Processes of the demonstration, each of which holds torch and a training: 0.5 GB.
-DEMONSTRATION_PROCESSES = 8
-
 # ---- trust that is remembered ---------------------------------------------------------------------------------------
 
 #: Numbers of samples up to which several batches are gathered at once: 1 MiB.
@@ -448,7 +445,7 @@ CAMP_GAP = 2.0
 FORGOTTEN_VISITS = 1e-3
 
 
-# ---- Demonstration
+# ---- demonstration --------------------------------------------------------------------------------------------------
 
-#: Processes of the demonstration, each of which has imported torch: 0.4 GB.
+#: Processes of the demonstration, each of which holds torch and a training: 0.4 to 0.5 GB.
 DEMONSTRATION_PROCESSES = 8

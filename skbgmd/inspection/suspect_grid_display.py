@@ -160,7 +160,7 @@ class SuspectGridDisplay:
             panel.set_axis_off()
         for place, panel in enumerate(grid.flat[:n]):
             panel.imshow(self.images[place], cmap=cmap)
-            agree = self.given[place] == self.predicted[place]
+            agree = np.array_equal(self.given[place], self.predicted[place])
             title = f"#{self.indices[place]}\ngiven {_short(self.given[place])}\npred. {_short(self.predicted[place])}"
             panel.set_title(title, fontsize=7, color=foreground(panel) if agree else ORANGE, pad=2.0)
         self.axes_, self.figure_ = grid, grid.flat[0].figure

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
 from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
+from skbgmd.training._inputs import n_samples
 from skbgmd.training._multilabel import has_columns, indicator_matrix
 from skbgmd.training._strength import STRENGTHS_OF_CLASSES
 from skbgmd.training._trust import SampleRecord
@@ -221,10 +222,9 @@ def check_training_samples(n: int, **given: Any) -> None:
     """Check that what is given, by its name, is of the n training samples of an estimator and has no masks."""
     for name, value in given.items():
         refuse_masks(value, name)
-        if value is not None and len(np.asarray(value)) != n:
-            raise ValueError(
-                f"{name} must be of the {n} samples that the estimator was fitted on; found {len(np.asarray(value))}."
-            )
+        found = n if value is None else n_samples(value)
+        if found != n:
+            raise ValueError(f"{name} must be of the {n} samples that the estimator was fitted on; found {found}.")
 
 
 class _Known(NamedTuple):

@@ -25,6 +25,7 @@ from skbgmd.inspection._plotting import (
     with_given,
 )
 from skbgmd.inspection.suspects import robust_estimator_in
+from skbgmd.training._stopping import mean_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -221,12 +222,4 @@ def _by_epoch(history: Any, entry: str) -> FloatArray:
 
 def _losses(history: Any, part: str) -> FloatArray:
     """Mean losses of a part of the data, be they recorded of epochs or of batches only."""
-    return np.array([_loss(epoch, part) for epoch in history], dtype=np.float64)
-
-
-def _loss(epoch: Any, part: str) -> float:
-    if f"{part}_loss" in epoch:
-        return float(epoch[f"{part}_loss"])
-    batches = [batch for batch in epoch["batches"] if f"{part}_loss" in batch]
-    sizes = [batch[f"{part}_batch_size"] for batch in batches]
-    return float(np.average([batch[f"{part}_loss"] for batch in batches], weights=sizes)) if batches else float("nan")
+    return np.array([mean_loss(epoch, part) for epoch in history], dtype=np.float64)

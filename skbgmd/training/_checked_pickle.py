@@ -11,15 +11,18 @@ import io
 import pickle
 import pickletools
 import sys
+import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 #: The function by which storages of tensors are unpickled, which runs what a pickle of torch's says.
 _STORAGE = ("torch.storage", "_load_from_bytes")
+#: How bound methods and torch's builtin functions are pickled. Whoever may call it as it is may call anything.
+_GETATTR = ("builtins", "getattr")
 
 
 def named_in(payload: bytes) -> list[Any]:
@@ -33,11 +36,14 @@ def named_in(payload: bytes) -> list[Any]:
     Returns
     -------
     list
-        Classes and functions; of what is nested in a class, that class.
+        Classes and functions; of a nested class, the outermost one.
     """
-    roots = sorted({(module, name.partition(".")[0]) for module, name in _names(payload)} - {_STORAGE})
-    found = (_attribute(sys.modules[module], name) for module, name in roots)
-    return [thing for thing in found if callable(thing)]
+    found = {}
+    for module, name in sorted(set(_names(payload)) - {_STORAGE, _GETATTR}):
+        is_class = isinstance(_attribute(sys.modules[module], name), type)
+        shown = name.partition(".")[0] if is_class else name
+        found[module, shown] = _attribute(sys.modules[module], shown)
+    return [thing for thing in found.values() if callable(thing)]
 
 
 def load_naming(payload: bytes, named: Iterable[Any], map_location: Any = None) -> Any:
@@ -72,7 +78,11 @@ def load_naming(payload: bytes, named: Iterable[Any], map_location: Any = None) 
     return _Unpickler(payload, named, map_location).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    # Written in Python: what sets attributes can't be overridden in the one that is compiled.
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
+
     def __init__(self, payload: bytes, named: Iterable[Any], map_location: Any) -> None:
         super().__init__(io.BytesIO(payload))
         self._known = {(pickle.whichmodule(thing, thing.__qualname__), thing.__qualname__): thing for thing in named}  # type: ignore[attr-defined]
@@ -81,10 +91,12 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == _STORAGE:
             return self._storage
+        if (module, name) == _GETATTR:
+            return _method
+        if (module, name) in self._known:
+            return self._known[module, name]
         root, _, nested = name.partition(".")
         known = self._known.get((module, root))
-        if known is not None and not nested:
-            return known
         if known is not None:
             found = _attribute(known, nested)
             # Attributes such as __globals__ lead anywhere.
@@ -99,8 +111,34 @@ class _Unpickler(pickle.Unpickler):
             f"A saved net must name what it holds; found {module}.{name}, which is not listed."
         )
 
+    def load_build(self) -> None:
+        thing = self.stack[-2]
+        # The attributes of a class or a function are everyone's.
+        if callable(thing) and hasattr(thing, "__qualname__"):
+            raise pickle.UnpicklingError(f"A saved net must set attributes of its own objects only; found {thing!r}.")
+        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def _storage(self, data: bytes) -> Any:
+        # torch before 2.6 runs code of such files, whatever weights_only says.
+        if tarfile.is_tarfile(io.BytesIO(data)):
+            raise pickle.UnpicklingError("A saved net must hold no tar archives; found one.")
         return torch.load(io.BytesIO(data), map_location=self._map_location, weights_only=True)
+
+
+def _method(thing: Any, name: str) -> Any:
+    """A method of a module, or a function of torch's: the attributes of others lead anywhere."""
+    found = getattr(thing, name, None)
+    is_own = isinstance(thing, torch.nn.Module) and getattr(found, "__self__", None) is thing
+    is_of_torch = thing is torch._C._VariableFunctionsClass and (  # type: ignore[attr-defined]
+        hasattr(torch.nn.functional, name) or hasattr(torch.Tensor, name)
+    )
+    if is_own or is_of_torch:
+        return found
+    raise pickle.UnpicklingError(
+        f"A saved net must hold no methods but those of its modules, and functions of torch; found {name} of {thing!r}."
+    )
 
 
 def _is_named_only(thing: Any) -> bool:
@@ -118,6 +156,9 @@ def _names(payload: bytes) -> Iterator[tuple[str, str]]:
     memo: list[Any] = []
     before, last = None, None
     for opcode, argument, _ in pickletools.genops(payload):
+        if opcode.name == "FRAME":
+            # One may begin between two names that belong together.
+            continue
         if opcode.name == "MEMOIZE":
             memo.append(last)
             continue

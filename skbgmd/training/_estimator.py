@@ -65,8 +65,8 @@ from skbgmd.training._stopping import (
     LossStopping,
     add_stopping,
     check_monitors,
+    mean_loss,
     stopping_of,
-    training_loss,
 )
 from skbgmd.training._strength import Strength
 from skbgmd.training._trust import SampleRecord
@@ -512,6 +512,8 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             y = validate_data(self, "no_validation", as_numpy(y), multi_output=multi_output, reset=reset)
             if n_samples(X) != n_samples(y):
                 raise ValueError(f"X and y must have as many samples; found {n_samples(X)} and {n_samples(y)}.")
+            if not n_samples(X):
+                raise ValueError("X must have at least one sample; found none.")
             if reset:
                 self.__dict__.pop("n_features_in_", None)
         if reset:
@@ -621,15 +623,15 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
     def _warn_of_scales(self, net: NeuralNet, samples: Samples, n_epochs: int) -> None:
         """Warn of features whose scales differ much, where so many epochs of a fit have hardly learnt anything."""
-        losses = [training_loss(epoch) for epoch in net.history[len(net.history) - n_epochs :] if is_whole(epoch)]
+        losses = [mean_loss(epoch) for epoch in net.history[len(net.history) - n_epochs :] if is_whole(epoch)]
         # Of other modules and losses it isn't known what they make of scales, and what is little.
         if self.module is not None or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
             return
         advice = scaling_advice(scale_ratio(samples.X))
-        if advice and stalls(losses, self._constant_loss(samples)):
+        if advice and stalls(losses, constant := self._constant_loss(samples)):
             warnings.warn(
                 f"The training has stalled, at a loss of {losses[-1]:.2g} where a constant prediction has "
-                f"{self._constant_loss(samples):.2g}. {advice}",
+                f"{constant:.2g}. {advice}",
                 ConvergenceWarning,
                 stacklevel=5,
             )
@@ -782,7 +784,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch."""
-        return [training_loss(epoch) for epoch in self.net_.history]
+        return [mean_loss(epoch) for epoch in self.net_.history]
 
     @property
     def validation_scores_(self) -> list[float] | None:
@@ -838,6 +840,8 @@ class BlockGMDBase(StrengthChoice, Interruptible):
     def _forward(self, X: Any, method: str) -> NDArray[Any]:
         check_is_fitted(self)
         X = self._inputs(unpacked(X)[0], None, fitted=self._structure)
+        if self._structure is None and structure(X) is not None:
+            raise ValueError(f"X must be what it was in fit, without several inputs; found {described(X)}.")
         if not is_structured(X):
             X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
         result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))

@@ -12,7 +12,6 @@ _SGD_MOMENTUM = f"optimizer=torch.optim.SGD with {_MOMENTUM}"
 _HELD_OUT = "validation_fraction with early_stopping=True"
 _SCHEDULE = "lr, with skorch's LRScheduler among the callbacks for a schedule"
 _OWN_NETWORK = "module, a torch module of your own; the default has rectified linear units"
-_TO_FIT = "it to fit"
 _NET = "a skorch net with it as the module"
 
 #: Parameters of MLPClassifier, SGDClassifier, skorch, Keras and torch, and what they are called here.
@@ -77,10 +76,10 @@ HINTS = MappingProxyType(
         # data
         "class_weight": "sample_weight to fit",
         "client_ids": "clients to fit",
-        "clients": _TO_FIT,
+        "clients": "clients to fit",
         "groups": "clients to fit",
-        "sample_id": _TO_FIT,
-        "sample_weight": _TO_FIT,
+        "sample_id": "sample_id to fit",
+        "sample_weight": "sample_weight to fit",
     }
 )
 
@@ -111,6 +110,7 @@ def hint(name: str, known: Iterable[str], prefixes: Collection[str] = ()) -> str
     >>> hint("optimiser__eps", ["max_epochs", "lr"], ["optimizer"])
     "Did you mean 'optimizer__eps' rather than 'optimiser__eps'?"
     """
+    known = [*known]
     head, separator, tail = name.partition("__")
     if not separator:
         # A single underscore after the part's name.
@@ -123,7 +123,8 @@ def hint(name: str, known: Iterable[str], prefixes: Collection[str] = ()) -> str
         found = [f"{each}__{tail}" for each in get_close_matches(head, [*prefixes], n=1)]
     if not found:
         return ""
-    return f"For {name!r} give {HINTS[found[0]]}." if found[0] in HINTS else _alike(found[0], name)
+    is_elsewhere = found[0] in HINTS and found[0] not in known
+    return f"For {name!r} give {HINTS[found[0]]}." if is_elsewhere else _alike(found[0], name)
 
 
 def _alike(meant: str, name: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import check_array
+from sklearn.utils.validation import _num_samples
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset
 from skorch.utils import multi_indexing
@@ -64,7 +65,7 @@ class Items:
         return tree_map_only(np.ndarray, lambda part: _cast_floats(part, part.dtype.kind == "f", self.dtype), sample)
 
     def copy(self) -> Items:
-        """The same samples, which nobody is to change."""
+        """Return the samples themselves: they are read, never written."""
         return self
 
     def targets(self) -> NDArray[Any]:
@@ -213,7 +214,7 @@ def n_samples(X: Any) -> int:
     if isinstance(X, (Mapping, SeveralInputs)):
         return n_samples(next(iter(_named(X)))[1]) if X else 0
     # A sparse matrix has no len.
-    return int(X.shape[0]) if hasattr(X, "shape") else len(X)
+    return int(X.shape[0]) if hasattr(X, "shape") else int(_num_samples(X))
 
 
 def mapped(X: Any, function: Callable[[Any], Any]) -> Any:
@@ -363,7 +364,8 @@ def _are_sequences(X: Any, collates: bool) -> bool:
         They are of different shapes, and nothing does.
     """
     dtype = getattr(X, "dtype", None)
-    of_objects = dtype is not None and getattr(X, "ndim", 0) == 1 and getattr(dtype, "kind", "O") in "OUST"
+    has_dtype = dtype is not None and not isinstance(X, torch.Tensor)
+    of_objects = has_dtype and getattr(X, "ndim", 0) == 1 and getattr(dtype, "kind", "O") in "OUST"
     if not isinstance(X, (list, tuple)) and not of_objects:
         return False
     if isinstance(X, SeveralInputs) or not len(X) or collates:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
-from skbgmd.training._inputs import cast_to, is_sparse, take
+from skbgmd.training._inputs import cast_to, is_sparse, n_samples, take
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ def check_ids(ids: ArrayLike | None, name: str, X: Any) -> NDArray[Any] | None:
     if ids is None:
         return None
     checked = as_ids(ids, name)
-    check_consistent_length(X, checked)
+    if len(checked) != (n := n_samples(X)):
+        raise ValueError(f"{name} must have shape ({n},); found shape {checked.shape}.")
     return checked
 
 

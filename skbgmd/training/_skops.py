@@ -18,9 +18,10 @@ from skbgmd import aggregators
 from skbgmd.aggregators.base import AggregatorState
 from skbgmd.training._encoding import EncodedSplit
 from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._multilabel import RobustMultilabelNet, indicator_matrix, signs_matrix
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import StepRecord
-from skbgmd.training._stopping import EndOfTraining, LikelihoodStopping, LossStopping, ResidualStopping
+from skbgmd.training._stopping import EndOfTraining, LabelStopping, LikelihoodStopping, LossStopping, ResidualStopping
 from skbgmd.training._strength import Evidence
 from skbgmd.training._trust import SampleRecord, SampleTrust
 from skbgmd.training.classifier import BlockGMDClassifier, _codes
@@ -35,7 +36,8 @@ _PARTS = (
     *(EpochScoring, EpochTimer, PassthroughScoring, Dataset, ValidSplit, History, optimizer_setter, to_numpy),
     *(torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter),
     *(ArrayLoader, EncodedSplit, Evidence, SampleRecord, SampleTrust, StatefulAggregator, StepRecord, TrimmedLoss),
-    *(EndOfTraining, LossStopping, LikelihoodStopping, ResidualStopping),
+    *(EndOfTraining, LossStopping, LabelStopping, LikelihoodStopping, ResidualStopping),
+    *(RobustMultilabelNet, indicator_matrix, signs_matrix),
     *(BlockGMDClassifier, _codes, BlockGMDRegressor, _scaled, _Part, _Provisional),
     *(RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log, MLP, LeNet),
 )
@@ -45,11 +47,13 @@ _NAMES = (
     "numpy.core.multiarray._reconstruct",
     "numpy.dtype",
     "numpy.ndarray",
+    "skbgmd.training._stopping.LabelStopping.hold_out",
     "skbgmd.training._stopping.LikelihoodStopping.hold_out",
     "skbgmd.training._stopping.ResidualStopping.hold_out",
     "skbgmd.training._wrapping.RobustNeuralNetBinaryClassifier",
     "skorch.utils._indexing_ndframe",
     "skorch.utils._indexing_other",
+    "torch.sigmoid",
 )
 
 

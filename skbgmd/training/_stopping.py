@@ -65,7 +65,7 @@ class LossStopping(StoppingCriterion):
         self.best_score_ = -np.inf
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        score = -float(current_ranks().median([training_loss(net.history[-1])], "training loss")[0])
+        score = -float(current_ranks().median([mean_loss(net.history[-1])], "training loss")[0])
         self.count(score, self.best_score_)
         self.best_score_ = max(score, self.best_score_)
 
@@ -338,13 +338,16 @@ def quantiles(values: NDArray[np.float64], weight: NDArray[np.float64] | None, m
     return np.stack(columns, axis=1)
 
 
-def training_loss(epoch: Any) -> float:
-    """Mean loss of an epoch of a skorch net's history, which has it only where a callback records it."""
-    if "train_loss" in epoch:
-        return float(epoch["train_loss"])
-    batches = [batch for batch in epoch["batches"] if "train_loss" in batch]
-    sizes = [batch["train_batch_size"] for batch in batches]
-    return float(np.average([batch["train_loss"] for batch in batches], weights=sizes))
+def mean_loss(epoch: Any, part: str = "train") -> float:
+    """Mean loss of a part of the data in an epoch of a skorch net's history, of its batches where no callback has it.
+
+    NaN where there is neither.
+    """
+    if f"{part}_loss" in epoch:
+        return float(epoch[f"{part}_loss"])
+    batches = [batch for batch in epoch["batches"] if f"{part}_loss" in batch]
+    sizes = [batch[f"{part}_batch_size"] for batch in batches]
+    return float(np.average([batch[f"{part}_loss"] for batch in batches], weights=sizes)) if batches else float("nan")
 
 
 def add_stopping(net: NeuralNet, criterion: StoppingCriterion) -> None:

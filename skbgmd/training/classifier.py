@@ -68,7 +68,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             unchosen="",
             settings=described(STRENGTHS_OF_CLASSES),
             score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
-        the network doesn't give probabilities''',
+        the network doesn't give probabilities; of several labels the mean over them''',
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted; for an indicator matrix the numbers of its columns, from 0 on.
     multilabel_ : bool

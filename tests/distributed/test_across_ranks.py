@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
+from naming import without_address
 from processes import on_ranks
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import (
@@ -174,6 +175,6 @@ def checks_of_estimators() -> list[Any]:
     return [(estimator, check) for estimator, check in pairs if getattr(check, "func", check).__name__ in handful]
 
 
-@pytest.mark.parametrize(("estimator", "check"), checks_of_estimators(), ids=str)
+@pytest.mark.parametrize(("estimator", "check"), checks_of_estimators(), ids=without_address)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)

@@ -120,7 +120,7 @@ def test_wrong_files_are_named(folder, number, content, message):
     assert path.name in str(error.value)
 
 
-NINE = gzip.compress(idx(np.arange(9, dtype=np.uint8)))
+NINE = gzip.compress(idx(np.arange(9, dtype=np.uint8)), mtime=0)
 
 
 @pytest.mark.parametrize(

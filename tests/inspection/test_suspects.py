@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.datasets import load_digits, make_regression
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.corruption import GaussianNoise, corrupt_labels
+from skbgmd.inspection import SuspectGridDisplay
 from skbgmd.inspection.suspects import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
 
 
@@ -231,3 +233,13 @@ def test_a_sample_that_nothing_is_known_of_moves_no_other() -> None:
     assert len(set(found) & set(whole)) > 90
     assert wrong[found].mean() > 0.8
     assert np.isnan(SampleTrustDisplay.from_estimator(model, X, y).likelihood[7])
+
+
+def test_displays_of_sparse_samples_and_of_several_labels() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 16)).astype(np.float32)
+    y = (X[:, :3] > 0.0).astype(int)
+    model = BlockGMDClassifier(max_epochs=5, strength="mild", random_state=0).fit(sparse.csr_array(X), y)
+    assert SampleTrustDisplay.from_estimator(model, sparse.csr_array(X), y).figure_ is not None
+    grid = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(4, 4), n=4)
+    assert len(grid.indices) == 4

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import pickletools
+import tarfile
 
 import pytest
 import torch
@@ -105,3 +106,87 @@ def test_storages_run_nothing():
 def test_tensors_go_where_they_are_asked_to():
     payload = pickle.dumps(torch.ones(2))
     assert load_naming(payload, named_in(payload), torch.device("meta")).is_meta
+
+
+class Acting(torch.nn.Module):
+    """A layer with functions of many kinds as attributes."""
+
+    @staticmethod
+    def doubled(X):
+        return 2.0 * X
+
+    def own(self, X):
+        return X + 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.functions = [torch.tanh, torch.relu, torch.nn.functional.softplus, self.own, Acting.doubled]
+
+    def forward(self, X):
+        return sum(function(X) for function in self.functions)
+
+
+def test_functions_and_methods_of_all_kinds_are_loaded():
+    layer, X = Acting(), torch.linspace(-1.0, 1.0, 5)
+    payload = pickle.dumps(layer)
+    named = named_in(payload)
+    assert getattr not in named
+    assert torch.equal(load_naming(payload, named)(X), layer(X))
+
+
+@pytest.mark.parametrize("padding", range(65_380, 65_540, 7))
+def test_a_frame_may_begin_between_two_names(padding):
+    # Small things are framed in 64 KiB.
+    small = [bytes([i % 251]) * 97 for i in range(padding // 100)]
+    payload = pickle.dumps([*small, b"b" * (padding % 100), torch.nn.Identity(), collections.Counter("ab")])
+    named = named_in(payload)
+    assert {torch.nn.Identity, collections.Counter} <= set(named)
+    assert load_naming(payload, named)[-1] == collections.Counter("ab")
+
+
+def helper():
+    """A function whose globals lead anywhere."""
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(helper, "__globals__"), (helper, "__code__"), (torch._C._VariableFunctionsClass, "from_file")]
+)
+def test_attributes_that_lead_elsewhere_are_refused(thing, name):
+    payload = pickle.dumps(Calls(getattr, thing, name))
+    with pytest.raises(pickle.UnpicklingError, match=f"found {name} of"):
+        load_naming(payload, [*named_in(payload), thing])
+
+
+class Sets:
+    """A pickle that sets attributes of a thing that it names."""
+
+    def __init__(self, thing, state):
+        self.thing, self.state = thing, state
+
+    def __reduce__(self):
+        return Passes, (self.thing,), self.state
+
+
+class Passes:
+    """Gives back what it is made with."""
+
+    def __new__(cls, thing):
+        return thing
+
+
+@pytest.mark.parametrize("thing", [helper, Acting])
+def test_attributes_of_functions_and_classes_stay(thing):
+    payload = pickle.dumps(Sets(thing, (None, {"__doc__": "changed"})))
+    before = thing.__doc__
+    with pytest.raises(pickle.UnpicklingError, match="set attributes of its own objects only"):
+        load_naming(payload, [Passes, thing])
+    assert thing.__doc__ == before
+
+
+def test_archives_in_the_place_of_storages_are_refused():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    payload = pickle.dumps(Calls(torch.storage._load_from_bytes, buffer.getvalue()))
+    with pytest.raises(pickle.UnpicklingError, match="tar archives"):
+        load_naming(payload, [])

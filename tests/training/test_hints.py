@@ -89,3 +89,11 @@ def test_searches_and_pipelines_tell_too():
         GridSearchCV(model, {"blockgmdclassifier__max_iter": [1, 2]}, cv=2).fit(X, y)
     with pytest.raises(ValueError, match="'alpha' give optimizer__weight_decay"):
         clone(model).set_params(blockgmdclassifier__alpha=0.1)
+
+
+def test_a_misspelled_parameter_that_exists_is_named_itself():
+    with pytest.raises(TypeError, match="'class_weight' rather than 'class_weigth'"):
+        BlockGMDClassifier(class_weigth="balanced")
+    with pytest.raises(TypeError, match="'class_weigth' give sample_weight to fit"):
+        BlockGMDRegressor(class_weigth="balanced")
+    assert hint("sample_weights", OWN, ROUTED) == "For 'sample_weights' give sample_weight to fit."

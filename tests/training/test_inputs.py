@@ -645,3 +645,32 @@ def test_what_a_list_is(rng):
     # As many samples as inputs: what it has always been.
     assert not isinstance(as_inputs([a[:2], a[2:]], 2, collates=False), SeveralInputs)
     assert as_inputs([[1.0, 2.0], [3.0, 4.0]], 2, collates=False) == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_a_tensor_of_one_axis_is_no_list_of_samples(table):
+    _, y = table
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        BlockGMDClassifier(max_epochs=1).fit(torch.zeros(len(y)), y)
+
+
+def test_no_samples_are_refused(table):
+    X, y = table
+    samples = TensorDataset(torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y))
+    with pytest.raises(ValueError, match=r"at least one sample|0 sample"):
+        BlockGMDClassifier(torch.nn.Linear, module__in_features=4, module__out_features=3).fit(
+            {"X": samples.tensors[0][:0].numpy()}, []
+        )
+
+
+def test_inputs_by_name_are_refused_after_a_fit_of_one_array(table):
+    X, y = table
+    model = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, y)
+    with pytest.raises((TypeError, ValueError), match="X must be"):
+        model.predict({"X": X})
+
+
+@pytest.mark.parametrize("name", ["clients", "sample_id"])
+def test_ids_of_another_number_of_samples_are_named(table, name):
+    X, y = table
+    with pytest.raises(ValueError, match=rf"{name} must have shape \({len(y)},\); found shape \(3,\)"):
+        BlockGMDClassifier(max_epochs=1).fit(X, y, **{name: [0, 1, 2]})

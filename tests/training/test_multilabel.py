@@ -21,6 +21,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 
+from naming import without_address
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import LabelCorruption, corrupt_labels
 from skbgmd.inspection import find_suspects
@@ -239,7 +240,7 @@ register_loss(Brier)
         {"criterion": Brier, "predict_nonlinearity": partial(torch.clamp, min=0.0, max=1.0)},
         {"module": NeuralNet(linear, torch.nn.BCEWithLogitsLoss, lr=1.0, max_epochs=60, train_split=None, verbose=0)},
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_own_networks_and_losses(data, settings):
     X, y = data

@@ -78,6 +78,7 @@ REMEMBERING = {
     "classifier": (BlockGMDClassifier(**SHORT), "labels"),
     "binary": (BlockGMDClassifier(torch.nn.Linear, **BINARY, **SHORT), "two"),
     "images": (BlockGMDClassifier(Images, **SHORT), "images"),
+    "several labels": (BlockGMDClassifier(**SHORT), "several labels"),
     "trust": (BlockGMDClassifier(trust_power=2.0, **SHORT), "labels"),
     "memory": (BlockGMDClassifier(beta=0.2, memory="weighted", **SHORT), "labels"),
     "paper": (BlockGMDClassifier(aggregator="bgmd_paper", group_size=4, **SHORT), "labels"),
@@ -104,6 +105,7 @@ def data_for(targets, rng):
     y = {
         "labels": labels,
         "images": labels,
+        "several labels": (X[:, :3] > 0.0).astype(int),
         "two": np.where(X[:, 0] > 0, "yes", "no"),
         "numbers": 1e4 + 300.0 * X[:, 0],
         "columns": np.column_stack([1e4 + 300.0 * X[:, 0], X[:, 1]]),

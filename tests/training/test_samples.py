@@ -73,5 +73,5 @@ def test_weights_and_clients():
     assert check_ids(None, "groups", X) is None
     assert check_weights(2.0, X).tolist() == [2.0, 2.0, 2.0]
     assert check_weights([1, 2, 3], X).dtype == np.float64
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(ValueError, match="groups must have shape"):
         check_ids(["a", "b"], "groups", X)
