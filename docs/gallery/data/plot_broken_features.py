@@ -8,9 +8,12 @@ training follows them. :class:`skbgmd.BlockGMDClassifier` lets a row count for l
 the farther its gradient is from the others', and says how much each did.
 """
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
@@ -24,7 +27,9 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 # %%
 # The noise has a hundred times the range of a feature, as that of a loose contact.
-# Both networks have one layer of a hundred units and train for 50 epochs.
+# Both networks have one layer of a hundred units and train for 50 epochs, before
+# which ``MLPClassifier`` warns that it has not converged.
+warnings.simplefilter("ignore", ConvergenceWarning)
 shares = [0.0, 0.1, 0.2, 0.4]
 scores = {"MLPClassifier": [], "BlockGMDClassifier": []}
 for share in shares:
