@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 
@@ -98,5 +99,6 @@ def test_copies_end_in_a_model_of_numbers(pre_aggregation: str | None) -> None:
 def test_data_that_are_not_scaled() -> None:
     """Half of the samples are right by chance to begin with, and without a gradient."""
     X, y = load_breast_cancer(return_X_y=True)
-    model = BlockGMDClassifier(**SIMPLE).fit(X[::2], y[::2])
+    with pytest.warns(ConvergenceWarning, match="put a StandardScaler in front"):
+        model = BlockGMDClassifier(**SIMPLE).fit(X[::2], y[::2])
     assert model.score(X[1::2], y[1::2]) > 0.85
