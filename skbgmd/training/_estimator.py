@@ -627,8 +627,10 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         # Of other modules and losses it isn't known what they make of scales, and what is little.
         if self.module is not None or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
             return
-        advice = scaling_advice(scale_ratio(samples.X))
-        if advice and stalls(losses, constant := self._constant_loss(samples)):
+        # The losses are there; the scales take a look at all of the data.
+        if stalls(losses, constant := self._constant_loss(samples)) and (
+            advice := scaling_advice(scale_ratio(samples.X))
+        ):
             warnings.warn(
                 f"The training has stalled, at a loss of {losses[-1]:.2g} where a constant prediction has "
                 f"{constant:.2g}. {advice}",
