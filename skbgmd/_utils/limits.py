@@ -402,6 +402,10 @@ FAILURE_MESSAGE = 4096
 #: reaches all within some milliseconds, and what comes after must leave time to stop within five seconds.
 ROLL_CALL_SECONDS = 1.0
 
+#: Seconds in which a backend's thread drops the tensors of a complete collective: some microseconds, and a tenth of a
+#: second where twelve processes share a core. A backend that keeps them costs this, rather than hanging.
+RELEASE_SECONDS = 1.0
+
 #: Error of products, relative to the rows' distances, that an audit takes for rounding: float32 sums over a chunk of
 #: columns have a tenth of it. Error of what is computed twice in float64, relative to its terms.
 AUDIT_ROUNDING, AUDIT_REPEATED = 1e-4, 1e-12

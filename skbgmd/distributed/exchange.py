@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from skbgmd._utils import limits
 from skbgmd.distributed.column_shards import ColumnShards
 from skbgmd.distributed.faults import Collective, begin_collective
 
@@ -95,11 +97,14 @@ class Exchange:
         shards = self.shards(d if sizes is None else sizes)
         sent = shards.split(rows, self.transport_dtype)
         received = torch.empty_like(sent)
+        moved = as_bytes(received), as_bytes(sent)
         with begin_collective("to_shards", self.group) as collective:
-            work = dist.all_to_all_single(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+            work = dist.all_to_all_single(*moved, group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1) // self.size)
         shape, dtype = (self.size * m, shards.width), rows.dtype
-        return Pending(received, work, lambda: shards.unpad(received.view(shape), self.rank).to(dtype), collective)
+        return Pending(
+            received, work, lambda: shards.unpad(received.view(shape), self.rank).to(dtype), collective, moved
+        )
 
     def from_shards(self, vector: torch.Tensor, columns: int | Sequence[int], *, narrows: bool = True) -> Pending:
         """Join what each rank has for the columns that it holds.
@@ -123,10 +128,11 @@ class Exchange:
         shards = self.shards(columns)
         sent = shards.pad(vector, self.rank, self.transport_dtype if narrows else None)
         received = sent.new_empty((self.size, shards.width))
+        moved = as_bytes(received), as_bytes(sent)
         with begin_collective("from_shards", self.group) as collective:
-            work = _all_gather(_bytes(received), _bytes(sent), group=self.group, async_op=True)
+            work = _all_gather(*moved, group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1))
-        return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective)
+        return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective, moved)
 
     def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over all ranks, the same bits on each; the tensor may be overwritten."""
@@ -139,8 +145,10 @@ class Exchange:
     def _reduced(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.size > 1:
             values = values.contiguous()
+            moved = values.detach()
             with begin_collective("all_reduce", self.group):
-                dist.all_reduce(values, operation, group=self.group)
+                dist.all_reduce(moved, operation, group=self.group)
+            await_release(moved)
             self._count(2 * values.nbytes * (self.size - 1) // self.size)
         return values
 
@@ -150,8 +158,10 @@ class Exchange:
         if self.size == 1:
             return values[None]
         stacked = values.new_empty((self.size, *values.shape))
+        moved = as_bytes(stacked), as_bytes(values)
         with begin_collective("gather", self.group):
-            _all_gather(_bytes(stacked), _bytes(values), group=self.group)
+            _all_gather(*moved, group=self.group)
+        await_release(*moved)
         self._count(values.nbytes * (self.size - 1))
         return stacked
 
@@ -179,7 +189,7 @@ class Exchange:
         steps = [(dist.irecv, line, source) for line, source in zip(received, sources, strict=True)]
         steps += [(dist.isend, sent, target) for target in targets]
         with begin_collective("swap", self.group):
-            operations = [dist.P2POp(do, _bytes(part), peer(self.group, at), self.group) for do, part, at in steps]
+            operations = [dist.P2POp(do, as_bytes(part), peer(self.group, at), self.group) for do, part, at in steps]
             for work in dist.batch_isend_irecv(operations):
                 work.wait()
         self._count(sent.nbytes * len(targets))
@@ -194,9 +204,14 @@ class Pending:
     """A tensor that is on its way."""
 
     def __init__(
-        self, value: torch.Tensor, work: Any = None, finish: Any = None, collective: Collective | None = None
+        self,
+        value: torch.Tensor,
+        work: Any = None,
+        finish: Any = None,
+        collective: Collective | None = None,
+        moved: Sequence[torch.Tensor] = (),
     ) -> None:
-        self._value, self._work, self._finish, self._collective = value, work, finish, collective
+        self._value, self._work, self._finish, self._collective, self._moved = value, work, finish, collective, moved
 
     @property
     def is_there(self) -> bool:
@@ -208,7 +223,9 @@ class Pending:
         if self._work is not None and self._collective is not None:
             with self._collective:
                 self._work.wait()
-            self._value, self._work, self._finish, self._collective = self._finish(), None, None, None
+            self._work = None
+            await_release(*self._moved)
+            self._value, self._finish, self._collective, self._moved = self._finish(), None, None, ()
         return self._value
 
 
@@ -216,6 +233,26 @@ class Pending:
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
-def _bytes(values: torch.Tensor) -> torch.Tensor:
+def as_bytes(values: torch.Tensor) -> torch.Tensor:
     """View a contiguous tensor as bytes, which every backend can move whatever the dtype."""
     return values.view(-1).view(torch.uint8)
+
+
+def await_release(*moved: torch.Tensor) -> None:
+    """Wait until the backend's threads hold the tensors of a complete collective no longer.
+
+    A thread of Gloo says that a collective is complete before it drops the tensors, for which it takes the global
+    interpreter lock. ``DistributedDataParallel``, where it is the last to hold its process group, ends the group with
+    that lock held, and waits for its threads: forever, if one of them still has tensors to drop. A process that ends
+    while one does may abort.
+
+    Parameters
+    ----------
+    *moved : tensor
+        Views made for the collective, which nothing else holds but the caller.
+    """
+    # Work on a device is not over when it has been waited for, and its threads drop it whenever they like.
+    on_cpu: list[Any] = [tensor for tensor in moved if tensor.device.type == "cpu"]
+    end = time.monotonic() + limits.RELEASE_SECONDS
+    while any(tensor._use_count() > 1 for tensor in on_cpu) and time.monotonic() < end:
+        time.sleep(1e-5)

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from skbgmd._utils import limits
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.exchange import Exchange, as_bytes, await_release
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.training._ranks import RankDivergedError, RankFailedError, Ranks
 
@@ -60,7 +60,9 @@ class DistributedRanks(Ranks):
             for tensor in tensors:
                 if tensor.numel():
                     moved = tensor.detach().to(self._device).contiguous()
-                    dist.broadcast(moved.view(-1).view(torch.uint8), 0, group=self.exchange.group)
+                    sent = as_bytes(moved)
+                    dist.broadcast(sent, 0, group=self.exchange.group)
+                    await_release(sent)
                     with torch.no_grad():
                         tensor.copy_(moved)
 

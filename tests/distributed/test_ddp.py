@@ -572,3 +572,60 @@ def test_on_a_cuda_device(tmp_path):
         assert hook.weights_ == [1.0]
     finally:
         dist.destroy_process_group()
+
+
+def ended(rank: int, size: int, folder: str) -> int:
+    """Default groups one after the other, each of which DDP is the last to hold."""
+    # No thread gets the interpreter's lock unless this one sleeps or lends it.
+    sys.setswitchinterval(1000.0)
+    rules = [("geometric_median", 1.0), ("worker_memory", 1.0), ("geometric_median", 0.5)] * 8
+    for number, (rule, beta) in enumerate(rules):
+        ddp = DistributedDataParallel(torch.nn.Linear(4, 2))
+        ddp.register_comm_hook(RobustHook(rule, beta=beta), robust_hook)
+        (ddp(torch.ones(3, 4)).sum() * (-100.0 if rank == 2 else 1.0)).backward()
+        dist.destroy_process_group()
+        del ddp
+        dist.init_process_group("gloo", f"file://{folder}/{number}", rank=rank, world_size=size)
+    return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 0
+
+
+def test_groups_end_with_their_models(tmp_path):
+    threads = on_ranks(ended, 3, str(tmp_path), timeout=40.0)
+    # Each group has three; a few groups wait for the garbage collector.
+    assert max(threads) < 24
+
+
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+def work(rank, path, how):
+    if how != "import late":
+        from skbgmd.distributed import RobustHook, robust_hook
+    dist.init_process_group("gloo", init_method="file://" + path, rank=rank, world_size=2)
+    from skbgmd.distributed import RobustHook, robust_hook
+    torch.set_num_threads(1)
+    sys.setswitchinterval(1000.0)
+    ddp = DistributedDataParallel(torch.nn.Linear(4, 2))
+    ddp.register_comm_hook(RobustHook("worker_memory"), robust_hook)
+    ddp(torch.ones(3, 4)).sum().backward()
+    if how == "raise":
+        raise KeyError("one's own")
+    if how != "leave":
+        dist.destroy_process_group()
+
+if __name__ == "__main__":
+    mp.spawn(work, args=tuple(sys.argv[1:]), nprocs=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["import first", "import late", "leave", "raise"])
+def test_processes_end(how, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path / "store"), how]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120.0)
+    assert (run.returncode != 0) == ("one's own" in run.stderr) == (how == "raise"), run.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 import torch.distributed as dist
 
 from processes import on_ranks
+from skbgmd._utils import limits
 from skbgmd.distributed import Exchange
+from skbgmd.distributed.exchange import await_release
 
 
 def there_and_back(rank: int, size: int, m: int, d: int, dtype: torch.dtype, transport: torch.dtype | None) -> Any:
@@ -95,3 +98,26 @@ def swap(rank, size):
 def test_a_swap_is_of_neighbors_only():
     found = on_ranks(swap, 3)
     assert found == [([[20.0, 1.0]], 8, None), ([[0.0, 1.0]], 8, [2]), ([[10.0, 1.0]], 8, [1])]
+
+
+def held_by_a_thread(rank: int, size: int) -> Any:
+    """Nobody waits for the collective itself, and the other rank takes its time."""
+    found = []
+    for seconds in (30.0, 0.05):
+        limits.RELEASE_SECONDS = seconds
+        dist.barrier()
+        moved = torch.ones(2).detach()
+        if rank == 1:
+            time.sleep(0.5)
+        work = dist.all_reduce(moved, async_op=True)
+        del work
+        await_release(moved)
+        found.append((moved.tolist(), moved._use_count() == 1))
+        time.sleep(0.6)
+    return found
+
+
+def test_tensors_are_released_when_a_collective_is_over_but_not_waited_for_without_end():
+    first, last = on_ranks(held_by_a_thread, 2)
+    assert first == [([2.0, 2.0], True), ([1.0, 1.0], False)]
+    assert last[0] == ([2.0, 2.0], True)
