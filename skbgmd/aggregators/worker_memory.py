@@ -273,6 +273,12 @@ def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: in
     return result
 
 
+def products_about_zero(rows: Rows) -> FloatArray:
+    """Inner products of the rows about zero (n, n), in units of the typical squared norm."""
+    norms, _ = _norms(rows)
+    return _products(rows, np.ones(rows.n_rows), norms, _typical(norms, rows.weights))
+
+
 def _norms(rows: Rows) -> tuple[FloatArray, BoolArray]:
     """Norms of the rows, and which are finite, at no other pass than that of the Gram matrix where it tells."""
     gram = rows.gram()

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from skbgmd._utils import limits
-from skbgmd._utils.typing import FloatArray
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.remembered_products import RememberedProducts
 
 
 @dataclass(frozen=True)
 class ClientMemory(RememberedProducts):
-    r"""Remember the cosines between clients' centred updates, averaged over the rounds that two clients shared.
+    r"""Remember the cosines between clients' updates, averaged over the rounds that two clients shared.
 
-    Of one round's Gram matrix K and the mean's weights a (adding up to one), the cosines
+    Of one round's Gram matrix K and the mean's weights a (adding up to one), the cosines of the centred updates
 
     .. math:: C = D^{-1/2} P D^{-1/2}, \quad P = (I - 1 a^T) K (I - a 1^T), \quad D = \operatorname{diag}(P)
 
-    are added up with decay. Honest noise averages out over rounds; what an attack adds in each of them does not.
+    are added up with decay, and so are those about zero, with K in place of P. Honest noise averages out over rounds;
+    what an attack adds in each of them does not.
 
     Attributes
     ----------
     ids, products, visits
         As of :class:`skbgmd.aggregators.remembered_products.RememberedProducts`.
+    about_zero : RememberedProducts
+        Cosines about zero.
 
     Examples
     --------
@@ -37,6 +40,8 @@ class ClientMemory(RememberedProducts):
            [-0.95,  1.  ]])
     """
 
+    about_zero: RememberedProducts = RememberedProducts()
+
     def add_round(
         self, clients: tuple[int, ...], gram: FloatArray, weights: FloatArray, decay: float = 0.9
     ) -> ClientMemory:
@@ -47,27 +52,34 @@ class ClientMemory(RememberedProducts):
         clients : tuple of k ints
             Ids of the clients of this round.
         gram : ndarray of shape (k, k)
-            Inner products of their updates.
+            Inner products of their updates, about zero.
         weights : ndarray of shape (k,)
             Weights of the mean that the updates are centred about.
         decay : float, default=0.9
             Factor of what is remembered, for each round.
         """
-        return self.update(clients, _cosines(gram, weights), decay)
+        after = self.update(clients, _cosines(_centered(gram, weights)), decay)
+        return replace(after, about_zero=self.about_zero.update(clients, _cosines(gram), decay))
 
     def similarities(self, clients: tuple[int, ...]) -> FloatArray:
         """Mean cosines of some of the clients (k, k); zero for two that never shared a round, one on the diagonal."""
-        similar = self.means(clients)
-        np.fill_diagonal(similar, 1.0)
-        return similar
+        return _with_unit_diagonal(self.means(clients))
 
     def trust(self, clients: tuple[int, ...], weights: FloatArray) -> FloatArray:
-        """Trust in clients (k,): 0 for the lighter of two camps among those known for long enough, 1 for all others."""
+        """Trust in clients (k,): 0 for the smaller of two camps among those known for long enough, 1 for all others.
+
+        Camps are those of :func:`larger_camp`; where it finds none, those of :func:`opposed_camps`, if the cosine
+        between their means is below -0.3. Clients without weight are trusted.
+        """
         trust = np.ones(len(clients))
-        known = np.flatnonzero(self.visits_of(clients) >= limits.CAMP_VISITS)
+        known = np.flatnonzero((self.visits_of(clients) >= limits.CAMP_VISITS) & (weights > 0.0))
         if len(known) > 2:
-            similar = self.similarities(tuple(clients[i] for i in known))
-            trust[known] = larger_camp(similar, weights[known])
+            some, weights = tuple(clients[i] for i in known), weights[known]
+            members = larger_camp(self.similarities(some), weights)
+            if members.all():
+                conflict, side = opposed_camps(_with_unit_diagonal(self.about_zero.means(some)), weights)
+                members = majority(side, weights) if conflict < limits.CAMP_CONFLICT else members
+            trust[known] = members
         return trust
 
 
@@ -84,8 +96,7 @@ def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:
     Returns
     -------
     members : ndarray of shape (k,)
-        1 for members of the camp with more weight, 0 for those of the other; all 1 where there are no camps, and where
-        both have the same weight.
+        1 for members of the larger camp (:func:`majority`), 0 for those of the other; all 1 where there are no camps.
 
     Examples
     --------
@@ -93,19 +104,110 @@ def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:
     array([1., 1., 0.])
     """
     values, vectors = np.linalg.eigh(similarities)
-    side = vectors[:, -1] > 0.0
-    heavier = float(weights[side].sum()) - 0.5 * float(weights.sum())
-    if values[-1] < limits.CAMP_GAP * values[-2] or heavier == 0.0:
+    if values[-1] < limits.CAMP_GAP * values[-2]:
         return np.ones(len(weights))
-    members: FloatArray = (side == (heavier > 0.0)).astype(np.float64)
+    return majority(vectors[:, -1] > 0.0, weights)
+
+
+def opposed_camps(cosines: FloatArray, weights: FloatArray) -> tuple[float, BoolArray]:
+    r"""Find the two camps, of at least two clients each, whose mean updates are most opposed.
+
+    With the cosines C of updates of unit length, weights w and the means a and b over the two camps, it looks for the
+    least
+
+    .. math:: \frac{a^T C b}{\sqrt{a^T C a \; b^T C b}}.
+
+    The camps begin as the signs of each of the top two eigenvectors of the cosines about the mean, and the client that
+    lowers it most changes sides until none does. At most 2 k changes of O(k) each follow the eigenvectors.
+
+    Parameters
+    ----------
+    cosines : ndarray of shape (k, k)
+        About zero, with ones on the diagonal.
+    weights : ndarray of shape (k,)
+        Positive weights of the clients.
+
+    Returns
+    -------
+    conflict : float
+        The cosine between the means; 1 for fewer than four clients.
+    side : ndarray of shape (k,), bool
+        Which clients are in the first camp.
+
+    Examples
+    --------
+    Three clients, of which the last two differ, and three that send the opposite:
+
+    >>> alike = np.array([[1.0, 0.6, 0.6], [0.6, 1.0, 0.0], [0.6, 0.0, 1.0]])
+    >>> conflict, side = opposed_camps(np.kron(np.array([[1.0, -0.8], [-0.8, 1.0]]), alike), np.ones(6))
+    >>> round(conflict, 2), len(set(side[:3].tolist())), bool(side[0] == side[3])
+    (-0.8, 1, False)
+    """
+    n, share = len(weights), weights / weights.sum()
+    deepest, camp = 1.0, np.ones(n, dtype=bool)
+    if n < 2 * limits.LEAST_CAMP:
+        return deepest, camp
+    vectors = np.linalg.eigh(_cosines(_centered(cosines, weights)))[1]
+    for vector in vectors[:, : -1 - limits.CAMP_STARTS : -1].T:
+        side = vector > 0.0
+        for _ in range(2 * n):
+            conflict, *changed = _conflicts(cosines, share, side)
+            if conflict < deepest:
+                deepest, camp = conflict, side
+            best = int(np.argmin(changed))
+            # What is left of rounding isn't a difference.
+            if changed[best] >= conflict - limits.LEAST_STRENGTH:
+                break
+            side = side ^ (np.arange(n) == best)
+    return deepest, camp
+
+
+def majority(side: BoolArray, weights: FloatArray) -> FloatArray:
+    """Members of the camp of more clients, as ones and zeros (k,).
+
+    Of camps with as many clients it is the one with more weight, and all clients where the weights are equal as well.
+    Weights are what clients claim: those that lie may have most of it while they are fewer than half.
+    """
+    members: FloatArray = np.ones(len(side))
+    for more in (2 * int(side.sum()) - len(side), 2.0 * float(weights[side].sum()) - float(weights.sum())):
+        if more != 0:
+            members = (side == (more > 0)).astype(np.float64)
+            break
     return members
 
 
-def _cosines(gram: FloatArray, weights: FloatArray) -> FloatArray:
-    """Cosines of rows about their weighted mean, zero for a row at the mean."""
-    centring = np.eye(len(gram)) - weights / weights.sum()
-    products = centring @ gram @ centring.T
+def _conflicts(cosines: FloatArray, share: FloatArray, side: BoolArray) -> list[float]:
+    """Cosine between the means of two camps, and what it is once each client has changed sides; 1 for small camps."""
+    within, beyond = np.where(side, share, 0.0), np.where(side, 0.0, share)
+    to_camp, to_others = cosines @ within, cosines @ beyond
+    moved, stay = np.where(side, share, -share), np.zeros(1)
+    square = np.concatenate((stay, moved * moved * np.diagonal(cosines)))
+    moved, to_camp, to_others = (np.concatenate((stay, each)) for each in (moved, to_camp, to_others))
+    squares = within @ cosines @ within - 2.0 * moved * to_camp + square
+    others = beyond @ cosines @ beyond + 2.0 * moved * to_others + square
+    product = within @ cosines @ beyond + moved * (to_camp - to_others) - square
+    # A camp without weight, or whose updates add up to nothing, is in conflict with nobody.
+    conflicts = product / np.sqrt(np.maximum(squares * others, limits.LEAST_STRENGTH**2))
+    size = side.sum() - np.concatenate((stay, np.where(side, 1, -1)))
+    conflicts[np.minimum(size, len(side) - size) < limits.LEAST_CAMP] = 1.0
+    return [float(conflict) for conflict in conflicts]
+
+
+def _with_unit_diagonal(means: FloatArray) -> FloatArray:
+    np.fill_diagonal(means, 1.0)
+    return means
+
+
+def _centered(products: FloatArray, weights: FloatArray) -> FloatArray:
+    """Inner products of rows about their weighted mean."""
+    centring = np.eye(len(products)) - weights / weights.sum()
+    centered: FloatArray = centring @ products @ centring.T
+    return centered
+
+
+def _cosines(products: FloatArray) -> FloatArray:
+    """Cosines of rows, zero for a row of no length."""
     norms = np.sqrt(np.maximum(np.diagonal(products), 0.0))
-    inverse = np.divide(1.0, norms, out=np.zeros(len(gram)), where=norms > 0.0)
+    inverse = np.divide(1.0, norms, out=np.zeros(len(products)), where=norms > 0.0)
     cosines: FloatArray = np.clip(products * inverse * inverse[:, None], -1.0, 1.0)
     return cosines

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators import Aggregator, GeometricMedian, get_aggregator
+from skbgmd.aggregators import Aggregator, HuberMean, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.aggregators.worker_memory import products_about_zero
 from skbgmd.distributed.client_memory import ClientMemory
 from skbgmd.distributed.client_weights import cap_claims, n_distrusted, read_claim
 from skbgmd.distributed.model_updates import RUNNING_STATISTICS, GlobalModel, median_array
@@ -134,7 +135,7 @@ class RobustFedAvg(FedAvg):
         buffers: Iterable[str] = RUNNING_STATISTICS,
         **options: Any,
     ) -> None:
-        self.aggregator = GeometricMedian(rejection=3.0) if aggregator is None else get_aggregator(aggregator)
+        self.aggregator = HuberMean(c=3.0, rejection=3.0) if aggregator is None else get_aggregator(aggregator)
         if max_claim is not None:
             check_number(max_claim, "max_claim", at_least=0.0)
         if isinstance(buffers, str):
@@ -228,7 +229,7 @@ class RobustFedAvg(FedAvg):
         rows = DenseRows(torch.from_numpy(np.stack(updates)), weights, ids=tuple(found.clients))
         if self.memory is not None:
             clients = tuple(found.clients)
-            self.client_memory = self.client_memory.add_round(clients, rows.gram().products, weights, self.memory)
+            self.client_memory = self.client_memory.add_round(clients, products_about_zero(rows), weights, self.memory)
             rows.weights = weights * self.client_memory.trust(clients, weights)
         aggregate, self.state = self.aggregator(rows, self.state)
         arrays = model.moved(aggregate.vector.numpy())

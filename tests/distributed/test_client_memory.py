@@ -8,7 +8,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.client_memory import ClientMemory, larger_camp
+from skbgmd.distributed.client_memory import ClientMemory, larger_camp, majority, opposed_camps
 
 
 def gram(rng, hostile=0, n=10, d=200, along=2.0):
@@ -100,11 +100,104 @@ def test_one_or_two_clients_are_no_camps(rng, n):
     np.testing.assert_array_equal(memory.trust(clients, np.ones(n)), np.ones(n))
 
 
-def test_the_larger_camp_is_the_one_with_more_weight():
-    similar = np.array([[1.0, 0.9, -0.8], [0.9, 1.0, -0.8], [-0.8, -0.8, 1.0]])
-    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 1.0])), [1, 1, 0])
-    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 5.0])), [0, 0, 1])
-    np.testing.assert_array_equal(larger_camp(similar, np.array([1.0, 1.0, 2.0])), [1, 1, 1])
+@pytest.mark.parametrize(
+    ("weights", "members"),
+    [
+        ([1.0, 1.0, 1.0, 1.0, 1.0], [1, 1, 1, 0, 0]),
+        ([1.0, 1.0, 1.0, 50.0, 50.0], [1, 1, 1, 0, 0]),  # claims may be lies, the number of clients isn't
+    ],
+)
+def test_the_larger_camp_is_the_one_of_more_clients(weights, members):
+    side = np.array([True, True, True, False, False])
+    np.testing.assert_array_equal(majority(side, np.array(weights)), members)
+    np.testing.assert_array_equal(majority(~side, np.array(weights)), members)
+
+
+def test_of_camps_of_as_many_clients_the_heavier_counts_and_of_equal_ones_both():
+    side = np.array([True, True, False, False])
+    np.testing.assert_array_equal(majority(side, np.array([1.0, 1.0, 5.0, 1.0])), [0, 0, 1, 1])
+    np.testing.assert_array_equal(majority(side, np.ones(4)), np.ones(4))
+
+
+def cosines(memory, clients):
+    similar = memory.about_zero.means(clients)
+    np.fill_diagonal(similar, 1.0)
+    return similar
+
+
+def skewed(rng, hostile=0, n=10, classes=10, overlap=0.3):
+    """Products of updates of honest clients that differ for good, and of hostile ones that send the opposite of theirs.
+
+    No eigenvalue of these stands out, as clients differ in many ways.
+    """
+    own = rng.normal(size=(n, classes)) + overlap * np.sqrt(classes)
+
+    def of_round():
+        X = np.repeat(own, 20, axis=1) / np.sqrt(20) + rng.normal(size=(n, 20 * classes)) / 10
+        X[n - hostile :] *= -1.0
+        return X @ X.T
+
+    return of_round
+
+
+@pytest.mark.parametrize("n", [8, 10, 25])
+def test_hostile_clients_that_oppose_others_are_a_camp_where_clients_differ_for_good(rng, n):
+    of_round, clients, hostile = skewed(rng, hostile=3, n=n, overlap=0.8), tuple(range(n)), 3
+    memory = remember([of_round() for _ in range(5)], clients)
+    assert opposed_camps(cosines(memory, clients), np.ones(n))[0] < limits.CAMP_CONFLICT
+    trust = memory.trust(clients, np.ones(n))
+    np.testing.assert_array_equal(trust[n - hostile :], 0.0)
+    # Honest clients may have more in common with the opposite of the others.
+    assert trust.sum() >= n - hostile - 2
+
+
+@pytest.mark.parametrize("n", [4, 10, 25])
+def test_honest_clients_that_differ_for_good_are_no_camps(rng, n):
+    of_round, clients = skewed(rng, n=n, overlap=0.8), tuple(range(n))
+    memory = remember([of_round() for _ in range(5)], clients)
+    assert opposed_camps(cosines(memory, clients), np.ones(n))[0] > limits.CAMP_CONFLICT
+    np.testing.assert_array_equal(memory.trust(clients, np.ones(n)), np.ones(n))
+
+
+def test_the_most_opposed_camps_are_those_of_an_exhaustive_search(rng):
+    found = []
+    for _ in range(20):
+        own = rng.normal(size=(7, 5)) + 0.3
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        weights = rng.uniform(0.5, 1.5, size=7)
+        lowest = 1.0
+        for members in range(1, 1 << 6):
+            side = np.array([members >> i & 1 for i in range(7)], dtype=bool)
+            if 2 <= side.sum() <= 5:
+                a, b = (np.average(own[camp], axis=0, weights=weights[camp]) for camp in (side, ~side))
+                lowest = min(lowest, a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        conflict, side = opposed_camps(own @ own.T, weights)
+        a, b = (np.average(own[camp], axis=0, weights=weights[camp]) for camp in (side, ~side))
+        assert conflict == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        assert 2 <= side.sum() <= 5
+        assert conflict >= lowest - 1e-9
+        found.append(conflict < lowest + 1e-9)
+    assert np.mean(found) > 0.6
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_fewer_than_four_clients_are_no_opposed_camps(n):
+    conflict, side = opposed_camps(2.0 * np.eye(n) - 1.0, np.ones(n))
+    assert conflict == 1.0
+    assert side.all()
+
+
+def test_one_client_that_opposes_all_others_is_no_camp(rng):
+    similar = np.full((6, 6), 0.5) + 0.5 * np.eye(6)
+    similar[5, :5] = similar[:5, 5] = -0.4
+    assert min(np.bincount(opposed_camps(similar, np.ones(6))[1], minlength=2)) >= 2
+
+
+def test_clients_without_weight_are_trusted_and_dont_count(rng):
+    memory = remember([gram(rng, hostile=4) for _ in range(5)])
+    weights = np.array([1.0] * 6 + [0.0] * 4)
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), weights), np.ones(10))
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), np.zeros(10)), np.ones(10))
 
 
 def test_a_gap_below_the_limit_makes_no_camps():
