@@ -10,12 +10,17 @@ results/flower.csv; run again it goes on where it was.
 The default of RobustFedAvg is chosen by a rule that was written down before the figures: of the candidates in OURS, the
 one whose worst column, of all in the table, is least behind the best strategy in that column, in points of the mean
 over seeds; of those within half a point of it the one with the highest mean over all columns.
+
+The limit of conflict of the memory of clients, -0.3, was chosen on other data and seeds (digits, make_classification
+and Fashion-MNIST; 100 to 102; Dirichlet 0.5 and 0.3; nobody hostile, label flip, false claims) by the highest mean, and
+of those within half a point of it the most cautious one.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,12 +38,16 @@ from resume import add_options, train_missing
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from skbgmd.aggregators import Aggregator, GeometricMedian, Mean, NearestNeighborMixing
+from skbgmd.aggregators import Aggregator, GeometricMedian, HuberMean, Mean, NearestNeighborMixing, WorkerMemory
 from skbgmd.distributed.flower import RobustFedAvg
 
 RESULTS = Path(__file__).resolve().parent / "results" / "flower.csv"
 COLUMNS = ("split", "attack", "strategy", "seed", "accuracy", "seconds", "remark", "rounds", "flwr")
 CLIENTS, HOSTILE, LAST = 10, 4, 5
+#: Arrays of the net, where they begin in the vector of all parameters, and the clients' training.
+SHAPES = {"0.weight": (64, 64), "0.bias": (64,), "2.weight": (10, 64), "2.bias": (10,)}
+CUTS = np.cumsum([math.prod(shape) for shape in SHAPES.values()])[:-1]
+BATCH, RATE = 16, 0.1
 SPLITS = ("even", "Dirichlet 0.5", "two populations")
 ATTACKS = ("none", "bit flip", "label flip", "NaN", "false claims", "ALIE", "turncoats")
 
@@ -50,17 +59,14 @@ def ours(aggregator: str | Aggregator, *, max_claim: float | None = 1.0, memory:
 
 OURS: dict[str, Callable[[], FedAvg]] = {
     "mean, capped claims": lambda: ours(Mean()),
-    "coordinate median": lambda: ours("coordinate_median"),
-    "geometric median": lambda: ours(GeometricMedian()),
-    "geometric median, rejection 10": lambda: ours(GeometricMedian(rejection=10.0)),
     "geometric median, rejection 3": lambda: ours(GeometricMedian(rejection=3.0)),
-    "spectral filter": lambda: ours("spectral_filter"),
     "mixing, geometric median": lambda: ours(NearestNeighborMixing()),
-    "mixing, mean": lambda: ours(NearestNeighborMixing(Mean())),
-    "mixing, equal weights": lambda: ours(NearestNeighborMixing(), max_claim=0.0),
-    "mixing, geometric median, memory": lambda: ours(NearestNeighborMixing(), memory=0.9),
-    "geometric median, rejection 3, memory": lambda: ours(GeometricMedian(rejection=3.0), memory=0.9),
+    "worker memory": lambda: ours(WorkerMemory()),
     "mean, memory": lambda: ours(Mean(), memory=0.9),
+    "geometric median, rejection 3, memory": lambda: ours(GeometricMedian(rejection=3.0), memory=0.9),
+    "mean, rejection 10": lambda: ours(HuberMean(c=10.0, rejection=10.0)),
+    "mean, rejection 3": lambda: ours(HuberMean(c=3.0, rejection=3.0)),
+    "mean, rejection 3, memory": lambda: ours(HuberMean(c=3.0, rejection=3.0), memory=0.9),
 }
 FLOWER: dict[str, Callable[[], FedAvg]] = {
     "FedAvg": FedAvg,
@@ -98,12 +104,34 @@ def deal(y: np.ndarray, split: str, rng: np.random.Generator) -> list[np.ndarray
             return parts
 
 
-def local_training(net: torch.nn.Module, X: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> None:
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    for batch in torch.randperm(len(y), generator=generator).split(16):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(X[batch]), y[batch]).backward()
-        optimizer.step()
+@np.errstate(over="ignore", invalid="ignore")
+def local_training(vector: np.ndarray, X: np.ndarray, y: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """Parameters after an epoch of SGD; derivatives by hand, as autograd takes most of the time of so small a net."""
+    vector = vector.copy()
+    W, b, V, c = (part.reshape(shape) for part, shape in zip(np.split(vector, CUTS), SHAPES.values(), strict=True))
+    for batch in torch.randperm(len(y), generator=generator).split(BATCH):
+        some = batch.numpy()
+        x, hidden = X[some], X[some] @ W.T + b
+        active = np.maximum(hidden, 0.0)
+        slope = active @ V.T + c
+        slope = np.exp(slope - slope.max(axis=1, keepdims=True))
+        slope /= slope.sum(axis=1, keepdims=True)
+        slope[np.arange(len(some)), y[some]] -= 1.0
+        slope *= RATE / len(some)
+        back = (slope @ V) * (hidden > 0.0)
+        V -= slope.T @ active
+        c -= slope.sum(axis=0)
+        W -= back.T @ x
+        b -= back.sum(axis=0)
+    return vector
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def predictions(vector: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Classes of the samples."""
+    W, b, V, c = (part.reshape(shape) for part, shape in zip(np.split(vector, CUTS), SHAPES.values(), strict=True))
+    classes: np.ndarray = (np.maximum(X @ W.T + b, 0.0) @ V.T + c).argmax(axis=1)
+    return classes
 
 
 def corrupted(attack: str, updates: np.ndarray, hostile: np.ndarray, *, first_half: bool) -> np.ndarray:
@@ -157,29 +185,26 @@ def federate(
     """Train as Flower does; mean accuracy after each of the last rounds, in %."""
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # what makes messages is a running server
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    X, X_test, y, y_test = data
+    X, X_test, y, y_test = (part.numpy() for part in data)
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-    shapes = {name: tensor.shape for name, tensor in net.state_dict().items()}
     strategy.min_train_nodes = len(parts)
     vector = torch.nn.utils.parameters_to_vector(net.parameters()).detach().numpy()
     scores: list[float] = []
     about = {"rounds": rounds, "flwr": version("flwr")}
     start = time.perf_counter()
     for turn in range(1, rounds + 1):
-        messages = list(strategy.configure_train(turn, _record(vector, shapes), ConfigRecord(), Nodes(len(parts))))
+        messages = list(strategy.configure_train(turn, _record(vector), ConfigRecord(), Nodes(len(parts))))
         messages.sort(key=lambda message: message.metadata.dst_node_id)
         updates = np.empty((len(parts), len(vector)), dtype=np.float32)
         for client, part in enumerate(parts):
-            torch.nn.utils.vector_to_parameters(torch.from_numpy(vector.copy()), net.parameters())
             labels = 9 - y[part] if attack == "label flip" and client in hostile else y[part]
             generator = torch.Generator().manual_seed(1_000_000 * seed + 1000 * turn + client)
-            local_training(net, X[part], labels, generator)
-            updates[client] = torch.nn.utils.parameters_to_vector(net.parameters()).detach().numpy() - vector
+            updates[client] = local_training(vector, X[part], labels, generator) - vector
         sent = corrupted(attack, updates, hostile, first_half=turn <= rounds // 2)
         replies = [
             message.create_reply(
-                RecordDict({"arrays": _record(vector + row, shapes), "m": MetricRecord({"num-examples": int(claim)})})
+                RecordDict({"arrays": _record(vector + row), "m": MetricRecord({"num-examples": int(claim)})})
             )
             for message, row, claim in zip(messages, sent, claims, strict=True)
         ]
@@ -189,19 +214,15 @@ def federate(
                 arrays, _ = strategy.aggregate_train(turn, replies)
         except AppExitException as error:
             return {**about, "remark": f"stopped in round {turn}: {str(error)[:60]}"}
-        vector = np.concatenate([arrays[name].numpy().ravel() for name in shapes]).astype(np.float32)
-        torch.nn.utils.vector_to_parameters(torch.from_numpy(vector.copy()), net.parameters())
-        with torch.no_grad():
-            scores.append(float((net(X_test).argmax(dim=1) == y_test).float().mean()))
+        vector = np.concatenate([arrays[name].numpy().ravel() for name in SHAPES]).astype(np.float32)
+        scores.append(float((predictions(vector, X_test) == y_test).mean()))
     accuracy = round(100.0 * float(np.mean(scores[-LAST:])), 2)
     return {**about, "accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
 
 
-def _record(vector: np.ndarray, shapes: dict[str, torch.Size]) -> ArrayRecord:
-    parts = np.split(vector, np.cumsum([shape.numel() for shape in shapes.values()])[:-1])
-    return ArrayRecord(
-        {name: Array(part.reshape(shape)) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
-    )
+def _record(vector: np.ndarray) -> ArrayRecord:
+    parts = zip(np.split(vector, CUTS), SHAPES.items(), strict=True)
+    return ArrayRecord({name: Array(part.reshape(shape)) for part, (name, shape) in parts})
 
 
 def trainings(seeds: int) -> Iterator[tuple[str, str, str, int]]:

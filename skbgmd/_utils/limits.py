@@ -445,10 +445,10 @@ CAMP_VISITS = 2.5
 #: no table: 1.6 and 1.2 with honest clients, even and uneven; 1.5 where labels are flipped on uneven samples, which it
 #: can't see; 2.8 and more under other attacks. Honest clients of two populations are camps as well.
 CAMP_GAP = 2.0
-#: Cosine between the means of two camps, below which the smaller one has no weight: the limit of -0.25, -0.3, -0.35,
-#: -0.4 and -0.5 with the highest mean accuracy on three sets of data and seeds that are in no table. Ten clients, the
-#: lowest cosines of rounds 3 to 20: -0.11 and, where the network had fitted its samples, -0.37 with honest clients and a
-#: Dirichlet distribution of 0.5; -0.29 to -0.78 where four of them flip labels, -0.91 where four send the opposite.
+#: Cosine between the means of two camps, below which the smaller one has no weight: of -0.25, -0.3, -0.35, -0.4 and
+#: -0.5 the one with the highest mean accuracy on three sets of data and seeds that are in no table. Lowest cosines of
+#: rounds 3 to 20 there, ten clients, Dirichlet 0.5: -0.08, -0.11 and, where the network fits its samples by then, -0.37
+#: with honest clients; -0.29, -0.38 and -0.78 where four of them flip labels; -0.91 and less under false claims.
 CAMP_CONFLICT = -0.3
 #: Fewest clients of such a camp, as a single one with data of its own may oppose the others; and eigenvectors whose
 #: signs the search for camps begins with: two find the most opposed ones in 92 % of 360 cases, three in 96 %.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class ClientMemory(RememberedProducts):
            [-0.95,  1.  ]])
     """
 
-    about_zero: RememberedProducts = RememberedProducts()
+    about_zero: RememberedProducts = field(default_factory=RememberedProducts)
 
     def add_round(
         self, clients: tuple[int, ...], gram: FloatArray, weights: FloatArray, decay: float = 0.9

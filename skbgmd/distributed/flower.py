@@ -75,12 +75,13 @@ class RobustFedAvg(FedAvg):
     Parameters
     ----------
     aggregator : str or Aggregator, default=None
-        A key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. None: ``GeometricMedian(rejection=3.0)``.
+        A key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. None: ``HuberMean(c=3.0, rejection=3.0)``,
+        the mean of the updates that are no farther from their geometric median than three median distances.
     max_claim : float or None, default=1.0
         Largest claimed number of examples that counts, in median claims; 0: all clients with examples count alike;
         None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
     memory : float or None, default=0.9
-        Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the lighter one
+        Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the smaller one
         has no weight. See :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for
         clients whose node ids don't last.
     buffers : iterable of str, default=RUNNING_STATISTICS

@@ -435,6 +435,28 @@ def test_memory_finds_the_camp_that_one_round_cant(rng):
     assert camps(RobustFedAvg("mean", memory=None), 5, rng)["clients-distrusted"] == 0
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])
+def test_memory_finds_clients_that_undo_what_others_do_though_these_differ_and_the_former_claim_more(rng, scale):
+    own = rng.normal(size=(10, 40)) + 0.7
+    strategy = RobustFedAvg()
+    for turn in range(1, 5):
+        configured(strategy, {"weight": np.zeros(40, np.float32)})
+        replies = []
+        for client, update in enumerate(own + 0.1 * rng.normal(size=own.shape)):
+            sent = record({"weight": (scale * (-update if client > 5 else update)).astype(np.float32)})
+            claim = 10**9 if client > 5 else 10 + 40 * (client == 0)
+            replies.append(message(client, content(a=sent, m=MetricRecord({"num-examples": claim}))))
+        _, metrics = strategy.aggregate_train(turn, replies)
+    assert [client for client in range(10) if metrics[f"client-weight/{client}"] == 0.0] == [6, 7, 8, 9]
+
+
+def test_the_default_is_the_mean_of_updates_that_are_not_far():
+    replies = [reply(i, update, 10 * (1 + i)) for i, update in enumerate((1.0, 1.2, 0.8, 1.1))] + [reply(9, 5.0, 20)]
+    arrays, metrics = configured(RobustFedAvg(max_claim=None)).aggregate_train(1, replies)
+    assert weight_of(arrays) == pytest.approx(np.average([1.0, 1.2, 0.8, 1.1], weights=[1, 2, 3, 4]))
+    assert metrics["client-weight/9"] == 0.0
+
+
 def test_what_is_remembered_is_saved_and_loaded(rng, tmp_path):
     strategy = RobustFedAvg("mean", memory=0.9)
     camps(strategy, 4, rng)
