@@ -12,8 +12,7 @@ one whose worst column, of all in the table, is least behind the best strategy i
 over seeds; of those within half a point of it the one with the highest mean over all columns.
 
 The limit of conflict of the memory of clients, -0.3, was chosen on other data and seeds (digits, make_classification
-and Fashion-MNIST; 100 to 102; Dirichlet 0.5 and 0.3; nobody hostile, label flip, false claims) by the highest mean, and
-of those within half a point of it the most cautious one.
+and Fashion-MNIST; 100 to 102; Dirichlet 0.5 and 0.3; nobody hostile, label flip, false claims) by the highest mean.
 """
 
 from __future__ import annotations

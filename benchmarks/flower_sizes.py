@@ -18,7 +18,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from resume import add_options, train_missing
 
-from skbgmd.aggregators import GeometricMedian, Mean
+from skbgmd.aggregators import GeometricMedian, HuberMean, Mean
 from skbgmd.distributed.client_weights import cap_claims
 from skbgmd.distributed.flower import RobustFedAvg
 
@@ -26,7 +26,11 @@ RESULTS = Path(__file__).resolve().parent / "results" / "flower_sizes.csv"
 COLUMNS = ("hostile", "rule", "claims", "seed", "share", "accuracy", "seconds", "remark", "rounds", "flwr")
 SIZES = np.array([17_834, 9_000, 4_000, 2_500, 1_000, 190])
 CLAIMS = {"as claimed": None, "capped at the median": 1.0, "equal": 0.0}
-RULES = {"mean": Mean(), "geometric median": GeometricMedian(rejection=3.0)}
+RULES = {
+    "mean": Mean(),
+    "geometric median": GeometricMedian(rejection=3.0),
+    "mean, rejection 3": HuberMean(c=3.0, rejection=3.0),
+}
 
 
 def train(hostile: str, rule: str, claims: str, seed: int, rounds: int) -> dict[str, Any]:
