@@ -384,6 +384,9 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
+#: Error, in robust standard deviations of the targets, from which on a target is missed: squares are clipped there.
+#: With five, targets of moderate errors that are all on one side speak for those who follow them.
+MISSED_TARGET = 3.0
 
 
 # ---- Ranks

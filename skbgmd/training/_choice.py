@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any, ClassVar, Self
 
@@ -166,8 +166,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """Strata of targets, within which samples are held out and their scores averaged."""
         raise NotImplementedError
 
-    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
-        """Utilities of held-out samples by what was predicted of them."""
+    def _utilities(
+        self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> Sequence[Utilities]:
+        """Utilities of held-out samples by what was predicted of them, those of each score."""
         raise NotImplementedError
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
@@ -54,7 +55,8 @@ class Evidence(NamedTuple):
     ----------
     score : float
         Mean over the classes of the share of held-out samples that are predicted; for numbers, minus their mean
-        absolute error, in units of the targets' median deviation.
+        absolute error or clipped squared error, whichever is less in favour, in robust standard deviations of the
+        targets.
     gain : float
         By how much the score is larger than that of the gentle strength.
     standard_error : float
@@ -66,9 +68,14 @@ class Evidence(NamedTuple):
     standard_error: float
 
     @property
+    def margin(self) -> float:
+        """By how much the gain is more than its standard error."""
+        return self.gain - limits.CLEAR_GAIN * self.standard_error
+
+    @property
     def is_clear(self) -> bool:
         """True if the gain is more than its standard error."""
-        return self.gain > max(limits.CLEAR_GAIN * self.standard_error, limits.LEAST_GAIN)
+        return self.margin > 0.0 and self.gain > limits.LEAST_GAIN
 
     @property
     def is_behind(self) -> bool:
@@ -118,7 +125,7 @@ def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatAr
 def choose(
     names: Sequence[str],
     predict: Callable[[str, int], Any],
-    utilities: Callable[[Mapping[str, Any]], Utilities],
+    utilities: Callable[[Mapping[str, Any]], Sequence[Utilities]],
     strata: NDArray[np.intp],
     weight: FloatArray,
     *,
@@ -128,7 +135,8 @@ def choose(
     """Choose among settings by held-out samples.
 
     After some of the epochs those that are far behind the gentle one are dropped, as on clean data all others may be.
-    The rest are trained to the end: wrong labels are learnt by heart late.
+    The rest are trained to the end: wrong labels are learnt by heart late. Where there are several scores, all must say
+    that a setting is behind, or ahead.
 
     Parameters
     ----------
@@ -137,7 +145,7 @@ def choose(
     predict : callable
         Trains by one of them for so many epochs more and predicts the held-out samples; None where it diverges.
     utilities : callable
-        Makes utilities of such predictions by name.
+        Makes utilities of such predictions by name, those of each score.
     strata, weight
         Of the held-out samples, as for :func:`stratified_mean`.
     epochs : int
@@ -150,22 +158,25 @@ def choose(
     name : str
         The choice.
     evidence : dict
-        Evidence for each of them, as of the epoch to which it was trained.
+        Evidence for each of them, as of the epoch to which it was trained and by the score that is least in favour.
     """
     first = math.ceil(limits.CHOICE_EPOCHS * epochs)
     evidence: dict[str, Evidence] = {}
+    scores: list[dict[str, Evidence]] = []
     for more in (first, epochs - first):
         predicted = {name: predict(name, more) for name in names}
         # One that diverges is none to train by.
         known = {name: found for name, found in predicted.items() if found is not None}
         if not known:
             break
-        evidence |= agree(evidence_for(utilities(known), strata, weight))
+        scores = [agree(evidence_for(each, strata, weight)) for each in utilities(known)]
+        margins = [max(found.margin for found in of.values()) for of in scores]
+        evidence |= scores[margins.index(min(margins))]
         gentle, *others = known
-        names = [gentle, *(name for name in others if not evidence[name].is_behind)]
+        names = [gentle, *(name for name in others if not all(of[name].is_behind for of in scores))]
         if len(names) == 1:
             return gentle, evidence
-    clear = [name for name in names[1:] if name in evidence and evidence[name].is_clear]
+    clear = [name for name in names[1:] if name in evidence and all(of[name].is_clear for of in scores)]
     return max(clear, key=lambda name: evidence[name].gain, default=names[0]), evidence
 
 
@@ -178,12 +189,14 @@ def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState)
     return mask
 
 
-def absolute_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> dict[str, FloatArray]:
-    r"""Score predictions of numbers by minus their absolute errors, in units of the targets' median deviation.
+def residual_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict[str, FloatArray]]:
+    r"""Score predictions of numbers by minus their absolute errors, and by minus their clipped squared errors.
 
-    Only differences between predictions of the same samples are looked at, and :math:`\bigl| |y - a| - |y - b| \bigr|
-    \le |a - b|`: however gross the error of a target is, it counts for no more than the predictions differ. Errors of a
-    few samples that the predictions differ much in, such as those of a long tail or a subgroup, count for all of that.
+    Only differences between predictions of the same samples are looked at. With absolute errors :math:`\bigl| |y - a| -
+    |y - b| \bigr| \le |a - b|`: however gross the error of a target is, it counts for no more than the predictions
+    differ. But they are least at medians, and a setting that gives up a subgroup or a tail may fit all others better by
+    more. :math:`\min(|r|, c)^2` is least at means where errors are within c, as :math:`R^2` is, and a target that both
+    predictions miss by more counts for nothing, on whichever side of them it is; of a tail beyond c it sees nothing.
 
     Parameters
     ----------
@@ -191,10 +204,29 @@ def absolute_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> dict[s
         Residuals of held-out samples, by who predicted them.
     y : ndarray of shape (n, k)
         Their targets.
+
+    Returns
+    -------
+    absolute, squared : dict of str to ndarray of shape (n,)
+        In units of :func:`deviation_of_most`, of which c is three.
     """
-    deviations = np.abs(y - np.median(y, axis=0))
-    # Where most targets are one value, that of the others.
-    units = np.array([np.median(column[column > 0.0]) if column.any() else 1.0 for column in deviations.T])
-    return {
-        name: -(np.abs(np.asarray(array, dtype=np.float64)) / units).mean(axis=1) for name, array in residuals.items()
-    }
+    units = np.array([deviation_of_most(column) for column in y.T])
+    sizes = {name: np.abs(np.asarray(array, dtype=np.float64)) / units for name, array in residuals.items()}
+    return [
+        {name: -each.mean(axis=1) for name, each in sizes.items()},
+        {name: -(np.minimum(each, limits.MISSED_TARGET) ** 2).mean(axis=1) for name, each in sizes.items()},
+    ]
+
+
+def deviation_of_most(y: FloatArray) -> float:
+    """Standard deviation of normal targets (n,), robustly: by their median deviation, but for those at the median.
+
+    Where a share 1 - s is at the median, the corrupt are all among the others: there it is the quantile s / 2 of their
+    deviations. 1 where all are the same.
+    """
+    deviations = np.abs(y - np.median(y))
+    others = deviations[deviations > 0.0]
+    if not len(others):
+        return 1.0
+    half = 0.5 * len(others) / len(deviations)
+    return float(np.quantile(others, half) / ndtri(0.5 + 0.5 * half))

@@ -380,10 +380,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             return np.zeros(len(y), dtype=np.intp)
         return np.unique(y, return_inverse=True)[1].reshape(-1)
 
-    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+    def _utilities(
+        self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> Sequence[Utilities]:
         if self.multilabel_:
-            return balanced_points(predicted, y, weight)
-        return {name: (labels == y).astype(np.float64) for name, labels in predicted.items()}
+            return [balanced_points(predicted, y, weight)]
+        return [{name: (labels == y).astype(np.float64) for name, labels in predicted.items()}]
 
     def _is_binary(self) -> bool:
         """True if the network gives one number a sample, for the second of two classes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -23,7 +23,7 @@ from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._scaling import smooth_l1_of_zero
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
-from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, absolute_scores, described
+from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, described, residual_scores
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 
@@ -198,10 +198,12 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)
 
-    def _utilities(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> Utilities:
+    def _utilities(
+        self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> Sequence[Utilities]:
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
-        return absolute_scores(residuals, columns)
+        return residual_scores(residuals, columns)
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd.training._strength import (
-    absolute_scores,
     choose,
+    deviation_of_most,
     evidence_for,
     hold_out,
+    residual_scores,
     stratified_mean,
 )
 
@@ -89,13 +90,42 @@ def test_another_must_be_ahead(
         asked.append((name, more))
         return shares[name].pop(0)
 
-    def utilities(predicted: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {name: hits(share)["0"] for name, share in predicted.items()}
+    def utilities(predicted: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+        return [{name: hits(share)["0"] for name, share in predicted.items()}]
 
     name, evidence = choose(list(shares), predict, utilities, STRATA, ONES, epochs=100)
     assert name == chosen
     assert asked == [(each, 34) for each in shares] + [(each, 66) for each in to_the_end]
     assert set(evidence) == {each for each in shares if (mild, firm, strict)[list(shares).index(each)][0] is not None}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen", "epochs", "gain"),
+    [
+        # Dropped where both scores say so.
+        ([0.5, None], [0.5, None], "mild", 34, -0.4),
+        ([0.5, 0.9], [0.9, 0.9], "mild", 100, 0.0),
+        # Taken where both do, and told by that which is less in favour.
+        ([0.9, 1.0], [0.9, 1.0], "firm", 100, 0.1),
+        ([0.9, 1.0], [0.9, 0.7], "mild", 100, -0.2),
+        ([0.9, 0.7], [0.9, 1.0], "mild", 100, -0.2),
+    ],
+)
+def test_all_scores_must_agree(first: list[Any], second: list[Any], chosen: str, epochs: int, gain: float) -> None:
+    trained = dict.fromkeys(("mild", "firm"), 0)
+
+    def predict(name: str, more: int) -> int:
+        trained[name] += more
+        return trained[name]
+
+    def utilities(predicted: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
+        stage = int(predicted["mild"] == 100)
+        return [{"mild": hits(0.9)["0"], "firm": hits(shares[stage])["0"]} for shares in (first, second)]
+
+    name, evidence = choose(["mild", "firm"], predict, utilities, STRATA, ONES, epochs=100)
+    assert name == chosen
+    assert trained == {"mild": epochs, "firm": epochs}
+    assert evidence["firm"].gain == pytest.approx(gain)
 
 
 def test_a_share_of_each_class_is_held_out_and_none_of_a_tiny_one() -> None:
@@ -105,27 +135,57 @@ def test_a_share_of_each_class_is_held_out_and_none_of_a_tiny_one() -> None:
     np.testing.assert_array_equal(mask, hold_out(strata, 0.25, np.random.RandomState(0)))
 
 
-def test_gross_targets_do_not_decide_between_predictions_of_numbers() -> None:
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: bool) -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(200, 1))
     good, poor = truth + 0.1 * rng.normal(size=truth.shape), truth + 0.5 * rng.normal(size=truth.shape)
     for gross in (1e3, 1e12):
         y = truth.copy()
-        y[:60] += gross
-        scores = absolute_scores({"good": good - y, "poor": poor - y}, y)
-        difference = scores["good"] - scores["poor"]
-        unit = np.median(np.abs(y - np.median(y)))
+        y[:60] += gross * (1.0 if one_sided else rng.choice((-1.0, 1.0), size=(60, 1)))
+        absolute, squared = residual_scores({"good": good - y, "poor": poor - y}, y)
+        difference = absolute["good"] - absolute["poor"]
+        unit = deviation_of_most(y[:, 0])
         assert difference.mean() > 0.1 / unit
         assert np.all(np.abs(difference) <= np.abs(good - poor)[:, 0] / unit + 1e-12 * gross)
-        scaled = absolute_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
-        np.testing.assert_allclose(scaled["good"], scores["good"])
+        difference = squared["good"] - squared["poor"]
+        np.testing.assert_array_equal(difference[:60], 0.0)
+        np.testing.assert_allclose(
+            difference[60:], ((poor - truth) ** 2 - (good - truth) ** 2)[60:, 0] / unit**2, atol=1e-12
+        )
+        again = residual_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
+        for before, scaled in zip((absolute, squared), again, strict=True):
+            np.testing.assert_allclose(scaled["good"], before["good"])
 
 
 def test_a_long_tail_counts() -> None:
     rng = np.random.default_rng(0)
     y = np.where(rng.random(400) < 0.7, 0.0, rng.lognormal(size=400))[:, None]
     zeros, tail = np.zeros_like(y), y + 0.05 * rng.normal(size=y.shape)
-    scores = absolute_scores({"zeros": zeros - y, "tail": tail - y}, y)
-    assert scores["tail"].mean() > scores["zeros"].mean()
-    alike = absolute_scores({"exact": zeros}, np.zeros_like(y))
-    np.testing.assert_array_equal(alike["exact"], 0.0)
+    for scores in residual_scores({"zeros": zeros - y, "tail": tail - y}, y):
+        assert scores["tail"].mean() > scores["zeros"].mean()
+    for alike in residual_scores({"exact": zeros}, np.zeros_like(y)):
+        np.testing.assert_array_equal(alike["exact"], 0.0)
+
+
+def test_the_few_are_not_given_up_for_the_many() -> None:
+    rng = np.random.default_rng(0)
+    y, is_rare = rng.normal(size=(600, 1)), np.arange(600)[:, None] % 10 == 0
+    sign = rng.choice((-1.0, 1.0), size=y.shape)
+    residuals = {"mild": sign * np.where(is_rare, 0.5, 0.2), "firm": sign * np.where(is_rare, 1.2, 0.1)}
+    absolute, squared = (
+        evidence_for(scores, np.zeros(600, dtype=int), np.ones(600))["firm"] for scores in residual_scores(residuals, y)
+    )
+    assert absolute.is_clear
+    assert squared.gain < -squared.standard_error
+
+
+def test_scales_of_targets_withstand_gross_ones_beside_many_of_one_value() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=20001)
+    assert deviation_of_most(normal) == pytest.approx(np.median(np.abs(normal - np.median(normal))) / 0.6745, rel=1e-3)
+    zeros = np.where(np.arange(20001) % 3 == 0, normal, 0.0)
+    assert deviation_of_most(zeros) == pytest.approx(1.0, rel=0.1)
+    zeros[rng.permutation(len(zeros))[:5000]] += 1e6
+    assert deviation_of_most(zeros) < 10.0
+    assert deviation_of_most(np.ones(5)) == 1.0
