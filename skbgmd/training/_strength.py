@@ -189,7 +189,7 @@ def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState)
     return mask
 
 
-def residual_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict[str, FloatArray]]:
+def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict[str, FloatArray]]:
     r"""Score predictions of numbers by minus their absolute errors, and by minus their clipped squared errors.
 
     Only differences between predictions of the same samples are looked at. With absolute errors :math:`\bigl| |y - a| -

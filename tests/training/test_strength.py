@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from skbgmd.training._strength import (
     choose,
     deviation_of_most,
+    error_scores,
     evidence_for,
     hold_out,
-    residual_scores,
     stratified_mean,
 )
 
@@ -143,7 +143,7 @@ def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: b
     for gross in (1e3, 1e12):
         y = truth.copy()
         y[:60] += gross * (1.0 if one_sided else rng.choice((-1.0, 1.0), size=(60, 1)))
-        absolute, squared = residual_scores({"good": good - y, "poor": poor - y}, y)
+        absolute, squared = error_scores({"good": good - y, "poor": poor - y}, y)
         difference = absolute["good"] - absolute["poor"]
         unit = deviation_of_most(y[:, 0])
         assert difference.mean() > 0.1 / unit
@@ -153,7 +153,7 @@ def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: b
         np.testing.assert_allclose(
             difference[60:], ((poor - truth) ** 2 - (good - truth) ** 2)[60:, 0] / unit**2, atol=1e-12
         )
-        again = residual_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
+        again = error_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
         for before, scaled in zip((absolute, squared), again, strict=True):
             np.testing.assert_allclose(scaled["good"], before["good"])
 
@@ -162,9 +162,9 @@ def test_a_long_tail_counts() -> None:
     rng = np.random.default_rng(0)
     y = np.where(rng.random(400) < 0.7, 0.0, rng.lognormal(size=400))[:, None]
     zeros, tail = np.zeros_like(y), y + 0.05 * rng.normal(size=y.shape)
-    for scores in residual_scores({"zeros": zeros - y, "tail": tail - y}, y):
+    for scores in error_scores({"zeros": zeros - y, "tail": tail - y}, y):
         assert scores["tail"].mean() > scores["zeros"].mean()
-    for alike in residual_scores({"exact": zeros}, np.zeros_like(y)):
+    for alike in error_scores({"exact": zeros}, np.zeros_like(y)):
         np.testing.assert_array_equal(alike["exact"], 0.0)
 
 
@@ -174,7 +174,7 @@ def test_the_few_are_not_given_up_for_the_many() -> None:
     sign = rng.choice((-1.0, 1.0), size=y.shape)
     residuals = {"mild": sign * np.where(is_rare, 0.5, 0.2), "firm": sign * np.where(is_rare, 1.2, 0.1)}
     absolute, squared = (
-        evidence_for(scores, np.zeros(600, dtype=int), np.ones(600))["firm"] for scores in residual_scores(residuals, y)
+        evidence_for(scores, np.zeros(600, dtype=int), np.ones(600))["firm"] for scores in error_scores(residuals, y)
     )
     assert absolute.is_clear
     assert squared.gain < -squared.standard_error
