@@ -71,6 +71,24 @@ def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
     return value
 
 
+def check_device(device: Any) -> None:
+    """Check a device on which torch can compute here.
+
+    Raises
+    ------
+    TypeError
+        Neither a string, a number nor a ``torch.device``.
+    ValueError
+    """
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"device must be a string such as 'cpu' or 'cuda', or a torch.device; found {device!r}.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"device must be one that torch has here; found {device!r}: {reason}.") from error
+
+
 def refuse_masks(values: Any, name: str) -> None:
     """Raise an error for masked entries, however deep: NumPy and torch would take the data behind a mask.
 

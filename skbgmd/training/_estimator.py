@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,14 @@ from skorch.dataset import Dataset
 from torch.utils.data import DataLoader
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import check_choice, check_integer, check_number, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import (
+    check_choice,
+    check_device,
+    check_integer,
+    check_number,
+    check_targets,
+    refuse_masks_and_dates,
+)
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
 from skbgmd.location.block import BLOCKS, SELECTIONS
@@ -448,6 +456,7 @@ class BlockGMDBase(StrengthChoice, Interruptible):
         if self.group_size is not None:
             check_integer(self.group_size, "group_size")
         check_number(self.lr, "lr")
+        check_device(self.device)
         self._check_parts()
         sizes = self.hidden_layer_sizes
         if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or np.ndim(sizes) != 1:
@@ -486,8 +495,14 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             raise TypeError(
                 f"optimizer must be a class of optimizers, such as torch.optim.SGD; found {self.optimizer!r}."
             )
-        if not (self.criterion is None or callable(self.criterion)):
-            raise TypeError(f"criterion must be a class of losses, a loss or None; found {self.criterion!r}.")
+        # A function of predictions and targets, such as those of torch.nn.functional, makes no loss.
+        needed = _required(self.criterion) if inspect.isfunction(self.criterion) else set()
+        given = {name.removeprefix("criterion__") for name in self._routed()}
+        if not (self.criterion is None or callable(self.criterion)) or needed - given:
+            raise TypeError(
+                f"criterion must be a class of losses, such as torch.nn.CrossEntropyLoss, a loss or None; found "
+                f"{self.criterion!r}."
+            )
         if not (self.train_split is None or callable(self.train_split)):
             raise TypeError(
                 f"train_split must be callable, such as skorch.dataset.ValidSplit(5), or None; found "
@@ -848,6 +863,13 @@ class BlockGMDBase(StrengthChoice, Interruptible):
             X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
         result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))
         return result
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters that a function can't be called without."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name for each in parameters if each.default is each.empty and each.kind not in several}
 
 
 def _is_routed(name: str) -> bool:
