@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import get_len, unpack_data
 from skorch.utils import multi_indexing
+from torch.utils._pytree import tree_leaves
 
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
@@ -61,7 +62,7 @@ class GroupedBatch:
         self.clients: tuple[Any, ...] | None = getattr(batch, "clients", None)
         self._items, self._collate = getattr(batch, "items", None), getattr(batch, "collate", None)
         if given is None:
-            n = get_len(self.X) if self.positions is None else len(self.positions)
+            n = _count(self.X, self.y) if self.positions is None else len(self.positions)
             self.slices = even_slices(n, 1 if group_size is None else -(-n // group_size))
         else:
             self.slices = Slices(given)
@@ -79,8 +80,19 @@ class GroupedBatch:
     def inputs(self, part: slice) -> Any:
         """X of some of the samples; made of them again where only a function of the user's own knows where they are."""
         if self._items is None or self._collate is None:
+            if self.positions is None:
+                self._refuse_other_axes()
             return multi_indexing(self.X, part)
         return self._collate(self._items[part])[0]
+
+    def _refuse_other_axes(self) -> None:
+        """Refuse inputs that samples can't be taken of by their first axis."""
+        shapes = [tuple(part.shape) for part in tree_leaves(self.X) if isinstance(part, torch.Tensor)]
+        if any(shape[:1] != (self.n_samples,) for shape in shapes):
+            raise ValueError(
+                f"X must have the samples of a batch along the first axis of each input (batch_first=True), where each "
+                f"group has a pass of its own; found shapes {', '.join(map(str, shapes))} for {self.n_samples} samples."
+            )
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -174,6 +186,11 @@ class GroupedBatch:
         if self.are_equal or self.weights.min() == self.weights.max():
             return losses.mean()
         return losses @ torch.as_tensor(self.weights / self.weights.sum()).to(losses)
+
+
+def _count(X: Any, y: Any) -> int:
+    """Samples of a batch: its targets, where they are a tensor; X may have other axes first, such as time."""
+    return len(y) if isinstance(y, torch.Tensor) and y.ndim else int(get_len(X))
 
 
 def pieces(part: slice, parts: int) -> list[slice]:

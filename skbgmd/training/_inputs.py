@@ -17,7 +17,7 @@ from skorch.dataset import Dataset
 from skorch.helper import SliceDataset
 from skorch.utils import multi_indexing
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 #: The rule for samples of different shapes.
 COLLATED = (
@@ -99,11 +99,16 @@ def unpacked(X: Any, y: Any = None, *, reads_targets: bool = False) -> tuple[Any
     Raises
     ------
     TypeError
-        A dataset without an index.
+        A DataLoader, or a dataset without an index.
     ValueError
         Items that are no pairs (X, y), where targets are to be read from them.
     """
     own: Any = None
+    if isinstance(X, DataLoader):
+        raise TypeError(
+            "X must be data or a dataset, of which batches are made by batch_size and iterator_train__...; found a "
+            "DataLoader. Give its dataset, loader.dataset."
+        )
     if isinstance(X, IterableDataset):
         raise TypeError(f"X must be a map-style dataset, with a length and an index; found {type(X).__name__}.")
     if isinstance(X, torch.utils.data.Dataset):
@@ -161,6 +166,15 @@ def as_inputs(X: Any, n: int | None, *, fitted: Any = None, collates: bool) -> A
 def is_sparse(X: Any) -> bool:
     """True for a sparse matrix or array of SciPy's."""
     return sparse.issparse(X)
+
+
+def sparse_width(X: Any) -> int:
+    """Count the numbers of a sample that are sparse, and dense in a batch, in all of its inputs."""
+    if isinstance(X, (Mapping, SeveralInputs)):
+        return sum(sparse_width(part) for _, part in _named(X))
+    if isinstance(X, Items):
+        return sparse_width(X.source) if X.read is _of_container else 0
+    return int(X.shape[1]) if is_sparse(X) else 0
 
 
 @contextmanager

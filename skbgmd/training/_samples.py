@@ -15,7 +15,7 @@ from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
-from skbgmd.training._inputs import cast_to, is_sparse, n_samples, take
+from skbgmd.training._inputs import cast_to, is_sparse, n_samples, sparse_width, take
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,9 @@ def cast(X: Any, network: torch.nn.Module) -> Any:
 
 
 def predicted_at_once(X: Any) -> int:
-    """Samples of data like X that are predicted at once: of sparse ones fewer, which become dense."""
-    if not is_sparse(X):
-        return limits.PREDICTED_SAMPLES
-    return max(1, min(limits.PREDICTED_SAMPLES, limits.DENSE_ELEMENTS // int(X.shape[1])))
+    """Samples of data like X that are predicted at once: where inputs are sparse fewer, which become dense."""
+    width = sparse_width(X)
+    return max(1, min(limits.PREDICTED_SAMPLES, limits.DENSE_ELEMENTS // max(1, width)))
 
 
 def _dtype_of(network: torch.nn.Module) -> np.dtype[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from skbgmd._utils.slices import Slices
@@ -89,3 +90,14 @@ def test_numbers_are_sorted_by_class_under_a_binary_loss() -> None:
     # Several labels of each sample.
     assert not is_sorted(torch.stack([labels, labels], dim=1), 8, binary=True)
     assert not is_sorted(torch.tensor(1.0), 1, binary=True)
+
+
+def test_samples_along_another_axis_are_counted_by_their_targets_and_not_cut_out() -> None:
+    time_major = torch.zeros(3, 7, 2)
+    for inputs in (time_major, {"tokens": time_major, "lengths": torch.ones(7)}, (torch.zeros(20), torch.zeros(7))):
+        batch = GroupedBatch((inputs, y), 3)
+        assert batch.slices == SLICES
+        with pytest.raises(ValueError, match=r"X must have the samples .*batch_first=True.* for 7 samples"):
+            batch.inputs(slice(0, 3))
+    assert GroupedBatch((X, [0, 1]), 3).n_samples == 7
+    assert len(GroupedBatch(({"a": X, "b": X}, y), 3).inputs(slice(0, 3))["b"]) == 3

@@ -20,7 +20,7 @@ from skorch.helper import SliceDataset, SliceDict, predefined_split
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
 from torch.utils.data import IterableDataset, Subset, TensorDataset
 
-from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNet
 from skbgmd.corruption import GaussianNoise, LabelCorruption
 from skbgmd.inspection import find_suspects, robustness_curve, sample_losses
 from skbgmd.training._groups import GroupedBatch
@@ -549,6 +549,48 @@ def test_all_that_an_estimator_does_with_sequences(sequences, kind, forked):
     assert np.isfinite(clients.sample_trust_[1:]).all()
     assert np.isnan(clients.sample_trust_[0])
     assert cross_val_score(collated(module, collate), X, y, cv=2, n_jobs=2).shape == (2,)
+
+
+class TimeMajor(torch.nn.Module):
+    """Of sequences with the samples along the second axis, or the first."""
+
+    def __init__(self, kind, batch_first):
+        super().__init__()
+        self.axis = 0 if batch_first else 1
+        options = {} if kind is torch.nn.Linear else {"batch_first": batch_first}
+        self.steps, self.last = kind(2, 4, **options), torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        found = self.steps(x)
+        found = found[0] if isinstance(found, tuple) else torch.relu(found)
+        return self.last(found.mean(dim=1 - self.axis))
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, torch.nn.Linear])
+@pytest.mark.parametrize("length", [5, 24])
+def test_time_may_be_the_first_axis(kind, length, rng, forked):
+    """As many steps as samples, too, where the axes can't be told apart."""
+    X, start = list(rng.normal(size=(24, length, 2)).astype(np.float32)), torch.random.get_rng_state()
+    y, found = [int(x[:, 0].sum() > 0) for x in X], []
+    for batch_first in (True, False):
+
+        def stacked(samples, axis=1 - batch_first):
+            return torch.stack([torch.as_tensor(x) for x, _ in samples], dim=axis), targets(samples)
+
+        torch.random.set_rng_state(start)
+        model = collated(TimeMajor(kind, batch_first), stacked, lr=0.05).fit(X, y)
+        found.append((model.predict_proba(X), model.sample_trust_))
+        # Of the batches of a net's own dataset nothing is known.
+        brief = {"max_epochs": 1, "batch_size": 24, "train_split": None, "verbose": 0, "group_size": 1}
+        net = RobustNeuralNet(TimeMajor(kind, batch_first), torch.nn.CrossEntropyLoss, **brief)
+        net.set_params(iterator_train__collate_fn=stacked)
+        if batch_first or kind is not torch.nn.Linear:
+            net.fit(Pairs(X, y), None)
+        elif length != 24:
+            with pytest.raises(ValueError, match=r"batch_first=True.*found shapes \(5, 24, 2\) for 24 samples"):
+                net.fit(Pairs(X, y), None)
+    for once, again in zip(*found, strict=True):
+        np.testing.assert_allclose(once, again, rtol=1e-3)
 
 
 def test_a_dataset_of_sequences_is_as_a_list(sequences, forked):

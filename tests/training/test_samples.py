@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from skorch import NeuralNet
 from skorch.dataset import Dataset
 
-from skbgmd.training._samples import check_ids, check_weights, drop_and_merge
+from skbgmd._utils import limits
+from skbgmd.training._inputs import SeveralInputs, as_inputs
+from skbgmd.training._samples import check_ids, check_weights, drop_and_merge, predicted_at_once
 
 
 def test_samples_without_weight_are_left_out(rng):
@@ -75,3 +78,21 @@ def test_weights_and_clients():
     assert check_weights([1, 2, 3], X).dtype == np.float64
     with pytest.raises(ValueError, match="groups must have shape"):
         check_ids(["a", "b"], "groups", X)
+
+
+def test_few_samples_are_predicted_at_once_where_any_input_is_sparse_and_wide():
+    width = limits.DENSE_ELEMENTS // 8
+    wide, narrow = sparse.csr_array((40, width)), np.ones((40, 2))
+    sequences = [np.ones(1 + place % 3) for place in range(40)]
+    for given in (
+        wide,
+        {"text": wide, "numbers": narrow},
+        {"deep": {"text": wide}, "numbers": narrow},
+        SeveralInputs([narrow, wide]),
+        {"text": wide, "words": sequences},
+    ):
+        assert predicted_at_once(as_inputs(given, 40, collates=True)) == 8
+    assert predicted_at_once({"title": wide, "text": wide}) == 4
+    assert predicted_at_once(sparse.csr_array((40, 100 * limits.DENSE_ELEMENTS))) == 1
+    for given in (narrow, {"numbers": narrow}, {"text": wide[:, :5]}, as_inputs(sequences, 40, collates=True)):
+        assert predicted_at_once(given) == limits.PREDICTED_SAMPLES
