@@ -44,7 +44,7 @@ from skbgmd.corruption import (
     corrupt_labels,
 )
 from skbgmd.inspection import robustness_curve
-from skbgmd.inspection.suspects import SampleTrustDisplay, sample_losses
+from skbgmd.inspection.suspects import SampleTrustDisplay, label_losses, sample_losses
 from skbgmd.rows import DenseRows
 from skbgmd.training._loader import ArrayLoader
 
@@ -293,6 +293,7 @@ OF_MASKED_TABLES = {
     "classifier, validation": ("X", lambda m, v: classifier(train_split=predefined_split(Dataset(v, Y))).fit(X, Y)),
     "ArrayLoader": ("X", lambda m, v: ArrayLoader(Dataset(v, Y))),
     "sample_losses": ("X", lambda m, v: sample_losses(m.classifier, v, Y)),
+    "label_losses": ("X", lambda m, v: label_losses(m.classifier, v, np.eye(2)[Y])),
     "SampleTrustDisplay": ("X", lambda m, v: SampleTrustDisplay.from_estimator(m.classifier, v, Y)),
     "robustness_curve": ("X", lambda m, v: robustness_curve(m.classifier, v, Y, corruption="bit_flip")),
 }
@@ -312,6 +313,7 @@ OF_TARGETS = {
     "CorruptedLabels.fit": ("y", lambda m, v: m.corrupted.fit(X[:, :2], v)),
     "CorruptedLabels.fit, y_corrupt": ("y_corrupt", lambda m, v: m.corrupted.fit(X[:, :2], Y, y_corrupt=v)),
     "sample_losses": ("y", lambda m, v: sample_losses(m.classifier, X, v)),
+    "label_losses": ("y", lambda m, v: label_losses(m.classifier, X, v)),
     "classifier.score": ("y", lambda m, v: m.classifier.score(X, v)),
     "regressor.score": ("y", lambda m, v: m.regressor.score(X, v)),
 }

@@ -9,6 +9,7 @@ from skbgmd.inspection.suspects import (
     SuspectEstimate,
     estimate_n_suspects,
     find_suspects,
+    label_losses,
     sample_losses,
 )
 from skbgmd.inspection.training_history_display import TrainingHistoryDisplay
@@ -22,6 +23,7 @@ __all__ = [
     "TrainingHistoryDisplay",
     "estimate_n_suspects",
     "find_suspects",
+    "label_losses",
     "robustness_curve",
     "sample_losses",
 ]

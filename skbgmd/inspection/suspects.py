@@ -81,7 +81,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     Samples are ranked by their mean likelihood over the training, with cross-entropy the probability of the given
     label, and by the size of their inputs: a network is slow to fit wrong labels, and samples with huge inputs are
     fitted by chance. Where samples were in groups, they are ranked by trust, the mean weight in training
-    (``sample_trust_``). Rare and hard samples are suspicious, too: inspect suspects before you drop them.
+    (``sample_trust_``). Rare and hard samples are suspicious, too: inspect suspects before you drop them. A sample with
+    several labels is judged as a whole, by their mean loss; which of them looks wrong, :func:`label_losses` tells.
 
     Examples
     --------
@@ -444,12 +445,10 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     refuse_masks(X, "X")
     check_targets(y)
     if hasattr(estimator, "predict_proba"):
-        probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
         if has_columns(y):
-            given = indicator_matrix(y, probabilities.shape[1]) > 0.5
-            likelihood = np.where(given, probabilities, 1.0 - probabilities)
-            of_labels: NDArray[np.float64] = -np.log(np.maximum(likelihood, 1e-12)).mean(axis=1)
+            of_labels: NDArray[np.float64] = label_losses(estimator, X, y).mean(axis=1)
             return of_labels
+        probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
         unknown = np.setdiff1d(y, estimator.classes_)
         if len(unknown):
             raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")
@@ -463,3 +462,53 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
         raise ValueError(f"y must have the shape of the predictions, {predicted.shape}; found {targets.shape}.")
     squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares
+
+
+def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
+    """Compute the loss of each label of samples with several, to see which label of a suspicious sample looks wrong.
+
+    Minus the log-probability that the label is as it was given, there or not.
+
+    Parameters
+    ----------
+    estimator : classifier with ``predict_proba`` of shape (n_samples, n_labels)
+        Fitted.
+    X : array-like of shape (n_samples, ...)
+        Samples.
+    y : array-like or sparse matrix of shape (n_samples, n_labels)
+        Indicator matrix of 0 and 1.
+
+    Returns
+    -------
+    losses : ndarray of shape (n_samples, n_labels)
+
+    Raises
+    ------
+    ValueError
+        No indicator matrix of as many labels as are predicted, or masked entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.inspection import find_suspects, label_losses
+    >>> X = np.random.default_rng(0).normal(size=(300, 4))
+    >>> y = (X > 0.0).astype(int)
+    >>> y[7, 2] = 1 - y[7, 2]
+    >>> model = BlockGMDClassifier(strength="firm", max_epochs=30, random_state=0).fit(X, y)
+    >>> suspects = find_suspects(model, 10)
+    >>> bool(7 in suspects), int(label_losses(model, X, y)[7].argmax())
+    (True, 2)
+    """
+    refuse_masks(X, "X")
+    check_targets(y)
+    probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    given = indicator_matrix(y)
+    if given.shape != probabilities.shape:
+        raise ValueError(
+            f"y must be an indicator matrix of the shape of the predictions, {probabilities.shape}; found shape "
+            f"{given.shape}."
+        )
+    likelihood = np.where(given > 0.5, probabilities, 1.0 - probabilities)
+    losses: NDArray[np.float64] = -np.log(np.maximum(likelihood, 1e-12))
+    return losses

@@ -113,7 +113,7 @@ class ArrayLoader(DataLoader[Any]):
     stratify : int or None, default=None
         Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
         groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes, as
-        integers, booleans or whole numbers. Of other targets nothing is dealt out.
+        integers, booleans or whole numbers. Of other targets, several labels among them, nothing is dealt out.
     generator : torch.Generator, default=None
         Source of randomness; None: torch's global generator.
     apart : bool, default=False

@@ -25,7 +25,7 @@ from naming import without_address
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import LabelCorruption, corrupt_labels
 from skbgmd.inspection import find_suspects
-from skbgmd.inspection.suspects import sample_losses
+from skbgmd.inspection.suspects import label_losses, sample_losses
 from skbgmd.training import register_loss
 from skbgmd.training._losses import differentiated
 from skbgmd.training._multilabel import balanced_points, indicator_matrix
@@ -333,6 +333,22 @@ def test_suspects_have_wrong_labels(data):
     losses = sample_losses(model, X, csr_matrix(wrong))
     assert losses[changed].mean() > 2.0 * np.delete(losses, changed).mean()
     np.testing.assert_array_equal(losses, sample_losses(model, X, wrong))
+
+
+def test_the_label_that_is_wrong_has_the_largest_loss(rng):
+    X = rng.normal(size=(160, K))
+    y = (X > 0.0).astype(int)
+    wrong = y.copy()
+    changed, label = rng.choice(160, 16, replace=False), rng.integers(K, size=16)
+    wrong[changed, label] = 1 - wrong[changed, label]
+    model = quick(max_epochs=40, strength="firm").fit(X, wrong)
+    losses = label_losses(model, X, wrong)
+    assert losses.shape == (160, K)
+    assert (losses[changed].argmax(axis=1) == label).mean() > 0.8
+    np.testing.assert_allclose(losses.mean(axis=1), sample_losses(model, X, csr_matrix(wrong)))
+    for other in (y[:, 0], y[:, :3], y[:9]):
+        with pytest.raises(ValueError, match="y must be an indicator matrix of"):
+            label_losses(model, X, other)
 
 
 # ---- corruption -----------------------------------------------------------------------------------------------------
