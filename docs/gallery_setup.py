@@ -9,6 +9,7 @@ import torch
 ORDER = (
     "robust_mean",
     "wrong_labels",
+    "sparse_text",
     "broken_features",
     "regression_outliers",
     "imbalanced",
