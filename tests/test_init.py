@@ -85,6 +85,9 @@ import skorch
 before = {name.split(".")[0] for name in sys.modules}
 from skbgmd import BlockGMDClassifier, geometric_median
 print(json.dumps(sorted({name.split(".")[0] for name in sys.modules} - before - sys.stdlib_module_names)))
+import skbgmd.corruption, skbgmd.inspection, skbgmd.training
+from skbgmd.inspection import TrainingHistoryDisplay
+assert "matplotlib" not in sys.modules, "imported before something is drawn"
 """
 
 
@@ -111,6 +114,8 @@ def test_pickles_need_no_import_before() -> None:
 EACH = """
 import importlib, json, os, sys
 import matplotlib.figure, scipy.optimize, skorch, sklearn.datasets, torch, tqdm
+# What one of them has compiled the others read, also where Python is told to leave nothing behind.
+sys.dont_write_bytecode, sys.pycache_prefix = False, sys.argv[2]
 failed = []
 for name in json.loads(sys.argv[1]):
     child = os.fork()
@@ -123,8 +128,8 @@ print(json.dumps(failed))
 """
 
 
-def test_each_module_can_be_the_first() -> None:
+def test_each_module_can_be_the_first(tmp_path: Path) -> None:
     """In children of a process that has what others have made: to import torch takes long."""
     modules = [name for name in MODULES if name not in OPTIONAL or importlib.util.find_spec(OPTIONAL[name])]
     assert len(modules) > 40
-    assert json.loads(in_another_process(EACH, json.dumps(modules))) == []
+    assert json.loads(in_another_process(EACH, json.dumps(modules), str(tmp_path))) == []
