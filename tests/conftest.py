@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # SciPy reads it when it is imported; without it scikit-learn skips its checks of array inputs.
@@ -184,13 +185,21 @@ def _global_randomness_is_left_alone():
     assert torch.equal(torch_before, torch.get_rng_state()), "torch's global generator was used"
 
 
-@pytest.fixture(autouse=True)
-def _no_idle_workers():
-    """End joblib's workers: one that is idle for minutes may time out just when another test gives it work."""
-    yield
+def end_workers():
     executor = getattr(sys.modules.get("joblib.externals.loky.reusable_executor"), "_executor", None)
     if executor is not None:
         executor.shutdown(wait=True, kill_workers=True)
 
 
+@pytest.fixture(autouse=True)
+def _no_idle_workers():
+    """End joblib's workers: one that is idle for minutes may time out just when another test gives it work."""
+    yield
+    end_workers()
+
+
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# What a shell starts in the background ignores interrupts, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from conftest import end_workers
 from skbgmd.aggregators import get_aggregator
 from skbgmd.corruption import BitFlip, GaussianNoise, ImpulseNoise, LabelCorruption
 from skbgmd.inspection import robustness_curve
@@ -24,6 +25,13 @@ from skbgmd.inspection.curve import gradient_parameter
 from skbgmd.rows import DenseRows
 
 IRIS = load_iris(return_X_y=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_idle_workers():
+    """Joblib's workers serve all tests here, which follow one another: they take seconds to start."""
+    yield
+    end_workers()
 
 
 class DescentRegressor(RegressorMixin, BaseEstimator):

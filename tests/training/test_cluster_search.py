@@ -24,6 +24,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 
 import skbgmd
+from conftest import end_workers
 from fits import quick
 from skbgmd import BlockGMDRegressor
 from skbgmd.aggregators import HuberMean, Krum, NearestNeighborMixing, RowWeighting
@@ -54,6 +55,13 @@ class FirstRow(RowWeighting):
 
     def _weigh(self, rows):
         return np.eye(rows.n_rows)[self.first]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_idle_workers():
+    """Joblib's workers serve all tests here, which follow one another: they take seconds to start."""
+    yield
+    end_workers()
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +185,8 @@ def test_scores_are_those_of_one_process(data, line, elsewhere, name):
     estimator, grid, (X, y), params = searches(data, line)[name]
     search = GridSearchCV(estimator, grid, cv=2, error_score="raise")
     alone = sklearn.clone(search).fit(X, y, **params)
+    if name in ("module", "net", "own parts"):
+        end_workers()  # new ones have imported nothing that a user's own classes might need
     with elsewhere():
         search.fit(X, y, **params)
     assert_same(alone, search)
