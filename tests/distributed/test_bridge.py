@@ -66,7 +66,7 @@ def test_screened_models_lie_among_honest_ones(seed):
     assert (found <= honest.amax(dim=0)).all()
 
 
-def minimized(aims, graph, n_hostile, attack, rule=None, steps=150):
+def minimized(aims, graph, n_hostile, attack, rule=None, steps=75):
     """Minimize the mean of |x - aim|^2 / 2; the first ``n_hostile`` nodes are hostile. Models of the honest ones."""
     models = 5.0 * draws(len(aims), aims.shape[1], 9)
     for step in range(steps):

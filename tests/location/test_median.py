@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import warnings
 from contextlib import ExitStack
+from functools import cache
 from unittest import mock
 
 import numpy as np
@@ -85,12 +86,17 @@ def test_agrees_with_a_conic_solver(name):
     assert geometric_median(X, tol=1e-10, return_result=True).objective == pytest.approx(conic(X), rel=1e-9)
 
 
+@cache
+def among_far_rows(shape, size):
+    X = np.random.default_rng(20211).normal(size=shape)
+    X[: int(0.4 * len(X))] *= size
+    return X, many_digits(X)
+
+
 @pytest.mark.parametrize("shape", [(15, 4), (7, 20)])
 @pytest.mark.parametrize("size", [1e6, 1e20, 1e160])
-def test_inliers_are_exact_among_far_rows(shape, size, rng, path):
-    X = rng.normal(size=shape)
-    X[: int(0.4 * len(X))] *= size
-    expected = many_digits(X)
+def test_inliers_are_exact_among_far_rows(shape, size, path):
+    X, expected = among_far_rows(shape, size)
     np.testing.assert_allclose(geometric_median(X), expected, atol=2e-6)
     np.testing.assert_allclose(geometric_median(X, tol=1e-10), expected, atol=2e-10)
 
@@ -148,7 +154,7 @@ def make(seed, n, d, kind, weighted, dtype, path):
     return X.astype(dtype), weights
 
 
-@settings(max_examples=2500)
+@settings(max_examples=1000)
 @given(cases())
 def test_gap_is_never_below_the_true_excess(case):
     with on_path(case["path"]):
