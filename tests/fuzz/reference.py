@@ -45,7 +45,7 @@ def _improved(X: np.ndarray, a: np.ndarray, y: np.ndarray, steps: int) -> tuple[
             if size > 0 and len(y) <= NEWTON_COLUMNS:
                 e = z / d[:, None]
                 hessian = np.eye(len(y)) - ((e * (pull / total)[:, None]).T @ e).astype(np.float64)
-                newton = np.linalg.lstsq(hessian, (step / size).astype(np.float64), rcond=1e-14)[0] * size
+                newton = np.linalg.lstsq(hessian, (step / size).astype(np.float64), rcond=1e-14)[0].astype(Long) * size
             tries = [y + newton, y + step, y + newton / 8, X[int(d.argmin())]]
         else:
             size, at = np.sqrt(residual @ residual), a[~away].sum()

@@ -309,7 +309,8 @@ EXPORTED = {
     "numbers": BlockGMDRegressor(**SHORT),
     "columns": BlockGMDRegressor(**SHORT),
 }
-ANY_BATCH = ({0: torch.export.Dim.DYNAMIC},)
+# Before torch 2.6 such a dimension had a name.
+ANY_BATCH = ({0: getattr(torch.export.Dim, "DYNAMIC", None) or torch.export.Dim("batch")},)
 
 
 def exported(targets, rng):
