@@ -62,6 +62,20 @@ def test_what_is_imported_is_required(folder, extras):
     assert {BRINGS.get(module, module.replace("_", "-")) for module in modules} <= required
 
 
+def test_what_tests_may_lack_is_said():
+    """A package without which tests are skipped is installed for them, or named with the command that runs them."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    optional = {
+        module.partition(".")[0]
+        for file in (ROOT / "tests").rglob("*.py")
+        for module in re.findall(r'importorskip\("([\w.]+)"', file.read_text(encoding="utf-8"))
+    }
+    installed = names([*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["flower"]]) | {"dask", "ray"}
+    missing = {module for module in optional if module not in installed}
+    assert {"onnxruntime", "lightning", "cleanlab"} <= missing
+    assert {module for module in missing if not re.search(rf"\b{module}\b", page)} == set()
+
+
 def test_extras_that_the_pages_name_are_there():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.rst")]
     found = re.findall(r'["`](?:skbgmd|\.)\[([\w,]+)\]', "\n".join(page.read_text(encoding="utf-8") for page in pages))
