@@ -63,8 +63,9 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     Returns
     -------
     indices : ndarray of shape (n_suspects,), int64
-        Indices of training samples, the most suspicious first; none where no group of suspects stands out. Samples that
-        nothing is known of are left out.
+        Indices of training samples, the most suspicious first. Samples that nothing is known of are left out. An empty
+        array says that no group of suspects stands out, not that there are none: with few samples, or after a training
+        that trusted all of them, ``n_suspects`` still lists the most suspicious ones.
 
     Raises
     ------

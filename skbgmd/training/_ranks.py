@@ -191,6 +191,11 @@ def ranks_of(aggregator: Any) -> Ranks:
     return ALONE
 
 
+def spans_ranks(aggregator: Aggregator) -> bool:
+    """Tell whether a rule, or a rule in it, aggregates rows of several processes."""
+    return any(callable(getattr(rule, "ranks", None)) for rule in (aggregator, *aggregator.get_params().values()))
+
+
 @contextmanager
 def together(aggregator: Any) -> Iterator[Ranks]:
     """Train with the processes of a rule: all of them come to the end, or all of them to an error.

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike
 from torch import nn
 from torch.autograd.graph import Node
@@ -27,6 +28,7 @@ from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, default_rule, has_default, with_default
 from skbgmd.training._gradient_matrix import GradientMatrix
 from skbgmd.training._one_pass import OnePassCheck, exact_sum, is_better_written_out, write_out
+from skbgmd.training._ranks import spans_ranks
 from skbgmd.training._stateful import rule_name
 
 
@@ -122,8 +124,10 @@ def robust_backward(
     The gradient of one loss through batch normalization in training mode is well defined, but it is not that of one
     sample: the others have a part in it, through the batch's mean and variance. A recorder refuses such layers.
 
-    Under ``DistributedDataParallel`` gradients would not be averaged over the ranks, for its hooks wait for a plain
-    backward pass: see :class:`skbgmd.distributed.RobustHook`.
+    ``DistributedDataParallel`` waits for a plain backward pass, and exchanges nothing here. Where several processes
+    train one network, begin with the same parameters on all, leave it out, and take
+    ``rule=skbgmd.distributed.AcrossRanks()``: samples are judged within a process, and what each made of its own across
+    them. With any other rule there is a warning, as ranks then go their own ways.
 
     Examples
     --------
@@ -141,6 +145,7 @@ def robust_backward(
     aggregator = _aggregator(rule, of_samples=isinstance(losses, torch.Tensor))
     check_choice(non_finite, "non_finite", ("raise", "propagate"))
     _check_losses(losses)
+    _warn_of_ranks(aggregator)
     if recorder is None:
         wanted = _wanted(parameters)
     else:
@@ -212,6 +217,18 @@ def _check_losses(losses: Any) -> None:
             )
 
 
+def _warn_of_ranks(aggregator: Aggregator) -> None:
+    """Warn where there are several processes, and nothing is exchanged between them."""
+    size = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if size > 1 and not spans_ranks(aggregator):
+        warnings.warn(
+            f"rule must be one across ranks, such as skbgmd.distributed.AcrossRanks(), for {size} processes to train "
+            f"one network; found {type(aggregator).__name__}, which is of this process alone. DistributedDataParallel "
+            f"exchanges nothing here, and each process trains a network of its own.",
+            stacklevel=4,
+        )
+
+
 def _wanted(parameters: Any) -> list[torch.Tensor]:
     """Parameters that require gradients, each once."""
     every = [parameters] if isinstance(parameters, torch.Tensor) else parameters
@@ -264,7 +281,8 @@ def _check_recorder(recorder: GradientRecorder, losses: Any) -> None:
 def _of_ranks() -> ValueError:
     return ValueError(
         "The module must not be a DistributedDataParallel, whose gradients would not be combined over the ranks; found "
-        "one. Use skbgmd.distributed.RobustHook, or the module inside of it."
+        "one. Use skbgmd.distributed.RobustHook and a plain backward pass, or the module inside of it and "
+        "rule=skbgmd.distributed.AcrossRanks()."
     )
 
 

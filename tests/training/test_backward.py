@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from processes import on_ranks
 from skbgmd import robust_backward
 from skbgmd._utils import limits
 from skbgmd.aggregators import (
@@ -25,6 +28,7 @@ from skbgmd.aggregators import (
     WorkerMomentum,
     get_aggregator,
 )
+from skbgmd.distributed import AcrossRanks
 from skbgmd.ghost import GhostError, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
@@ -426,6 +430,35 @@ def test_what_ranks_share_is_refused_where_it_shows(process_group):
     shards = nn.Parameter(torch.distributed.tensor.distribute_tensor(torch.ones(3), mesh))
     with pytest.raises(TypeError, match="robust_fully_sharded"):
         robust_backward(losses, [shards])
+
+
+def steps_on_rank(rank: int, size: int, rule: Any) -> tuple[list[float], list[str]]:
+    """Train on samples of the rank's own; give the parameters, and what was warned of."""
+    torch.manual_seed(0)
+    net, (X, y) = perceptron(), batch()
+    optimizer, state = torch.optim.SGD(net.parameters(), lr=0.1), None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            optimizer.zero_grad()
+            losses = losses_of(net, X[rank::size], y[rank::size])
+            _, state = robust_backward(losses, net.parameters(), rule, state)
+            optimizer.step()
+    vector = torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+    return vector.tolist(), [str(warning.message) for warning in caught]
+
+
+def test_ranks_train_one_network_by_a_rule_across_them():
+    first, second = on_ranks(steps_on_rank, 2, AcrossRanks("huber_mean", "mean"))
+    assert first == second
+    assert first[1] == []
+
+
+def test_ranks_that_exchange_nothing_are_warned():
+    first, second = on_ranks(steps_on_rank, 2, "geometric_median")
+    assert first[0] != second[0]
+    assert len(first[1]) == 3
+    assert "AcrossRanks(), for 2 processes" in first[1][0]
 
 
 # ---- NaN and inf
