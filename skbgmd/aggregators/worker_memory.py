@@ -29,7 +29,8 @@ class WorkerMemory(RowReplacement):
 
     1. of the eigenvalues of :math:`\bar K` without its diagonal, those beyond the edge of noise are kept, shrunk by as
        much as noise has added, and give each worker a few coordinates (:func:`worker_coordinates`);
-    2. workers whose remembered products with all others are the same share one vote (:func:`worker_votes`);
+    2. workers whose remembered products with all others are the same, and with the :math:`n - f` most trusted ones,
+       share one vote (:func:`worker_votes`);
     3. each row is replaced by the mean of the nearest rows, in these coordinates, that have :math:`n - f` votes, with
        :math:`f = \lceil \psi n \rceil`, in which a row longer than the median counts in inverse proportion to its
        norm; no matter how far rows are apart now;
@@ -114,7 +115,8 @@ class WorkerMemory(RowReplacement):
         memory = before.update(ids, _products(rows, clip, norms, typical), float(self.decay))
         places = worker_coordinates(memory.means(ids), memory.met(ids))
         kept = rows.n_rows - n_assumed_corrupt(self.fraction, rows.n_rows)
-        votes = self._votes(memory, ids)
+        witnesses = most_trusted(places, kept)
+        votes = worker_votes(memory.means(ids), kept, memory.met(ids), witnesses)
         mixing = _mixing(places, rows.weights * clip, votes, kept)
         return AveragedRows(rows, mixing, _trust(mixing @ places, rows.weights * votes)), mixing, memory
 
@@ -187,7 +189,34 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     return places
 
 
-def worker_votes(products: FloatArray, kept: int, met: BoolArray | None = None) -> FloatArray:
+def most_trusted(places: FloatArray, kept: int) -> BoolArray:
+    """Choose the workers whose means of nearest rows have the largest weights in Huber's mean, all with a vote each.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n, r)
+        Coordinates of the workers.
+    kept : int
+        Number n - f of workers that are honest at least: so many are chosen, and those that are trusted as much.
+
+    Returns
+    -------
+    chosen : ndarray of shape (n,), bool
+
+    Examples
+    --------
+    >>> most_trusted(np.array([[0.0], [0.1], [0.2], [9.0], [9.1]]), kept=3)
+    array([ True,  True,  True, False, False])
+    """
+    equal = np.ones(len(places))
+    trust = _trust(_mixing(places, equal, equal, kept) @ places, equal)
+    chosen: BoolArray = trust >= np.sort(trust)[-kept]
+    return chosen
+
+
+def worker_votes(
+    products: FloatArray, kept: int, met: BoolArray | None = None, witnesses: BoolArray | None = None
+) -> FloatArray:
     r"""Votes of workers: one each, but those that are copies of each other share one.
 
     Workers that send what was agreed upon have the same products with others, however unrelated their rows look to each
@@ -202,6 +231,10 @@ def worker_votes(products: FloatArray, kept: int, met: BoolArray | None = None) 
     corrupt workers share a vote, at most :math:`f - c + 1` votes are corrupt, and as many are left out of a mean over
     :math:`n - f`. Honest workers with the same data share one, too.
 
+    Copies are so by all others, and by the ``witnesses`` among them alone. A corrupt worker that follows an honest one
+    has a product with it that nobody else has: followed workers would look unlike each other, and the rest, being
+    alike, like copies.
+
     Parameters
     ----------
     products : ndarray of shape (n, n)
@@ -210,6 +243,8 @@ def worker_votes(products: FloatArray, kept: int, met: BoolArray | None = None) 
         Number n - f of workers that are honest at least.
     met : ndarray of shape (n, n), bool, default=None
         Pairs of which there are products; None: all.
+    witnesses : ndarray of shape (n,), bool, default=None
+        Workers that are trusted; None: all.
 
     Returns
     -------
@@ -229,18 +264,27 @@ def worker_votes(products: FloatArray, kept: int, met: BoolArray | None = None) 
     if not n:
         return np.ones(0)
     others = ~np.eye(n, dtype=bool) if met is None else met & ~np.eye(n, dtype=bool)
-    shared = others.astype(np.float64)
-    known = products * shared
-    squares, counts = np.square(known) @ shared, shared @ shared
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distances = (squares + squares.T - 2.0 * known @ known) / counts
-    # What is left of rounding isn't a difference; nothing is known of two that have met no third.
-    distances[distances < limits.LEAST_STRENGTH * np.square(known).max(initial=0.0)] = 0.0
-    distances[(counts == 0.0) | np.eye(n, dtype=bool)] = np.inf
-    near = limits.COPY_DISTANCE**2 * low_median(distances.min(axis=1, initial=np.inf))
-    copies = 1.0 + (distances < near).sum(axis=1)
+    alike = _alike(products, others)
+    if witnesses is not None:
+        alike &= _alike(products, others & witnesses)
+    copies = 1.0 + alike.sum(axis=1)
     votes: FloatArray = np.minimum(1.0, np.sort(copies)[kept - 1] / copies)
     return votes
+
+
+def _alike(products: FloatArray, others: BoolArray) -> BoolArray:
+    """Pairs (n, n) of workers whose products with the others, a mask of each row, are the same."""
+    shared = others.astype(np.float64)
+    known = products * shared
+    squares, counts = np.square(known) @ shared.T, shared @ shared.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distances = (squares + squares.T - 2.0 * known @ known.T) / counts
+    # What is left of rounding isn't a difference; nothing is known of two that have met no third.
+    distances[distances < limits.LEAST_STRENGTH * np.square(known).max(initial=0.0)] = 0.0
+    distances[(counts == 0.0) | np.eye(len(products), dtype=bool)] = np.inf
+    near = limits.COPY_DISTANCE**2 * low_median(distances.min(axis=1, initial=np.inf))
+    alike: BoolArray = distances < near
+    return alike
 
 
 def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:

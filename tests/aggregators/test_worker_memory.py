@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from aggregating import assert_convex, dense
+from scipy.linalg import hadamard
 
 from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
-from skbgmd.aggregators.worker_memory import worker_coordinates, worker_votes
-from skbgmd.corruption import InnerProduct, Simplex
+from skbgmd.aggregators.worker_memory import most_trusted, worker_coordinates, worker_votes
+from skbgmd.corruption import InnerProduct, Shadowing, Simplex
 from skbgmd.rows import DenseRows
 
 N, F, D = 20, 8, 300
@@ -148,6 +149,64 @@ def test_workers_in_agreement_share_a_vote_where_honest_ones_differ(attack, n_cl
     # As one or two of N - F + 1 workers, not as F of N; what they have in common adds up over steps.
     assert np.mean(weights) < 2.0 / (N - F + 1)
     assert of_aggregates @ of_attackers < 2.0 / (N - F + 1) * (of_attackers @ of_attackers)
+
+
+#: How attackers take the noise of as many honest rows: of one each, of two, of all of them.
+FOLLOWING = {
+    "one": np.eye(F),
+    "two": (np.eye(F) + np.roll(np.eye(F), 1, axis=0)) / 2**0.5,
+    "all": hadamard(F) / F**0.5,
+}
+
+
+@pytest.mark.parametrize("z", [1.0, 3.0])
+@pytest.mark.parametrize("following", FOLLOWING.values(), ids=FOLLOWING)
+def test_followers_take_no_votes_from_workers_that_are_not_followed(following, z, rng):
+    """Followed rows look unlike by their products with followers, and the rest, being alike, isn't a camp for it."""
+
+    def shifted(X, rng, step):
+        center = X[F:].mean(axis=0)
+        X[:F] = center + following @ (X[F : 2 * F] - center) - z
+
+    state, weights = None, []
+    for X in steps(rng, shifted):
+        aggregate, state = WorkerMemory()(dense(X), state)
+        weights.append(aggregate.weights)
+    mean = np.mean(weights[40:], axis=0)
+    assert mean[:F].sum() < 0.2 * F / N
+    assert mean[2 * F :].min() > 0.5 / N
+
+
+def test_votes_are_by_the_witnesses_as_well(rng):
+    """Products that followers have with followed workers, of whatever size, count where all workers are asked."""
+    noise = 0.01 * rng.normal(size=(N, N))
+    products = noise + noise.T
+    products[:F, :F] += 0.5
+    for follower in range(F):
+        products[follower, F + follower] = products[F + follower, follower] = 0.5
+    honest = np.arange(N) >= F
+    assert worker_votes(products, N - F)[2 * F :].max() < 0.5
+    np.testing.assert_array_equal(worker_votes(products, N - F, witnesses=honest), np.ones(N))
+    # Witnesses take votes from none that all others don't.
+    copies = with_copies(rng, 6)
+    assert (worker_votes(copies, 12, witnesses=honest) >= worker_votes(copies, 12)).all()
+    np.testing.assert_array_equal(worker_votes(copies, 12, witnesses=np.zeros(N, dtype=bool)), np.ones(N))
+
+
+def test_the_most_trusted_are_as_many_as_are_honest_and_all_where_nothing_stands_out(rng):
+    camps = np.where(np.arange(N) < F, 1.0, 0.0)[:, None] + 0.01 * rng.normal(size=(N, 2))
+    chosen = most_trusted(camps, N - F)
+    np.testing.assert_array_equal(chosen, np.arange(N) >= F)
+    assert most_trusted(np.zeros((N, 0)), N - F).all()
+
+
+def test_shadows_of_workers_with_even_data_end_without_weight(rng):
+    state = None
+    for step in range(60):
+        X = torch.from_numpy(rng.normal(size=(N, D)) + 0.1)
+        Shadowing(z=1.0, corrupt=range(F)).apply_(X, random_state=step)
+        aggregate, state = WorkerMemory()(DenseRows(X), state)
+    assert aggregate.weights[:F].sum() < 0.05
 
 
 def test_copies_do_not_make_the_typical_norm(rng):
