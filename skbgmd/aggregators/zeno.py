@@ -107,7 +107,7 @@ class Zeno(Aggregator):
     Notes
     -----
     Take it where half of the rows or more may be corrupt, or where attacks stay near the honest rows, and trusted
-    samples are at hand. It costs a forward pass on ``n_trusted`` samples for each row, some three geometric medians for
+    samples are at hand. It costs a forward pass on ``n_trusted`` samples for each row, some two geometric medians for
     34 rows of a perceptron with 100,000 parameters. It is as good as these samples: for a class that they don't have,
     honest rows are dropped. A loss that isn't finite ranks last, and rows that aren't get weight zero.
 
