@@ -103,6 +103,8 @@ ATTACKS: dict[str, Any] = {
     "mimic": attacks.Mimic(target=N_WORKERS - 1),
     "squatter": attacks.Squatter(),
     "simplex": attacks.Simplex(),
+    "shadowing": attacks.Shadowing(),
+    "shadowing, z=1": attacks.Shadowing(z=1.0),
     "framing": attacks.Framing(),
     "constant vote": attacks.ConstantVote(),
     "memory filler": attacks.MemoryFiller(),

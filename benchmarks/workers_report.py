@@ -1,10 +1,13 @@
-"""Tables of rules against workers that collude, from results/workers.csv into docs/results."""
+"""Tables and breakdown curves of rules against workers that collude, from results/workers.csv into docs."""
 
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.figure import Figure
 from paper.report import DOCS, write
 from workers import ATTACKS, HONEST, RESULTS, RULES
+
+from skbgmd.inspection import RobustnessCurveDisplay
 
 #: Accuracy of a training that diverged: that of one class.
 DIVERGED = 10.0
@@ -56,11 +59,35 @@ def by_share(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def curves(lines: pd.DataFrame) -> Figure:
+    """Breakdown curves: accuracy under the worst attack over the share of liars, from the lines of by_share."""
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, (workers, some) in zip(axes, lines.groupby("workers"), strict=True):
+        for rule, own in some.groupby("rule"):
+            own = own.sort_values("liars, %")
+            scores = [own["no attack"].iloc[0], *own["worst"]]
+            RobustnessCurveDisplay(
+                fractions=pd.Series([0.0, *own["liars, %"] / 100.0]).to_numpy(),
+                train_scores=pd.DataFrame(scores).to_numpy(),
+                test_scores=pd.DataFrame(scores).to_numpy(),
+                score_name="Test accuracy under the worst attack, %",
+                corruption_name="Workers that lie",
+                name=rule,
+            ).plot(ax, std_display_style=None, line_kw={"marker": "o"})
+        ax.set_title(f"Workers with {workers} data")
+    axes[1].set_ylabel("")
+    axes[1].get_legend().remove()
+    return figure
+
+
 def main() -> None:
     frame = pd.read_csv(RESULTS)
     digits = frame[(frame["data"] == "digits") & (frame["workers"] != "fresh") & (frame["seed"] == 0)]
     known = set(digits[digits["percent"] != 40]["rule"])
-    write(by_share(digits[digits["rule"].isin(known)]), "workers_digits_by_share", DOCS)
+    lines = by_share(digits[digits["rule"].isin(known)])
+    write(lines, "workers_digits_by_share", DOCS)
+    curves(lines).savefig(DOCS.parent / "images" / "workers_by_share.png", dpi=100)
     for (data, workers), some in frame[frame["percent"] == 40].groupby(["data", "workers"], sort=False):
         write(table(some), f"workers_{data}_{workers}".replace("-", "_"), DOCS)
 
