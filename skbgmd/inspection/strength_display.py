@@ -107,7 +107,7 @@ class StrengthDisplay:
         if hasattr(inner, "classes_"):
             name, scale = "balanced accuracy, percentage points", 100.0
         else:
-            name, scale = "robust score of residuals", 1.0
+            name, scale = "minus absolute or clipped squared error, standardized", 1.0
         return cls(inner.strength_scores_, inner.strength_, score_name=name, scale=scale).plot(ax)
 
     def plot(self, ax: Axes | None = None) -> Self:

@@ -43,7 +43,8 @@ def cross_entropy_of_shares(shares: NDArray[np.float64]) -> float:
 def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
     """Smooth L1 loss of zero, the center of scaled targets (n, ...)."""
     sizes = np.abs(y.astype(np.float64)).reshape(len(y), -1)
-    return float(np.average(np.where(sizes < 1.0, 0.5 * sizes**2, sizes - 0.5).mean(axis=1), weights=weight))
+    small = np.minimum(sizes, 1.0)
+    return float(np.average((small * (sizes - 0.5 * small)).mean(axis=1), weights=weight))
 
 
 def stalls(losses: list[float], of_constant: float) -> bool:

@@ -55,8 +55,8 @@ class Evidence(NamedTuple):
     ----------
     score : float
         Mean over the classes of the share of held-out samples that are predicted; for numbers, minus their mean
-        absolute error or clipped squared error, whichever is less in favour, in robust standard deviations of the
-        targets.
+        absolute error or their mean clipped squared error, whichever is less in favour, with robust standard deviations
+        of the targets as the unit of errors.
     gain : float
         By how much the score is larger than that of the gentle strength.
     standard_error : float
@@ -170,9 +170,9 @@ def choose(
         if not known:
             break
         scores = [agree(evidence_for(each, strata, weight)) for each in utilities(known)]
-        margins = [max(found.margin for found in of.values()) for of in scores]
-        evidence |= scores[margins.index(min(margins))]
         gentle, *others = known
+        margins = [max((of[name].margin for name in others), default=0.0) for of in scores]
+        evidence |= scores[margins.index(min(margins))]
         names = [gentle, *(name for name in others if not all(of[name].is_behind for of in scores))]
         if len(names) == 1:
             return gentle, evidence
@@ -211,7 +211,12 @@ def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict
         In units of :func:`deviation_of_most`, of which c is three.
     """
     units = np.array([deviation_of_most(column) for column in y.T])
-    sizes = {name: np.abs(np.asarray(array, dtype=np.float64)) / units for name, array in residuals.items()}
+    with np.errstate(over="ignore"):
+        # Beyond, predictions that differ by a unit have the same residual.
+        most = units / np.finfo(np.float64).eps
+    sizes = {
+        name: np.minimum(np.abs(np.asarray(array, dtype=np.float64)), most) / units for name, array in residuals.items()
+    }
     return [
         {name: -each.mean(axis=1) for name, each in sizes.items()},
         {name: -(np.minimum(each, limits.MISSED_TARGET) ** 2).mean(axis=1) for name, each in sizes.items()},

@@ -359,6 +359,9 @@ def _location_and_scale(
     weight = np.ones(len(y)) if weight is None else weight
     center = np.array([lower_weighted_median(column, weight) for column in y.T])
     scale = 1.4826 * np.array([lower_weighted_median(column, weight) for column in np.abs(y - center).T])
-    spread = np.sqrt(np.average((y - np.average(y, axis=0, weights=weight)) ** 2, axis=0, weights=weight))
-    scale = np.where(scale > 0.0, scale, spread)
+    tied = scale == 0.0
+    others = y[:, tied]
+    scale[tied] = np.sqrt(
+        np.average((others - np.average(others, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
+    )
     return center, np.where(scale > 0.0, scale, 1.0)

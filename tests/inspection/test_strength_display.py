@@ -48,7 +48,7 @@ def test_gains_are_drawn_with_their_errors() -> None:
 
 def test_of_numbers_the_score_is_another() -> None:
     display = StrengthDisplay.from_estimator(chosen(BlockGMDRegressor(), "firm"))
-    assert "residuals" in display.ax_.get_xlabel()
+    assert "minus absolute or clipped squared error" in display.ax_.get_xlabel()
     assert display.scale == 1.0
 
 

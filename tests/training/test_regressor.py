@@ -39,6 +39,11 @@ def test_gross_outliers_in_regression(line):
     assert robust.score(X, y) > 0.8
     assert plain.score(X, y) < 0.0
     assert robust.sample_trust_[wrong].max() < robust.sample_trust_[~wrong].mean()
+    for gross in (1e100, 1e200, 1e300):
+        spoilt[wrong] = gross
+        again = BlockGMDRegressor(max_epochs=40, lr=0.03, random_state=0).fit(X, spoilt)
+        assert again.score(X, y) > 0.8
+        assert again.strength_ == robust.strength_
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")

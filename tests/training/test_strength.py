@@ -109,6 +109,9 @@ def test_another_must_be_ahead(
         ([0.9, 1.0], [0.9, 1.0], "firm", 100, 0.1),
         ([0.9, 1.0], [0.9, 0.7], "mild", 100, -0.2),
         ([0.9, 0.7], [0.9, 1.0], "mild", 100, -0.2),
+        ([0.5, None], [0.3, None], "mild", 34, -0.6),
+        ([0.9, 0.8], [0.9, 0.7], "mild", 100, -0.2),
+        ([0.9, 0.7], [0.9, 0.8], "mild", 100, -0.2),
     ],
 )
 def test_all_scores_must_agree(first: list[Any], second: list[Any], chosen: str, epochs: int, gain: float) -> None:
@@ -140,7 +143,7 @@ def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: b
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(200, 1))
     good, poor = truth + 0.1 * rng.normal(size=truth.shape), truth + 0.5 * rng.normal(size=truth.shape)
-    for gross in (1e3, 1e12):
+    for gross in (1e3, 1e12, 1e300):
         y = truth.copy()
         y[:60] += gross * (1.0 if one_sided else rng.choice((-1.0, 1.0), size=(60, 1)))
         absolute, squared = error_scores({"good": good - y, "poor": poor - y}, y)
@@ -153,7 +156,10 @@ def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: b
         np.testing.assert_allclose(
             difference[60:], ((poor - truth) ** 2 - (good - truth) ** 2)[60:, 0] / unit**2, atol=1e-12
         )
-        again = error_scores({"good": 1e9 * (good - y), "poor": 1e9 * (poor - y)}, 1e9 * y)
+        for scores in (absolute, squared):
+            pair = {name: scores[name] for name in ("poor", "good")}
+            assert evidence_for(pair, np.zeros(200, dtype=int), np.ones(200))["good"].is_clear
+        again = error_scores({"good": 1e-9 * (good - y), "poor": 1e-9 * (poor - y)}, 1e-9 * y)
         for before, scaled in zip((absolute, squared), again, strict=True):
             np.testing.assert_allclose(scaled["good"], before["good"])
 
