@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import joblib
@@ -314,8 +314,19 @@ def test_functions_are_no_losses(iris, forked):
 
     assert classifier(criterion=smoothed, criterion__amount=0.1).fit(X, y).score(X, y) > 0.85
     assert classifier(criterion=lambda **settings: smoothed(0.1, **settings)).fit(X, y).score(X, y) > 0.85
-    for function in (torch.nn.functional.cross_entropy, lambda predicted, y: (predicted - y) ** 2, smoothed):
-        with pytest.raises(TypeError, match=r"criterion must be a class of losses, such as .*found <function"):
+
+    class Squares:
+        def of(self, predicted, y):
+            return (predicted - y) ** 2
+
+        __call__ = of
+
+    made = partial(torch.nn.CrossEntropyLoss, label_smoothing=0.1)
+    assert classifier(criterion=made).fit(X, y).score(X, y) > 0.85
+    cross_entropy = torch.nn.functional.cross_entropy
+    functions = (cross_entropy, partial(cross_entropy, label_smoothing=0.1), lambda predicted, y: (predicted - y) ** 2)
+    for function in (*functions, smoothed, Squares(), Squares().of):
+        with pytest.raises(TypeError, match=r"criterion must be a class of losses, such as .*; found "):
             classifier(criterion=function).fit(X, y)
 
 
@@ -326,6 +337,8 @@ def test_functions_are_no_losses(iris, forked):
         ("auto", ValueError, "found 'auto'"),
         ("cuda:9999", ValueError, "found 'cuda:9999'"),
         ("meta", ValueError, "found 'meta'"),
+        ("privateuseone", ValueError, "found 'privateuseone'"),
+        ("lazy", ValueError, r"found 'lazy': [^.]+ 'aten::[\w.]+' [^.]+\.$"),
         (None, TypeError, "device must be a string such as 'cpu' or 'cuda', or a torch.device; found None"),
         (True, TypeError, "found True"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,8 +85,8 @@ def check_device(device: Any) -> None:
         raise TypeError(f"device must be a string such as 'cpu' or 'cuda', or a torch.device; found {device!r}.")
     try:
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = re.split(r"\.\s|\n", str(error))[0].rstrip(".")
         raise ValueError(f"device must be one that torch has here; found {device!r}: {reason}.") from error
 
 

@@ -496,12 +496,13 @@ class BlockGMDBase(StrengthChoice, Interruptible):
                 f"optimizer must be a class of optimizers, such as torch.optim.SGD; found {self.optimizer!r}."
             )
         # A function of predictions and targets, such as those of torch.nn.functional, makes no loss.
-        needed = _required(self.criterion) if inspect.isfunction(self.criterion) else set()
+        is_loss = isinstance(self.criterion, (type, torch.nn.Module)) or not callable(self.criterion)
+        needed = set() if is_loss else _required(self.criterion)
         given = {name.removeprefix("criterion__") for name in self._routed()}
         if not (self.criterion is None or callable(self.criterion)) or needed - given:
             raise TypeError(
-                f"criterion must be a class of losses, such as torch.nn.CrossEntropyLoss, a loss or None; found "
-                f"{self.criterion!r}."
+                f"criterion must be a class of losses, such as torch.nn.CrossEntropyLoss, an instance of one, or None; "
+                f"found {self.criterion!r}."
             )
         if not (self.train_split is None or callable(self.train_split)):
             raise TypeError(
@@ -866,9 +867,12 @@ class BlockGMDBase(StrengthChoice, Interruptible):
 
 
 def _required(function: Callable[..., Any]) -> set[str]:
-    """Names of the parameters that a function can't be called without."""
+    """Names of the parameters that a function can't be called without; none of those that have no signature."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return set()
     return {each.name for each in parameters if each.default is each.empty and each.kind not in several}
 
 
