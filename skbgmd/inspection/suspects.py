@@ -486,7 +486,8 @@ def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        No indicator matrix of as many labels as are predicted, or masked entries.
+        No indicator matrix of as many labels as are predicted, masked entries, or an estimator that predicts them
+        otherwise, such as scikit-learn's MultiOutputClassifier.
 
     Examples
     --------
@@ -504,6 +505,10 @@ def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
     refuse_masks(X, "X")
     check_targets(y)
     probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    if probabilities.ndim != 2:
+        raise ValueError(
+            f"estimator must predict probabilities of shape (n_samples, n_labels); found {probabilities.shape}."
+        )
     given = indicator_matrix(y)
     if given.shape != probabilities.shape:
         raise ValueError(

@@ -38,7 +38,8 @@ def indicator_matrix(y: Any, n_labels: int | None = None) -> NDArray[np.float64]
     held: Any = y
     matrix: NDArray[Any] = np.asarray(held.toarray() if issparse(y) else held)
     if matrix.ndim != 2 or (n_labels is not None and matrix.shape[1] != n_labels):
-        raise ValueError(f"y must be an indicator matrix of {n_labels} labels; found shape {matrix.shape}.")
+        columns = "several" if n_labels is None else n_labels
+        raise ValueError(f"y must be an indicator matrix of {columns} labels; found shape {matrix.shape}.")
     other = ~np.isin(matrix, (0, 1))
     if other.any():
         raise ValueError(

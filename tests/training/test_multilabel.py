@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array, csr_matrix, issparse
 from sklearn.datasets import make_multilabel_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
@@ -346,9 +347,12 @@ def test_the_label_that_is_wrong_has_the_largest_loss(rng):
     assert losses.shape == (160, K)
     assert (losses[changed].argmax(axis=1) == label).mean() > 0.8
     np.testing.assert_allclose(losses.mean(axis=1), sample_losses(model, X, csr_matrix(wrong)))
-    for other in (y[:, 0], y[:, :3], y[:9]):
-        with pytest.raises(ValueError, match="y must be an indicator matrix of"):
+    for other, rule in ((y[:, 0], "several labels"), (y[:, :3], "the shape"), (y[:9], "the shape")):
+        with pytest.raises(ValueError, match=f"y must be an indicator matrix of {rule}.*; found shape "):
             label_losses(model, X, other)
+    several = MultiOutputClassifier(LogisticRegression()).fit(X, y)
+    with pytest.raises(ValueError, match=r"estimator must predict probabilities of .*; found \(4, 160, 2\)"):
+        label_losses(several, X, y)
 
 
 # ---- corruption -----------------------------------------------------------------------------------------------------
