@@ -363,11 +363,15 @@ def _of_samples(predicted: Any, X: Any) -> Any:
     """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
     if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
         return predicted
-    if isinstance(X, torch.Tensor):
-        return predicted[None] if X.ndim and len(X) == 1 else predicted
     # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
-    lengths = {len(part) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim}
-    return predicted[None] if lengths == {1} else predicted
+    shapes = {
+        tuple(part.shape) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim
+    }
+    if {shape[0] for shape in shapes} != {1}:
+        return predicted
+    # A single step of time of several samples, where time comes first.
+    is_step = predicted.ndim > 1 and any(shape[1:2] == predicted.shape[:1] for shape in shapes)
+    return predicted if is_step else predicted[None]
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:

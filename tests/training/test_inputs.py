@@ -567,9 +567,9 @@ class TimeMajor(torch.nn.Module):
 
 
 @pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN, torch.nn.Linear])
-@pytest.mark.parametrize("length", [5, 24])
+@pytest.mark.parametrize("length", [1, 5, 24])
 def test_time_may_be_the_first_axis(kind, length, rng, forked):
-    """As many steps as samples, too, where the axes can't be told apart."""
+    """A single step, and as many steps as samples, too, where the axes can't be told apart."""
     X, start = list(rng.normal(size=(24, length, 2)).astype(np.float32)), torch.random.get_rng_state()
     y, found = [int(x[:, 0].sum() > 0) for x in X], []
     for batch_first in (True, False):
@@ -587,7 +587,7 @@ def test_time_may_be_the_first_axis(kind, length, rng, forked):
         if batch_first or kind is not torch.nn.Linear:
             net.fit(Pairs(X, y), None)
         elif length != 24:
-            with pytest.raises(ValueError, match=r"batch_first=True.*found shapes \(5, 24, 2\) for 24 samples"):
+            with pytest.raises(ValueError, match=r"batch_first=True.*found shapes \([15], 24, 2\) for 24 samples"):
                 net.fit(Pairs(X, y), None)
     for once, again in zip(*found, strict=True):
         np.testing.assert_allclose(once, again, rtol=1e-3)
