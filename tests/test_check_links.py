@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "check_links.py"
-GOOD = '<h1 id="top-of-it">A</h1><a href="#top-of-it">up</a><a href="b%20c.html#end">on</a><img src="d.png">'
+GOOD = (
+    '<h1 id="top-of-it">A</h1><a href="#top-of-it">up</a><a href="b%20c.html#the%20end">on</a><img src="d.png">'
+    '<img src="data:image/png;base64,AA">'
+)
 
 
 @pytest.fixture
 def pages(tmp_path):
     (tmp_path / "index.html").write_text(GOOD + '<a href="https://example.org/x">out</a>')
-    (tmp_path / "b c.html").write_text('<a name="end">B</a><link rel="canonical" href="https://example.org/b.html">')
+    (tmp_path / "b c.html").write_text(
+        '<a name="the end">B</a><link rel="canonical" href="https://example.org/b.html">'
+    )
     (tmp_path / "d.png").write_bytes(b"")
     (tmp_path / "style.css").write_text("a { background: url(data:image/png;base64,AA) }")
     return tmp_path
@@ -41,6 +46,8 @@ def test_good_pages_have_no_faults(pages):
         ('<a href="index.html#nowhere">gone</a>', "no anchor index.html#nowhere"),
         ('<a href="#nowhere">gone</a>', "no anchor #nowhere"),
         ('<script src="https://example.org/x.js"></script>', "loads https://example.org/x.js"),
+        ('<video><source src="https://example.org/x.mp4"></video>', "loads https://example.org/x.mp4"),
+        ('<iframe src="https://example.org/x.html"></iframe>', "loads https://example.org/x.html"),
         ('<link rel="stylesheet" href="//example.org/x.css">', "loads //example.org/x.css"),
         ('<img src="d.png" srcset="https://example.org/d.png 2x">', "loads https://example.org/d.png"),
     ],

@@ -11,6 +11,7 @@ import torch
 
 from skbgmd import BlockGMDRegressor
 from skbgmd.aggregators import NonFiniteRowsError
+from skbgmd.training import regressor
 
 
 def test_regression(line):
@@ -44,6 +45,19 @@ def test_gross_outliers_in_regression(line):
         again = BlockGMDRegressor(max_epochs=40, lr=0.03, random_state=0).fit(X, spoilt)
         assert again.score(X, y) > 0.8
         assert again.strength_ == robust.strength_
+
+
+def test_a_subgroup_is_not_given_up_on_clean_data(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 3))
+    marked = np.arange(500) % 12 == 0
+    X[marked, 0] += 4.0
+    y = np.where(marked, -2.0, 1.0) * X[:, 1] + X[:, 2] + 0.1 * rng.normal(size=500)
+    model = BlockGMDRegressor(max_epochs=30, lr=0.02, hidden_layer_sizes=(20,), batch_size=50, random_state=0)
+    assert model.fit(X, y).strength_ == "mild"
+    both = regressor.error_scores
+    monkeypatch.setattr(regressor, "error_scores", lambda *given: both(*given)[:1])
+    assert model.fit(X, y).strength_ == "firm"
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")

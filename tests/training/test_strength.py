@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd.training._strength import (
+    Evidence,
     choose,
     deviation_of_most,
     error_scores,
@@ -184,6 +185,19 @@ def test_the_few_are_not_given_up_for_the_many() -> None:
     )
     assert absolute.is_clear
     assert squared.gain < -squared.standard_error
+
+
+def test_moderate_targets_on_one_side_do_not_speak_for_those_who_follow_them() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(500, 1))
+    y = truth + np.where(np.arange(500)[:, None] % 5, 0.0, 8.0)
+    _, squared = error_scores({"holds": 0.5 - y + truth, "follows": 1.5 - y + truth}, y)
+    assert squared["holds"].mean() > squared["follows"].mean()
+
+
+def test_a_gain_is_more_than_rounding() -> None:
+    assert Evidence(-0.1, 1e-6, 0.0).is_clear
+    assert not Evidence(-0.1, 1e-12, 0.0).is_clear
 
 
 def test_scales_of_targets_withstand_gross_ones_beside_many_of_one_value() -> None:
