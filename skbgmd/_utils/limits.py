@@ -406,7 +406,7 @@ FAILURE_MESSAGE = 4096
 ROLL_CALL_SECONDS = 1.0
 
 #: Seconds in which a backend's thread drops the tensors of a complete collective: some microseconds, and a tenth of a
-#: second where twelve processes share a core. A backend that keeps them costs this, rather than hanging.
+#: second where twelve processes share a core. A backend that keeps them costs twice this in all, rather than hanging.
 RELEASE_SECONDS = 1.0
 
 #: Error of products, relative to the rows' distances, that an audit takes for rounding: float32 sums over a chunk of

@@ -253,6 +253,25 @@ def await_release(*moved: torch.Tensor) -> None:
     """
     # Work on a device is not over when it has been waited for, and its threads drop it whenever they like.
     on_cpu: list[Any] = [tensor for tensor in moved if tensor.device.type == "cpu"]
-    end = time.monotonic() + limits.RELEASE_SECONDS
-    while any(tensor._use_count() > 1 for tensor in on_cpu) and time.monotonic() < end:
-        time.sleep(1e-5)
+    if any(tensor._use_count() > 1 for tensor in on_cpu):
+        _RELEASES.wait(on_cpu)
+
+
+class Releases:
+    """Patience with the backend: half of it after each wait in vain, so that one that keeps tensors costs two waits."""
+
+    def __init__(self) -> None:
+        self.patience = 1.0
+
+    def wait(self, held: Sequence[Any]) -> None:
+        """Wait until nobody else holds the tensors, for ``limits.RELEASE_SECONDS`` times the patience."""
+        end = time.monotonic() + self.patience * limits.RELEASE_SECONDS
+        while any(tensor._use_count() > 1 for tensor in held):
+            if time.monotonic() >= end:
+                self.patience *= 0.5
+                return
+            time.sleep(1e-5)
+        self.patience = 1.0
+
+
+_RELEASES = Releases()

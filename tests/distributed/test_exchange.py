@@ -13,7 +13,7 @@ import torch.distributed as dist
 from processes import on_ranks
 from skbgmd._utils import limits
 from skbgmd.distributed import Exchange
-from skbgmd.distributed.exchange import await_release
+from skbgmd.distributed.exchange import Releases, await_release
 
 
 def there_and_back(rank: int, size: int, m: int, d: int, dtype: torch.dtype, transport: torch.dtype | None) -> Any:
@@ -121,3 +121,29 @@ def test_tensors_are_released_when_a_collective_is_over_but_not_waited_for_witho
     first, last = on_ranks(held_by_a_thread, 2)
     assert first == [([2.0, 2.0], True), ([1.0, 1.0], False)]
     assert last[0] == ([2.0, 2.0], True)
+
+
+class Held:
+    """A tensor that is released after so many looks at it."""
+
+    def __init__(self, looks: float) -> None:
+        self.looks = looks
+
+    def _use_count(self) -> int:
+        self.looks -= 1
+        return 1 if self.looks < 0 else 2
+
+
+def test_a_backend_that_keeps_tensors_costs_two_waits_and_one_that_was_late_gets_all_the_patience_again(monkeypatch):
+    monkeypatch.setattr(limits, "RELEASE_SECONDS", 0.05)
+    releases = Releases()
+    start = time.monotonic()
+    for number in range(1, 5):
+        releases.wait([Held(np.inf)])
+        assert releases.patience == 0.5**number
+    assert time.monotonic() - start >= 0.05 * (1.0 + 0.5 + 0.25 + 0.125)
+    releases.wait([Held(1)])
+    assert releases.patience == 1.0
+    for _ in range(1000):
+        releases.wait([Held(np.inf)])
+    assert time.monotonic() - start < 5.0  # a thousand times all the patience are 50
