@@ -432,6 +432,9 @@ COPY_DISTANCE = 0.5
 COMPLETIONS = 3
 #: Eigenvalue of remembered products, relative to the largest, that may be rounding.
 LEAST_STRENGTH = 1e-9
+#: Typical norms beyond which a row is too long for its products to be compared with those of others: squares of it are
+#: far from the largest number in float64, 1.8e308, and of single precision no two finite rows differ as much.
+FARTHEST = 1e100
 #: Digits after the point of workers' coordinates, in units of the largest, which rounding leaves.
 TIED_DIGITS = 12
 #: Median absolute deviation of a standard normal distribution.

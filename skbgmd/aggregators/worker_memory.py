@@ -318,9 +318,17 @@ def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: in
 
 
 def products_about_zero(rows: Rows) -> FloatArray:
-    """Inner products of the rows about zero (n, n), in units of the typical squared norm."""
+    """Inner products of the rows about zero (n, n), in units of the typical squared norm.
+
+    Rows whose products would be out of range, those longer than ``limits.FARTHEST`` typical norms, count as zero.
+    """
     norms, _ = _norms(rows)
-    return _products(rows, np.ones(rows.n_rows), norms, _typical(norms, rows.weights))
+    typical = _typical(norms, rows.weights)
+    products = np.zeros((rows.n_rows, rows.n_rows))
+    near = np.flatnonzero(norms / limits.FARTHEST <= typical)
+    some = rows if len(near) == rows.n_rows else rows.subset(near)
+    products[np.ix_(near, near)] = _products(some, np.ones(len(near)), norms[near], typical)
+    return products
 
 
 def _norms(rows: Rows) -> tuple[FloatArray, BoolArray]:

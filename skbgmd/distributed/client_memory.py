@@ -76,7 +76,8 @@ class ClientMemory(RememberedProducts):
         if len(known) > 2:
             some, weights = tuple(clients[i] for i in known), weights[known]
             members = larger_camp(self.similarities(some), weights)
-            if members.all():
+            # A memory that was saved without cosines about zero has to learn them.
+            if members.all() and self.about_zero.visits_of(some).min() >= limits.CAMP_VISITS:
                 conflict, side = opposed_camps(_with_unit_diagonal(self.about_zero.means(some)), weights)
                 members = majority(side, weights) if conflict < limits.CAMP_CONFLICT else members
             trust[known] = members
@@ -118,7 +119,7 @@ def opposed_camps(cosines: FloatArray, weights: FloatArray) -> tuple[float, Bool
     .. math:: \frac{a^T C b}{\sqrt{a^T C a \; b^T C b}}.
 
     The camps begin as the signs of each of the top two eigenvectors of the cosines about the mean, and the client that
-    lowers it most changes sides until none does. At most 2 k changes of O(k) each follow the eigenvectors.
+    lowers it most changes sides until none does. At most 2 k changes of O(k²) each follow the eigenvectors.
 
     Parameters
     ----------
@@ -169,9 +170,11 @@ def majority(side: BoolArray, weights: FloatArray) -> FloatArray:
     Weights are what clients claim: those that lie may have most of it while they are fewer than half.
     """
     members: FloatArray = np.ones(len(side))
-    for more in (2 * int(side.sum()) - len(side), 2.0 * float(weights[side].sum()) - float(weights.sum())):
-        if more != 0:
-            members = (side == (more > 0)).astype(np.float64)
+    for counted in (np.ones(len(side)), weights):
+        more = float(counted[side].sum() - counted[~side].sum())
+        # What is left of rounding isn't a difference.
+        if abs(more) > limits.LEAST_STRENGTH * float(counted.sum()):
+            members = (side == (more > 0.0)).astype(np.float64)
             break
     return members
 
@@ -186,8 +189,10 @@ def _conflicts(cosines: FloatArray, share: FloatArray, side: BoolArray) -> list[
     squares = within @ cosines @ within - 2.0 * moved * to_camp + square
     others = beyond @ cosines @ beyond + 2.0 * moved * to_others + square
     product = within @ cosines @ beyond + moved * (to_camp - to_others) - square
-    # A camp without weight, or whose updates add up to nothing, is in conflict with nobody.
     conflicts = product / np.sqrt(np.maximum(squares * others, limits.LEAST_STRENGTH**2))
+    # A camp without weight, or whose updates add up to nothing, is in conflict with nobody. Cosines of different rounds
+    # may even give it a negative square.
+    conflicts[np.minimum(squares, others) < limits.LEAST_STRENGTH**2] = 0.0
     size = side.sum() - np.concatenate((stay, np.where(side, 1, -1)))
     conflicts[np.minimum(size, len(side) - size) < limits.LEAST_CAMP] = 1.0
     return [float(conflict) for conflict in conflicts]

@@ -119,6 +119,12 @@ def test_of_camps_of_as_many_clients_the_heavier_counts_and_of_equal_ones_both()
     np.testing.assert_array_equal(majority(side, np.ones(4)), np.ones(4))
 
 
+def test_weights_that_are_equal_but_for_rounding_make_no_camp_the_heavier_one():
+    weights = np.array([0.7, 0.4, 0.5, 0.7, 0.5, 0.4])
+    assert 2.0 * weights[:3].sum() != weights.sum()
+    np.testing.assert_array_equal(majority(np.arange(6) < 3, weights), np.ones(6))
+
+
 def cosines(memory, clients):
     similar = memory.about_zero.means(clients)
     np.fill_diagonal(similar, 1.0)
@@ -140,15 +146,28 @@ def skewed(rng, hostile=0, n=10, classes=10, overlap=0.3):
     return of_round
 
 
-@pytest.mark.parametrize("n", [8, 10, 25])
-def test_hostile_clients_that_oppose_others_are_a_camp_where_clients_differ_for_good(rng, n):
-    of_round, clients, hostile = skewed(rng, hostile=3, n=n, overlap=0.8), tuple(range(n)), 3
+@pytest.mark.parametrize(("n", "overlap"), [(8, 0.8), (10, 0.8), (25, 0.8)])
+def test_hostile_clients_that_oppose_others_are_a_camp_where_clients_differ_for_good(rng, n, overlap):
+    of_round, clients, hostile = skewed(rng, hostile=3, n=n, overlap=overlap), tuple(range(n)), 3
     memory = remember([of_round() for _ in range(5)], clients)
     assert opposed_camps(cosines(memory, clients), np.ones(n))[0] < limits.CAMP_CONFLICT
     trust = memory.trust(clients, np.ones(n))
     np.testing.assert_array_equal(trust[n - hostile :], 0.0)
     # Honest clients may have more in common with the opposite of the others.
     assert trust.sum() >= n - hostile - 2
+
+
+def without_a_gap():
+    return skewed(np.random.default_rng(5), hostile=3, n=25, overlap=0.3), tuple(range(25))
+
+
+def test_opposed_camps_are_found_where_no_eigenvalue_stands_out():
+    of_round, clients = without_a_gap()
+    memory = remember([of_round() for _ in range(5)], clients)
+    assert larger_camp(memory.similarities(clients), np.ones(25)).all()
+    trust = memory.trust(clients, np.ones(25))
+    np.testing.assert_array_equal(trust[22:], 0.0)
+    assert trust.sum() >= 20
 
 
 @pytest.mark.parametrize("n", [4, 10, 25])
@@ -193,6 +212,16 @@ def test_one_client_that_opposes_all_others_is_no_camp(rng):
     assert min(np.bincount(opposed_camps(similar, np.ones(6))[1], minlength=2)) >= 2
 
 
+def test_a_camp_whose_members_oppose_each_other_is_no_camp():
+    # Such cosines are no round's; means of pairs that met in different rounds may be.
+    similar = np.full((6, 6), 0.5) + 0.5 * np.eye(6)
+    similar[:3, :3] = 1.8 * np.eye(3) - 0.8
+    similar[:3, 3:] = similar[3:, :3] = 0.0
+    similar[0, 3] = similar[3, 0] = -0.1
+    conflict, _ = opposed_camps(similar, np.ones(6))
+    assert conflict >= -1.0
+
+
 def test_clients_without_weight_are_trusted_and_dont_count(rng):
     memory = remember([gram(rng, hostile=4) for _ in range(5)])
     weights = np.array([1.0] * 6 + [0.0] * 4)
@@ -213,3 +242,14 @@ def test_it_is_saved_as_plain_containers(rng, tmp_path):
     loaded = unpack_state(torch.load(tmp_path / "memory.pt", weights_only=True))
     assert loaded.ids == memory.ids
     assert torch.equal(loaded.products, memory.products)
+
+
+def test_one_that_was_saved_without_cosines_about_zero_learns_them_for_three_rounds():
+    of_round, clients = without_a_gap()
+    packed = pack_state(remember([of_round() for _ in range(9)], clients))
+    del packed["values"]["about_zero"]
+    memory, trusted = unpack_state(packed), []
+    for _ in range(3):
+        memory = memory.add_round(clients, of_round(), np.ones(25))
+        trusted.append(memory.trust(clients, np.ones(25))[22:].sum())
+    assert trusted == [3, 3, 0]

@@ -450,6 +450,21 @@ def test_memory_finds_clients_that_undo_what_others_do_though_these_differ_and_t
     assert [client for client in range(10) if metrics[f"client-weight/{client}"] == 0.0] == [6, 7, 8, 9]
 
 
+@pytest.mark.parametrize(
+    ("honest", "hostile"),
+    [(1.0, (1e300, -1e300)), (1.0, (1e307, 1e-300)), (1e-300, (1.0, 1e300)), (0.0, (1e-300, 1e300)), (0.0, (1.0, 1.0))],
+)
+def test_no_update_is_too_long_for_the_memory_of_clients(honest, hostile, rng):
+    strategy = RobustFedAvg()
+    for turn in range(1, 5):
+        configured(strategy, {"weight": np.zeros(40)})
+        updates = [*(honest * (1.0 + 0.1 * rng.normal(size=40)) for _ in range(5)), *(np.full(40, x) for x in hostile)]
+        numbers = MetricRecord({"num-examples": 10})
+        replies = [message(i, content(a=record({"weight": update}), m=numbers)) for i, update in enumerate(updates)]
+        arrays, _ = strategy.aggregate_train(turn, replies)
+    assert np.abs(arrays["weight"].numpy()).max() <= 2.0 * honest
+
+
 def test_the_default_is_the_mean_of_updates_that_are_not_far():
     replies = [reply(i, update, 10 * (1 + i)) for i, update in enumerate((1.0, 1.2, 0.8, 1.1))] + [reply(9, 5.0, 20)]
     arrays, metrics = configured(RobustFedAvg(max_claim=None)).aggregate_train(1, replies)
