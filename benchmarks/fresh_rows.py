@@ -8,6 +8,7 @@ training is a row of results/fresh_rows.csv; run again it goes on where it was.
 from __future__ import annotations
 
 import argparse
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -86,22 +87,26 @@ def train(attack: str, size: int, groups: int, rule: str, seed: int, steps: int)
     return {**found, "seconds": round(time.perf_counter() - start, 2)}
 
 
-def trainings(seeds: int) -> Iterator[tuple[str, int, int, str, int]]:
+def trainings(attacks: list[str], rules: list[str], seeds: int) -> Iterator[tuple[str, int, int, str, int]]:
     for seed in range(seeds):
-        for attack in ATTACKS:
-            for rule in RULES:
-                for size, groups in SIZES:
+        for attack in attacks:
+            for size, groups in SIZES:
+                for rule in rules:
                     yield attack, size, groups, rule, seed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--attacks", help="those whose names match a regular expression", default="")
+    parser.add_argument("--rules", help="those whose names match a regular expression", default="")
     parser.add_argument("--epochs", type=int, default=160, metavar="STEPS", help="steps of a training")
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    train_missing(trainings(arguments.seeds), train, COLUMNS, arguments)
+    attacks = [attack for attack in ATTACKS if re.search(arguments.attacks, attack)]
+    rules = [rule for rule in RULES if re.search(arguments.rules, rule)]
+    train_missing(trainings(attacks, rules, arguments.seeds), train, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

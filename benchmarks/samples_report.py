@@ -13,6 +13,7 @@ from per_sample import PLAIN
 from repeated import PLAIN as PLAIN_TRAINING
 from sklearn.datasets import load_digits
 from suspects import FINDERS, FRACTION
+from workers_report import DIVERGED
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import corrupt_labels
@@ -102,15 +103,18 @@ def attacks(frame: pd.DataFrame, percent: int) -> pd.DataFrame:
 
 
 def fresh_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by attack, size of groups and rule: means over seeds, a training that diverged counting as 10 %."""
+    """Accuracy by attack, size of groups and rule: means ± standard deviations over seeds, and the worst means."""
     frame = frame.assign(
-        accuracy=frame["accuracy"].where(frame["remark"] != "diverged", 10.0),
+        accuracy=frame["accuracy"].where(frame["remark"] != "diverged", DIVERGED),
         groups=frame["groups"].astype(str) + " of " + frame["group_size"].astype(str),
     )
-    scores = frame.pivot_table(index=["attack", "groups"], columns="rule", values="accuracy", sort=False)
-    worst = scores.drop(index="none").groupby("groups", sort=False).min()
-    worst.index = pd.MultiIndex.from_product([["worst"], worst.index], names=scores.index.names)
-    return pd.concat([scores, worst]).map(lambda value: "" if pd.isna(value) else f"{value:.1f}").reset_index()
+    scores = frame.groupby(["attack", "groups", "rule"], sort=False)["accuracy"]
+    means, spreads = (values.unstack()[frame["rule"].unique()] for values in (scores.mean(), scores.std()))
+    lines = means.map("{:.1f}".format).mask(means.isna(), "")
+    lines = lines.mask(spreads.notna(), lines + " ± " + spreads.map("{:.1f}".format))
+    worst = means.drop(index="none").groupby("groups", sort=False).min().map("{:.1f}".format)
+    worst.index = pd.MultiIndex.from_product([["worst"], worst.index], names=lines.index.names)
+    return pd.concat([lines, worst]).reset_index()
 
 
 def suspect_counts(frame: pd.DataFrame) -> pd.DataFrame:
