@@ -84,8 +84,9 @@ def curves(lines: pd.DataFrame) -> Figure:
 def main() -> None:
     frame = pd.read_csv(RESULTS)
     digits = frame[(frame["data"] == "digits") & (frame["workers"] != "fresh") & (frame["seed"] == 0)]
-    known = set(digits[digits["percent"] != 40]["rule"])
-    lines = by_share(digits[digits["rule"].isin(known)])
+    cases = ["workers", "rule"]
+    few = digits[(digits["percent"] != 40) & (digits["rule"] != HONEST)]
+    lines = by_share(digits.merge(few[cases].drop_duplicates(), on=cases))
     write(lines, "workers_digits_by_share", DOCS)
     curves(lines).savefig(DOCS.parent / "images" / "workers_by_share.png", dpi=100)
     for (data, workers), some in frame[frame["percent"] == 40].groupby(["data", "workers"], sort=False):
