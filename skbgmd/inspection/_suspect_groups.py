@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
+from skbgmd.training._strength import HeldOutLabels
 from skbgmd.training._trust import SampleRecord
 
 
@@ -54,11 +55,12 @@ class Suspects(NamedTuple):
     likelihood: FloatArray
 
 
-def suspects_in(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
+def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldOutLabels | None = None) -> Suspects:
     """Find groups of suspicious samples in the record of a training.
 
     Badly fitted samples are looked for in their mean likelihood over as few first visits as show a group. Early on that
-    may be a class that is yet to be learnt, which is no such group.
+    may be a class that is yet to be learnt, which is no such group. Their number is what the labels of held-out samples
+    allow, see :func:`agreed`.
 
     Parameters
     ----------
@@ -66,6 +68,8 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
         Of n samples, all known.
     fits_all : bool, default=False
         As for :func:`badly_fitted`.
+    held_out : HeldOutLabels, or None
+        Of these samples; None: nothing is known of them.
     """
     inputs = with_unusual_inputs(record.likelihood[-1], record.input_norm)
     chosen = record.input_norm >= inputs.threshold if inputs.n else np.zeros(len(record.trust), dtype=bool)
@@ -73,18 +77,96 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False) -> Suspects:
     strata = np.unique(record.target_class[rest], return_inverse=True)[1]
     known = [likelihood for likelihood in record.likelihood if np.isfinite(likelihood).all()]
     is_long = len(known) == len(record.likelihood)
-    fits, looked_at = NOBODY, record.likelihood[-1]
+    group, looked_at = NOBODY, record.likelihood[-1]
     for likelihood in known:
         found = badly_fitted(likelihood[rest], fits_all=fits_all)
-        is_suspect = np.zeros(len(rest), dtype=bool)
-        is_suspect[np.argsort(likelihood[rest], kind="stable")[: found.n]] = True
         may_overrule = is_long and likelihood is known[-1]
-        if found.n and (may_overrule or not overrules_a_class(is_suspect, strata)):
-            fits, looked_at = found, likelihood
-            chosen[rest[is_suspect]] = True
+        if found.n and (may_overrule or not overrules_a_class(lowest(likelihood[rest], found.n), strata)):
+            group, looked_at = found, likelihood
             break
+    fits = group
+    if held_out is not None and len(known):
+        looked_at = looked_at if group.n else known[0]
+        fits = agreed(group, wrong_labels_in(HeldOutLabels(*(of[rest] for of in held_out))), looked_at[rest])
+    chosen[rest[lowest(looked_at[rest], fits.n)]] = True
     low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))
     return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)
+
+
+def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> Group:
+    """Bring the number of badly fitted samples within the bounds that held-out samples give for wrong labels.
+
+    A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the middle of
+    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing. Without any group,
+    because wrong labels were learnt by heart, they must prove more than ``limits.MANY_WRONG``.
+
+    Parameters
+    ----------
+    group : Group
+        Badly fitted samples; of none, ``NOBODY``.
+    wrong : tuple of float
+        Least and largest share of wrong labels.
+    likelihood : ndarray of shape (n,)
+        Mean likelihoods.
+    """
+    least, most = (round(share * len(likelihood)) for share in wrong)
+    if least <= group.n <= most:
+        return group
+    if 0 < group.n < least:
+        n = least
+    elif wrong[0] > (limits.FEW_WRONG if group.n else limits.MANY_WRONG):
+        n = round((least + most) / 2)
+    else:
+        return NOBODY
+    threshold = float(np.sort(likelihood)[min(n, len(likelihood) - 1)])
+    return Group(n, least, most, threshold)
+
+
+def lowest(values: FloatArray, n: int) -> BoolArray:
+    """Mark the n lowest values."""
+    marked = np.zeros(len(values), dtype=bool)
+    marked[np.argsort(values, kind="stable")[:n]] = True
+    return marked
+
+
+def wrong_labels_in(held_out: HeldOutLabels) -> tuple[float, float]:
+    r"""Bound the share of wrong labels by those of the held-out samples that are most surely predicted.
+
+    If wrong labels occur anywhere, a share e of all samples, then a share of at least e differs from whatever is
+    predicted with certainty, and where classes don't overlap and the network is right no more do: such samples are
+    anchor points [1]_, [2]_. Of each predicted class the most probable ``limits.SURELY_PREDICTED`` are looked at, and
+    ``limits.SURE_ERRORS`` standard errors are left to chance.
+
+    Parameters
+    ----------
+    held_out : HeldOutLabels
+        Of n samples.
+
+    Returns
+    -------
+    least, most : float
+        Bounds: 0 and 1 where nothing is known. They are of labels that are wrong irrespective of the features; those
+        that are wrong near the boundary alone can't be told from classes that overlap.
+
+    References
+    ----------
+    .. [1] Liu and Tao (2016). Classification with noisy labels by importance reweighting. IEEE Transactions on Pattern
+       Analysis and Machine Intelligence 38 (3).
+    .. [2] Scott (2015). A rate of convergence for mixture proportion estimation, with application to learning from
+       noisy labels. AISTATS.
+    """
+    sure = []
+    for label in np.unique(held_out.predicted[np.isfinite(held_out.predicted)]):
+        members = np.flatnonzero(held_out.predicted == label)
+        most_probable = np.argsort(-held_out.probability[members], kind="stable")
+        sure.append(members[most_probable[: int(np.ceil(limits.SURELY_PREDICTED * len(members)))]])
+    if not sure:
+        return 0.0, 1.0
+    differs = held_out.differs[np.concatenate(sure)]
+    share = float(differs.mean())
+    # As if one of them had come out otherwise, at least: few that are alike prove nothing.
+    error = limits.SURE_ERRORS * float(np.sqrt(max(share * (1.0 - share), 1.0 / len(differs)) / len(differs)))
+    return max(share - error, 0.0), min(share + error, 1.0)
 
 
 def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:

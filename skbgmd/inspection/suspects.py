@@ -15,7 +15,7 @@ from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, pa
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
 from skbgmd.training._inputs import n_samples
 from skbgmd.training._multilabel import has_columns, indicator_matrix
-from skbgmd.training._strength import STRENGTHS_OF_CLASSES
+from skbgmd.training._strength import STRENGTHS_OF_CLASSES, HeldOutLabels
 from skbgmd.training._trust import SampleRecord
 
 #: The strength that lets a network fit most samples.
@@ -134,7 +134,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     else:
         record, known = of_single
         quality = quality_of(record.likelihood[-1], record.input_norm)
-        chosen = _found(inner, record).chosen
+        chosen = _found(inner, of_single).chosen
         order = known[np.lexsort((quality, ~chosen))]
     return order[:n].astype(np.int64)
 
@@ -186,7 +186,7 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
             "The number of suspects is estimated of single samples, by their losses; nothing is known of them where "
             "rows are groups or clients, or training is plain. Give n_suspects or fraction, or train with group_size=1."
         )
-    return SuspectEstimate(*_found(inner, of_single.record).estimate)
+    return SuspectEstimate(*_found(inner, of_single).estimate)
 
 
 def robust_estimator_in(estimator: Any) -> Any:
@@ -245,9 +245,16 @@ def _known_of(estimator: Any) -> _Known | None:
     return _Known(SampleRecord(*(values[..., known] for values in record)), known) if len(known) else None
 
 
-def _found(estimator: Any, record: SampleRecord) -> Suspects:
-    """Suspects in the record of an estimator's training."""
-    return suspects_in(record, fits_all=getattr(estimator, "strength_", None) == GENTLEST)
+def _found(estimator: Any, of_single: _Known) -> Suspects:
+    """Suspects among the samples that something is known of in an estimator's training."""
+    held_out = getattr(estimator, "_held_out", None)
+    # Where several processes trained together it is of this one's share.
+    if held_out is not None and len(held_out.predicted) != len(estimator.sample_trust_):
+        held_out = None
+    if held_out is not None:
+        held_out = HeldOutLabels(*(values[of_single.indices] for values in held_out))
+    fits_all = getattr(estimator, "strength_", None) == GENTLEST
+    return suspects_in(of_single.record, fits_all=fits_all, held_out=held_out)
 
 
 class SampleTrustDisplay:
@@ -348,7 +355,7 @@ class SampleTrustDisplay:
         inner = robust_estimator_in(estimator)
         of_single = _known_of(inner)
         if of_single is not None:
-            chosen, estimate, seen = _found(inner, of_single.record)
+            chosen, estimate, seen = _found(inner, of_single)
             likelihood, suspects = np.full(len(trust), np.nan), np.zeros(len(trust), dtype=bool)
             likelihood[of_single.indices], suspects[of_single.indices] = seen, chosen
             found = {"likelihood": likelihood, "suspects": suspects, "threshold": SuspectEstimate(*estimate).threshold}

@@ -21,7 +21,15 @@ from skbgmd.training._defaults import AUTO, HUBER_OF_NUMBERS, has_default
 from skbgmd.training._inputs import take
 from skbgmd.training._interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength import Evidence, Strength, Utilities, choose, hold_out
+from skbgmd.training._strength import (
+    Evidence,
+    HeldOutLabels,
+    Strength,
+    Utilities,
+    choose,
+    held_out_labels,
+    hold_out,
+)
 
 #: Callbacks that change what a training learns, rather than to watch or to save it.
 STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
@@ -45,6 +53,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     random_state: Any
     strength_: str | None
     strength_scores_: dict[str, Evidence]
+    _held_out: HeldOutLabels | None
 
     def _source(self) -> Any:
         """The object with the settings of the training: the estimator, or the net that it was given."""
@@ -81,7 +90,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         Each candidate is trained on the others as the estimator itself.
         """
         of_samples = self.group_size == 1 and clients is None and self.local_steps == 1
-        self.strength_, self.strength_scores_ = None, {}
+        self.strength_, self.strength_scores_, self._held_out = None, {}, None
         if not self._takes_strength(of_samples=of_samples):
             return
         if self.strength != AUTO:
@@ -102,6 +111,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # A subclass may fit and predict otherwise.
         kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
+        probabilities: dict[str, NDArray[Any]] = {}
 
         def predict(name: str, more: int) -> Any:
             model = candidates[name]
@@ -111,12 +121,15 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                     # The training on all samples will say it again.
                     warnings.simplefilter("ignore")
                     kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
-                    return kind.predict(model, take(X, held_out))
+                    labels, numbers = kind._predicted(model, take(X, held_out))
             except NonFiniteRowsError:
                 return None
             except TrainingInterrupted as error:
                 # Nothing was learnt yet that is to be kept.
                 raise KeyboardInterrupt(str(error)) from None
+            if numbers is not None:
+                probabilities.setdefault(name, numbers)
+            return labels
 
         self.strength_, self.strength_scores_ = choose(
             list(candidates),
@@ -127,6 +140,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             epochs=epochs_of_fit,
             agree=_over_ranks,
         )
+        if probabilities:
+            mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
+            self._held_out = held_out_labels(mean, strata[held_out], held_out, len(y))
 
     def _allows_choice(self) -> bool:
         """True if candidates can be trained as the estimator itself, but for what watches and saves."""
@@ -164,6 +180,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         """Strata of targets, within which samples are held out and their scores averaged."""
+        raise NotImplementedError
+
+    def _predicted(self, X: Any) -> tuple[Any, NDArray[Any] | None]:
+        """What is predicted of samples, and probabilities of classes (n_samples, n_classes), where there are any."""
         raise NotImplementedError
 
     def _utilities(

@@ -22,7 +22,7 @@ from skbgmd.training._multilabel import RobustMultilabelNet, indicator_matrix, s
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._step import StepRecord
 from skbgmd.training._stopping import EndOfTraining, LabelStopping, LikelihoodStopping, LossStopping, ResidualStopping
-from skbgmd.training._strength import Evidence
+from skbgmd.training._strength import Evidence, HeldOutLabels
 from skbgmd.training._trust import SampleRecord, SampleTrust
 from skbgmd.training.classifier import BlockGMDClassifier, _codes
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log
@@ -35,7 +35,17 @@ _PARTS = (
     *(dict, OrderedDict, defaultdict, partial, print),
     *(EpochScoring, EpochTimer, PassthroughScoring, Dataset, ValidSplit, History, optimizer_setter, to_numpy),
     *(torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter),
-    *(ArrayLoader, EncodedSplit, Evidence, SampleRecord, SampleTrust, StatefulAggregator, StepRecord, TrimmedLoss),
+    *(
+        ArrayLoader,
+        EncodedSplit,
+        Evidence,
+        HeldOutLabels,
+        SampleRecord,
+        SampleTrust,
+        StatefulAggregator,
+        StepRecord,
+        TrimmedLoss,
+    ),
     *(EndOfTraining, LossStopping, LabelStopping, LikelihoodStopping, ResidualStopping),
     *(RobustMultilabelNet, indicator_matrix, signs_matrix),
     *(BlockGMDClassifier, _codes, BlockGMDRegressor, _scaled, _Part, _Provisional),

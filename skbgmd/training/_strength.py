@@ -48,6 +48,25 @@ def described(strengths: Mapping[str, Strength]) -> str:
 Utilities = Mapping[str, FloatArray]
 
 
+class HeldOutLabels(NamedTuple):
+    """Labels of the samples that were held out of the choice, beside those predicted; NaN of the others.
+
+    Attributes
+    ----------
+    predicted : ndarray of shape (n,)
+        Number of the class that is predicted.
+    probability : ndarray of shape (n,)
+        Its probability, the mean of all candidates' after ``limits.CHOICE_EPOCHS`` of the epochs: later they have
+        learnt wrong labels by heart.
+    differs : ndarray of shape (n,)
+        1 where the given label is another one, 0 where it isn't.
+    """
+
+    predicted: FloatArray
+    probability: FloatArray
+    differs: FloatArray
+
+
 class Evidence(NamedTuple):
     r"""Evidence that held-out samples give for a strength.
 
@@ -178,6 +197,28 @@ def choose(
             return gentle, evidence
     clear = [name for name in names[1:] if name in evidence and all(of[name].is_clear for of in scores)]
     return max(clear, key=lambda name: evidence[name].gain, default=names[0]), evidence
+
+
+def held_out_labels(
+    probabilities: FloatArray, given: NDArray[np.intp], places: NDArray[np.intp], n: int
+) -> HeldOutLabels:
+    """Compare given labels with those predicted.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (m, n_classes)
+        Of the held-out samples.
+    given : ndarray of shape (m,)
+        Numbers of their given classes.
+    places : ndarray of shape (m,)
+        Their places among all n samples.
+    n : int
+        Number of all samples.
+    """
+    predicted = probabilities.argmax(axis=1)
+    found = np.full((3, n), np.nan)
+    found[:, places] = predicted, probabilities.max(axis=1), predicted != given
+    return HeldOutLabels(*found)
 
 
 def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:

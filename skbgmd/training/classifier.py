@@ -362,7 +362,10 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         whole_weight = self._weights(weight, y, classes)
-        if not resume:
+        if resume:
+            # Of other samples, maybe.
+            self._held_out = None
+        else:
             self._choose_strength(X, y, weight, clients, epochs=epochs)
         encode: Encoder = partial(_codes, classes=classes, binary=binary)
         if self.multilabel_:
@@ -379,6 +382,13 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.multilabel_:
             return np.zeros(len(y), dtype=np.intp)
         return np.unique(y, return_inverse=True)[1].reshape(-1)
+
+    def _predicted(self, X: Any) -> tuple[Any, NDArray[Any] | None]:
+        if self.multilabel_:
+            return BlockGMDClassifier.predict(self, X), None
+        # Those with the largest number, probabilities or not.
+        numbers = self._forward(X, "predict_proba")
+        return self.classes_[numbers.argmax(axis=1)], numbers
 
     def _utilities(
         self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
@@ -503,10 +513,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.multilabel_:
             indicators: NDArray[Any] = (self.predict_proba(X) > 0.5).astype(np.int64)
             return csr_matrix(indicators) if self._has_sparse_labels else indicators
-        # Those with the largest number, probabilities or not.
-        numbers = self._forward(X, "predict_proba")
-        labels: NDArray[Any] = self.classes_[numbers.argmax(axis=1)]
-        return labels
+        return BlockGMDClassifier._predicted(self, X)[0]
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of :meth:`predict`: of several labels, the share of samples all of whose labels are right.

@@ -198,6 +198,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)
 
+    def _predicted(self, X: Any) -> tuple[Any, None]:
+        return BlockGMDRegressor.predict(self, X), None
+
     def _utilities(
         self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
     ) -> Sequence[Utilities]:
