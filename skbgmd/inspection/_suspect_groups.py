@@ -85,7 +85,7 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldO
             group, looked_at = found, likelihood
             break
     fits = group
-    if held_out is not None and len(known):
+    if held_out is not None:
         looked_at = looked_at if group.n else known[0]
         fits = agreed(group, wrong_labels_in(HeldOutLabels(*(of[rest] for of in held_out))), looked_at[rest])
     chosen[rest[lowest(looked_at[rest], fits.n)]] = True

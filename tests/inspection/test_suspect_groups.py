@@ -7,12 +7,16 @@ import pytest
 
 from skbgmd.inspection._suspect_groups import (
     NOBODY,
+    Group,
+    agreed,
     badly_fitted,
     overrules_a_class,
     quality_of,
     suspects_in,
     with_unusual_inputs,
+    wrong_labels_in,
 )
+from skbgmd.training._strength import HeldOutLabels
 from skbgmd.training._trust import SampleRecord
 
 
@@ -82,3 +86,75 @@ def test_a_class_that_is_learnt_late_is_no_group() -> None:
     assert mixed.chosen[:200].mean() > 0.8
     short = suspects_in(SampleRecord(norms, np.stack([norms * np.nan, norms * np.nan, early]), norms, classes))
     assert short.estimate[0] == 0
+
+
+def held_out_labels_of(n: int, share: float, *, slope: float = 50.0, seed: int = 0) -> HeldOutLabels:
+    """Labels of a logistic model, a share of them the other one, and what the model says; a third aren't held out."""
+    rng = np.random.default_rng(seed)
+    odds = slope * rng.normal(size=n)
+    label = (rng.random(n) < 1 / (1 + np.exp(-odds))) ^ (rng.random(n) < share)
+    found = np.stack([odds > 0, 1 / (1 + np.exp(-np.abs(odds))), label != (odds > 0)]).astype(float)
+    found[:, rng.random(n) < 1 / 3] = np.nan
+    return HeldOutLabels(*found)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("slope", [4.0, 50.0])
+def test_surely_predicted_labels_bound_the_share_of_wrong_ones(share: float, slope: float) -> None:
+    held_out = held_out_labels_of(6000, share, slope=slope)
+    least, most = wrong_labels_in(held_out)
+    # Half as many standard errors more, for these are six draws.
+    slack = (most - least) / 4.0
+    assert least - slack <= share <= most + slack
+    assert most - least < 0.1
+    # Of all, where classes overlap, many more differ.
+    assert slope > 4.0 or np.nanmean(held_out.differs) > most
+    assert wrong_labels_in(HeldOutLabels(*(np.full(5, np.nan) for _ in range(3)))) == (0.0, 1.0)
+
+
+def test_each_predicted_class_has_its_surest_samples() -> None:
+    # Labels of the rare class are wrong, and it is never predicted as surely as the other.
+    predicted = np.append(np.ones(100), np.zeros(900))
+    held_out = HeldOutLabels(predicted, np.where(predicted == 1.0, 0.8, 0.9), predicted)
+    least, most = wrong_labels_in(held_out)
+    assert least < 0.1 < most
+
+
+def test_the_number_agrees_with_held_out_labels() -> None:
+    values = likelihoods(1000, 200)
+    group = Group(200, 180, 220, 0.5)
+    assert agreed(group, (0.15, 0.25), values) == group
+    assert agreed(NOBODY, (0.0, 0.1), values) == NOBODY
+    # More than wrong labels explain: hard samples are among them, or are all of them.
+    assert agreed(group, (0.08, 0.12), values)[:3] == (100, 80, 120)
+    assert agreed(group, (0.01, 0.05), values) == NOBODY
+    # Fewer: some were learnt by heart; or all were.
+    raised = agreed(group, (0.3, 0.4), values)
+    assert raised[:3] == (300, 300, 400)
+    assert (values < raised.threshold).sum() == 300
+    assert agreed(NOBODY, (0.35, 0.45), values)[:3] == (400, 350, 450)
+    assert agreed(NOBODY, (0.25, 0.45), values) == NOBODY
+
+
+def test_wrong_labels_that_were_learnt_by_heart_are_chosen_by_the_first_visits() -> None:
+    early, late = np.append(np.linspace(0.2, 0.6, 1600), np.linspace(0.5, 0.9, 2400)), np.full(4000, 0.9)
+    ones = np.ones(4000)
+    record = SampleRecord(ones, np.stack([early, late, late]), ones, ones)
+    assert suspects_in(record).estimate[0] == 0
+    found = suspects_in(record, held_out=held_out_labels_of(4000, 0.4))
+    assert found.chosen[:1600].mean() > 0.8
+    assert found.estimate[1] <= 1600 <= found.estimate[2]
+    np.testing.assert_array_equal(found.likelihood, early)
+
+
+def test_unusual_inputs_are_no_evidence_of_wrong_labels() -> None:
+    # With wrong features, labels are surely predicted by chance.
+    norms = np.append(np.full(400, 50.0), np.linspace(0.9, 1.1, 600))
+    likelihood = np.append(np.tile([0.1, 0.9], 200), np.full(600, 0.9))
+    held_out = HeldOutLabels(
+        np.zeros(1000), np.append(np.ones(400), np.full(600, 0.9)), (likelihood < 0.5).astype(float)
+    )
+    record = SampleRecord(np.ones(1000), np.stack([likelihood] * 3), norms, np.zeros(1000))
+    assert wrong_labels_in(held_out)[0] > 0.3
+    assert suspects_in(record, held_out=held_out).estimate == pytest.approx(suspects_in(record).estimate, nan_ok=True)
+    assert suspects_in(record).estimate[3:5] == (0, pytest.approx(400, abs=5))

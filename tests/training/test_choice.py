@@ -59,6 +59,24 @@ def test_wrong_labels_are_distrusted(digits: Any) -> None:
     np.testing.assert_array_equal(again.predict_proba(X), chosen.predict_proba(X))
 
 
+def test_held_out_labels_are_remembered_at_their_places(digits: Any) -> None:
+    X, y = digits
+    labels = wrong(y)
+    model = BlockGMDClassifier(max_epochs=30, random_state=0).fit(X, labels)
+    found = model._held_out
+    known = np.isfinite(found.predicted)
+    assert 0.6 < known.mean() <= 2 / 3
+    np.testing.assert_array_equal(found.differs[known], found.predicted[known] != labels[known])
+    # Most are predicted rightly, and so those whose labels are wrong differ.
+    assert (found.predicted == y)[known].mean() > 0.7
+    assert found.differs[known & (labels != y)].mean() > 0.7
+    assert ((found.probability >= 0.1) & (found.probability <= 1.0))[known].all()
+    # Other samples may follow, and other settings.
+    model.partial_fit(X, labels)
+    assert model._held_out is None
+    assert model.set_params(strength="firm").fit(X[:100], labels[:100])._held_out is None
+
+
 def test_gross_targets_are_distrusted() -> None:
     X, y = make_friedman1(400, noise=1.0, random_state=0)
     dirty = y.copy()
