@@ -149,6 +149,15 @@ def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
+def suspect_bounds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Estimates without and with held-out labels over the true number, in %, by set; of clean sets, over all samples."""
+    truth = frame["corrupt"].where(frame["corrupt"] > 0, frame["samples"])
+    shown = [(100.0 * frame[name] / truth).round().astype(int).astype(str) for name in ("without", "with")]
+    share = frame["share"].mul(100.0).round().astype(int).astype(str) + " %"
+    frame = frame.assign(shown=shown[0] + ", " + shown[1], share=share)
+    return frame.pivot_table(index="data", columns="share", values="shown", sort=False, aggfunc="; ".join).reset_index()
+
+
 def pictures() -> None:
     """Digits, a fifth of them with wrong labels: trust, the most suspicious images, and the choice of the strength."""
     X, y = load_digits(return_X_y=True)
@@ -184,6 +193,7 @@ def main() -> None:
         "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},
         "suspect_counts": {"suspect_counts": suspect_counts, "suspect_counts_summary": suspect_counts_summary},
+        "suspect_bounds": {"suspect_bounds": suspect_bounds},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
         "price": {"price": price},

@@ -97,8 +97,9 @@ def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> 
     """Bring the number of badly fitted samples within the bounds that held-out samples give for wrong labels.
 
     A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the middle of
-    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing. Without any group,
-    because wrong labels were learnt by heart, they must prove more than ``limits.MANY_WRONG``.
+    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing. Where a group is
+    smaller, or there is none, wrong labels may have been learnt by heart: if the bounds prove more than
+    ``limits.MANY_WRONG``, the least counts, for a network that is surely wrong raises both.
 
     Parameters
     ----------
@@ -110,13 +111,13 @@ def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> 
         Mean likelihoods.
     """
     least, most = (round(share * len(likelihood)) for share in wrong)
-    if least <= group.n <= most:
-        return group
-    if 0 < group.n < least:
-        n = least
-    elif wrong[0] > (limits.FEW_WRONG if group.n else limits.MANY_WRONG):
-        n = round((least + most) / 2)
+    if group.n > most:
+        n = round((least + most) / 2) if wrong[0] > limits.FEW_WRONG else 0
     else:
+        n = max(group.n, least) if wrong[0] > limits.MANY_WRONG else group.n
+    if n == group.n:
+        return group
+    if n == 0:
         return NOBODY
     threshold = float(np.sort(likelihood)[min(n, len(likelihood) - 1)])
     return Group(n, least, most, threshold)
