@@ -150,7 +150,7 @@ def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def suspect_bounds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Estimates without and with held-out labels over the true number, in %, by set; of clean sets, over all samples."""
+    """Estimates without and with held-out labels over the true number, in %, by set; if clean, over all samples."""
     truth = frame["corrupt"].where(frame["corrupt"] > 0, frame["samples"])
     shown = [(100.0 * frame[name] / truth).round().astype(int).astype(str) for name in ("without", "with")]
     share = frame["share"].mul(100.0).round().astype(int).astype(str) + " %"

@@ -86,7 +86,6 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldO
             break
     fits = group
     if held_out is not None:
-        looked_at = looked_at if group.n else known[0]
         fits = agreed(group, wrong_labels_in(HeldOutLabels(*(of[rest] for of in held_out))), looked_at[rest])
     chosen[rest[lowest(looked_at[rest], fits.n)]] = True
     low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))

@@ -134,7 +134,8 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     else:
         record, known = of_single
         quality = quality_of(record.likelihood[-1], record.input_norm)
-        chosen = _found(inner, of_single).chosen
+        # How many there are is no reason to rank others first.
+        chosen = _found(inner, of_single, by_groups=True).chosen
         order = known[np.lexsort((quality, ~chosen))]
     return order[:n].astype(np.int64)
 
@@ -145,7 +146,10 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     Two kinds are counted: those of a separate group of small likelihoods, as mislabeled samples are, and those with
     large inputs from where on they are fitted worse than the others, as samples with wrong features are. Where classes
     overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
-    fit them later. How far the estimate is off is measured in :doc:`/samples`.
+    fit them later. Where ``strength="auto"`` chose one, the labels of samples held out for that bound how many are
+    wrong: a group of hard samples isn't taken for one of wrong labels, and many that were learnt by heart are counted.
+    Labels that are wrong near the boundary between classes alone can't be told from overlap. How far the estimate is
+    off is measured in :doc:`/samples`.
 
     Parameters
     ----------
@@ -245,9 +249,9 @@ def _known_of(estimator: Any) -> _Known | None:
     return _Known(SampleRecord(*(values[..., known] for values in record)), known) if len(known) else None
 
 
-def _found(estimator: Any, of_single: _Known) -> Suspects:
-    """Suspects among the samples that something is known of in an estimator's training."""
-    held_out = getattr(estimator, "_held_out", None)
+def _found(estimator: Any, of_single: _Known, *, by_groups: bool = False) -> Suspects:
+    """Suspects among the samples that something is known of in an estimator's training; by groups alone if so asked."""
+    held_out = None if by_groups else getattr(estimator, "_held_out", None)
     # Where several processes trained together it is of this one's share.
     if held_out is not None and len(held_out.predicted) != len(estimator.sample_trust_):
         held_out = None
