@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,3 +136,15 @@ def test_an_error_in_between_ends_the_others(data, error):
     with pytest.raises(error):
         run({0: data}, {"max_epochs": 1}, n_jobs=1, progress=progress)
     assert len(seen) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_processes_that_are_started_never_get_an_interrupt():
+    """What starts them may let interrupts through again, as loky's resource tracker does."""
+    before = signal.getsignal(signal.SIGINT)
+    with demonstration._interrupts_held_back():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        asked = "import signal; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+        done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert signal.getsignal(signal.SIGINT) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import warnings
 from typing import Any
@@ -427,7 +428,9 @@ def test_what_ranks_share_is_refused_where_it_shows(process_group):
         with pytest.raises(ValueError, match="RobustHook"):
             robust_backward(losses, given_parameters)
     mesh = torch.distributed.init_device_mesh("cpu", (1,))
-    shards = nn.Parameter(torch.distributed.tensor.distribute_tensor(torch.ones(3), mesh))
+    # Where torch 2.4 has them, and later ones as well.
+    tensors = importlib.import_module("torch.distributed._tensor")
+    shards = nn.Parameter(tensors.DTensor.from_local(torch.ones(3), mesh))
     with pytest.raises(TypeError, match="robust_fully_sharded"):
         robust_backward(losses, [shards])
 

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 import torch
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
+from sklearn.utils.fixes import parse_version
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset, SliceDict, predefined_split
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_sequence
@@ -162,6 +164,15 @@ def test_few_and_empty_sparse_rows():
     assert BlockGMDClassifier(**BRIEF).fit(sparse.eye(5).tocsr()[:1], [3]).predict(sparse.eye(5)).tolist() == [3] * 5
 
 
+@pytest.mark.skipif(
+    parse_version(scipy.__version__) < parse_version("1.13"), reason="SciPy has none of three dimensions"
+)
+def test_sparse_data_have_two_dimensions(table):
+    X, y = table
+    with pytest.raises(ValueError, match="X must have two dimensions where it is sparse; found 3"):
+        BlockGMDClassifier(Linear, **BRIEF).fit(sparse.coo_array(X.reshape(120, 2, 3)), y)
+
+
 def test_sparse_numbers_that_are_none(table):
     X, y = table
     rows = sparse.csr_array(X)
@@ -174,8 +185,6 @@ def test_sparse_numbers_that_are_none(table):
                 call()
     with pytest.raises(ValueError, match="X must be finite in the network's dtype, float32"):
         BlockGMDClassifier(Linear, **BRIEF).fit(rows * 1e300, y)
-    with pytest.raises(ValueError, match="X must have two dimensions where it is sparse; found 3"):
-        BlockGMDClassifier(Linear, **BRIEF).fit(sparse.coo_array(X.reshape(120, 2, 3)), y)
     with pytest.raises(ValueError, match="5 features"):
         model.predict(rows[:, :5])
 
@@ -223,7 +232,7 @@ from scipy import sparse
 from skbgmd import BlockGMDClassifier
 
 rng, n = np.random.default_rng(0), 20_000
-X = sparse.random_array((n, n), density=0.001, rng=rng, format="csr")
+X = sparse.csr_array(sparse.random(n, n, density=0.001, random_state=0, format="csr"))
 y = rng.integers(2, size=n)
 model = BlockGMDClassifier(max_epochs=1, hidden_layer_sizes=(4,), random_state=0)
 model.fit(X[:256, :9], y[:256])
@@ -240,9 +249,9 @@ def test_memory_of_a_large_sparse_matrix():
     assert float(done.stdout) < 400.0
 
 
-def test_only_batches_are_dense(rng, forked):
+def test_only_batches_are_dense(forked):
     """What is held besides is as large as the numbers that aren't zero."""
-    X = sparse.random_array((300, 5000), density=0.001, rng=rng, format="csr")
+    X = sparse.csr_array(sparse.random(300, 5000, density=0.001, random_state=0, format="csr"))
     loader = ArrayLoader(Dataset(X, np.zeros(300)), batch_size=7, shuffle=True)
     assert sparse.issparse(loader.dataset.X)
     for batch in loader:

@@ -160,7 +160,7 @@ def test_whoever_fits_clones_stops(data, search, n_jobs):
 class AtRefit(BlockGMDClassifier):
     """Is interrupted where it gets all the data."""
 
-    def fit(self, X, y):
+    def fit(self, X, y, groups=None):
         if len(X) == 160:
             self.callbacks = [Interrupts()]
         return super().fit(X, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import pickle
 import signal
@@ -119,11 +120,13 @@ def test_counts_as_a_perceptron_of_scikit_learn_does():
     criterion, theirs = StoppingCriterion(tol=0.01, n_iter_no_change=4), MLPClassifier(tol=0.01, early_stopping=True)
     theirs.best_validation_score_, theirs.validation_scores_, theirs._no_improvement_count = -np.inf, [], 0
     theirs.coefs_ = theirs.intercepts_ = []
+    # scikit-learn 1.7 has weights besides.
+    validation = [None] * (len(inspect.signature(theirs._update_no_improvement_count).parameters) - 1)
     criterion.on_train_begin(None)
     best = -np.inf
     for score in curve[:9]:
-        theirs._score = lambda X, y, sample_weight, score=score: score
-        theirs._update_no_improvement_count(True, None, None, None)
+        theirs._score = lambda *data, score=score, **weights: score
+        theirs._update_no_improvement_count(True, *validation)
         criterion.count(score, best)
         best = max(best, score)
         assert criterion.misses_ == theirs._no_improvement_count
