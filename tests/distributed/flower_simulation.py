@@ -36,7 +36,9 @@ def evaluate(asked, context):
 @server.main()
 def main(grid, context):
     start = ArrayRecord({"weight": Array(np.zeros((2, 3), dtype=np.float32))})
-    result = RobustFedAvg(min_available_nodes=6).start(grid=grid, initial_arrays=start, num_rounds=2)
+    # Flower counts the nodes that are there before it waits for all: two may be all that it samples.
+    strategy = RobustFedAvg(min_train_nodes=6, min_evaluate_nodes=6, min_available_nodes=6)
+    result = strategy.start(grid=grid, initial_arrays=start, num_rounds=2)
     found = {
         "weight": result.arrays["weight"].numpy().ravel().tolist(),
         "train": dict(result.train_metrics_clientapp[2]),
