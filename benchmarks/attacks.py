@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from digits import digits
 from resume import add_options, train_missing
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import (
@@ -63,9 +61,7 @@ SINGLE = ("steady Huber c=2, single samples",)
 
 def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     """One row of the results."""
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16.0).astype(np.float32)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
+    X, X_test, y, y_test = digits(seed)
     model = BlockGMDClassifier(
         hidden_layer_sizes=(100,),
         optimizer=torch.optim.SGD,

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from digits import digits
 from measure import environment, ratio
 from paper.report import DOCS, write
 from resume import add_options, train_missing
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import (
@@ -80,9 +79,7 @@ OF_MAJORITY = ("geometric median", "Zeno")
 
 def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     """One row of the results."""
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16.0).astype(np.float32)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
+    X, X_test, y, y_test = digits(seed)
     made = None if attack == NO_ATTACK else GRADIENT_CORRUPTIONS[attack](fraction=percent / 100)
     if rule in VOTES:
         if made is not None:

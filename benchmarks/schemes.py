@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from digits import digits
 from paper.report import DOCS, write
 from resume import add_options, train_missing
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import Aggregator, CenteredClipping, CoordinatewiseMedian, GeometricMedian, Krum, Mean
@@ -85,11 +84,6 @@ def trimming(case: str, rule: str, seed: int) -> float:
         aggregator="mean", group_size=None, strength=None, max_epochs=200, callbacks=callbacks, random_state=seed
     )
     return 100.0 * float(model.fit(X, y).score(X_test, y_test))
-
-
-def digits(seed: int) -> tuple[Any, ...]:
-    X, y = load_digits(return_X_y=True)
-    return tuple(train_test_split((X / 16.0).astype(np.float32), y, test_size=0.25, random_state=seed, stratify=y))
 
 
 # RSA: quadratic losses, and softmax regression.
@@ -275,14 +269,14 @@ def main() -> None:
     chosen = [name.replace("RSA: ", "RSA, ") for name in arguments.schemes.split(",")]
     train_missing(numbers(chosen), measured, COLUMNS, arguments)
     frame = pd.read_csv(arguments.output, keep_default_na=False)  # "nan" is the name of an attack
-    for scheme, name, digits in (
+    for scheme, name, decimals in (
         ("centered clipping", "schemes_clipping", 2),
         ("trimmed loss", "schemes_trimmed", 1),
         ("RSA, softmax", "schemes_rsa", 1),
         ("cost", "schemes_cost", 0),
     ):
         if (frame["scheme"] == scheme).any():
-            write(table(frame, scheme, digits), name, DOCS)
+            write(table(frame, scheme, decimals), name, DOCS)
     for scheme in ("RSA, quadratic", "BRIDGE", "cost of exchange"):
         some = frame[frame["scheme"] == scheme]
         print(some.groupby(["case", "rule"])["value"].agg(["min", "max"]))

@@ -8,7 +8,6 @@ it. R^2 of "mild" and "firm" on clean test data is there where choices differ, a
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from dirty import dirt
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
+from resume import add_options, train_missing
 from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3, make_regression, make_s_curve
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -30,7 +30,6 @@ from skbgmd.training._strength import choose, error_scores
 RESULTS = Path(__file__).resolve().parent / "results" / "scores_of_numbers.csv"
 SCORES = ("absolute", "and criterion", "and squares", "estimator")
 COLUMNS = ("data", "dirt", "seed", *SCORES, "mild", "firm")
-EPOCHS = 100
 Data = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -171,7 +170,7 @@ def utilities(name: str, residuals: dict[str, NDArray[Any]], y: NDArray[Any]) ->
     return {"absolute": [absolute], "and criterion": [absolute, smooth], "and squares": [absolute, clipped]}[name]
 
 
-def choices(X: NDArray[Any], y: NDArray[Any], seed: int) -> dict[str, str]:
+def choices(X: NDArray[Any], y: NDArray[Any], seed: int, epochs: int) -> dict[str, str]:
     """Choices by all scores, of the same candidates, trained to the end."""
     held: dict[str, Any] = {}
 
@@ -186,7 +185,7 @@ def choices(X: NDArray[Any], y: NDArray[Any], seed: int) -> dict[str, str]:
 
     hold_out, _choice.hold_out, _choice.choose = _choice.hold_out, remember, record
     try:
-        BlockGMDRegressor(max_epochs=EPOCHS, random_state=seed).fit(X, y)
+        BlockGMDRegressor(max_epochs=epochs, random_state=seed).fit(X, y)
     except _ChoiceMade:
         pass
     finally:
@@ -203,12 +202,12 @@ def choices(X: NDArray[Any], y: NDArray[Any], seed: int) -> dict[str, str]:
             ),
             np.zeros(len(targets), dtype=np.intp),
             np.ones(len(targets)),
-            epochs=EPOCHS,
+            epochs=epochs,
         )[0]
     return found
 
 
-def row(name: str, kind: str, seed: int) -> dict[str, Any]:
+def row(name: str, kind: str, seed: int, epochs: int) -> dict[str, Any]:
     """A row of the results."""
     X, y = (CONTINUOUS | DISCRETE)[name](seed)
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed)
@@ -216,11 +215,11 @@ def row(name: str, kind: str, seed: int) -> dict[str, Any]:
     X, X_test = scaler.transform(X).astype(np.float32), scaler.transform(X_test).astype(np.float32)
     y, y_test = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std()
     X, y, _ = KINDS[kind](X, y, default_rng(seed))
-    found: dict[str, Any] = {"data": name, "dirt": kind, "seed": seed, **choices(X, y, seed)}
+    found: dict[str, Any] = choices(X, y, seed, epochs)
     chosen = {found[score] for score in SCORES}
     if len(chosen) > 1 or (kind == dirt.NONE and chosen != {"mild"}):
         for strength in ("mild", "firm"):
-            model = BlockGMDRegressor(max_epochs=EPOCHS, random_state=seed, strength=strength).fit(X, y)
+            model = BlockGMDRegressor(max_epochs=epochs, random_state=seed, strength=strength).fit(X, y)
             found[strength] = round(float(model.score(X_test, y_test)), 5)
     return found
 
@@ -228,16 +227,11 @@ def row(name: str, kind: str, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="+", default=[*CONTINUOUS, *DISCRETE])
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--epochs", type=int, default=100)
+    add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for case in cases():
-            if case[0] in arguments.data:
-                writer.writerow(row(*case))
-                file.flush()
+    train_missing([case for case in cases() if case[0] in arguments.data], row, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from digits import digits
 from paper.report import DOCS, write
 from resume import add_options, train_missing
-from sklearn.datasets import load_digits
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, NonFiniteRowsError
@@ -89,9 +88,7 @@ CAPS: dict[str, dict[str, Any]] = {
 
 def train(case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     """One row of the results."""
-    X, y = load_digits(return_X_y=True)
-    X = (X / 16.0).astype(np.float32)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
+    X, X_test, y, y_test = digits(seed)
     attack: Any = None
     if case == "uneven classes":
         kept = (y % 2 == 0) | (np.random.default_rng(seed).random(len(y)) < 0.15)

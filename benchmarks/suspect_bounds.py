@@ -7,7 +7,6 @@ rule was made on sets of ``dirty`` and five others with the seed 100; none of th
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from dirty import dirt
 from numpy.typing import NDArray
+from resume import add_options, train_missing
 from sklearn.datasets import make_blobs, make_circles
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -28,7 +28,6 @@ from skbgmd.inspection._suspect_groups import suspects_in
 Data = tuple[NDArray[Any], NDArray[Any]]
 RESULTS = Path(__file__).resolve().parent / "results" / "suspect_bounds.csv"
 SHARES = (0.0, 0.15, 0.4)
-EPOCHS = 100
 COLUMNS = ("data", "share", "seed", "chosen", "samples", "corrupt", "without", "with", "low", "high")
 
 
@@ -105,32 +104,29 @@ SETS: dict[str, Callable[[int], Data]] = {
 }
 
 
-def count(name: str, share: float, seed: int) -> dict[str, Any]:
+def count(name: str, share: float, seed: int, epochs: int) -> dict[str, Any]:
     """A row of the results."""
     X, _, y, _ = train_test_split(*(of_all := SETS[name](seed)), test_size=0.25, random_state=seed, stratify=of_all[1])
     X = StandardScaler().fit_transform(X).astype(np.float32)
     rng = np.random.default_rng(seed)
     X, y, corrupt = dirt.labels(X, y, rng, kind="uniform", share=share) if share else dirt.none(X, y, rng)
-    model = BlockGMDClassifier(max_epochs=EPOCHS, random_state=seed).fit(X, y)
+    model = BlockGMDClassifier(max_epochs=epochs, random_state=seed).fit(X, y)
     found = estimate_n_suspects(model)
     without = suspects_in(model.sample_record_, fits_all=model.strength_ == "mild").estimate[0]
-    values = (name, share, seed, model.strength_, len(X), int(corrupt.sum()), without, *found[:3])
-    return dict(zip(COLUMNS, values, strict=True))
+    values = (model.strength_, len(X), int(corrupt.sum()), without, *found[:3])
+    return dict(zip(COLUMNS[3:], values, strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--epochs", type=int, default=100)
+    add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for seed, share, name in product(arguments.seeds, arguments.shares, SETS):
-            writer.writerow(count(name, share, seed))
-            file.flush()
+    runs = ((name, share, seed) for seed, share, name in product(arguments.seeds, arguments.shares, SETS))
+    train_missing(runs, count, COLUMNS, arguments)
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         raise NotImplementedError
 
     def _predicted(self, X: Any) -> tuple[Any, NDArray[Any] | None]:
-        """What is predicted of samples, and probabilities of classes (n_samples, n_classes), where there are any."""
+        """Predict samples; with probabilities of classes (n_samples, n_classes), where there are any."""
         raise NotImplementedError
 
     def _utilities(

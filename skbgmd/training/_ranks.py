@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import chain, islice, repeat
@@ -182,18 +182,19 @@ def current_ranks() -> Ranks:
 
 def ranks_of(aggregator: Any) -> Ranks:
     """The processes that a rule aggregates rows of: those that it, or a rule in it, has a method ``ranks`` for."""
-    if isinstance(aggregator, Aggregator):
-        for rule in (aggregator, *aggregator.get_params().values()):
-            make = getattr(rule, "ranks", None)
-            if callable(make):
-                made: Ranks = make()
-                return made
-    return ALONE
+    make = _maker(aggregator) if isinstance(aggregator, Aggregator) else None
+    return ALONE if make is None else make()
 
 
 def spans_ranks(aggregator: Aggregator) -> bool:
     """Tell whether a rule, or a rule in it, aggregates rows of several processes."""
-    return any(callable(getattr(rule, "ranks", None)) for rule in (aggregator, *aggregator.get_params().values()))
+    return _maker(aggregator) is not None
+
+
+def _maker(aggregator: Aggregator) -> Callable[[], Ranks] | None:
+    """Find the method that makes the processes, of a rule or of one in it; None: there is none."""
+    makers = (getattr(rule, "ranks", None) for rule in (aggregator, *aggregator.get_params().values()))
+    return next((make for make in makers if callable(make)), None)
 
 
 @contextmanager
