@@ -22,12 +22,19 @@ class ClientMemory(RememberedProducts):
     are added up with decay, and so are those about zero, with K in place of P. Honest noise averages out over rounds;
     what an attack adds in each of them does not.
 
+    Where the updates of most clients are shorter than 0.6 times the longest that each has sent, the round isn't added,
+    and what was remembered stays as it is (:func:`has_converged`). Updates of honest clients get shorter as the network
+    comes to fit their samples; what is left of them adds up to nothing, and of vectors that add up to zero any two
+    halves are opposed. Where camps pull in different directions, updates stay long.
+
     Attributes
     ----------
     ids, products, visits
         As of :class:`skbgmd.aggregators.remembered_products.RememberedProducts`.
     about_zero : RememberedProducts
         Cosines about zero.
+    longest : dict of int to float
+        Length of each client's longest update.
 
     Examples
     --------
@@ -41,9 +48,15 @@ class ClientMemory(RememberedProducts):
     """
 
     about_zero: RememberedProducts = field(default_factory=RememberedProducts)
+    longest: dict[int, float] = field(default_factory=dict)
 
     def add_round(
-        self, clients: tuple[int, ...], gram: FloatArray, weights: FloatArray, decay: float = 0.9
+        self,
+        clients: tuple[int, ...],
+        gram: FloatArray,
+        weights: FloatArray,
+        decay: float = 0.9,
+        lengths: FloatArray | None = None,
     ) -> ClientMemory:
         """Add a round.
 
@@ -57,9 +70,23 @@ class ClientMemory(RememberedProducts):
             Weights of the mean that the updates are centred about.
         decay : float, default=0.9
             Factor of what is remembered, for each round.
+        lengths : ndarray of shape (k,), default=None
+            Norms of the updates, in a unit that is the same in all rounds. None: every round is added.
         """
-        after = self.update(clients, _cosines(_centered(gram, weights)), decay)
-        return replace(after, about_zero=self.about_zero.update(clients, _cosines(gram), decay))
+        before = self if lengths is None else self._with_lengths(clients, lengths)
+        if lengths is not None and has_converged(lengths, before.longest_of(clients), weights):
+            return before
+        after = before.update(clients, _cosines(_centered(gram, weights)), decay)
+        return replace(after, about_zero=before.about_zero.update(clients, _cosines(gram), decay))
+
+    def longest_of(self, clients: tuple[int, ...]) -> FloatArray:
+        """Lengths of the longest updates (k,) of some of the clients, zero for those that aren't known."""
+        return np.array([self.longest.get(client, 0.0) for client in clients])
+
+    def _with_lengths(self, clients: tuple[int, ...], lengths: FloatArray) -> ClientMemory:
+        here = dict(zip(clients, np.maximum(self.longest_of(clients), lengths).tolist(), strict=True))
+        known = {client: self.longest[client] for client in self.ids if client in self.longest}
+        return replace(self, longest=known | here)
 
     def similarities(self, clients: tuple[int, ...]) -> FloatArray:
         """Mean cosines of some of the clients (k, k); zero for two that never shared a round, one on the diagonal."""
@@ -82,6 +109,28 @@ class ClientMemory(RememberedProducts):
                 members = majority(side, weights) if conflict < limits.CAMP_CONFLICT else members
             trust[known] = members
         return trust
+
+
+def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray) -> bool:
+    """Say whether the updates of more than half of the clients are shorter than 0.6 times each one's longest.
+
+    Fewer than half can't have it so alone, however short or long their updates.
+
+    Parameters
+    ----------
+    lengths, longest : ndarray of shape (k,)
+        Norms of the updates of this round, and of the longest one that each client has sent.
+    weights : ndarray of shape (k,)
+        Clients without weight don't count; all others count alike.
+
+    Examples
+    --------
+    >>> has_converged(np.array([0.5, 0.4, 2.0]), np.array([1.0, 1.0, 2.0]), np.ones(3))
+    True
+    """
+    counted = weights > 0.0
+    short = lengths[counted] < limits.SHORT_UPDATE * longest[counted]
+    return bool(2 * short.sum() > counted.sum())
 
 
 def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:

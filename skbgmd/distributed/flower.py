@@ -82,8 +82,9 @@ class RobustFedAvg(FedAvg):
         None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
     memory : float or None, default=0.9
         Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the smaller one
-        has no weight. See :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for
-        clients whose node ids don't last.
+        has no weight. Rounds in which most updates are short, as training has converged, aren't remembered. See
+        :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for clients whose node
+        ids don't last.
     buffers : iterable of str, default=RUNNING_STATISTICS
         Patterns of the names of floating-point arrays that are no part of the updates, as of :mod:`fnmatch`; those of
         torch's running statistics by default, ``*running_mean``, ``*running_var`` and ``*num_batches_tracked``. They
@@ -230,7 +231,9 @@ class RobustFedAvg(FedAvg):
         rows = DenseRows(torch.from_numpy(np.stack(updates)), weights, ids=tuple(found.clients))
         if self.memory is not None:
             clients = tuple(found.clients)
-            self.client_memory = self.client_memory.add_round(clients, products_about_zero(rows), weights, self.memory)
+            self.client_memory = self.client_memory.add_round(
+                clients, products_about_zero(rows), weights, self.memory, rows.norms()
+            )
             rows.weights = weights * self.client_memory.trust(clients, weights)
         aggregate, self.state = self.aggregator(rows, self.state)
         arrays = model.moved(aggregate.vector.numpy())

@@ -8,7 +8,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.client_memory import ClientMemory, larger_camp, majority, opposed_camps
+from skbgmd.distributed.client_memory import ClientMemory, has_converged, larger_camp, majority, opposed_camps
 
 
 def gram(rng, hostile=0, n=10, d=200, along=2.0):
@@ -236,11 +236,112 @@ def test_a_gap_below_the_limit_makes_no_camps():
         np.testing.assert_array_equal(larger_camp(similar, np.ones(3)), camp)
 
 
+def trust_after(memory, rounds, clients):
+    """Trust once rounds, pairs of products and lengths, are added."""
+    for products, lengths in rounds:
+        memory = memory.add_round(clients, products, np.ones(len(clients)), lengths=lengths)
+    return memory, memory.trust(clients, np.ones(len(clients)))
+
+
+def converging(rng, n, rounds=60, fast=0.9):
+    """Products and lengths of honest updates whose common part vanishes: what is left adds up to about zero."""
+    own = rng.normal(size=(n, 40))
+    own -= own.mean(axis=0)
+    for turn in range(rounds):
+        X = fast**turn * np.ones(40) + 0.3 * own + 0.05 * rng.normal(size=(n, 40))
+        yield X @ X.T, np.linalg.norm(X, axis=1)
+
+
+@pytest.mark.parametrize("n", [4, 5, 7, 10, 25])
+@pytest.mark.parametrize("fast", [0.8, 0.9])
+def test_honest_clients_whose_training_has_converged_are_no_camps(rng, n, fast):
+    clients, rounds = tuple(range(n)), list(converging(rng, n, fast=fast))
+    np.testing.assert_array_equal(trust_after(ClientMemory(), rounds, clients)[1], np.ones(n))
+    # By their cosines alone they are, unless both have as many clients.
+    _, by_cosines = trust_after(ClientMemory(), [(products, None) for products, _ in rounds], clients)
+    assert by_cosines.sum() < n or n % 2 == 0
+
+
+@pytest.mark.parametrize("n", [5, 10, 25])
+def test_camps_that_were_found_before_training_converged_stay_found(rng, n):
+    clients, hostile = tuple(range(n)), 2 * n // 5
+    rounds = [(gram(rng, hostile=hostile, n=n), np.ones(n)) for _ in range(5)]
+    before, trust = trust_after(ClientMemory(), rounds, clients)
+    expected = np.arange(n) < n - hostile
+    np.testing.assert_array_equal(trust, expected)
+    short = [(gram(rng, n=n, along=0.0), np.where(expected, 0.3, 1.0)) for _ in range(100)]
+    after, trust = trust_after(before, short, clients)
+    np.testing.assert_array_equal(trust, expected)
+    assert torch.equal(after.visits, before.visits)
+
+
+@pytest.mark.parametrize("n", [10, 25])
+def test_sleepers_are_found_once_honest_updates_are_long_again(rng, n):
+    clients, hostile = tuple(range(n)), 2 * n // 5
+    rounds = [(gram(rng, n=n), np.full(n, 0.95**turn)) for turn in range(60)]
+    memory, trust = trust_after(ClientMemory(), rounds, clients)
+    np.testing.assert_array_equal(trust, np.ones(n))
+    awake = [(gram(rng, hostile=hostile, n=n), np.ones(n)) for _ in range(10)]
+    np.testing.assert_array_equal(trust_after(memory, awake, clients)[1], np.arange(n) < n - hostile)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 10, 11])
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_only_more_than_half_of_the_clients_have_a_round_left_out(n, scale):
+    for short in range(n + 1):
+        lengths = scale * np.where(np.arange(n) < short, 0.99, 1.01) * limits.SHORT_UPDATE
+        assert has_converged(lengths, np.full(n, scale), np.ones(n)) == (2 * short > n)
+
+
+@pytest.mark.parametrize("said", [0.0, 1e-300, 1e300, np.inf])
+def test_fewer_than_half_decide_nothing_whatever_lengths_they_send(said):
+    longest = np.array([1.0] * 6 + [1e3] * 4)
+    for honest, expected in ((0.9, False), (0.1, True)):
+        lengths = np.array([honest] * 6 + [said] * 4)
+        assert has_converged(lengths, np.maximum(longest, lengths), np.ones(10)) == expected
+
+
+def test_clients_without_weight_dont_have_a_round_left_out():
+    lengths, weights = np.array([0.9, 0.9, 0.1, 0.1, 0.1]), np.array([1.0, 1.0, 1.0, 0.0, 0.0])
+    assert has_converged(lengths, np.ones(5), np.ones(5))
+    assert not has_converged(lengths, np.ones(5), weights)
+    assert not has_converged(lengths, np.ones(5), np.zeros(5))
+
+
+def test_updates_that_never_had_a_length_are_not_short():
+    assert not has_converged(np.zeros(4), np.zeros(4), np.ones(4))
+
+
+def test_lengths_are_compared_with_those_of_the_same_client_and_forgotten_with_it(rng):
+    memory = ClientMemory().add_round((1, 2, 3), gram(rng, n=3), np.ones(3), lengths=np.array([1.0, 10.0, 100.0]))
+    memory = memory.add_round((3, 2, 1), gram(rng, n=3), np.ones(3), lengths=np.array([90.0, 11.0, 0.8]))
+    np.testing.assert_array_equal(memory.longest_of((1, 2, 3, 4)), [1.0, 11.0, 100.0, 0.0])
+    np.testing.assert_allclose(memory.visits_of((1, 2, 3)), 1.9)
+    # Strangers that come for a single round each, in rounds that are left out, are forgotten, and others aren't.
+    for stranger in range(100, 200):
+        lengths = np.array([0.1, 1.0, 10.0, 5.0])
+        memory = memory.add_round((1, 2, 3, stranger), gram(rng, n=4), np.ones(4), lengths=lengths)
+    assert set(memory.longest) == {1, 2, 3, 199}
+    np.testing.assert_allclose(memory.visits_of((1, 2, 3)), 1.9)
+    for _ in range(80):
+        memory = memory.add_round((1, 2), gram(rng, n=2), np.ones(2), lengths=np.array([1.0, 11.0]))
+    assert set(memory.longest) == {1, 2}
+
+
+def test_one_that_was_saved_without_lengths_learns_them(rng):
+    packed = pack_state(remember([gram(rng)] * 4))
+    del packed["values"]["longest"]
+    memory = unpack_state(packed).add_round(tuple(range(10)), gram(rng), np.ones(10), lengths=np.full(10, 2.0))
+    assert memory.visits_of((0,)) > limits.CAMP_VISITS
+    np.testing.assert_array_equal(memory.longest_of(tuple(range(10))), np.full(10, 2.0))
+
+
 def test_it_is_saved_as_plain_containers(rng, tmp_path):
-    memory = remember([gram(rng)])
+    memory = remember([gram(rng)]).add_round(tuple(range(10)), gram(rng), np.ones(10), lengths=np.arange(10.0))
     torch.save(pack_state(memory), tmp_path / "memory.pt")
     loaded = unpack_state(torch.load(tmp_path / "memory.pt", weights_only=True))
     assert loaded.ids == memory.ids
+    assert loaded.longest == memory.longest
     assert torch.equal(loaded.products, memory.products)
 
 

@@ -465,6 +465,23 @@ def test_no_update_is_too_long_for_the_memory_of_clients(honest, hostile, rng):
     assert np.abs(arrays["weight"].numpy()).max() <= 2.0 * honest
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("n", [5, 10])
+def test_no_honest_client_is_left_out_once_training_has_converged(n, scale, rng):
+    own = rng.normal(size=(n, 40))
+    own -= own.mean(axis=0)
+    strategy = RobustFedAvg()
+    for turn in range(60):
+        configured(strategy, {"weight": np.zeros(40, np.float32)})
+        replies = []
+        for client, update in enumerate(0.9**turn + 0.3 * own + 0.05 * rng.normal(size=own.shape)):
+            sent = record({"weight": (scale * update).astype(np.float32)})
+            replies.append(message(client, content(a=sent, m=MetricRecord({"num-examples": 10}))))
+        _, metrics = strategy.aggregate_train(1 + turn, replies)
+        assert metrics["clients-distrusted"] == 0
+    assert strategy.client_memory.longest_of(tuple(range(n))).min() > scale
+
+
 def test_the_default_is_the_mean_of_updates_that_are_not_far():
     replies = [reply(i, update, 10 * (1 + i)) for i, update in enumerate((1.0, 1.2, 0.8, 1.1))] + [reply(9, 5.0, 20)]
     arrays, metrics = configured(RobustFedAvg(max_claim=None)).aggregate_train(1, replies)
