@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
@@ -25,7 +26,9 @@ class ClientMemory(RememberedProducts):
     Where the updates of most clients are shorter than 0.6 times the longest that each has sent, the round isn't added,
     and what was remembered stays as it is (:func:`has_converged`). Updates of honest clients get shorter as the network
     comes to fit their samples; what is left of them adds up to nothing, and of vectors that add up to zero any two
-    halves are opposed. Where camps pull in different directions, updates stay long.
+    halves are opposed. Where camps pull in different directions, updates stay long. Clients that turn
+    hostile later show in cosines about the mean of all rounds, which don't depend on the sum: where camps stand out of
+    these, the round is added.
 
     Attributes
     ----------
@@ -33,6 +36,8 @@ class ClientMemory(RememberedProducts):
         As of :class:`skbgmd.aggregators.remembered_products.RememberedProducts`.
     about_zero : RememberedProducts
         Cosines about zero.
+    every_round : RememberedProducts
+        Cosines about the mean, of all rounds.
     longest : dict of int to float
         Length of each client's longest update.
 
@@ -48,6 +53,7 @@ class ClientMemory(RememberedProducts):
     """
 
     about_zero: RememberedProducts = field(default_factory=RememberedProducts)
+    every_round: RememberedProducts = field(default_factory=RememberedProducts)
     longest: dict[int, float] = field(default_factory=dict)
 
     def add_round(
@@ -73,10 +79,13 @@ class ClientMemory(RememberedProducts):
         lengths : ndarray of shape (k,), default=None
             Norms of the updates, in a unit that is the same in all rounds. None: every round is added.
         """
+        about_mean = _cosines(_centered(gram, weights))
         before = self if lengths is None else self._with_lengths(clients, lengths)
-        if lengths is not None and has_converged(lengths, before.longest_of(clients), weights):
+        before = replace(before, every_round=self.every_round.update(clients, about_mean, decay))
+        short = lengths is not None and has_converged(lengths, before.longest_of(clients), weights)
+        if short and before._trust_by_every_round(clients, weights).all():
             return before
-        after = before.update(clients, _cosines(_centered(gram, weights)), decay)
+        after = before.update(clients, about_mean, decay)
         return replace(after, about_zero=before.about_zero.update(clients, _cosines(gram), decay))
 
     def longest_of(self, clients: tuple[int, ...]) -> FloatArray:
@@ -96,18 +105,26 @@ class ClientMemory(RememberedProducts):
         """Trust in clients (k,): 0 for the smaller of two camps among those known for long enough, 1 for all others.
 
         Camps are those of :func:`larger_camp`; where it finds none, those of :func:`opposed_camps`, if the cosine
-        between their means is below -0.3. Clients without weight are trusted.
+        between their means is below -0.3; and where there are none either, those of :func:`larger_camp` in all rounds,
+        by an eigenvalue of 2.5 times the second. Clients without weight are trusted.
         """
         trust = np.ones(len(clients))
-        known = np.flatnonzero((self.visits_of(clients) >= limits.CAMP_VISITS) & (weights > 0.0))
+        known, some, weight = _known_for_long(self, clients, weights)
         if len(known) > 2:
-            some, weights = tuple(clients[i] for i in known), weights[known]
-            members = larger_camp(self.similarities(some), weights)
+            members = larger_camp(self.similarities(some), weight)
             # A memory that was saved without cosines about zero has to learn them.
             if members.all() and self.about_zero.visits_of(some).min() >= limits.CAMP_VISITS:
-                conflict, side = opposed_camps(_with_unit_diagonal(self.about_zero.means(some)), weights)
-                members = majority(side, weights) if conflict < limits.CAMP_CONFLICT else members
+                conflict, side = opposed_camps(_with_unit_diagonal(self.about_zero.means(some)), weight)
+                members = majority(side, weight) if conflict < limits.CAMP_CONFLICT else members
             trust[known] = members
+        return self._trust_by_every_round(clients, weights) if trust.all() else trust
+
+    def _trust_by_every_round(self, clients: tuple[int, ...], weights: FloatArray) -> FloatArray:
+        """Trust (k,) by cosines about the mean of all rounds."""
+        trust = np.ones(len(clients))
+        known, some, weight = _known_for_long(self.every_round, clients, weights)
+        if len(known) > 2:
+            trust[known] = larger_camp(_with_unit_diagonal(self.every_round.means(some)), weight, limits.LATE_CAMP_GAP)
         return trust
 
 
@@ -133,7 +150,7 @@ def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray)
     return bool(2 * short.sum() > counted.sum())
 
 
-def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:
+def larger_camp(similarities: FloatArray, weights: FloatArray, gap: float = limits.CAMP_GAP) -> FloatArray:
     """Find two camps by the signs of the top eigenvector, if its eigenvalue stands out.
 
     Parameters
@@ -142,6 +159,8 @@ def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:
         Symmetric, k of at least 2.
     weights : ndarray of shape (k,)
         Weights of the clients.
+    gap : float, default=2.0
+        Ratio of the two largest eigenvalues from which the first stands out.
 
     Returns
     -------
@@ -154,7 +173,7 @@ def larger_camp(similarities: FloatArray, weights: FloatArray) -> FloatArray:
     array([1., 1., 0.])
     """
     values, vectors = np.linalg.eigh(similarities)
-    if values[-1] < limits.CAMP_GAP * values[-2]:
+    if values[-1] < gap * values[-2]:
         return np.ones(len(weights))
     return majority(vectors[:, -1] > 0.0, weights)
 
@@ -245,6 +264,14 @@ def _conflicts(cosines: FloatArray, share: FloatArray, side: BoolArray) -> list[
     size = side.sum() - np.concatenate((stay, np.where(side, 1, -1)))
     conflicts[np.minimum(size, len(side) - size) < limits.LEAST_CAMP] = 1.0
     return [float(conflict) for conflict in conflicts]
+
+
+def _known_for_long(
+    memory: RememberedProducts, clients: tuple[int, ...], weights: FloatArray
+) -> tuple[NDArray[np.intp], tuple[int, ...], FloatArray]:
+    """Places, ids and weights of those among clients with weight that were there in three rounds at least."""
+    known = np.flatnonzero((memory.visits_of(clients) >= limits.CAMP_VISITS) & (weights > 0.0))
+    return known, tuple(clients[i] for i in known), weights[known]
 
 
 def _with_unit_diagonal(means: FloatArray) -> FloatArray:

@@ -269,10 +269,12 @@ def test_camps_that_were_found_before_training_converged_stay_found(rng, n):
     before, trust = trust_after(ClientMemory(), rounds, clients)
     expected = np.arange(n) < n - hostile
     np.testing.assert_array_equal(trust, expected)
-    short = [(gram(rng, n=n, along=0.0), np.where(expected, 0.3, 1.0)) for _ in range(100)]
-    after, trust = trust_after(before, short, clients)
+    short = [(gram(rng, n=n, along=0.0), np.where(expected, 0.3, 1.0)) for _ in range(50)]
+    while_it_lasts, trust = trust_after(before, short, clients)
     np.testing.assert_array_equal(trust, expected)
-    assert torch.equal(after.visits, before.visits)
+    after, trust = trust_after(while_it_lasts, short, clients)
+    np.testing.assert_array_equal(trust, expected)
+    assert torch.equal(after.visits, while_it_lasts.visits)
 
 
 @pytest.mark.parametrize("n", [10, 25])
@@ -283,6 +285,37 @@ def test_sleepers_are_found_once_honest_updates_are_long_again(rng, n):
     np.testing.assert_array_equal(trust, np.ones(n))
     awake = [(gram(rng, hostile=hostile, n=n), np.ones(n)) for _ in range(10)]
     np.testing.assert_array_equal(trust_after(memory, awake, clients)[1], np.arange(n) < n - hostile)
+
+
+def asleep(rng, n, hostile=0, rounds=20):
+    """Products and lengths of honest updates that are short noise, and of hostile ones that go one way."""
+    for _ in range(rounds):
+        X = 0.1 * rng.normal(size=(n, 200))
+        X[n - hostile :, :100] += 0.2
+        yield X @ X.T, np.where(np.arange(n) < n - hostile, 0.3, 1.0)
+
+
+@pytest.mark.parametrize("n", [7, 10, 25])
+def test_clients_that_turn_hostile_while_updates_are_short_are_found_and_stay_found(rng, n):
+    clients, hostile = tuple(range(n)), (n - 1) // 2
+    begun, trust = trust_after(ClientMemory(), [(gram(rng, n=n), np.ones(n)) for _ in range(5)], clients)
+    np.testing.assert_array_equal(trust, np.ones(n))
+    honest, trust = trust_after(begun, asleep(rng, n), clients)
+    np.testing.assert_array_equal(trust, np.ones(n))
+    assert torch.equal(honest.visits, begun.visits)
+    found, trust = trust_after(honest, asleep(rng, n, hostile), clients)
+    np.testing.assert_array_equal(trust, np.arange(n) < n - hostile)
+    assert found.visits_of((0,)) > honest.visits_of((0,))
+    # Once they are left out they are like the others again, as the network comes back.
+    _, trust = trust_after(found, asleep(rng, n, rounds=60), clients)
+    np.testing.assert_array_equal(trust, np.arange(n) < n - hostile)
+
+
+def test_a_gap_below_the_limit_makes_no_late_camps():
+    top, second = np.array([1.0, 1.0, -1.0]) / np.sqrt(3.0), np.array([1.0, -1.0, 0.0]) / np.sqrt(2.0)
+    for gap, camp in ((0.99 * limits.LATE_CAMP_GAP, [1, 1, 1]), (1.01 * limits.LATE_CAMP_GAP, [1, 1, 0])):
+        similar = gap * np.outer(top, top) + np.outer(second, second)
+        np.testing.assert_array_equal(larger_camp(similar, np.ones(3), limits.LATE_CAMP_GAP), camp)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 10, 11])
@@ -330,7 +363,7 @@ def test_lengths_are_compared_with_those_of_the_same_client_and_forgotten_with_i
 
 def test_one_that_was_saved_without_lengths_learns_them(rng):
     packed = pack_state(remember([gram(rng)] * 4))
-    del packed["values"]["longest"]
+    del packed["values"]["longest"], packed["values"]["every_round"]
     memory = unpack_state(packed).add_round(tuple(range(10)), gram(rng), np.ones(10), lengths=np.full(10, 2.0))
     assert memory.visits_of((0,)) > limits.CAMP_VISITS
     np.testing.assert_array_equal(memory.longest_of(tuple(range(10))), np.full(10, 2.0))
@@ -342,6 +375,7 @@ def test_it_is_saved_as_plain_containers(rng, tmp_path):
     loaded = unpack_state(torch.load(tmp_path / "memory.pt", weights_only=True))
     assert loaded.ids == memory.ids
     assert loaded.longest == memory.longest
+    assert torch.equal(loaded.every_round.products, memory.every_round.products)
     assert torch.equal(loaded.products, memory.products)
 
 
