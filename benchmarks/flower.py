@@ -3,9 +3,9 @@
 An MLP on scikit-learn's digits, ten clients, samples dealt out evenly or by a Dirichlet distribution of 0.5 over the
 classes; four of the ten are hostile. "Two populations" has the classes 0 to 6 at seven clients, 7 to 9 at three, and
 nobody hostile: what it costs to take a minority for an attack. "Turncoats" side with some of the honest clients against
-the others in the first half of the rounds, and send negative updates in the second: what it costs to remember. A loop
-in this process does what Flower's does: configure_train, local training, aggregate_train. Every training is a row of
-results/flower.csv; run again it goes on where it was.
+the others in the first half of the rounds, and send negative updates in the second: what it costs to remember. The
+other attacks are those of flower_long.py. A loop in this process does what Flower's does: configure_train, local
+training, aggregate_train. Every training is a row of results/flower.csv; run again it goes on where it was.
 
 The default of RobustFedAvg is chosen by a rule that was written down before the figures: of the candidates in OURS, the
 one whose worst column, of all in the table, is least behind the best strategy in that column, in points of the mean
@@ -49,6 +49,9 @@ CUTS = np.cumsum([math.prod(shape) for shape in SHAPES.values()])[:-1]
 BATCH, RATE = 16, 0.1
 SPLITS = ("even", "Dirichlet 0.5", "two populations")
 ATTACKS = ("none", "bit flip", "label flip", "NaN", "false claims", "ALIE", "turncoats")
+#: Attacks by training on labels y → 9 - y, or the last class less y; and rounds in which decoys send long updates.
+FLIPS = ("label flip", "decoys", "idlers")
+DECOY_ROUNDS = 3
 
 
 def ours(aggregator: str | Aggregator, *, max_claim: float | None = 1.0, memory: float | None = None) -> FedAvg:
@@ -87,18 +90,18 @@ class Nodes:
         return list(range(1, self.n + 1))
 
 
-def deal(y: np.ndarray, split: str, rng: np.random.Generator) -> list[np.ndarray]:
+def deal(y: np.ndarray, split: str, rng: np.random.Generator, clients: int = CLIENTS) -> list[np.ndarray]:
     """Indices of each client's samples."""
     if split == "even":
-        return np.array_split(rng.permutation(len(y)), CLIENTS)
+        return np.array_split(rng.permutation(len(y)), clients)
     if split == "two populations":
         many, few = rng.permutation(np.flatnonzero(y < 7)), rng.permutation(np.flatnonzero(y >= 7))
         return [*np.array_split(many, 7), *np.array_split(few, 3)]
     while True:
         owners = np.empty(len(y), dtype=int)
         for label in np.unique(y):
-            owners[y == label] = rng.choice(CLIENTS, size=(y == label).sum(), p=rng.dirichlet(np.full(CLIENTS, 0.5)))
-        parts = [np.flatnonzero(owners == client) for client in range(CLIENTS)]
+            owners[y == label] = rng.choice(clients, size=(y == label).sum(), p=rng.dirichlet(np.full(clients, 0.5)))
+        parts = [np.flatnonzero(owners == client) for client in range(clients)]
         if min(map(len, parts)) >= 10:
             return parts
 
@@ -133,7 +136,7 @@ def predictions(vector: np.ndarray, X: np.ndarray) -> np.ndarray:
     return classes
 
 
-def corrupted(attack: str, updates: np.ndarray, hostile: np.ndarray, *, first_half: bool) -> np.ndarray:
+def corrupted(attack: str, updates: np.ndarray, hostile: np.ndarray, turn: int, *, first_half: bool) -> np.ndarray:
     """What is sent: the hostile rows replaced."""
     sent, honest = updates.copy(), np.delete(updates, hostile, axis=0)
     if attack == "bit flip":
@@ -143,8 +146,12 @@ def corrupted(attack: str, updates: np.ndarray, hostile: np.ndarray, *, first_ha
     elif attack == "turncoats" and first_half:
         friends, others = honest[:3].mean(axis=0), honest[3:].mean(axis=0)
         sent[hostile] = friends + 2.0 * (friends - others)
-    elif attack in ("false claims", "turncoats"):
+    elif attack in ("false claims", "turncoats") or (attack == "sleepers" and not first_half):
         sent[hostile] *= -1.0
+    elif attack == "decoys" and turn <= DECOY_ROUNDS:
+        sent[hostile] *= 5.0
+    elif attack == "idlers" and turn > 1:
+        sent[hostile[: len(hostile) // 2]] = 0.0
     elif attack == "sign flip":
         sent[hostile] *= -3.0
     elif attack == "ALIE":
@@ -182,6 +189,29 @@ def federate(
     rounds: int,
 ) -> dict[str, Any]:
     """Train as Flower does; mean accuracy after each of the last rounds, in %."""
+    scores: list[float] = []
+    about = {"rounds": rounds, "flwr": version("flwr")}
+    start = time.perf_counter()
+    try:
+        for score, _ in rounds_of(strategy, data, parts, claims, attack, hostile, seed, rounds):
+            scores.append(score)
+    except AppExitException as error:
+        return {**about, "remark": f"stopped in round {len(scores) + 1}: {str(error)[:60]}"}
+    accuracy = round(float(np.mean(scores[-LAST:])), 2)
+    return {**about, "accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
+
+
+def rounds_of(
+    strategy: FedAvg,
+    data: list[torch.Tensor],
+    parts: list[np.ndarray],
+    claims: np.ndarray,
+    attack: str,
+    hostile: np.ndarray,
+    seed: int,
+    rounds: int,
+) -> Iterator[tuple[float, MetricRecord]]:
+    """Train as Flower does; accuracy after each round, in %, and its metrics."""
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # what makes messages is a running server
     logging.getLogger("flwr").setLevel(logging.ERROR)
     X, X_test, y, y_test = (part.numpy() for part in data)
@@ -189,34 +219,28 @@ def federate(
     net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     strategy.min_train_nodes = len(parts)
     vector = torch.nn.utils.parameters_to_vector(net.parameters()).detach().numpy()
-    scores: list[float] = []
-    about = {"rounds": rounds, "flwr": version("flwr")}
-    start = time.perf_counter()
     for turn in range(1, rounds + 1):
+        first_half = turn <= rounds // 2
         messages = list(strategy.configure_train(turn, _record(vector), ConfigRecord(), Nodes(len(parts))))
         messages.sort(key=lambda message: message.metadata.dst_node_id)
         updates = np.empty((len(parts), len(vector)), dtype=np.float32)
         for client, part in enumerate(parts):
-            labels = 9 - y[part] if attack == "label flip" and client in hostile else y[part]
+            flips = attack in FLIPS and client in hostile
             generator = torch.Generator().manual_seed(1_000_000 * seed + 1000 * turn + client)
+            labels = y.max() - y[part] if flips else y[part]
             updates[client] = local_training(vector, X[part], labels, generator) - vector
-        sent = corrupted(attack, updates, hostile, first_half=turn <= rounds // 2)
+        sent = corrupted(attack, updates, hostile, turn, first_half=first_half)
         replies = [
             message.create_reply(
                 RecordDict({"arrays": _record(vector + row), "m": MetricRecord({"num-examples": int(claim)})})
             )
             for message, row, claim in zip(messages, sent, claims, strict=True)
         ]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # NaN in Flower's own strategies
-                arrays, _ = strategy.aggregate_train(turn, replies)
-        except AppExitException as error:
-            return {**about, "remark": f"stopped in round {turn}: {str(error)[:60]}"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NaN in Flower's own strategies
+            arrays, metrics = strategy.aggregate_train(turn, replies)
         vector = np.concatenate([arrays[name].numpy().ravel() for name in SHAPES]).astype(np.float32)
-        scores.append(float((predictions(vector, X_test) == y_test).mean()))
-    accuracy = round(100.0 * float(np.mean(scores[-LAST:])), 2)
-    return {**about, "accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
+        yield 100.0 * float((predictions(vector, X_test) == y_test).mean()), metrics
 
 
 def _record(vector: np.ndarray) -> ArrayRecord:
