@@ -1,15 +1,18 @@
-"""Tables of federated averaging, from results/flower.csv and flower_sizes.csv into docs/results."""
+"""Tables of federated averaging, from results/flower.csv, flower_long.csv and flower_sizes.csv into docs/results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import flower
+import flower_long
 import flower_sizes
 import pandas as pd
 from paper.report import DOCS, write
 
 RESULTS = Path(__file__).resolve().parent / "results"
+#: Columns of flower_long.csv, as the table of sleepers calls them.
+AT = {"before": "before", "lowest": "worst", "end": "accuracy"}
 
 
 def read(name: str) -> pd.DataFrame:
@@ -66,12 +69,43 @@ def sizes(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def long_trainings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by memory after all rounds, and how many honest clients have no weight in the last ones."""
+    lines = []
+    for (data, clients, split, attack), rows in frame.groupby(["data", "clients", "split", "attack"], sort=False):
+        line = {"data": data, "clients": clients, "split": split, "attack": attack}
+        memories = {memory: rows[rows["memory"] == memory] for memory in flower_long.MEMORIES}
+        line |= {f"memory: {memory}": cell(some["accuracy"]) for memory, some in memories.items()}
+        line |= {
+            f"honest ones left out: {memory}": f"{some['honest_out'].mean():.1f}"
+            for memory, some in memories.items()
+            if memory != "none"
+        }
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def sleepers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy before sleepers wake up, the lowest after that, and that at the end."""
+    lines = []
+    for (data, split), rows in frame[frame["attack"] == "sleepers"].groupby(["data", "split"], sort=False):
+        line = {"data": data, "split": split}
+        for memory in flower_long.MEMORIES:
+            some = rows[rows["memory"] == memory]
+            line |= {f"memory: {memory}: {at}": cell(some[column]) for at, column in AT.items()}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
 def main() -> None:
     frame = read("flower")
     write(attacks(frame, ["even"]), "flower_even", DOCS)
     write(attacks(frame, ["Dirichlet 0.5", "two populations"]), "flower_dirichlet", DOCS)
     write(decision(frame), "flower_decision", DOCS)
     write(sizes(read("flower_sizes")), "flower_sizes", DOCS)
+    long = read("flower_long")
+    write(long_trainings(long), "flower_long", DOCS)
+    write(sleepers(long), "flower_sleepers", DOCS)
 
 
 if __name__ == "__main__":
