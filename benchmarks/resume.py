@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, dump, load
 from measure import environment
 from tqdm import tqdm
 
@@ -18,6 +18,18 @@ def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, which spoils wall-clock times")
+
+
+def kept(folder: Path | None, name: str, fit: Callable[[], Any]) -> Any:
+    """A fitted estimator from the folder's file of that name; if there is none it is fitted, and kept there."""
+    path = folder / f"{name}.joblib" if folder else None
+    if path is not None and path.exists():
+        return load(path)
+    model = fit()
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dump(model, path, compress=1)
+    return model
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -152,10 +152,27 @@ def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
 def suspect_bounds(frame: pd.DataFrame) -> pd.DataFrame:
     """Estimates without and with held-out labels over the true number, in %, by set; if clean, over all samples."""
     truth = frame["corrupt"].where(frame["corrupt"] > 0, frame["samples"])
-    shown = [(100.0 * frame[name] / truth).round().astype(int).astype(str) for name in ("without", "with")]
-    share = frame["share"].mul(100.0).round().astype(int).astype(str) + " %"
-    frame = frame.assign(shown=shown[0] + ", " + shown[1], share=share)
-    return frame.pivot_table(index="data", columns="share", values="shown", sort=False, aggfunc="; ".join).reset_index()
+    frame = frame.assign(**{name: 100.0 * frame[name] / truth for name in ("without", "with")})
+    means = frame.groupby(["data", "dirt"], sort=False)[["without", "with"]].mean().round().astype(int).astype(str)
+    shown = (means["without"] + ", " + means["with"]).unstack()[frame["dirt"].unique()]
+    return shown.reindex(frame["data"].unique()).reset_index()
+
+
+def suspect_bounds_summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """How many estimates are near the truth without and with held-out labels, and how many suspects are corrupt."""
+    allowed = (0.3 * frame["corrupt"]).where(frame["corrupt"] > 0, 0.01 * frame["samples"])
+    near = {name: (frame[name] - frame["corrupt"]).abs() <= allowed for name in ("without", "with")}
+    frame = frame.assign(**{f"near {name}": values for name, values in near.items()})
+    groups = frame.groupby("dirt", sort=False)
+    share = 100.0 * groups["corrupt found"].sum() / groups["with"].sum()
+    return pd.DataFrame(
+        {
+            "trainings": groups.size(),
+            "within 30 % without": groups["near without"].sum(),
+            "and with": groups["near with"].sum(),
+            "suspects that are corrupt, %": share.round().map("{:.0f}".format).where(groups["corrupt"].sum() > 0, ""),
+        }
+    ).reset_index()
 
 
 def pictures() -> None:
@@ -193,7 +210,7 @@ def main() -> None:
         "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},
         "suspect_counts": {"suspect_counts": suspect_counts, "suspect_counts_summary": suspect_counts_summary},
-        "suspect_bounds": {"suspect_bounds": suspect_bounds},
+        "suspect_bounds": {"suspect_bounds": suspect_bounds, "suspect_bounds_summary": suspect_bounds_summary},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},
         "price": {"price": price},

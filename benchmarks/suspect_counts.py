@@ -2,15 +2,14 @@
 
 Each row of results/suspect_counts.csv is a set, a kind of dirt with its share, a strength and a seed, with the estimate
 and its bounds, how many of the suspects are corrupt, and areas under the ROC curve of the ranking and of
-``sample_trust_``. The rule was made on the seeds from 100 on; the table has others.
+``sample_trust_``. The rule was made on the seeds from 100 on; the table has others. Run again it goes on where it was;
+with ``--models`` fitted estimators are kept, and another rule to count by needs no training.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from dirty import dirt
 from dirty.data import CLASSES, split
+from resume import add_options, kept, train_missing
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.inspection import estimate_n_suspects, find_suspects
@@ -44,7 +43,6 @@ SETS = (
 )
 SETS_OF_NUMBERS = ("Friedman 1", "linear", "lognormal", "zero-inflated", "heteroscedastic", "subgroups of numbers")
 SHARES = (0.05, 0.1, 0.2, 0.4)
-EPOCHS = 100
 COLUMNS = (
     *("data", "dirt", "share", "strength", "seed", "chosen", "samples", "corrupt", "found", "low", "high"),
     *("badly fitted", "unusual inputs", "corrupt found", "AUROC", "trust AUROC"),
@@ -69,37 +67,45 @@ def kind_of(kind: str, share: float) -> dirt.Kind:
     return partial(dirt.labels, kind=kind, share=share)
 
 
-def count(work: tuple[tuple[str, str, float], str, int]) -> dict[str, Any]:
+def count(
+    name: str, kind: str, share: float, strength: str, seed: int, epochs: int, *, models: Path | None = None
+) -> dict[str, Any]:
     """A row of the results."""
-    (name, kind, share), strength, seed = work
-    torch.set_num_threads(1)
     clean = split(name, seed)
+    if kind == "uniform" and name in CLASSES and len(np.unique(clean.y)) == 2:
+        # To be any other class is to be the next one: the data are the same.
+        kind = "pair"
     X, y, corrupt = kind_of(kind, share)(clean.X, clean.y, np.random.default_rng(seed))
     estimator = BlockGMDClassifier if name in CLASSES else BlockGMDRegressor
-    model = estimator(strength=strength, max_epochs=EPOCHS, random_state=seed).fit(X, y)
+    settings = {"strength": strength, "max_epochs": epochs, "random_state": seed}
+    key = f"{name} {kind} {share} {strength} {seed} {epochs}"
+    model = kept(models, key, lambda: estimator(**settings).fit(X, y))
     found = estimate_n_suspects(model)
     rank = np.empty(len(X))
     rank[find_suspects(model, len(X))] = np.arange(len(X))
     areas = [roc_auc_score(corrupt, -of) if corrupt.any() else None for of in (rank, model.sample_trust_)]
     right = int(corrupt[find_suspects(model)].sum())
-    values = (name, kind, share, strength, seed, model.strength_, len(X), int(corrupt.sum()), *found[:5], right)
-    return dict(zip(COLUMNS, (*values, *(area if area is None else round(area, 4) for area in areas)), strict=True))
+    values = (model.strength_, len(X), int(corrupt.sum()), *found[:5], right)
+    areas = [area if area is None else round(area, 4) for area in areas]
+    return dict(zip(COLUMNS[5:], (*values, *areas), strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--strengths", nargs="+", default=["auto", "firm"])
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--strengths", nargs="+", default=["auto"])
+    parser.add_argument("--kinds", nargs="+", default=["none", "pair", "uniform", "features", "gross"])
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--models", type=Path, help="a folder to keep fitted estimators in")
+    add_options(parser, RESULTS)
     arguments = parser.parse_args()
-    work = [(case, strength, seed) for seed in arguments.seeds for strength in arguments.strengths for case in cases()]
-    with arguments.output.open("w", newline="") as file, ProcessPoolExecutor(arguments.jobs) as pool:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for row in tqdm(pool.map(count, work), total=len(work)):
-            writer.writerow(row)
-            file.flush()
+    torch.set_num_threads(1)
+    runs = [
+        (*case, strength, seed)
+        for seed, strength, case in product(arguments.seeds, arguments.strengths, cases())
+        if case[1] in arguments.kinds
+    ]
+    train_missing(runs, partial(count, models=arguments.models), COLUMNS, arguments)
 
 
 if __name__ == "__main__":

@@ -77,26 +77,29 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldO
     strata = np.unique(record.target_class[rest], return_inverse=True)[1]
     known = [likelihood for likelihood in record.likelihood if np.isfinite(likelihood).all()]
     is_long = len(known) == len(record.likelihood)
-    group, looked_at = NOBODY, record.likelihood[-1]
+    group, looked_at, early = NOBODY, record.likelihood[-1], False
     for likelihood in known:
         found = badly_fitted(likelihood[rest], fits_all=fits_all)
         may_overrule = is_long and likelihood is known[-1]
         if found.n and (may_overrule or not overrules_a_class(lowest(likelihood[rest], found.n), strata)):
-            group, looked_at = found, likelihood
+            group, looked_at, early = found, likelihood, likelihood is not known[-1]
             break
     fits = group
     if held_out is not None:
-        fits = agreed(group, wrong_labels_in(HeldOutLabels(*(of[rest] for of in held_out))), looked_at[rest])
+        of_rest = HeldOutLabels(*(of[rest] for of in held_out))
+        gentle = looked_at[rest] if fits_all and early else of_rest.gentle_likelihood
+        fits = agreed(group, wrong_labels_in(of_rest), looked_at[rest], contradicts=shows_a_group(gentle, strata))
     chosen[rest[lowest(looked_at[rest], fits.n)]] = True
     low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))
     return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)
 
 
-def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> Group:
+def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray, *, contradicts: bool = False) -> Group:
     """Bring the number of badly fitted samples within the bounds that held-out samples give for wrong labels.
 
     A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the middle of
-    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing. Where a group is
+    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing, unless a gentle
+    training has such a group as well: then it is of labels that are wrong near boundaries alone. Where a group is
     smaller, or there is none, wrong labels may have been learnt by heart: if the bounds prove more than
     ``limits.MANY_WRONG``, the least counts, for a network that is surely wrong raises both.
 
@@ -108,10 +111,13 @@ def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> 
         Least and largest share of wrong labels.
     likelihood : ndarray of shape (n,)
         Mean likelihoods.
+    contradicts : bool, default=False
+        Whether overlap can't explain the group, see :func:`shows_a_group`.
     """
     least, most = (round(share * len(likelihood)) for share in wrong)
     if group.n > most:
-        n = round((least + most) / 2) if wrong[0] > limits.FEW_WRONG else 0
+        near_boundary = group.n if contradicts else 0
+        n = round((least + most) / 2) if wrong[0] > limits.FEW_WRONG else near_boundary
     else:
         n = max(group.n, least) if wrong[0] > limits.MANY_WRONG else group.n
     if n == group.n:
@@ -120,6 +126,31 @@ def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray) -> 
         return NOBODY
     threshold = float(np.sort(likelihood)[min(n, len(likelihood) - 1)])
     return Group(n, least, most, threshold)
+
+
+def shows_a_group(likelihood: FloatArray, strata: NDArray[np.intp]) -> bool:
+    r"""True if the first visits of a gentle training show a group of badly fitted samples that isn't overlap.
+
+    To held-out samples, labels that are wrong near the boundary alone are what overlap is: both differ where little is
+    predicted with certainty. But overlap hardly makes a group where likelihoods are as they should be: if a share g(p)
+    of the samples is predicted with probability p to be of a class, and p of them are, :math:`p\,g(p)` have the
+    likelihood p, which has a second peak only where g has, for classes that lie apart. Two normal classes have one from
+    3.9 standard deviations on, where 2.5 % overlap; up to ``limits.FEW_WRONG`` it counts for nothing. Strengths that
+    distrust samples make predictions sharper than that, and have a group in overlap too; a gentle training makes them
+    so late, as it learns by heart.
+
+    Parameters
+    ----------
+    likelihood : ndarray of shape (n,)
+        Mean likelihoods over the first visits; NaN where they aren't known.
+    strata : ndarray of shape (n,)
+        Classes of the samples.
+    """
+    known = np.isfinite(likelihood)
+    values = likelihood[known]
+    group = badly_fitted(values, fits_all=True)
+    is_many = group.n > limits.FEW_WRONG * len(values)
+    return bool(is_many and not overrules_a_class(lowest(values, group.n), strata[known]))
 
 
 def lowest(values: FloatArray, n: int) -> BoolArray:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class StrengthDisplay:
     """Visualization of the choice of a strength: the gain of each candidate on held-out samples.
 
-    Each point is the score of a candidate less that of the gentlest, with a bar of one standard error to either side.
-    Only a candidate whose bar is to the right of zero may be chosen, and among these the one with the largest gain.
+    Each point is the score of a candidate less that of the gentlest, with a bar to either side of as many standard
+    errors as it must be ahead by. Only a candidate whose bar is to the right of zero may be chosen, and among these the
+    one with the largest gain.
     Those that were far behind early were trained for a third of the epochs only.
 
     Make one by :meth:`from_estimator`.
@@ -132,15 +133,16 @@ class StrengthDisplay:
         ax = axes_to_draw_on(ax, f"{type(self).__name__}.plot", figsize=(5.0, 1.6 + 0.4 * len(self.evidence)))
         # The gentlest first, in whatever order they were tried.
         names = sorted(self.evidence, key=[*STRENGTHS_OF_CLASSES, *self.evidence].index)
+        ahead = next(iter(self.evidence.values())).errors_ahead
         for row, name in enumerate(names):
-            gain, error = (self.scale * value for value in self.evidence[name][1:])
+            gain, error = (self.scale * value for value in self.evidence[name][1:3])
             color, marker = (ORANGE, "D") if name == self.chosen else (BLUE, "o")
             # A gain is clear where its bar ends to the right of zero.
-            ax.errorbar(gain, row, xerr=limits.CLEAR_GAIN * error, fmt=marker, color=color, capsize=3.0, markersize=6.0)
+            ax.errorbar(gain, row, xerr=ahead * error, fmt=marker, color=color, capsize=3.0, markersize=6.0)
         ax.axvline(0.0, color=foreground(ax), linewidth=0.8, linestyle=":")
         ax.set_yticks(range(len(names)), [f"{name} (chosen)" if name == self.chosen else name for name in names])
         ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"gain over {names[0]} on held-out samples\n({self.score_name})")
-        errors = f"{limits.CLEAR_GAIN:g} standard error{'s' * (limits.CLEAR_GAIN != 1.0)}"
+        errors = f"{ahead:g} standard error{'s' * (ahead != 1.0)}"
         ax.set_title(f"bars: {errors}; clear if all to the right of 0", fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
         return self

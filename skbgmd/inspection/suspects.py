@@ -148,8 +148,8 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
     fit them later. Where ``strength="auto"`` chose one, the labels of samples held out for that bound how many are
     wrong: a group of hard samples isn't taken for one of wrong labels, and many that were learnt by heart are counted.
-    Labels that are wrong near the boundary between classes alone can't be told from overlap. How far the estimate is
-    off is measured in :doc:`/samples`.
+    Labels that are wrong near the boundary between classes alone can't be told from overlap, unless a gentle training
+    tells them apart as well. How far the estimate is off is measured in :doc:`/samples`.
 
     Parameters
     ----------

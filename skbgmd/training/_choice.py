@@ -112,6 +112,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
         probabilities: dict[str, NDArray[Any]] = {}
+        likelihoods: dict[str, NDArray[np.float64]] = {}
 
         def predict(name: str, more: int) -> Any:
             model = candidates[name]
@@ -128,7 +129,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 # Nothing was learnt yet that is to be kept.
                 raise KeyboardInterrupt(str(error)) from None
             if numbers is not None:
+                # Later, wrong labels are learnt by heart.
                 probabilities.setdefault(name, numbers)
+                likelihoods.setdefault(name, model.sample_record_.likelihood[0])
             return labels
 
         self.strength_, self.strength_scores_ = choose(
@@ -139,10 +142,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             held_weight[held_out],
             epochs=epochs_of_fit,
             agree=_over_ranks,
+            ahead=lambda predicted: self._errors_ahead(predicted, y[held_out], held_weight[held_out]),
         )
         if probabilities:
             mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
-            self._held_out = held_out_labels(mean, strata[held_out], held_out, len(y))
+            gentle = likelihoods.get(next(iter(candidates)), np.full(len(trained), np.nan))
+            self._held_out = held_out_labels(mean, strata[held_out], held_out, trained, gentle, len(y))
 
     def _allows_choice(self) -> bool:
         """True if candidates can be trained as the estimator itself, but for what watches and saves."""
@@ -191,6 +196,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     ) -> Sequence[Utilities]:
         """Utilities of held-out samples by what was predicted of them, those of each score."""
         raise NotImplementedError
+
+    def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        """Standard errors by which another strength must be ahead of the gentlest, by what was predicted."""
+        return limits.CLEAR_GAIN
 
 
 def _over_ranks(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:

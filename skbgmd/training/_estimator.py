@@ -223,7 +223,7 @@ PARAMETERS = """
         The strength that was given or chosen; None: the parameters say it.
     strength_scores_ : dict
         Where it was chosen, for each candidate its score on held-out samples, how much more that is than the gentlest
-        one's, and the standard error of this gain.
+        one's, the standard error of this gain, and how many of them it must be ahead by.
     validation_scores_ : list of float, or None
         Score of the held-out samples in each epoch; None without ``early_stopping=True``.
     best_validation_score_ : float or None

@@ -60,11 +60,14 @@ class HeldOutLabels(NamedTuple):
         learnt wrong labels by heart.
     differs : ndarray of shape (n,)
         1 where the given label is another one, 0 where it isn't.
+    gentle_likelihood : ndarray of shape (n,)
+        Of the samples that candidates were trained on, the mean likelihood over the first visits of the gentlest one.
     """
 
     predicted: FloatArray
     probability: FloatArray
     differs: FloatArray
+    gentle_likelihood: FloatArray
 
 
 class Evidence(NamedTuple):
@@ -80,20 +83,23 @@ class Evidence(NamedTuple):
         By how much the score is larger than that of the gentle strength.
     standard_error : float
         Of the gain, which is of the same samples.
+    errors_ahead : float
+        Standard errors that the gain must be more than, see :func:`errors_ahead`.
     """
 
     score: float
     gain: float
     standard_error: float
+    errors_ahead: float = limits.CLEAR_GAIN
 
     @property
     def margin(self) -> float:
-        """By how much the gain is more than its standard error."""
-        return self.gain - limits.CLEAR_GAIN * self.standard_error
+        """By how much the gain is more than so many standard errors."""
+        return self.gain - self.errors_ahead * self.standard_error
 
     @property
     def is_clear(self) -> bool:
-        """True if the gain is more than its standard error."""
+        """True if the gain is more than so many standard errors."""
         return self.margin > 0.0 and self.gain > limits.LEAST_GAIN
 
     @property
@@ -125,7 +131,9 @@ def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatA
     return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
 
 
-def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray) -> dict[str, Evidence]:
+def evidence_for(
+    utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray, ahead: float = limits.CLEAR_GAIN
+) -> dict[str, Evidence]:
     """Compare strengths by held-out samples, each with the first.
 
     Parameters
@@ -133,10 +141,16 @@ def evidence_for(utilities: Utilities, strata: NDArray[np.intp], weight: FloatAr
     utilities : mapping of names to ndarrays of shape (n,)
     strata, weight
         As for :func:`stratified_mean`.
+    ahead : float
+        Standard errors that a gain must be more than.
     """
     gentlest = next(iter(utilities.values()))
     return {
-        name: Evidence(stratified_mean(values, strata, weight)[0], *stratified_mean(values - gentlest, strata, weight))
+        name: Evidence(
+            stratified_mean(values, strata, weight)[0],
+            *stratified_mean(values - gentlest, strata, weight),
+            errors_ahead=ahead,
+        )
         for name, values in utilities.items()
     }
 
@@ -150,6 +164,7 @@ def choose(
     *,
     epochs: int,
     agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
+    ahead: Callable[[Mapping[str, Any]], float] = lambda _: limits.CLEAR_GAIN,
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
@@ -171,6 +186,8 @@ def choose(
         Epochs of a whole training.
     agree : callable, default=dict
         Makes of this process's evidence that of all processes that train together.
+    ahead : callable
+        Standard errors by which another must be ahead of the gentle one, by such predictions.
 
     Returns
     -------
@@ -188,7 +205,7 @@ def choose(
         known = {name: found for name, found in predicted.items() if found is not None}
         if not known:
             break
-        scores = [agree(evidence_for(each, strata, weight)) for each in utilities(known)]
+        scores = [agree(evidence_for(each, strata, weight, ahead(known))) for each in utilities(known)]
         gentle, *others = known
         margins = [max((of[name].margin for name in others), default=0.0) for of in scores]
         evidence |= scores[margins.index(min(margins))]
@@ -200,7 +217,12 @@ def choose(
 
 
 def held_out_labels(
-    probabilities: FloatArray, given: NDArray[np.intp], places: NDArray[np.intp], n: int
+    probabilities: FloatArray,
+    given: NDArray[np.intp],
+    places: NDArray[np.intp],
+    others: NDArray[np.intp],
+    gentle: FloatArray,
+    n: int,
 ) -> HeldOutLabels:
     """Compare given labels with those predicted.
 
@@ -210,14 +232,17 @@ def held_out_labels(
         Of the held-out samples.
     given : ndarray of shape (m,)
         Numbers of their given classes.
-    places : ndarray of shape (m,)
-        Their places among all n samples.
+    places, others : ndarrays of shapes (m,) and (k,)
+        Places of the held-out samples among all, and of those that candidates were trained on.
+    gentle : ndarray of shape (k,)
+        Likelihoods of the latter by the gentlest candidate.
     n : int
-        Number of all samples.
+        Number of all samples; those without weight may be neither.
     """
     predicted = probabilities.argmax(axis=1)
-    found = np.full((3, n), np.nan)
-    found[:, places] = predicted, probabilities.max(axis=1), predicted != given
+    found = np.full((4, n), np.nan)
+    found[:3, places] = predicted, probabilities.max(axis=1), predicted != given
+    found[3, others] = gentle
     return HeldOutLabels(*found)
 
 
@@ -262,6 +287,27 @@ def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict
         {name: -each.mean(axis=1) for name, each in sizes.items()},
         {name: -(np.minimum(each, limits.MISSED_TARGET) ** 2).mean(axis=1) for name, each in sizes.items()},
     ]
+
+
+def errors_ahead(residuals: FloatArray, y: FloatArray, weight: FloatArray) -> float:
+    """Standard errors by which a strength must be ahead of the gentlest for numbers, by the residuals of the latter.
+
+    ``limits.CLEAR_GAIN`` where targets are gross, which strengths are there for: more than ``limits.GROSS_SHARE`` of
+    them are missed by ``limits.MISSED_TARGET`` robust standard deviations. Elsewhere a strength does little good, and
+    one that is ahead by chance gives up samples for nothing: ``limits.CLEAR_GAIN_WITHOUT_GROSS``.
+
+    Parameters
+    ----------
+    residuals : ndarray of shape (n, k)
+        Residuals of held-out samples.
+    y : ndarray of shape (n, k)
+        Their targets.
+    weight : ndarray of shape (n,)
+        Weights of the samples.
+    """
+    units = np.array([deviation_of_most(column) for column in y.T])
+    missed = np.average((np.abs(residuals) > limits.MISSED_TARGET * units).mean(axis=1), weights=weight)
+    return limits.CLEAR_GAIN if missed > limits.GROSS_SHARE else limits.CLEAR_GAIN_WITHOUT_GROSS
 
 
 def deviation_of_most(y: FloatArray) -> float:

@@ -23,7 +23,7 @@ from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
 from skbgmd.training._scaling import smooth_l1_of_zero
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
-from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores
+from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 
@@ -207,6 +207,11 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
         return error_scores(residuals, columns)
+
+    def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        gentlest = np.asarray(next(iter(predicted.values())), dtype=np.float64)
+        return errors_ahead(gentlest.reshape(columns.shape) - columns, columns, weight)
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)

@@ -12,6 +12,7 @@ from skbgmd.inspection._suspect_groups import (
     badly_fitted,
     overrules_a_class,
     quality_of,
+    shows_a_group,
     suspects_in,
     with_unusual_inputs,
     wrong_labels_in,
@@ -95,7 +96,7 @@ def held_out_labels_of(n: int, share: float, *, slope: float = 50.0, seed: int =
     label = (rng.random(n) < 1 / (1 + np.exp(-odds))) ^ (rng.random(n) < share)
     found = np.stack([odds > 0, 1 / (1 + np.exp(-np.abs(odds))), label != (odds > 0)]).astype(float)
     found[:, rng.random(n) < 1 / 3] = np.nan
-    return HeldOutLabels(*found)
+    return HeldOutLabels(*found, np.full(n, np.nan))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
@@ -109,13 +110,13 @@ def test_surely_predicted_labels_bound_the_share_of_wrong_ones(share: float, slo
     assert most - least < 0.1
     # Of all, where classes overlap, many more differ.
     assert slope > 4.0 or np.nanmean(held_out.differs) > most
-    assert wrong_labels_in(HeldOutLabels(*(np.full(5, np.nan) for _ in range(3)))) == (0.0, 1.0)
+    assert wrong_labels_in(HeldOutLabels(*(np.full(5, np.nan) for _ in range(4)))) == (0.0, 1.0)
 
 
 def test_each_predicted_class_has_its_surest_samples() -> None:
     # Labels of the rare class are wrong, and it is never predicted as surely as the other.
     predicted = np.append(np.ones(100), np.zeros(900))
-    held_out = HeldOutLabels(predicted, np.where(predicted == 1.0, 0.8, 0.9), predicted)
+    held_out = HeldOutLabels(predicted, np.where(predicted == 1.0, 0.8, 0.9), predicted, np.full(1000, np.nan))
     least, most = wrong_labels_in(held_out)
     assert least < 0.1 < most
 
@@ -128,6 +129,9 @@ def test_the_number_agrees_with_held_out_labels() -> None:
     # More than wrong labels explain: hard samples are among them, or are all of them.
     assert agreed(group, (0.08, 0.12), values)[:3] == (100, 80, 120)
     assert agreed(group, (0.01, 0.05), values) == NOBODY
+    # Or labels are wrong near boundaries alone.
+    assert agreed(group, (0.01, 0.05), values, contradicts=True) == group
+    assert agreed(group, (0.08, 0.12), values, contradicts=True)[0] == 100
     # Fewer: some were learnt by heart, or all were, if that is proved.
     raised = agreed(group, (0.35, 0.45), values)
     assert raised[:3] == (350, 350, 450)
@@ -135,6 +139,67 @@ def test_the_number_agrees_with_held_out_labels() -> None:
     assert agreed(NOBODY, (0.35, 0.45), values)[:3] == (350, 350, 450)
     assert agreed(group, (0.25, 0.45), values) == group
     assert agreed(NOBODY, (0.25, 0.45), values) == NOBODY
+
+
+def calibrated_likelihoods(n: int, distance: float, *, share: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Likelihoods of two normal classes by Bayes' classifier, with a share of labels wrong near the boundary alone."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(2, size=n)
+    odds = distance * (distance * (y - 0.5) + rng.normal(size=n))
+    rank = np.abs(odds).argsort().argsort() / n
+    wrong = np.argsort(rank / 0.2 - rng.gumbel(size=n))[: int(share * n)]
+    y[wrong] = 1 - y[wrong]
+    return 1.0 / (1.0 + np.exp(np.where(y == 1, -odds, odds)))
+
+
+def by_gentle(likelihood: np.ndarray) -> HeldOutLabels:
+    """Of every third sample a likelihood; the others are held out, and differ where nothing is sure."""
+    n = len(likelihood)
+    held_out = np.arange(n) % 3 > 0
+    sure, differs = np.maximum(likelihood, 1.0 - likelihood), likelihood < 0.5
+    found = [np.where(held_out, of, np.nan) for of in (np.zeros(n), sure, differs)]
+    return HeldOutLabels(*found, np.where(held_out, np.nan, likelihood))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [900, 30_000])
+@pytest.mark.parametrize("distance", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0])
+def test_overlap_is_no_group_where_likelihoods_are_right(distance: float, n: int, seed: int) -> None:
+    likelihood = calibrated_likelihoods(n, distance, seed=seed)
+    assert not shows_a_group(likelihood[::3], np.arange(n // 3) % 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [900, 30_000])
+@pytest.mark.parametrize("share", [0.1, 0.15, 0.3])
+@pytest.mark.parametrize("distance", [5.0, 8.0])
+def test_wrong_labels_near_the_boundary_of_classes_that_lie_apart_are_a_group(
+    distance: float, share: float, n: int, seed: int
+) -> None:
+    likelihood = calibrated_likelihoods(n, distance, share=share, seed=seed)
+    classes = np.arange(n // 3) % 2
+    assert shows_a_group(likelihood[::3], classes)
+    # Most of a class is one that is yet to be learnt.
+    assert not shows_a_group(likelihood[::3], (likelihood[::3] < 0.5).astype(int))
+    assert not shows_a_group(np.full(len(classes), np.nan), classes)
+
+
+@pytest.mark.parametrize("fits_all", [False, True])
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("gentle", [False, True])
+def test_a_group_near_the_boundary_is_kept_where_a_gentle_training_has_it(
+    gentle: bool, early: bool, fits_all: bool
+) -> None:
+    n = 1500
+    ones = np.ones(n)
+    likelihood = calibrated_likelihoods(n, 8.0, share=0.15)
+    wrong, known = likelihood < 0.5, np.full(n, 0.95)
+    values = np.where(wrong, 0.05, 0.95)
+    record = SampleRecord(ones, np.stack([values if early else known] * 2 + [values]), ones, np.arange(n) % 2.0)
+    held_out = by_gentle(likelihood)._replace(gentle_likelihood=likelihood if gentle else np.full(n, np.nan))
+    assert wrong_labels_in(held_out)[1] < wrong.mean()
+    found = suspects_in(record, fits_all=fits_all, held_out=held_out)
+    np.testing.assert_array_equal(found.chosen, wrong & (gentle or (fits_all and early)))
 
 
 def test_wrong_labels_that_were_learnt_by_heart_are_counted() -> None:
@@ -152,7 +217,10 @@ def test_unusual_inputs_are_no_evidence_of_wrong_labels() -> None:
     norms = np.append(np.full(400, 50.0), np.linspace(0.9, 1.1, 600))
     likelihood = np.append(np.tile([0.1, 0.9], 200), np.full(600, 0.9))
     held_out = HeldOutLabels(
-        np.zeros(1000), np.append(np.ones(400), np.full(600, 0.9)), (likelihood < 0.5).astype(float)
+        np.zeros(1000),
+        np.append(np.ones(400), np.full(600, 0.9)),
+        (likelihood < 0.5).astype(float),
+        np.full(1000, np.nan),
     )
     record = SampleRecord(np.ones(1000), np.stack([likelihood] * 3), norms, np.zeros(1000))
     assert wrong_labels_in(held_out)[0] > 0.3

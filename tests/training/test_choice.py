@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd._utils import limits
 from skbgmd.aggregators import GeometricMedian
 from skbgmd.training._strength import (
     STRENGTHS_OF_CLASSES,
@@ -71,6 +72,10 @@ def test_held_out_labels_are_remembered_at_their_places(digits: Any) -> None:
     assert (found.predicted == y)[known].mean() > 0.7
     assert found.differs[known & (labels != y)].mean() > 0.7
     assert ((found.probability >= 0.1) & (found.probability <= 1.0))[known].all()
+    # Of the others there is what the gentlest candidate made of them, once it has seen them often enough.
+    assert np.isnan(found.gentle_likelihood).all()
+    longer = BlockGMDClassifier(max_epochs=96, random_state=0).fit(X, labels)._held_out
+    np.testing.assert_array_equal(np.isfinite(longer.gentle_likelihood), ~np.isfinite(longer.predicted))
     # Other samples may follow, and other settings.
     model.partial_fit(X, labels)
     assert model._held_out is None
@@ -83,12 +88,14 @@ def test_gross_targets_are_distrusted() -> None:
     dirty[::4] += 100.0
     model = make_pipeline(StandardScaler(), BlockGMDRegressor(random_state=0)).fit(X, dirty)
     assert model[-1].strength_ not in (None, "mild")
+    assert model[-1].strength_scores_["firm"].errors_ahead == limits.CLEAR_GAIN
     assert model.score(X, y) > 0.6
     chosen, mild = (
-        make_pipeline(StandardScaler(), BlockGMDRegressor(strength=strength, random_state=0)).fit(X, y).score(X, y)
+        make_pipeline(StandardScaler(), BlockGMDRegressor(strength=strength, random_state=0)).fit(X, y)
         for strength in ("auto", "mild")
     )
-    assert chosen > mild - 0.005
+    assert chosen.score(X, y) > mild.score(X, y) - 0.005
+    assert chosen[-1].strength_scores_["firm"].errors_ahead == limits.CLEAR_GAIN_WITHOUT_GROSS
 
 
 @pytest.mark.parametrize(

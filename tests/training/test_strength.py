@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skbgmd._utils import limits
 from skbgmd.training._strength import (
     Evidence,
     choose,
     deviation_of_most,
     error_scores,
+    errors_ahead,
     evidence_for,
     hold_out,
     stratified_mean,
@@ -193,6 +195,55 @@ def test_moderate_targets_on_one_side_do_not_speak_for_those_who_follow_them() -
     y = truth + np.where(np.arange(500)[:, None] % 5, 0.0, 8.0)
     _, squared = error_scores({"holds": 0.5 - y + truth, "follows": 1.5 - y + truth}, y)
     assert squared["holds"].mean() > squared["follows"].mean()
+
+
+#: Targets without gross ones, of a deviation of about one.
+USUAL = {
+    "normal": lambda rng: rng.normal(size=(400, 1)),
+    "uniform": lambda rng: rng.uniform(-1.7, 1.7, size=(400, 1)),
+    "Laplace": lambda rng: rng.laplace(size=(400, 1)) / 1.4,
+    "Student": lambda rng: rng.standard_t(5, size=(400, 1)),
+    "counts": lambda rng: rng.poisson(3.0, size=(400, 1)) / 1.7,
+    "two": lambda rng: rng.normal(size=(400, 2)) * [1.0, 1e6],
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_a_strength_must_be_further_ahead_where_no_targets_are_gross(name: str, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    y = USUAL[name](rng)
+    far, y = 20.0 * scale * y.std(axis=0), scale * y
+    ones = np.ones(400)
+    # By a network that knows nothing, or half.
+    for residuals in (y - np.median(y, axis=0), 0.5 * (y - np.median(y, axis=0))):
+        assert errors_ahead(residuals, y, ones) == limits.CLEAR_GAIN_WITHOUT_GROSS
+        for share, sign in ((0.1, 1.0), (0.3, 1.0), (0.3, rng.choice((-1.0, 1.0), size=(400, 1)))):
+            gross = np.where(np.arange(400)[:, None] < 400 * share, sign * far, 0.0)
+            assert errors_ahead(residuals + gross, y + gross, ones) == limits.CLEAR_GAIN
+            # Those without weight don't count.
+            weight = (np.arange(400) >= 400 * share).astype(float)
+            assert errors_ahead(residuals + gross, y, weight) == limits.CLEAR_GAIN_WITHOUT_GROSS
+
+
+def test_a_gain_is_measured_by_what_is_asked_of_it() -> None:
+    shares = {"mild": 0.5, "firm": 0.7}
+    values = {name: hits(share)["0"] for name, share in shares.items()}
+    error = evidence_for(values, STRATA, ONES)["firm"].standard_error
+    for ahead, chosen in ((0.9 * 0.2 / error, "firm"), (1.1 * 0.2 / error, "mild")):
+        name, evidence = choose(
+            list(shares),
+            lambda name, _: name,
+            lambda known: [{name: values[name] for name in known}],
+            STRATA,
+            ONES,
+            epochs=100,
+            ahead=lambda _, ahead=ahead: ahead,
+        )
+        assert name == chosen
+        assert evidence["firm"].errors_ahead == ahead
+        assert evidence["firm"].is_clear == (chosen == "firm")
 
 
 def test_a_gain_is_more_than_rounding() -> None:
