@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import HuberRegressor, RANSACRegressor, TheilSenRegressor
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from torch.nn import MSELoss
+from torch.nn import MSELoss, SmoothL1Loss
 
 from dirty.losses import GeneralizedCrossEntropy, SymmetricCrossEntropy
 from dirty.trimmed import trimmed
@@ -47,7 +47,10 @@ LOSSES_OF_CLASSES: dict[str, dict[str, Any]] = {
     "GCE": {**PLAIN_SETTINGS, "criterion": GeneralizedCrossEntropy},
     "SCE": {**PLAIN_SETTINGS, "criterion": SymmetricCrossEntropy},
 }
-LOSSES_OF_TARGETS: dict[str, dict[str, Any]] = {"plain squared": {**PLAIN_SETTINGS, "criterion": MSELoss}}
+LOSSES_OF_TARGETS: dict[str, dict[str, Any]] = {
+    "plain squared": {**PLAIN_SETTINGS, "criterion": MSELoss},
+    "plain smooth 2": {**PLAIN_SETTINGS, "criterion": SmoothL1Loss, "criterion__beta": 2.0},
+}
 #: Trainings without anything robust about them, the best of which is what a default is measured by on clean data.
 PLAIN_OF_CLASSES, PLAIN_OF_TARGETS = (PLAIN, "MLP"), (PLAIN, "plain squared", "MLP")
 #: Share that trimming keeps where nobody tells it the share of the corrupt.
