@@ -394,8 +394,8 @@ LEAST_GAIN = 1e-9
 #: Error, in robust standard deviations of the targets, from which on a target is missed: squares are clipped there.
 #: With five, targets of moderate errors that are all on one side speak for those who follow them.
 MISSED_TARGET = 3.0
-#: Share of missed targets from which on they count as gross, and standard errors for numbers where fewer are: of the
-#: choices by one alone, those without gross targets are by chance in every fifth training
+#: Share of missed targets from which on they count as gross, and standard errors for numbers where fewer are: by one,
+#: "firm" is chosen by chance in every seventh training on clean diabetes
 #: (``benchmarks/results/strength_without_gross.csv``).
 GROSS_SHARE, CLEAR_GAIN_WITHOUT_GROSS = 0.05, 2.0
 
