@@ -121,6 +121,11 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
             Half of the rows or more not finite.
         """
 
+    def looked_at(self, rows: Rows, state: Any = None) -> torch.Tensor | None:
+        """Columns (k,) that a call would look at, ascending, or None for all; rules that select them do no more."""
+        aggregate, _ = self(rows, state)
+        return aggregate.block
+
     def in_process(self, state: Any) -> tuple[Aggregator, Any]:
         """Rule and state by which rows of this process are judged without the others: of one process, its own."""
         return self, state

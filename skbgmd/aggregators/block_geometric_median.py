@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_choice, check_integer, check_number, check_once
 from skbgmd._utils.random import step_seed, torch_generator
@@ -36,6 +37,7 @@ from skbgmd.location.block import (
     take_norms,
 )
 from skbgmd.rows import Rows
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.gram import lower_weighted_median
 
 
@@ -130,6 +132,40 @@ class BlockGeometricMedian(Aggregator):
         if self.beta == 1.0 and self.complement != "memory":
             aggregate, after_location = location(rows, state.location)
             return aggregate, replace(state, step=state.step + 1, location=after_location)
+        some, usable, before, block = self._select(rows, state)
+        inside = some if len(block) == some.n_columns else some.block(block)
+        location._validate()
+        judged = location.judge(inside, state.location)
+        part = BlockPart(block, inside, judged.weights, judged.off_block)
+        limit, norms, off_block = self._limit_off_block(some, part, judged, state.off_block)
+        vector, memory = block_step(
+            some,
+            part,
+            off_block=self.complement,
+            memory_rule=self.memory_rule,
+            memory=before,
+            off_block_limit=limit,
+            norms=norms,
+            memory_lengths=1.0 / self.beta,
+        )
+        weights = np.zeros(rows.n_rows)
+        weights[usable] = judged.weights
+        chosen = None if len(block) == rows.n_columns else block.indices
+        after = BlockState(memory, state.step + 1, judged.state, off_block, rows.n_columns)
+        return Aggregate(vector, weights, chosen, self._mass(some, part), judged.record), after
+
+    def looked_at(self, rows: Rows, state: BlockState | None = None) -> torch.Tensor | None:
+        self._validate()
+        check_rows(rows)
+        if self.beta == 1.0 and self.complement != "memory":
+            return super().looked_at(rows, state)
+        block = self._select(rows, state or BlockState())[-1]
+        return None if len(block) == rows.n_columns else block.indices
+
+    def _select(
+        self, rows: Rows, state: BlockState
+    ) -> tuple[Rows, NDArray[np.intp], torch.Tensor | None, CoordinateBlock | ParameterBlock]:
+        """Usable rows with their indices, the memory, and the block that they select."""
         # A memory counts only where one is kept.
         before = state.memory if self.complement == "memory" else None
         # Parts of the columns may be as many as before on some ranks and not on others.
@@ -150,26 +186,7 @@ class BlockGeometricMedian(Aggregator):
             memory=before,
             generator=self._generator(state.step, rows.device),
         )
-        inside = some if len(block) == some.n_columns else some.block(block)
-        location._validate()
-        judged = location.judge(inside, state.location)
-        part = BlockPart(block, inside, judged.weights, judged.off_block)
-        limit, norms, off_block = self._limit_off_block(some, part, judged, state.off_block)
-        vector, memory = block_step(
-            some,
-            part,
-            off_block=self.complement,
-            memory_rule=self.memory_rule,
-            memory=before,
-            off_block_limit=limit,
-            norms=norms,
-            memory_lengths=1.0 / self.beta,
-        )
-        weights = np.zeros(rows.n_rows)
-        weights[usable] = judged.weights
-        looked_at = None if len(block) == rows.n_columns else block.indices
-        after = BlockState(memory, state.step + 1, judged.state, off_block, rows.n_columns)
-        return Aggregate(vector, weights, looked_at, self._mass(some, part), judged.record), after
+        return some, usable, before, block
 
     @staticmethod
     def _limit_off_block(

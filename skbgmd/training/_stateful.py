@@ -66,11 +66,14 @@ class StatefulAggregator:
         rule, state = self._rule.in_process(self.state)
 
         @without_autocast
-        def judge(matrix: torch.Tensor) -> Aggregate:
-            aggregate, _ = rule(rows.hold(matrix), state)
-            return aggregate
+        def aggregate(matrix: torch.Tensor) -> torch.Tensor:
+            return rule(rows.hold(matrix), state)[0].vector
 
-        return AttackContext(lambda matrix: judge(matrix).vector, self.n_batches, lambda matrix: judge(matrix).block)
+        @without_autocast
+        def block(matrix: torch.Tensor) -> torch.Tensor | None:
+            return rule.looked_at(rows.hold(matrix), state)
+
+        return AttackContext(aggregate, self.n_batches, block)
 
     def random_state(self) -> np.random.RandomState:
         """A generator for the present batch: each evaluation of it draws the same."""
