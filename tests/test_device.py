@@ -47,6 +47,7 @@ RULES: dict[str, Any] = {
     "a block of units": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True), block="unit"),
     "a block of coordinates": BlockGeometricMedian(0.2, HuberMean(2.0, rejection=10.0, remember=True)),
     "a block of runs": BlockGeometricMedian(0.2, run_length=16),
+    "a filtered block": BlockGeometricMedian(0.2, block="unit", complement="filtered"),
     "no block": HuberMean(2.0, rejection=10.0, remember=True),
     "a memory": BlockGeometricMedian(0.2, complement="memory"),
     "a memory of units": BlockGeometricMedian(0.2, block="unit", complement="memory"),
@@ -91,6 +92,7 @@ def test_the_pretended_device_refuses_what_a_device_refuses() -> None:
         (block_geometric_median, {}),
         (block_geometric_median, {"run_length": 32}),
         (block_geometric_median, {"complement": "memory"}),
+        (block_geometric_median, {"complement": "filtered"}),
     ],
 )
 def test_medians(function: Any, settings: dict[str, Any], shape: tuple[int, int], dtype: torch.dtype) -> None:

@@ -204,6 +204,10 @@ CAMP_ROWS = 4
 SHARE_WINDOW = 5
 #: Mean estimate over an epoch from which a training warns that no rule may help: half is the breakdown point.
 MANY_CORRUPT = 0.4
+#: Share of the weight that rules against collusion may filter; and variance of a direction, as a share of all of it
+#: times the root of the number of directions, from which it stands out (``benchmarks/results/fresh_rows.csv``). Where
+#: all directions have the same variance it is one over that root.
+FILTERED_SHARE, STANDING_OUT = 0.4, 1.0
 #: Least share of an aggregate's squared norm that counts as signal: less can't be told from none by some tens of rows.
 LEAST_SIGNAL = 0.01
 
@@ -331,6 +335,8 @@ SEARCH_REFINEMENTS = 2
 SQUATTER_SELECTIONS = 5
 #: Steps of Weiszfeld's algorithm to the median that they sit at.
 SQUATTER_STEPS = 20
+#: Least and largest length off the block, in median norms, that is searched: a longer row is clipped to one.
+SQUATTER_LENGTHS = 0.1, 2.0
 
 
 # ---- Inspection

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.noise_to_signal import noise_to_signal
@@ -97,4 +98,5 @@ def clipped_spectral_filter() -> AdaptiveClipping:
     >>> clipped_spectral_filter()
     AdaptiveClipping(aggregator=SpectralFilter(fraction=0.4, threshold=1.0))
     """
-    return AdaptiveClipping(SpectralFilter(0.4, threshold=1.0), 0.4)
+    share = limits.FILTERED_SHARE
+    return AdaptiveClipping(SpectralFilter(share, threshold=limits.STANDING_OUT), share)

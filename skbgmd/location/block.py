@@ -16,18 +16,20 @@ from skbgmd._utils.arrays import as_matrix, as_real_array, as_weights
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_choice, check_integer, check_number, not_finite, refuse_masks_and_dates
 from skbgmd._utils.random import torch_generator
-from skbgmd._utils.typing import FloatArray
+from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.location.median import Solved, solve, vector_norm, warn_if_not_proved
 from skbgmd.location.rejection import weights_within_median_distance
+from skbgmd.location.spectral import median_spectral_weights
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
 from skbgmd.rows.gram import clip_factors, lower_weighted_median
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
+from skbgmd.rows.scaled import ScaledRows
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
-OFF_BLOCK_RULES = ("weighted", "zero", "memory")
+OFF_BLOCK_RULES = ("weighted", "filtered", "zero", "memory")
 MEMORY_RULES = ("weighted", "mean")
 ALGORITHMS = ("robust", "bgmd_paper")
 #: The parameters of Algorithms 1 and 2 of the paper.
@@ -113,9 +115,11 @@ def block_geometric_median(
     selection : {"top", "sample", "uniform"}, default="top"
         "top": the k highest scores. "sample": without replacement, with probabilities proportional to the scores
         (Algorithm 2 of [1]_). "uniform": any k.
-    complement : {"weighted", "zero", "memory"}, default="weighted"
+    complement : {"weighted", "filtered", "zero", "memory"}, default="weighted"
         Off-block part of the step. "weighted": the rows' mean by the block's weights, a full estimate of location.
-        "zero": nothing. "memory": nothing now; it is kept for the next call (error feedback).
+        "filtered": the same by weights of their own, against rows that agree to be beyond reproach on the block and
+        wrong elsewhere; it takes a Gram matrix of all columns. "zero": nothing. "memory": nothing now; it is kept for
+        the next call (error feedback).
     memory : array-like or tensor of shape (d,), default=None
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
@@ -164,6 +168,12 @@ def block_geometric_median(
     of the rows corrupt the median norm is at most the norm of an honest row, so the answer is bounded by the honest
     rows on every column: the breakdown point is 1/2. And no row counts for more than twice its share off the block,
     so that a few corrupt rows can't turn the answer around there, either.
+
+    "filtered" takes nothing from the block but which rows have no weight there. Where a direction has more than
+    :math:`1 / \sqrt r` of the variance of the clipped off-block parts, r the number of directions, rows far along it
+    lose weight, up to 40 % of all. Where none has, as with clean rows in many dimensions, it is the mean of the clipped
+    parts. That a row is far on the block counts only where such rows are rejected, as ``rejection`` of
+    :class:`skbgmd.aggregators.GeometricMedian` does.
 
     The clip is about zero, which gradients should be near; center other data first if they have a large common
     offset.
@@ -407,12 +417,14 @@ def block_step(
             norms = off_block_norms(rows, part) if norms is None else norms
             limit = lower_weighted_median(norms, rows.weights) if off_block_limit is None else off_block_limit
             carried = cap_weights(part.weights, part.rows.weights) if part.off_block is None else part.off_block
+            if off_block == "filtered":
+                carried = filter_off_block(rows, part, carried > 0.0, norms, limit)
             elsewhere = carried * clip_factors(limit, norms)
         moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)
         if not math.isfinite(float(moved.sum())):
             on_block = in_range(part.rows, moved[part.columns.indices], part.weights)
             moved = in_range(rows, moved, elsewhere).index_copy_(0, part.columns.indices, on_block)
-    if off_block == "weighted":
+    if off_block != "memory":
         return moved, None
     if memory is not None:
         moved += memory
@@ -483,6 +495,54 @@ def cap_weights(weights: FloatArray, shares: FloatArray) -> FloatArray:
     capped: FloatArray = shares * np.minimum(multiples, typical)
     capped /= capped.sum()
     return capped
+
+
+def filter_off_block(rows: Rows, part: BlockPart, kept: BoolArray, norms: FloatArray, limit: float) -> FloatArray:
+    """Weights off a block by the spectrum of the clipped off-block parts, however near rows are on it.
+
+    Parameters
+    ----------
+    rows, part
+        All columns, and the block.
+    kept : ndarray of shape (n,), bool
+        Rows that have weight on the block; others have none off it.
+    norms : ndarray of shape (n,)
+        Norms of the off-block parts.
+    limit : float
+        Norm that they are clipped to.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Adding up to one.
+    """
+    used, weights = np.flatnonzero(kept), np.zeros(rows.n_rows)
+    weights[used] = median_spectral_weights(
+        _clipped_products(rows, part, used, norms[used], limit),
+        rows.weights[used],
+        limits.FILTERED_SHARE,
+        limits.STANDING_OUT,
+    )
+    return weights
+
+
+def _clipped_products(
+    rows: Rows, part: BlockPart, used: NDArray[np.intp], norms: FloatArray, limit: float
+) -> FloatArray:
+    """Inner products of some rows' clipped off-block parts: those of all columns without those on the block."""
+    factors, whole, inside = clip_factors(limit, norms), rows.gram(), part.rows.gram()
+    in_range = whole.unit == inside.unit == 1.0 and whole.shrinkage is None and inside.shrinkage is None
+    lengths = np.maximum(whole.known_lengths, inside.known_lengths)[used]
+    root = np.sqrt(factors)
+    reach = float((np.add.outer(lengths, lengths) * root * root[:, None]).max())
+    rounding = max(whole.rounding, inside.rounding)
+    # Parts that are short beside their rows, or beside another, lose their digits in differences of squared distances.
+    if not in_range or reach * math.sqrt(rounding / limits.CANCELLED_SHARE) > limit:
+        return ScaledRows(rows.subset(used).block(part.columns.off_block), factors).gram().products
+    between = (whole.squared_distances() - inside.squared_distances())[np.ix_(used, used)]
+    squares = norms**2
+    products: FloatArray = 0.5 * (squares[:, None] + squares - between) * factors[:, None] * factors
+    return products
 
 
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:

@@ -61,7 +61,7 @@ def default_rule(
     >>> default_rule(huber=2.0, of_samples=True)
     HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)
     >>> default_rule(huber=2.0, of_samples=False, beta=0.1)
-    BlockGeometricMedian(block='unit',
+    BlockGeometricMedian(block='unit', complement='filtered',
                          location=GeometricMedian(rejection=10.0, tol=0.0001))
     """
     location: LocationRule
@@ -76,7 +76,7 @@ def default_rule(
         location,
         selection=selection,
         block=block,
-        complement="weighted" if memory is None else "memory",
+        complement="memory" if memory is not None else "weighted" if of_samples else "filtered",
         memory_rule=memory or "weighted",
         random_state=random_state,
     )

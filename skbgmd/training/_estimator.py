@@ -120,8 +120,9 @@ PARAMETERS = """
         What is chosen: whole slices of the parameters along their first axis, such as the weights of one output, or
         single coordinates, as in the paper.
     memory : {{"weighted", "mean"}} or None, default=None
-        None: every coordinate moves in each step, by the block's weights. "weighted": the step is confined to the
-        block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
+        None: every coordinate moves in each step, by the block's weights or, where rows are groups, by weights of their
+        own (``complement="filtered"`` of :class:`skbgmd.aggregators.BlockGeometricMedian`). "weighted": the step is
+        confined to the block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
     huber : float, "auto" or None, default="auto"
         Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
         see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,

@@ -7,7 +7,6 @@ import pytest
 from aggregating import dense
 
 from skbgmd.aggregators import SpectralFilter
-from skbgmd.aggregators.spectral_filter import spectral_weights
 
 
 def test_spectral_filter_removes_a_far_cluster(rng):
@@ -16,23 +15,6 @@ def test_spectral_filter_removes_a_far_cluster(rng):
     weights = SpectralFilter(fraction=0.2).weights(dense(X))
     assert weights[:8].sum() < 1e-3
     assert np.abs(weights @ X).max() < 0.6
-
-
-def test_spectral_weights_by_a_plain_transcription(rng):
-    X, fraction = rng.normal(size=(14, 5)), 0.3
-    X[:3] *= 4
-    kept = np.ones(14)
-    while kept.sum() > (1 - fraction) * 14:
-        p = kept / kept.sum()
-        z = X - p @ X
-        top = np.linalg.eigh(z.T @ (p[:, None] * z))[1][:, -1]
-        tau = (z @ top) ** 2
-        kept = kept * (1 - tau / tau[kept > 0].max())
-    np.testing.assert_allclose(spectral_weights(X @ X.T, np.ones(14), fraction), kept / kept.sum(), atol=1e-9)
-
-
-def test_spectral_weights_of_equal_rows():
-    np.testing.assert_allclose(spectral_weights(np.zeros((4, 4)), np.ones(4), 0.4), 0.25)
 
 
 @pytest.mark.parametrize("size", [1e100, 1e149, 1e300, 1e-300])
@@ -46,14 +28,6 @@ def test_spectral_filter_of_rows_far_beyond_the_others(size, rng):
         assert float(aggregate.vector.abs().max()) < 2.0
 
 
-def test_spectral_weights_know_no_scale(rng):
-    X = rng.normal(size=(12, 4))
-    expected = spectral_weights(X @ X.T, np.ones(12), 0.3)
-    for exponent in (-900, 900):
-        products = np.ldexp(X @ X.T, exponent)
-        np.testing.assert_allclose(spectral_weights(products, np.ones(12), 0.3), expected, rtol=1e-9)
-
-
 def test_filtering_stops_where_no_direction_stands_out(rng):
     X = rng.normal(size=(40, 200))
     np.testing.assert_allclose(SpectralFilter(0.4, threshold=1.0).weights(dense(X)), 1 / 40)
@@ -65,15 +39,6 @@ def test_filtering_stops_where_no_direction_stands_out(rng):
     np.testing.assert_array_equal(
         SpectralFilter(0.4, threshold=1e-12).weights(dense(X)), SpectralFilter(0.4).weights(dense(X))
     )
-
-
-def test_the_threshold_knows_no_scale(rng):
-    X = rng.normal(size=(20, 60))
-    X[:5] += 3.0
-    for exponent in (-900, 0, 900):
-        weights = spectral_weights(np.ldexp(X @ X.T, exponent), np.ones(20), 0.4, 1.0)
-        np.testing.assert_allclose(weights, spectral_weights(X @ X.T, np.ones(20), 0.4, 1.0), rtol=1e-9)
-    assert len(set(weights)) > 1
 
 
 @pytest.mark.parametrize(("threshold", "kind"), [(0.0, ValueError), (-1.0, ValueError), ("a", TypeError)])

@@ -175,6 +175,8 @@ RULES: dict[str, Any] = {
     **{name: get_aggregator(name) for name in AGGREGATORS if name != "bgmd_paper"},
     "block of runs": BlockGeometricMedian(0.3, run_length=5),
     "block of units": BlockGeometricMedian(0.3, block="unit"),
+    "filtered block": BlockGeometricMedian(0.3, complement="filtered"),
+    "filtered units": BlockGeometricMedian(0.3, GeometricMedian(rejection=10.0), block="unit", complement="filtered"),
     "block with memory": BlockGeometricMedian(0.3, complement="memory"),
     "sampled block": BlockGeometricMedian(0.3, selection="sample", run_length=4, random_state=3),
     "uniform units": BlockGeometricMedian(0.3, selection="uniform", block="unit", random_state=3),

@@ -43,12 +43,13 @@ def test_a_far_row_that_has_most_of_the_weight_is_where_the_median_is() -> None:
 
 @pytest.mark.parametrize("block", ["coordinate", "unit"])
 @pytest.mark.parametrize("size", [1e25, 1e36])
-def test_a_large_input_without_a_gradient_spoils_no_block(block: str, size: float) -> None:
+@pytest.mark.parametrize("complement", ["weighted", "filtered"])
+def test_a_large_input_without_a_gradient_spoils_no_block(block: str, size: float, complement: str) -> None:
     """The gradient of such a sample is zero, but zero times the square of the input is not a number."""
     generator = torch.Generator().manual_seed(0)
     outputs, inputs = torch.randn(6, 3, generator=generator), torch.randn(6, 4, generator=generator)
     outputs[2], inputs[2] = 0.0, size
-    rule = BlockGeometricMedian(0.3, block=block)
+    rule = BlockGeometricMedian(0.3, block=block, complement=complement)
     found, _ = rule(ghosts(outputs, inputs))
     products = (outputs[:, :, None] * inputs[:, None, :]).flatten(1)
     expected, _ = rule(
@@ -110,7 +111,7 @@ class _Mixed(nn.Module):
 
 
 @pytest.mark.parametrize("selection", ["top", "uniform"])
-@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+@pytest.mark.parametrize("complement", ["weighted", "filtered", "zero", "memory"])
 def test_blocks_of_units_with_layers_of_two_precisions_and_one_unused(selection: str, complement: str) -> None:
     module, x = _Mixed(), made((16, 8), torch.float32, 0)
     parameters = list(module.parameters())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd._utils import limits
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian
 from skbgmd.location import block
 from skbgmd.location.block import (
     BlockPart,
@@ -36,7 +36,7 @@ def gradients(rng, n=20, d=400, noise=0.3):
 # The step
 
 
-@pytest.mark.parametrize("complement", ["weighted", "zero", "memory"])
+@pytest.mark.parametrize("complement", ["weighted", "filtered", "zero", "memory"])
 def test_beta_one_is_the_geometric_median(hard_matrix, complement):
     block = block_geometric_median(hard_matrix, beta=1.0, complement=complement, return_result=True)
     full = geometric_median(hard_matrix, return_result=True)
@@ -216,7 +216,7 @@ def test_fixed_huge_block_does_not_own_the_clipped_scores(rng):
     assert np.linalg.norm(clipped.median - direction) < np.linalg.norm(direction)
 
 
-@pytest.mark.parametrize("complement", ["weighted", "memory"])
+@pytest.mark.parametrize("complement", ["weighted", "filtered", "memory"])
 @pytest.mark.parametrize("clip_scores", [True, False])
 def test_decoys_that_own_the_block_cannot_carry_the_others_off(complement, clip_scores, rng):
     """Some corrupt rows park huge values on the block; the others look honest there and send -1000 g elsewhere."""
@@ -228,6 +228,150 @@ def test_decoys_that_own_the_block_cannot_carry_the_others_off(complement, clip_
     assert np.linalg.norm(result.median) <= 2.5 * honest
     if complement == "memory":
         assert np.linalg.norm(result.memory) <= honest
+
+
+def squatting(kind, rng, n=13, d=2000, mean=0.2, **settings):
+    """Rows of which the first n sit at the others' median on the block that comes of them, and are wrong elsewhere."""
+    honest = mean + rng.normal(size=(34 - n, d))
+    X = np.vstack([np.full((n, d), -5.0 * mean), honest])
+    own = rng.normal(size=(n, d))
+    for _ in range(5):
+        on = np.zeros(d, dtype=bool)
+        on[block_geometric_median(X, return_result=True, **settings).block] = True
+        size = np.median(np.linalg.norm(honest[:, ~on], axis=1))
+        wrong = np.full((n, d), -1.0)
+        if kind == "own noise":
+            wrong = own - 1.0
+        elif kind == "a few columns":
+            wrong = np.where(np.arange(d) % 20 == 3, -1.0, 0.0) * np.ones((n, 1))
+        elif kind == "two camps":
+            wrong[: n // 2, : d // 2], wrong[n // 2 :, d // 2 :] = 0.0, 0.0
+        elif kind == "a random direction":
+            wrong = rng.normal(size=d) - 1.0 + np.zeros((n, d))
+        wrong *= size / np.linalg.norm(wrong[:, ~on], axis=1, keepdims=True)
+        wrong *= {"long": 1e6, "huge": 1e100, "a little shorter": 0.9}.get(kind, 1.0)
+        wrong[:, on] = geometric_median(honest[:, on], tol=1e-3)
+        if kind == "near the median":
+            wrong[:, on] += 0.3 * rng.normal(size=(n, on.sum()))
+        elif kind == "decoys":
+            wrong[0, on] = 1e6
+        X[:n] = wrong
+    return X
+
+
+def parts_along(X, mean=0.2, **settings):
+    """Parts of the mean that the estimate off the block has along it, if it is filtered and if it isn't."""
+    found = []
+    for complement in ("filtered", "weighted"):
+        result = block_geometric_median(X, complement=complement, return_result=True, **settings)
+        others = np.setdiff1d(np.arange(X.shape[1]), result.block)
+        found.append(float(result.median[others].mean() / mean))
+    return found
+
+
+#: Rows, and the least that is left of the mean. What lies in directions of as little variance as those of clean rows
+#: passes.
+SQUATTERS = {
+    "at the median": 0.8,
+    "near the median": 0.8,
+    "a little shorter": 0.8,
+    "own noise": 0.7,
+    "a random direction": 0.8,
+    "decoys": 0.8,
+    "long": 0.8,
+    "huge": 0.8,
+    "a few columns": None,
+    "two camps": None,
+}
+
+
+@pytest.mark.parametrize("kind", SQUATTERS)
+@pytest.mark.parametrize("beta", [0.05, 0.1])
+def test_squatters_are_filtered_off_the_block(kind, beta, rng):
+    """At 38 % they outweigh the honest mean where the block's weights are carried to the other columns."""
+    X = squatting(kind, rng, beta=beta)
+    filtered, weighted = parts_along(X, beta=beta)
+    assert filtered > weighted - 0.2
+    if SQUATTERS[kind] is not None:
+        assert filtered > SQUATTERS[kind]
+
+
+@pytest.mark.parametrize("settings", [{"run_length": 16}, {"selection": "uniform", "random_state": 0}, {"beta": 0.02}])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_squatters_are_filtered_however_the_block_is_chosen(settings, dtype, rng):
+    X = squatting("at the median", rng, **settings).astype(dtype)
+    filtered, weighted = parts_along(X, **settings)
+    assert filtered > 0.8 > 0.0 > weighted
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_filtering_knows_no_scale(scale, rng):
+    X = squatting("at the median", rng)
+    expected = block_geometric_median(X, complement="filtered")
+    for dtype, rtol in ((np.float32, 1e-3), (np.float64, 1e-6)):
+        found = block_geometric_median((scale * X).astype(dtype), complement="filtered")
+        np.testing.assert_allclose(found / scale, expected, rtol=rtol, atol=rtol)
+
+
+def test_filtering_counts_row_weights(rng):
+    """Squatters of little weight are as few, and rows that count twice as two."""
+    X = squatting("at the median", rng, n=9)
+    counts = np.array([1] * 9 + [2] * 5 + [1] * 20)
+    once = block_geometric_median(X, sample_weight=counts, complement="filtered", tol=1e-10)
+    twice = block_geometric_median(np.repeat(X, counts, axis=0), complement="filtered", tol=1e-10)
+    np.testing.assert_allclose(once, twice, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [5, 34, 80])
+def test_where_no_direction_stands_out_filtering_leaves_a_mean_of_clipped_parts(n, rng):
+    X, _ = gradients(rng, n=n, d=4000, noise=1.0)
+    X[0] *= 3.0
+    result = block_geometric_median(X, complement="filtered", return_result=True)
+    others = np.setdiff1d(np.arange(4000), result.block)
+    norms = np.linalg.norm(X[:, others], axis=1)
+    clipped = X[:, others] * np.minimum(1.0, np.sort(norms)[(n - 1) // 2] / norms)[:, None]
+    np.testing.assert_allclose(result.median[others], clipped.mean(axis=0), atol=1e-9)
+    weighted = block_geometric_median(X, return_result=True)
+    np.testing.assert_array_equal(result.median[result.block], weighted.median[result.block])
+
+
+def test_filtering_bounds_the_answer_off_the_block(hard_matrix):
+    result = block_geometric_median(hard_matrix, beta=0.3, complement="filtered", return_result=True, tol=1e-3)
+    assert np.isfinite(result.median).all()
+    others = np.setdiff1d(np.arange(hard_matrix.shape[1]), result.block)
+    with np.errstate(over="ignore"):
+        longest = np.abs(hard_matrix[:, others].astype(np.float64)).max(initial=0.0)
+    assert np.abs(result.median[others]).max(initial=0.0) <= longest * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("large", [0.0, 1e2, 1e4, 1e12])
+def test_products_off_the_block_keep_their_digits(large, rng):
+    """Rows may be long on the block beside what they are elsewhere, or beside other rows."""
+    X = rng.normal(size=(12, 60))
+    X[0] *= max(1.0, large)
+    X[:, :6] += large * rng.normal(size=(12, 6))
+    rows = DenseRows(torch.from_numpy(X))
+    chosen = select_block(rows, 0.1)
+    part = BlockPart(chosen, rows.block(chosen), np.full(12, 1 / 12))
+    others, used = chosen.off_block.indices.numpy(), np.array([0, 2, 3, 7, 8, 11])
+    norms = off_block_norms(rows, part)
+    limit = float(np.median(norms))
+    clipped = (X * np.minimum(1.0, limit / norms)[:, None])[np.ix_(used, others)]
+    found = block._clipped_products(rows, part, used, norms[used], limit)
+    shares = np.eye(6) - 1 / 6
+    np.testing.assert_allclose(shares @ found @ shares, shares @ clipped @ clipped.T @ shares, atol=1e-4 * limit**2)
+
+
+def test_rows_that_the_block_rejects_stay_out_when_filtered(rng):
+    X = rng.normal(size=(20, 300)) + 0.5
+    X[:5, :200] *= 1e4
+    rows = DenseRows(torch.from_numpy(X))
+    answer, _ = BlockGeometricMedian(0.1, GeometricMedian(rejection=5.0), complement="filtered")(rows)
+    rest, _ = BlockGeometricMedian(0.1, complement="filtered")(DenseRows(torch.from_numpy(X[5:])))
+    outside = np.setdiff1d(np.arange(300), answer.block)
+    outside = np.setdiff1d(outside, rest.block)
+    assert np.linalg.norm(answer.vector[outside] - rest.vector[outside]) < 0.5 * np.linalg.norm(rest.vector[outside])
+    assert answer.weights[:5].sum() == 0.0
 
 
 def test_the_papers_memory_is_carried_off_and_ours_is_not(rng):

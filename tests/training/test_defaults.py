@@ -35,6 +35,9 @@ def test_the_rule() -> None:
     expected = GeometricMedian(rejection=10.0, ties="huber", tol=TOL)
     assert str(default_rule(huber=None, of_samples=True)) == str(expected)
     kept = default_rule(huber=None, of_samples=False, memory="mean", beta=0.1, selection="sample", random_state=3)
+    block = default_rule(huber=3.0, of_samples=False, beta=0.1)
+    assert str(block) == str(BlockGeometricMedian(0.1, of_groups, complement="filtered", block="unit"))
+    assert default_rule(huber=3.0, of_samples=True, beta=0.1).complement == "weighted"
     settings = {"selection": "sample", "complement": "memory", "memory_rule": "mean", "block": "unit"}
     assert str(kept) == str(BlockGeometricMedian(0.1, of_groups, random_state=3, **settings))
 

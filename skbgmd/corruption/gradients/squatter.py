@@ -17,6 +17,7 @@ from skbgmd.corruption.gradients.base import (
     times_power,
     to_order_one,
 )
+from skbgmd.corruption.gradients.searched import harm_of, strongest_harm
 
 
 class Squatter(GradientCorruption):
@@ -40,6 +41,13 @@ class Squatter(GradientCorruption):
         Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
     beta : float, default=0.1
         Share of the columns that the rule is supposed to look at, in (0, 1], where the context doesn't tell them.
+    searched : bool, default=False
+        Whether the length off the block is searched anew in each call, for the least progress of the rule along the
+        honest mean, from a tenth of the median norm to twice that: what a rule lets pass that filters by directions of
+        large variance, and no more. The context must tell the rule, as that of a training does.
+    own : bool, default=False
+        Whether corrupt rows keep the noise of their own gradients off the block: they agree on a shift, and are drawn
+        in to the median norm where they are longer.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
     corrupt : sequence of int, default=None
@@ -57,8 +65,17 @@ class Squatter(GradientCorruption):
     omniscient = True
     uses_context = True
 
-    def __init__(self, fraction: float = 0.2, beta: float = 0.1, random_state: Any = None, corrupt: Any = None) -> None:
+    def __init__(
+        self,
+        fraction: float = 0.2,
+        beta: float = 0.1,
+        random_state: Any = None,
+        corrupt: Any = None,
+        searched: bool = False,
+        own: bool = False,
+    ) -> None:
         self.fraction, self.beta, self.random_state, self.corrupt = fraction, beta, random_state, corrupt
+        self.searched, self.own = searched, own
 
     def _check_parameters(self) -> None:
         check_number(self.beta, "beta", at_most=1.0)
@@ -71,10 +88,22 @@ class Squatter(GradientCorruption):
         rng: np.random.RandomState,
         context: AttackContext | None = None,
     ) -> torch.Tensor:
+        aggregate = None if context is None else context.aggregate
+        if self.searched and aggregate is None:
+            raise ValueError(
+                "searched must be False where no context tells the rule, as that of a training does; found True."
+            )
         others, exponent = to_order_one(gradients[honest])
-        wrong, k = -others.mean(dim=0), block_size(self.beta, gradients.shape[1])
+        mean, k = others.mean(dim=0), block_size(self.beta, gradients.shape[1])
+        noise = times_power(gradients[corrupt].to(others.dtype), -exponent) - mean if self.own else None
         rows, attacked = others.new_empty(gradients.shape), gradients.clone()
         rows[honest] = others
+
+        def made(block: torch.Tensor, length: float = 1.0) -> torch.Tensor:
+            found = squat(others, -mean, block, length=length, noise=noise)
+            replacement = times_power(found, exponent).to(gradients.dtype)
+            attacked[corrupt] = self._representable(replacement, gradients)
+            return found
 
         ask = None if context is None else context.block
         block = None if ask is None else ask(attacked)
@@ -82,18 +111,30 @@ class Squatter(GradientCorruption):
             # Nothing is known of a block, or there is none.
             ask, block = None, clipped_scores(others).topk(k).indices
         for _ in range(limits.SQUATTER_SELECTIONS):
-            made = squat(others, wrong, block)
-            rows[corrupt] = made
-            replacement = times_power(made, exponent).to(gradients.dtype)
-            attacked[corrupt] = self._representable(replacement, gradients)
+            rows[corrupt] = made(block)
             before, known = block, None if ask is None else ask(attacked)
             block = clipped_scores(rows).topk(k).indices if known is None else known
             if torch.equal(before.sort().values, block.sort().values):
                 break
-        return replacement
+        if self.searched and aggregate is not None:
+            honest_mean = gradients[honest].mean(dim=0)
+
+            def harm(length: float) -> float:
+                made(before, length)
+                return harm_of(aggregate(attacked), honest_mean, "progress")
+
+            made(before, strongest_harm(harm, *limits.SQUATTER_LENGTHS))
+        return attacked[corrupt]
 
 
-def squat(honest: torch.Tensor, wrong: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+def squat(
+    honest: torch.Tensor,
+    wrong: torch.Tensor,
+    block: torch.Tensor,
+    *,
+    length: float = 1.0,
+    noise: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Row (d,) at the honest rows' geometric median on a block, and along a direction at their median norm off it.
 
     Parameters
@@ -104,13 +145,22 @@ def squat(honest: torch.Tensor, wrong: torch.Tensor, block: torch.Tensor) -> tor
         The direction.
     block : tensor of shape (k,), int64
         Columns of the block.
+    length : float, default=1.0
+        Multiple of the median norm.
+    noise : tensor of shape (d,) or (c, d), default=None
+        Noise off the block, of one row or of several, which are then rows (c, d). Rows longer than the median norm and
+        than the multiple are drawn in to that.
     """
     off = torch.ones(honest.shape[1], dtype=torch.bool, device=honest.device)
     off[block] = False
-    length = torch.linalg.vector_norm(wrong[off])
+    norm = torch.linalg.vector_norm(wrong[off])
     size = torch.linalg.vector_norm(honest[:, off], dim=1).median()
-    row = torch.where(off, wrong * torch.where(length > 0.0, size / length, 0.0), 0.0)
-    row[block] = weiszfeld(honest[:, block])
+    row = torch.where(off, wrong * torch.where(norm > 0.0, length * size / norm, 0.0), 0.0)
+    if noise is not None:
+        row = row + torch.where(off, noise, 0.0)
+        norms = torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+        row = row * torch.where(norms > 0.0, max(1.0, length) * size / norms, 1.0).clamp(max=1.0)
+    row[..., block] = weiszfeld(honest[:, block])
     return row
 
 

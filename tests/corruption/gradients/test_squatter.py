@@ -61,6 +61,42 @@ def test_the_block_is_the_rule_s_own_where_the_context_tells_it():
     assert torch.equal(Squatter(fraction=0.4)(gradients, 0, AttackContext(block=lambda rows: None)), expected)
 
 
+def test_own_noise_off_the_block_is_kept_to_the_median_norm():
+    gradients = loud()
+    attacked, corrupt, honest = split(Squatter(fraction=0.4, own=True), gradients)
+    plain, _, _ = split(Squatter(fraction=0.4), gradients)
+    mean = gradients[honest].mean(dim=0)
+    assert len({tuple(row.tolist()) for row in attacked[corrupt]}) == len(corrupt)
+    off = (plain[corrupt[0]] * mean < 0.0).logical_and(attacked[corrupt].std(dim=0) > 0.0)
+    longest = gradients[honest].norm(dim=1).max()
+    assert (attacked[corrupt][:, off].norm(dim=1) <= longest).all()
+    assert (torch.cosine_similarity(attacked[corrupt][:, off], -mean[off].expand(len(corrupt), -1)) > 0.3).all()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_searched_length_does_more_harm_to_a_rule_that_filters(own):
+    gradients = loud()
+
+    def aggregate(rows):
+        return block_geometric_median(rows, complement="filtered")
+
+    def block(rows):
+        return block_geometric_median(rows, return_result=True).block
+
+    def progress(attack):
+        attacked = gradients.clone()
+        corrupt = attack.apply_(attacked, 0, AttackContext(aggregate, block=block))
+        mean = gradients[[i for i in range(20) if i not in corrupt.tolist()]].mean(dim=0)
+        return float(aggregate(attacked) @ mean)
+
+    assert progress(Squatter(fraction=0.4, own=own, searched=True)) <= progress(Squatter(fraction=0.4, own=own))
+
+
+def test_a_search_needs_the_rule():
+    with pytest.raises(ValueError, match="searched must be False where no context tells the rule"):
+        Squatter(searched=True)(loud())
+
+
 def test_weiszfeld(rng):
     rows = torch.from_numpy(rng.standard_t(2, size=(15, 6))).div(10.0)
     torch.testing.assert_close(weiszfeld(rows), geometric_median(rows), rtol=1e-2, atol=1e-3)

@@ -1,0 +1,116 @@
+"""Weights by the spectrum of a Gram matrix: rows that agree on a direction which stands out lose theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from skbgmd._utils.typing import FloatArray
+from skbgmd.rows.gram import lower_weighted_median
+
+
+def spectral_weights(
+    products: FloatArray, weights: FloatArray, fraction: float, threshold: float | None = None
+) -> FloatArray:
+    """Weights of the rows after spectral filtering; they add up to one.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        Inner products of the rows about any point.
+    weights : ndarray of shape (n,)
+        Positive row weights.
+    fraction : float
+        Share of the weight to remove.
+    threshold : float, default=None
+        Largest eigenvalue of the covariance at which to stop, as a share of the sum of the r positive ones, times √r.
+    """
+    gram, kept = _of_order_one(products), weights.copy()
+    target = (1.0 - fraction) * weights.sum() * (1.0 + 1e-12)
+    # Each round takes at least one row out.
+    for _ in range(len(weights)):
+        if kept.sum() <= target:
+            break
+        along, excess = _top_projection(gram, kept / kept.sum())
+        if threshold is not None and excess <= threshold:
+            break
+        fewer = _without_farthest(kept, along)
+        if fewer is None:
+            break
+        kept = fewer
+    result: FloatArray = kept / kept.sum()
+    return result
+
+
+def median_spectral_weights(products: FloatArray, weights: FloatArray, fraction: float, threshold: float) -> FloatArray:
+    r"""Weights of the rows after spectral filtering about medians, which removes no more than a share.
+
+    As :func:`spectral_weights`, but rows lose weight by their squared distances along the top eigenvector from the
+    rows' weighted median along it. About their mean, which corrupt rows draw to themselves, honest rows lose up to
+    :math:`\psi / (1 - \psi)` of what a share :math:`\psi` of corrupt ones loses, however far these are. The last round
+    is only as strong as the share allows.
+
+    Parameters
+    ----------
+    products, weights
+        As in :func:`spectral_weights`.
+    fraction : float
+        Largest share of the weight to remove.
+    threshold : float
+        As in :func:`spectral_weights`.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Adding up to one; no row has more than ``1 / (1 - fraction)`` times its share.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.1, 0.0], [1.0, -0.1, 0.0], [1.0, 0.0, 0.1], [-1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> median_spectral_weights(rows @ rows.T, np.ones(5), 0.4, 1.0).round(2)
+    array([0.33, 0.33, 0.33, 0.  , 0.  ])
+    """
+    gram, kept = _of_order_one(products), weights.copy()
+    target = (1.0 - fraction) * weights.sum()
+    for _ in range(len(weights)):
+        along, excess = _top_projection(gram, kept / kept.sum())
+        fewer = None if excess <= threshold else _without_farthest(kept, along - lower_weighted_median(along, kept))
+        if fewer is None:
+            break
+        removed, allowed = kept.sum() - fewer.sum(), kept.sum() - target
+        if removed >= allowed:
+            kept = kept + (fewer - kept) * (allowed / removed)
+            break
+        kept = fewer
+    result: FloatArray = kept / kept.sum()
+    return result
+
+
+def _of_order_one(products: FloatArray) -> torch.Tensor:
+    """Scale to order one, or squares of products of huge rows overflow. A power of two changes no digit."""
+    return torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
+
+
+def _without_farthest(kept: FloatArray, along: FloatArray) -> FloatArray | None:
+    """Take weight by squared distances (n,), all of it from the farthest row; None where there is nothing to tell."""
+    tau = np.where(kept > 0.0, along * along, 0.0)
+    if not tau.max() > 0.0:
+        return None
+    fewer: FloatArray = kept * (1.0 - tau / tau.max())
+    return fewer if fewer.any() else None
+
+
+def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, float]:
+    """Project the centered rows on the top eigenvector of their weighted covariance, up to a factor.
+
+    The other result is its eigenvalue as a share of the sum of the r positive ones, times √r.
+    """
+    p = torch.from_numpy(share)
+    image = gram @ p
+    centered = gram - image - image[:, None] + p @ image
+    root = p.sqrt()
+    # The covariance's eigenvectors are the rows combined by those of this n x n matrix, times `root`.
+    values, vectors = torch.linalg.eigh(root[:, None] * centered * root)
+    projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
+    positive = values[values > 1e-9 * values[-1]]
+    return projection, float(values[-1] / positive.sum()) * len(positive) ** 0.5 if len(positive) else 0.0
