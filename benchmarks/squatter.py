@@ -23,6 +23,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs" / "results" / "squatter.csv"
 N_ROWS, N_COLUMNS, MEAN, TURNS = 34, 5000, 0.1, 10
 #: Noise about the block's median, and length elsewhere, in median norms.
 KINDS = ((0.0, 0.97), (0.0, 1.0), (0.0, 2.0), (0.3, 1.0))
+#: Means by the median's own weights, by those capped, by those of a filter; and the median of all columns.
+ESTIMATES = ("own weights", "block median", "filtered", "all columns")
 
 
 def squatted(honest: np.ndarray, n: int, beta: float, jitter: float, length: float) -> Iterator[np.ndarray]:
@@ -51,7 +53,7 @@ def with_own_weights(X: np.ndarray, beta: float) -> np.ndarray:
 def main() -> None:
     around, table = environment(), []
     with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["beta", "squatters", "own weights", "block median", "all columns", *around])
+        writer = csv.DictWriter(file, ["beta", "squatters", *ESTIMATES, *around])
         writer.writeheader()
         for beta in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
             line: dict[str, object] = {"beta": beta}
@@ -63,13 +65,14 @@ def main() -> None:
                         for answer in (
                             with_own_weights(X, beta),
                             block_geometric_median(X, beta=beta),
+                            block_geometric_median(X, beta=beta, complement="filtered"),
                             geometric_median(X),
                         )
                     ]
                     for kind in KINDS
                     for X in squatted(honest, n, beta, *kind)
                 ]
-                least = dict(zip(("own weights", "block median", "all columns"), np.min(along, axis=0), strict=True))
+                least = dict(zip(ESTIMATES, np.min(along, axis=0), strict=True))
                 rounded = {name: f"{value:.2f}" for name, value in least.items()}
                 writer.writerow({"beta": beta, "squatters": n, **rounded, **around})
                 file.flush()

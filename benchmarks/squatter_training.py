@@ -1,7 +1,8 @@
-"""Trainings under squatters, by how the weights of a block are carried to the other columns.
+"""Trainings under squatters and without, by the weights that rows have off a block.
 
-Balanced accuracy on scikit-learn's digits, 34 rows of eight samples, or single samples for caps of Huber's weights.
-Every training is a row of results/squatter_training.csv; run again it goes on where it was.
+Balanced accuracy on scikit-learn's digits and other sets, 34 rows of eight samples, or single samples for caps of
+Huber's weights; and under the library's other attacks by 13 of the rows, one seed and half of the epochs. Every
+training is a row of results/squatter_training.csv; run again it goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,22 +18,34 @@ import numpy as np
 import pandas as pd
 import torch
 from digits import digits
+from dirty.data import split
 from paper.report import DOCS, write
 from resume import add_options, train_missing
 from sklearn.metrics import balanced_accuracy_score
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, NonFiniteRowsError
-from skbgmd.corruption import BitFlip, Squatter, corrupt_labels
+from skbgmd.corruption import GRADIENT_CORRUPTIONS, BitFlip, Squatter, corrupt_labels
 
 RESULTS = Path(__file__).resolve().parent / "results" / "squatter_training.csv"
 COLUMNS = ("case", "rule", "seed", "balanced", "seconds", "remark")
 LABELS = "40 % of the labels drawn anew"
-#: Squatters by their number among 34 rows.
-SQUATTERS = {"1 squatter": 1, "13 squatters": 13}
-CASES = ("13 squatters", "clean", "1 squatter", "uneven classes", "a fifth of the rows huge", LABELS)
-#: Cases that are for the two ways of carrying weights only.
-OF_WEIGHTS = CASES[2:]
+N_ROWS = 34
+#: Squatters among the rows, at the same places in each step or not, and what they do.
+SQUATTERS: dict[str, dict[str, Any]] = {
+    "1 squatter": {"fraction": 1.5 / N_ROWS},
+    "7 squatters": {"fraction": 7.5 / N_ROWS},
+    "13 squatters": {"fraction": 13.5 / N_ROWS},
+    "13 squatters, the same": {"corrupt": range(13)},
+    "13 squatters, own noise": {"fraction": 13.5 / N_ROWS, "own": True},
+    "13 squatters, searched": {"fraction": 13.5 / N_ROWS, "searched": True},
+    "13 squatters, own noise, searched": {"fraction": 13.5 / N_ROWS, "own": True, "searched": True},
+}
+SETS = ("imbalanced 9:1", "subgroups")
+UNEVEN = ("uneven classes", "a fifth of the rows huge")
+CASES = (*SQUATTERS, "clean", *SETS, *UNEVEN, LABELS)
+#: Attacks of the library, with 38 % of the rows.
+ATTACKS = {f"attack: {name}": attack for name, attack in GRADIENT_CORRUPTIONS.items() if name != "squatter"}
 
 
 class OwnWeights(GeometricMedian):
@@ -67,14 +80,23 @@ def capped(weights: Any, shares: Any, multiple: float) -> Any:
     return weights
 
 
+def by_weights(beta: float) -> dict[str, Any]:
+    """The estimators' rule for a block, but with the block's weights off it as well."""
+    return {"aggregator": BlockGeometricMedian(beta, GeometricMedian(10.0, tol=1e-4), block="unit")}
+
+
 #: Rules by name, settings of the classifier.
 RULES: dict[str, dict[str, Any]] = {
     "block median": {"beta": 0.1},
+    "block median, half": {"beta": 0.5},
+    "block's weights": by_weights(0.1),
+    "block's weights, half": by_weights(0.5),
     "own weights": {"aggregator": BlockGeometricMedian(0.1, OwnWeights(10.0, tol=1e-4))},
     "all columns": {"beta": 1.0},
-    "block median, mixing": {"beta": 0.1, "pre_aggregation": "nearest"},
     "clipped spectral filter": {"aggregator": "clipped_spectral_filter"},
 }
+#: The estimators' rule for a block, and with the block's weights off it as well.
+BLOCKS, BY_WEIGHTS = ("block median", "block median, half"), ("block's weights", "block's weights, half")
 #: Huber's mean of single samples on a block, for wrong labels only.
 CAPS: dict[str, dict[str, Any]] = {
     "Huber, median multiple": {"huber": 1.0, "beta": 0.1},
@@ -88,7 +110,10 @@ CAPS: dict[str, dict[str, Any]] = {
 
 def train(case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     """One row of the results."""
-    X, X_test, y, y_test = digits(seed)
+    if case in SETS:
+        X, y, X_test, y_test = split(case, seed)
+    else:
+        X, X_test, y, y_test = digits(seed)
     attack: Any = None
     if case == "uneven classes":
         kept = (y % 2 == 0) | (np.random.default_rng(seed).random(len(y)) < 0.15)
@@ -96,10 +121,14 @@ def train(case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
     elif case == LABELS:
         y, _ = corrupt_labels(y, fraction=0.4, random_state=seed)
     elif case in SQUATTERS:
-        attack = Squatter((SQUATTERS[case] + 0.5) / 34)
-    elif case != "clean":
+        attack = Squatter(**SQUATTERS[case])
+    elif case in ATTACKS:
+        attack = ATTACKS[case](fraction=13.5 / N_ROWS)
+    elif case == "a fifth of the rows huge":
         attack = BitFlip(0.2)
     settings = {**RULES, **CAPS}[rule]
+    if case in ATTACKS:
+        epochs //= 2
     model = BlockGMDClassifier(
         **{"group_size": 8, "batch_size": 272, **settings} if rule in RULES else {"group_size": 1, **settings},
         strength=None,
@@ -119,10 +148,23 @@ def train(case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def trainings(seeds: int) -> Iterator[tuple[str, str, int]]:
-    for case in CASES:
-        for rule in (*RULES,)[:2] if case in OF_WEIGHTS else RULES:
-            for seed in range(seeds):
-                yield case, rule, seed
+    whole = ("all columns", "clipped spectral filter")
+    few, several, many, same, *adapted = SQUATTERS
+    first, compared = BLOCKS[:1], (BLOCKS[0], BY_WEIGHTS[0])
+    plan: list[tuple[tuple[str, ...], tuple[str, ...], int]] = [
+        ((many, "clean"), BLOCKS, seeds),
+        ((*SETS, several, LABELS), compared, seeds),
+        (tuple(adapted), first, 1),
+        (tuple(ATTACKS), compared, 1),
+        ((same, several, few), BLOCKS, seeds),
+        (UNEVEN, compared, seeds),
+        (SETS, (*BLOCKS, *BY_WEIGHTS), seeds),
+        ((many, several, few, "clean"), (*whole, *BY_WEIGHTS), seeds),
+        ((many, few, "clean"), ("own weights",), seeds),
+        (tuple(adapted), (*first, whole[1]), seeds),
+    ]
+    found = [(case, rule, seed) for cases, rules, n in plan for case in cases for rule in rules for seed in range(n)]
+    yield from dict.fromkeys(found)
     for rule in CAPS:
         for seed in range(seeds):
             yield LABELS, rule, seed
@@ -138,9 +180,14 @@ def main() -> None:
     train_missing(trainings(arguments.seeds), train, COLUMNS, arguments)
     frame = pd.read_csv(arguments.output)
     scores = frame.groupby(["case", "rule"])["balanced"]
-    table = (scores.mean().round(1).astype(str) + " ± " + scores.std().round(1).astype(str)).unstack()
+    spread = (" ± " + scores.std().round(1).astype(str)).where(scores.count() > 1, "")
+    table = (scores.mean().round(1).astype(str) + spread).unstack()
     by_rule = table.reindex(index=list(CASES), columns=list(RULES)).dropna(how="all")
     write(by_rule.reset_index(), "squatter_training", DOCS)
+    attacked = frame[frame["case"].isin(ATTACKS)].pivot(index="case", columns="rule", values="balanced")
+    if len(attacked):
+        attacked = attacked.reindex(list(ATTACKS)).rename(lambda name: name.removeprefix("attack: "))
+        write(attacked.round(1).rename_axis("attack").reset_index(), "squatter_attacks", DOCS)
     caps = table.reindex(index=[LABELS], columns=list(CAPS)).dropna(how="all")
     if len(caps):
         write(caps.rename(columns=lambda name: name.removeprefix("Huber, ")).reset_index(), "squatter_caps", DOCS)

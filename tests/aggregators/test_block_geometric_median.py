@@ -227,11 +227,10 @@ def test_no_row_counts_for_more_than_twice_its_share_off_the_block(location, n_s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_training_withstands_rows_at_the_blocks_median(seed, forked) -> None:
+def test_training_withstands_rows_at_the_blocks_median(forked) -> None:
     """One of 34 rows, and thirteen of them."""
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X / 16.0, y, test_size=0.4, random_state=seed, stratify=y)
+    X, X_test, y, y_test = train_test_split(X / 16.0, y, test_size=0.4, random_state=0, stratify=y)
     scores = []
     for n in (0, 1, 13):
         model = BlockGMDClassifier(
@@ -239,9 +238,9 @@ def test_training_withstands_rows_at_the_blocks_median(seed, forked) -> None:
             group_size=8,
             batch_size=272,
             strength=None,
-            max_epochs=60,
+            max_epochs=20,
             gradient_corruption=Squatter((n + 0.5) / 34) if n else None,
-            random_state=seed,
+            random_state=0,
         )
         scores.append(model.fit(X, y).score(X_test, y_test))
     assert scores[1] > scores[0] - 0.02
