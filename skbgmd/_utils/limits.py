@@ -101,6 +101,9 @@ THRESHOLD_SAMPLE = 1 << 14
 #: Rows up to which NumPy multiplies Gram matrices: with so few it needs one thread, and calls less than torch.
 NUMPY_PRODUCT_ROWS = 64
 
+#: Rows up to which it multiplies the factors of Gram matrices.
+NUMPY_GRAM_ROWS = 512
+
 #: Dimension up to which a Newton system is solved by Cholesky's factorization: cubic costs are small up to there, and
 #: conjugate gradients take over.
 DIRECT_SOLVE_DIMENSION = 64
@@ -222,6 +225,13 @@ HUGE_PAGE_ELEMENTS = 1 << 19
 
 #: Elements up to which a few rows, that products and a sum are wanted of, are written out: it takes half of the calls.
 FEW_ELEMENTS = 1 << 17
+
+#: Relative difference of weights that rounding in float32 alone may make.
+SAME_SHARE = 1e-5
+
+#: Classes up to which the logarithms of probabilities are taken along columns: of 200 lines of ten classes that takes a
+#: sixth of the time.
+FEW_CLASSES = 32
 
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
 ONE_PRODUCT_COLUMNS = 512

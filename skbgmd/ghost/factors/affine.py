@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from skbgmd._utils import limits
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 from skbgmd.ghost.factors.outer_product import OuterProductFactor
@@ -62,7 +63,14 @@ class AffineFactor:
 
     def gram(self) -> torch.Tensor:
         """Inner products of the rows, (n, n)."""
-        return self.products(self)
+        if self.device.type != "cpu" or self.n_rows > limits.NUMPY_GRAM_ROWS:
+            return self.products(self)
+        # NumPy takes a product of a matrix and its own transpose for what it is, half of another.
+        left, right = self.left.numpy(), self.right.numpy()
+        products = right @ right.T
+        products += 1.0
+        products *= left @ left.T
+        return torch.from_numpy(products)
 
     def squared_norms(self) -> torch.Tensor:
         """Squared norms of the rows, (n,)."""

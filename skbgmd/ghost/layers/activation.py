@@ -115,3 +115,7 @@ def _own_axis(dim: int | None, x: torch.Tensor) -> int:
     if dim is None or dim % x.ndim == 0:
         raise NotImplementedError("the axis of the samples")
     return dim
+
+
+#: Derivatives of activations without parameters, by which each sample's numbers depend on its own alone.
+ELEMENTWISE = frozenset({relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, hardtanh, softmax, log_softmax})

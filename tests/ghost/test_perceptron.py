@@ -1,0 +1,201 @@
+"""Perceptrons: the rows of a chain in NumPy, and what is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.memory import Scale
+from skbgmd.ghost import Chain, GhostRows
+from skbgmd.ghost.perceptron import Perceptron
+from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.training.networks import MLP, LeNet
+
+pytestmark = pytest.mark.usefixtures("forked")
+
+ACTIVATIONS = [
+    *(nn.ReLU(), nn.LeakyReLU(0.2), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus()),
+    *(nn.Hardtanh(), nn.ReLU6(), nn.Softmax(dim=1), nn.LogSoftmax(dim=-1)),
+]
+MODULES = {
+    "no hidden layer": lambda: MLP(6, 4, ()),
+    "one hidden layer": lambda: MLP(6, 4, (7,)),
+    "a narrow one between": lambda: MLP(6, 4, (9, 1, 8)),
+    "float64": lambda: MLP(6, 4, (7,), torch.float64),
+    "two products in a row": lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)),
+    "an activation last": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.Tanh()),
+    "nested": lambda: nn.Sequential(nn.Sequential(nn.Linear(6, 5), nn.SiLU()), nn.Sequential(nn.Linear(5, 4))),
+    **{
+        f"with {type(activation).__name__}": lambda activation=activation: nn.Sequential(
+            nn.Linear(6, 5), activation, nn.Linear(5, 4)
+        )
+        for activation in ACTIVATIONS
+    },
+}
+
+
+def parts_of(module: nn.Module, n: int, weights: np.ndarray | None = None):
+    """The rows of a perceptron, and those of the chain that it is, for the same batch."""
+    generator = torch.Generator().manual_seed(n)
+    parameters = list(module.parameters())
+    dtype, units = parameters[0].dtype, ParameterBlock.of(parameters)
+    x = torch.randn((n, 6), dtype=dtype, generator=generator)
+    gradient = torch.randn((n, 4), dtype=dtype, generator=generator)
+    chain = Chain.of(module, parameters)
+    went = chain.forward(x)
+    weights = np.ones(n) if weights is None else weights
+    expected = GhostRows(chain.factors(went, gradient), n, units.total, weights, units=units)
+    perceptron = Perceptron.of(chain, units)
+    output, given, back = perceptron.forward(x)
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(output, went.output, rtol=rtol, atol=rtol)
+    return perceptron.rows(given, back, gradient, weights), expected, units, rtol
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_rows_are_those_of_the_chain(name: str) -> None:
+    torch.manual_seed(0)
+    weights = np.random.default_rng(0).uniform(0.1, 1.0, size=11)
+    rows, expected, _, rtol = parts_of(MODULES[name](), 11, weights)
+    np.testing.assert_allclose(rows.norms(), expected.norms(), rtol=rtol)
+    total = rows.weighted_sum(weights)
+    torch.testing.assert_close(total, expected.weighted_sum(weights), rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(
+        rows.inner_products(total), expected.inner_products(total), rtol=10 * rtol, atol=10 * rtol
+    )
+    few, some = rows.few(np.array([2, 7, 9])), expected.few(np.array([2, 7, 9]))
+    np.testing.assert_allclose(few.products(), some.products(), rtol=10 * rtol, atol=10 * rtol)
+    np.testing.assert_allclose(
+        few.inner_products(total, weights), some.inner_products(total, weights), rtol=10 * rtol, atol=10 * rtol
+    )
+    added = some.add_to(total.clone(), 0.5, np.array([1.0, -2.0, 3.0]))
+    torch.testing.assert_close(
+        few.add_to(total, 0.5, np.array([1.0, -2.0, 3.0])), added, rtol=10 * rtol, atol=10 * rtol
+    )
+    np.testing.assert_allclose(rows.gram().products, expected.gram().products, rtol=10 * rtol, atol=10 * rtol)
+    assert rows.covers_all
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("beta", [0.05, 0.3, 0.7, 0.99])
+def test_blocks_of_units_are_those_of_the_chain(name: str, beta: float) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(1)
+    rows, expected, units, rtol = parts_of(MODULES[name](), 11, rng.uniform(0.1, 1.0, size=11))
+    scale = rng.uniform(0.0, 1.0, size=11)
+    scores = expected.unit_scores(units, scale)
+    torch.testing.assert_close(rows.unit_scores(units, scale), scores, rtol=10 * rtol, atol=10 * rtol)
+    block = units.choose(scores.numpy(), max(1, int(beta * units.total)))
+    ours, theirs = rows.block(block), expected.block(block)
+    assert ours.n_columns == theirs.n_columns == len(block)
+    np.testing.assert_allclose(ours.norms(), theirs.norms(), rtol=10 * rtol, atol=10 * rtol)
+    torch.testing.assert_close(ours.weighted_sum(scale), theirs.weighted_sum(scale), rtol=10 * rtol, atol=10 * rtol)
+    np.testing.assert_allclose(ours.gram().products, theirs.gram().products, rtol=10 * rtol, atol=10 * rtol)
+    few, some, total = ours.few(np.array([0, 4])), theirs.few(np.array([0, 4])), ours.weighted_sum(scale)
+    np.testing.assert_allclose(few.products(), some.products(), rtol=10 * rtol, atol=10 * rtol)
+    np.testing.assert_allclose(
+        few.inner_products(total, scale), some.inner_products(total, scale), rtol=10 * rtol, atol=10 * rtol
+    )
+    weights = rng.uniform(size=11)
+    torch.testing.assert_close(
+        rows.weighted_sum_by_block(scale, weights, block),
+        expected.weighted_sum_by_block(scale, weights, block),
+        rtol=10 * rtol,
+        atol=10 * rtol,
+    )
+    subset, other = ours.subset(np.array([1, 5])), theirs.subset(np.array([1, 5]))
+    np.testing.assert_allclose(subset.norms(), other.norms(), rtol=10 * rtol)
+    matrix = torch.cat([chunk.clone() for _, chunk in ours.column_chunks()], dim=1)
+    torch.testing.assert_close(
+        matrix, torch.cat([chunk.clone() for _, chunk in theirs.column_chunks()], dim=1), rtol=rtol, atol=rtol
+    )
+
+
+def test_rows_that_are_not_finite_and_squares_out_of_range_are_the_chains() -> None:
+    torch.manual_seed(0)
+    rows, _, units, _ = parts_of(MLP(6, 4, (7,)), 11)
+    for each in rows._parts:
+        each.left[3] *= 1e25
+        each.left[5] = np.nan
+    again = GhostRows(rows._given, 11, units.total, units=units)
+    for ours, theirs in ((rows, again), (rows.block(units.choose(np.arange(len(units.starts)), 9)),) * 2):
+        np.testing.assert_array_equal(ours.finite, [number != 5 for number in range(11)])
+        np.testing.assert_allclose(ours.norms(), theirs.norms(), rtol=1e-6)
+    weights = np.where(np.arange(11) == 5, 0.0, 1.0)
+    torch.testing.assert_close(rows.weighted_sum(weights), again.weighted_sum(weights), rtol=1e-5, atol=1e-5)
+
+
+def test_huber_mean_by_active_set_is_that_of_the_chain() -> None:
+    torch.manual_seed(0)
+    rows, expected, *_ = parts_of(MLP(6, 4, (7,)), 40)
+    state = Scale(float(np.sort(rows.norms())[-4]), (0.1,) * 5)
+    ours, theirs = (huber_active_set(each, 1.0, 10.0, state, tol=1e-4, max_iter=100) for each in (rows, expected))
+    assert ours is not None
+    assert ours.few is not None, "rows are beyond the limit"
+    np.testing.assert_allclose(ours.weights, theirs.weights, rtol=1e-5)
+    torch.testing.assert_close(ours.vector(), theirs.vector(), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_used_again() -> None:
+    module = MLP(6, 4, (7,))
+    chain = Chain.of(module, list(module.parameters()))
+    perceptron = Perceptron.of(chain, ParameterBlock.of(module.parameters()))
+    outputs = [perceptron.forward(torch.full((n, 6), 0.1 * n))[0] for n in (5, 4, 9, 5)]
+    for n, output in zip((5, 4, 9, 5), outputs, strict=True):
+        # What is handed out isn't written to again.
+        torch.testing.assert_close(output, module(torch.full((n, 6), 0.1 * n)).detach())
+
+
+def test_sees_parameters_that_move() -> None:
+    module = MLP(6, 4, (7,))
+    perceptron = Perceptron.of(Chain.of(module, list(module.parameters())), ParameterBlock.of(module.parameters()))
+    assert perceptron.is_in_place
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    assert perceptron.is_in_place
+    module[0].weight.data = module[0].weight.data.clone()
+    assert not perceptron.is_in_place
+
+
+class Doubled(nn.ReLU):
+    def forward(self, x):
+        return 2.0 * super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 4)),
+        nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 4)),
+        nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 4)),
+        nn.Sequential(nn.Linear(6, 5), nn.PReLU(), nn.Linear(5, 4)),
+        nn.Sequential(nn.ReLU(), nn.Linear(6, 4)),
+        nn.Sequential(nn.Flatten(), nn.Linear(6, 4)),
+        nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.ReLU(), nn.Linear(5, 4)),
+        LeNet(4),
+    ],
+    ids=lambda module: "-".join(type(layer).__name__ for layer in module),
+)
+def test_other_chains_are_none(module: nn.Module) -> None:
+    parameters = list(module.parameters())
+    chain = Chain.of(module, parameters)
+    assert chain is not None
+    assert Perceptron.of(chain, ParameterBlock.of(parameters)) is None
+
+
+def test_frozen_layers_are_none() -> None:
+    module = MLP(6, 4, (7,))
+    for each in module[0].parameters():
+        each.requires_grad_(False)
+    parameters = [each for each in module.parameters() if each.requires_grad]
+    chain = Chain.of(module, parameters)
+    assert chain is not None
+    assert Perceptron.of(chain, ParameterBlock.of(parameters)) is None
+
+
+def test_layers_with_a_forward_of_their_own_are_none() -> None:
+    module = nn.Sequential(nn.Linear(6, 5), Doubled(), nn.Linear(5, 4))
+    assert Chain.of(module, list(module.parameters())) is None
