@@ -54,8 +54,11 @@ def main() -> None:
     X = np.random.default_rng(0).normal(size=(256, 20)).astype(np.float32)
     y = (X[:, 0] > 0).astype(int)
     net = BlockGMDClassifier(max_epochs=30, batch_size=256, random_state=0).fit(X, y).net_
-    batch = next(iter(net.get_iterator(net.get_dataset(X, y), training=True)))
-    for _ in range(3):  # until nothing is set up any more
+    data = net.get_dataset(X, y)
+    batch = next(iter(net.get_iterator(data, training=True)))
+    net.notify("on_train_begin", X=data, y=None)
+    net.notify("on_epoch_begin", dataset_train=data, dataset_valid=None)
+    for _ in range(5):  # until nothing is set up any more
         net.train_step(batch)
         net.aggregator_.commit()
     trace = Trace()

@@ -110,33 +110,13 @@ class GroupedBatch:
     @cached_property
     def relative_weights(self) -> NDArray[np.float64]:
         """Weights of the groups (g,), the largest of them one."""
-        if self.are_equal and self.prior is None and self.tilted is None:
-            return np.ones(len(self.slices))
-        weights = self.weights
-        for factor in (self.prior, self.tilted):
-            weights = weights if factor is None else weights * factor
-        relative: NDArray[np.float64] = weights / weights.max()
-        return relative
+        weights = np.ones(len(self.slices)) if self.are_equal else self.weights
+        return relative_weights(weights, self.prior, self.tilted)
 
     def tilt(self, losses: torch.Tensor, tilt: float) -> None:
-        r"""Let groups weigh by :math:`e^{-tilt \cdot loss}` of their mean losses (g,), the largest weight one.
-
-        The gradient of a tilted loss [1]_, and for minus a log-probability p that of generalized cross-entropy [2]_,
-        whose weight is :math:`p^{tilt}`. A loss that isn't a number says nothing.
-
-        References
-        ----------
-        .. [1] Li, Beirami, Sanjabi and Smith (2021). Tilted empirical risk minimization. ICLR.
-        .. [2] Zhang and Sabuncu (2018). Generalized cross entropy loss for training deep neural networks with noisy
-           labels. NeurIPS.
-        """
-        if tilt == 0.0:
-            return
-        values = self.unweighted(losses).double().cpu().numpy()
-        known = np.isfinite(values)
-        if known.any():
-            weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
-            self.tilted = np.maximum(weights, limits.LEAST_PRIOR)
+        """Let groups weigh by their mean losses (g,), see :func:`tilted_weights`."""
+        if tilt != 0.0:
+            self.tilted = tilted_weights(self.unweighted(losses), tilt)
 
     def unweighted(self, losses: torch.Tensor) -> torch.Tensor:
         """Mean losses (g,) of the groups without the weights of their targets, for one output."""
@@ -186,6 +166,35 @@ class GroupedBatch:
         if self.are_equal or self.weights.min() == self.weights.max():
             return losses.mean()
         return losses @ torch.as_tensor(self.weights / self.weights.sum()).to(losses)
+
+
+def tilted_weights(losses: torch.Tensor, tilt: float) -> NDArray[np.float64] | None:
+    r"""Weights :math:`e^{-tilt \cdot loss}` by losses (g,), the largest weight one; None where no loss is a number.
+
+    The gradient of a tilted loss [1]_, and for minus a log-probability p that of generalized cross-entropy [2]_,
+    whose weight is :math:`p^{tilt}`. A loss that isn't a number says nothing.
+
+    References
+    ----------
+    .. [1] Li, Beirami, Sanjabi and Smith (2021). Tilted empirical risk minimization. ICLR.
+    .. [2] Zhang and Sabuncu (2018). Generalized cross entropy loss for training deep neural networks with noisy
+       labels. NeurIPS.
+    """
+    values = losses.double().cpu().numpy()
+    known = np.isfinite(values)
+    if not known.any():
+        return None
+    weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
+    tilted: NDArray[np.float64] = np.maximum(weights, limits.LEAST_PRIOR)
+    return tilted
+
+
+def relative_weights(weights: NDArray[np.float64], *factors: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """Weights (g,) times factors (g,), where there are any, the largest of them one."""
+    for factor in factors:
+        weights = weights if factor is None else weights * factor
+    relative: NDArray[np.float64] = weights / weights.max()
+    return relative
 
 
 def _count(X: Any, y: Any) -> int:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.dataset import get_len
 from skorch.history import History
 from torch.nn.parameter import is_lazy
@@ -47,6 +47,10 @@ _COUNTED = (
 )
 
 
+#: Events of each batch.
+EACH_BATCH = ("on_batch_begin", "on_batch_end")
+
+
 class ResumableNet(Interruptible, NeuralNet):
     """Saves and loads, with the optimizer, the rest of what a training depends on."""
 
@@ -59,6 +63,8 @@ class ResumableNet(Interruptible, NeuralNet):
     _states_of_loaders_: Mapping[str, list[torch.Tensor]] = MappingProxyType({})
     _counted_: Mapping[str, Any] = MappingProxyType({})
     _unsaved_: tuple[str, ...] = ()
+    # Callbacks that do something in each batch of an epoch, by event.
+    _listening_: Mapping[str, list[Any]] = MappingProxyType({})
     history_: Any
     _is_over_ = _is_interrupted_ = _is_resumed_ = False
     # The interrupt that other ranks were told of, until it is raised.
@@ -143,7 +149,13 @@ class ResumableNet(Interruptible, NeuralNet):
         """Tell the net and its callbacks of an event; warn where they couldn't save what they wanted to."""
         if self._unsaved_:
             self._unsaved_ = ()
-        super().notify(method_name, **cb_kwargs)
+        listening = self._listening_.get(method_name)
+        if listening is None:
+            super().notify(method_name, **cb_kwargs)
+        else:
+            getattr(self, method_name)(self, **cb_kwargs)
+            for callback in listening:
+                getattr(callback, method_name)(self, **cb_kwargs)
         if self._unsaved_:
             reasons, self._unsaved_ = "; ".join(self._unsaved_), ()
             warnings.warn(f"A checkpoint is not complete. {reasons}", UserWarning, stacklevel=2)
@@ -349,8 +361,13 @@ class ResumableNet(Interruptible, NeuralNet):
             set_generator_states(self._resumed_["generators"])
             self._resumed_ = None
         super().on_epoch_begin(net, **kwargs)
+        # Most callbacks do nothing in a batch, and telling them so takes as long as a small network's loss.
+        self._listening_ = {
+            name: [callback for _, callback in self.callbacks_ if listens(callback, name)] for name in EACH_BATCH
+        }
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        self._listening_ = {}
         self._counted_ = {name: _count(callback) for name, callback in self.callbacks_}
         super().on_epoch_end(net, **kwargs)
 
@@ -495,6 +512,13 @@ class _WithTraining:
 def is_whole(epoch: Mapping[str, Any]) -> bool:
     """True if an epoch of a history went through all of its batches."""
     return "train_batch_count" in epoch
+
+
+def listens(callback: Any, event: str) -> bool:
+    """Tell whether a callback does something at an event."""
+    return getattr(type(callback), event, None) is not getattr(Callback, event) or event in getattr(
+        callback, "__dict__", {}
+    )
 
 
 def _as_json(history: History) -> str | None:

@@ -17,10 +17,10 @@ from skorch.utils import to_numpy
 from skbgmd import aggregators
 from skbgmd.aggregators.base import AggregatorState
 from skbgmd.training._encoding import EncodedSplit
+from skbgmd.training._history import StepRecord
 from skbgmd.training._loader import ArrayLoader
 from skbgmd.training._multilabel import RobustMultilabelNet, indicator_matrix, signs_matrix
 from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._step import StepRecord
 from skbgmd.training._stopping import EndOfTraining, LabelStopping, LikelihoodStopping, LossStopping, ResidualStopping
 from skbgmd.training._strength import Evidence, HeldOutLabels
 from skbgmd.training._trust import SampleRecord, SampleTrust

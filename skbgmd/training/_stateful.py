@@ -54,9 +54,18 @@ class StatefulAggregator:
     @without_autocast
     def __call__(self, rows: Rows) -> Aggregate:
         aggregate, after = self._rule(rows, self.state)
+        self.advance(after)
+        return aggregate
+
+    @property
+    def rule(self) -> Aggregator:
+        """The rule, with the seeds that it was given."""
+        return self._rule
+
+    def advance(self, after: Any) -> None:
+        """Note the state that the rule left in this batch, if it is the batch's first evaluation."""
         if self._after is None:
             self._after = (after,)
-        return aggregate
 
     def attack_context(self, rows: DenseRows) -> AttackContext:
         """Tell an attack on rows like these of the rule in its present state, which stays as it is.

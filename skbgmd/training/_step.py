@@ -7,11 +7,10 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetClassifier
 from torch import nn
@@ -26,8 +25,10 @@ from skbgmd.ghost.registry import is_registered, rule_of
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._displaced_loss import DisplacedLoss
 from skbgmd.training._divergence import explanation
+from skbgmd.training._fused_step import FusedStep
 from skbgmd.training._gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._groups import GroupedBatch, is_sorted
+from skbgmd.training._history import StepRecord
 from skbgmd.training._losses import check_probabilities, complaint, targets_of
 from skbgmd.training._micro_batches import micro_batch_rows
 from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
@@ -35,40 +36,8 @@ from skbgmd.training._ranks import RankFailedError, current_ranks
 from skbgmd.training._stateful import StatefulAggregator
 from skbgmd.training._trust import SampleTrust
 
-
-class StepRecord(NamedTuple):
-    """A step for the history, whose entries are computed when an epoch is over.
-
-    Attributes
-    ----------
-    seconds : float
-        Time of the aggregation.
-    record : mapping
-        Entries of the aggregator.
-    weights : ndarray of shape (n,), or None
-        Weights of the rows in the aggregate.
-    given : ndarray of shape (n,)
-        Weights that they were given.
-    mass : float, or None
-        As in :class:`skbgmd.aggregators.Aggregate`.
-    """
-
-    seconds: float
-    record: Mapping[str, Any]
-    weights: NDArray[np.float64] | None
-    given: NDArray[np.float64]
-    mass: float | None
-
-    def entries(self) -> dict[str, Any]:
-        """Entries of the history."""
-        entries: dict[str, Any] = {"aggregation_time": self.seconds, **self.record}
-        if self.weights is not None:
-            half = len(self.given) // 2
-            least = np.argpartition(self.weights / np.maximum(self.given, 1e-300), half)[:half]
-            entries["lower_half_weight"] = float(self.weights[least].sum())
-        if self.mass is not None:
-            entries["selected_mass"] = self.mass
-        return entries
+#: It isn't known yet, in an epoch, whether its steps can be fused.
+UNKNOWN = object()
 
 
 class RobustStep(NeuralNet):
@@ -84,10 +53,30 @@ class RobustStep(NeuralNet):
     _no_one_pass_ = False
     _check_: OnePassCheck | None = None
     _gradients_: GradientMatrix | None = None
+    # The step of this epoch in a few calls; None: it isn't possible.
+    _fused_: FusedStep | object | None = None
     _trust_: SampleTrust
     # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
     _has_stepped_ = _is_first_batch_ = _has_clients_ = False
     _most_groups_ = _most_samples_ = 0
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Take a training step, as in skorch; where nobody can see the difference, in a fraction of the calls."""
+        fused = self._fused_
+        if fused is UNKNOWN or (isinstance(fused, FusedStep) and fused.is_watched and not fused.is_as_it_was):
+            self._end_fused_steps()
+            self._fused_ = fused = FusedStep.of(self, batch)
+        if isinstance(fused, FusedStep) and not fit_params:
+            step = fused(batch)
+            if step is not None:
+                return step
+        return super().train_step(batch, **fit_params)
+
+    def _end_fused_steps(self) -> None:
+        """No step is fused until the next epoch."""
+        fused, self._fused_ = self._fused_, None
+        if isinstance(fused, FusedStep):
+            fused.close()
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Add the aggregate of the groups' gradients to the parameters' ``grad``.
@@ -99,11 +88,7 @@ class RobustStep(NeuralNet):
         """
         grouped = GroupedBatch(batch, self.group_size, self._criterion())
         n_groups, n = len(grouped.slices), grouped.n_samples
-        # skorch looks at each attribute that is set: not in every step.
-        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
-            self._has_stepped_, self._has_clients_ = True, grouped.has_clients
-            self._most_groups_ = max(self._most_groups_, n_groups)
-            self._most_samples_ = max(self._most_samples_, n)
+        self._count_batch(n_groups, n, has_clients=grouped.has_clients)
         ranks = current_ranks()
         plain = grouped.weight is None and self.local_steps == 1 and self.gradient_corruption is None
         if n_groups == 1 and plain and ranks.size == 1:
@@ -214,13 +199,14 @@ class RobustStep(NeuralNet):
             rows = rows.hold(rows.matrix)
         start = time.perf_counter()
         aggregate = self.aggregator_(rows)
+        seconds = time.perf_counter() - start
+        self._record(StepRecord(seconds, {**aggregate.record}, aggregate.weights, rows.weights, aggregate.mass))
+        return aggregate
+
+    def _record(self, record: StepRecord) -> None:
         # Outside an epoch, in a training step made by hand, there is no one to tell.
         if hasattr(self, "_records_"):
-            seconds = time.perf_counter() - start
-            self._records_.append(
-                StepRecord(seconds, {**aggregate.record}, aggregate.weights, rows.weights, aggregate.mass)
-            )
-        return aggregate
+            self._records_.append(record)
 
     def _corrupt_targets(self, batch: GroupedBatch) -> None:
         """Replace targets of a batch by those of an attack on them."""
@@ -233,6 +219,20 @@ class RobustStep(NeuralNet):
             n_classes=None if classes is None else len(classes),
         )
         batch.take_targets(targets, criterion)
+
+    def _count_batch(self, n_groups: int, n: int, *, has_clients: bool) -> None:
+        """Note that a step was taken, and how large batches are."""
+        # skorch looks at each attribute that is set: not in every step.
+        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
+            self._has_stepped_, self._has_clients_ = True, has_clients
+            self._most_groups_ = max(self._most_groups_, n_groups)
+            self._most_samples_ = max(self._most_samples_, n)
+
+    def _note_batch(self, batch: Any, n_groups: int, n: int, predicted: Any) -> None:
+        """Note a batch of single samples that a step is taken on, and look at the first one."""
+        self._count_batch(n_groups, n, has_clients=False)
+        if self._is_first_batch_:
+            self._look_at(GroupedBatch(batch, self.group_size, self._criterion()), predicted)
 
     def _look_at(self, batch: GroupedBatch, predicted: Any) -> None:
         """See what is likely to be a mistake in the first batch of a training."""

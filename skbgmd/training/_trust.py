@@ -162,7 +162,7 @@ class SampleTrust:
         are_clients : bool
             Whether ids are those of clients.
         """
-        self._settle()
+        self.settle()
         known = self.ids is not None and ids is not None and self._are_clients == are_clients
         if not (known or (self.ids is None and ids is None and n is not None and n == self._n)):
             self.forget()
@@ -202,13 +202,31 @@ class SampleTrust:
             of_group = of_group if single else np.repeat(of_group, batch.slices.lengths)
         if not single or batch.has_clients:
             losses = input_squares = None
-        self._visits.append(
+        self._hold(
             _Visit(batch.positions, of_group, targets, None if losses is None else losses.detach(), input_squares)
         )
-        if len(self._visits) >= limits.VISITS_HELD:
-            self._settle()
 
-    def _settle(self) -> None:
+    def add_samples(
+        self,
+        positions: NDArray[np.int64],
+        of_sample: FloatArray | None,
+        targets: torch.Tensor,
+        losses: torch.Tensor,
+        input_squares: torch.Tensor,
+    ) -> None:
+        """Add what a step saw of single samples at some places, which have no clients; parameters as in :meth:`add`."""
+        if not self.has_places:
+            return
+        self.tells_rows_apart |= of_sample is not None
+        has_one_each = of_sample is not None and targets.numel() == len(positions)
+        self._hold(_Visit(positions, of_sample, targets if has_one_each else None, losses, input_squares))
+
+    def _hold(self, visit: _Visit) -> None:
+        self._visits.append(visit)
+        if len(self._visits) >= limits.VISITS_HELD:
+            self.settle()
+
+    def settle(self) -> None:
         """Add up what was held back: of many steps at once it takes a fraction of the time."""
         visits, self._visits = self._visits, []
         for visit in self._joined(visits):
@@ -256,7 +274,7 @@ class SampleTrust:
 
     def record(self, n: int) -> SampleRecord:
         """Record of each of the first n samples."""
-        self._settle()
+        self.settle()
         visits, with_norms, norms, likelihood, *early = self._fits.T
         of_first = [
             np.where(visits >= most, summed / most, np.nan)
@@ -270,7 +288,7 @@ class SampleTrust:
 
     def means(self, n: int) -> FloatArray:
         """Mean weight of each of the first n samples over all steps; NaN where none is known."""
-        self._settle()
+        self.settle()
         return self._at(_ratio(self._sums[:, 0], self._sums[:, 1]), n)
 
     def _at(self, remembered: FloatArray, n: int) -> FloatArray:
@@ -282,7 +300,7 @@ class SampleTrust:
 
     def weigh(self, power: float) -> None:
         """Weigh from now on by what is remembered, where that is of some visits."""
-        self._settle()
+        self.settle()
         remembered, visits = _ratio(self._sums[:, 2], self._sums[:, 3]), self._sums[:, 1]
         known = np.flatnonzero(visits >= limits.TRUST_VISITS)
         self.weights = np.ones(len(visits))
@@ -291,9 +309,15 @@ class SampleTrust:
 
     def prior(self, batch: GroupedBatch) -> FloatArray | None:
         """Prior weights of the groups (g,) of a batch that are single samples or clients; None: all count alike."""
-        if self.weights is None or batch.positions is None or not (self.has_places and _is_of_known(batch)):
+        if self.weights is None or batch.positions is None or not _is_of_known(batch):
             return None
-        slots = self._slots_at(batch.positions[[part.start for part in batch.slices]])
+        return self.prior_at(batch.positions[[part.start for part in batch.slices]])
+
+    def prior_at(self, positions: NDArray[np.int64]) -> FloatArray | None:
+        """Prior weights of the samples at some places, or of their clients; None: all count alike."""
+        if self.weights is None or not self.has_places:
+            return None
+        slots = self._slots_at(positions)
         return self.weights[slots]
 
     def _slots_at(self, positions: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -310,7 +334,7 @@ class SampleTrust:
 
     def state_dict(self) -> dict[str, Any]:
         """All that is remembered, as plain containers and tensors."""
-        self._settle()
+        self.settle()
         return {
             "sums": torch.from_numpy(self._sums.copy()),
             "fits": torch.from_numpy(self._fits.copy()),
@@ -322,7 +346,7 @@ class SampleTrust:
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a device that others may not have.
-        self._settle()
+        self.settle()
         return vars(self).copy()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

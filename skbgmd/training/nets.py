@@ -46,12 +46,13 @@ from skbgmd.training._defaults import (
     with_default,
 )
 from skbgmd.training._divergence import diverged
+from skbgmd.training._history import StepRecord
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._resume import ResumableNet
 from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._step import RobustStep, StepRecord
+from skbgmd.training._step import UNKNOWN, RobustStep
 from skbgmd.training._trust import SampleRecord, SampleTrust
 
 #: Where skorch keeps the pickle of modules and optimizers in a net's state, and where the list is of what it names.
@@ -216,6 +217,8 @@ class _RobustTraining(RobustStep, ResumableNet):
             raise
         finally:
             self._deals_, self._train_iterator_ = False, None
+            self._end_fused_steps()
+            self._listening_ = {}
 
     def get_params_for(self, prefix: str) -> dict[str, Any]:
         params: dict[str, Any] = super().get_params_for(prefix)
@@ -356,6 +359,8 @@ class _RobustTraining(RobustStep, ResumableNet):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
         self._records_: list[StepRecord] = []
+        self._end_fused_steps()
+        self._fused_ = UNKNOWN
         if self.trust_power:
             self._trust_.weigh(self.trust_power)
 
@@ -384,6 +389,9 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         records, self._records_ = [record.entries() for record in self._records_], []
+        self._end_fused_steps()
+        # Samples of one epoch are added up at once, those of several one after the other.
+        self._trust_.settle()
         for name in sorted({name for record in records for name in record}):
             values = [record[name] for record in records if name in record]
             total = np.add.reduce(values, axis=0)
@@ -479,7 +487,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
-        work = ("_gradients_", "_check_", "_train_iterator_")
+        work = ("_gradients_", "_check_", "_train_iterator_", "_fused_", "_listening_")
         state = {key: value for key, value in super().__getstate__().items() if key not in work}
         return {**state, _NAMED: named_in(state[_PICKLED])}
 

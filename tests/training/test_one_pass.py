@@ -901,7 +901,7 @@ def trained(kind: Any, X: Any, y: Any, chained: bool, monkeypatch: pytest.Monkey
         {"group_size": 3, "aggregator": "geometric_median"},
         {"tilt": 0.7},
         {"aggregator": BlockGeometricMedian(0.3, block="unit")},
-        {"optimizer": torch.optim.LBFGS, "max_epochs": 1},
+        {"optimizer": torch.optim.LBFGS, "max_epochs": 1, "optimizer__max_iter": 5},
         {"criterion__weight": torch.tensor([1.0, 2.0, 0.5])},
         {"criterion__reduction": "sum", "lr": 0.005},
         {"criterion__label_smoothing": 0.1},

@@ -1,0 +1,44 @@
+"""Threads of torch's operations, and of NumPy's products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch's operations on a CPU take one thread for a while.
+
+    Among several a small operation takes a multiple of the time: they wait for one another.
+    """
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_thread_of_products() -> AbstractContextManager[Any]:
+    """Let NumPy's products take one thread for a while.
+
+    On a machine that is busy, two threads for a product of 200 x 30 and 30 x 100 numbers take hundreds of times as
+    long.
+    """
+    limited: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
+    return limited
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    # It looks through all libraries that are loaded, among them NumPy's.
+    return ThreadpoolController()

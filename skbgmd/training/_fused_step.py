@@ -1,0 +1,218 @@
+"""The robust step of a perceptron that nobody watches, in a fraction of the calls of the step for all cases."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.utils import TeeGenerator
+
+from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread, one_thread_of_products
+from skbgmd._utils.typing import FloatArray
+from skbgmd.aggregators import Aggregate, HuberMean
+from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.zeno import with_sample_loss
+from skbgmd.ghost import Chain
+from skbgmd.ghost.derivatives import is_called_plainly
+from skbgmd.ghost.perceptron import Perceptron, PerceptronRows
+from skbgmd.rows import Rows
+from skbgmd.training._displaced_loss import DisplacedLoss
+from skbgmd.training._gradient_matrix import GradientMatrix
+from skbgmd.training._groups import relative_weights, tilted_weights
+from skbgmd.training._history import StepRecord
+from skbgmd.training._loader import Batch
+from skbgmd.training._losses import traits_of
+from skbgmd.training._one_pass import KNOWN_WAYS, infers_as_skorch, is_better_written_out, write_out
+from skbgmd.training._optimizer_step import IN_PLACE, in_place_step
+from skbgmd.training._ranks import current_ranks
+from skbgmd.training._resume import EACH_BATCH, listens
+
+#: Methods of a training step: this library's, and skorch's.
+OURS = ("train_step", "train_step_single", "make_rows", "on_grad_computed")
+THEIRS = ("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer")
+#: Methods of a training step: this library's, and skorch's.
+OURS = ("train_step", "train_step_single", "make_rows", "on_grad_computed")
+THEIRS = ("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer")
+
+
+class FusedStep:
+    """A training step of single samples of a perceptron on a CPU.
+
+    What it computes is what :meth:`skbgmd.training._step.RobustStep.train_step_single` does, to rounding. It looks once
+    an epoch at all that may make a difference, and gives a step up, before anything is changed, where its data do:
+    there the step for all cases is taken.
+    """
+
+    def __init__(self, net: Any, chain: Chain, perceptron: Perceptron) -> None:
+        self._net, self._chain, self._perceptron = net, chain, perceptron
+        self._criterion, self._optimizer = net._criterion(), net.optimizer_
+        gradients: GradientMatrix = net._gradients_
+        self._gradients = gradients
+        callbacks = [callback for _, callback in net.callbacks_]
+        #: A callback may change something from batch to batch.
+        self.is_watched = any(map(watches_batches, callbacks))
+        self._hears_of_gradients = any(listens(callback, "on_grad_computed") for callback in callbacks)
+        traits = traits_of(self._criterion)
+        self._derivative: Any = None if traits is None else traits.derivative
+        # A target that counts for nothing, in means as well.
+        self._ignored = getattr(self._criterion, "ignore_index", None)
+        self._gradient = torch.zeros(gradients.n_columns, dtype=gradients.dtype)
+        parts = torch.split(self._gradient, gradients.sizes)
+        self._parts = [part.view(each.shape) for part, each in zip(parts, gradients.parameters, strict=True)]
+        self._is_small = gradients.n_columns <= limits.ONE_THREAD_PARAMETERS
+        self._limited = ExitStack()
+        if self._is_small:
+            self._limited.enter_context(one_thread_of_products())
+        # Whether rows of so many samples are written out.
+        self._is_written_out: dict[int, bool] = {}
+        self._descend: Callable[[], Any] = net.optimizer_.step
+        if not self._hears_of_gradients:
+            self._descend = in_place_step(net.optimizer_, gradients.parameters, self._parts)
+
+    @classmethod
+    def of(cls, net: Any, batch: Any) -> FusedStep | None:
+        """Find the step of a net for an epoch; None where something else takes part in the net's training."""
+        chain = chain_to_fuse(net, batch)
+        perceptron = None if chain is None else Perceptron.of(chain, net._gradients_.units)
+        if chain is None or perceptron is None:
+            return None
+        net._set_training(True)
+        return cls(net, chain, perceptron)
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Nothing that a callback may have changed in the midst of an epoch makes a difference."""
+        net = self._net
+        same = net._criterion() is self._criterion and net.optimizer_ is self._optimizer
+        return same and chain_to_fuse(net) is self._chain
+
+    def close(self) -> None:
+        """Let products have their threads again: the epoch is over."""
+        self._limited.close()
+
+    def __call__(self, batch: Any) -> dict[str, Any] | None:
+        """Take a step on a batch; None: nothing is changed, and the step for all cases is to be taken."""
+        # What overflows is seen by its norms.
+        with np.errstate(all="ignore"), one_thread() if self._is_small else nullcontext(), torch.no_grad():
+            return self._take(batch)
+
+    def _take(self, batch: Any) -> dict[str, Any] | None:
+        net = self._net
+        if not (type(batch) is Batch and batch.slices is None and batch.items is None):
+            return None
+        (X, y), n = batch, len(batch.positions)
+        are_plain = type(X) is type(y) is torch.Tensor and X.ndim == 2 and X.dtype == self._gradients.dtype
+        # A batch of one takes a plain step.
+        if not are_plain or len(X) != n or n == 1 or torch.is_autocast_enabled("cpu"):
+            return None
+        if not self._perceptron.is_in_place or (self._ignored is not None and (y.numpy() == self._ignored).any()):
+            return None
+        predicted, given, back = self._perceptron.forward(X)
+        try:
+            losses, gradient = self._derivative(self._criterion, predicted, y)
+        except NotImplementedError:
+            return None
+        # What a user registered may give anything.
+        if losses.shape not in (predicted.shape, predicted.shape[:1]) or gradient.shape != predicted.shape:
+            return None
+        if losses.ndim > 1:
+            losses, gradient = losses.flatten(1).mean(dim=1), gradient / predicted.shape[1]
+        prior = net._trust_.prior_at(batch.positions)
+        tilted = tilted_weights(losses, net.tilt) if net.tilt else None
+        own = np.ones(n) if batch.weight is None else batch.weight.numpy().astype(np.float64)
+        weights = relative_weights(own, prior, tilted)
+        rows = self._perceptron.rows(given, back, gradient, weights)
+        if not math.isfinite(rows.norms().sum()):
+            return None
+        net._note_batch(batch, n, n, predicted)
+        of_rows = self._aggregate(rows, X, y)
+        for parameter, part in zip(self._gradients.parameters, self._parts, strict=True):
+            if parameter.grad is not part:
+                parameter.grad = part
+        if self._hears_of_gradients:
+            named = TeeGenerator(net.get_all_learnable_params())
+            net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
+        self._descend()
+        trust = None
+        if of_rows is not None:
+            # A large loss is a part of the judgement.
+            given_weights = weights if tilted is None else weights / tilted
+            trust = of_rows * given_weights.sum() / np.maximum(given_weights, 1e-300)
+        net._trust_.add_samples(batch.positions, trust, y, losses, torch.from_numpy(rows.input_squares))
+        equal = batch.weight is None or own.min() == own.max()
+        loss = losses.mean() if equal else losses @ torch.as_tensor(own / own.sum()).to(losses)
+        return {"loss": loss, "y_pred": predicted}
+
+    def _aggregate(self, rows: PerceptronRows, X: torch.Tensor, y: torch.Tensor) -> FloatArray | None:
+        """Aggregate rows into the gradients' memory; the weights (n,) that they have."""
+        n = rows.n_rows
+        if n not in self._is_written_out:
+            self._is_written_out[n] = is_better_written_out(rows)
+        aggregator, start = self._net.aggregator_, time.perf_counter()
+        rule, state = aggregator.rule, aggregator.state
+        # The choice of the step for all cases: by a Gram matrix the scale comes out otherwise, by up to a per cent.
+        is_plain = type(rule) is HuberMean and rule.remember and state is not None and rows.weights.min() > 0.0
+        if is_plain and not self._is_written_out[n]:
+            # What the rule would do, without what it does for other rows.
+            found = huber_active_set(rows, rule.c, rule.rejection, state, tol=rule.tol, max_iter=rule.max_iter)
+            if found is not None:
+                self._gradient.copy_(found.vector())
+                aggregator.advance(found.scale)
+                self._net._record(StepRecord(time.perf_counter() - start, {}, found.weights, rows.weights, None))
+                return found.weights
+        every: Rows = write_out(rows, self._gradients.rows(n)) if self._is_written_out[n] else rows
+        with with_sample_loss(DisplacedLoss(self._net, self._gradients.parameters, X, y)):
+            aggregate: Aggregate = self._net._aggregate(every)
+        self._gradient.copy_(aggregate.vector)
+        return aggregate.weights
+
+
+def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:
+    """Find the chain that a net's module is, where nothing else takes part in a step; None otherwise.
+
+    A batch serves to find out what the parameters are of; None: they are known.
+    """
+    plain = net.group_size == 1 and net.local_steps == 1 and net.gradient_corruption is None
+    if not plain or net.gradients == "micro_batches" or net._no_one_pass_ or current_ranks().size > 1:
+        return None
+    if not has_plain_step(net) or not is_plain_mean(net._criterion()):
+        return None
+    if net._modules != ["module"] or net._optimizers != ["optimizer"] or type(net.optimizer_) not in IN_PLACE:
+        return None
+    if batch is not None:
+        net._gradient_matrix(batch)
+    gradients, groups = net._gradients_, net.optimizer_.param_groups
+    same = len(groups) == 1 and gradients.begin([each for each in groups[0]["params"] if each.requires_grad])
+    return gradients.chain(net.module_) if same and infers_as_skorch(type(net)) else None
+
+
+def has_plain_step(net: Any) -> bool:
+    """Tell whether a net takes its steps by the methods of this library and of skorch, all of them."""
+    kind, own = type(net), vars(net).keys() & {*OURS, *THEIRS, "get_loss", "infer"}
+    ours = all(getattr(kind, name).__module__.startswith("skbgmd.") for name in OURS)
+    theirs = all(getattr(kind, name) is getattr(NeuralNet, name) for name in THEIRS)
+    return ours and theirs and not own and kind.get_loss in KNOWN_WAYS
+
+
+def watches_batches(callback: Any) -> bool:
+    """Tell whether a callback, which is none of skorch's or of this library's, does something in each batch."""
+    return any(
+        listens(callback, name) and not (type(callback).__module__ or "").startswith(("skorch.", "skbgmd."))
+        for name in EACH_BATCH
+    )
+
+
+def is_plain_mean(criterion: Any) -> bool:
+    """Tell whether a loss has a derivative that is known, and is a plain mean over samples."""
+    traits = traits_of(criterion)
+    if traits is None or traits.derivative is None or getattr(criterion, "reduction", None) != "mean":
+        return False
+    plain = is_called_plainly(criterion) and "forward" not in vars(criterion)
+    return plain and getattr(criterion, "weight", None) is None
