@@ -62,8 +62,8 @@ class Perceptron:
     def __init__(self, layers: list[Layer], units: ParameterBlock) -> None:
         self.layers, self._units = layers, units
         self._parameters = [layer.link.layer.get_parameter(name) for layer in layers for name in ("weight", "bias")]
-        self._places = [each.data_ptr() for each in self._parameters]
-        self._memory: dict[tuple[int, str], Array] = {}
+        self._places = self._found()
+        self.dtype = self._parameters[0].dtype
 
     @classmethod
     def of(cls, chain: Chain, units: ParameterBlock) -> Perceptron | None:
@@ -86,17 +86,18 @@ class Perceptron:
     @property
     def is_in_place(self) -> bool:
         """The parameters are where they were."""
-        return [each.data_ptr() for each in self._parameters] == self._places
+        return self._found() == self._places
+
+    def _found(self) -> list[Any]:
+        return [(each.data_ptr(), each.dtype, each.shape, each.stride()) for each in self._parameters]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[Array], list[Backward | None]]:
         """Output (n, c) for a batch (n, p), and each layer's input and the way back through its activation."""
         given, back = [], []
         values = x.numpy()
-        for number, layer in enumerate(self.layers):
+        for layer in self.layers:
             given.append(values)
-            # The last output is handed on.
-            out = self._held("output", number, len(x)) if number + 1 < len(self.layers) else None
-            values = np.matmul(values, layer.weight.T, out=out)
+            values = np.matmul(values, layer.weight.T)
             values += layer.bias
             way = None
             if layer.activation is not None:
@@ -108,33 +109,20 @@ class Perceptron:
     def rows(
         self, given: list[Array], back: list[Backward | None], gradient: torch.Tensor, weights: FloatArray
     ) -> PerceptronRows:
-        """Per-sample gradients, from that (n, c) of the summed losses with respect to the output.
-
-        They are valid until the next batch.
-        """
+        """Per-sample gradients, from that (n, c) of the summed losses with respect to the output."""
         lefts: list[Array] = []
         for number in range(len(self.layers) - 1, -1, -1):
             way = back[number]
             left = (gradient if way is None else way(gradient)).numpy()
             lefts.append(left)
             if number:
-                out = self._held("gradient", number, len(left))
-                gradient = torch.from_numpy(np.matmul(left, self.layers[number].weight, out=out))
+                gradient = torch.from_numpy(np.matmul(left, self.layers[number].weight))
         parts = [
             Part(layer.start, left, left, right, squared_norms(right))
             for layer, left, right in zip(self.layers, reversed(lefts), given, strict=True)
         ]
         parts.sort(key=attrgetter("start"))
         return PerceptronRows(parts, self._units.total, weights, self._units)
-
-    def _held(self, kind: str, number: int, n: int) -> Array:
-        """Memory for the outputs of a layer, or for the gradient with respect to its inputs."""
-        memory = self._memory.get((number, kind))
-        if memory is None or len(memory) < n:
-            weight = self.layers[number].weight
-            memory = np.empty((n, weight.shape[0 if kind == "output" else 1]), dtype=weight.dtype)
-            self._memory[number, kind] = memory
-        return memory[:n]
 
 
 class Part(NamedTuple):

@@ -1,16 +1,17 @@
-"""The robust step of a perceptron that nobody watches, in a fraction of the calls of the step for all cases."""
+"""The robust step of a perceptron by single samples, in a fraction of the calls of the step for all cases."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
-from skorch import NeuralNet
+from skorch.callbacks import EpochScoring, EpochTimer, PassthroughScoring, PrintLog
 from skorch.utils import TeeGenerator
 
 from skbgmd._utils import limits
@@ -27,27 +28,28 @@ from skbgmd.training._displaced_loss import DisplacedLoss
 from skbgmd.training._gradient_matrix import GradientMatrix
 from skbgmd.training._groups import relative_weights, tilted_weights
 from skbgmd.training._history import StepRecord
-from skbgmd.training._loader import Batch
+from skbgmd.training._loader import ArrayLoader, Batch
 from skbgmd.training._losses import traits_of
 from skbgmd.training._one_pass import KNOWN_WAYS, infers_as_skorch, is_better_written_out, write_out
-from skbgmd.training._optimizer_step import IN_PLACE, in_place_step
+from skbgmd.training._optimizer_step import IN_PLACE, has_hooks, in_place_step
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._resume import EACH_BATCH, listens
 
-#: Methods of a training step: this library's, and skorch's.
-OURS = ("train_step", "train_step_single", "make_rows", "on_grad_computed")
-THEIRS = ("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer")
-#: Methods of a training step: this library's, and skorch's.
-OURS = ("train_step", "train_step_single", "make_rows", "on_grad_computed")
-THEIRS = ("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer")
+#: Methods that have a part in a training step.
+STEPS = (
+    *("train_step", "train_step_single", "make_rows", "get_loss", "infer", "notify", "on_grad_computed"),
+    *("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer", "get_all_learnable_params"),
+)
+#: Callbacks that note predictions or losses of batches, for the score of an epoch.
+NOTING = frozenset({EpochScoring, EpochTimer, PassthroughScoring, PrintLog})
 
 
 class FusedStep:
     """A training step of single samples of a perceptron on a CPU.
 
-    What it computes is what :meth:`skbgmd.training._step.RobustStep.train_step_single` does, to rounding. It looks once
-    an epoch at all that may make a difference, and gives a step up, before anything is changed, where its data do:
-    there the step for all cases is taken.
+    What it computes is what :meth:`skbgmd.training._step.RobustStep.train_step_single` does, to rounding. All that may
+    make a difference is looked up once an epoch, and in each batch where a callback may change it. Where the data of a
+    batch make one, the step is given up before anything is changed, and the step for all cases is taken.
     """
 
     def __init__(self, net: Any, chain: Chain, perceptron: Perceptron) -> None:
@@ -56,14 +58,19 @@ class FusedStep:
         gradients: GradientMatrix = net._gradients_
         self._gradients = gradients
         callbacks = [callback for _, callback in net.callbacks_]
-        #: A callback may change something from batch to batch.
-        self.is_watched = any(map(watches_batches, callbacks))
         self._hears_of_gradients = any(listens(callback, "on_grad_computed") for callback in callbacks)
+        #: Something of a user's own is called from batch to batch, which may change anything.
+        self.is_watched = (
+            self._hears_of_gradients
+            or any(map(watches_batches, callbacks))
+            or not all(is_own(net, name) for name in EACH_BATCH)
+            or type(net._train_iterator_) is not ArrayLoader
+        )
         traits = traits_of(self._criterion)
         self._derivative: Any = None if traits is None else traits.derivative
         # A target that counts for nothing, in means as well.
         self._ignored = getattr(self._criterion, "ignore_index", None)
-        self._gradient = torch.zeros(gradients.n_columns, dtype=gradients.dtype)
+        self._gradient = torch.zeros(gradients.n_columns, dtype=gradients.dtype, device="cpu")
         parts = torch.split(self._gradient, gradients.sizes)
         self._parts = [part.view(each.shape) for part, each in zip(parts, gradients.parameters, strict=True)]
         self._is_small = gradients.n_columns <= limits.ONE_THREAD_PARAMETERS
@@ -73,7 +80,7 @@ class FusedStep:
         # Whether rows of so many samples are written out.
         self._is_written_out: dict[int, bool] = {}
         self._descend: Callable[[], Any] = net.optimizer_.step
-        if not self._hears_of_gradients:
+        if not self.is_watched:
             self._descend = in_place_step(net.optimizer_, gradients.parameters, self._parts)
 
     @classmethod
@@ -81,7 +88,7 @@ class FusedStep:
         """Find the step of a net for an epoch; None where something else takes part in the net's training."""
         chain = chain_to_fuse(net, batch)
         perceptron = None if chain is None else Perceptron.of(chain, net._gradients_.units)
-        if chain is None or perceptron is None:
+        if chain is None or perceptron is None or perceptron.dtype != net._gradients_.dtype:
             return None
         net._set_training(True)
         return cls(net, chain, perceptron)
@@ -91,7 +98,7 @@ class FusedStep:
         """Nothing that a callback may have changed in the midst of an epoch makes a difference."""
         net = self._net
         same = net._criterion() is self._criterion and net.optimizer_ is self._optimizer
-        return same and chain_to_fuse(net) is self._chain
+        return same and self._perceptron.is_in_place and chain_to_fuse(net) is self._chain
 
     def close(self) -> None:
         """Let products have their threads again: the epoch is over."""
@@ -99,11 +106,6 @@ class FusedStep:
 
     def __call__(self, batch: Any) -> dict[str, Any] | None:
         """Take a step on a batch; None: nothing is changed, and the step for all cases is to be taken."""
-        # What overflows is seen by its norms.
-        with np.errstate(all="ignore"), one_thread() if self._is_small else nullcontext(), torch.no_grad():
-            return self._take(batch)
-
-    def _take(self, batch: Any) -> dict[str, Any] | None:
         net = self._net
         if not (type(batch) is Batch and batch.slices is None and batch.items is None):
             return None
@@ -112,34 +114,37 @@ class FusedStep:
         # A batch of one takes a plain step.
         if not are_plain or len(X) != n or n == 1 or torch.is_autocast_enabled("cpu"):
             return None
-        if not self._perceptron.is_in_place or (self._ignored is not None and (y.numpy() == self._ignored).any()):
+        if self._ignored is not None and (y.dtype != torch.int64 or (y.numpy() == self._ignored).any()):
             return None
-        predicted, given, back = self._perceptron.forward(X)
-        try:
-            losses, gradient = self._derivative(self._criterion, predicted, y)
-        except NotImplementedError:
-            return None
-        # What a user registered may give anything.
-        if losses.shape not in (predicted.shape, predicted.shape[:1]) or gradient.shape != predicted.shape:
-            return None
-        if losses.ndim > 1:
-            losses, gradient = losses.flatten(1).mean(dim=1), gradient / predicted.shape[1]
-        prior = net._trust_.prior_at(batch.positions)
-        tilted = tilted_weights(losses, net.tilt) if net.tilt else None
+        if self.is_watched:
+            net._set_training(True)
         own = np.ones(n) if batch.weight is None else batch.weight.numpy().astype(np.float64)
-        weights = relative_weights(own, prior, tilted)
-        rows = self._perceptron.rows(given, back, gradient, weights)
-        if not math.isfinite(rows.norms().sum()):
-            return None
+        # What overflows is seen by its norms.
+        with np.errstate(all="ignore"), self._one_thread(), torch.no_grad():
+            try:
+                predicted, given, back = self._perceptron.forward(X)
+                losses, gradient = self._derivative(self._criterion, predicted, y)
+            except NotImplementedError:
+                return None
+            # What a user registered may give anything.
+            if losses.shape not in (predicted.shape, predicted.shape[:1]) or gradient.shape != predicted.shape:
+                return None
+            if losses.ndim > 1:
+                losses, gradient = losses.flatten(1).mean(dim=1), gradient / predicted.shape[1]
+            prior = net._trust_.prior_at(batch.positions)
+            tilted = tilted_weights(losses, net.tilt) if net.tilt else None
+            weights = relative_weights(own, prior, tilted)
+            rows = self._perceptron.rows(given, back, gradient, weights)
+            if not math.isfinite(rows.norms().sum()):
+                return None
         net._note_batch(batch, n, n, predicted)
-        of_rows = self._aggregate(rows, X, y)
-        for parameter, part in zip(self._gradients.parameters, self._parts, strict=True):
-            if parameter.grad is not part:
-                parameter.grad = part
+        vector, of_rows = self._aggregate(rows, X, y)
+        self._hand_on(vector)
         if self._hears_of_gradients:
             named = TeeGenerator(net.get_all_learnable_params())
             net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
-        self._descend()
+        with self._one_thread():
+            self._descend()
         trust = None
         if of_rows is not None:
             # A large loss is a part of the judgement.
@@ -150,8 +155,25 @@ class FusedStep:
         loss = losses.mean() if equal else losses @ torch.as_tensor(own / own.sum()).to(losses)
         return {"loss": loss, "y_pred": predicted}
 
-    def _aggregate(self, rows: PerceptronRows, X: torch.Tensor, y: torch.Tensor) -> FloatArray | None:
-        """Aggregate rows into the gradients' memory; the weights (n,) that they have."""
+    def _one_thread(self) -> AbstractContextManager[None]:
+        return one_thread() if self._is_small else nullcontext()
+
+    def _hand_on(self, vector: torch.Tensor) -> None:
+        """Make a vector (d,) the parameters' gradients; where somebody may keep them, in memory of their own."""
+        if self.is_watched:
+            self._optimizer.zero_grad()
+            self._gradients.use_all()
+            self._gradients.add_to_gradients(vector)
+            return
+        self._gradient.copy_(vector.detach())
+        for parameter, part in zip(self._gradients.parameters, self._parts, strict=True):
+            if parameter.grad is not part:
+                parameter.grad = part
+
+    def _aggregate(
+        self, rows: PerceptronRows, X: torch.Tensor, y: torch.Tensor
+    ) -> tuple[torch.Tensor, FloatArray | None]:
+        """Aggregate rows: their aggregate (d,), and the weights (n,) that they have in it."""
         n = rows.n_rows
         if n not in self._is_written_out:
             self._is_written_out[n] = is_better_written_out(rows)
@@ -163,15 +185,14 @@ class FusedStep:
             # What the rule would do, without what it does for other rows.
             found = huber_active_set(rows, rule.c, rule.rejection, state, tol=rule.tol, max_iter=rule.max_iter)
             if found is not None:
-                self._gradient.copy_(found.vector())
+                vector = found.vector()
                 aggregator.advance(found.scale)
                 self._net._record(StepRecord(time.perf_counter() - start, {}, found.weights, rows.weights, None))
-                return found.weights
+                return vector, found.weights
         every: Rows = write_out(rows, self._gradients.rows(n)) if self._is_written_out[n] else rows
         with with_sample_loss(DisplacedLoss(self._net, self._gradients.parameters, X, y)):
             aggregate: Aggregate = self._net._aggregate(every)
-        self._gradient.copy_(aggregate.vector)
-        return aggregate.weights
+        return aggregate.vector, aggregate.weights
 
 
 def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:
@@ -189,24 +210,29 @@ def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:
     if batch is not None:
         net._gradient_matrix(batch)
     gradients, groups = net._gradients_, net.optimizer_.param_groups
+    if has_hooks(net.optimizer_):
+        return None
     same = len(groups) == 1 and gradients.begin([each for each in groups[0]["params"] if each.requires_grad])
     return gradients.chain(net.module_) if same and infers_as_skorch(type(net)) else None
 
 
 def has_plain_step(net: Any) -> bool:
     """Tell whether a net takes its steps by the methods of this library and of skorch, all of them."""
-    kind, own = type(net), vars(net).keys() & {*OURS, *THEIRS, "get_loss", "infer"}
-    ours = all(getattr(kind, name).__module__.startswith("skbgmd.") for name in OURS)
-    theirs = all(getattr(kind, name) is getattr(NeuralNet, name) for name in THEIRS)
-    return ours and theirs and not own and kind.get_loss in KNOWN_WAYS
+    return all(is_own(net, name) for name in STEPS) and type(net).get_loss in KNOWN_WAYS
+
+
+def is_own(net: Any, name: str) -> bool:
+    """Tell whether a method of a net is this library's or skorch's, by the file that its code is in."""
+    base = next(kind for kind in type(net).__mro__ if name in vars(kind))
+    file = getattr(sys.modules.get(base.__module__), "__file__", None)
+    code = getattr(vars(base)[name], "__code__", None)
+    known = base.__module__.startswith(("skbgmd.", "skorch.")) and code is not None and code.co_filename == file
+    return known and name not in vars(net)
 
 
 def watches_batches(callback: Any) -> bool:
-    """Tell whether a callback, which is none of skorch's or of this library's, does something in each batch."""
-    return any(
-        listens(callback, name) and not (type(callback).__module__ or "").startswith(("skorch.", "skbgmd."))
-        for name in EACH_BATCH
-    )
+    """Tell whether a callback does something in each batch, but for those of skorch that only note results."""
+    return type(callback) not in NOTING and any(listens(callback, name) for name in EACH_BATCH)
 
 
 def is_plain_mean(criterion: Any) -> bool:

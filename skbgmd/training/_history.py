@@ -68,5 +68,8 @@ def lower_half_weight(weights: FloatArray, given: FloatArray) -> float:
         return 0.0
     shares = weights / np.maximum(given, 1e-300)
     last = np.partition(shares, half - 1)[half - 1]
-    below, at = shares < last * (1.0 - limits.SAME_SHARE), np.abs(shares - last) <= last * limits.SAME_SHARE
+    near = limits.SAME_SHARE * abs(last)
+    below, at = shares < last - near, np.abs(shares - last) <= near
+    if not at.any():
+        return float("nan")  # as a weight is
     return float(weights[below].sum() + (half - np.count_nonzero(below)) * weights[at].mean())

@@ -114,7 +114,7 @@ def _of_cross_entropy(
         # Of a few classes a logarithm along lines takes several times as long as one along columns.
         known, right = torch.log_softmax(predicted.T, 0), y.unsqueeze(0)
         losses = known.gather(0, right).neg_().squeeze(0)
-        return losses, known.exp_().scatter_(0, right, -1.0, reduce="add").T
+        return losses, known.exp_().scatter_(0, right, -1.0, reduce="add").T.contiguous()
     known = torch.log_softmax(predicted, 1)
     losses, total = aten.nll_loss_forward(known, y, criterion.weight, 0, criterion.ignore_index)
     ones = torch.ones_like(losses)

@@ -15,6 +15,16 @@ IN_PLACE = frozenset({torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torc
 HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Tell whether something of a user's own takes part in an optimizer's steps: hooks, or methods put in front."""
+    step: Any = vars(optimizer).get("step")
+    # Schedulers count steps.
+    is_counted = getattr(step, "_wrapped_by_lr_sched", False) and step.__wrapped__ is type(optimizer).step
+    hooked = any(getattr(optimizer, name, True) for name in HOOKS)
+    hooked = hooked or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+    return hooked or "zero_grad" in vars(optimizer) or not (step is None or is_counted)
+
+
 def in_place_step(
     optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], gradients: list[torch.Tensor]
 ) -> Callable[[], Any]:
@@ -22,14 +32,14 @@ def in_place_step(
 
     What surrounds torch's function for Adam takes several times as long as the function, for a small network.
     """
+    if type(optimizer) is not torch.optim.Adam:
+        return optimizer.step
     (group,) = optimizer.param_groups
     states = [optimizer.state[parameter] for parameter in parameters]
     known = all({"exp_avg", "exp_avg_sq", "step"} <= state.keys() for state in states)
     plain = group.get("fused") and not (group.get("amsgrad") or group.get("capturable") or group.get("differentiable"))
     # A scheduler puts a step of its own in front, which counts.
-    watched = "step" in vars(optimizer) or any(getattr(optimizer, name, True) for name in HOOKS)
-    watched = watched or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
-    if type(optimizer) is not torch.optim.Adam or group.get("decoupled_weight_decay") or watched:
+    if group.get("decoupled_weight_decay") or "step" in vars(optimizer) or has_hooks(optimizer):
         return optimizer.step
     if not (known and plain and isinstance(group["lr"], float) and len(group["params"]) == len(parameters)):
         return optimizer.step
@@ -38,18 +48,19 @@ def in_place_step(
     def step() -> None:
         beta1, beta2 = group["betas"]
         settings = {name: group[name] for name in ("lr", "weight_decay", "eps", "maximize")}
-        adam(
-            parameters,
-            gradients,
-            averages,
-            squares,
-            [],
-            steps,
-            fused=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            **settings,
-        )
+        with torch.no_grad():
+            adam(
+                parameters,
+                gradients,
+                averages,
+                squares,
+                [],
+                steps,
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                **settings,
+            )
 
     return step

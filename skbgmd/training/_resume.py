@@ -63,8 +63,8 @@ class ResumableNet(Interruptible, NeuralNet):
     _states_of_loaders_: Mapping[str, list[torch.Tensor]] = MappingProxyType({})
     _counted_: Mapping[str, Any] = MappingProxyType({})
     _unsaved_: tuple[str, ...] = ()
-    # Callbacks that do something in each batch of an epoch, by event.
-    _listening_: Mapping[str, list[Any]] = MappingProxyType({})
+    # All callbacks, and those that do something in each batch of an epoch, by event.
+    _listening_: Mapping[str, tuple[list[Any], list[Any]]] = MappingProxyType({})
     history_: Any
     _is_over_ = _is_interrupted_ = _is_resumed_ = False
     # The interrupt that other ranks were told of, until it is raised.
@@ -149,16 +149,24 @@ class ResumableNet(Interruptible, NeuralNet):
         """Tell the net and its callbacks of an event; warn where they couldn't save what they wanted to."""
         if self._unsaved_:
             self._unsaved_ = ()
-        listening = self._listening_.get(method_name)
-        if listening is None:
-            super().notify(method_name, **cb_kwargs)
-        else:
+        if method_name in EACH_BATCH:
             getattr(self, method_name)(self, **cb_kwargs)
-            for callback in listening:
+            for callback in self._listening_to(method_name):
                 getattr(callback, method_name)(self, **cb_kwargs)
+        else:
+            super().notify(method_name, **cb_kwargs)
         if self._unsaved_:
             reasons, self._unsaved_ = "; ".join(self._unsaved_), ()
             warnings.warn(f"A checkpoint is not complete. {reasons}", UserWarning, stacklevel=2)
+
+    def _listening_to(self, event: str) -> list[Any]:
+        """Find the callbacks that do something at an event of each batch; telling all the others takes long."""
+        callbacks = [callback for _, callback in self.callbacks_]
+        known = self._listening_.get(event)
+        if known is None or known[0] != callbacks:
+            known = callbacks, [callback for callback in callbacks if listens(callback, event)]
+            self._listening_ = {**self._listening_, event: known}
+        return known[1]
 
     # ---- what is loaded ---------------------------------------------------------------------------------------------
 
@@ -361,10 +369,6 @@ class ResumableNet(Interruptible, NeuralNet):
             set_generator_states(self._resumed_["generators"])
             self._resumed_ = None
         super().on_epoch_begin(net, **kwargs)
-        # Most callbacks do nothing in a batch, and telling them so takes as long as a small network's loss.
-        self._listening_ = {
-            name: [callback for _, callback in self.callbacks_ if listens(callback, name)] for name in EACH_BATCH
-        }
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         self._listening_ = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.callbacks import BatchScoring, Callback, EpochScoring, GradientNormClipping, LRScheduler
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
@@ -24,6 +26,8 @@ from skbgmd.aggregators import AGGREGATORS, HuberMean, NonFiniteRowsError
 from skbgmd.corruption import BitFlip
 from skbgmd.training._defaults import default_rule
 from skbgmd.training._fused_step import FusedStep
+from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._step import RobustStep
 from skbgmd.training.networks import MLP
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -314,12 +318,183 @@ def smooth(net: Any) -> None:
     net.criterion_.label_smoothing = 0.3
 
 
-@pytest.mark.parametrize("change", [freeze, move, replace_loss, drop_out, slow_down, smooth])
-def test_callbacks_may_change_what_is_trained(change: Any, taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    fused = net_of(callbacks=[Changes(change)]).fit(X, Y)
-    assert taken["fused"] >= 10
-    general(monkeypatch)
-    assert_same(fused, net_of(callbacks=[Changes(change)]).fit(X, Y))
+def transpose(net: Any) -> None:
+    weight = net.module_[2].weight
+    weight.data = weight.data.T.contiguous().T
+
+
+def load_state(net: Any) -> None:
+    state = net.optimizer_.state_dict()
+    for each in state["state"].values():
+        each["exp_avg"] = 0.0 * each["exp_avg"]
+    net.optimizer_.load_state_dict(state)
+
+
+def go_up(net: Any) -> None:
+    net.optimizer_.param_groups[0]["maximize"] = True
+
+
+def predict(net: Any) -> None:
+    net.predict(X[:3])
+
+
+CHANGES = [freeze, move, replace_loss, drop_out, slow_down, smooth, transpose, load_state, go_up, predict]
+
+
+class OwnEnd(RobustNeuralNetClassifier):
+    """Does to itself what a callback may do."""
+
+    change: Any = None
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        super().on_batch_end(net, batch=batch, training=training, **kwargs)
+        Changes(type(self).change).on_batch_end(self, training=training)
+
+
+class OwnLoader(ArrayLoader):
+    """Does so between batches."""
+
+    net: Any = None
+    change: Any = None
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if OwnLoader.net is not None and len(OwnLoader.net.history) == 2:
+                Changes(OwnLoader.change).on_batch_end(OwnLoader.net, training=True)
+            yield batch
+
+
+@pytest.mark.parametrize("where", ["callback", "decorated", "scoring", "net", "loader"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_trained_may_be_changed_between_batches(
+    change: Any, where: str, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit() -> Any:
+        if where == "net":
+            OwnEnd.change = staticmethod(change)
+            return net_of(OwnEnd, optimizer__fused=True).fit(X, Y)
+        if where == "loader":
+            net = net_of(iterator_train=OwnLoader, optimizer__fused=True).initialize()
+            OwnLoader.net, OwnLoader.change = net, staticmethod(change)
+            try:
+                return net.partial_fit(X, Y)
+            finally:
+                OwnLoader.net = None
+        callback: Any = Changes(change)
+        if where == "decorated":
+
+            class Decorated(EpochScoring):
+                @functools.wraps(EpochScoring.on_batch_end)
+                def on_batch_end(self, net: Any, *args: Any, training: bool = False, **kwargs: Any) -> None:
+                    Changes(change).on_batch_end(net, training=training)
+
+            callback = Decorated("accuracy", on_train=True, name="seen", use_caching=False)
+        if where == "scoring":
+
+            def score(net: Any, *_: Any) -> float:
+                Changes(change).on_batch_end(net, training=True)
+                return 0.0
+
+            callback = BatchScoring(score, on_train=True, name="seen")
+        return net_of(callbacks=[callback], optimizer__fused=True).fit(X, Y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fused = fit()
+        assert taken["fused"] >= 8
+        general(monkeypatch)
+        assert_same(fused, fit())
+
+
+heard: list[str] = []
+
+
+class OwnNotify(RobustNeuralNetClassifier):
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        heard.append(method_name)
+        super().notify(method_name, **cb_kwargs)
+
+
+def test_a_net_that_is_notified_hears_of_each_event() -> None:
+    heard.clear()
+    net_of(OwnNotify).fit(X, Y)
+    assert heard.count("on_grad_computed") == heard.count("on_batch_end") == 24
+
+
+def test_methods_that_are_put_in_front_of_an_optimizers_are_called(taken: Taken) -> None:
+    calls: Counter[str] = Counter()
+
+    class Patches(Callback):
+        def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+            for name in ("step", "zero_grad"):
+                original = getattr(net.optimizer_, name)
+
+                def patched(*args: Any, name: str = name, original: Any = original, **kwargs: Any) -> Any:
+                    calls[name] += 1
+                    return original(*args, **kwargs)
+
+                setattr(net.optimizer_, name, patched)
+
+    net_of(callbacks=[Patches()]).fit(X, Y)
+    assert calls == {"step": 24, "zero_grad": 24}
+    assert not taken["fused"]
+
+
+def test_a_step_that_is_patched_is_taken(taken: Taken) -> None:
+    with mock.patch.object(RobustNeuralNetClassifier, "train_step_single", autospec=True) as patched:
+        patched.side_effect = lambda net, batch, **_: RobustStep.train_step_single(net, batch)
+        net_of().fit(X, Y)
+    assert patched.call_count == 24
+    assert not taken["fused"]
+
+
+def test_callbacks_that_come_and_go_are_told() -> None:
+    late = BatchWatcher()
+
+    class Comes(Callback):
+        def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+            if len(net.history) == 2:
+                net.callbacks_.append(("late", late))
+
+    class Goes(BatchWatcher):
+        def on_batch_end(self, net: Any, **kwargs: Any) -> None:
+            super().on_batch_end(net, **kwargs)
+            net.callbacks_ = [pair for pair in net.callbacks_ if pair[1] is not self]
+
+    goes = Goes()
+    net_of(callbacks=[Comes(), goes]).fit(X, Y)
+    assert late.seen == 16
+    assert goes.seen == 1
+
+
+def test_gradients_that_are_kept_stay_as_they_were() -> None:
+    kept: list[torch.Tensor] = []
+
+    class Keeps(Callback):
+        def on_batch_end(self, net: Any, training: bool = False, **kwargs: Any) -> None:
+            kept.append(net.module_[0].weight.grad)
+
+    net_of(callbacks=[Keeps()]).fit(X, Y)
+    assert len({float(each.sum()) for each in kept}) == len(kept) == 24
+
+
+def test_another_module_between_epochs() -> None:
+    class Anew(Callback):
+        def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+            if len(net.history) == 2:
+                net.initialize_module()
+                net.initialize_optimizer()
+
+    fitted = net_of(callbacks=[Anew()], module=MLP, module__n_features=6, module__n_outputs=3).fit(X, Y)
+    assert np.isfinite(parameters_of(fitted)).all()
+
+
+def test_numpys_warnings_stay_silent() -> None:
+    huge = X.copy()
+    huge[3] = 1e30
+    with np.errstate(over="raise", invalid="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        net_of().fit(huge, Y)
 
 
 def test_skorchs_own_scoring_goes_with_it(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +537,7 @@ def test_hooks_of_the_optimizer_are_called(taken: Taken) -> None:
             net.optimizer_.register_step_post_hook(lambda *_: calls.append(1))
 
     net_of(callbacks=[Hooks()], optimizer__fused=True).fit(X, Y)
-    assert taken["fused"] >= 20
+    assert not taken["fused"]
     assert len(calls) == 24
 
 
@@ -477,14 +652,13 @@ def test_a_training_goes_on_to_the_same_network(taken: Taken, tmp_path: Any) -> 
 
 
 def stops() -> Callback:
-    """A callback that stops a training in its second epoch, and lets steps be fused."""
+    """A callback that stops a training in its second epoch."""
 
     class Stops(Callback):
         def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
             if len(net.history) == 2 and len(net.history[-1]["batches"]) == 3:
                 raise RuntimeError("stop")
 
-    Stops.on_batch_begin.__module__ = "skorch.test"
     return Stops()
 
 

@@ -63,13 +63,17 @@ class AffineFactor:
 
     def gram(self) -> torch.Tensor:
         """Inner products of the rows, (n, n)."""
-        if self.device.type != "cpu" or self.n_rows > limits.NUMPY_GRAM_ROWS:
+        wide = self.dtype in (torch.float32, torch.float64) and not (
+            self.left.requires_grad or self.right.requires_grad
+        )
+        if self.device.type != "cpu" or self.n_rows > limits.NUMPY_GRAM_ROWS or not wide:
             return self.products(self)
         # NumPy takes a product of a matrix and its own transpose for what it is, half of another.
         left, right = self.left.numpy(), self.right.numpy()
-        products = right @ right.T
-        products += 1.0
-        products *= left @ left.T
+        with np.errstate(all="ignore"):
+            products = right @ right.T
+            products += 1.0
+            products *= left @ left.T
         return torch.from_numpy(products)
 
     def squared_norms(self) -> torch.Tensor:
