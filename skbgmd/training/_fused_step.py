@@ -23,6 +23,7 @@ from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import Chain
 from skbgmd.ghost.derivatives import is_called_plainly
 from skbgmd.ghost.perceptron import Perceptron, PerceptronRows
+from skbgmd.ghost.registry import is_registered
 from skbgmd.rows import Rows
 from skbgmd.training._displaced_loss import DisplacedLoss
 from skbgmd.training._gradient_matrix import GradientMatrix
@@ -125,9 +126,6 @@ class FusedStep:
                 predicted, given, back = self._perceptron.forward(X)
                 losses, gradient = self._derivative(self._criterion, predicted, y)
             except NotImplementedError:
-                return None
-            # What a user registered may give anything.
-            if losses.shape not in (predicted.shape, predicted.shape[:1]) or gradient.shape != predicted.shape:
                 return None
             if losses.ndim > 1:
                 losses, gradient = losses.flatten(1).mean(dim=1), gradient / predicted.shape[1]
@@ -236,9 +234,12 @@ def watches_batches(callback: Any) -> bool:
 
 
 def is_plain_mean(criterion: Any) -> bool:
-    """Tell whether a loss has a derivative that is known, and is a plain mean over samples."""
+    """Tell whether a loss has a derivative of this library's, and is a plain mean over samples."""
     traits = traits_of(criterion)
-    if traits is None or traits.derivative is None or getattr(criterion, "reduction", None) != "mean":
+    # One of a user's own is compared with autograd now and then, in the step for all cases.
+    if traits is None or traits.derivative is None or is_registered(traits.derivative):
+        return False
+    if getattr(criterion, "reduction", None) != "mean":
         return False
     plain = is_called_plainly(criterion) and "forward" not in vars(criterion)
     return plain and getattr(criterion, "weight", None) is None
