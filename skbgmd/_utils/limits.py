@@ -211,6 +211,11 @@ MANY_CORRUPT = 0.4
 #: times the root of the number of directions, from which it stands out (``benchmarks/results/fresh_rows.csv``). Where
 #: all directions have the same variance it is one over that root.
 FILTERED_SHARE, STANDING_OUT = 0.4, 1.0
+#: Share of the largest variance up to which that of a direction is rounding: products may be rounded to float32.
+ZERO_VARIANCE = 1e-6
+#: Rows up to which off-block parts are filtered: a round takes eigenvectors of their Gram matrix, which of a thousand
+#: take a fifth of a second, and may be one of hundreds.
+FILTERED_ROWS = 1024
 #: Least share of an aggregate's squared norm that counts as signal: less can't be told from none by some tens of rows.
 LEAST_SIGNAL = 0.01
 

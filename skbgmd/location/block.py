@@ -118,8 +118,8 @@ def block_geometric_median(
     complement : {"weighted", "filtered", "zero", "memory"}, default="weighted"
         Off-block part of the step. "weighted": the rows' mean by the block's weights, a full estimate of location.
         "filtered": the same by weights of their own, against rows that agree to be beyond reproach on the block and
-        wrong elsewhere; it takes a Gram matrix of all columns. "zero": nothing. "memory": nothing now; it is kept for
-        the next call (error feedback).
+        wrong elsewhere; it takes a Gram matrix of all columns, and eigenvectors of it: of more than 1,024 rows it is
+        "weighted". "zero": nothing. "memory": nothing now; it is kept for the next call (error feedback).
     memory : array-like or tensor of shape (d,), default=None
         The memory that the last call returned, added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
@@ -417,7 +417,7 @@ def block_step(
             norms = off_block_norms(rows, part) if norms is None else norms
             limit = lower_weighted_median(norms, rows.weights) if off_block_limit is None else off_block_limit
             carried = cap_weights(part.weights, part.rows.weights) if part.off_block is None else part.off_block
-            if off_block == "filtered":
+            if off_block == "filtered" and rows.n_rows <= limits.FILTERED_ROWS:
                 carried = filter_off_block(rows, part, carried > 0.0, norms, limit)
             elsewhere = carried * clip_factors(limit, norms)
         moved = rows.weighted_sum_by_block(part.weights, elsewhere, part.columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.gram import lower_weighted_median
 
@@ -112,5 +113,5 @@ def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, 
     # The covariance's eigenvectors are the rows combined by those of this n x n matrix, times `root`.
     values, vectors = torch.linalg.eigh(root[:, None] * centered * root)
     projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
-    positive = values[values > 1e-9 * values[-1]]
+    positive = values[values > limits.ZERO_VARIANCE * values[-1]]
     return projection, float(values[-1] / positive.sum()) * len(positive) ** 0.5 if len(positive) else 0.0

@@ -799,3 +799,17 @@ def test_parameters_may_be_given_as_the_papers_algorithm_fixes_them(rng):
     expected = block_geometric_median(X, **fixed)
     found = block_geometric_median(X, **fixed, selection="sample", clip_scores=False, memory_rule="mean")
     np.testing.assert_array_equal(found, expected)
+
+
+def test_many_rows_are_not_filtered() -> None:
+    """Eigenvectors of thousands of rows, hundreds of times, would take hours."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1100, 6))
+    filtered, weighted = (
+        block_geometric_median(X, beta=0.3, complement=complement) for complement in ("filtered", "weighted")
+    )
+    np.testing.assert_array_equal(filtered, weighted)
+    fewer = block_geometric_median(X[:60] + 5.0 * (np.arange(60) < 20)[:, None], beta=0.2, complement="filtered")
+    assert not np.allclose(
+        fewer, block_geometric_median(X[:60] + 5.0 * (np.arange(60) < 20)[:, None], beta=0.2), atol=1e-3
+    )

@@ -92,7 +92,7 @@ def test_rows_in_many_dimensions_keep_equal_weights(rng):
 
 def test_no_row_is_left_to_decide_alone():
     """Two camps and a row between them: rows about the mean lose all weight in one round, but for that one."""
-    X = np.vstack([np.full((5, 2), [1.0, 0.0]), np.full((5, 2), [-1.0, 0.0]), [[0.0, 1e-3]]])
+    X = np.vstack([np.full((5, 2), [1.0, 0.0]), np.full((5, 2), [-1.0, 0.0]), [[0.0, 1e-2]]])
     assert spectral_weights(X @ X.T, np.ones(11), 0.4, 1.0).max() > 0.99
     assert median_spectral_weights(X @ X.T, np.ones(11), 0.4, 1.0).max() <= 1 / (0.6 * 11) * (1 + 1e-9)
 
