@@ -1,4 +1,4 @@
-"""Per-sample gradients of a perceptron on a CPU: products by NumPy, in memory that is kept from step to step."""
+"""Per-sample gradients of a perceptron on a CPU: products by NumPy, in the tensors' own memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost.chain import Chain, Link
 from skbgmd.ghost.derivatives import Backward
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, JoinedFactor, OuterProductFactor
-from skbgmd.ghost.layers.activation import ELEMENTWISE
+from skbgmd.ghost.layers.activation import ACTIVATIONS
 from skbgmd.ghost.rows import GhostRows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.few import FewRows
@@ -47,14 +47,15 @@ class Layer(NamedTuple):
 
 
 class Perceptron:
-    """A chain of linear layers, each with an elementwise activation or none, whose parameters are on the CPU.
+    """A chain of linear layers, each with an activation or none, whose parameters are on the CPU.
 
     A small network's step is calls more than products. NumPy's take a fraction of torch's, and its products of a few
     hundred rows half of the time, without threads that wait for the next one.
 
     Parameters
     ----------
-    chain : Chain
+    layers : list of Layer
+        As :meth:`of` finds them.
     units : ParameterBlock
         Units of all parameters.
     """
@@ -76,7 +77,7 @@ class Perceptron:
             if link.is_affine:
                 weight, bias = (link.layer.get_parameter(name).detach().numpy() for name in ("weight", "bias"))
                 layers.append(Layer(link, None, weight, bias, link.columns[0][1]))
-            elif layers and layers[-1].activation is None and link.rule is None and link.derivative in ELEMENTWISE:
+            elif layers and layers[-1].activation is None and link.rule is None and link.derivative in ACTIVATIONS:
                 layers[-1] = layers[-1]._replace(activation=link)
             else:
                 return None
@@ -277,7 +278,7 @@ class PerceptronRows(GhostRows):
         return torch.from_numpy(result)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
-        if shift is not None or not self._is_whole or not self._may_square_first(self.norms(), np.ones(1)):
+        if shift is not None or not self._is_whole or not self._have_squares(self.norms()):
             return super().unit_scores(units, scale, shift)
         scores = np.empty(len(units.starts), dtype=self._float)
         factors = (self.weights * scale**2).astype(self._float)
@@ -285,7 +286,7 @@ class PerceptronRows(GhostRows):
             first, n_units = units.at(part.start), part.left.shape[1]
             both = np.stack([factors * part.right_squares, factors]) @ np.square(part.left)
             scores[first : first + 2 * n_units] = both.reshape(-1)
-        return torch.from_numpy(scores)
+        return torch.from_numpy(scores) if math.isfinite(scores.sum()) else super().unit_scores(units, scale)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> Any:
         if isinstance(columns, CoordinateBlock) or not self._is_whole:

@@ -35,6 +35,7 @@ from skbgmd.training._one_pass import KNOWN_WAYS, infers_as_skorch, is_better_wr
 from skbgmd.training._optimizer_step import IN_PLACE, has_hooks, in_place_step
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._resume import EACH_BATCH, listens
+from skbgmd.training._trust import earned_trust
 
 #: Methods that have a part in a training step.
 STEPS = (
@@ -135,7 +136,7 @@ class FusedStep:
             rows = self._perceptron.rows(given, back, gradient, weights)
             if not math.isfinite(rows.norms().sum()):
                 return None
-        net._note_batch(batch, n, n, predicted)
+        net._note_batch(batch, n, predicted)
         vector, of_rows = self._aggregate(rows, X, y)
         self._hand_on(vector)
         if self._hears_of_gradients:
@@ -143,11 +144,7 @@ class FusedStep:
             net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         with self._one_thread():
             self._descend()
-        trust = None
-        if of_rows is not None:
-            # A large loss is a part of the judgement.
-            given_weights = weights if tilted is None else weights / tilted
-            trust = of_rows * given_weights.sum() / np.maximum(given_weights, 1e-300)
+        trust = None if of_rows is None else earned_trust(of_rows, weights, tilted)
         net._trust_.add_samples(batch.positions, trust, y, losses, torch.from_numpy(rows.input_squares))
         equal = batch.weight is None or own.min() == own.max()
         loss = losses.mean() if equal else losses @ torch.as_tensor(own / own.sum()).to(losses)

@@ -30,7 +30,7 @@ def in_place_step(
 ) -> Callable[[], Any]:
     """Find what an optimizer's step does to all of its parameters, which have these gradients, without looking at them.
 
-    What surrounds torch's function for Adam takes several times as long as the function, for a small network.
+    What surrounds torch's function for Adam takes longer than the function, for a small network.
     """
     if type(optimizer) is not torch.optim.Adam:
         return optimizer.step

@@ -34,7 +34,7 @@ from skbgmd.training._micro_batches import micro_batch_rows
 from skbgmd.training._one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
 from skbgmd.training._ranks import RankFailedError, current_ranks
 from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._trust import SampleTrust
+from skbgmd.training._trust import SampleTrust, earned_trust
 
 #: It isn't known yet, in an epoch, whether its steps can be fused.
 UNKNOWN = object()
@@ -125,12 +125,7 @@ class RobustStep(NeuralNet):
         gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
         trust = None
         if aggregate.weights is not None:
-            given = rows.weights
-            if grouped.tilted is not None:
-                # A large loss is a part of the judgement.
-                given = given.copy()
-                given[own] /= grouped.tilted
-            trust = (aggregate.weights * given.sum() / np.maximum(given, 1e-300))[own]
+            trust = earned_trust(aggregate.weights, rows.weights, grouped.tilted, own)
         self._trust_.add(grouped, trust, grouped.unweighted(losses), input_squares)
         return {"loss": loss, "y_pred": predictions}
 
@@ -228,9 +223,9 @@ class RobustStep(NeuralNet):
             self._most_groups_ = max(self._most_groups_, n_groups)
             self._most_samples_ = max(self._most_samples_, n)
 
-    def _note_batch(self, batch: Any, n_groups: int, n: int, predicted: Any) -> None:
-        """Note a batch of single samples that a step is taken on, and look at the first one."""
-        self._count_batch(n_groups, n, has_clients=False)
+    def _note_batch(self, batch: Any, n: int, predicted: Any) -> None:
+        """Note a batch of n single samples that a step is taken on, and look at the first one."""
+        self._count_batch(n, n, has_clients=False)
         if self._is_first_batch_:
             self._look_at(GroupedBatch(batch, self.group_size, self._criterion()), predicted)
 

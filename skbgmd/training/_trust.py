@@ -68,6 +68,27 @@ def prior_weights(trust: FloatArray, strata: NDArray[np.intp], power: float) -> 
     return np.maximum(weights, limits.LEAST_PRIOR)
 
 
+def earned_trust(
+    weights: FloatArray, given: FloatArray, tilted: FloatArray | None, own: slice = slice(None)
+) -> FloatArray:
+    """Weights of rows in an aggregate in proportion to what they were given, one as in a plain mean.
+
+    Parameters
+    ----------
+    weights, given : ndarray of shape (n,)
+        Weights in the aggregate, and those that the rule was given.
+    tilted : ndarray of shape (g,), or None
+        Factors of the latter by losses, which are a part of the judgement.
+    own : slice
+        The g rows that are asked for.
+    """
+    if tilted is not None:
+        given = given.copy()
+        given[own] /= tilted
+    trust: FloatArray = (weights * given.sum() / np.maximum(given, 1e-300))[own]
+    return trust
+
+
 class SampleRecord(NamedTuple):
     """Evidence of a training about its samples; NaN where nothing is known.
 

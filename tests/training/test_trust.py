@@ -21,7 +21,7 @@ from skbgmd import BlockGMDClassifier, RobustNeuralNet
 from skbgmd._utils import limits
 from skbgmd.training._groups import GroupedBatch
 from skbgmd.training._loader import Batch
-from skbgmd.training._trust import SampleTrust, prior_weights, strata_of
+from skbgmd.training._trust import SampleTrust, earned_trust, prior_weights, strata_of
 
 
 def batch(positions: list[int], group_size: int = 2, y: list[int] | None = None) -> GroupedBatch:
@@ -361,3 +361,12 @@ def test_ids_of_anything_can_be_saved() -> None:
     again.load_state_dict(trust.state_dict())
     np.testing.assert_array_equal(again.means(2), [0.5, 1.0])
     assert all(isinstance(id_, str) for id_ in trust.state_dict()["ids"])
+
+
+def test_trust_is_earned_beside_the_weight_that_was_given() -> None:
+    given, weights = np.array([1.0, 1.0, 0.5, 1.0]), np.array([0.4, 0.1, 0.2, 0.3])
+    np.testing.assert_allclose(earned_trust(weights, given, None), 3.5 * weights / given)
+    # What a loss took away counts as distrust.
+    tilted = np.array([0.5, 1.0])
+    np.testing.assert_allclose(earned_trust(weights, given, tilted, slice(2, 4)), 4.0 * weights[2:])
+    np.testing.assert_array_equal(given, [1.0, 1.0, 0.5, 1.0])

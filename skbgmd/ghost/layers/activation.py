@@ -118,4 +118,4 @@ def _own_axis(dim: int | None, x: torch.Tensor) -> int:
 
 
 #: Derivatives of activations without parameters, by which each sample's numbers depend on its own alone.
-ELEMENTWISE = frozenset({relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, hardtanh, softmax, log_softmax})
+ACTIVATIONS = frozenset({relu, leaky_relu, elu, gelu, silu, tanh, sigmoid, softplus, hardtanh, softmax, log_softmax})
