@@ -133,8 +133,9 @@ def clipped_shares(rows: Rows, center: torch.Tensor, radius: float | None) -> Fl
 def moved(rows: Rows, center: torch.Tensor, shares: FloatArray) -> torch.Tensor:
     """Move a center (d,) by a share (n,) of its difference to each row."""
     total = in_range(rows, rows.weighted_sum(shares), shares)
-    # Rounding may leave less than nothing.
-    return total.add_(center, alpha=max(0.0, 1.0 - float(shares.sum())))
+    # Rounding may leave less than nothing of the center, or come out beyond the largest number.
+    largest = torch.finfo(total.dtype).max
+    return total.add_(center, alpha=max(0.0, 1.0 - float(shares.sum()))).clamp_(-largest, largest)
 
 
 def distances_to(rows: Rows, center: torch.Tensor) -> FloatArray:

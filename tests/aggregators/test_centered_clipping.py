@@ -169,3 +169,18 @@ def test_the_state_is_saved(rng):
 def test_parameters_are_checked(rule, message):
     with pytest.raises(ValueError, match=message):
         rule(dense(np.eye(3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_of_the_largest_number_give_it_again(dtype):
+    """A sum of shares of it is rounded, and may be beyond it."""
+    largest = torch.finfo(dtype).max
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        weights = random.uniform(0.1, 1.0, random.integers(2, 12))
+        X = torch.full((len(weights), 3), largest, dtype=dtype)
+        X[: len(X) // 3] = 1.0
+        rule, state = CenteredClipping(), None
+        for _ in range(2):
+            aggregate, state = rule(DenseRows(X, weights), state)
+            assert torch.isfinite(aggregate.vector).all()
