@@ -5,8 +5,9 @@ the same module, batch and round; with one thread in processor time, which other
 accurate as the estimators'. Peak memory is above what plain steps left in use.
 
 The default is measured with a scale that decays, as in most steps of a training, and with one that rises, as in the
-first. Opacus (``pip install "opacus>=1.5"``, left out where it is missing) has its ghost clipping and layers of its own
-in the place of recurrent layers and attention; it and torch.func end with a clipped mean.
+first. With ``--device cuda`` rows go to results/ghost_cuda.csv, and say as well how often a step waits for the device.
+Opacus (``pip install "opacus>=1.5"``, left out where it is missing) has its ghost clipping and layers of its own in the
+place of recurrent layers and attention; it and torch.func end with a clipped mean.
 """
 
 from __future__ import annotations
@@ -99,9 +100,10 @@ WITH_RULES = (*BY_VMAP, "transformer (32, 64)")
 SLOW = ("block of coordinates, beta=0.1", BY_PASSES, BY_FUNC, "vmap and median")
 
 
-def data(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+def data(shape: tuple[int, ...], device: str = "cpu", n: int = BATCH) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return torch.randn((BATCH, *shape), generator=generator), torch.randint(10, (BATCH,), generator=generator)
+    X, y = torch.randn((n, *shape), generator=generator), torch.randint(10, (n,), generator=generator)
+    return X.to(device), y.to(device)
 
 
 def stepper(module: nn.Module, batch: Any, variant: str, **params: Any) -> Callable[[], Any]:
@@ -112,6 +114,7 @@ def stepper(module: nn.Module, batch: Any, variant: str, **params: Any) -> Calla
         criterion=nn.CrossEntropyLoss,
         **{"aggregator": aggregator, "group_size": group_size, "gradients": gradients, **params},
         lr=0.01,
+        device=batch[1].device,
         random_state=0,
         verbose=0,
     ).initialize()
@@ -170,17 +173,44 @@ def by_vmap(module: nn.Module, batch: Any, location: Callable[..., Any]) -> Call
     return step
 
 
+def has_recurrent(module: nn.Module) -> bool:
+    return any(isinstance(layer, nn.RNNBase) for layer in module.modules())
+
+
 median_at_tol = partial(geometric_median, tol=TOL)
 
 
-def steps(rounds: int, names: list[str]) -> list[dict[str, Any]]:
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds: of the processor where one thread does all, else of the wall, once the device is idle."""
+    if device == "cpu":
+        return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+def waits_of(step: Callable[[], Any]) -> int:
+    """How often a step on a CUDA device waits for it."""
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        step()
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
+
+
+def steps(rounds: int, names: list[str], device: str) -> list[dict[str, Any]]:
     """Times of steps, all variants in turn."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    clock = clock_of(device)
     rows = []
     for name in names:
         make, shape = MODULES[name]
         torch.manual_seed(0)
-        module, batch = make(), data(shape)
+        module, batch = make().to(device), data(shape, device)
         # Where there are rules, passes for each sample would only be slower than vmap, and take as much memory.
         variants = [variant for variant in VARIANTS if variant != BY_PASSES or name not in WITH_RULES]
         runs = {variant: stepper(module, batch, variant) for variant in variants}
@@ -188,7 +218,8 @@ def steps(rounds: int, names: list[str]) -> list[dict[str, Any]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 runs[OPACUS] = with_opacus(module, batch)
-        runs[BY_FUNC] = by_vmap(module, batch, clipped_mean)
+        if device == "cpu" or not has_recurrent(module):  # on a device torch's recurrent layers can't be called so
+            runs[BY_FUNC] = by_vmap(module, batch, clipped_mean)
         if name in BY_VMAP:
             runs["vmap and median"] = by_vmap(module, batch, median_at_tol)
         times: dict[str, list[float]] = {variant: [] for variant in runs}
@@ -203,26 +234,32 @@ def steps(rounds: int, names: list[str]) -> list[dict[str, Any]]:
         for variant, values in times.items():
             of_plain = times["plain"][1 : len(values)]
             line = {"ms": 1e3 * float(np.median(values[1:])), "ratio": ratio(values[1:], of_plain)}
+            if device != "cpu":
+                line["waits"] = waits_of(runs[variant])
             rows.append({"case": name, "variant": variant, **line})
     return rows
 
 
-def memory_of(name: str, variant: str) -> float:
-    """Peak memory of two steps above what two plain ones left, in MB, in a process of its own."""
+def memory_of(name: str, variant: str, device: str) -> float:
+    """Peak memory of two steps above what two plain ones left, in MB; of the processor's, in a process of its own."""
     torch.set_num_threads(1)
     make, shape = MODULES[name]
-    module, batch = make(), data(shape)
+    module, batch = make().to(device), data(shape, device)
     plain = stepper(module, batch, "plain")
     plain()
     plain()
-    before = _status("VmRSS")
+    before = torch.cuda.memory_allocated() / 1024.0 if device != "cpu" else _status("VmRSS")
     # The peak starts anew.
-    Path("/proc/self/clear_refs").write_text("5")
+    if device == "cpu":
+        Path("/proc/self/clear_refs").write_text("5")
+    else:
+        torch.cuda.reset_peak_memory_stats()
     by_func = variant == "vmap and median"
     run = by_vmap(module, batch, median_at_tol) if by_func else stepper(module, batch, variant)
     run()
     run()
-    return (_status("VmHWM") - before) / 1024.0
+    peak = torch.cuda.max_memory_allocated() / 1024.0 if device != "cpu" else _status("VmHWM")
+    return (peak - before) / 1024.0
 
 
 def _status(name: str) -> float:
@@ -231,7 +268,7 @@ def _status(name: str) -> float:
     return float(next(line for line in lines if line.startswith(name)).split()[1])
 
 
-def memories(names: list[str]) -> list[dict[str, Any]]:
+def memories(names: list[str], device: str) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         for variant in (
@@ -242,7 +279,9 @@ def memories(names: list[str]) -> list[dict[str, Any]]:
             "vmap and median",
         ):
             with get_context("spawn").Pool(1) as pool:
-                rows.append({"case": name, "variant": variant, "peak MB": pool.apply(memory_of, (name, variant))})
+                rows.append(
+                    {"case": name, "variant": variant, "peak MB": pool.apply(memory_of, (name, variant, device))}
+                )
     return rows
 
 
@@ -251,21 +290,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="*", choices=MODULES, help="only these; other lines of the file stay")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    names = arguments.networks or list(MODULES)
-    rows = [*steps(arguments.rounds, names), *memories([name for name in names if name in BY_VMAP])]
-    known = environment()
+    device, names = arguments.device, arguments.networks or list(MODULES)
+    output = arguments.output or RESULTS.with_stem("ghost" if device == "cpu" else "ghost_cuda")
+    rows = [*steps(arguments.rounds, names, device), *memories([name for name in names if name in BY_VMAP], device)]
+    known, columns = environment(device), ["case", "variant", "ms", "ratio", "peak MB"]
+    if device != "cpu":
+        columns.append("waits")
     lines = [
         {**{key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}, **known}
         for row in rows
     ]
-    if arguments.networks and arguments.output.exists():
-        with arguments.output.open(newline="") as file:
+    if arguments.networks and output.exists():
+        with output.open(newline="") as file:
             lines = [*(line for line in csv.DictReader(file) if line["case"] not in names), *lines]
-    with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["case", "variant", "ms", "ratio", "peak MB", *known])
+    with output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*columns, *known])
         writer.writeheader()
         writer.writerows(lines)
 

@@ -23,10 +23,10 @@ REST = 0.2
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch", "geom-median", "skbgmd")
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     """What a row was measured on and with."""
     return {
-        "machine": _cpu(),
+        "machine": _cpu() if device == "cpu" else f"{_cpu()}, {torch.cuda.get_device_name(device)}",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -16,7 +16,9 @@ import argparse
 import csv
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from measure import environment
+from resume import read
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -62,7 +65,7 @@ METHODS: dict[str, tuple[float | None, Aggregator]] = {
     "block, rejection=3": (0.1, GeometricMedian(rejection=3.0)),
 }
 #: Seeds of the table.
-SEEDS = {"digits": range(3), "fashion-mnist": range(1)}
+SEEDS = {"digits": range(3), "fashion-mnist": range(3)}
 FACTOR = -10.0
 
 
@@ -295,28 +298,35 @@ def table(names: Sequence[str]) -> Iterator[dict[str, Any]]:
 TRAININGS = {"grid": grid, "table": table, "processes": processes}
 
 
+def trained(what: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the accuracy of its training."""
+    torch.set_num_threads(1)
+    beta, rule = METHODS[row["method"]] if "method" in row else (row["beta"], GeometricMedian())
+    settings = row.get("attack", "none"), beta, rule, row["lr"], row["momentum"], row["seed"]
+    run = train_in_processes if what == "processes" else train
+    return {**row, "accuracy": run(row["data"], row["ranks"], *settings), **environment()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=tuple(FILES))
     parser.add_argument("--data", choices=tuple(RANKS), default=None)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     arguments = parser.parse_args()
     path, columns = FILES[arguments.what], GRID_COLUMNS if arguments.what == "grid" else TABLE_COLUMNS
-    around = environment()
-    done = set()
-    if path.exists():
-        with path.open(newline="") as file:
-            done = {tuple(row[name] for name in columns[:-1]) for row in csv.DictReader(file)}
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*columns, *around])
+    known = {tuple(row[name] for name in columns[:-1]) for row in read(path)}
+    missing = [
+        row
+        for row in TRAININGS[arguments.what]([arguments.data] if arguments.data else list(RANKS))
+        if tuple(str(row[name]) for name in columns[:-1]) not in known
+    ]
+    missing.sort(key=lambda row: row["seed"])
+    with path.open("a", newline="") as file, ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+        writer = csv.DictWriter(file, [*columns, *environment()])
         if not file.tell():
             writer.writeheader()
-        for row in TRAININGS[arguments.what]([arguments.data] if arguments.data else list(RANKS)):
-            if tuple(str(row[name]) for name in columns[:-1]) in done:
-                continue
-            beta, rule = METHODS[row["method"]] if "method" in row else (row["beta"], GeometricMedian())
-            settings = row.get("attack", "none"), beta, rule, row["lr"], row["momentum"], row["seed"]
-            run = train_in_processes if arguments.what == "processes" else train
-            writer.writerow({**row, "accuracy": run(row["data"], row["ranks"], *settings), **around})
+        for done in as_completed(pool.submit(trained, arguments.what, row) for row in missing):
+            writer.writerow(done.result())
             file.flush()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import t
 
 from paper import figures
-from paper.cases import PROTOCOLS
+from paper.cases import HOMOGENEOUS, PROTOCOLS
 from paper.methods import ALL, PLAIN
 from paper.run import RESULTS
 
@@ -47,9 +47,33 @@ def accuracy_table(frame: pd.DataFrame, width: int | None = None) -> pd.DataFram
     lines = []
     for (network, corruption), rows in frame.groupby(["network", "corruption"], sort=False):
         cells = {method: _cell(rows[rows["method"] == method]) for method in ALL}
-        printed = dict(zip(PRINTED_COLUMNS, PRINTED.get((network, corruption), ("",) * 4), strict=True))
-        lines.append({"network": network, "corruption": corruption, **cells, **printed})
+        lines.append({"network": network, "corruption": corruption, **cells, **_printed(network, corruption)})
     return pd.DataFrame(lines)
+
+
+def range_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by row and method of the seeds that all of them have: means, and from the least to the largest."""
+    cases = frame.groupby("seed").size()
+    frame = frame[frame["seed"].isin(cases[cases == cases.max()].index)]
+    frame = frame.assign(place=frame["corruption"].map([case.name for case in HOMOGENEOUS].index)).sort_values("place")
+    lines = []
+    for (network, corruption), rows in frame.groupby(["network", "corruption"], sort=False):
+        cells = {m: _range(rows.loc[rows["method"] == m, "accuracy"]) for m in ALL if m in set(frame["method"])}
+        lines.append({"corruption": corruption, **cells, **_printed(network, corruption)})
+    return pd.DataFrame(lines)
+
+
+def _range(scores: pd.Series) -> str:
+    known = scores.dropna()
+    if known.empty:
+        return "diverged"
+    text = f"{known.mean():.1f} ({known.min():.1f} to {known.max():.1f})"
+    return text if len(known) == len(scores) else f"{text}, {len(scores) - len(known)} of {len(scores)} diverged"
+
+
+def _printed(network: str, corruption: str) -> dict[str, str]:
+    """Figures of the paper."""
+    return dict(zip(PRINTED_COLUMNS, PRINTED.get((network, corruption), ("",) * 4), strict=True))
 
 
 def _cell(rows: pd.DataFrame) -> str:
@@ -143,6 +167,9 @@ def main() -> None:
     source = arguments.results or RESULTS / arguments.protocol
     arguments.output.mkdir(parents=True, exist_ok=True)
     frames = {path.stem: pd.read_csv(path) for path in sorted(source.glob("*.csv"))}
+    if arguments.protocol == "medium":
+        write(range_table(frames["homogeneous"]), "homogeneous_medium", arguments.output)
+        return
     width = PROTOCOLS[arguments.protocol].resnet.width
     tables = {
         "homogeneous": accuracy_table,

@@ -77,15 +77,18 @@ def best_rates(rows: list[dict[str, str]]) -> dict[tuple[str, str, str], float]:
     return {key: max(found)[1] for key, found in scores.items()}
 
 
-def todo(experiment: str, protocol: Protocol, folder: Path) -> list[tuple[dict[str, str], Any]]:
-    """Cases that have no row yet, with what identifies them."""
+def todo(
+    experiment: str, protocol: Protocol, folder: Path, network: str | None = None
+) -> list[tuple[dict[str, str], Any]]:
+    """Cases that have no row yet, with what identifies them; trainings of one network only, if it is named."""
     rows = read(folder / f"{experiment}.csv")
     if experiment in MEASUREMENTS:
         wanted = [
             ({name: str(value) for name, value in case.items()}, case) for case in MEASUREMENTS[experiment][0](protocol)
         ]
     else:
-        wanted = [(key_of(run), run) for run in TRAININGS[experiment](protocol)]
+        runs = [run for run in TRAININGS[experiment](protocol) if network in (None, run.setting.network)]
+        wanted = [(key_of(run), run) for run in runs]
     done = {tuple(row[name] for name in key) for row in rows for key, _ in wanted[:1]}
     return [(key, case) for key, case in wanted if tuple(key.values()) not in done]
 
@@ -96,8 +99,8 @@ def measure(
     """Measure one case, in a process of its own or in this one."""
     torch.set_num_threads(threads)
     if experiment in MEASUREMENTS:
-        return {**MEASUREMENTS[experiment][1](device=device, **case), **environment()}
-    return {**train(case, protocol, folder=folder, device=device), **environment()}
+        return {**MEASUREMENTS[experiment][1](device=device, **case), **environment(device)}
+    return {**train(case, protocol, folder=folder, device=device), **environment(device)}
 
 
 def with_rate(case: Any, rates: dict[tuple[str, str, str], float]) -> Any:
@@ -138,7 +141,7 @@ def outcomes(
 def run_experiment(experiment: str, arguments: argparse.Namespace) -> None:
     """Measure what is missing of one experiment and append it to its file."""
     protocol, folder = PROTOCOLS[arguments.protocol], arguments.output
-    work = todo(experiment, protocol, folder)
+    work = todo(experiment, protocol, folder, arguments.network)
     if not work:
         return
     grid_folder = folder if protocol.rates_of is None else RESULTS / protocol.rates_of
@@ -168,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m paper.run", description=__doc__)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="short")
     parser.add_argument("--experiment", choices=EXPERIMENTS, action="append", help="may be repeated (default: all)")
+    parser.add_argument("--network", choices=["LeNet", "ResNet-18"], help="trainings of this one only")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time; more than one spoils their times")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where the binary version of CIFAR-10 is")
