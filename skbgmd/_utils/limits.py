@@ -277,11 +277,15 @@ UNFOLDED_ELEMENTS, UNFOLDED_ELEMENTS_OF_DEVICE = 1 << 18, 1 << 24
 
 #: Samples in a group up to which one pass for all groups is taken to be cheaper than a pass for each; fewer where a CPU
 #: has convolutions, which it does best for few samples at a time; and where torch.func differentiates a layer for each
-#: sample (``benchmarks/results/group_passes.csv``).
+#: sample (``benchmarks/results/group_passes.csv``). On another device calls are what costs, and a pass for each of so
+#: many groups takes longer whatever their sizes (``group_passes_cuda.csv``).
 ONE_PASS_GROUP, ONE_PASS_GROUP_CONVOLVED, ONE_PASS_GROUP_WITHOUT_RULE = 32, 8, 2
+ONE_PASS_GROUPS_OF_DEVICE = 4
 
 #: Elements and rows up to which gradients of small networks are written out: calls are what costs there.
 WRITE_OUT_ELEMENTS, WRITE_OUT_ROWS = 1 << 18, 64
+#: On another device, those of groups are up to so many elements, 1 GB in float32: a matrix takes few calls.
+WRITE_OUT_ELEMENTS_OF_DEVICE = 1 << 28
 
 #: Difference of a sum of gradients from the exact one that rounding may make, by precision: relative to a parameter's
 #: gradient; to the rows' norms in that parameter, added up; and to the norms of whole rows, for a parameter whose

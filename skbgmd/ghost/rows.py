@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.slices import Slices
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, JoinedFactor, with_biases, without_biases
 from skbgmd.ghost.gram_product import split_by_cost
@@ -189,7 +190,7 @@ class GhostRows(ChunkedRows):
             used = np.flatnonzero(weights)
             return self.subset(used).weighted_sum(weights[used], dtype)
         dtype = dtype or self.dtype
-        line = torch.as_tensor(weights, dtype=dtype, device=self.device)
+        line = on_device(weights, self.device, dtype)
         result = self._empty((self.n_columns,), dtype)
         joined = _in_dtype(self._joined, dtype)
         for (_, factor), part in zip(joined, self._split(result), strict=True):
@@ -244,7 +245,7 @@ class GhostRows(ChunkedRows):
 
     def _column_scores(self, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
         scores = torch.zeros(self.n_columns, dtype=self.dtype, device=self.device)
-        squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
+        squares = on_device(self.weights * scale**2, self.device, dtype)
         for start, factor in _in_dtype(self.factors, dtype):
             scores[start : start + factor.n_columns] = factor.column_scores(squares)
         return scores
@@ -259,7 +260,7 @@ class GhostRows(ChunkedRows):
         return scores
 
     def _unit_scores(self, units: ParameterBlock, scale: FloatArray, dtype: torch.dtype) -> torch.Tensor:
-        squares = torch.as_tensor(self.weights * scale**2, dtype=dtype, device=self.device)
+        squares = on_device(self.weights * scale**2, self.device, dtype)
         scores = torch.zeros(len(units.starts), dtype=self.dtype, device=self.device)
         for start, factor in _in_dtype(self._joined, dtype):
             first, found = units.at(start), factor.unit_scores(squares)
@@ -274,7 +275,7 @@ class GhostRows(ChunkedRows):
         return rows, np.minimum(scale, 1e150), self.dtype if self._have_squares(rows.norms()) else torch.float64
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+        return on_device(values, self.device, self.dtype)
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> GhostRows | _SomeColumns:
         """Select columns; whole units keep their factors, other columns are written out when they are read."""
@@ -296,7 +297,7 @@ class GhostRows(ChunkedRows):
         return rows
 
     def subset(self, index: NDArray[np.intp]) -> GhostRows:
-        at = torch.as_tensor(index, device=self.device)
+        at = on_device(index, self.device)
         factors = [(start, factor.rows(at)) for start, factor in self._joined]
         rows = GhostRows(factors, len(index), self.n_columns, self.weights[index], units=self.units, device=self.device)
         rows.ids = self._ids_of(index)
@@ -306,7 +307,7 @@ class GhostRows(ChunkedRows):
 
     def few(self, index: NDArray[np.intp]) -> FewRows:
         if self.covers_all and len(index) * self.n_columns <= limits.FEW_ELEMENTS:
-            at = torch.as_tensor(index, device=self.device)
+            at = on_device(index, self.device)
             return WrittenRows(torch.cat([part for factor in self.parts for part in factor.written(at)], dim=1))
         if self.covers_all and all(isinstance(factor, AffineFactor) for factor in self.parts):
             return _FewOfAffine(self, index)
@@ -319,7 +320,7 @@ class GhostRows(ChunkedRows):
         if size == parts.shortest and len(parts) * size == self.n_rows:
             stacked = [(start, factor if size == 1 else factor.stacked(size)) for start, factor in self.factors]
             return GhostRows(stacked, len(groups), self.n_columns, weights, units=self.units, device=self.device)
-        index, used = (torch.from_numpy(table).to(self.device) for table in parts.table)
+        index, used = (on_device(table, self.device) for table in parts.table)
         factors = [(start, factor.grouped(index, used)) for start, factor in self.factors]
         return GhostRows(factors, len(groups), self.n_columns, weights, units=self.units, device=self.device)
 
@@ -354,7 +355,7 @@ class _FewOfAffine:
 
     def __init__(self, rows: GhostRows, index: NDArray[np.intp]) -> None:
         self._rows, self._index = rows, index
-        at = torch.as_tensor(index, device=rows.device)
+        at = on_device(index, rows.device)
         everything = [factor for factor in rows.parts if isinstance(factor, AffineFactor)]
         self._factors = [factor.rows(at) for factor in everything]
         products = [few.products(factor) for few, factor in zip(self._factors, everything, strict=True)]
@@ -369,7 +370,7 @@ class _FewOfAffine:
         return products
 
     def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
-        line = torch.as_tensor(weights, dtype=vector.dtype, device=vector.device)
+        line = on_device(weights, vector.device, vector.dtype)
         for factor, part in zip(self._factors, self._rows._split(vector.mul_(scale)), strict=True):
             factor.add_to(part, line)
         return vector

@@ -18,6 +18,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_matrix, as_weights
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_integer, check_number, not_finite
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.paths import takes_gram_path, weiszfeld_pays
@@ -436,7 +437,7 @@ def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch
     xp: Any = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
     about: Any = center.numpy() if on_cpu and center is not None else center
-    row_weights: Any = rows.weights if on_cpu else torch.as_tensor(rows.weights, device=matrix.device)
+    row_weights: Any = rows.weights if on_cpu else on_device(rows.weights, matrix.device)
     space = ExpandedSpace(points, row_weights, about, xp)
     with np.errstate(all="ignore"):
         start = space.start()
@@ -470,7 +471,7 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
-    row_weights: Any = weights if on_cpu else torch.as_tensor(weights, device=matrix.device)
+    row_weights: Any = weights if on_cpu else on_device(weights, matrix.device)
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(points.sum())
     # A finite sum has finite terms; only another sum needs a look at each number.

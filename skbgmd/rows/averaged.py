@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows
@@ -35,7 +36,7 @@ class AveragedRows(ChunkedRows):
         self.units, self.layout = rows.units, rows.layout
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
-        self._factors = torch.as_tensor(averaging, dtype=self.dtype, device=self.device)
+        self._factors = on_device(averaging, self.device, self.dtype)
         #: The Gram matrix is of the averaged rows' own products.
         self._own = False
 

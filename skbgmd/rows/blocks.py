@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils.transfer import on_device
+
 
 @dataclass(frozen=True)
 class CoordinateBlock:
@@ -109,7 +111,7 @@ class ParameterBlock:
         starts, sizes = self.starts[self.chosen], self.sizes[self.chosen]
         ends = np.cumsum(sizes)
         columns = np.arange(len(self)) + np.repeat(starts - (ends - sizes), sizes)
-        return torch.from_numpy(columns).to(self.device)
+        return on_device(columns, self.device)
 
     @cached_property
     def _stops(self) -> NDArray[np.int64]:
@@ -151,8 +153,9 @@ class ParameterBlock:
         if values.device.type == "cpu":
             # Several times as fast as torch's.
             return torch.from_numpy(np.add.reduceat(values.numpy(), self.starts))
-        lengths = torch.from_numpy(self.sizes).to(values.device)
-        return torch.segment_reduce(values, "sum", lengths=lengths)
+        lengths = on_device(self.sizes, values.device)
+        # Its checks of lengths, which are known to be good, would wait for the device.
+        return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
 
     def within(self, start: int, stop: int) -> NDArray[np.int64]:
         """Select the chosen units within the columns from ``start`` to ``stop``, counted from there."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.few import FewRows, SubsetOfRows
@@ -217,7 +218,7 @@ class ChunkedRows(ABC):
             # NaN times zero is NaN: rows without weight must not be touched.
             return self.subset(used).weighted_sum(weights[..., used], dtype)
         dtype = dtype or self.work_dtype
-        factors = torch.as_tensor(weights, dtype=dtype, device=self.device)
+        factors = on_device(weights, self.device, dtype)
         result = empty((*factors.shape[:-1], self.n_held), dtype, self.device)
         for part, chunk in self.column_chunks():
             result[..., part] = factors @ chunk.to(dtype)
@@ -250,8 +251,8 @@ class ChunkedRows(ABC):
         if dtype == torch.float32 and not self._may_square_first(self.norms(), scale):
             # Factors that bring tiny rows to order one may overflow in single precision.
             dtype = torch.float64
-        factors = torch.as_tensor(scale, dtype=dtype, device=device)[:, None]
-        weights = torch.as_tensor(self.weights, dtype=dtype, device=device)
+        factors = on_device(scale, device, dtype)[:, None]
+        weights = on_device(self.weights, device, dtype)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
             buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
@@ -265,7 +266,7 @@ class ChunkedRows(ABC):
         """``sum_i w_i x_ij^2`` for every column."""
         dtype, device = self.work_dtype, self.device
         result = empty((self.n_held,), dtype, device)
-        factors = torch.as_tensor(weights, dtype=dtype, device=device)
+        factors = on_device(weights, device, dtype)
         buffer: torch.Tensor | None = None
         for part, chunk in self.column_chunks():
             buffer = empty(tuple(chunk.shape), dtype, device) if buffer is None else buffer
@@ -330,7 +331,7 @@ class ChunkedRows(ABC):
         squares = torch.zeros(n, dtype=torch.float64, device=device) if self.gathers and self._norms is None else None
         # Not of huge pages: half of the matrix stays untouched, and takes no memory, until the buffers are given back.
         total = torch.empty((n, n), dtype=torch.float64, device=device)
-        factors = None if scale is None else torch.as_tensor(scale, dtype=torch.float64, device=device)[:, None]
+        factors = None if scale is None else on_device(scale, device, torch.float64)[:, None]
         stripe = empty((min(n, limits.GRAM_STRIPE_ROWS) * n,), dtype, device)
         as_they_are = center is None and scale is None
         buffer: torch.Tensor | None = None
@@ -395,9 +396,11 @@ class ChunkedRows(ABC):
         step = max(limits.CENTER_SAMPLE_RUN, -(-self.n_held // n_runs))
         starts = torch.arange(0, self.n_held, step, device=self.device)
         columns = (starts[:, None] + torch.arange(limits.CENTER_SAMPLE_RUN, device=self.device)).flatten()
+        # Of the last run there may be a part only.
+        n_sampled = len(columns) - max(0, (len(starts) - 1) * step + limits.CENTER_SAMPLE_RUN - self.n_held)
         every = -(-self.n_rows // limits.CENTER_SAMPLE_ROWS)
         some = self if every == 1 else self.subset(np.arange(0, self.n_rows, every))
-        sample = some.columns(columns[columns < self.n_held]).to(self.work_dtype)
+        sample = some.columns(columns[:n_sampled]).to(self.work_dtype)
         return _to_numpy(self.layout.pool(sample, n_runs * limits.CENTER_SAMPLE_RUN).double())
 
 
@@ -418,7 +421,7 @@ def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tens
     some = rows if len(used) == len(weights) else rows.subset(used)
     odd = (~torch.isfinite(vector)).nonzero().flatten()
     quarter = torch.finfo(vector.dtype).max / 4.0
-    factors = torch.as_tensor(weights[used] / 4.0, dtype=torch.float64, device=vector.device)
+    factors = on_device(weights[used] / 4.0, vector.device, torch.float64)
     for start in range(0, len(odd), limits.MIN_CHUNK_COLUMNS):
         index = odd[start : start + limits.MIN_CHUNK_COLUMNS]
         columns = some.columns(index).double()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
 from skbgmd._utils.checks import refuse_masks
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows
@@ -81,7 +82,7 @@ class DenseRows(ChunkedRows):
         self.run_length = run_length
         self._norms = norms
         self._run_norms: tuple[int, torch.Tensor] | None = None
-        self._pick = None if picked is None else torch.as_tensor(picked, device=matrix.device)
+        self._pick = None if picked is None else on_device(picked, matrix.device)
 
     @property
     def n_held(self) -> int:
@@ -140,8 +141,8 @@ class DenseRows(ChunkedRows):
             return super().run_scores(length, scale, shift)
         if not self._may_square_first(self.norms()[used], scale[used]):
             return super().run_scores(length, scale, shift)
-        factors = torch.as_tensor((self.weights * scale * scale)[used], dtype=norms.dtype, device=self.device)
-        some = norms if len(used) == self.n_rows else norms[torch.as_tensor(used, device=self.device)]
+        factors = on_device((self.weights * scale * scale)[used], self.device, norms.dtype)
+        some = norms if len(used) == self.n_rows else norms[on_device(used, self.device)]
         scores: torch.Tensor = factors @ some.square()
         return scores
 
@@ -218,7 +219,7 @@ class DenseRows(ChunkedRows):
         if not (self.is_plain and dtype == self.dtype and np.all(weights)):
             return super().weighted_sum(weights, dtype)
         # One call on the whole matrix, with no row to leave out.
-        return torch.as_tensor(weights, dtype=dtype, device=self.device) @ self.matrix
+        return on_device(weights, self.device, dtype) @ self.matrix
 
     def _sums_of_squares(self, weights: FloatArray) -> torch.Tensor:
         few = self.n_rows < limits.ROWS_PER_THREAD * torch.get_num_threads()

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 
 
@@ -65,5 +66,5 @@ class WrittenRows:
         return products
 
     def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
-        line = torch.as_tensor(weights, dtype=vector.dtype, device=vector.device)
+        line = on_device(weights, vector.device, vector.dtype)
         return vector.addmv_(self._matrix.T, line, beta=scale)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.chunked import ChunkedRows
@@ -42,7 +43,7 @@ class ScaledRows(ChunkedRows):
         self.units, self.layout, self.gram_is_expensive = rows.units, rows.layout, rows.gram_is_expensive
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         self.dtype = torch.float64 if sample.dtype == torch.float64 else torch.float32
-        self._factors = torch.as_tensor(factors, dtype=self.dtype, device=self.device)[:, None]
+        self._factors = on_device(factors, self.device, self.dtype)[:, None]
 
     @property
     def n_held(self) -> int:

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
+from skbgmd._utils.transfer import on_device
 from skbgmd.training._losses import mean_weight, of_samples, target_weights
 
 
@@ -148,10 +149,17 @@ class GroupedBatch:
         inverse = None if self.divisor is None else 1.0 / self.divisor.to(like)
         if self.weight is None and self.slices.longest == 1:
             return None if inverse is None else inverse.view(1)
+        factors = self._relative_to_groups
+        if (factors.device, factors.dtype) != (like.device, like.dtype):
+            factors = self._relative_to_groups = on_device(factors, like.device, like.dtype)
+        return factors if inverse is None else factors * inverse
+
+    @cached_property
+    def _relative_to_groups(self) -> torch.Tensor:
+        """Weights of the samples in shares of their groups' (n,); of the dtype and on the device they were last for."""
         of_group = self.slices.lengths if self.weight is None else np.maximum(self.weights, 1e-300)
         of_sample = np.ones(self.n_samples) if self.weight is None else self.weight.cpu().numpy()
-        factors = torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths)).to(like)
-        return factors if inverse is None else factors * inverse
+        return torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values (n,) over each group, (g,)."""

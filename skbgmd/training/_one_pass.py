@@ -58,7 +58,11 @@ def one_pass_rows(
         recorder = gradients.recorder = GradientRecorder(net.module_, gradients.parameters)
     longest = batch.slices.longest
     # Groups of so few take one pass whatever the layers are.
-    if net.gradients == "auto" and longest > limits.ONE_PASS_GROUP_WITHOUT_RULE and longest > largest_group(recorder):
+    if (
+        net.gradients == "auto"
+        and longest > limits.ONE_PASS_GROUP_WITHOUT_RULE
+        and longest > largest_group(recorder, len(batch.slices))
+    ):
         return None
     criterion = net._criterion()
     obstacle = one_pass_obstacle(net, criterion)
@@ -77,7 +81,7 @@ def one_pass_rows(
     else:
         gradients.use([start for start, _ in rows.factors])
     squares = input_squares(rows) if longest == 1 else None
-    if net.gradient_corruption is not None or is_better_written_out(rows):
+    if net.gradient_corruption is not None or is_better_written_out(rows, of_groups=longest > 1):
         written = write_out(rows, gradients.rows(rows.n_rows))
         return GradientRows(written, batch.sums(found.shares), found.predicted, input_squares=squares)
     return GradientRows(rows, batch.sums(found.shares), found.predicted, input_squares=squares)
@@ -224,14 +228,15 @@ def refuse_broadcasting(losses: torch.Tensor, predicted: Any, y: Any) -> None:
         )
 
 
-def largest_group(recorder: GradientRecorder) -> int:
-    """Samples in a group up to which one pass is likely to cost less than a pass for each group."""
+def largest_group(recorder: GradientRecorder, n_groups: int) -> float:
+    """Samples in a group up to which one pass is likely to cost less than a pass for each of so many groups."""
     layers = recorder.layers
     if any(layer.rule is None and layer.watch is None for layer in layers):
         return limits.ONE_PASS_GROUP_WITHOUT_RULE
+    if any(parameter.device.type != "cpu" for parameter in recorder.parameters):
+        return math.inf if n_groups >= limits.ONE_PASS_GROUPS_OF_DEVICE else limits.ONE_PASS_GROUP
     convolves = any(isinstance(layer.module, _ConvNd) for layer in layers)
-    on_cpu = all(parameter.device.type == "cpu" for parameter in recorder.parameters)
-    return limits.ONE_PASS_GROUP_CONVOLVED if convolves and on_cpu else limits.ONE_PASS_GROUP
+    return limits.ONE_PASS_GROUP_CONVOLVED if convolves else limits.ONE_PASS_GROUP
 
 
 class WrongRowsError(GhostError):
@@ -415,10 +420,13 @@ def group_rows(
     return samples.grouped(batch.slices, batch.relative_weights)
 
 
-def is_better_written_out(rows: GhostRows) -> bool:
-    """True if a matrix of the rows costs less than working through their factors."""
+def is_better_written_out(rows: GhostRows, *, of_groups: bool = False) -> bool:
+    """True if a matrix of the rows, of samples or of groups, costs less than working through their factors."""
     elements = rows.n_rows * rows.n_columns
-    if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= limits.WRITE_OUT_ELEMENTS:
+    small = limits.WRITE_OUT_ELEMENTS
+    if of_groups and rows.device.type != "cpu":
+        small = limits.WRITE_OUT_ELEMENTS_OF_DEVICE
+    if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= small:
         return True
     factored = sum(factor.multiplications for factor in rows.parts)
     return elements * (rows.n_rows + limits.AGGREGATION_PASSES) < factored

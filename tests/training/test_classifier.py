@@ -307,9 +307,9 @@ def test_real_data_clean_and_corrupt():
     assert plain.score(X[1200:] / 16, y[1200:]) < 0.4
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_a_device(data):
-    assert quick(device="cuda", max_epochs=40).fit(*data).score(*data) > 0.9
+def test_on_a_cuda_device_as_on_the_processor(data, cuda):
+    here, there = (quick(device=device, max_epochs=10).fit(*data) for device in ("cpu", str(cuda)))
+    np.testing.assert_allclose(there.predict_proba(data[0]), here.predict_proba(data[0]), atol=1e-3)
 
 
 def test_warm_start_goes_on_for_as_many_epochs_as_it_is_told_now(rng):

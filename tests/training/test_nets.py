@@ -418,11 +418,14 @@ def test_compiled_modules(data, monkeypatch):
     assert net.score(*data) > 0.8
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_training_on_a_device(data):
-    net = classifier(device="cuda", aggregator=BlockGeometricMedian(complement="memory")).fit(*data)
-    assert net.score(*data) > 0.8
-    assert net.aggregator_.state.memory.is_cuda
+def test_training_on_a_cuda_device_is_that_on_the_processor(data, cuda):
+    nets = []
+    for device in ("cpu", str(cuda)):
+        torch.manual_seed(0)
+        nets.append(classifier(device=device, aggregator=BlockGeometricMedian(complement="memory")).fit(*data))
+    assert nets[1].aggregator_.state.memory.is_cuda
+    here, there = (net.predict_proba(data[0]) for net in nets)
+    np.testing.assert_allclose(there, here, atol=1e-3)
 
 
 def test_a_memory_begins_anew_when_parameters_are_frozen_or_thawed():

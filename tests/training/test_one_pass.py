@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from conftest import seeded_rule
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
-from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, NearestNeighborMixing
+from skbgmd.aggregators import AGGREGATORS, BlockGeometricMedian, GeometricMedian, HuberMean, NearestNeighborMixing
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, register_derivative
@@ -93,7 +94,7 @@ def test_every_aggregator_gives_the_same(rule: str, group_size: int) -> None:
 @pytest.mark.parametrize("written_out", [True, False])
 @pytest.mark.parametrize("rule", ["units", "coordinates", "geometric_median", "unit memory"])
 def test_written_out_or_not(rule: str, written_out: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skbgmd.training._one_pass.is_better_written_out", lambda rows: written_out)
+    monkeypatch.setattr("skbgmd.training._one_pass.is_better_written_out", lambda rows, **_: written_out)
     seen: list[Any] = []
     monkeypatch.setattr(
         "skbgmd.training._stateful.StatefulAggregator.__call__",
@@ -863,7 +864,49 @@ def test_one_pass_is_for_groups_that_are_small_for_the_layers(module: Any, size:
     with torch.random.fork_rng(devices=[]):
         made = module()
     tape = GradientRecorder(made, list(made.parameters()))
-    assert (size <= largest_group(tape)) == cheaper
+    assert (size <= largest_group(tape, 1)) == (size <= largest_group(tape, 100)) == cheaper
+
+
+@pytest.mark.parametrize(("n_groups", "cheaper"), [(3, False), (4, True), (100, True)])
+@pytest.mark.parametrize("module", [partial(nn.Linear, 4, 2), Convolutional])
+def test_on_another_device_it_is_their_number_that_counts(module: Any, n_groups: int, cheaper: bool) -> None:
+    with torch.random.fork_rng(devices=[]):
+        made = module().to("meta")
+    tape = GradientRecorder(made, list(made.parameters()))
+    assert (largest_group(tape, n_groups) >= 1000) == cheaper
+
+
+@pytest.mark.parametrize(
+    ("settings", "most"),
+    [
+        ({}, 3),
+        ({"aggregator": "geometric_median", "group_size": 1}, 3),
+        ({"aggregator": HuberMean(2.0, rejection=10.0, remember=True), "group_size": 1}, 2),
+        ({"aggregator": BlockGeometricMedian(0.2, block="unit"), "group_size": 1}, 6),
+        ({"aggregator": "geometric_median", "group_size": 16}, 3),
+    ],
+    ids=str,
+)
+def test_few_fetches_wait_for_a_cuda_device(settings: Any, most: int, cuda: torch.device, forked: None) -> None:
+    """Norms or products and what tells whether a mean is finite; what is sent doesn't wait, nor does a plain step."""
+    module = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 4)).to(cuda)
+    batch = torch.randn(64, 20, device=cuda), torch.randint(4, (64,), device=cuda)
+    waits = []
+    for params in ({"aggregator": "mean", "group_size": None}, settings):
+        net = RobustNeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, device=str(cuda), **params).initialize()
+        # Rows are compared in the first of them, and a scale may rise.
+        for _ in range(100):
+            net.train_step(batch)
+            net.aggregator_.commit()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                net.train_step(batch)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("synchronizing" in str(warning.message) for warning in caught))
+    assert waits[1] - waits[0] <= most, waits
 
 
 def test_gradients_are_checked() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.transfer import on_device
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 from skbgmd.ghost.factors.outer_product import OuterProductFactor
@@ -98,7 +99,7 @@ class AffineFactor:
         chosen[1, units] = 1.0
         chosen[0] = 1.0 - chosen[1]
         # Factors for rows and units by a product: torch.where takes several times as long.
-        factors = both @ torch.from_numpy(chosen).to(both)
+        factors = both @ on_device(chosen, both.device, both.dtype)
         weight, bias = torch.split_with_sizes(out, self._sizes)
         of_weight, of_bias = torch.split_with_sizes(factors, (self.n_units, self.n_units), dim=1)
         torch.mm((self.left * of_weight).T, self.right, out=weight.view(self.n_units, self.width))
@@ -106,7 +107,7 @@ class AffineFactor:
 
     def units(self, index: IntArray) -> list[Factor]:
         """Select units, ascending, those of the bias last."""
-        at = torch.from_numpy(index).to(self.device)
+        at = on_device(index, self.device)
         n_weight = int(np.searchsorted(index, self.n_units))
         found: list[Factor] = []
         if n_weight:

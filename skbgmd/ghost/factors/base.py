@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
+from skbgmd._utils.transfer import on_device
 
 #: Indices of units, on the CPU: they are chosen there and go to the device, never back.
 IntArray = NDArray[np.int64]
@@ -155,4 +156,4 @@ def mask_of(index: IntArray, n: int, device: torch.device) -> torch.Tensor:
     """Boolean mask (n,) of some indices."""
     mask = np.zeros(n, dtype=bool)
     mask[index] = True
-    return torch.from_numpy(mask).to(device)
+    return on_device(mask, device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.transfer import on_device
 from skbgmd.ghost.factors.base import Factor, IntArray, mask_of
 
 
@@ -51,7 +52,7 @@ class DenseFactor(Factor):
     def units(self, index: IntArray) -> list[Factor]:
         stops = np.append(np.flatnonzero(np.diff(index) > 1) + 1, len(index))
         if self.width == 1 or self.n_rows * len(index) * self.width < limits.LONG_RUN_ELEMENTS * len(stops):
-            at = torch.from_numpy(index).to(self.device)
+            at = on_device(index, self.device)
             return [self._like(self.values.view(self.n_rows, self.n_units, self.width).index_select(1, at))]
         # The gradients of wide units are a good part of all memory there is: no copy of them.
         firsts, lasts = index[np.append(0, stops[:-1])], index[stops - 1]

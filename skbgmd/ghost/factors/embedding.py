@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from skbgmd._utils.transfer import on_device
 from skbgmd.ghost.factors.base import Factor, IntArray, mask_of
 
 
@@ -57,7 +58,7 @@ class EmbeddingFactor(Factor):
     def units(self, index: IntArray) -> list[Factor]:
         new = np.full(self.n_units, -1)
         new[index] = np.arange(len(index))
-        unit = torch.from_numpy(new).to(self.device)[self.unit]
+        unit = on_device(new, self.device)[self.unit]
         kept = unit >= 0
         return [EmbeddingFactor(self.row[kept], unit[kept], self.values[kept], self.n_rows, len(index))]
 

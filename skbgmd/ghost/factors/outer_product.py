@@ -9,6 +9,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.transfer import on_device
 from skbgmd.ghost.factors.base import Factor, IntArray
 from skbgmd.ghost.factors.dense import DenseFactor
 
@@ -76,7 +77,7 @@ class OuterProductFactor(Factor):
         )
 
     def units(self, index: IntArray) -> list[Factor]:
-        at = torch.from_numpy(index).to(self.device)
+        at = on_device(index, self.device)
         if self.positions == 1:
             return [OuterProductFactor(self.left[:, 0].index_select(1, at)[:, None], self.right)]
         # Along whichever axis is contiguous.
@@ -122,7 +123,7 @@ class OuterProductFactor(Factor):
         chosen[1, units] = 1.0
         chosen[0] = 1.0 - chosen[1]
         # Factors for rows and units by a product: torch.where takes several times as long.
-        factors = torch.stack([elsewhere, on_units], dim=1) @ torch.from_numpy(chosen).to(on_units)
+        factors = torch.stack([elsewhere, on_units], dim=1) @ on_device(chosen, on_units.device, on_units.dtype)
         self._sum(self.left * factors[:, None], out)
 
     def _sum(self, left: torch.Tensor, out: torch.Tensor) -> None:
