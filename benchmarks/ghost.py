@@ -296,21 +296,23 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device, names = arguments.device, arguments.networks or list(MODULES)
     output = arguments.output or RESULTS.with_stem("ghost" if device == "cpu" else "ghost_cuda")
-    rows = [*steps(arguments.rounds, names, device), *memories([name for name in names if name in BY_VMAP], device)]
     known, columns = environment(device), ["case", "variant", "ms", "ratio", "peak MB"]
     if device != "cpu":
         columns.append("waits")
-    lines = [
-        {**{key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}, **known}
-        for row in rows
-    ]
+    others: list[dict[str, Any]] = []
     if arguments.networks and output.exists():
         with output.open(newline="") as file:
-            lines = [*(line for line in csv.DictReader(file) if line["case"] not in names), *lines]
+            others = [line for line in csv.DictReader(file) if line["case"] not in names]
     with output.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*columns, *known])
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows(others)
+        for name in names:
+            rows = [*steps(arguments.rounds, [name], device), *memories([name] if name in BY_VMAP else [], device)]
+            for row in rows:
+                rounded = {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()}
+                writer.writerow({**rounded, **known})
+            file.flush()
 
 
 if __name__ == "__main__":
