@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,42 +34,58 @@ class StepRecord(NamedTuple):
     given: FloatArray
     mass: float | None
 
-    def entries(self) -> dict[str, Any]:
-        """Entries of the history."""
-        entries: dict[str, Any] = {"aggregation_time": self.seconds, **self.record}
-        if self.weights is not None:
-            entries["lower_half_weight"] = lower_half_weight(self.weights, self.given)
-        if self.mass is not None:
-            entries["selected_mass"] = self.mass
-        return entries
+
+def entries_of(records: Sequence[StepRecord]) -> list[dict[str, Any]]:
+    """Entries of the history for each of several steps."""
+    entries: list[dict[str, Any]] = []
+    by_length: dict[int, list[tuple[int, FloatArray, FloatArray]]] = {}
+    for place, record in enumerate(records):
+        entries.append({"aggregation_time": record.seconds, **record.record})
+        if record.mass is not None:
+            entries[place]["selected_mass"] = record.mass
+        if record.weights is not None:
+            by_length.setdefault(len(record.given), []).append((place, record.weights, record.given))
+    for steps in by_length.values():
+        # Of many steps at once it takes a fraction of the calls.
+        for start in range(0, len(steps), limits.VISITS_HELD):
+            places, weights, given = zip(*steps[start : start + limits.VISITS_HELD], strict=True)
+            found = lower_half_weights(np.stack(weights), np.stack(given)).tolist()
+            for place, weight in zip(places, found, strict=True):
+                entries[place]["lower_half_weight"] = weight
+    return entries
 
 
-def lower_half_weight(weights: FloatArray, given: FloatArray) -> float:
-    """Weight of the half of the rows that count least in proportion to the weights that they were given.
+def lower_half_weights(weights: FloatArray, given: FloatArray) -> FloatArray:
+    """Weight, in each step, of the half of the rows that count least in proportion to the weights that they were given.
 
     Of rows that count alike, which most do where none is far, no more than some may belong to that half: these have the
     mean weight of them all.
 
     Parameters
     ----------
-    weights, given : ndarray of shape (n,)
+    weights, given : ndarray of shape (n_steps, n)
         Weights of the rows, and those that they were given.
+
+    Returns
+    -------
+    ndarray of shape (n_steps,)
 
     Examples
     --------
     >>> import numpy as np
-    >>> lower_half_weight(np.array([0.1, 0.2, 0.3, 0.4]), np.ones(4))
-    0.30000000000000004
-    >>> lower_half_weight(np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, 2.0, 3.0, 4.0]))
-    0.5
+    >>> given = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    >>> lower_half_weights(np.array([[0.1, 0.2, 0.3, 0.4]] * 2), given).round(6)
+    array([0.3, 0.5])
     """
-    half = len(given) // 2
+    half = given.shape[1] // 2
     if half == 0:
-        return 0.0
+        return np.zeros(len(given))
     shares = weights / np.maximum(given, 1e-300)
-    last = np.partition(shares, half - 1)[half - 1]
-    near = limits.SAME_SHARE * abs(last)
+    last = np.partition(shares, half - 1, axis=1)[:, half - 1 : half]
+    near = limits.SAME_SHARE * np.abs(last)
     below, at = shares < last - near, np.abs(shares - last) <= near
-    if not at.any():
-        return float("nan")  # as a weight is
-    return float(weights[below].sum() + (half - np.count_nonzero(below)) * weights[at].mean())
+    missing, n_alike = half - np.count_nonzero(below, axis=1), np.count_nonzero(at, axis=1)
+    of_alike = np.where(at, weights, 0.0).sum(axis=1) / np.maximum(n_alike, 1)
+    result: FloatArray = np.where(below, weights, 0.0).sum(axis=1) + missing * of_alike
+    result[n_alike == 0] = np.nan  # as a weight is
+    return result

@@ -33,7 +33,7 @@ from torch.nn.parameter import is_lazy
 from skbgmd._utils.random import generator_states, generators_of, set_generator_states
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._interrupts import Interruptible, was_stopped_early
-from skbgmd.training._loader import Batch, is_collated
+from skbgmd.training._loader import Batch, gives_batches
 from skbgmd.training._ranks import current_ranks, tell
 from skbgmd.training._stopping import EndOfTraining
 
@@ -384,17 +384,17 @@ class ResumableNet(Interruptible, NeuralNet):
                 generator.set_state(state.cpu())
         batches = current_ranks().in_step(iterator) if training else iterator
         run: Any = super().run_single_epoch
-        if not is_collated(iterator) or run.__func__ is not NeuralNet.run_single_epoch:
+        if not gives_batches(iterator) or run.__func__ is not NeuralNet.run_single_epoch:
             run(batches, training, prefix, step_fn, **fit_params)
             return
         n_batches = 0
         for batch in batches:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            self.history.record_batch(f"{prefix}_loss", step["loss"].item())
+            record = self.history[-1]["batches"][-1]
+            record[f"{prefix}_loss"] = step["loss"].item()
             # skorch takes the length of X, which isn't that of the batch where samples are packed or concatenated.
-            n = len(batch.positions) if isinstance(batch, Batch) else get_len(batch[0])
-            self.history.record_batch(f"{prefix}_batch_size", n)
+            record[f"{prefix}_batch_size"] = len(batch.positions) if isinstance(batch, Batch) else get_len(batch[0])
             self.notify("on_batch_end", batch=batch, training=training, **step)
             n_batches += 1
         self.history.record(f"{prefix}_batch_count", n_batches)

@@ -46,7 +46,7 @@ from skbgmd.training._defaults import (
     with_default,
 )
 from skbgmd.training._divergence import diverged
-from skbgmd.training._history import StepRecord
+from skbgmd.training._history import StepRecord, entries_of
 from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._one_pass import KNOWN_WAYS
 from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
@@ -388,7 +388,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         )
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        records, self._records_ = [record.entries() for record in self._records_], []
+        records, self._records_ = entries_of(self._records_), []
         self._end_fused_steps()
         # Samples of one epoch are added up at once, those of several one after the other.
         self._trust_.settle()

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbgmd.training._history import StepRecord, lower_half_weight
+from skbgmd.training._history import StepRecord, entries_of, lower_half_weights
+
+
+def lower_half_weight(weights: np.ndarray, given: np.ndarray) -> float:
+    return float(lower_half_weights(weights[None], given[None])[0])
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=20, unique=True))
@@ -38,6 +42,24 @@ def test_rows_without_weight_are_the_lower_half() -> None:
 
 def test_entries_hold_what_is_known() -> None:
     weights = np.full(4, 0.25)
-    assert StepRecord(0.5, {"a": 1.0}, None, np.ones(4), None).entries() == {"aggregation_time": 0.5, "a": 1.0}
-    entries = StepRecord(0.5, {}, weights, np.ones(4), 0.9).entries()
-    assert entries == {"aggregation_time": 0.5, "lower_half_weight": 0.5, "selected_mass": 0.9}
+    plain = StepRecord(0.5, {"a": 1.0}, None, np.ones(4), None)
+    weighted = StepRecord(0.5, {}, weights, np.ones(4), 0.9)
+    assert entries_of([plain, weighted]) == [
+        {"aggregation_time": 0.5, "a": 1.0},
+        {"aggregation_time": 0.5, "lower_half_weight": 0.5, "selected_mass": 0.9},
+    ]
+
+
+def test_steps_of_many_and_of_few_rows_have_what_each_has_alone() -> None:
+    rng = np.random.default_rng(0)
+    records = []
+    for n in (1, 2, 7, 200, 7, 1, 200) * 30:
+        weights, own = rng.uniform(size=n) * (rng.uniform(size=n) < 0.8), rng.uniform(0.1, 1.0, size=n)
+        records.append(StepRecord(0.0, {}, weights, own, None))
+    # A weight that is no number leaves none.
+    records.append(StepRecord(0.0, {}, np.full(7, np.nan), np.ones(7), None))
+    together = [entries["lower_half_weight"] for entries in entries_of(records)]
+    alone = [entries_of([record])[0]["lower_half_weight"] for record in records]
+    np.testing.assert_array_equal(together, alone)
+    assert np.isnan(together[-1])
+    assert np.isfinite(together[:-1]).all()

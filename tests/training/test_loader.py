@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from skorch.dataset import Dataset
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Subset
 
 import skbgmd.training._loader as loader_module
 from nets import dataset_of
 from skbgmd._utils import limits
 from skbgmd._utils.slices import even_slices
-from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler
+from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler, KeptSamples, has_no_target
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -114,6 +114,32 @@ def test_batches_are_the_same_however_many_are_gathered_at_once(monkeypatch, rng
             assert batch.weight is None
     assert sorted(seen) == list(range(3, 50))
     assert len(loader) == 8
+
+
+@pytest.mark.parametrize("kind", ["own generator", "global generator", "in sequence"])
+@pytest.mark.parametrize("n", [1, 2, 53])
+@pytest.mark.parametrize("leaves_out", [False, True])
+def test_indices_at_once_are_those_one_by_one(kind, n, leaves_out):
+    def drawn(take):
+        torch.manual_seed(5)
+        generator = torch.Generator().manual_seed(3) if kind == "own generator" else None
+        order = SequentialSampler(range(n)) if kind == "in sequence" else RandomSampler(range(n), generator=generator)
+        kept = KeptSamples(order)
+        kept.kept = np.arange(n) % 3 != 1 if leaves_out else None
+        epochs = [list(take(kept)) for _ in range(3)]
+        # What is drawn next is the same as well.
+        return epochs, torch.rand(2, generator=generator).tolist(), torch.rand(2).tolist()
+
+    assert drawn(KeptSamples.at_once) == drawn(iter)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-100, True), (2, False), (9, True)])
+def test_targets_that_no_batch_has(value, expected):
+    y = np.arange(8) % 5
+    assert has_no_target(ArrayLoader(Dataset(np.zeros((8, 1)), y), batch_size=4), value) == expected
+    assert not has_no_target(ArrayLoader(Dataset(np.zeros((8, 1)), y.astype(np.float32)), batch_size=4), value)
+    made = ArrayLoader(Dataset(np.zeros((8, 1)), y), batch_size=4, collate_fn=lambda items: items)
+    assert not has_no_target(made, value)
 
 
 def test_batches_can_be_changed_in_place_by_what_is_trained():
