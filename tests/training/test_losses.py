@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from skbgmd import RobustNeuralNet
+from skbgmd._utils import limits
 from skbgmd.training import _losses
 from skbgmd.training._losses import (
     LossTraits,
@@ -209,6 +211,36 @@ def test_derivatives_where_targets_are_met_are_those_of_autograd(criterion: Any)
     unreduced(Net(criterion), criterion, leaf, y, None).sum().backward()
     _, found = differentiated(Net(criterion), criterion, predicted, y, None)
     torch.testing.assert_close(found, leaf.grad)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 10, limits.FEW_CLASSES, limits.FEW_CLASSES + 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e30])
+def test_cross_entropies_of_few_classes_are_torchs(n_classes: int, dtype: torch.dtype, scale: float) -> None:
+    generator, criterion = torch.Generator().manual_seed(0), nn.CrossEntropyLoss()
+    for n in (1, 2, 200):
+        predicted = scale * torch.randn((n, n_classes), dtype=dtype, generator=generator)
+        y = torch.randint(n_classes, (n,), generator=generator)
+        given = predicted.clone()
+        losses, found = differentiated(Net(criterion), criterion, predicted, y, None)
+        leaf = predicted.clone().requires_grad_()
+        expected = nn.functional.cross_entropy(leaf, y, reduction="none")
+        (gradient,) = torch.autograd.grad(expected.sum(), leaf)
+        torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-6)
+        assert torch.equal(predicted, given)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_predictions_that_are_no_numbers_have_no_losses(value: float) -> None:
+    criterion, predicted, y = nn.CrossEntropyLoss(), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    predicted[1, 1] = value
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses, gradient = differentiated(Net(criterion), criterion, predicted, y, None)
+    expected = nn.functional.cross_entropy(predicted, y, reduction="none")
+    torch.testing.assert_close(losses, expected, equal_nan=True)
+    assert torch.isfinite(gradient[[0, 2, 3]]).all()
 
 
 class Tripled(nn.MSELoss):
