@@ -34,6 +34,8 @@ class HuberActiveSet(NamedTuple):
         Factor of the first mean.
     added : ndarray of shape (k,), or None
         Weights of the few to be added.
+    most_in_full : bool
+        Rows of most of the weight are known to count in full.
     """
 
     weights: FloatArray
@@ -42,6 +44,7 @@ class HuberActiveSet(NamedTuple):
     few: FewRows | None = None
     kept: float = 1.0
     added: FloatArray | None = None
+    most_in_full: bool = False
 
     def vector(self) -> torch.Tensor:
         """The mean (d,), which is computed where the first one is: once only."""
@@ -81,7 +84,7 @@ def huber_active_set(
     whole = float(clipped.sum())
     shares = clipped / whole
     mean = rows.weighted_sum(shares)
-    length = float(torch.linalg.vector_norm(mean))
+    length = _length(mean)
     typical = (low_median(norms) if are_equal else lower_weighted_median(norms, weights)) + length
     if typical > limit:
         # That was an upper bound; the distances take another pass.
@@ -94,7 +97,7 @@ def huber_active_set(
     safe = near - limits.MEAN_SLACK * length
     if longest <= safe:
         # None is clipped.
-        return HuberActiveSet(weights / whole, after, mean)
+        return HuberActiveSet(weights / whole, after, mean, most_in_full=True)
     may_be_far = norms > safe
     if not _are_few(may_be_far, weights, are_equal=are_equal):
         return None
@@ -105,7 +108,7 @@ def huber_active_set(
         return None
     to_mean = few.inner_products(mean, shares)
     line = _Line((whole * length) ** 2, whole * to_mean, products, np.diagonal(products), whole)
-    first = line.distances(np.zeros(len(far)))
+    first = line.first_distances()
     kept = weights[far]
     if rejection is not None:
         kept = np.where(first <= rejection * limit, kept, 0.0)
@@ -115,7 +118,18 @@ def huber_active_set(
     new = whole + float(change.sum())
     result, more = clipped / new, change / new
     result[far] += more
-    return HuberActiveSet(result, after, mean, few, whole / new, more)
+    return HuberActiveSet(result, after, mean, few, whole / new, more, most_in_full=True)
+
+
+def _length(vector: torch.Tensor) -> float:
+    """Norm of a vector (d,), which on a CPU NumPy has in a fraction of the time, where squares are in range."""
+    if vector.device.type == "cpu":
+        values = vector.numpy()
+        square = float(values @ values)
+        least, largest = limits.SQUARED_RANGE[torch.float32]
+        if least**2 <= square <= largest**2:
+            return math.sqrt(square)
+    return float(torch.linalg.vector_norm(vector))
 
 
 def _are_few(chosen: NDArray[np.bool_], weights: FloatArray, *, are_equal: bool) -> bool:
@@ -146,6 +160,13 @@ class _Line(NamedTuple):
     products: FloatArray
     squares: FloatArray
     weight: float
+
+    def first_distances(self) -> FloatArray:
+        """Distances of the few to the mean by the first weights, (k,)."""
+        result = self.squares - (2.0 / self.weight) * self.inner_products
+        result += self.square / self.weight**2
+        distances: FloatArray = np.sqrt(np.maximum(result, 0.0, out=result), out=result)
+        return distances
 
     def distances(self, change: FloatArray) -> FloatArray:
         """Distances of the few to the mean, after a change of their weights, (k,)."""

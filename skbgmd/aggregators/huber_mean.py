@@ -79,12 +79,16 @@ class HuberMean(LocationRule):
         every = len(usable) == rows.n_rows
         some = rows if every else rows.subset(usable)
         found = self._by_products(some, state)
-        judged = self._judge_by_gram(some, state) if found is None else Judgement(found.weights, found.scale, self.c)
+        judged = self._judge_by_gram(some, state) if found is None else self._judged(found)
         weights = judged.weights
         if not every:
             weights = np.zeros(rows.n_rows)
             weights[usable] = judged.weights
         return Aggregate(means(rows, weights) if found is None else found.vector(), weights), judged.state
+
+    def _judged(self, found: HuberActiveSet) -> Judgement:
+        # Where most of the weight counts in full, no row counts for more than a typical one.
+        return Judgement(found.weights, found.scale, self.c, off_block=found.weights if found.most_in_full else None)
 
     def _finite(self, rows: Rows) -> BoolArray:
         # The Gram matrix tells as well, but not all of it may be wanted.
@@ -105,7 +109,7 @@ class HuberMean(LocationRule):
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         found = self._by_products(rows, state)
-        return self._judge_by_gram(rows, state) if found is None else Judgement(found.weights, found.scale, self.c)
+        return self._judge_by_gram(rows, state) if found is None else self._judged(found)
 
     def _judge_by_gram(self, rows: Rows, state: Scale | None) -> Judgement:
         if self.remember:

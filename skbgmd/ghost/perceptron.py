@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import accumulate
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost.chain import Chain, Link
 from skbgmd.ghost.derivatives import Backward
@@ -18,11 +21,12 @@ from skbgmd.ghost.factors import AffineFactor, DenseFactor, JoinedFactor, OuterP
 from skbgmd.ghost.layers.activation import ACTIVATIONS
 from skbgmd.ghost.rows import GhostRows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.few import FewRows
+from skbgmd.rows.few import ArrayRows, FewRows
 
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
 CPU = torch.device("cpu")
+NO_UNITS: IntArray = np.zeros(0, dtype=np.int64)
 
 
 class Layer(NamedTuple):
@@ -160,6 +164,22 @@ class Part(NamedTuple):
         n_weights: int = self.left.shape[1] * self.right.shape[1]
         return n_weights
 
+    @property
+    def n_rows(self) -> int:
+        return len(self.left)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications that the Gram matrix takes."""
+        multiplications: int = self.n_rows**2 * (self.left.shape[1] + self.right.shape[1] + self.left_of_bias.shape[1])
+        return multiplications
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the weights and of the biases."""
+        n_biases: int = self.left_of_bias.shape[1]
+        return self.n_weights + n_biases
+
     def squares(self) -> Array:
         """Squared norms of the rows in these columns, (n,)."""
         if self.is_whole:
@@ -172,29 +192,60 @@ class Part(NamedTuple):
         weights = vector[self.start : stop].reshape(self.left.shape[1], self.right.shape[1])
         return weights, vector[stop : stop + self.left_of_bias.shape[1]]
 
-    def chosen(self, block: ParameterBlock) -> tuple[IntArray, IntArray]:
-        """Units of a block whose weights, and whose biases, are among the columns."""
-        n_units = self.left.shape[1]
-        units = block.within(self.start, self.start + self.n_weights + n_units)
-        n_weights = int(units.searchsorted(n_units))
-        return units[:n_weights], units[n_weights:] - n_units
-
     def at(self, index: Any) -> Part:
         """Select rows."""
-        left = self.left[index]
-        of_bias = left if self.is_whole else self.left_of_bias[index]
-        return Part(self.start, left, of_bias, self.right[index], self.right_squares[index])
+        left = self.left.take(index, axis=0)
+        of_bias = left if self.is_whole else self.left_of_bias.take(index, axis=0)
+        return Part(self.start, left, of_bias, self.right.take(index, axis=0), self.right_squares.take(index))
 
     def write_sum(self, line: Array, out: Array) -> None:
         """Write ``line @ rows``, (n,), to these columns of a vector."""
         weights, biases = self.of(out)
-        if self.is_whole and self.left.shape[1] <= self.right.shape[1]:
-            scaled = self.left * line[:, None]
-            np.matmul(scaled.T, self.right, out=weights)
-            np.add.reduce(scaled, axis=0, out=biases)
+        # The smaller part is scaled.
+        if self.left.shape[1] <= self.right.shape[1]:
+            np.matmul((self.left * line[:, None]).T, self.right, out=weights)
         else:
             np.matmul(self.left.T, self.right * line[:, None], out=weights)
+        np.matmul(line, self.left_of_bias, out=biases)
+
+    def write_sum_by_block(self, line: Array, on_block: Array, units: tuple[IntArray, IntArray], out: Array) -> None:
+        """Write ``line @ rows`` with ``on_block @ rows`` for some units' weights and biases, by one product."""
+        of_weights, of_biases = units
+        if not len(of_weights):
+            self.write_sum(line, out)
+        else:
+            weights, biases = self.of(out)
+            scaled = self.left * line[:, None]
+            scaled[:, of_weights] = self.left.take(of_weights, axis=1) * on_block[:, None]
+            np.matmul(scaled.T, self.right, out=weights)
             np.matmul(line, self.left_of_bias, out=biases)
+        if len(of_biases):
+            self.of(out)[1][of_biases] = on_block @ self.left_of_bias.take(of_biases, axis=1)
+
+    def written(self) -> tuple[Array, Array]:
+        """The rows in these columns written out, (n, n_weights) and (n, m)."""
+        return (self.left[:, :, None] * self.right[:, None]).reshape(len(self.left), -1), self.left_of_bias
+
+    def inner_products(self, vector: Array) -> Array:
+        """Inner products of the rows with a vector of all columns, (n,)."""
+        of_weights, of_biases = self.of(vector)
+        outputs = self.right @ of_weights.T
+        if self.is_whole:
+            outputs += of_biases
+            return sums_of_products(outputs, self.left)
+        products: Array = sums_of_products(outputs, self.left) + self.left_of_bias @ of_biases
+        return products
+
+    def gram(self) -> Array:
+        """Inner products of the rows in these columns, (n, n)."""
+        # NumPy takes a product of a matrix and its own transpose for what it is, half of another.
+        products: Array = self.right @ self.right.T
+        if self.is_whole:
+            products += 1.0
+        products *= self.left @ self.left.T
+        if not self.is_whole and self.left_of_bias.shape[1]:
+            products += self.left_of_bias @ self.left_of_bias.T
+        return products
 
 
 class PerceptronRows(GhostRows):
@@ -215,9 +266,10 @@ class PerceptronRows(GhostRows):
         self, parts: list[Part], n_columns: int, weights: FloatArray, units: ParameterBlock | None = None
     ) -> None:
         self._parts, self.n_columns, self.weights, self.units = parts, n_columns, weights, units
+        self._known_units: tuple[ParameterBlock, list[tuple[IntArray, IntArray]]] | None = None
         self.n_rows = len(weights)
-        self._float = parts[0].left.dtype
-        self.dtype = torch.float64 if self._float == np.float64 else torch.float32
+        self.array_dtype = parts[0].left.dtype
+        self.dtype = torch.float64 if self.array_dtype == np.float64 else torch.float32
         self.device = CPU
 
     @cached_property
@@ -243,9 +295,11 @@ class PerceptronRows(GhostRows):
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
-            squares = self._parts[0].squares()
-            for part in self._parts[1:]:
-                squares += part.squares()
+            # What overflows is seen by the sum.
+            with np.errstate(over="ignore", invalid="ignore"):
+                squares = self._parts[0].squares()
+                for part in self._parts[1:]:
+                    squares += part.squares()
             if not math.isfinite(squares.sum()):
                 # Squares that have no number in float32 may have one in float64.
                 return super().norms(run_length)
@@ -255,7 +309,7 @@ class PerceptronRows(GhostRows):
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1 or dtype not in (None, self.dtype) or not self.finite.all():
             return super().weighted_sum(weights, dtype)
-        result, line = self._empty_array(), weights.astype(self._float)
+        result, line = self._empty_array(), weights.astype(self.array_dtype)
         for part in self._parts:
             part.write_sum(line, result)
         return torch.from_numpy(result)
@@ -265,52 +319,125 @@ class PerceptronRows(GhostRows):
     ) -> torch.Tensor:
         if isinstance(block, CoordinateBlock) or not self._is_whole or not self.finite.all():
             return super().weighted_sum_by_block(on_block, elsewhere, block)
+        return self.sum_by_block(on_block, elsewhere, block)
+
+    def sum_by_block(self, on_block: FloatArray, elsewhere: FloatArray, block: ParameterBlock) -> torch.Tensor:
+        """Weighted sum (d,) of all layers' whole rows, which are finite, by other weights on a block than elsewhere."""
         result = self._empty_array()
-        inside, outside = (weights.astype(self._float)[:, None] for weights in (on_block, elsewhere))
-        for part in self._parts:
-            weights, biases = part.of(result)
-            of_weights, of_biases = part.chosen(block)
-            scaled = part.left * outside
-            np.add.reduce(scaled, axis=0, out=biases)
-            biases[of_biases] = (inside[:, 0] @ part.left)[of_biases] if len(of_biases) else 0.0
-            scaled[:, of_weights] = part.left[:, of_weights] * inside
-            np.matmul(scaled.T, part.right, out=weights)
+        inside, outside = on_block.astype(self.array_dtype), elsewhere.astype(self.array_dtype)
+        for part, units in zip(self._parts, self._units_of(block), strict=True):
+            part.write_sum_by_block(outside, inside, units, result)
         return torch.from_numpy(result)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
         if shift is not None or not self._is_whole or not self._have_squares(self.norms()):
             return super().unit_scores(units, scale, shift)
-        scores = np.empty(len(units.starts), dtype=self._float)
-        factors = (self.weights * scale**2).astype(self._float)
-        for part in self._parts:
-            first, n_units = units.at(part.start), part.left.shape[1]
-            both = np.stack([factors * part.right_squares, factors]) @ np.square(part.left)
-            scores[first : first + 2 * n_units] = both.reshape(-1)
+        scores = self.scores_of_units(units, (self.weights * scale**2).astype(self.array_dtype))
         return torch.from_numpy(scores) if math.isfinite(scores.sum()) else super().unit_scores(units, scale)
+
+    def scores_of_units(self, units: ParameterBlock, factors: Array) -> Array:
+        """Sums over rows, by factors (n,), of all layers' units' squares; some are no numbers where these overflow."""
+        scores = np.empty(len(units.starts), dtype=self.array_dtype)
+        first = 0
+        # Where a layer's inputs have no squares, they are none.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in self._parts:
+                squares, n_units = np.square(part.left), part.left.shape[1]
+                np.matmul(factors * part.right_squares, squares, out=scores[first : first + n_units])
+                np.matmul(factors, squares, out=scores[first + n_units : first + 2 * n_units])
+                first += 2 * n_units
+        return scores
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> Any:
         if isinstance(columns, CoordinateBlock) or not self._is_whole:
             return super().block(columns)
-        parts = []
-        for part in self._parts:
-            of_weights, of_biases = part.chosen(columns)
+        parts, start = [], 0
+        for part, (of_weights, of_biases) in zip(self._parts, self._units_of(columns), strict=True):
             if len(of_weights) or len(of_biases):
-                begin = columns.before(part.start)
-                left, left_of_bias = part.left[:, of_weights], part.left[:, of_biases]
-                parts.append(Part(begin, left, left_of_bias, part.right, part.right_squares))
-        rows = PerceptronRows(parts, len(columns), self.weights)
+                left, left_of_bias = part.left.take(of_weights, axis=1), part.left.take(of_biases, axis=1)
+                parts.append(Part(start, left, left_of_bias, part.right, part.right_squares))
+                start += len(of_weights) * part.right.shape[1] + len(of_biases)
+        rows = PerceptronRows(parts, start, self.weights)
         rows.ids = self.ids
         return rows
 
+    def _units_of(self, block: ParameterBlock) -> list[tuple[IntArray, IntArray]]:
+        """Units of a block whose weights, and whose biases, are in each of the parts, which are all whole layers."""
+        if self._known_units is not None and self._known_units[0] is block:
+            return self._known_units[1]
+        counts = [part.left.shape[1] for part in self._parts for _ in range(2)]
+        ends = list(accumulate(counts))
+        stops = block.chosen.searchsorted(ends).tolist()
+        each = [
+            block.chosen[low:high] - (end - count) if low < high else NO_UNITS
+            for low, high, end, count in zip([0, *stops[:-1]], stops, ends, counts, strict=True)
+        ]
+        units = list(zip(each[::2], each[1::2], strict=True))
+        self._known_units = block, units
+        return units
+
     def few(self, index: NDArray[np.intp]) -> FewRows:
-        return FewPerceptronRows([part.at(index) for part in self._parts])
+        parts = [part.at(index) for part in self._parts]
+        if len(index) * self.n_columns <= limits.FEW_FACTORED_ELEMENTS:
+            written = [each for part in parts for each in part.written() if each.shape[1]]
+            return ArrayRows(np.concatenate(written, axis=1) if len(written) > 1 else written[0])
+        return FewPerceptronRows(parts)
+
+    def inner_products(self, vector: torch.Tensor) -> FloatArray:
+        given = vector.numpy().astype(self.array_dtype, copy=False)
+        products: Any = self._parts[0].inner_products(given)
+        for part in self._parts[1:]:
+            products += part.inner_products(given)
+        found: FloatArray = products.astype(np.float64)
+        return found
+
+    def gram_product(self) -> Callable[[FloatArray], FloatArray] | None:
+        if self._gram is not None:
+            return None
+        formed: list[Part] = []
+        passed: list[Part] = []
+        costs = [
+            (part.multiplications, limits.GRAM_PRODUCT_PASSES * part.n_rows * part.n_weights) for part in self._parts
+        ]
+        for part, (products, passes) in zip(self._parts, costs, strict=True):
+            (formed if products <= passes else passed).append(part)
+        if not passed or 2 * sum(map(min, costs)) > sum(products for products, _ in costs):
+            return None
+        costly, known = self._of_parts(passed), self._of_parts(formed).gram() if formed else None
+        if known is None:
+            return lambda vector: costly.inner_products(costly.weighted_sum(vector))
+        if known.unit != 1.0 or known.shrinkage is not None:
+            return None
+        formed_products = known.products
+        return lambda vector: vector @ formed_products + costly.inner_products(costly.weighted_sum(vector))
+
+    def _of_parts(self, parts: list[Part]) -> PerceptronRows:
+        """Select parts, whose columns are then next to one another."""
+        starts = [0, *accumulate(part.n_columns for part in parts)]
+        moved = [part._replace(start=start) for part, start in zip(parts, starts, strict=False)]
+        rows = PerceptronRows(moved, starts[-1], self.weights)
+        rows.ids = self.ids
+        return rows
+
+    def _gram_parts(self, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        if dtype != self.dtype or self.n_rows > limits.NUMPY_GRAM_ROWS:
+            yield from super()._gram_parts(dtype)
+            return
+        with np.errstate(all="ignore"):
+            for part in self._parts:
+                yield torch.from_numpy(part.gram())
+
+    @property
+    def have_squares(self) -> bool:
+        """Squares of the rows, and sums of them, are in range, and the rows finite."""
+        return self._have_squares(self.norms())
 
     @property
     def _is_whole(self) -> bool:
         return all(part.is_whole for part in self._parts)
 
     def _empty_array(self) -> Array:
-        return np.empty(self.n_columns, dtype=self._float)
+        return np.empty(self.n_columns, dtype=self.array_dtype)
 
 
 class FewPerceptronRows:
@@ -333,13 +460,8 @@ class FewPerceptronRows:
 
     def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
         """Inner products of the k rows with ``total``, which is ``weights @ rows`` of all rows, float64 (k,)."""
-        found: Any = 0.0
-        for part in self._parts:
-            of_weights, of_biases = part.of(total.numpy())
-            if part.is_whole:
-                found += np.add.reduce((part.right @ of_weights.T + of_biases) * part.left, axis=1)
-            else:
-                found += np.add.reduce((part.right @ of_weights.T) * part.left, axis=1) + part.left_of_bias @ of_biases
+        vector = total.numpy()
+        found: Any = sum(part.inner_products(vector) for part in self._parts)
         products: FloatArray = found.astype(np.float64)
         return products
 
@@ -355,7 +477,12 @@ class FewPerceptronRows:
         return vector
 
 
+def sums_of_products(left: Array, right: Array) -> Array:
+    """Inner products of the lines of two matrices (n, p), (n,)."""
+    sums: Array = np.einsum("ij,ij->i", left, right)
+    return sums
+
+
 def squared_norms(matrix: Array) -> Array:
     """Squared norms of the lines of a matrix (n, p), (n,)."""
-    squares: Array = np.einsum("ij,ij->i", matrix, matrix)
-    return squares
+    return sums_of_products(matrix, matrix)

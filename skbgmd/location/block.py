@@ -551,8 +551,8 @@ def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
     off_block = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
     # With nearly all of a row in the block, the difference has lost its digits.
-    lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
-    if lost.size:
+    if share.max(initial=0.0) > 0.999:
+        lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
         off_block[lost] = rows.subset(lost).block(part.columns.off_block).norms()
     return off_block
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -119,9 +119,11 @@ class ParameterBlock:
         return np.append(0, np.cumsum(self.sizes[self.chosen]))
 
     @property
-    def off_block(self) -> CoordinateBlock:
-        """The other columns."""
-        return _others(self)
+    def off_block(self) -> ParameterBlock:
+        """The other units."""
+        mask = np.ones(len(self.starts), dtype=bool)
+        mask[self.chosen] = False
+        return self._of(np.flatnonzero(mask))
 
     def __len__(self) -> int:
         return int(self._stops[-1])
@@ -138,13 +140,22 @@ class ParameterBlock:
         """Choose the units with the largest keys, as many as it takes for k columns; among equal keys the first."""
         # An unstable sort is several times as fast for many units, and ties are broken below.
         order = np.argsort(-keys)
-        last = keys[order[np.searchsorted(np.cumsum(self.sizes[order]), k)]]
-        chosen = keys > last
-        ties = np.flatnonzero(keys == last)
-        missing = k - int(self.sizes[chosen].sum())
-        chosen[ties[: int(np.searchsorted(np.cumsum(self.sizes[ties]), missing)) + 1]] = True
-        block = replace(self, chosen=np.flatnonzero(chosen))
-        # The units are the same.
+        n_chosen = int(self.sizes[order].cumsum().searchsorted(k)) + 1
+        found = order[:n_chosen]
+        last = keys[order[n_chosen - 1]]
+        if n_chosen < len(order) and keys[order[n_chosen]] == last:
+            chosen = keys > last
+            ties = np.flatnonzero(keys == last)
+            missing = k - int(self.sizes[chosen].sum())
+            chosen[ties[: int(np.searchsorted(np.cumsum(self.sizes[ties]), missing)) + 1]] = True
+            found = np.flatnonzero(chosen)
+        else:
+            found.sort()
+        return self._of(found)
+
+    def _of(self, chosen: NDArray[np.int64]) -> ParameterBlock:
+        """A block of the same units, of which others are chosen."""
+        block = ParameterBlock(self.starts, self.total, chosen, self.device)
         vars(block)["sizes"] = self.sizes
         return block
 
@@ -164,7 +175,7 @@ class ParameterBlock:
         return self.chosen[low:high] - first
 
 
-def _others(block: CoordinateBlock | ParameterBlock) -> CoordinateBlock:
+def _others(block: CoordinateBlock) -> CoordinateBlock:
     mask = torch.ones(block.total, dtype=torch.bool, device=block.device)
     mask[block.indices] = False
     return CoordinateBlock(mask.nonzero().flatten(), 1, block.total)

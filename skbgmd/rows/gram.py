@@ -165,8 +165,9 @@ def low_median(values: FloatArray) -> float:
     >>> low_median(np.array([4.0, 1.0, 9.0, 2.0]))
     2.0
     """
-    at = (len(values) - 1) // 2
-    return float(np.partition(values, at)[at])
+    at, found = (len(values) - 1) // 2, values.copy()
+    found.partition(at)
+    return float(found[at])
 
 
 def high_median(values: FloatArray) -> float:

@@ -17,7 +17,7 @@ from skorch.utils import TeeGenerator
 from skbgmd._utils import limits
 from skbgmd._utils.threads import one_thread, one_thread_of_products
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators import Aggregate, HuberMean
+from skbgmd.aggregators import Aggregate, Aggregator, BlockGeometricMedian, HuberMean
 from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import Chain
@@ -29,13 +29,14 @@ from skbgmd.training._displaced_loss import DisplacedLoss
 from skbgmd.training._gradient_matrix import GradientMatrix
 from skbgmd.training._groups import relative_weights, tilted_weights
 from skbgmd.training._history import StepRecord
-from skbgmd.training._loader import ArrayLoader, Batch
+from skbgmd.training._loader import ArrayLoader, Batch, has_no_target
 from skbgmd.training._losses import traits_of
 from skbgmd.training._one_pass import KNOWN_WAYS, infers_as_skorch, is_better_written_out, write_out
 from skbgmd.training._optimizer_step import IN_PLACE, has_hooks, in_place_step
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._resume import EACH_BATCH, listens
 from skbgmd.training._trust import earned_trust
+from skbgmd.training._unit_block import is_of_units, unit_block_mean
 
 #: Methods that have a part in a training step.
 STEPS = (
@@ -72,6 +73,8 @@ class FusedStep:
         self._derivative: Any = None if traits is None else traits.derivative
         # A target that counts for nothing, in means as well.
         self._ignored = getattr(self._criterion, "ignore_index", None)
+        if self._ignored is not None and not self.is_watched and has_no_target(net._train_iterator_, self._ignored):
+            self._ignored = None
         self._gradient = torch.zeros(gradients.n_columns, dtype=gradients.dtype, device="cpu")
         parts = torch.split(self._gradient, gradients.sizes)
         self._parts = [part.view(each.shape) for part, each in zip(parts, gradients.parameters, strict=True)]
@@ -132,7 +135,8 @@ class FusedStep:
                 losses, gradient = losses.flatten(1).mean(dim=1), gradient / predicted.shape[1]
             prior = net._trust_.prior_at(batch.positions)
             tilted = tilted_weights(losses, net.tilt) if net.tilt else None
-            weights = relative_weights(own, prior, tilted)
+            are_equal = batch.weight is prior is tilted is None
+            weights = own if are_equal else relative_weights(own, prior, tilted)
             rows = self._perceptron.rows(given, back, gradient, weights)
             if not math.isfinite(rows.norms().sum()):
                 return None
@@ -144,7 +148,9 @@ class FusedStep:
             net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         with self._one_thread():
             self._descend()
-        trust = None if of_rows is None else earned_trust(of_rows, weights, tilted)
+        trust = None
+        if of_rows is not None:
+            trust = n * of_rows if are_equal else earned_trust(of_rows, weights, tilted)
         net._trust_.add_samples(batch.positions, trust, y, losses, torch.from_numpy(rows.input_squares))
         equal = batch.weight is None or own.min() == own.max()
         loss = losses.mean() if equal else losses @ torch.as_tensor(own / own.sum()).to(losses)
@@ -175,19 +181,29 @@ class FusedStep:
         aggregator, start = self._net.aggregator_, time.perf_counter()
         rule, state = aggregator.rule, aggregator.state
         # The choice of the step for all cases: by a Gram matrix the scale comes out otherwise, by up to a per cent.
-        is_plain = type(rule) is HuberMean and rule.remember and state is not None and rows.weights.min() > 0.0
-        if is_plain and not self._is_written_out[n]:
+        if not self._is_written_out[n] and state is not None and rows.weights.min() > 0.0:
             # What the rule would do, without what it does for other rows.
-            found = huber_active_set(rows, rule.c, rule.rejection, state, tol=rule.tol, max_iter=rule.max_iter)
+            found = quick_mean(rows, rule, state)
             if found is not None:
-                vector = found.vector()
-                aggregator.advance(found.scale)
-                self._net._record(StepRecord(time.perf_counter() - start, {}, found.weights, rows.weights, None))
-                return vector, found.weights
+                aggregate, after = found
+                aggregator.advance(after)
+                seconds = time.perf_counter() - start
+                self._net._record(StepRecord(seconds, {}, aggregate.weights, rows.weights, aggregate.mass))
+                return aggregate.vector, aggregate.weights
         every: Rows = write_out(rows, self._gradients.rows(n)) if self._is_written_out[n] else rows
         with with_sample_loss(DisplacedLoss(self._net, self._gradients.parameters, X, y)):
-            aggregate: Aggregate = self._net._aggregate(every)
+            aggregate = self._net._aggregate(every)
         return aggregate.vector, aggregate.weights
+
+
+def quick_mean(rows: PerceptronRows, rule: Aggregator, state: Any) -> tuple[Aggregate, Any] | None:
+    """What the default rules give for rows of positive weight, and their states; None: it takes the rule itself."""
+    if type(rule) is HuberMean and rule.remember:
+        found = huber_active_set(rows, rule.c, rule.rejection, state, tol=rule.tol, max_iter=rule.max_iter)
+        return None if found is None else (Aggregate(found.vector(), found.weights), found.scale)
+    if type(rule) is BlockGeometricMedian and is_of_units(rule):
+        return unit_block_mean(rows, rule, state)
+    return None
 
 
 def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:

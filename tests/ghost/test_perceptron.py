@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from skbgmd._utils import limits
 from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import Chain, GhostRows
 from skbgmd.ghost.perceptron import Perceptron
 from skbgmd.rows.blocks import ParameterBlock
+from skbgmd.rows.few import ArrayRows
 from skbgmd.training.networks import MLP, LeNet
 
 pytestmark = pytest.mark.usefixtures("forked")
@@ -199,3 +201,40 @@ def test_frozen_layers_are_none() -> None:
 def test_layers_with_a_forward_of_their_own_are_none() -> None:
     module = nn.Sequential(nn.Linear(6, 5), Doubled(), nn.Linear(5, 4))
     assert Chain.of(module, list(module.parameters())) is None
+
+
+@pytest.mark.parametrize("hidden", [(), (7,), (40, 3), (3, 40)])
+@pytest.mark.parametrize("n", [11, 90])
+def test_products_are_those_of_the_gram_matrix_where_it_is_not_formed(hidden: tuple[int, ...], n: int) -> None:
+    torch.manual_seed(0)
+    rows, expected, units, _ = parts_of(MLP(6, 4, hidden), n)
+    block = units.choose(np.arange(len(units.starts))[::-1].astype(float), units.total // 3)
+    vector, products, n_passed = np.random.default_rng(0).uniform(size=n), expected.gram().products, 0
+    for ours, theirs in ((rows, products), (rows.block(block), expected.block(block).gram().products)):
+        product = ours.gram_product()
+        n_passed += product is not None
+        if product is not None:
+            np.testing.assert_allclose(product(vector), vector @ theirs, rtol=1e-4, atol=1e-4)
+        # Once it is formed, nothing is passed over.
+        np.testing.assert_allclose(ours.gram().products, theirs, rtol=1e-4, atol=1e-4)
+        assert ours.gram_product() is None
+    assert n_passed == 0 or n == 90
+    assert n_passed or n == 11
+
+
+@pytest.mark.parametrize("elements", [0, 10**9])
+def test_a_few_rows_may_be_written_out(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FEW_FACTORED_ELEMENTS", elements)
+    torch.manual_seed(0)
+    rows, expected, units, _ = parts_of(MLP(6, 4, (7,)), 11)
+    index, weights = np.array([1, 4, 10]), np.linspace(0.1, 1.0, 11)
+    block = units.choose(np.arange(len(units.starts)).astype(float), 30)
+    for ours, theirs in ((rows, expected), (rows.block(block), expected.block(block))):
+        few, some, total = ours.few(index), theirs.few(index), theirs.weighted_sum(weights)
+        assert isinstance(few, ArrayRows) == bool(elements)
+        np.testing.assert_allclose(few.products(), some.products(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            few.inner_products(total, weights), some.inner_products(total, weights), rtol=1e-4, atol=1e-5
+        )
+        added = some.add_to(total.clone(), 0.5, np.array([1.0, -2.0, 3.0]))
+        torch.testing.assert_close(few.add_to(total, 0.5, np.array([1.0, -2.0, 3.0])), added, rtol=1e-4, atol=1e-5)

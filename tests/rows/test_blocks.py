@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +78,16 @@ def test_chosen_columns_before_a_unit() -> None:
     chosen = replace(units, chosen=np.array([0, 2, 4]))
     assert [chosen.before(column) for column in (0, 4, 8, 12, 13, 14)] == [0, 4, 4, 8, 8, 9]
     assert len(chosen) == 9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_units_off_a_block_are_all_the_others(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    units = ParameterBlock.of([torch.zeros(5, 3), torch.zeros(5), torch.zeros(2, 5), torch.zeros(2)])
+    # Small whole numbers: many are equal.
+    block = units.choose(rng.integers(0, 3, size=14).astype(float), int(rng.integers(1, 32)))
+    others = block.off_block
+    assert isinstance(others, ParameterBlock)
+    together = np.concatenate([block.indices.numpy(), others.indices.numpy()])
+    np.testing.assert_array_equal(np.sort(together), np.arange(32))
+    assert len(block) + len(others) == 32

@@ -24,6 +24,7 @@ from skbgmd import (
 )
 from skbgmd.aggregators import AGGREGATORS, HuberMean, NonFiniteRowsError
 from skbgmd.corruption import BitFlip
+from skbgmd.training import _fused_step as fused_step
 from skbgmd.training._defaults import default_rule
 from skbgmd.training._fused_step import FusedStep
 from skbgmd.training._loader import ArrayLoader
@@ -141,19 +142,103 @@ def test_any_rule_may_have_its_say(rule: str, taken: Taken, monkeypatch: pytest.
         assert_same(fused, fit(), 1e-3)
 
 
-@pytest.mark.parametrize("beta", [0.1, 0.5])
-def test_blocks_are_the_same(beta: float, taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Taken:
+    """Counts steps by blocks of units that were taken without the rule."""
+    counter, call = Taken(), fused_step.unit_block_mean
+
+    def counted(*args: Any) -> Any:
+        found = call(*args)
+        counter["quick" if found is not None else "by the rule"] += 1
+        return found
+
+    monkeypatch.setattr(fused_step, "unit_block_mean", counted)
+    return counter
+
+
+def net_of_blocks(beta: float = 0.1, kind: Any = None, **more: Any) -> Any:
+    """A net whose rows are judged by blocks of units; of dead ones, which have equal scores, any may be chosen."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
+    rule = default_rule(huber=2.0, of_samples=True, beta=beta, memory=more.pop("memory", None))
+    rule.set_params(**{name: more.pop(name) for name in ("block", "selection") if name in more}, random_state=0)
+    # Batches of as many rows as aren't written out.
+    settings = {"module": module, "aggregator": rule, "trust_power": 1.0, "batch_size": 115, **more}
+    return net_of(RobustNeuralNetClassifier if kind is None else kind, **settings)
+
+
+BLOCKS: list[dict[str, Any]] = [
+    {},
+    {"trust_power": 0.0},
+    {"tilt": 0.7},
+    {"batch_size": 32},
+    {"optimizer": torch.optim.SGD, "lr": 0.1},
+    {"memory": "weighted"},
+    {"memory": "mean"},
+    {"selection": "sample"},
+    {"selection": "uniform"},
+    {"block": "coordinate"},
+]
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("more", BLOCKS, ids=lambda more: "-".join(map(str, more.values())) or "defaults")
+def test_blocks_are_the_same(
+    beta: float, more: dict, taken: Taken, quick: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fit() -> Any:
-        # Units that are dead have equal scores, none: any of them may be chosen.
-        torch.manual_seed(0)
-        module = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
-        rule = default_rule(huber=2.0, of_samples=True, beta=beta)
-        return net_of(module=module, aggregator=rule, trust_power=1.0).fit(X, Y)
+        return net_of_blocks(beta, **{"max_epochs": 8, **more}).fit(X, Y)
 
     fused = fit()
-    assert taken["fused"] >= 20
+    assert taken["fused"] >= 16
+    assert not taken["given up"]
+    # All but the first step; what is kept of other columns, drawn or written out is the rule's affair.
+    is_plain = not more.keys() & {"memory", "selection", "block"} and more.get("batch_size") != 32
+    assert quick["quick"] == (taken["fused"] - 1 if is_plain else 0)
+    general(monkeypatch)
+    assert_same(fused, fit(), 1e-3 if "block" in more else 1e-4)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_blocks_with_weighted_samples(least: float, quick: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = np.where(np.arange(len(X)) % 7 == 0, least, np.linspace(0.5, 1.0, len(X)))
+
+    def fit() -> Any:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
+        settings = {**SETTINGS, "strength": None, "beta": 0.1, "batch_size": 115, "module": module}
+        return BlockGMDClassifier(**settings).fit(X, Y, sample_weight=weights)
+
+    fused = fit()
+    assert quick["quick"] >= 5
     general(monkeypatch)
     assert_same(fused, fit())
+
+
+def test_blocks_go_on_to_the_same_network(quick: Taken, tmp_path: Any) -> None:
+    whole = net_of_blocks(max_epochs=6).fit(X, Y)
+    assert quick["quick"] == 6 * 2 - 1
+    half = net_of_blocks(max_epochs=3).fit(X, Y)
+    half.save_params(f_params=tmp_path / "p.pt", f_optimizer=tmp_path / "o.pt", f_history=tmp_path / "h.json")
+    rest = net_of_blocks(max_epochs=3).initialize()
+    rest.load_params(f_params=tmp_path / "p.pt", f_optimizer=tmp_path / "o.pt", f_history=tmp_path / "h.json")
+    rest.partial_fit(X, Y)
+    assert rest.aggregator_.state.step == whole.aggregator_.state.step == 12
+    np.testing.assert_array_equal(parameters_of(rest), parameters_of(whole))
+
+
+def test_blocks_are_watched_to_the_bit(quick: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher, batches = Watcher(), BatchWatcher()
+    plain, watched, counted = (net_of_blocks(callbacks=each).fit(X, Y) for each in ([], [watcher], [batches]))
+    assert quick["quick"] == 3 * (3 * 2 - 1)
+    for net in (watched, counted):
+        np.testing.assert_array_equal(parameters_of(net), parameters_of(plain))
+        assert net.history[:, "selected_mass"] == plain.history[:, "selected_mass"]
+    general(monkeypatch)
+    other = Watcher()
+    net_of_blocks(callbacks=[other]).fit(X, Y)
+    for ours, theirs in zip(watcher.seen, other.seen, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -489,12 +574,14 @@ def test_another_module_between_epochs() -> None:
     assert np.isfinite(parameters_of(fitted)).all()
 
 
-def test_numpys_warnings_stay_silent() -> None:
+@pytest.mark.parametrize("of_blocks", [False, True])
+@pytest.mark.parametrize("value", [1e15, 1e20, 1e30])
+def test_numpys_warnings_stay_silent(of_blocks: bool, value: float) -> None:
     huge = X.copy()
-    huge[3] = 1e30
+    huge[3] = value
     with np.errstate(over="raise", invalid="raise"), warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        net_of().fit(huge, Y)
+        (net_of_blocks() if of_blocks else net_of()).fit(huge, Y)
 
 
 def test_skorchs_own_scoring_goes_with_it(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:

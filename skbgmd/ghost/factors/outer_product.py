@@ -109,6 +109,9 @@ class OuterProductFactor(Factor):
     def inner_products(self, vector: torch.Tensor) -> torch.Tensor:
         if self._is_held:
             return self._written.inner_products(vector)
+        if self.positions == 1:
+            # One product, where torch takes one for each row.
+            return (self.left[:, 0] @ vector.view(self.n_units, self.width)).mul_(self.right[:, 0]).sum(dim=1)
         # As the layer does it: outputs of its inputs, and their products with what came back.
         products = (self.left @ vector.view(self.n_units, self.width)).mul_(self.right)
         return products.flatten(1).sum(dim=1)
