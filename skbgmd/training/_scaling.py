@@ -1,4 +1,4 @@
-"""Features of very different scales, by which a training stalls or diverges."""
+"""Scales of targets; and features of very different scales, by which a training stalls or diverges."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr
+from scipy.special import entr, ndtri
 
 from skbgmd._utils import limits
+from skbgmd._utils.typing import FloatArray
+from skbgmd.rows.gram import lower_weighted_median, lower_weighted_quantile
 
 
 def scale_ratio(X: Any) -> float:
@@ -45,6 +47,51 @@ def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None) -> fl
     sizes = np.abs(y.astype(np.float64)).reshape(len(y), -1)
     small = np.minimum(sizes, 1.0)
     return float(np.average((small * (sizes - 0.5 * small)).mean(axis=1), weights=weight))
+
+
+def location_and_scale(y: FloatArray, weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Medians of the columns of targets (n, k), and :func:`deviation_of_most` of them, (k,) each.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, k)
+    weight : ndarray of shape (n,), or None
+        Non-negative, one of them positive; None: all are one.
+    """
+    weight = np.ones(len(y)) if weight is None else weight
+    center = np.array([lower_weighted_median(column, weight) for column in y.T])
+    return center, np.array([deviation_of_most(column, weight) for column in y.T])
+
+
+def deviation_of_most(y: FloatArray, weight: FloatArray | None = None) -> float:
+    r"""Standard deviation of normal targets (n,), robustly: by their median deviation, but for those at the median.
+
+    Where a share 1 - s is at the median, the corrupt are all among the others: of the deviations of these the quantile
+    s / 2 counts, and the median where it says less, each as a share of what normal ones have. 1 where all are the same.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,)
+    weight : ndarray of shape (n,), default=None
+        Non-negative, one of them positive; None: all are one.
+
+    Examples
+    --------
+    >>> y = np.array([0.0] * 12 + [1.0, 2.0, 2.0, 3.0] + [1e6] * 4)
+    >>> round(deviation_of_most(y), 1), round(float(y.std()))
+    (4.4, 400000)
+    """
+    weight = np.ones(len(y)) if weight is None else weight
+    deviations = np.abs(y - lower_weighted_median(y, weight))
+    apart = (deviations > 0.0) & (weight > 0.0)
+    if not apart.any():
+        return 1.0
+    half = 0.5 * float(weight[apart].sum() / weight.sum())
+    # Of others that lie apart from the median the lower quantile is a larger share than of normal ones.
+    return min(
+        lower_weighted_quantile(deviations[apart], weight[apart], share) / float(ndtri(0.5 + 0.5 * share))
+        for share in (half, 0.5)
+    )
 
 
 def stalls(losses: list[float], of_constant: float) -> bool:

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
+from skbgmd.training._scaling import deviation_of_most
 
 
 class Strength(NamedTuple):
@@ -308,17 +308,3 @@ def errors_ahead(residuals: FloatArray, y: FloatArray, weight: FloatArray) -> fl
     units = np.array([deviation_of_most(column) for column in y.T])
     missed = np.average((np.abs(residuals) > limits.MISSED_TARGET * units).mean(axis=1), weights=weight)
     return limits.CLEAR_GAIN if missed > limits.GROSS_SHARE else limits.CLEAR_GAIN_WITHOUT_GROSS
-
-
-def deviation_of_most(y: FloatArray) -> float:
-    """Standard deviation of normal targets (n,), robustly: by their median deviation, but for those at the median.
-
-    Where a share 1 - s is at the median, the corrupt are all among the others: there it is the quantile s / 2 of their
-    deviations. 1 where all are the same.
-    """
-    deviations = np.abs(y - np.median(y))
-    others = deviations[deviations > 0.0]
-    if not len(others):
-        return 1.0
-    half = 0.5 * len(others) / len(deviations)
-    return float(np.quantile(others, half) / ndtri(0.5 + 0.5 * half))

@@ -15,13 +15,12 @@ from skorch import NeuralNet
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
-from skbgmd.location.median import lower_weighted_median
 from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._inputs import mapped, unpacked
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._samples import Samples, check_of_samples
-from skbgmd.training._scaling import smooth_l1_of_zero
+from skbgmd.training._scaling import location_and_scale, smooth_l1_of_zero
 from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
 from skbgmd.training.nets import RobustNeuralNetRegressor
@@ -171,7 +170,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if after is not None and after.is_due:
             net, trained = None, after.parts
             # A rank with wrong targets has no say in what the others call large.
-            center, scale = ranks.median(_location_and_scale(*after.targets()), "location and scale of the targets")
+            center, scale = ranks.median(location_and_scale(*after.targets()), "location and scale of the targets")
         else:
             net, trained = self.net_, (part,)
             center, scale = self._center, self._scale
@@ -355,21 +354,3 @@ class _Provisional(NamedTuple):
 def _scaled(y: NDArray[Any], center: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     scaled: NDArray[np.float64] = (np.asarray(y, dtype=np.float64).reshape(len(y), -1) - center) / scale
     return scaled
-
-
-def _location_and_scale(
-    y: NDArray[np.float64], weight: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Median and median absolute deviation of the columns, the latter in standard deviations of a normal variable.
-
-    Where more than half of a column is one value, its standard deviation is taken; where all is, one.
-    """
-    weight = np.ones(len(y)) if weight is None else weight
-    center = np.array([lower_weighted_median(column, weight) for column in y.T])
-    scale = 1.4826 * np.array([lower_weighted_median(column, weight) for column in np.abs(y - center).T])
-    tied = scale == 0.0
-    others = y[:, tied]
-    scale[tied] = np.sqrt(
-        np.average((others - np.average(others, axis=0, weights=weight)) ** 2, axis=0, weights=weight)
-    )
-    return center, np.where(scale > 0.0, scale, 1.0)

@@ -1,8 +1,9 @@
-"""Features of very different scales: told of where a training stalls by them, and nowhere else."""
+"""Scales of targets; and features of very different scales, told of where a training stalls by them."""
 
 from __future__ import annotations
 
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from sklearn.preprocessing import StandardScaler
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd._utils import limits
 from skbgmd.training._divergence import diverged
-from skbgmd.training._scaling import cross_entropy_of_shares, scale_ratio, smooth_l1_of_zero, stalls
+from skbgmd.training._scaling import (
+    cross_entropy_of_shares,
+    deviation_of_most,
+    location_and_scale,
+    scale_ratio,
+    smooth_l1_of_zero,
+    stalls,
+)
 
 STALLED = r"training has stalled, at a loss of .*features' scales differ by a factor of .*StandardScaler"
 
@@ -120,3 +128,53 @@ def test_losses_of_constants():
     assert stalls([1.0] * 19 + [0.2], 1.0)
     assert not stalls([1.0] * 10 + [0.2] * 10, 1.0)
     assert not stalls([1.0] * (limits.STALLED_EPOCHS - 1), 1.0)
+
+
+#: Targets beside many zeros, which are at the median, as functions of a generator and a number.
+BESIDE_ZEROS = {
+    "positive": lambda rng, n: np.abs(rng.normal(size=n)),
+    "both sides": lambda rng, n: rng.normal(size=n),
+    "exponential": lambda rng, n: rng.exponential(size=n),
+    "counts": lambda rng, n: 1.0 + rng.poisson(2.0, size=n),
+    "two values": lambda rng, n: rng.choice((-1.0, 1.0), size=n),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "of_value"),
+    [*product(BESIDE_ZEROS, (0.6, 0.7, 0.8)), *product(("both sides", "two values"), (0.3, 0.45, 0.55))],
+)
+def test_gross_targets_do_not_set_the_scale_beside_many_of_one_value(name: str, of_value: float) -> None:
+    rng, n = np.random.default_rng(0), 4000
+    y = np.where(rng.random(n) < of_value, 0.0, BESIDE_ZEROS[name](rng, n))
+    clean = deviation_of_most(y)
+    assert 0.5 < clean / np.sqrt(np.mean(y[y != 0.0] ** 2)) < 2.0
+    wrong = rng.permutation(n)
+    for percent in (5, 15):
+        for sign in (1.0, rng.choice((-1.0, 1.0), size=n)):
+            spoilt = y.copy()
+            chosen = wrong[: n * percent // 100]
+            spoilt[chosen] = (1e6 * (1.0 + rng.random(n)) * sign)[chosen]
+            center, scale = location_and_scale(np.column_stack([spoilt, 1e-9 * spoilt + 7.0]), None)
+            # The median itself moves with them, within the targets.
+            assert abs(center[0]) < 2.0
+            assert clean / 3.0 < scale[0] < 4.0 * clean
+            assert scale[1] == pytest.approx(1e-9 * scale[0], rel=1e-5)
+
+
+def test_scales_of_targets_do_not_jump_where_half_of_them_are_one_value() -> None:
+    rng = np.random.default_rng(0)
+    for others in (rng.normal(size=1000), rng.choice((-1.0, 1.0), size=1000), rng.laplace(size=1000)):
+        scales = [deviation_of_most(np.r_[np.zeros(n), others]) for n in (960, 990, 999, 1001, 1010, 1040)]
+        assert max(scales) < 1.2 * min(scales)
+
+
+def test_weights_of_targets_count_as_copies_in_their_scale() -> None:
+    rng = np.random.default_rng(0)
+    y, weight = rng.normal(size=(301, 2)).round(1), rng.integers(4, size=301)
+    y[::2, 0] = 0.0
+    repeated = location_and_scale(np.repeat(y, weight, axis=0), None)
+    np.testing.assert_allclose(location_and_scale(y, weight.astype(float)), repeated, rtol=1e-12)
+    np.testing.assert_array_equal(location_and_scale(np.full((5, 1), 3.0), None), [[3.0], [1.0]])
+    y[weight == 0] = 1e300
+    np.testing.assert_allclose(location_and_scale(y, weight.astype(float)), repeated, rtol=1e-12)

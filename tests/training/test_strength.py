@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd._utils import limits
+from skbgmd.training._scaling import deviation_of_most
 from skbgmd.training._strength import (
     Evidence,
     choose,
-    deviation_of_most,
     error_scores,
     errors_ahead,
     evidence_for,
