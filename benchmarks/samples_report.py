@@ -129,18 +129,25 @@ def suspect_counts(frame: pd.DataFrame) -> pd.DataFrame:
     return table.round(1).map(lambda value: "" if pd.isna(value) else f"{value:.0f}").reset_index()
 
 
+def near_the_truth(frame: pd.DataFrame, name: str) -> pd.Series:
+    """1 for numbers within 30 % of the corrupt, or of at most 1 % of clean samples, 0 for others; NaN of none."""
+    allowed = (0.3 * frame["corrupt"]).where(frame["corrupt"] > 0, 0.01 * frame["samples"])
+    near = (frame[name] - frame["corrupt"]).abs() <= allowed
+    return near.astype(float).where(frame[name].notna())
+
+
 def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """How many estimates are near the truth, and areas under the ROC curve, by dirt, share and strength."""
-    error = (frame["found"] - frame["corrupt"]).abs()
-    near = np.where(frame["corrupt"] > 0, error <= 0.3 * frame["corrupt"], error <= 0.01 * frame["samples"])
     bounded = (frame["low"] <= frame["corrupt"]) & (frame["corrupt"] <= frame["high"])
     ratio = (frame["found"] / frame["corrupt"].where(frame["corrupt"] > 0)).mul(100.0)
-    frame = frame.assign(near=100.0 * near, bounded=100.0 * bounded, ratio=ratio)
+    near, of_peer = (100.0 * near_the_truth(frame, name) for name in ("found", "cleanlab"))
+    frame = frame.assign(near=near, peer=of_peer, bounded=100.0 * bounded, ratio=ratio)
     groups = frame.groupby(["dirt", "share", "strength"], sort=False)
     return pd.DataFrame(
         {
             "trainings": groups.size(),
             "within 30 %, % of them": groups["near"].mean().round(),
+            "cleanlab": groups["peer"].mean().round(),
             "truth within bounds, %": groups["bounded"].mean().round(),
             "median estimate, % of the truth": groups["ratio"].median().round(),
             "AUROC, suspects": groups["AUROC"].mean().round(3),
@@ -160,9 +167,8 @@ def suspect_bounds(frame: pd.DataFrame) -> pd.DataFrame:
 
 def suspect_bounds_summary(frame: pd.DataFrame) -> pd.DataFrame:
     """How many estimates are near the truth without and with held-out labels, and how many suspects are corrupt."""
-    allowed = (0.3 * frame["corrupt"]).where(frame["corrupt"] > 0, 0.01 * frame["samples"])
-    near = {name: (frame[name] - frame["corrupt"]).abs() <= allowed for name in ("without", "with")}
-    frame = frame.assign(**{f"near {name}": values for name, values in near.items()})
+    names = ("without", "with", "cleanlab")
+    frame = frame.assign(**{f"near {name}": near_the_truth(frame, name).astype(int) for name in names})
     groups = frame.groupby("dirt", sort=False)
     share = 100.0 * groups["corrupt found"].sum() / groups["with"].sum()
     return pd.DataFrame(
@@ -170,6 +176,7 @@ def suspect_bounds_summary(frame: pd.DataFrame) -> pd.DataFrame:
             "trainings": groups.size(),
             "within 30 % without": groups["near without"].sum(),
             "and with": groups["near with"].sum(),
+            "cleanlab": groups["near cleanlab"].sum(),
             "suspects that are corrupt, %": share.round().map("{:.0f}".format).where(groups["corrupt"].sum() > 0, ""),
         }
     ).reset_index()

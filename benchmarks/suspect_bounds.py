@@ -23,6 +23,7 @@ from resume import add_options, kept, train_missing
 from sklearn.datasets import make_blobs, make_circles
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
+from suspect_counts import confident_joint
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.inspection import estimate_n_suspects, find_suspects
@@ -37,7 +38,20 @@ DIRT: dict[str, dirt.Kind] = {
     "uniform 40 %": partial(dirt.labels, kind="uniform", share=0.4),
     BOUNDARY: partial(dirt.near_boundary, share=0.15),
 }
-COLUMNS = ("data", "dirt", "seed", "chosen", "samples", "corrupt", "without", "with", "low", "high", "corrupt found")
+COLUMNS = (
+    "data",
+    "dirt",
+    "seed",
+    "chosen",
+    "samples",
+    "corrupt",
+    "without",
+    "with",
+    "low",
+    "high",
+    "corrupt found",
+    "cleanlab",
+)
 
 
 def normal(n: int, d: int, seed: int) -> NDArray[Any]:
@@ -123,7 +137,8 @@ def count(name: str, kind: str, seed: int, epochs: int, *, models: Path | None =
     found = estimate_n_suspects(model)
     without = suspects_in(model.sample_record_, fits_all=model.strength_ == "mild").estimate[0]
     right = int(corrupt[find_suspects(model)].sum())
-    values = (model.strength_, len(X), int(corrupt.sum()), without, *found[:3], right)
+    peer = confident_joint(X, y, seed, epochs)
+    values = (model.strength_, len(X), int(corrupt.sum()), without, *found[:3], right, peer)
     return dict(zip(COLUMNS[3:], values, strict=True))
 
 

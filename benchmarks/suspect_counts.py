@@ -2,7 +2,8 @@
 
 Each row of results/suspect_counts.csv is a set, a kind of dirt with its share, a strength and a seed, with the estimate
 and its bounds, how many of the suspects are corrupt, and areas under the ROC curve of the ranking and of
-``sample_trust_``. The rule was made on the seeds from 100 on; the table has others. Run again it goes on where it was;
+``sample_trust_``. Beside it, for wrong labels, is cleanlab's number, of the confident joint of five-fold predictions by
+plain training. The rule was made on the seeds from 100 on; the table has others. Run again it goes on where it was;
 with ``--models`` fitted estimators are kept, and another rule to count by needs no training.
 """
 
@@ -17,10 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from cleanlab.count import num_label_issues
 from dirty import dirt
 from dirty.data import CLASSES, split
+from dirty.methods import PLAIN_SETTINGS
+from numpy.typing import NDArray
 from resume import add_options, kept, train_missing
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.inspection import estimate_n_suspects, find_suspects
@@ -45,8 +50,9 @@ SETS_OF_NUMBERS = ("Friedman 1", "linear", "lognormal", "zero-inflated", "hetero
 SHARES = (0.05, 0.1, 0.2, 0.4)
 COLUMNS = (
     *("data", "dirt", "share", "strength", "seed", "chosen", "samples", "corrupt", "found", "low", "high"),
-    *("badly fitted", "unusual inputs", "corrupt found", "AUROC", "trust AUROC"),
+    *("badly fitted", "unusual inputs", "corrupt found", "AUROC", "trust AUROC", "cleanlab"),
 )
+OF_LABELS = (dirt.NONE, "pair", "uniform")
 
 
 def cases() -> Iterator[tuple[str, str, float]]:
@@ -65,6 +71,13 @@ def kind_of(kind: str, share: float) -> dirt.Kind:
     if kind == "gross":
         return partial(dirt.targets, share=share, one_sided=False)
     return partial(dirt.labels, kind=kind, share=share)
+
+
+def confident_joint(X: NDArray[Any], y: NDArray[Any], seed: int, epochs: int) -> int:
+    """Cleanlab's number of wrong labels, by predictions of samples that weren't trained on."""
+    model = BlockGMDClassifier(max_epochs=epochs, random_state=seed, **PLAIN_SETTINGS)
+    probabilities = cross_val_predict(model, X, y, cv=5, method="predict_proba")
+    return int(num_label_issues(np.unique(y, return_inverse=True)[1], probabilities))
 
 
 def count(
@@ -87,7 +100,9 @@ def count(
     right = int(corrupt[find_suspects(model)].sum())
     values = (model.strength_, len(X), int(corrupt.sum()), *found[:5], right)
     areas = [area if area is None else round(area, 4) for area in areas]
-    return dict(zip(COLUMNS[5:], (*values, *areas), strict=True))
+    has_peer = name in CLASSES and kind in OF_LABELS
+    peer = confident_joint(X, y, seed, epochs) if has_peer else None
+    return dict(zip(COLUMNS[5:], (*values, *areas, peer), strict=True))
 
 
 def main() -> None:

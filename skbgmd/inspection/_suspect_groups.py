@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,31 @@ class Group(NamedTuple):
 
 #: No suspects.
 NOBODY = Group(0, 0, 0, float("nan"))
+
+
+class Confirmed(NamedTuple):
+    """Wrong labels among held-out samples that the training on all samples confirms.
+
+    Attributes
+    ----------
+    share, least : float
+        Their share of all samples, and the least that it may be; 0 where it isn't known.
+    least_of_surest : float
+        The least that it may be among the most surely predicted.
+    is_sure, is_flat : bool
+        Whether the network is certain of these; and whether the share is no larger where it is less so, as that of
+        labels that are wrong irrespective of the features.
+    """
+
+    share: float
+    least: float
+    least_of_surest: float
+    is_sure: bool
+    is_flat: bool
+
+
+#: Nothing is confirmed.
+UNCONFIRMED = Confirmed(0.0, 0.0, 0.0, is_sure=False, is_flat=False)
 
 
 class Suspects(NamedTuple):
@@ -88,44 +114,69 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldO
     if held_out is not None:
         of_rest = HeldOutLabels(*(of[rest] for of in held_out))
         gentle = looked_at[rest] if fits_all and early else of_rest.gentle_likelihood
-        fits = agreed(group, wrong_labels_in(of_rest), looked_at[rest], contradicts=shows_a_group(gentle, strata))
+        bounds = wrong_labels_in(of_rest), confirmed_by(known[min(1, len(known) - 1)][rest], of_rest)
+        fits = agreed(group, *bounds, looked_at[rest], contradicts=shows_a_group(gentle, strata))
     chosen[rest[lowest(looked_at[rest], fits.n)]] = True
     low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))
     return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)
 
 
-def agreed(group: Group, wrong: tuple[float, float], likelihood: FloatArray, *, contradicts: bool = False) -> Group:
-    """Bring the number of badly fitted samples within the bounds that held-out samples give for wrong labels.
+def agreed(
+    group: Group,
+    wrong: tuple[float, float],
+    confirmed: Confirmed,
+    likelihood: FloatArray,
+    *,
+    contradicts: bool = False,
+) -> Group:
+    """Bring the number of badly fitted samples to what held-out samples allow for wrong labels.
 
-    A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the middle of
-    the bounds counts if they prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing, unless a gentle
-    training has such a group as well: then it is of labels that are wrong near boundaries alone. Where a group is
-    smaller, or there is none, wrong labels may have been learnt by heart: if the bounds prove more than
-    ``limits.MANY_WRONG``, the least counts, for a network that is surely wrong raises both.
+    A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the share
+    that is confirmed counts if it is flat and more than ``limits.FEW_CONFIRMED``, else the middle of the bounds if they
+    prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing, unless a gentle training has such a group as
+    well: then it is of labels that are wrong near boundaries alone.
+
+    A group that is smaller than what is confirmed, where that is flat, becomes as large, and where there is none, one
+    of more than ``limits.FEW_CONFIRMED``: some wrong labels have been learnt by heart. All may have been: if the bounds
+    prove more than ``limits.MANY_WRONG``, and ``limits.CONFIRMED`` of that is confirmed, the least counts, for a
+    network that is surely wrong raises both.
 
     Parameters
     ----------
     group : Group
         Badly fitted samples; of none, ``NOBODY``.
     wrong : tuple of float
-        Least and largest share of wrong labels.
+        Least and largest share of wrong labels, see :func:`wrong_labels_in`.
+    confirmed : Confirmed
+        See :func:`confirmed_by`.
     likelihood : ndarray of shape (n,)
         Mean likelihoods.
     contradicts : bool, default=False
         Whether overlap can't explain the group, see :func:`shows_a_group`.
     """
-    least, most = (round(share * len(likelihood)) for share in wrong)
+    total = len(likelihood)
+    least, most = (round(share * total) for share in wrong)
+    own, own_least = round(confirmed.share * total), round(confirmed.least * total)
+    is_wrong_anywhere = confirmed.is_sure and confirmed.is_flat
     if group.n > most:
-        near_boundary = group.n if contradicts else 0
-        n = round((least + most) / 2) if wrong[0] > limits.FEW_WRONG else near_boundary
+        if is_wrong_anywhere and confirmed.least_of_surest > limits.FEW_CONFIRMED:
+            n, least = own, own_least
+        elif wrong[0] > limits.FEW_WRONG:
+            n = round((least + most) / 2)
+        else:
+            n = group.n if contradicts else 0
+    elif wrong[0] > limits.MANY_WRONG and confirmed.least_of_surest > limits.CONFIRMED * wrong[0]:
+        n = max(group.n, least)
+    elif is_wrong_anywhere and own_least > (group.n or limits.FEW_CONFIRMED * total):
+        n, least = own, own_least
     else:
-        n = max(group.n, least) if wrong[0] > limits.MANY_WRONG else group.n
+        n = group.n
     if n == group.n:
         return group
     if n == 0:
         return NOBODY
-    threshold = float(np.sort(likelihood)[min(n, len(likelihood) - 1)])
-    return Group(n, least, most, threshold)
+    threshold = float(np.sort(likelihood)[min(n, total - 1)])
+    return Group(n, least, max(most, n), threshold)
 
 
 def shows_a_group(likelihood: FloatArray, strata: NDArray[np.intp]) -> bool:
@@ -186,18 +237,67 @@ def wrong_labels_in(held_out: HeldOutLabels) -> tuple[float, float]:
     .. [2] Scott (2015). A rate of convergence for mixture proportion estimation, with application to learning from
        noisy labels. AISTATS.
     """
-    sure = []
+    sure = surely_predicted(held_out, 0.0, limits.SURELY_PREDICTED)
+    if not len(sure):
+        return 0.0, 1.0
+    share, error = _share(held_out.differs[sure])
+    return max(share - error, 0.0), min(share + error, 1.0)
+
+
+def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
+    """Count wrong labels among held-out samples that the training on all samples confirms: it fits them badly, too.
+
+    A network that was trained on a third may be surely wrong, and is right about more samples when it was trained on
+    all; hard samples are mostly fitted before wrong labels are learnt by heart. Labels that are wrong irrespective of
+    the features are a share of the samples that is the same however surely these are predicted. Where classes overlap
+    it rises.
+
+    Parameters
+    ----------
+    likelihood : ndarray of shape (n,)
+        Mean likelihoods over the first visits of the training on all samples.
+    held_out : HeldOutLabels
+        Of n samples.
+
+    Returns
+    -------
+    Confirmed
+    """
+    is_wrong = (held_out.differs == 1.0) & (likelihood < 0.5)
+    surest = surely_predicted(held_out, 0.0, limits.SURELY_PREDICTED)
+    if not len(surest):
+        return UNCONFIRMED
+    share, error = _share(is_wrong[surely_predicted(held_out, 0.0, limits.CONFIRMED_AMONG)])
+    edges = (0.0, *limits.NEAR_AND_FAR)
+    near, far = (_share(is_wrong[surely_predicted(held_out, *between)]) for between in pairwise(edges))
+    of_surest = _share(is_wrong[surest])
+    return Confirmed(
+        share,
+        max(share - error, 0.0),
+        max(of_surest[0] - of_surest[1], 0.0),
+        is_sure=bool(1.0 - held_out.probability[surest].mean() <= limits.LEFT_TO_OTHERS),
+        is_flat=far[0] - near[0] <= float(np.hypot(near[1], far[1])),
+    )
+
+
+def surely_predicted(held_out: HeldOutLabels, first: float, last: float) -> NDArray[np.intp]:
+    """Places of the held-out samples of each predicted class between two shares, in order of falling probability."""
+    found = [np.zeros(0, dtype=np.intp)]
     for label in np.unique(held_out.predicted[np.isfinite(held_out.predicted)]):
         members = np.flatnonzero(held_out.predicted == label)
-        most_probable = np.argsort(-held_out.probability[members], kind="stable")
-        sure.append(members[most_probable[: int(np.ceil(limits.SURELY_PREDICTED * len(members)))]])
-    if not sure:
+        most_probable = members[np.argsort(-held_out.probability[members], kind="stable")]
+        found.append(most_probable[int(np.ceil(first * len(members))) : int(np.ceil(last * len(members)))])
+    return np.concatenate(found)
+
+
+def _share(is_wrong: FloatArray | BoolArray) -> tuple[float, float]:
+    """Share of wrong ones, and how much of it is left to chance; all of it where there are none to count."""
+    n = len(is_wrong)
+    if not n:
         return 0.0, 1.0
-    differs = held_out.differs[np.concatenate(sure)]
-    share = float(differs.mean())
+    share = float(is_wrong.mean())
     # As if one of them had come out otherwise, at least: few that are alike prove nothing.
-    error = limits.SURE_ERRORS * float(np.sqrt(max(share * (1.0 - share), 1.0 / len(differs)) / len(differs)))
-    return max(share - error, 0.0), min(share + error, 1.0)
+    return share, limits.SURE_ERRORS * float(np.sqrt(max(share * (1.0 - share), 1.0 / n) / n))
 
 
 def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skbgmd._utils import limits
 from skbgmd.inspection._suspect_groups import (
     NOBODY,
+    UNCONFIRMED,
+    Confirmed,
     Group,
     agreed,
     badly_fitted,
+    confirmed_by,
     overrules_a_class,
     quality_of,
     shows_a_group,
@@ -124,21 +128,113 @@ def test_each_predicted_class_has_its_surest_samples() -> None:
 def test_the_number_agrees_with_held_out_labels() -> None:
     values = likelihoods(1000, 200)
     group = Group(200, 180, 220, 0.5)
-    assert agreed(group, (0.15, 0.25), values) == group
-    assert agreed(NOBODY, (0.0, 0.1), values) == NOBODY
+    sure = Confirmed(0.1, 0.09, 0.07, is_sure=True, is_flat=True)
+    overlap, small = sure._replace(is_flat=False), sure._replace(least_of_surest=0.01)
+    for confirmed in (UNCONFIRMED, sure, overlap):
+        assert agreed(group, (0.15, 0.25), confirmed, values) == group
+        none = agreed(NOBODY, (0.0, 0.1), confirmed, values)
+        assert none == NOBODY if confirmed is not sure else none[:3] == (100, 90, 100)
     # More than wrong labels explain: hard samples are among them, or are all of them.
-    assert agreed(group, (0.08, 0.12), values)[:3] == (100, 80, 120)
-    assert agreed(group, (0.01, 0.05), values) == NOBODY
-    # Or labels are wrong near boundaries alone.
-    assert agreed(group, (0.01, 0.05), values, contradicts=True) == group
-    assert agreed(group, (0.08, 0.12), values, contradicts=True)[0] == 100
-    # Fewer: some were learnt by heart, or all were, if that is proved.
-    raised = agreed(group, (0.35, 0.45), values)
-    assert raised[:3] == (350, 350, 450)
-    assert (values < raised.threshold).sum() == 350
-    assert agreed(NOBODY, (0.35, 0.45), values)[:3] == (350, 350, 450)
-    assert agreed(group, (0.25, 0.45), values) == group
-    assert agreed(NOBODY, (0.25, 0.45), values) == NOBODY
+    assert agreed(group, (0.08, 0.12), sure, values)[:3] == (100, 90, 120)
+    assert agreed(group, (0.08, 0.12), UNCONFIRMED, values)[:3] == (100, 80, 120)
+    for confirmed in (UNCONFIRMED, overlap, small):
+        assert agreed(group, (0.08, 0.12), confirmed, values)[:3] == (100, 80, 120)
+        assert agreed(group, (0.01, 0.05), confirmed, values) == NOBODY
+        # Or labels are wrong near boundaries alone.
+        assert agreed(group, (0.01, 0.05), confirmed, values, contradicts=True) == group
+    few_sure = Confirmed(0.04, 0.03, 0.025, is_sure=True, is_flat=True)
+    assert agreed(group, (0.03, 0.06), few_sure, values, contradicts=True)[:3] == (40, 30, 60)
+    # Fewer: some were learnt by heart, or many were, if that is proved.
+    few = Group(60, 50, 70, 0.3)
+    raised = agreed(few, (0.05, 0.15), sure, values)
+    assert raised[:3] == (100, 90, 150)
+    assert (values < raised.threshold).sum() == 100
+    assert agreed(few, (0.05, 0.15), small, values)[:3] == (100, 90, 150)
+    assert agreed(NOBODY, (0.0, 0.1), few_sure._replace(least=0.019), values) == NOBODY
+    for confirmed in (UNCONFIRMED, overlap, sure._replace(is_sure=False), sure._replace(least=0.05)):
+        assert agreed(few, (0.05, 0.15), confirmed, values) == few
+    many = Confirmed(0.3, 0.25, 0.2, is_sure=False, is_flat=True)
+    assert agreed(group, (0.35, 0.45), many, values)[:3] == (350, 350, 450)
+    assert agreed(NOBODY, (0.35, 0.45), many, values)[:3] == (350, 350, 450)
+    for bounds, confirmed in (((0.25, 0.45), many), ((0.35, 0.45), many._replace(least_of_surest=0.15))):
+        assert agreed(group, bounds, confirmed, values) == group
+        assert agreed(NOBODY, bounds, confirmed, values) == NOBODY
+
+
+def noted(
+    n: int, share: float, *, slope: float = 50.0, learnt: float = 0.0, hard: float = 0.0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, HeldOutLabels]:
+    """Samples of a logistic model: which have wrong labels, first likelihoods, and labels that were held out.
+
+    Some wrong labels have been learnt; of some samples a network that was trained on a third is wrong.
+    """
+    rng = np.random.default_rng(seed)
+    odds = slope * rng.normal(size=n)
+    label = rng.random(n) < 1.0 / (1.0 + np.exp(-odds))
+    wrong, is_hard = rng.random(n) < share, rng.random(n) < hard
+    own = 1.0 / (1.0 + np.exp(np.where(label, -odds, odds)))
+    likelihood = np.clip(own, 0.02, 0.98) - 0.1 * rng.random(n) * own
+    likelihood = np.where(is_hard, rng.uniform(0.5, 0.9, n), likelihood)
+    by_heart = rng.random(n) < learnt
+    likelihood = np.where(wrong, np.where(by_heart, rng.uniform(0.5, 0.9, n), rng.beta(1.0, 8.0, n)), likelihood)
+    differs = (label ^ wrong) != ((odds > 0) ^ is_hard)
+    found = np.stack([(odds > 0) ^ is_hard, 1.0 / (1.0 + np.exp(-np.abs(odds))), differs]).astype(float)
+    found[:, rng.random(n) < 1 / 3] = np.nan
+    return wrong, likelihood, HeldOutLabels(*found, np.full(n, np.nan))
+
+
+@pytest.mark.parametrize("n", [1500, 12_000])
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("hard", [0.0, 0.1])
+def test_wrong_labels_are_confirmed_and_hard_samples_are_not(n: int, share: float, hard: float) -> None:
+    wrong, likelihood, held_out = noted(n, share, hard=hard)
+    found = confirmed_by(likelihood, held_out)
+    assert found.is_sure
+    assert found.is_flat
+    assert found.share == pytest.approx(wrong.mean(), rel=0.2, abs=0.02)
+    assert found.least <= wrong.mean()
+    # Where hard samples are predicted wrongly a wrong label may be guessed.
+    clean = confirmed_by(*noted(n, 0.0, hard=hard)[1:])
+    assert clean.least == clean.least_of_surest == 0.0
+    assert clean.share < 0.01
+
+
+def test_nothing_is_confirmed_where_classes_overlap_or_nothing_is_certain() -> None:
+    _, likelihood, held_out = noted(6000, 0.0, slope=2.0)
+    assert not confirmed_by(likelihood, held_out).is_flat
+    unsure = held_out._replace(probability=0.5 + 0.6 * (held_out.probability - 0.5))
+    assert not confirmed_by(likelihood, unsure).is_sure
+    nothing = HeldOutLabels(*(np.full(5, np.nan) for _ in range(4)))
+    assert confirmed_by(np.full(5, 0.1), nothing) == UNCONFIRMED
+
+
+@pytest.mark.parametrize("share", [0.06, 0.08, 0.1])
+@pytest.mark.parametrize("learnt", [0.55, 0.7, 1.0])
+def test_few_wrong_labels_of_which_some_were_learnt_are_counted(share: float, learnt: float) -> None:
+    near = {"before": 0, "after": 0, "bounded": 0}
+    for seed in range(20):
+        wrong, late, held_out = noted(3000, share, learnt=learnt, hard=0.1, seed=seed)
+        # Early on, wrong labels and hard samples are one tail.
+        early = np.where(wrong, np.random.default_rng(seed + 100).uniform(0.0, 0.5, 3000), late)
+        ones = np.ones(3000)
+        record = SampleRecord(ones, np.stack([early, early, late]), ones, ones)
+        found = {"before": suspects_in(record), "after": suspects_in(record, held_out=held_out)}
+        for name, each in found.items():
+            near[name] += abs(each.estimate[0] / wrong.sum() - 1.0) <= 0.3
+        near["bounded"] += found["after"].estimate[1] <= wrong.sum() <= found["after"].estimate[2]
+    # By chance one in forty shares isn't flat.
+    assert near["after"] >= 17
+    assert near["bounded"] >= 17
+    assert near["before"] <= 5
+
+
+@pytest.mark.parametrize("hard", [0.4, 0.45, 0.5])
+def test_a_network_that_is_surely_wrong_is_no_evidence_of_wrong_labels(hard: float) -> None:
+    _, likelihood, held_out = noted(1200, 0.0, hard=hard)
+    assert wrong_labels_in(held_out)[0] > limits.MANY_WRONG
+    ones = np.ones(1200)
+    record = SampleRecord(ones, np.stack([likelihood] * 3), ones, np.arange(1200) % 2.0)
+    assert suspects_in(record, held_out=held_out).estimate[0] == suspects_in(record).estimate[0] == 0
 
 
 def calibrated_likelihoods(n: int, distance: float, *, share: float = 0.0, seed: int = 0) -> np.ndarray:
