@@ -388,7 +388,7 @@ SURELY_PREDICTED, SURE_ERRORS, FEW_WRONG, MANY_WRONG = 0.2, 2.0, 0.05, 0.3
 #: most classes they are still within them; and shares that are near classes' middles, and their borders. Least share
 #: that is confirmed where there is no group, or a larger one than the bounds allow: of clean sets whose classes
 #: overlap, three normals have most, 1 %. Share of many wrong labels that must be confirmed: of those that were learnt
-#: by heart half and more were, and a third on a clean checkerboard that a network is surely wrong about. Seeds 100, 101.
+#: by heart half and more were, and a third on a clean checkerboard that a network is surely wrong about.
 CONFIRMED_AMONG, NEAR_AND_FAR, FEW_CONFIRMED, CONFIRMED = 0.6, (0.4, 0.8), 0.02, 0.5
 #: Mean probability that is left to other classes than the predicted one up to which a network is certain of the most
 #: surely predicted samples.
