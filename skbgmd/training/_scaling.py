@@ -64,10 +64,11 @@ def location_and_scale(y: FloatArray, weight: FloatArray | None) -> tuple[FloatA
 
 
 def deviation_of_most(y: FloatArray, weight: FloatArray | None = None) -> float:
-    r"""Standard deviation of normal targets (n,), robustly: by their median deviation, but for those at the median.
+    r"""Standard deviation of normal targets (n,), robustly: by their median deviation, but for the most common value.
 
-    Where a share 1 - s is at the median, the corrupt are all among the others: of the deviations of these the quantile
-    s / 2 counts, and the median where it says less, each as a share of what normal ones have. 1 where all are the same.
+    Where a share 1 - s is one value, such as zero, the corrupt are all among the others, unless it is theirs: of the
+    deviations of the others from the median of all the quantile s / 2 counts, and the median where it says less, each
+    as a share of what normal ones have. 1 where all are the same.
 
     Parameters
     ----------
@@ -83,13 +84,19 @@ def deviation_of_most(y: FloatArray, weight: FloatArray | None = None) -> float:
     """
     weight = np.ones(len(y)) if weight is None else weight
     deviations = np.abs(y - lower_weighted_median(y, weight))
-    apart = (deviations > 0.0) & (weight > 0.0)
-    if not apart.any():
+    others = (deviations > 0.0) & (weight > 0.0)
+    if not others.any():
         return 1.0
-    half = 0.5 * float(weight[apart].sum() / weight.sum())
+    places = np.unique(y, return_inverse=True)[1]
+    of_value = np.bincount(places, weight)
+    if of_value.max() > of_value[of_value > 0.0].min():
+        others &= places != of_value.argmax()
+    if not others.any():
+        return 1.0
+    half = 0.5 * float(weight[others].sum() / weight.sum())
     # Of others that lie apart from the median the lower quantile is a larger share than of normal ones.
     return min(
-        lower_weighted_quantile(deviations[apart], weight[apart], share) / float(ndtri(0.5 + 0.5 * share))
+        lower_weighted_quantile(deviations[others], weight[others], share) / float(ndtri(0.5 + 0.5 * share))
         for share in (half, 0.5)
     )
 

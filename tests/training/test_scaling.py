@@ -130,7 +130,7 @@ def test_losses_of_constants():
     assert not stalls([1.0] * (limits.STALLED_EPOCHS - 1), 1.0)
 
 
-#: Targets beside many zeros, which are at the median, as functions of a generator and a number.
+#: Targets beside many zeros, which are at the median or beside it, as functions of a generator and a number.
 BESIDE_ZEROS = {
     "positive": lambda rng, n: np.abs(rng.normal(size=n)),
     "both sides": lambda rng, n: rng.normal(size=n),
@@ -142,13 +142,16 @@ BESIDE_ZEROS = {
 
 @pytest.mark.parametrize(
     ("name", "of_value"),
-    [*product(BESIDE_ZEROS, (0.6, 0.7, 0.8)), *product(("both sides", "two values"), (0.3, 0.45, 0.55))],
+    [
+        *product(BESIDE_ZEROS, (0.45, 0.48, 0.52, 0.6, 0.7, 0.8)),
+        *product(("both sides", "positive", "exponential"), (0.2, 0.3, 0.4)),
+    ],
 )
 def test_gross_targets_do_not_set_the_scale_beside_many_of_one_value(name: str, of_value: float) -> None:
     rng, n = np.random.default_rng(0), 4000
     y = np.where(rng.random(n) < of_value, 0.0, BESIDE_ZEROS[name](rng, n))
     clean = deviation_of_most(y)
-    assert 0.5 < clean / np.sqrt(np.mean(y[y != 0.0] ** 2)) < 2.0
+    assert 0.25 < clean / np.sqrt(np.mean(y[y != 0.0] ** 2)) < 2.5
     wrong = rng.permutation(n)
     for percent in (5, 15):
         for sign in (1.0, rng.choice((-1.0, 1.0), size=n)):
@@ -157,14 +160,14 @@ def test_gross_targets_do_not_set_the_scale_beside_many_of_one_value(name: str, 
             spoilt[chosen] = (1e6 * (1.0 + rng.random(n)) * sign)[chosen]
             center, scale = location_and_scale(np.column_stack([spoilt, 1e-9 * spoilt + 7.0]), None)
             # The median itself moves with them, within the targets.
-            assert abs(center[0]) < 2.0
+            assert abs(center[0]) < 2.5
             assert clean / 3.0 < scale[0] < 4.0 * clean
             assert scale[1] == pytest.approx(1e-9 * scale[0], rel=1e-5)
 
 
 def test_scales_of_targets_do_not_jump_where_half_of_them_are_one_value() -> None:
     rng = np.random.default_rng(0)
-    for others in (rng.normal(size=1000), rng.choice((-1.0, 1.0), size=1000), rng.laplace(size=1000)):
+    for others in (rng.normal(size=1000), np.abs(rng.normal(size=1000)), rng.laplace(size=1000)):
         scales = [deviation_of_most(np.r_[np.zeros(n), others]) for n in (960, 990, 999, 1001, 1010, 1040)]
         assert max(scales) < 1.2 * min(scales)
 
