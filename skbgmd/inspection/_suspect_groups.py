@@ -156,7 +156,8 @@ def agreed(
     """
     total = len(likelihood)
     least, most = (round(share * total) for share in wrong)
-    own, own_least = round(confirmed.share * total), round(confirmed.least * total)
+    # Of more samples than the bounds are of, but no more than these allow.
+    own, own_least = (min(round(share * total), most) for share in (confirmed.share, confirmed.least))
     is_wrong_anywhere = confirmed.is_sure and confirmed.is_flat
     if group.n > most:
         if is_wrong_anywhere and confirmed.least_of_surest > limits.FEW_CONFIRMED:

@@ -144,6 +144,9 @@ def test_the_number_agrees_with_held_out_labels() -> None:
         assert agreed(group, (0.01, 0.05), confirmed, values, contradicts=True) == group
     few_sure = Confirmed(0.04, 0.03, 0.025, is_sure=True, is_flat=True)
     assert agreed(group, (0.03, 0.06), few_sure, values, contradicts=True)[:3] == (40, 30, 60)
+    # Never more than surely predicted labels allow.
+    assert agreed(group, (0.04, 0.09), sure, values)[:3] == (90, 90, 90)
+    assert agreed(NOBODY, (0.0, 0.08), sure, values)[:3] == (80, 80, 80)
     # Fewer: some were learnt by heart, or many were, if that is proved.
     few = Group(60, 50, 70, 0.3)
     raised = agreed(few, (0.05, 0.15), sure, values)
