@@ -3,8 +3,10 @@
 Each row of results/suspect_counts.csv is a set, a kind of dirt with its share, a strength and a seed, with the estimate
 and its bounds, how many of the suspects are corrupt, and areas under the ROC curve of the ranking and of
 ``sample_trust_``. Beside it, for wrong labels, is cleanlab's number, of the confident joint of five-fold predictions by
-plain training. The rule was made on the seeds from 100 on; the table has others. Run again it goes on where it was;
-with ``--models`` fitted estimators are kept, and another rule to count by needs no training.
+plain training; results/suspect_few.csv has it, of seed 0, clean and with pairs, by the present rule, and
+results/suspect_counts.csv is by the one before, which confirmed nothing. The rule was made on the seeds from 100 on;
+the tables have others. Run again it goes on where it was; with ``--models`` fitted estimators are kept, and another
+rule to count by needs no training.
 """
 
 from __future__ import annotations
