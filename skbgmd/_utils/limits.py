@@ -213,8 +213,13 @@ MANY_CORRUPT = 0.4
 FILTERED_SHARE, STANDING_OUT = 0.4, 1.0
 #: Share of the largest variance up to which that of a direction is rounding: products may be rounded to float32.
 ZERO_VARIANCE = 1e-6
-#: Rows up to which off-block parts are filtered: a round takes eigenvectors of their Gram matrix, which of a thousand
-#: take a fifth of a second, and may be one of hundreds.
+#: Share of the weight below which what a round of a filter leaves is rounding.
+LEAST_LEFT = 1e-12
+#: Steps of inverse iteration to the top eigenvector, and distance of its shift from the largest eigenvalue, as a share
+#: of that: rounding is less, and four steps tell vectors whose eigenvalues differ by 1e-8 of it apart to 12 digits.
+INVERSE_STEPS, INVERSE_SHIFT = 4, 1e-11
+#: Rows up to which off-block parts are filtered: a round takes eigenvalues of their Gram matrix, which of a thousand
+#: take a sixth of a second, and may be one of hundreds.
 FILTERED_ROWS = 1024
 #: Least share of an aggregate's squared norm that counts as signal: less can't be told from none by some tens of rows.
 LEAST_SIGNAL = 0.01

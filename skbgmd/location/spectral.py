@@ -47,9 +47,9 @@ def median_spectral_weights(products: FloatArray, weights: FloatArray, fraction:
     r"""Weights of the rows after spectral filtering about medians, which removes no more than a share.
 
     As :func:`spectral_weights`, but rows lose weight by their squared distances along the top eigenvector from the
-    rows' weighted median along it. About their mean, which corrupt rows draw to themselves, honest rows lose up to
-    :math:`\psi / (1 - \psi)` of what a share :math:`\psi` of corrupt ones loses, however far these are. The last round
-    is only as strong as the share allows.
+    rows' weighted median along it, the middle between the lower and the upper one. About their mean, which corrupt rows
+    draw to themselves, honest rows lose up to :math:`\psi / (1 - \psi)` of what a share :math:`\psi` of corrupt ones
+    loses, however far these are. The last round is only as strong as the share allows.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def median_spectral_weights(products: FloatArray, weights: FloatArray, fraction:
     target = (1.0 - fraction) * weights.sum()
     for _ in range(len(weights)):
         along, excess = _top_projection(gram, kept / kept.sum())
-        fewer = None if excess <= threshold else _without_farthest(kept, along - lower_weighted_median(along, kept))
+        fewer = None if excess <= threshold else _without_farthest(kept, along - _middle(along, kept))
         if fewer is None:
             break
         removed, allowed = kept.sum() - fewer.sum(), kept.sum() - target
@@ -87,9 +87,18 @@ def median_spectral_weights(products: FloatArray, weights: FloatArray, fraction:
     return result
 
 
-def _of_order_one(products: FloatArray) -> torch.Tensor:
+def _of_order_one(products: FloatArray) -> FloatArray:
     """Scale to order one, or squares of products of huge rows overflow. A power of two changes no digit."""
-    return torch.from_numpy(np.ldexp(products, -np.frexp(np.abs(products).max())[1]))
+    scaled: FloatArray = np.ldexp(products, -np.frexp(np.abs(products).max())[1])
+    return scaled
+
+
+def _middle(values: FloatArray, weights: FloatArray) -> float:
+    """Weighted median in the middle between the lower and the upper one: that of ``-values`` is its opposite.
+
+    An eigenvector has no sign, and so has nothing that is made of it.
+    """
+    return 0.5 * (lower_weighted_median(values, weights) - lower_weighted_median(-values, weights))
 
 
 def _without_farthest(kept: FloatArray, along: FloatArray) -> FloatArray | None:
@@ -98,20 +107,40 @@ def _without_farthest(kept: FloatArray, along: FloatArray) -> FloatArray | None:
     if not tau.max() > 0.0:
         return None
     fewer: FloatArray = kept * (1.0 - tau / tau.max())
-    return fewer if fewer.any() else None
+    # Where all rows are as far, what is left of them is rounding.
+    return fewer if fewer.sum() > limits.LEAST_LEFT * kept.sum() else None
 
 
-def _top_projection(gram: torch.Tensor, share: FloatArray) -> tuple[FloatArray, float]:
+def _top_projection(gram: FloatArray, share: FloatArray) -> tuple[FloatArray, float]:
     """Project the centered rows on the top eigenvector of their weighted covariance, up to a factor.
 
     The other result is its eigenvalue as a share of the sum of the r positive ones, times √r.
     """
-    p = torch.from_numpy(share)
-    image = gram @ p
-    centered = gram - image - image[:, None] + p @ image
-    root = p.sqrt()
+    image = gram @ share
+    centered = gram - image
+    centered += (share @ image - image)[:, None]
+    root = np.sqrt(share)
     # The covariance's eigenvectors are the rows combined by those of this n x n matrix, times `root`.
-    values, vectors = torch.linalg.eigh(root[:, None] * centered * root)
-    projection: FloatArray = (centered @ (root * vectors[:, -1])).numpy()
+    values, top = _spectrum(root[:, None] * centered * root)
     positive = values[values > limits.ZERO_VARIANCE * values[-1]]
-    return projection, float(values[-1] / positive.sum()) * len(positive) ** 0.5 if len(positive) else 0.0
+    return centered @ (root * top), float(values[-1] / positive.sum()) * len(positive) ** 0.5 if len(positive) else 0.0
+
+
+def _spectrum(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Eigenvalues of a symmetric matrix, ascending, and an eigenvector of the largest."""
+    n = len(matrix)
+    if n <= limits.NUMPY_PRODUCT_ROWS:
+        values, vectors = np.linalg.eigh(matrix)
+        return values, vectors[:, -1]
+    # One vector, by inverse iteration, takes half of the time of all of them.
+    moved, of_many = torch.from_numpy(-matrix), torch.linalg.eigvalsh(torch.from_numpy(matrix))
+    moved.diagonal().add_(of_many[-1] * (1.0 + limits.INVERSE_SHIFT))
+    factor, failed = torch.linalg.cholesky_ex(moved)
+    if failed:
+        of_many, all_vectors = torch.linalg.eigh(torch.from_numpy(matrix))
+        return of_many.numpy(), all_vectors[:, -1].numpy()
+    vector = torch.from_numpy(np.random.RandomState(0).standard_normal((n, 1)))
+    for _ in range(limits.INVERSE_STEPS):
+        vector = torch.cholesky_solve(vector, factor)
+        vector /= torch.linalg.vector_norm(vector)
+    return of_many.numpy(), vector[:, 0].numpy()

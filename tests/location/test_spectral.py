@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbgmd.location.spectral import median_spectral_weights, spectral_weights
+from skbgmd import geometric_median
+from skbgmd.location.spectral import _spectrum, median_spectral_weights, spectral_weights
 
 
 def test_spectral_weights_by_a_plain_transcription(rng):
@@ -131,3 +132,71 @@ def test_the_answer_is_near_the_honest_mean_by_the_variance_that_is_left(seed, n
     own = np.linalg.eigvalsh((X[n_corrupt:] - mean).T @ (s[:, None] * (X[n_corrupt:] - mean)))[-1]
     bound = (np.sqrt(max(left, 0.0)) + np.sqrt(own)) * np.sqrt((1.0 - common) / common)
     assert np.linalg.norm(y - mean) <= bound * (1.0 + 1e-9) + 1e-12
+
+
+@pytest.mark.parametrize("n", [10, 33, 34, 64, 65, 80, 130])
+@pytest.mark.parametrize("seed", range(6))
+def test_filters_know_no_order_of_the_rows(n, seed):
+    # Eigenvectors of the permuted matrix may point the other way.
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(2, 200))
+    X = rng.normal(size=(n, d)) * np.exp(-np.arange(d) / 10) * rng.lognormal(size=(n, 1))
+    a, order = rng.choice([1.0, 2.0, 0.3], size=n), rng.permutation(n)
+    P = X @ X.T
+    permuted = P[np.ix_(order, order)]
+    for found, moved in (
+        (median_spectral_weights(P, a, 0.4, 1.0), median_spectral_weights(permuted, a[order], 0.4, 1.0)),
+        (spectral_weights(P, a, 0.4, 1.0), spectral_weights(permuted, a[order], 0.4, 1.0)),
+        (spectral_weights(P, a, 0.4), spectral_weights(permuted, a[order], 0.4)),
+    ):
+        np.testing.assert_allclose(moved, found[order], atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_that_are_equally_far_keep_their_weights(seed):
+    rng = np.random.default_rng(seed)
+    row, shift = rng.normal(size=(2, 7))
+    for X in (np.stack([row, shift]), np.stack([row + shift, row - shift] * 3)):
+        equal = np.full(len(X), 1 / len(X))
+        np.testing.assert_allclose(spectral_weights(X @ X.T, np.ones(len(X)), 0.4), equal)
+        np.testing.assert_allclose(median_spectral_weights(X @ X.T, np.ones(len(X)), 0.4, 0.5), equal)
+
+
+@pytest.mark.parametrize("n", [3, 64, 65, 150])
+@pytest.mark.parametrize("gap", [1.0, 1e-3, 1e-7])
+def test_the_top_eigenvector_is_the_one_of_all_of_them(n, gap, rng):
+    Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    values = np.linspace(0.0, 1.0, n)
+    values[-1] = 1.0 + gap
+    values[-2] = 1.0
+    M = (Q * values) @ Q.T
+    found, top = _spectrum(0.5 * (M + M.T))
+    np.testing.assert_allclose(found, np.sort(values), atol=1e-13 * n)
+    assert abs(top @ Q[:, -1]) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_matrix_without_a_positive_eigenvalue_has_a_spectrum():
+    for matrix in (np.zeros((70, 70)), -np.eye(70)):
+        values, top = _spectrum(matrix)
+        np.testing.assert_allclose(values, matrix[0, 0])
+        assert np.isfinite(top).all()
+
+
+def test_no_product_tells_rows_that_hide_as_corners_of_a_simplex(rng):
+    """Of honest noise without a direction, rows about a simplex have the weights of the mean, for any fixed shift."""
+    n, c, d = 34, 13, 100
+    basis = np.linalg.qr(rng.normal(size=(d, d)))[0][:n]
+    honest, corners, shift = basis[: n - c], basis[n - c : n - 1], basis[n - 1] / c**0.5
+    simplex = np.eye(c) - 1 / c
+    directions = np.linalg.svd(simplex)[0][:, : c - 1] @ corners
+    X = np.vstack([honest, shift + directions])
+    np.testing.assert_allclose(X @ X.T, np.eye(n), atol=1e-12)
+    for weights in (
+        spectral_weights(X @ X.T, np.ones(n), 0.4, 1.0),
+        median_spectral_weights(X @ X.T, np.ones(n), 0.4, 1.0),
+        geometric_median(X, return_result=True).weights,
+    ):
+        np.testing.assert_allclose(weights, 1 / n, rtol=1e-6)
+    # Their mean is off by less than half of the standard error of the honest rows' mean.
+    bias = X[n - c :].sum(axis=0) @ (shift / np.linalg.norm(shift)) / n
+    assert bias < 0.5 / (n - c) ** 0.5
