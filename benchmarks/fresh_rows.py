@@ -53,31 +53,44 @@ RULES: dict[str, Any] = {
 }
 
 
-def train(attack: str, size: int, groups: int, rule: str, seed: int, steps: int) -> dict[str, Any]:
-    """One row of the results."""
+def samples(size: int, groups: int, seed: int) -> tuple[Any, ...]:
+    """Samples to train on, to test on, and their labels."""
     X, y = load_digits(return_X_y=True)
     X = (X / 16.0).astype(np.float32)
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
     batch = size * groups
     # Whole batches: about as many samples of each size, one large batch or some small ones.
     drawn = np.random.default_rng(seed).integers(len(X), size=max(1, 4352 // batch) * batch)
-    model = BlockGMDClassifier(
-        hidden_layer_sizes=(100,),
-        optimizer=torch.optim.SGD,
-        optimizer__momentum=0.9,
-        lr=0.1,
-        batch_size=batch,
-        group_size=size,
-        aggregator=RULES[rule],
-        gradient_corruption=None if attack == NO_ATTACK else GRADIENT_CORRUPTIONS[attack](fraction=0.4),
-        max_epochs=steps * batch // len(drawn),
-        random_state=seed,
+    return X[drawn], X_test, y[drawn], y_test
+
+
+def classifier(size: int, groups: int, n_samples: int, steps: int, **settings: Any) -> BlockGMDClassifier:
+    """Perceptron that takes so many steps."""
+    batch = size * groups
+    fixed = {
+        "hidden_layer_sizes": (100,),
+        "optimizer": torch.optim.SGD,
+        "optimizer__momentum": 0.9,
+        "lr": 0.1,
+        "batch_size": batch,
+        "group_size": size,
+        "max_epochs": steps * batch // n_samples,
+    }
+    return BlockGMDClassifier(**{**fixed, **settings})
+
+
+def train(attack: str, size: int, groups: int, rule: str, seed: int, steps: int) -> dict[str, Any]:
+    """One row of the results."""
+    X, X_test, y, y_test = samples(size, groups, seed)
+    corruption = None if attack == NO_ATTACK else GRADIENT_CORRUPTIONS[attack](fraction=0.4)
+    model = classifier(
+        size, groups, len(X), steps, aggregator=RULES[rule], gradient_corruption=corruption, random_state=seed
     )
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a training that diverges says so at every step
-            model.fit(X[drawn], y[drawn])
+            model.fit(X, y)
     except NonFiniteRowsError:
         return {"remark": "diverged"}
     found = {"accuracy": round(100.0 * float(model.score(X_test, y_test)), 2)}

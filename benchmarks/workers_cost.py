@@ -1,4 +1,8 @@
-"""What a memory of workers costs: time of an aggregation over the geometric median's, in turns, on one thread."""
+"""What rules against workers cost over those that they build on, in turns, on one thread.
+
+A memory of workers over the geometric median, and a filter off a block over the weights that rows have on it, of
+honest rows and where 38 % of them agree on a shift, which takes the filter more rounds.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +14,63 @@ import numpy as np
 import torch
 from measure import environment
 
-from skbgmd.aggregators import GeometricMedian, NearestNeighborMixing, WorkerMemory
+from skbgmd.aggregators import (
+    Aggregator,
+    BlockGeometricMedian,
+    GeometricMedian,
+    NearestNeighborMixing,
+    WorkerMemory,
+)
+from skbgmd.corruption import ALittleIsEnough
 from skbgmd.rows import DenseRows
 
 RESULTS = Path(__file__).resolve().parent / "results" / "workers_cost.csv"
-RULES = {"geometric median": GeometricMedian(), "worker memory": WorkerMemory(), "mixing": NearestNeighborMixing()}
-SHAPES = ((34, 10_000), (34, 100_000), (34, 1_160_000))
+COLUMNS = ("rows", "columns", "corrupt", "rule", "seconds", "over", "ratio")
 ROUNDS = 15
+
+
+def block_median(complement: str) -> BlockGeometricMedian:
+    """The estimators' rule for a block of a tenth."""
+    return BlockGeometricMedian(0.1, GeometricMedian(10.0, tol=1e-4), block="coordinate", complement=complement)
+
+
+#: Rules, the first of which the others are compared with, and numbers of rows and columns.
+COMPARED: tuple[tuple[dict[str, Aggregator], tuple[tuple[int, int], ...]], ...] = (
+    (
+        {"geometric median": GeometricMedian(), "worker memory": WorkerMemory(), "mixing": NearestNeighborMixing()},
+        ((34, 10_000), (34, 100_000), (34, 1_160_000)),
+    ),
+    (
+        {"block median, weighted": block_median("weighted"), "block median, filtered": block_median("filtered")},
+        ((10, 7_500), (34, 7_500), (34, 100_000), (34, 1_160_000), (128, 10_000), (512, 10_000), (1024, 10_000)),
+    ),
+)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     around = environment()
     with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["rows", "columns", "rule", "seconds", "ratio", *around])
+        writer = csv.DictWriter(file, [*COLUMNS, *around])
         writer.writeheader()
-        for n, d in SHAPES:
-            G = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) + 0.1
-            states: dict[str, object] = {}
-            seconds: dict[str, list[float]] = {rule: [] for rule in RULES}
-            for _ in range(ROUNDS):
-                for name, rule in RULES.items():
-                    rows, start = DenseRows(G), time.process_time()
-                    _, states[name] = rule(rows, states.get(name))
-                    seconds[name].append(time.process_time() - start)
-            for name, own in seconds.items():
-                ratio = float(np.median(np.divide(own, seconds["geometric median"])))
-                row = {
-                    "rows": n,
-                    "columns": d,
-                    "rule": name,
-                    "seconds": f"{np.median(own):.4f}",
-                    "ratio": f"{ratio:.3f}",
-                }
-                writer.writerow({**row, **around})
+        for rules, shapes in COMPARED:
+            first = next(iter(rules))
+            for n, d in shapes:
+                honest = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) + 0.1
+                for corrupt in (0, int(0.4 * n)):
+                    G = ALittleIsEnough(corrupt=range(corrupt))(honest, random_state=0) if corrupt else honest
+                    states: dict[str, object] = {}
+                    seconds: dict[str, list[float]] = {rule: [] for rule in rules}
+                    for _ in range(ROUNDS):
+                        for name, rule in rules.items():
+                            rows, start = DenseRows(G), time.process_time()
+                            _, states[name] = rule(rows, states.get(name))
+                            seconds[name].append(time.process_time() - start)
+                    for name, own in seconds.items():
+                        ratio = float(np.median(np.divide(own, seconds[first])))
+                        found = (n, d, corrupt, name, f"{np.median(own):.5f}", first, f"{ratio:.3f}")
+                        writer.writerow({**dict(zip(COLUMNS, found, strict=True)), **around})
+                        file.flush()
 
 
 if __name__ == "__main__":
