@@ -57,7 +57,7 @@ class RowReplacement(Aggregator):
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         ids = tuple(every[i] for i in usable)
         others, shares, memory = self._replace(some, ids, state)
-        others.ids = ids if self.keeps_workers else None
+        others.ids = ids if self.keeps_workers and others.n_rows == len(ids) else None
         aggregate, after = inner(others, state.inner)
         spread: FloatArray | None = None
         if aggregate.weights is not None:

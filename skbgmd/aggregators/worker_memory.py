@@ -44,7 +44,7 @@ class WorkerMemory(RowReplacement):
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-4)``, as means of neighbors are so close together
+        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-3)``, as means of neighbors are so close together
         that more digits take a pass of their own.
     fraction : float, default=0.4
         Assumed share ψ of corrupt workers, in [0, 0.5).
@@ -91,7 +91,7 @@ class WorkerMemory(RowReplacement):
 
     @staticmethod
     def _default_rule() -> Aggregator:
-        return GeometricMedian(tol=1e-4)
+        return GeometricMedian(tol=1e-3)
 
     def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
         norms, finite = _norms(rows)
@@ -118,7 +118,10 @@ class WorkerMemory(RowReplacement):
         witnesses = most_trusted(places, kept)
         votes = worker_votes(memory.means(ids), kept, memory.met(ids), witnesses)
         mixing = _mixing(places, rows.weights * clip, votes, kept)
-        return AveragedRows(rows, mixing, _trust(mixing @ places, rows.weights * votes)), mixing, memory
+        trust = _trust(mixing @ places, rows.weights * votes)
+        if self.aggregator is None:
+            mixing, trust = merge_equal(mixing, trust)
+        return AveragedRows(rows, mixing, trust), mixing, memory
 
     def _votes(self, memory: RememberedProducts, ids: tuple[Any, ...]) -> FloatArray:
         n = len(ids)
@@ -315,6 +318,41 @@ def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: in
     np.put_along_axis(mixing, nearest, np.where(before < kept - limits.LEAST_STRENGTH, weights[nearest], 0.0), axis=1)
     result: FloatArray = mixing / mixing.sum(axis=1, keepdims=True)
     return result
+
+
+def merge_equal(lines: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Merge equal lines, which are the same mean: a median needs it once, and alone where it has half of the weight.
+
+    Means of the same rows are no distance apart, which products of the rows tell only but for rounding.
+
+    Parameters
+    ----------
+    lines : ndarray of shape (m, n)
+    weights : ndarray of shape (m,)
+
+    Returns
+    -------
+    distinct : ndarray of shape (k, n)
+        One line, if its weight and that of its copies is at least half of all.
+    total : ndarray of shape (k,)
+        Weights of the distinct lines.
+
+    Examples
+    --------
+    >>> lines = np.array([[0.5, 0.5], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    >>> merge_equal(lines, np.array([1.0, 2.0, 0.5, 1.0]))
+    (array([[0. , 1. ],
+           [0.5, 0.5],
+           [1. , 0. ]]), array([1. , 1.5, 2. ]))
+    >>> merge_equal(lines, np.array([1.0, 2.0, 1.5, 0.2]))
+    (array([[0.5, 0.5]]), array([2.5]))
+    """
+    distinct, place = np.unique(lines, axis=0, return_inverse=True)
+    total: FloatArray = np.bincount(place.ravel(), weights).astype(np.float64)
+    most = int(total.argmax())
+    if 2.0 * total[most] >= total.sum():
+        return distinct[[most]], total[[most]]
+    return distinct, total
 
 
 def products_about_zero(rows: Rows) -> FloatArray:

@@ -48,6 +48,8 @@ def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter:
     rejection, tol, max_iter
         As in :class:`skbgmd.aggregators.GeometricMedian`.
     """
+    if rows.n_rows == 1:  # it is the median, however it is rounded
+        return NearMedian(np.ones(1), np.ones(1))
     weights, gram, distances = median_distances(rows, tol=tol, max_iter=max_iter)
     return without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
 

@@ -111,8 +111,8 @@ class AveragedRows(ChunkedRows):
         if self._gram is None:
             self._gram = self.rows.gram(tol=tol).averaged(self.averaging)
         # Means lie so close together that their differences cancel about a row, which is far from them: in float32 the
-        # means' own products are cheaper than more digits of the rows' products.
-        if self._own or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
+        # means' own products are cheaper than more digits of the rows' products. One mean has no differences.
+        if self._own or self.n_rows == 1 or self._gram.noise <= max(0.5 * tol, 4.0 * 2.0**-22):
             return self._gram
         self._gram, self._own = None, True
         self._gram = super().gram()

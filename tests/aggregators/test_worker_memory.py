@@ -9,9 +9,10 @@ from aggregating import assert_convex, dense
 from scipy.linalg import hadamard
 
 from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
-from skbgmd.aggregators.worker_memory import most_trusted, worker_coordinates, worker_votes
+from skbgmd.aggregators.worker_memory import merge_equal, most_trusted, worker_coordinates, worker_votes
 from skbgmd.corruption import InnerProduct, Shadowing, Simplex
 from skbgmd.rows import DenseRows
+from skbgmd.rows.chunked import ChunkedRows
 
 N, F, D = 20, 8, 300
 
@@ -389,3 +390,56 @@ def test_inner_rule_and_its_state_are_used(rng):
     aggregate, state = WorkerMemory(GeometricMedian())(dense(X))
     assert state.step == 1
     assert aggregate.weights.shape == (10,)
+
+
+def simplex(X, rng, step):
+    X[:] = Simplex(corrupt=range(F))(torch.from_numpy(X), random_state=step).numpy()
+
+
+def reversing(X, rng, step):
+    X[:F] = -X[:F]
+
+
+@pytest.mark.parametrize("attack", [colluding(0.3), colluding(1.0), colluding(3.0), simplex, reversing, framing])
+def test_a_step_takes_one_gram_matrix_under_attack_too(attack, rng, monkeypatch):
+    passes, gram_about = [], ChunkedRows.gram_about
+
+    def counting(self, center, dtype):
+        passes.append(self.n_columns)
+        return gram_about(self, center, dtype)
+
+    monkeypatch.setattr(ChunkedRows, "gram_about", counting)
+    n_columns, state = 60_000, None  # more than are multiplied in float64
+    for step in range(6):
+        X = rng.normal(size=(N, n_columns)) + 0.1
+        attack(X, rng, step)
+        passes.clear()
+        _, state = WorkerMemory()(dense(X.astype(np.float32)), state)
+        # Products of coordinates have few columns.
+        assert passes.count(n_columns) == 1
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS.values(), simplex, reversing])
+def test_merging_means_changes_no_median_by_more_than_its_accuracy(attack, rng):
+    states = [None, None]
+    for X in steps(rng, attack, n_steps=25):
+        (found, states[0]), (exact, states[1]) = (
+            rule(dense(X), state)
+            for rule, state in zip((WorkerMemory(), WorkerMemory(GeometricMedian(tol=1e-12))), states, strict=True)
+        )
+        off = float(torch.linalg.vector_norm(found.vector - exact.vector))
+        # Of the standard error of the honest rows' mean.
+        assert off < 0.1 * (D / (N - F)) ** 0.5
+        np.testing.assert_allclose(found.weights.sum(), 1.0)
+
+
+def test_equal_lines_are_merged_and_one_of_half_of_the_weight_is_alone():
+    lines = np.eye(4)[[0, 1, 2, 0, 3, 1, 0]]
+    distinct, total = merge_equal(lines, np.array([1.0, 2.0, 3.0, 1.0, 4.0, 0.5, 1.0]))
+    assert sorted(zip(map(tuple, distinct), total, strict=True)) == sorted(
+        [((1, 0, 0, 0), 3.0), ((0, 1, 0, 0), 2.5), ((0, 0, 1, 0), 3.0), ((0, 0, 0, 1), 4.0)]
+    )
+    for weight, n_left in ((8.4, 4), (8.5, 1), (30.0, 1)):
+        distinct, total = merge_equal(lines, np.array([1.0, 2.0, 3.0, 1.0, weight, 0.5, 1.0]))
+        assert len(distinct) == len(total) == n_left
+    np.testing.assert_array_equal(distinct, [[0, 0, 0, 1]])
