@@ -44,7 +44,7 @@ class WorkerMemory(RowReplacement):
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-3)``, as means of neighbors are so close together
+        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-4)``, as means of neighbors are so close together
         that more digits take a pass of their own.
     fraction : float, default=0.4
         Assumed share ψ of corrupt workers, in [0, 0.5).
@@ -91,7 +91,7 @@ class WorkerMemory(RowReplacement):
 
     @staticmethod
     def _default_rule() -> Aggregator:
-        return GeometricMedian(tol=1e-3)
+        return GeometricMedian(tol=1e-4)
 
     def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
         norms, finite = _norms(rows)

@@ -400,8 +400,8 @@ def reversing(X, rng, step):
     X[:F] = -X[:F]
 
 
-@pytest.mark.parametrize("attack", [colluding(0.3), colluding(1.0), colluding(3.0), simplex, reversing, framing])
-def test_a_step_takes_one_gram_matrix_under_attack_too(attack, rng, monkeypatch):
+@pytest.mark.parametrize("attack", [colluding(0.3), colluding(1.0), colluding(3.0)])
+def test_a_step_takes_one_gram_matrix_where_workers_collude(attack, rng, monkeypatch):
     passes, gram_about = [], ChunkedRows.gram_about
 
     def counting(self, center, dtype):
