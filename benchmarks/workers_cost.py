@@ -26,7 +26,7 @@ from skbgmd.rows import DenseRows
 
 RESULTS = Path(__file__).resolve().parent / "results" / "workers_cost.csv"
 COLUMNS = ("rows", "columns", "corrupt", "rule", "seconds", "over", "ratio")
-ROUNDS = 15
+ROUNDS = 16
 
 
 def block_median(complement: str) -> BlockGeometricMedian:
@@ -56,15 +56,18 @@ def main() -> None:
         for rules, shapes in COMPARED:
             first = next(iter(rules))
             for n, d in shapes:
-                honest = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) + 0.1
                 for corrupt in (0, int(0.4 * n)):
-                    G = ALittleIsEnough(corrupt=range(corrupt))(honest, random_state=0) if corrupt else honest
                     states: dict[str, object] = {}
                     seconds: dict[str, list[float]] = {rule: [] for rule in rules}
-                    for _ in range(ROUNDS):
-                        for name, rule in rules.items():
+                    for step in range(ROUNDS):
+                        # Of noise that stays the same a memory would learn.
+                        G = torch.randn(n, d, generator=torch.Generator().manual_seed(step)) + 0.1
+                        if corrupt:
+                            ALittleIsEnough(corrupt=range(corrupt)).apply_(G, random_state=0)
+                        # The first finds fewer of the numbers in the caches.
+                        for name in list(rules)[:: 1 if step % 2 else -1]:
                             rows, start = DenseRows(G), time.process_time()
-                            _, states[name] = rule(rows, states.get(name))
+                            _, states[name] = rules[name](rows, states.get(name))
                             seconds[name].append(time.process_time() - start)
                     for name, own in seconds.items():
                         ratio = float(np.median(np.divide(own, seconds[first])))
