@@ -17,8 +17,10 @@ HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Tell whether something of a user's own takes part in an optimizer's steps: hooks, or methods put in front."""
     step: Any = vars(optimizer).get("step")
-    # Schedulers count steps.
-    is_counted = getattr(step, "_wrapped_by_lr_sched", False) and step.__wrapped__ is type(optimizer).step
+    # Schedulers count steps, by a function around the optimizer's own method, which early versions of torch don't name.
+    is_counted = hasattr(step, "_wrapped_by_lr_sched") and any(
+        cell.cell_contents is type(optimizer).step for cell in step.__closure__ or ()
+    )
     hooked = any(getattr(optimizer, name, True) for name in HOOKS)
     hooked = hooked or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
     return hooked or "zero_grad" in vars(optimizer) or not (step is None or is_counted)
