@@ -215,6 +215,8 @@ FILTERED_SHARE, STANDING_OUT = 0.4, 1.0
 ZERO_VARIANCE = 1e-6
 #: Share of the weight below which what a round of a filter leaves is rounding.
 LEAST_LEFT = 1e-12
+#: Share of a weight that is surely more than half of it, whatever sums are rounded to.
+MORE_THAN_HALF = 0.5 + 1e-9
 #: Steps of inverse iteration to the top eigenvector, and distance of its shift from the largest eigenvalue, as a share
 #: of that: rounding is less, and four steps tell vectors whose eigenvalues differ by 1e-8 of it apart to 12 digits.
 INVERSE_STEPS, INVERSE_SHIFT = 4, 1e-11
@@ -283,6 +285,11 @@ UNFOLDED_ELEMENTS, UNFOLDED_ELEMENTS_OF_DEVICE = 1 << 18, 1 << 24
 
 
 # ---- Training
+
+#: Share of the targets that the most common value must leave for their scale to be of the others alone, where it isn't
+#: the median: with a median just beside it they are half of all. Of fewer, as beside two common values, most may be
+#: gross.
+LEAST_OTHERS = 0.4
 
 #: Samples in a group up to which one pass for all groups is taken to be cheaper than a pass for each; fewer where a CPU
 #: has convolutions, which it does best for few samples at a time; and where torch.func differentiates a layer for each

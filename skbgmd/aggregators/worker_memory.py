@@ -321,7 +321,7 @@ def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: in
 
 
 def merge_equal(lines: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Merge equal lines, which are the same mean: a median needs it once, and alone where it has half of the weight.
+    """Merge equal lines, which are the same mean: a median needs it once, and alone where it has most of the weight.
 
     Means of the same rows are no distance apart, which products of the rows tell only but for rounding.
 
@@ -333,7 +333,7 @@ def merge_equal(lines: FloatArray, weights: FloatArray) -> tuple[FloatArray, Flo
     Returns
     -------
     distinct : ndarray of shape (k, n)
-        One line, if its weight and that of its copies is at least half of all.
+        One line, if its weight and that of its copies is more than half of all.
     total : ndarray of shape (k,)
         Weights of the distinct lines.
 
@@ -350,7 +350,8 @@ def merge_equal(lines: FloatArray, weights: FloatArray) -> tuple[FloatArray, Flo
     distinct, place = np.unique(lines, axis=0, return_inverse=True)
     total: FloatArray = np.bincount(place.ravel(), weights).astype(np.float64)
     most = int(total.argmax())
-    if 2.0 * total[most] >= total.sum():
+    # With just half of it, the median is anywhere between that mean and another.
+    if total[most] > limits.MORE_THAN_HALF * total.sum():
         return distinct[[most]], total[[most]]
     return distinct, total
 

@@ -68,7 +68,8 @@ def deviation_of_most(y: FloatArray, weight: FloatArray | None = None) -> float:
 
     Where a share 1 - s is one value, such as zero, the corrupt are all among the others, unless it is theirs: of the
     deviations of the others from the median of all the quantile s / 2 counts, and the median where it says less, each
-    as a share of what normal ones have. 1 where all are the same.
+    as a share of what normal ones have. 1 where all are the same. That value is the median; or another, if the median
+    is beside it: one that leaves at least ``limits.LEAST_OTHERS`` of all. Fewer may all be corrupt.
 
     Parameters
     ----------
@@ -89,10 +90,9 @@ def deviation_of_most(y: FloatArray, weight: FloatArray | None = None) -> float:
         return 1.0
     places = np.unique(y, return_inverse=True)[1]
     of_value = np.bincount(places, weight)
-    if of_value.max() > of_value[of_value > 0.0].min():
-        others &= places != of_value.argmax()
-    if not others.any():
-        return 1.0
+    unusual = others & (places != of_value.argmax())
+    if of_value.max() > of_value[of_value > 0.0].min() and weight[unusual].sum() > limits.LEAST_OTHERS * weight.sum():
+        others = unusual
     half = 0.5 * float(weight[others].sum() / weight.sum())
     # Of others that lie apart from the median the lower quantile is a larger share than of normal ones.
     return min(

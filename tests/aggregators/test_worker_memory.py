@@ -433,13 +433,13 @@ def test_merging_means_changes_no_median_by_more_than_its_accuracy(attack, rng):
         np.testing.assert_allclose(found.weights.sum(), 1.0)
 
 
-def test_equal_lines_are_merged_and_one_of_half_of_the_weight_is_alone():
+def test_equal_lines_are_merged_and_one_of_more_than_half_of_the_weight_is_alone():
     lines = np.eye(4)[[0, 1, 2, 0, 3, 1, 0]]
     distinct, total = merge_equal(lines, np.array([1.0, 2.0, 3.0, 1.0, 4.0, 0.5, 1.0]))
     assert sorted(zip(map(tuple, distinct), total, strict=True)) == sorted(
         [((1, 0, 0, 0), 3.0), ((0, 1, 0, 0), 2.5), ((0, 0, 1, 0), 3.0), ((0, 0, 0, 1), 4.0)]
     )
-    for weight, n_left in ((8.4, 4), (8.5, 1), (30.0, 1)):
+    for weight, n_left in ((8.4, 4), (8.5, 4), (8.6, 1), (30.0, 1)):
         distinct, total = merge_equal(lines, np.array([1.0, 2.0, 3.0, 1.0, weight, 0.5, 1.0]))
         assert len(distinct) == len(total) == n_left
     np.testing.assert_array_equal(distinct, [[0, 0, 0, 1]])

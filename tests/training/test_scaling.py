@@ -181,3 +181,22 @@ def test_weights_of_targets_count_as_copies_in_their_scale() -> None:
     np.testing.assert_array_equal(location_and_scale(np.full((5, 1), 3.0), None), [[3.0], [1.0]])
     y[weight == 0] = 1e300
     np.testing.assert_allclose(location_and_scale(y, weight.astype(float)), repeated, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("counts", [(454, 436, 110), (436, 454, 110), (40, 40, 20), (2, 2, 1), (450, 449, 101)])
+def test_two_common_values_and_gross_ones(counts, sign, size):
+    """What is neither of them may be gross, all of it."""
+    y = sign * size * np.repeat([0.0, 1.0, 1e6], counts)
+    assert size < deviation_of_most(y) < 5.0 * size
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_two_values_of_equal_weight_have_their_distance(size):
+    """Sums of weights are rounded: one value may have the most, and the other be the median."""
+    for n, k in ((300, 100), (301, 97), (307, 13), (313, 111), (7, 3), (199, 190)):
+        y = size * np.repeat([0.0, 1.0], (n, k))
+        for factor in (1.0, 0.1, 7.7):
+            weight = factor * np.where(y > 0, 200 / k, 200 / n)
+            assert size < deviation_of_most(y, weight) < 3.0 * size
