@@ -7,15 +7,13 @@ training is a row of results/attacks.csv; run again it goes on where it was.
 from __future__ import annotations
 
 import argparse
-import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from digits import digits
-from resume import add_options, train_missing
+from resume import add_options, seconds_to_fit, train_missing
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.aggregators import (
@@ -26,7 +24,6 @@ from skbgmd.aggregators import (
     Krum,
     Mean,
     NearestNeighborMixing,
-    NonFiniteRowsError,
     NormFilter,
     SpectralFilter,
     TrimmedMean,
@@ -74,15 +71,11 @@ def train(attack: str, percent: int, rule: str, seed: int, epochs: int) -> dict[
         max_epochs=epochs,
         random_state=seed,
     )
-    start = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a training that diverges says so at every step
-            model.fit(X, y)
-    except NonFiniteRowsError:
+    seconds = seconds_to_fit(model, X, y)
+    if seconds is None:
         return {"remark": "diverged"}
     accuracy = round(100.0 * float(model.score(X_test, y_test)), 2)
-    return {"accuracy": accuracy, "seconds": round(time.perf_counter() - start, 2)}
+    return {"accuracy": accuracy, "seconds": seconds}
 
 
 def trainings(seeds: int) -> Iterator[tuple[str, int, str, int]]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from resume import add_options, train_missing
+from resume import add_options, seconds_to_fit, train_missing
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from skbgmd import BlockGMDClassifier
-from skbgmd.aggregators import GeometricMedian, Mean, NearestNeighborMixing, NonFiniteRowsError, SpectralFilter
+from skbgmd.aggregators import GeometricMedian, Mean, NearestNeighborMixing, SpectralFilter
 from skbgmd.aggregators.adaptive_clipping import clipped_spectral_filter
 from skbgmd.corruption import GRADIENT_CORRUPTIONS
 
@@ -86,18 +84,14 @@ def train(attack: str, size: int, groups: int, rule: str, seed: int, steps: int)
     model = classifier(
         size, groups, len(X), steps, aggregator=RULES[rule], gradient_corruption=corruption, random_state=seed
     )
-    start = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a training that diverges says so at every step
-            model.fit(X, y)
-    except NonFiniteRowsError:
+    seconds = seconds_to_fit(model, X, y)
+    if seconds is None:
         return {"remark": "diverged"}
     found = {"accuracy": round(100.0 * float(model.score(X_test, y_test)), 2)}
     ratios = [epoch["noise_to_signal"] for epoch in model.history_ if "noise_to_signal" in epoch]
     if ratios:
         found["noise_to_signal"] = round(float(np.median(ratios)), 3)
-    return {**found, "seconds": round(time.perf_counter() - start, 2)}
+    return {**found, "seconds": seconds}
 
 
 def trainings(attacks: list[str], rules: list[str], seeds: int) -> Iterator[tuple[str, int, int, str, int]]:

@@ -8,8 +8,6 @@ along the honest mean. Every training is a row of results/hidden_shift.csv; run 
 from __future__ import annotations
 
 import argparse
-import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ import pandas as pd
 import torch
 from fresh_rows import NO_ATTACK, RULES, SIZES, classifier, samples
 from paper.report import DOCS, write
-from resume import add_options, train_missing
+from resume import add_options, seconds_to_fit, train_missing
 
-from skbgmd.aggregators import AdaptiveClipping, Aggregate, Aggregator, NonFiniteRowsError
+from skbgmd.aggregators import AdaptiveClipping, Aggregate, Aggregator
 from skbgmd.corruption import Simplex
 
 RESULTS = Path(__file__).resolve().parent / "results" / "hidden_shift.csv"
@@ -76,25 +74,21 @@ def along(vector: torch.Tensor, direction: torch.Tensor) -> float:
     return float(vector @ direction / (direction @ direction))
 
 
-def train(attack: str, size: int, groups: int, rule: str, lr: float, steps: int, seed: int, _: int) -> dict[str, Any]:
+def train(attack: str, size: int, groups: int, rule: str, lr: float, steps: int, seed: int) -> dict[str, Any]:
     """One row of the results."""
     X, X_test, y, y_test = samples(size, groups, seed)
     settings: dict[str, Any] = {"aggregator": COMPARED[rule]}
     if attack != NO_ATTACK:
         settings = {"aggregator": Watching(COMPARED[rule]), "gradient_corruption": Watched(fraction=0.4)}
     model = classifier(size, groups, len(X), steps, lr=lr, random_state=seed, **settings)
-    start = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a training that diverges says so at every step
-            model.fit(X, y)
-    except NonFiniteRowsError:
+    seconds = seconds_to_fit(model, X, y)
+    if seconds is None:
         return {"remark": "diverged"}
     found = {"accuracy": round(100.0 * float(model.score(X_test, y_test)), 2)}
     for name in MEASURED[1:]:
         if attack != NO_ATTACK:
             found[name] = round(float(np.mean([epoch[name] for epoch in model.history_])), 3)
-    return {**found, "seconds": round(time.perf_counter() - start, 2)}
+    return {**found, "seconds": seconds}
 
 
 def trainings(seeds: int) -> Iterator[tuple[str, int, int, str, float, int, int]]:
@@ -125,7 +119,6 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=0, help="not used: trainings have a number of steps")
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from joblib import Parallel, delayed, dump, load
 from measure import environment
 from tqdm import tqdm
 
+from skbgmd.aggregators import NonFiniteRowsError
+
 
 def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
-    """Options of :func:`train_missing`, which wants ``--epochs`` as well."""
+    """Options of :func:`train_missing`."""
     parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--share", default="0/1", help="i/n: every n-th training, from the i-th on")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, which spoils wall-clock times")
@@ -30,6 +34,20 @@ def kept(folder: Path | None, name: str, fit: Callable[[], Any]) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         dump(model, path, compress=1)
     return model
+
+
+def seconds_to_fit(
+    model: Any, X: Any, y: Any, clock: Callable[[], float] = time.perf_counter, **fit_params: Any
+) -> float | None:
+    """Fit an estimator, whose steps may warn, and take the time; None where the training diverges."""
+    start = clock()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a training that diverges says so at every step
+            model.fit(X, y, **fit_params)
+    except NonFiniteRowsError:
+        return None
+    return round(clock() - start, 2)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -50,12 +68,16 @@ def train_missing(
     columns: Sequence[str],
     arguments: argparse.Namespace,
 ) -> None:
-    """Train what has no row yet; the first columns of a row are the run that it is of."""
+    """Train what has no row yet, for ``--epochs`` if there is such an option.
+
+    The first columns of a row are the run that it is of.
+    """
     output: Path = arguments.output
     work = list(runs)
     if not work:
         return
     names = columns[: len(work[0])]
+    epochs = (arguments.epochs,) if "epochs" in arguments else ()
     done = {tuple(row[name] for name in names) for row in read(output)}
     own, of = map(int, arguments.share.split("/"))
     around = environment()
@@ -63,7 +85,7 @@ def train_missing(
     missing = [run for run in work[own::of] if tuple(map(str, run)) not in done]
 
     def row(run: Sequence[Any]) -> dict[str, Any]:
-        return {**dict(zip(names, run, strict=True)), **train(*run, arguments.epochs), **around}
+        return {**dict(zip(names, run, strict=True)), **train(*run, *epochs), **around}
 
     is_new = not output.exists() or output.stat().st_size == 0
     # One at a time, for each to be written when it is over.

@@ -232,7 +232,7 @@ SCHEMES: dict[str, tuple[Callable[[str, str, int], float], Sequence[str], Sequen
 }
 
 
-def measured(scheme: str, case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
+def measured(scheme: str, case: str, rule: str, seed: int) -> dict[str, Any]:
     """One row of the results."""
     start = time.process_time()
     value = SCHEMES[scheme][0](case, rule, seed)
@@ -262,7 +262,6 @@ def table(frame: pd.DataFrame, scheme: str, digits: int) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schemes", default=",".join(SCHEMES).replace("RSA, ", "RSA: "))
-    parser.add_argument("--epochs", type=int, default=0, help="not used")
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ import torch
 from digits import digits
 from dirty.data import split
 from paper.report import DOCS, write
-from resume import add_options, train_missing
+from resume import add_options, seconds_to_fit, train_missing
 from sklearn.metrics import balanced_accuracy_score
 
 from skbgmd import BlockGMDClassifier
-from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, NonFiniteRowsError
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.corruption import GRADIENT_CORRUPTIONS, BitFlip, Squatter, corrupt_labels
 
 RESULTS = Path(__file__).resolve().parent / "results" / "squatter_training.csv"
@@ -136,15 +135,11 @@ def train(case: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
         max_epochs=epochs,
         random_state=seed,
     )
-    start = time.process_time()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a training that diverges says so at every step
-            model.fit(X, y)
-    except NonFiniteRowsError:
+    seconds = seconds_to_fit(model, X, y, time.process_time)
+    if seconds is None:
         return {"remark": "diverged"}
     balanced = 100.0 * balanced_accuracy_score(y_test, model.predict(X_test))
-    return {"balanced": round(balanced, 2), "seconds": round(time.process_time() - start, 2)}
+    return {"balanced": round(balanced, 2), "seconds": seconds}
 
 
 def trainings(seeds: int) -> Iterator[tuple[str, str, int]]:

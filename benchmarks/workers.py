@@ -157,7 +157,7 @@ def shards(y: Any, skewed: bool, rng: np.random.RandomState) -> Any:
     return owner
 
 
-def train(data: str, workers: str, percent: int, attack: str, rule: str, seed: int, epochs: int) -> dict[str, Any]:
+def train(data: str, workers: str, percent: int, attack: str, rule: str, seed: int) -> dict[str, Any]:
     """One row of the results."""
     X, X_test, y, y_test = samples(data, seed)
     rng = np.random.RandomState(seed + 100)
@@ -229,7 +229,6 @@ def main() -> None:
     parser.add_argument("--workers", default=",".join(WORKERS))
     parser.add_argument("--attacks", help="those whose names match a regular expression", default="")
     parser.add_argument("--rules", help="those whose names match a regular expression", default="")
-    parser.add_argument("--epochs", type=int, default=0, help="not used: trainings have a number of steps")
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
