@@ -217,9 +217,6 @@ ZERO_VARIANCE = 1e-6
 LEAST_LEFT = 1e-12
 #: Share of a weight that is surely more than half of it, whatever sums are rounded to.
 MORE_THAN_HALF = 0.5 + 1e-9
-#: Steps of inverse iteration to the top eigenvector, and distance of its shift from the largest eigenvalue, as a share
-#: of that: rounding is less, and four steps tell vectors whose eigenvalues differ by 1e-8 of it apart to 12 digits.
-INVERSE_STEPS, INVERSE_SHIFT = 4, 1e-11
 #: Rows up to which off-block parts are filtered: a round takes eigenvalues of their Gram matrix, which of a thousand
 #: take a sixth of a second, and may be one of hundreds.
 FILTERED_ROWS = 1024
@@ -238,8 +235,8 @@ HUGE_PAGE_ELEMENTS = 1 << 19
 #: Elements up to which a few rows, that products and a sum are wanted of, are written out: it takes half of the calls.
 FEW_ELEMENTS = 1 << 17
 
-#: Elements up to which a few rows of a perceptron, whose factors are multiplied by NumPy, are written out: of ten rows
-#: of 400 columns products and a sum take 40 microseconds rather than 67.
+#: Elements up to which a few rows of a perceptron, whose factors are multiplied by NumPy, are written out: it takes
+#: fewer calls.
 FEW_FACTORED_ELEMENTS = 1 << 13
 
 #: Parameters of a perceptron up to which a step takes one thread: Adam's on 4,000 parameters took 48 microseconds by
@@ -249,8 +246,8 @@ ONE_THREAD_PARAMETERS = 1 << 20
 #: Relative difference of weights that rounding in float32 alone may make.
 SAME_SHARE = 1e-5
 
-#: Classes up to which cross entropies are NumPy's, along columns: of 200 lines of ten classes they take 18
-#: microseconds, where torch's calls took 69.
+#: Classes up to which cross entropies are NumPy's, along columns: of ten classes they take a fraction of the time of
+#: torch's calls.
 FEW_CLASSES = 32
 
 #: Columns up to which a Gram matrix is one product: stripes would take more calls than they save.
