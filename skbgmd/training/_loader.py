@@ -252,20 +252,6 @@ class KeptSamples(Sampler[int]):
         kept = self.kept
         return iter(self.order) if kept is None else (index for index in self.order if kept[index])
 
-    def at_once(self) -> NDArray[np.int64]:
-        """All indices, by the same draws as one by one."""
-        order = self.order
-        if not isinstance(order, RandomSampler):
-            indices = np.arange(len(order))
-        else:
-            generator = order.generator
-            if generator is None:
-                generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
-            indices = torch.randperm(len(order), generator=generator).numpy()
-            # A sampler draws a part of another order, even where it needs none.
-            torch.randperm(len(order), generator=generator)
-        return indices if self.kept is None else indices[self.kept[indices]]
-
 
 class EvenBatchSampler(Sampler[NDArray[np.int64]]):
     """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
@@ -286,7 +272,7 @@ class EvenBatchSampler(Sampler[NDArray[np.int64]]):
         return max(1, round(len(self.order) / self.batch_size))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        indices = self.order.at_once()
+        indices = np.fromiter(self.order, dtype=np.int64)
         for part in even_slices(len(indices), len(self)):
             yield indices[part]
 

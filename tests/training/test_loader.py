@@ -17,7 +17,7 @@ import skbgmd.training._loader as loader_module
 from nets import dataset_of
 from skbgmd._utils import limits
 from skbgmd._utils.slices import even_slices
-from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler, KeptSamples, has_no_target
+from skbgmd.training._loader import ArrayLoader, Batch, ClientSampler, EvenBatchSampler, KeptSamples, has_no_target
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -119,7 +119,7 @@ def test_batches_are_the_same_however_many_are_gathered_at_once(monkeypatch, rng
 @pytest.mark.parametrize("kind", ["own generator", "global generator", "in sequence"])
 @pytest.mark.parametrize("n", [1, 2, 53])
 @pytest.mark.parametrize("leaves_out", [False, True])
-def test_indices_at_once_are_those_one_by_one(kind, n, leaves_out):
+def test_batches_take_the_indices_that_the_order_has(kind, n, leaves_out):
     def drawn(take):
         torch.manual_seed(5)
         generator = torch.Generator().manual_seed(3) if kind == "own generator" else None
@@ -130,7 +130,10 @@ def test_indices_at_once_are_those_one_by_one(kind, n, leaves_out):
         # What is drawn next is the same as well.
         return epochs, torch.rand(2, generator=generator).tolist(), torch.rand(2).tolist()
 
-    assert drawn(KeptSamples.at_once) == drawn(iter)
+    def in_batches(order):
+        return np.concatenate([*EvenBatchSampler(order, 8), np.zeros(0, dtype=np.int64)])
+
+    assert drawn(in_batches) == drawn(iter)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(-100, True), (2, False), (9, True)])
