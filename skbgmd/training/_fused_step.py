@@ -197,7 +197,7 @@ class FusedStep:
 
 
 def quick_mean(rows: PerceptronRows, rule: Aggregator, state: Any) -> tuple[Aggregate, Any] | None:
-    """What the default rules give for rows of positive weight, and their states; None: it takes the rule itself."""
+    """Aggregate rows of positive weight as a default rule would, with its next state; None: that takes the rule."""
     if type(rule) is HuberMean and rule.remember:
         found = huber_active_set(rows, rule.c, rule.rejection, state, tol=rule.tol, max_iter=rule.max_iter)
         return None if found is None else (Aggregate(found.vector(), found.weights), found.scale)

@@ -20,7 +20,7 @@ def is_of_units(rule: BlockGeometricMedian) -> bool:
 def unit_block_mean(
     rows: PerceptronRows, rule: BlockGeometricMedian, state: BlockState
 ) -> tuple[Aggregate, BlockState] | None:
-    """What a rule of :func:`is_of_units` gives for rows, but for the columns that it looked at.
+    """Aggregate rows as a rule of :func:`is_of_units` would, but for naming the columns that it looked at.
 
     A unit's columns share its output gradients. So the squares of these give the scores, and one product a layer the
     step, as each row has a weight on the block and another one elsewhere.
