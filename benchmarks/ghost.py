@@ -33,7 +33,7 @@ from torch.func import functional_call, grad, vmap
 from skbgmd import RobustNeuralNetClassifier, geometric_median
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Mean
 from skbgmd.aggregators.memory import Scale
-from skbgmd.training._defaults import TOL
+from skbgmd.training._strength.defaults import TOL
 from skbgmd.training.networks import LeNet
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ghost.csv"

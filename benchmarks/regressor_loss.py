@@ -37,7 +37,7 @@ from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPRegressor
 
 from skbgmd import BlockGMDRegressor
-from skbgmd.training._strength import Strength
+from skbgmd.training._strength.evidence import Strength
 
 RESULTS = Path(__file__).resolve().parent / "results" / "regressor_loss.csv"
 COLUMNS = ("data", "dirt", "seed", "training", "score", "strength")

@@ -24,8 +24,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDRegressor
-from skbgmd.training import _choice
-from skbgmd.training._strength import choose, error_scores
+from skbgmd.training._strength import choice
+from skbgmd.training._strength.evidence import choose, error_scores
 
 RESULTS = Path(__file__).resolve().parent / "results" / "scores_of_numbers.csv"
 SCORES = ("absolute", "and criterion", "and squares", "estimator")
@@ -183,13 +183,13 @@ def choices(X: NDArray[Any], y: NDArray[Any], seed: int, epochs: int) -> dict[st
         held["mask"] = hold_out(*given)
         return held["mask"]
 
-    hold_out, _choice.hold_out, _choice.choose = _choice.hold_out, remember, record
+    hold_out, choice.hold_out, choice.choose = choice.hold_out, remember, record
     try:
         BlockGMDRegressor(max_epochs=epochs, random_state=seed).fit(X, y)
     except _ChoiceMade:
         pass
     finally:
-        _choice.hold_out, _choice.choose = hold_out, choose
+        choice.hold_out, choice.choose = hold_out, choose
     targets = y[held["mask"]][:, None]
     found = {}
     for name in SCORES:

@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDRegressor
 from skbgmd._utils import limits
-from skbgmd.training import _choice
+from skbgmd.training._strength import choice
 
 RESULTS = Path(__file__).resolve().parent / "results" / "strength_without_gross.csv"
 COLUMNS = ("data", "dirt", "seed", "by one", "chosen", "mild", "firm", "plain squared")
@@ -59,7 +59,7 @@ def data(name: str, seed: int) -> tuple[Any, Any, Any, Any]:
 
 def choices(X: Any, y: Any, seed: int, epochs: int) -> tuple[str, str]:
     """Choices by one standard error and as the estimator makes it; both see the same predictions."""
-    choose, found = _choice.choose, []
+    choose, found = choice.choose, []
 
     def twice(names: Any, predict: Any, *given: Any, ahead: Any, **settings: Any) -> Any:
         known: dict[Any, Any] = {}
@@ -75,7 +75,7 @@ def choices(X: Any, y: Any, seed: int, epochs: int) -> tuple[str, str]:
             found.append(name)
         raise _ChoicesMade
 
-    with patch.object(_choice, "choose", twice), suppress(_ChoicesMade):
+    with patch.object(choice, "choose", twice), suppress(_ChoicesMade):
         BlockGMDRegressor(max_epochs=epochs, random_state=seed).fit(X, y)
     return found[0], found[1]
 

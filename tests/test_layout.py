@@ -25,6 +25,13 @@ MAY_IMPORT = {
     "__main__": {"_utils", "inspection"},
     "__init__": {"location", "training", "inspection"},
 }
+#: Likewise for the rooms of ``training``, besides its modules of losses and of ranks: what others stand on comes first.
+MAY_IMPORT_IN_TRAINING = {
+    "_data": set(),
+    "_lifecycle": {"_data"},
+    "_strength": {"_data", "_lifecycle"},
+    "_step": {"_data", "_lifecycle"},
+}
 MODULES = sorted(ROOT.rglob("*.py"))
 #: Modules without anything to test: names of types, protocols, and thresholds.
 NOTHING_TO_TEST = {"_utils/limits.py", "_utils/typing.py"}
@@ -57,6 +64,16 @@ def test_imports_go_one_way(path):
     room = room_of(path)
     others = {name.split(".")[1] for name in imported(path)} - {room}
     assert others <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT_IN_TRAINING)
+def test_imports_in_training_go_one_way(room):
+    paths = [path for path in MODULES if path.parent == ROOT / "training" / room]
+    found = {name.removeprefix("skbgmd.training.").split(".")[0] for path in paths for name in imported(path)}
+    others = {
+        name for name in found if (ROOT / "training" / name).is_dir() or (ROOT / "training" / f"{name}.py").is_file()
+    }
+    assert others - {room} <= {"_losses", "_ranks"} | MAY_IMPORT_IN_TRAINING[room]
 
 
 def test_modules_import_no_circle():

@@ -46,7 +46,7 @@ from skbgmd.corruption import (
 from skbgmd.inspection import robustness_curve
 from skbgmd.inspection.suspects import SampleTrustDisplay, label_losses, sample_losses
 from skbgmd.rows import DenseRows
-from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._data.loader import ArrayLoader
 
 # Nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")

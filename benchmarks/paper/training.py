@@ -19,7 +19,7 @@ from skbgmd import RobustNeuralNetClassifier
 from skbgmd._utils.slices import even_slices
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption import AdditiveNoise, BitFlip
-from skbgmd.training._loader import Batch
+from skbgmd.training._data.loader import Batch
 
 #: Standard deviation of the paper's additive noise, and the share of the pixels that impulse noise sets.
 NOISE, IMPULSE = 10.0, 0.9

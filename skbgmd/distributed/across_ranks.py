@@ -13,7 +13,7 @@ from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, uninterrupted
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows import Rows
-from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, default_rule
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_rule
 
 
 @dataclass(frozen=True)

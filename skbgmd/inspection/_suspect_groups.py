@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.training._strength import HeldOutLabels
-from skbgmd.training._trust import SampleRecord
+from skbgmd.training._step.trust import SampleRecord
+from skbgmd.training._strength.evidence import HeldOutLabels
 
 
 class Group(NamedTuple):

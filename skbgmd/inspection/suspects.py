@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from skbgmd._utils.checks import check_integer, check_number, check_targets, refuse_masks
 from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
-from skbgmd.training._inputs import n_samples
-from skbgmd.training._multilabel import has_columns, indicator_matrix
-from skbgmd.training._strength import STRENGTHS_OF_CLASSES, HeldOutLabels
-from skbgmd.training._trust import SampleRecord
+from skbgmd.training._data.inputs import n_samples
+from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
+from skbgmd.training._step.trust import SampleRecord
+from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, HeldOutLabels
 
 #: The strength that lets a network fit most samples.
 GENTLEST = next(iter(STRENGTHS_OF_CLASSES))

@@ -25,7 +25,7 @@ from skbgmd.inspection._plotting import (
     with_given,
 )
 from skbgmd.inspection.suspects import robust_estimator_in
-from skbgmd.training._stopping import mean_loss
+from skbgmd.training._lifecycle.stopping import mean_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """Robust training: scikit-learn estimators, skorch nets, and the training step between them."""
 
-from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._losses import register_loss
 from skbgmd.training._skops import SKOPS_TRUSTED
 from skbgmd.training.backward import BackwardState, robust_backward

@@ -16,14 +16,20 @@ from skorch.utils import to_numpy
 
 from skbgmd import aggregators
 from skbgmd.aggregators.base import AggregatorState
-from skbgmd.training._encoding import EncodedSplit
-from skbgmd.training._history import StepRecord
-from skbgmd.training._loader import ArrayLoader
-from skbgmd.training._multilabel import RobustMultilabelNet, indicator_matrix, signs_matrix
-from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._stopping import EndOfTraining, LabelStopping, LikelihoodStopping, LossStopping, ResidualStopping
-from skbgmd.training._strength import Evidence, HeldOutLabels
-from skbgmd.training._trust import SampleRecord, SampleTrust
+from skbgmd.training._data.encoding import EncodedSplit
+from skbgmd.training._data.loader import ArrayLoader
+from skbgmd.training._estimator.multilabel import RobustMultilabelNet, indicator_matrix, signs_matrix
+from skbgmd.training._lifecycle.stopping import (
+    EndOfTraining,
+    LabelStopping,
+    LikelihoodStopping,
+    LossStopping,
+    ResidualStopping,
+)
+from skbgmd.training._step.history import StepRecord
+from skbgmd.training._step.stateful import StatefulAggregator
+from skbgmd.training._step.trust import SampleRecord, SampleTrust
+from skbgmd.training._strength.evidence import Evidence, HeldOutLabels
 from skbgmd.training.classifier import BlockGMDClassifier, _codes
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log
 from skbgmd.training.networks import MLP, LeNet
@@ -57,10 +63,10 @@ _NAMES = (
     "numpy.core.multiarray._reconstruct",
     "numpy.dtype",
     "numpy.ndarray",
-    "skbgmd.training._stopping.LabelStopping.hold_out",
-    "skbgmd.training._stopping.LikelihoodStopping.hold_out",
-    "skbgmd.training._stopping.ResidualStopping.hold_out",
-    "skbgmd.training._wrapping.RobustNeuralNetBinaryClassifier",
+    "skbgmd.training._lifecycle.stopping.LabelStopping.hold_out",
+    "skbgmd.training._lifecycle.stopping.LikelihoodStopping.hold_out",
+    "skbgmd.training._lifecycle.stopping.ResidualStopping.hold_out",
+    "skbgmd.training._estimator.wrapping.RobustNeuralNetBinaryClassifier",
     "skorch.utils._indexing_ndframe",
     "skorch.utils._indexing_other",
     "torch.sigmoid",

@@ -25,11 +25,11 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import AGGREGATORS, Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, default_rule, has_default, with_default
-from skbgmd.training._gradient_matrix import GradientMatrix
-from skbgmd.training._one_pass import OnePassCheck, exact_sum, is_better_written_out, write_out
 from skbgmd.training._ranks import spans_ranks
-from skbgmd.training._stateful import rule_name
+from skbgmd.training._step.gradient_matrix import GradientMatrix
+from skbgmd.training._step.one_pass import OnePassCheck, exact_sum, is_better_written_out, write_out
+from skbgmd.training._step.stateful import rule_name
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_rule, has_default, with_default
 
 
 @dataclass(frozen=True)

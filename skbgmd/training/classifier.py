@@ -18,12 +18,12 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
-from skbgmd.training._defaults import AUTO, HUBER_OF_CLASSES, REJECTION
-from skbgmd.training._encoding import Encoder
-from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
-from skbgmd.training._inputs import unpacked
-from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
-from skbgmd.training._multilabel import (
+from skbgmd.training._data.encoding import Encoder
+from skbgmd.training._data.inputs import unpacked
+from skbgmd.training._data.samples import Samples, check_of_samples
+from skbgmd.training._data.scaling import cross_entropy_of_shares
+from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._estimator.multilabel import (
     RobustMultilabelNet,
     balanced_points,
     check_loss_of_labels,
@@ -34,12 +34,13 @@ from skbgmd.training._multilabel import (
     signs_matrix,
     wrong_label_probabilities,
 )
+from skbgmd.training._estimator.parameters import PARAMETERS
+from skbgmd.training._estimator.wrapping import robust_class
+from skbgmd.training._lifecycle.stopping import HeldOutStopping, LabelStopping, LikelihoodStopping
+from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._samples import Samples, check_of_samples
-from skbgmd.training._scaling import cross_entropy_of_shares
-from skbgmd.training._stopping import HeldOutStopping, LabelStopping, LikelihoodStopping
-from skbgmd.training._strength import STRENGTHS_OF_CLASSES, Utilities, described
-from skbgmd.training._wrapping import robust_class
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, REJECTION
+from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training.nets import RobustNeuralNetClassifier
 
 

@@ -35,8 +35,17 @@ from skbgmd._utils.checks import (
 )
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.training._checked_pickle import load_naming, named_in
-from skbgmd.training._defaults import (
+from skbgmd.training._data.loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
+from skbgmd.training._lifecycle.checked_pickle import load_naming, named_in
+from skbgmd.training._lifecycle.resume import ResumableNet
+from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
+from skbgmd.training._step.divergence import diverged
+from skbgmd.training._step.history import StepRecord, entries_of
+from skbgmd.training._step.one_pass import KNOWN_WAYS
+from skbgmd.training._step.robust_step import UNKNOWN, RobustStep
+from skbgmd.training._step.stateful import StatefulAggregator
+from skbgmd.training._step.trust import SampleRecord, SampleTrust
+from skbgmd.training._strength.defaults import (
     AUTO,
     HUBER_OF_CLASSES,
     HUBER_OF_NUMBERS,
@@ -45,15 +54,6 @@ from skbgmd.training._defaults import (
     named_rule,
     with_default,
 )
-from skbgmd.training._divergence import diverged
-from skbgmd.training._history import StepRecord, entries_of
-from skbgmd.training._loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
-from skbgmd.training._one_pass import KNOWN_WAYS
-from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
-from skbgmd.training._resume import ResumableNet
-from skbgmd.training._stateful import StatefulAggregator
-from skbgmd.training._step import UNKNOWN, RobustStep
-from skbgmd.training._trust import SampleRecord, SampleTrust
 
 #: Where skorch keeps the pickle of modules and optimizers in a net's state, and where the list is of what it names.
 _PICKLED, _NAMED = "__cuda_dependent_attributes__", "_named_in_pickle_"

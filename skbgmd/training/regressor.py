@@ -15,14 +15,15 @@ from skorch import NeuralNet
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
-from skbgmd.training._estimator import PARAMETERS, BlockGMDBase, in_training, shape_of_samples
-from skbgmd.training._inputs import mapped, unpacked
+from skbgmd.training._data.inputs import mapped, unpacked
+from skbgmd.training._data.samples import Samples, check_of_samples
+from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
+from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._estimator.parameters import PARAMETERS
+from skbgmd.training._lifecycle.stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
-from skbgmd.training._samples import Samples, check_of_samples
-from skbgmd.training._scaling import location_and_scale, smooth_l1_of_zero
-from skbgmd.training._stopping import HeldOutStopping, ResidualStopping
-from skbgmd.training._strength import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
+from skbgmd.training._strength.evidence import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 

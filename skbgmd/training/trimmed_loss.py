@@ -12,7 +12,7 @@ from skorch.dataset import get_len, unpack_data
 
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.training._loader import ArrayLoader
+from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._losses import of_samples, unreduced
 
 

@@ -28,7 +28,7 @@ from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed import AcrossRanks
 from skbgmd.distributed.across_ranks import AcrossRanksState
 from skbgmd.rows import DenseRows
-from skbgmd.training._defaults import default_rule
+from skbgmd.training._strength.defaults import default_rule
 
 RULES: dict[str, Any] = {
     "default": AcrossRanks(),

@@ -22,7 +22,7 @@ from skbgmd.inspection import (
     TrainingHistoryDisplay,
 )
 from skbgmd.inspection._plotting import COLORS, add_legend, make_room, next_style, panels_to_draw_on
-from skbgmd.training._strength import Evidence
+from skbgmd.training._strength.evidence import Evidence
 
 RNG = np.random.default_rng(0)
 SCORES = np.linspace(0.97, 0.4, 5)[:, None] + 0.05 * RNG.normal(size=(5, 5))

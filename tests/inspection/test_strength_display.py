@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.inspection import StrengthDisplay
-from skbgmd.training._strength import Evidence
+from skbgmd.training._strength.evidence import Evidence
 
 EVIDENCE = {"mild": Evidence(0.7, 0.0, 0.0), "strict": Evidence(0.8, 0.1, 0.02), "firm": Evidence(0.72, 0.02, 0.03)}
 

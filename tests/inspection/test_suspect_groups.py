@@ -21,8 +21,8 @@ from skbgmd.inspection._suspect_groups import (
     with_unusual_inputs,
     wrong_labels_in,
 )
-from skbgmd.training._strength import HeldOutLabels
-from skbgmd.training._trust import SampleRecord
+from skbgmd.training._step.trust import SampleRecord
+from skbgmd.training._strength.evidence import HeldOutLabels
 
 
 def likelihoods(n: int, n_wrong: int, seed: int = 0) -> np.ndarray:

@@ -34,8 +34,8 @@ from skbgmd.ghost import GhostError, GradientRecorder
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training import BackwardState
-from skbgmd.training._defaults import default_rule
-from skbgmd.training._one_pass import OnePassCheck
+from skbgmd.training._step.one_pass import OnePassCheck
+from skbgmd.training._strength.defaults import default_rule
 
 pytestmark = pytest.mark.usefixtures("forked")
 

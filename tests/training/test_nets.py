@@ -31,7 +31,7 @@ from skbgmd.aggregators import (
 )
 from skbgmd.aggregators.base import Aggregator
 from skbgmd.corruption import BitFlip, NonFinite, SignFlip
-from skbgmd.training._wrapping import robust_class
+from skbgmd.training._estimator.wrapping import robust_class
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")

@@ -19,7 +19,7 @@ from skbgmd.corruption import (
 )
 from skbgmd.corruption.gradients.searched import harm_of, strongest_harm
 from skbgmd.rows import DenseRows
-from skbgmd.training._stateful import StatefulAggregator
+from skbgmd.training._step.stateful import StatefulAggregator
 
 KINDS = [(SearchedALittleIsEnough, ALittleIsEnough, "z"), (SearchedInnerProduct, InnerProduct, "epsilon")]
 

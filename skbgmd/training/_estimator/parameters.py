@@ -1,0 +1,467 @@
+"""Parameters of the robust estimators: what each is for, those handed on to parts, and their checks."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+
+from skbgmd._utils.checks import (
+    check_choice,
+    check_device,
+    check_integer,
+    check_number,
+)
+from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
+from skbgmd.location.block import BLOCKS, SELECTIONS
+from skbgmd.training._estimator.hints import hints_for
+from skbgmd.training._lifecycle.stopping import (
+    HeldOutStopping,
+    stopping_of,
+)
+from skbgmd.training._ranks import current_ranks
+from skbgmd.training._strength.choice import StrengthChoice
+from skbgmd.training._strength.defaults import (
+    AUTO,
+    REJECTION,
+    default_rule,
+    has_default,
+    ignored_parameters,
+    named_rule,
+    with_default,
+)
+from skbgmd.training._strength.evidence import Strength
+
+#: Parts that parameters are handed on to.
+ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
+
+PARAMETERS = """
+    Parameters
+    ----------
+    module : Module class, Module, skorch net, or None, default=None
+        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images, sequences,
+        several inputs and samples of a Dataset, see :meth:`fit`. It gives a number for each class or target; one for
+        two classes, with or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An
+        unfitted skorch net keeps its own settings; only its training step is replaced, and of the parameters below
+        ``group_size`` to ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``, ``random_state`` and a
+        classifier's ``class_weight`` apply.
+    hidden_layer_sizes : sequence of int, default=(100,)
+        Hidden layers of the perceptron.
+    criterion : loss class, default=None
+        {criterion}
+        With a loss that skorch doesn't know, what the module gives is taken for what is to be predicted.
+    optimizer : Optimizer class, default=torch.optim.Adam
+        What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
+        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
+    lr : float, default=0.005
+        Learning rate.
+    max_epochs : int, default=100
+        Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
+    batch_size : int, default=256
+        Samples of a step; with ``clients``, samples from each of them.
+    group_size : int or None, default=1
+        Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
+        Larger groups suit networks with layers that mix samples. None: plain training.
+    beta : float or None, default=None
+        Share of the coordinates by which rows are judged, in (0, 1]. None: that of the rule, which is 1, all of them,
+        for "auto", and 0.1, as in the paper, for "block_geometric_median" and "bgmd_paper".
+    selection : {{"top", "sample", "uniform"}}, default="top"
+        How they are chosen, see :func:`skbgmd.block_geometric_median`.
+    block : {{"unit", "coordinate"}}, default="unit"
+        What is chosen: whole slices of the parameters along their first axis, such as the weights of one output, or
+        single coordinates, as in the paper.
+    memory : {{"weighted", "mean"}} or None, default=None
+        None: every coordinate moves in each step, by the block's weights or, where rows are groups, by weights of their
+        own (``complement="filtered"`` of :class:`skbgmd.aggregators.BlockGeometricMedian`). "weighted": the step is
+        confined to the block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
+    huber : float, "auto" or None, default="auto"
+        Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
+        see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
+        larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
+        withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
+        Only where rows are single samples: means of groups and of clients are much more alike. "auto": {huber}, where
+        there is no strength.
+    rejection : float or None, default=10.0
+        Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
+        median is taken of the others. None: a row that is far off pulls as much as any other.
+    pre_aggregation : {{"nearest"}} or None, default=None
+        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
+        better, and costs accuracy where data are clean or clients differ.
+    trust_power : float or None, default=None
+        Samples weigh in later epochs by the trust that they earned in earlier ones, over the median of their class, or
+        of samples with targets near theirs, at most one, to this power. 1 to 3 withstands many more wrong labels and
+        targets, which stay far from the others when the rest is learnt; on clean data it costs what is hard. Clients
+        likewise. 0 and None: nothing is remembered.
+    tilt : float or None, default=None
+        Samples weigh by :math:`e^{{-tilt \\cdot loss}}`, groups by their mean loss: the step is that of tilted
+        empirical risk minimization and, with cross-entropy, of generalized cross-entropy, whose weight is the
+        probability of the label to this power. 0.7 withstands wrong labels, and 2.0 gross targets; samples that are
+        hard get less weight as well. 0 and None: none.
+    strength : {strengths}, "auto" or None, default="auto"
+        How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
+        "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
+        samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
+        error; then all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are
+        single samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, where a training ends
+        by itself, and by None, they say it. It takes about twice the time of a fit, on few samples up to five times.
+    aggregator : str or Aggregator, default="auto"
+        The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
+        with their defaults is {rule} for single samples, and
+        ``GeometricMedian(rejection=10.0, tol=0.0001)`` for groups and clients; ``net_.aggregator_.aggregator`` is the
+        rule of a fitted estimator. Otherwise a key of :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", the
+        paper's algorithm to the letter, or an aggregator. Parameters that a rule ignores are warned of.
+    local_steps : int, default=1
+        Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
+    gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
+        How the rows are had, see :class:`skbgmd.RobustNeuralNet`.
+    gradient_corruption : GradientCorruption, default=None
+        Corrupts gradients in training, to see what a rule withstands.
+    {class_weight}train_split : callable or None, default=None
+        As in skorch: what holds out data for validation. Data of their own, by ``skorch.helper.predefined_split``, have
+        labels and targets as y has.
+    callbacks : list of callbacks, default=None
+        As in skorch.
+    early_stopping : bool or "loss", default=False
+        False: train for ``max_epochs``. True: hold out some of the samples, or of the clients where these are
+        given, and end once their score hasn't improved by ``tol`` for ``n_iter_no_change`` epochs; the parameters are
+        those of the best epoch. Held-out samples may be as corrupt as the others, and their score is
+        {score}.
+        "loss": end once the training loss hasn't improved by so much, as scikit-learn's perceptrons do by default, with
+        the last parameters. A warning tells that ``max_epochs`` were reached before.
+    validation_fraction : float, default=0.1
+        Share that is held out, of each class for a classifier; of the clients, where these are given.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement after which training ends.
+    tol : float, default=1e-4
+        An improvement by less is none.
+    warm_start : bool, default=False
+        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that,
+        ``verbose`` and ``class_weight`` stay as they were.
+    shuffle : bool, default=True
+        Draw a new order of the samples in each epoch.
+    device : str, default="cpu"
+        Where to train, as in torch.
+    compile : bool, default=False
+        Whether to compile the module.
+    random_state : int, RandomState or None, default=None
+        Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
+        Global generators are left as they were, but by iterators of your own in predictions. As torch draws from one,
+        trainings in threads of a process take turns: a callback mustn't wait for another.
+    verbose : int, default=0
+        Whether to print a line for each epoch.
+    **module__kwargs
+        Parameters for parts: ``module__x``, ``criterion__x``, ``optimizer__x``, ``iterator_train__x``,
+        ``iterator_valid__x``, ``callbacks__x``.
+
+    Attributes
+    ----------
+    {classes}n_features_in_ : int
+        Features seen in ``fit``, where X is one array.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Their names, where X has any.
+    net_ : NeuralNet
+        The trained skorch net, of which the next four are.
+    module_ : Module
+        The trained network.
+    history_ : skorch.history.History
+        Losses and times of each epoch; ``aggregation_time`` in seconds, ``lower_half_weight``, the weight on the half
+        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block, where
+        there is one; ``corrupt_share``, the estimated share of corrupt rows, of rules with ``fraction="auto"``.
+    n_iter_ : int
+        Epochs trained.
+    loss_curve_ : list of float
+        Training loss of each epoch.
+    strength_ : str or None
+        The strength that was given or chosen; None: the parameters say it.
+    strength_scores_ : dict
+        Where it was chosen, for each candidate its score on held-out samples, how much more that is than the gentlest
+        one's, the standard error of this gain, and how many of them it must be ahead by.
+    validation_scores_ : list of float, or None
+        Score of the held-out samples in each epoch; None without ``early_stopping=True``.
+    best_validation_score_ : float or None
+        That of the epoch, of the last ``fit``, whose parameters these are.
+    sample_trust_ : ndarray of shape (n_samples,)
+        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
+        NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
+        doesn't weigh rows.
+    sample_record_ : SampleRecord
+        What the training noted of each sample, for :func:`skbgmd.inspection.find_suspects`: trust, likelihood, norm of
+        the layers' inputs and class.
+"""
+
+
+class RobustParameters(StrengthChoice):
+    """Parameters of the robust classifier and regressor, with their checks."""
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        criterion: Any = None,
+        optimizer: Any = torch.optim.Adam,
+        lr: float = 0.005,
+        max_epochs: int = 100,
+        batch_size: int = 256,
+        group_size: int | None = 1,
+        beta: float | None = None,
+        selection: str = "top",
+        block: str = "unit",
+        memory: str | None = None,
+        huber: float | str | None = AUTO,
+        rejection: float | None = REJECTION,
+        pre_aggregation: str | None = None,
+        trust_power: float | None = None,
+        tilt: float | None = None,
+        strength: str | None = AUTO,
+        aggregator: str | Aggregator = AUTO,
+        local_steps: int = 1,
+        gradients: str = "auto",
+        gradient_corruption: Any = None,
+        train_split: Any = None,
+        callbacks: Any = None,
+        early_stopping: bool | str = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        shuffle: bool = True,
+        device: str = "cpu",
+        compile: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+        **module__kwargs: Any,
+    ) -> None:
+        self.module = module
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.group_size = group_size
+        self.beta = beta
+        self.selection = selection
+        self.block = block
+        self.memory = memory
+        self.huber = huber
+        self.rejection = rejection
+        self.pre_aggregation = pre_aggregation
+        self.trust_power = trust_power
+        self.tilt = tilt
+        self.strength = strength
+        self.aggregator = aggregator
+        self.local_steps = local_steps
+        self.gradients = gradients
+        self.gradient_corruption = gradient_corruption
+        self.train_split = train_split
+        self.callbacks = callbacks
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.shuffle = shuffle
+        self.device = device
+        self.compile = compile
+        self.random_state = random_state
+        self.verbose = verbose
+        self._take_routed(module__kwargs)
+
+    def _take_routed(self, routed: dict[str, Any]) -> None:
+        unknown = [name for name in routed if not _is_routed(name)]
+        if unknown:
+            kind = "an unexpected keyword argument" if len(unknown) == 1 else "unexpected keyword arguments"
+            names = ", ".join(map(repr, unknown))
+            raise TypeError(f"{type(self).__name__} got {kind} {names}.{self._hints(unknown)}")
+        for name, value in routed.items():
+            setattr(self, name, value)
+
+    def _hints(self, unknown: list[str]) -> str:
+        """Say what parameters that there aren't are called here."""
+        return hints_for(unknown, self._get_param_names(), ROUTED)
+
+    def _routed(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if _is_routed(name)}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, those that are handed on included."""
+        return {**super().get_params(deep=deep), **self._routed()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; ``module__x`` and the like are handed on."""
+        own = {}
+        known = self._get_param_names()
+        unknown = [name for name in params if name.split("__")[0] not in known and not _is_routed(name)]
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(
+                f"Invalid parameter{'s' * (len(unknown) > 1)} {names} for estimator {self}.{self._hints(unknown)} "
+                f"Valid parameters are {known}, and those of parts, such as 'optimizer__x'."
+            )
+        for name, value in params.items():
+            # A net or another estimator as the module takes its parameters itself.
+            nested = name.split("__")[0] == "module" and hasattr(self.module, "set_params")
+            if _is_routed(name) and not nested:
+                setattr(self, name, value)
+            else:
+                own[name] = value
+        super().set_params(**own)
+        return self
+
+    def _checked_aggregator(self, seed: int, *, of_samples: bool = True) -> Aggregator:
+        """The aggregator that the parameters describe, for rows that are of single samples or not."""
+        if self.beta is not None:
+            check_number(self.beta, "beta", at_most=1.0)
+        check_choice(self.selection, "selection", SELECTIONS)
+        check_choice(self.block, "block", BLOCKS)
+        check_choice(self.memory, "memory", (None, "weighted", "mean"))
+        check_choice(self.pre_aggregation, "pre_aggregation", (None, "nearest"))
+        if not (self.huber is None or (isinstance(self.huber, str) and self.huber == AUTO)):
+            check_number(self.huber, "huber")
+        if self.rejection is not None:
+            check_number(self.rejection, "rejection", above=1.0)
+        for name in ("trust_power", "tilt"):
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name, at_least=0.0)
+        check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
+        if has_default(self.aggregator):
+            setting = self._setting(of_samples=of_samples)
+            default = default_rule(
+                huber=setting.huber,
+                of_samples=of_samples,
+                beta=setting.beta,
+                selection=self.selection,
+                block=self.block,
+                memory=self.memory,
+                rejection=self.rejection,
+                random_state=seed,
+            )
+            aggregator = with_default(self.aggregator, default)
+        else:
+            aggregator = named_rule(self.aggregator)
+            if isinstance(self.aggregator, str) and self.beta is not None and "beta" in aggregator.get_params():
+                aggregator.set_params(beta=self.beta)
+        if self.pre_aggregation is None or isinstance(aggregator, Mean):
+            return aggregator
+        return NearestNeighborMixing(aggregator)
+
+    def _warn_of_ignored(self, *, of_samples: bool) -> None:
+        """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
+        of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
+        names = (*of_rule, "trust_power", "tilt", "strength")
+        is_plain = self.group_size is None and current_ranks().size == 1
+        beta = self._setting(of_samples=of_samples).beta
+        ignored = set(names) if is_plain else ignored_parameters(self.aggregator, beta, of_samples=of_samples)
+        if not self._takes_strength(of_samples=of_samples):
+            ignored.add("strength")
+        elif self.strength != AUTO:
+            ignored |= set(Strength._fields)
+        elif self.strength_scores_ and any(setting.beta for setting in self._strengths.values()):
+            # Another choice would have looked at them.
+            ignored -= {"selection", "block", "memory"}
+        # Whoever wants none gets none.
+        ignored -= {"strength"} if self.strength is None else set()
+        # Plain training by any name.
+        if self.aggregator == "mean" or isinstance(self.aggregator, Mean):
+            ignored -= {"aggregator"}
+        found = self._given(*(name for name in names if name in ignored))
+        if found:
+            rows = "single samples" if of_samples else "groups or clients"
+            by = "group_size=None, which is plain training" if is_plain else f"rows of {rows}"
+            warnings.warn(
+                f"Parameters that the rule ignores must be left at their defaults; found {', '.join(found)} with "
+                f"aggregator={self.aggregator!r}, beta={self.beta} and {by}.",
+                stacklevel=2,
+            )
+
+    def _check_parameters(self) -> None:
+        self._checked_aggregator(0)
+        self._check_early_stopping()
+        if isinstance(self.module, NeuralNet):
+            if getattr(self.module, "initialized_", False):
+                raise ValueError("module must be an unfitted skorch net; found one that is initialized.")
+            return
+        is_module = isinstance(self.module, torch.nn.Module) or callable(self.module)
+        if not (self.module is None or is_module):
+            raise TypeError(
+                f"module must be a Module, a class of modules, a skorch net or None; found {self.module!r}."
+            )
+        for name in ("max_epochs", "batch_size", "local_steps"):
+            check_integer(getattr(self, name), name)
+        if self.group_size is not None:
+            check_integer(self.group_size, "group_size")
+        check_number(self.lr, "lr")
+        check_device(self.device)
+        self._check_parts()
+        sizes = self.hidden_layer_sizes
+        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)) or np.ndim(sizes) != 1:
+            raise TypeError(f"hidden_layer_sizes must be a sequence of integers; found {sizes!r}.")
+        for size in sizes:
+            check_integer(size, "hidden_layer_sizes")
+
+    def _check_early_stopping(self) -> None:
+        given = self.early_stopping
+        if not (isinstance(given, (bool, np.bool_)) or (isinstance(given, str) and given == "loss")):
+            raise ValueError(f'early_stopping must be True, False or "loss"; found {given!r}.')
+        check_number(self.tol, "tol", at_least=0.0)
+        check_integer(self.n_iter_no_change, "n_iter_no_change")
+        if check_number(self.validation_fraction, "validation_fraction", at_most=1.0) == 1.0:
+            raise ValueError("validation_fraction must be less than 1; found 1.")
+        split = self._source().train_split
+        if self._holds_out() and split is not None:
+            whose = "the net that is the module" if isinstance(self.module, NeuralNet) else "the estimator"
+            raise ValueError(
+                f"train_split of {whose} must be None with early_stopping=True, which holds out data itself; found "
+                f"{split!r}."
+            )
+
+    def _holds_out(self) -> bool:
+        return not isinstance(self.early_stopping, str) and bool(self.early_stopping)
+
+    def _refuse_part(self) -> None:
+        """Refuse to hold out samples of a call of ``partial_fit``."""
+        net = getattr(self, "net_", None)
+        if self._holds_out() or (net is not None and isinstance(stopping_of(net), HeldOutStopping)):
+            raise ValueError("partial_fit does not support early_stopping=True")
+
+    def _check_parts(self) -> None:
+        kind = torch.optim.Optimizer
+        if not callable(self.optimizer) or (isinstance(self.optimizer, type) and not issubclass(self.optimizer, kind)):
+            raise TypeError(
+                f"optimizer must be a class of optimizers, such as torch.optim.SGD; found {self.optimizer!r}."
+            )
+        # A function of predictions and targets, such as those of torch.nn.functional, makes no loss.
+        is_loss = isinstance(self.criterion, (type, torch.nn.Module)) or not callable(self.criterion)
+        needed = set() if is_loss else _required(self.criterion)
+        given = {name.removeprefix("criterion__") for name in self._routed()}
+        if not (self.criterion is None or callable(self.criterion)) or needed - given:
+            raise TypeError(
+                f"criterion must be a class of losses, such as torch.nn.CrossEntropyLoss, an instance of one, or None; "
+                f"found {self.criterion!r}."
+            )
+        if not (self.train_split is None or callable(self.train_split)):
+            raise TypeError(
+                f"train_split must be callable, such as skorch.dataset.ValidSplit(5), or None; found "
+                f"{self.train_split!r}."
+            )
+
+
+def _required(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters that a function can't be called without; none of those that have no signature."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return set()
+    return {each.name for each in parameters if each.default is each.empty and each.kind not in several}
+
+
+def _is_routed(name: str) -> bool:
+    return re.match(rf"({'|'.join(ROUTED)})__", name) is not None

@@ -1,0 +1,75 @@
+"""Callbacks of a training: which of them listen to batches, and what they count, saved and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping
+
+from skbgmd._utils.saving import plain
+from skbgmd.training._lifecycle.stopping import EndOfTraining
+
+#: Events of each batch.
+EACH_BATCH = ("on_batch_begin", "on_batch_end")
+#: Counts of early stopping, the best score of callbacks that score, what scores of held-out samples are of, and which
+#: samples a trimmed loss keeps.
+_COUNTED = (
+    *("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_"),
+    *("best_score_", "summaries_", "seed_", "kept_"),
+)
+
+
+def listens(callback: Any, event: str) -> bool:
+    """Tell whether a callback does something at an event."""
+    return getattr(type(callback), event, None) is not getattr(Callback, event) or event in getattr(
+        callback, "__dict__", {}
+    )
+
+
+def count_of(callback: Any) -> Any:
+    """Count of a callback's epochs, by which it is seen if it has counted the last one; None: it counts none."""
+    if isinstance(callback, EarlyStopping):
+        return getattr(callback, "misses_", None), getattr(callback, "best_epoch_", None)
+    return getattr(getattr(callback, "lr_scheduler_", None), "last_epoch", None)
+
+
+def callback_states(
+    callbacks: Iterable[tuple[str, Any]], before: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Counts of skorch's callbacks, and whether they have yet to count the last epoch."""
+    for name, callback in callbacks:
+        scheduler: Any = getattr(callback, "lr_scheduler_", None)
+        kept = vars(callback)
+        counted = {key: kept[key] for key in _COUNTED if key in kept}
+        try:
+            state = plain(scheduler.state_dict() if hasattr(scheduler, "state_dict") else counted)
+        except TypeError:
+            # It would keep the whole file from being loaded; skorch makes the callback anew.
+            continue
+        count = count_of(callback)
+        if state:
+            yield name, {"state": state, "is_behind": count is not None and before.get(name) == count}
+
+
+def resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
+    behind = []
+    for name, callback in net.callbacks_:
+        if name not in states:
+            continue
+        state = states[name]["state"]
+        if isinstance(callback, EarlyStopping) and state.get("misses_") == callback.patience:
+            # It stopped there; whoever goes on nonetheless has its patience again.
+            continue
+        scheduler: Any = getattr(callback, "lr_scheduler_", None)
+        if hasattr(scheduler, "load_state_dict"):
+            scheduler.load_state_dict(state)
+        else:
+            vars(callback).update(state)
+        if states[name]["is_behind"]:
+            behind.append(callback)
+    # One that was over stays so.
+    behind += [callback for _, callback in net.callbacks_ if isinstance(callback, EndOfTraining)]
+    for callback in behind:
+        callback.on_epoch_end(net)

@@ -1,0 +1,379 @@
+"""The robust training step: rows of gradients, their aggregate, and back to the parameters."""
+
+from __future__ import annotations
+
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import is_classifier
+from skorch import NeuralNet, NeuralNetClassifier
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+
+from skbgmd.aggregators import Aggregate, Mean, NonFiniteRowsError
+from skbgmd.aggregators.zeno import with_sample_loss
+from skbgmd.ghost import GhostError
+from skbgmd.ghost.derivatives import derivative_of
+from skbgmd.ghost.registry import is_registered, rule_of
+from skbgmd.rows import DenseRows, Rows
+from skbgmd.training._losses import check_probabilities, complaint, targets_of
+from skbgmd.training._ranks import RankFailedError, current_ranks
+from skbgmd.training._step.displaced_loss import DisplacedLoss
+from skbgmd.training._step.divergence import explanation
+from skbgmd.training._step.fused_step import FusedStep
+from skbgmd.training._step.gradient_matrix import GradientMatrix, GradientRows
+from skbgmd.training._step.groups import GroupedBatch, is_sorted
+from skbgmd.training._step.history import StepRecord
+from skbgmd.training._step.micro_batches import micro_batch_rows
+from skbgmd.training._step.one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsError, one_pass_rows
+from skbgmd.training._step.stateful import StatefulAggregator
+from skbgmd.training._step.trust import SampleTrust, earned_trust
+
+#: It isn't known yet, in an epoch, whether its steps can be fused.
+UNKNOWN = object()
+
+
+class RobustStep(NeuralNet):
+    """skorch's training step, with the aggregate of the groups' gradients in the place of the batch's gradient."""
+
+    aggregator_: StatefulAggregator
+    group_size: int | None
+    local_steps: int
+    gradients: str
+    gradient_corruption: Any
+
+    # One pass doesn't do for the module, as a step has found; and what compares the rows of one pass.
+    _no_one_pass_ = False
+    _check_: OnePassCheck | None = None
+    _gradients_: GradientMatrix | None = None
+    # The step of this epoch in a few calls; None: it isn't possible.
+    _fused_: FusedStep | object | None = None
+    _trust_: SampleTrust
+    # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
+    _has_stepped_ = _is_first_batch_ = _has_clients_ = False
+    _most_groups_ = _most_samples_ = 0
+
+    def train_step(self, batch: Any, **fit_params: Any) -> Any:
+        """Take a training step, as in skorch; where nobody can see the difference, in a fraction of the calls."""
+        fused = self._fused_
+        if fused is UNKNOWN or (isinstance(fused, FusedStep) and fused.is_watched and not fused.is_as_it_was):
+            self._end_fused_steps()
+            self._fused_ = fused = FusedStep.of(self, batch)
+        if isinstance(fused, FusedStep) and not fit_params:
+            step = fused(batch)
+            if step is not None:
+                return step
+        return super().train_step(batch, **fit_params)
+
+    def _end_fused_steps(self) -> None:
+        """No step is fused until the next epoch."""
+        fused, self._fused_ = self._fused_, None
+        if isinstance(fused, FusedStep):
+            fused.close()
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Add the aggregate of the groups' gradients to the parameters' ``grad``.
+
+        Returns
+        -------
+        step : dict
+            ``loss``, the mean over the samples, and ``y_pred``, as skorch's own step gives them.
+        """
+        grouped = GroupedBatch(batch, self.group_size, self._criterion())
+        n_groups, n = len(grouped.slices), grouped.n_samples
+        self._count_batch(n_groups, n, has_clients=grouped.has_clients)
+        ranks = current_ranks()
+        plain = grouped.weight is None and self.local_steps == 1 and self.gradient_corruption is None
+        if n_groups == 1 and plain and ranks.size == 1:
+            self._trust_.add(grouped, np.ones(1))
+            step: dict[str, Any] = super().train_step_single(batch, **fit_params)
+            self._look_at(grouped, step["y_pred"])
+            return step
+        if getattr(self.gradient_corruption, "acts_on_targets", False):
+            self._corrupt_targets(grouped)
+        grouped.prior = self._trust_.prior(grouped)
+        gradients = self._gradient_matrix(batch)
+        self._set_training(True)
+        rows, losses, predictions, own, input_squares = self.make_rows(grouped, gradients, fit_params)
+        self._look_at(grouped, predictions)
+        try:
+            with with_sample_loss(DisplacedLoss(self, gradients.parameters, grouped.X, grouped.y)):
+                aggregate = self._aggregate(rows)
+        except RankFailedError:
+            # What is said of it is of the other rank.
+            raise
+        except NonFiniteRowsError as error:
+            if rows.finite.all():
+                # Of a loss elsewhere, as on trusted samples.
+                raise
+            reason = explanation(self, batch, rows, gradients.parameters, losses, predictions)
+            raise NonFiniteRowsError(f"{error} {reason}") from None
+        factor = float(grouped.weights.sum()) if grouped.summed else 1.0
+        loss = factor * grouped.mean(losses)
+        if ranks.size > 1:
+            # Closures of optimizers decide by the loss, and they skip parameters without gradients.
+            agreed = ranks.median([factor, float(loss.detach()), *gradients.used], "training step")
+            factor, loss = float(agreed[0]), loss.new_tensor(agreed[1])
+            gradients.used = (agreed[2:] > 0.0).tolist()
+        gradients.add_to_gradients(aggregate.vector if factor == 1.0 else factor * aggregate.vector)
+        trust = None
+        if aggregate.weights is not None:
+            trust = earned_trust(aggregate.weights, rows.weights, grouped.tilted, own)
+        self._trust_.add(grouped, trust, grouped.unweighted(losses), input_squares)
+        return {"loss": loss, "y_pred": predictions}
+
+    def make_rows(self, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]) -> GradientRows:
+        """Rows of gradients of a batch, one for each group; a hook for rows from elsewhere, such as other machines.
+
+        Parameters
+        ----------
+        batch : GroupedBatch
+            The samples and their groups.
+        gradients : GradientMatrix
+            The parameters, in the order of the rows' columns, their units, and memory for rows.
+        fit_params : dict
+            What skorch hands on to the module.
+
+        Returns
+        -------
+        GradientRows
+            The rows, others than the batch's included; the groups' mean losses; what was predicted.
+        """
+        made = None
+        if self.gradients != "micro_batches" and self.local_steps == 1 and not self._no_one_pass_:
+            try:
+                made = one_pass_rows(self, batch, gradients, fit_params)
+            except GhostError as error:
+                if self.gradients == "one_pass":
+                    raise
+                self._give_up_one_pass(error)
+                made, gradients.recorder = None, None
+        made = made or micro_batch_rows(self, batch, gradients, fit_params)
+        made.rows.ids = batch.clients
+        return made
+
+    def _give_up_one_pass(self, error: GhostError) -> None:
+        """Take micro-batches from now on, for it won't do in the next step either."""
+        layers = [layer for module in self._networks() for layer in module.modules()]
+        registries: dict[str, Callable[[nn.Module], Any]] = {"rule": rule_of, "derivative": derivative_of}
+        own = [name for name, find in registries.items() if any(is_registered(find(layer)) for layer in layers)]
+        if own:
+            warnings.warn(f"A {own[0]} was registered, and yet there is a pass for each group. {error}", stacklevel=2)
+        elif self._check_ is not None and self._check_.n_unseen > 0:
+            # Only a comparison says anything of the steps before.
+            wrong = f"; up to {self._check_.n_unseen} steps before had wrong gradients"
+            before = wrong if isinstance(error, WrongRowsError) else ", which may be slower"
+            warnings.warn(f"There is a pass for each group from now on{before}. {error}", stacklevel=2)
+        self._no_one_pass_ = True
+
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
+        predicted = super().infer(x, **fit_params)
+        if not isinstance(predicted, tuple):
+            return _of_samples(predicted, x)
+        first = _of_samples(predicted[0], x)
+        return predicted if first is predicted[0] else (first, *predicted[1:])
+
+    # It changes nothing that a layer with an axis of samples gives.
+    infer.keeps_batches = True  # type: ignore[attr-defined]
+
+    def _aggregate(self, rows: Rows) -> Aggregate:
+        attack = self.gradient_corruption
+        acts = attack is not None and not getattr(attack, "acts_on_targets", False)
+        if acts and isinstance(rows, DenseRows):
+            known = {"context": self.aggregator_.attack_context(rows)} if getattr(attack, "uses_context", False) else {}
+            attack.apply_(rows.matrix, self.aggregator_.random_state(), **known)
+            # Nothing that was known of the rows holds any longer.
+            rows = rows.hold(rows.matrix)
+        start = time.perf_counter()
+        aggregate = self.aggregator_(rows)
+        seconds = time.perf_counter() - start
+        self._record(StepRecord(seconds, {**aggregate.record}, aggregate.weights, rows.weights, aggregate.mass))
+        return aggregate
+
+    def _record(self, record: StepRecord) -> None:
+        # Outside an epoch, in a training step made by hand, there is no one to tell.
+        if hasattr(self, "_records_"):
+            self._records_.append(record)
+
+    def _corrupt_targets(self, batch: GroupedBatch) -> None:
+        """Replace targets of a batch by those of an attack on them."""
+        classes, criterion = getattr(self, "classes_", None), self._criterion()
+        targets = self.gradient_corruption.corrupt_targets(
+            batch.y,
+            batch.slices,
+            self.aggregator_.random_state(),
+            kind=targets_of(criterion),
+            n_classes=None if classes is None else len(classes),
+        )
+        batch.take_targets(targets, criterion)
+
+    def _count_batch(self, n_groups: int, n: int, *, has_clients: bool) -> None:
+        """Note that a step was taken, and how large batches are."""
+        # skorch looks at each attribute that is set: not in every step.
+        if not self._has_stepped_ or n_groups > self._most_groups_ or n > self._most_samples_:
+            self._has_stepped_, self._has_clients_ = True, has_clients
+            self._most_groups_ = max(self._most_groups_, n_groups)
+            self._most_samples_ = max(self._most_samples_, n)
+
+    def _note_batch(self, batch: Any, n: int, predicted: Any) -> None:
+        """Note a batch of n single samples that a step is taken on, and look at the first one."""
+        self._count_batch(n, n, has_clients=False)
+        if self._is_first_batch_:
+            self._look_at(GroupedBatch(batch, self.group_size, self._criterion()), predicted)
+
+    def _look_at(self, batch: GroupedBatch, predicted: Any) -> None:
+        """See what is likely to be a mistake in the first batch of a training."""
+        if not self._is_first_batch_:
+            return
+        self._is_first_batch_ = False
+        predicted = predicted[0] if isinstance(predicted, tuple) else predicted
+        takes_logarithms = type(self).get_loss is NeuralNetClassifier.get_loss
+        if takes_logarithms and isinstance(self._criterion(), nn.NLLLoss):
+            check_probabilities(predicted)
+        found = complaint(self._criterion(), predicted) if type(self).get_loss in KNOWN_WAYS else None
+        if found is not None:
+            warnings.warn(found, stacklevel=2)
+        size = self.group_size or 1
+        is_told_apart = self._compares_groups() and size > 1 and not self._has_clients_ and self._may_have_classes()
+        binary = targets_of(self._criterion()) in ("binary", "signs")
+        if is_told_apart and is_sorted(batch.y, size, binary=binary):
+            warnings.warn(
+                "Samples must be shuffled, or be dealt out to the groups: the first batch is sorted by class, and of "
+                "groups of one class the most overrule the others. Give iterator_train__shuffle=True; an ArrayLoader "
+                "that takes whole batches of arrays deals them out.",
+                stacklevel=2,
+            )
+
+    def _compares_groups(self) -> bool:
+        """True if batches are split into groups for a rule that can tell them apart."""
+        return self.group_size is not None and not isinstance(self.aggregator_.aggregator, Mean)
+
+    def _learns_classes(self) -> bool:
+        return is_classifier(self) or self._targets() == "classes"
+
+    def _may_have_classes(self) -> bool:
+        """True if targets may be classes; of a binary loss they may as well be shares, or numbers of many outputs."""
+        return self._learns_classes() or self._targets() in ("binary", "signs")
+
+    def _targets(self) -> str | None:
+        # Before it is initialized there is what it is to be made of.
+        return targets_of(self._criterion() or self.criterion)
+
+    def _gradient_matrix(self, batch: Any) -> GradientMatrix:
+        # Those that are stepped on: a walk through all modules would take longer.
+        groups = [group for name in self._optimizers for group in getattr(self, f"{name}_").param_groups]
+        every = dict.fromkeys([parameter for group in groups for parameter in group["params"]])
+        parameters = [parameter for parameter in every if parameter.requires_grad]
+        held = self._gradients_
+        if held is None or not held.begin(parameters):
+            if any(is_lazy(parameter) for parameter in parameters):
+                self.evaluation_step(batch)  # Only now it is known what they are of.
+                self._begin_as_first_rank()
+            self._gradients_ = held = GradientMatrix(parameters)
+        return held
+
+    def _begin_as_first_rank(self) -> None:
+        """Take over the first rank's parameters, buffers and states of optimizers, which must have the same shapes."""
+        ranks = current_ranks()
+        if ranks.size == 1:
+            return
+        parts = [*self._learning_parts(), *((name, getattr(self, f"{name}_")) for name in self._optimizers)]
+        tensors = dict(chain.from_iterable(_tensors(part.state_dict(), name) for name, part in parts))
+        tensors = {name: tensor for name, tensor in tensors.items() if not is_lazy(tensor)}
+        ranks.check_same(
+            {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in tensors.items()},
+            "The shapes of parameters, buffers and states of optimizers",
+        )
+        settings = {
+            f"{optimizer}, group {number}, {name}": value
+            for optimizer in self._optimizers
+            for number, group in enumerate(getattr(self, f"{optimizer}_").param_groups)
+            for name, value in group.items()
+            if value is None or isinstance(value, (bool, int, float, str))
+        }
+        ranks.check_same(settings, "The settings of optimizers")
+        ranks.make_equal(list(tensors.values()))
+
+    def _agree_on_model(self) -> None:
+        """Make buffers the same on all ranks, robustly, at the end of an epoch, and check that parameters are.
+
+        Buffers such as the means of batch normalization are of this rank's data.
+        """
+        ranks = current_ranks()
+        if ranks.size == 1:
+            return
+        modules = [part for _, part in self._learning_parts()]
+        buffers = [buffer for module in modules for buffer in module.buffers() if buffer.numel()]
+        floating = [buffer for buffer in buffers if buffer.is_floating_point()]
+        if floating:
+            wide = torch.float64 if any(buffer.dtype == torch.float64 for buffer in floating) else torch.float32
+            vector = torch.cat([buffer.detach().reshape(-1).to(floating[0].device, wide) for buffer in floating])
+            parts = torch.split(ranks.combine(vector), [buffer.numel() for buffer in floating])
+            for buffer, part in zip(floating, parts, strict=True):
+                buffer.copy_(part.view(buffer.shape))
+        if len(floating) < len(buffers):
+            ranks.make_equal([buffer for buffer in buffers if not buffer.is_floating_point()])
+        self._check_same_model()
+
+    def _check_same_model(self) -> None:
+        """Check that parameters and buffers have the same bits on all ranks."""
+        ranks = current_ranks()
+        if ranks.size > 1:
+            found = {
+                f"{part}.{name}": zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+                for part, module in self._learning_parts()
+                for name, tensor in (*module.named_parameters(), *module.named_buffers())
+                if not is_lazy(tensor) and tensor.numel()
+            }
+            ranks.check_same(found, "The checksums of trained parameters and buffers")
+
+    def _learning_parts(self) -> list[tuple[str, nn.Module]]:
+        """Modules and losses, by their names."""
+        parts = [(name, getattr(self, f"{name}_", None)) for name in (*self._modules, *self._criteria)]
+        return [(name, part) for name, part in parts if isinstance(part, nn.Module)]
+
+    def _criterion(self) -> Any:
+        """The one loss, whatever its name; None where there are several, or none yet."""
+        try:
+            return self.criterion_
+        except AttributeError:
+            return getattr(self, f"{self._criteria[0]}_", None) if len(self._criteria) == 1 else None
+
+    def _learning_rate(self) -> float:
+        return float(getattr(self, f"{self._optimizers[0]}_").param_groups[0]["lr"])
+
+    def _networks(self) -> list[nn.Module]:
+        return [getattr(self, f"{name}_") for name in self._modules]
+
+
+def _of_samples(predicted: Any, X: Any) -> Any:
+    """Predictions (n, ...) for X; a module that squeezes takes the axis of the samples, too, where there is one."""
+    if not isinstance(predicted, torch.Tensor) or 1 in predicted.shape:
+        return predicted
+    # What has no axis of samples, or another number of lines, such as tokens of several texts, says nothing.
+    shapes = {
+        tuple(part.shape) for part in tree_leaves(X) if isinstance(part, (torch.Tensor, np.ndarray)) and part.ndim
+    }
+    if {shape[0] for shape in shapes} != {1}:
+        return predicted
+    # A single step of time of several samples, where time comes first.
+    is_step = predicted.ndim > 1 and any(shape[1:2] == predicted.shape[:1] for shape in shapes)
+    return predicted if is_step else predicted[None]
+
+
+def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors in a state of nested containers, by their places."""
+    if isinstance(state, torch.Tensor):
+        yield name, state
+    elif isinstance(state, (Mapping, list, tuple)):
+        items = state.items() if isinstance(state, Mapping) else enumerate(state)
+        for key, value in items:
+            yield from _tensors(value, f"{name}.{key}")

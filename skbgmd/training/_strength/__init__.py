@@ -1,0 +1,1 @@
+"""How strongly samples are distrusted: defaults, and the choice by held-out samples."""

@@ -1,0 +1,220 @@
+"""The part of an estimator that chooses its strength by held-out samples."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
+
+from skbgmd._utils import limits
+from skbgmd._utils.doc_link import DocumentationLink
+from skbgmd._utils.random import random_source
+from skbgmd.aggregators import Aggregator, NonFiniteRowsError
+from skbgmd.training._data.inputs import take
+from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
+from skbgmd.training._ranks import current_ranks
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, has_default
+from skbgmd.training._strength.evidence import (
+    Evidence,
+    HeldOutLabels,
+    Strength,
+    Utilities,
+    choose,
+    held_out_labels,
+    hold_out,
+)
+
+#: Callbacks that change what a training learns, rather than to watch or to save it.
+STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
+
+
+class StrengthChoice(DocumentationLink, BaseEstimator):
+    """Base of estimators whose strength says how they judge samples, or is chosen by held-out ones."""
+
+    _strengths: ClassVar[Mapping[str, Strength]]
+    _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
+    module: Any
+    group_size: int | None
+    local_steps: int
+    aggregator: str | Aggregator
+    huber: float | str | None
+    beta: float | None
+    trust_power: float | None
+    tilt: float | None
+    strength: str | None
+    early_stopping: bool | str
+    random_state: Any
+    strength_: str | None
+    strength_scores_: dict[str, Evidence]
+    _held_out: HeldOutLabels | None
+
+    def _source(self) -> Any:
+        """The object with the settings of the training: the estimator, or the net that it was given."""
+        return self.module if isinstance(self.module, NeuralNet) else self
+
+    def _takes_strength(self, *, of_samples: bool) -> bool:
+        """True if the strength says how samples are judged, rather than the parameters that it stands for."""
+        if self.strength is None or not (of_samples and has_default(self.aggregator)):
+            return False
+        return self.strength != AUTO or not self._given(*Strength._fields)
+
+    def _setting(self, *, of_samples: bool) -> Strength:
+        """The strength that was given or chosen; or what the parameters stand for."""
+        chosen = None
+        if self._takes_strength(of_samples=of_samples):
+            chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
+        if chosen is not None:
+            return self._strengths[chosen]
+        huber = self._default_huber if isinstance(self.huber, str) else self.huber
+        return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
+
+    def _given(self, *names: str) -> list[str]:
+        """Those of some parameters that aren't at their defaults, with their values."""
+        defaults = signature(type(self).__init__).parameters
+        return [
+            f"{name}={getattr(self, name)!r}"
+            for name in names
+            if name in defaults and getattr(self, name) != defaults[name].default
+        ]
+
+    def _choose_strength(self, X: Any, y: Any, weight: Any, clients: Any, *, epochs: int | None) -> None:
+        """Choose the strength by held-out samples, where it is to be chosen and they can say anything.
+
+        Each candidate is trained on the others as the estimator itself.
+        """
+        of_samples = self.group_size == 1 and clients is None and self.local_steps == 1
+        self.strength_, self.strength_scores_, self._held_out = None, {}, None
+        if not self._takes_strength(of_samples=of_samples):
+            return
+        if self.strength != AUTO:
+            self.strength_ = self.strength
+            return
+        self.strength_ = self._unchosen_strength()
+        epochs_of_fit = self._source().max_epochs
+        few = len(y) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
+        ranks = current_ranks()
+        if not ranks.all(not few and epochs is None and self._allows_choice(), "whether a strength can be chosen"):
+            return
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        strata, held_weight = self._strata(y), np.ones(len(y)) if weight is None else weight
+        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
+        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
+        if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
+            return
+        # A subclass may fit and predict otherwise.
+        kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
+        candidates = {name: self._candidate(name, seed) for name in self._strengths}
+        probabilities: dict[str, NDArray[Any]] = {}
+        likelihoods: dict[str, NDArray[np.float64]] = {}
+
+        def predict(name: str, more: int) -> Any:
+            model = candidates[name]
+            model._source().set_params(max_epochs=more)
+            try:
+                with warnings.catch_warnings():
+                    # The training on all samples will say it again.
+                    warnings.simplefilter("ignore")
+                    kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
+                    labels, numbers = kind._predicted(model, take(X, held_out))
+            except NonFiniteRowsError:
+                return None
+            except TrainingInterrupted as error:
+                # Nothing was learnt yet that is to be kept.
+                raise KeyboardInterrupt(str(error)) from None
+            if numbers is not None:
+                # Later, wrong labels are learnt by heart.
+                probabilities.setdefault(name, numbers)
+                likelihoods.setdefault(name, model.sample_record_.likelihood[0])
+            return labels
+
+        self.strength_, self.strength_scores_ = choose(
+            list(candidates),
+            predict,
+            lambda predicted: self._utilities(predicted, y[held_out], held_weight[held_out]),
+            strata[held_out],
+            held_weight[held_out],
+            epochs=epochs_of_fit,
+            agree=_over_ranks,
+            ahead=lambda predicted: self._errors_ahead(predicted, y[held_out], held_weight[held_out]),
+        )
+        if probabilities:
+            mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
+            gentle = likelihoods.get(next(iter(candidates)), np.full(len(trained), np.nan))
+            self._held_out = held_out_labels(mean, strata[held_out], held_out, trained, gentle, len(y))
+
+    def _allows_choice(self) -> bool:
+        """True if candidates can be trained as the estimator itself, but for what watches and saves."""
+        source = self._source()
+        ends = any(issubclass(kind, EarlyStopping) for _, kind in _callbacks(source.callbacks))
+        is_steered = source.train_split is not None and bool(_steering(source.callbacks))
+        # A training that ends by itself is another one on a third of the samples, as is one steered by held-out ones.
+        return not (ends or self.early_stopping or is_steered)
+
+    def _unchosen_strength(self) -> str | None:
+        """The strength where held-out samples can't say; None: the parameters say it."""
+        return None
+
+    def _candidate(self, strength: str, seed: int) -> Self:
+        """A copy to be trained by a strength on some of the samples, with no effects besides."""
+        params = self.get_params(deep=False)
+        module = clone(self.module) if isinstance(self.module, NeuralNet) else self.module
+        kept = _steering(self._source().callbacks)
+        names = {each[0] for each in kept if isinstance(each, tuple)}
+        # What isn't kept may be expensive to copy, or can't be.
+        settings = {"callbacks": kept, "train_split": None, "verbose": 0}
+        if module is not self.module:
+            module.set_params(**settings)
+            for name in [name for name in vars(module) if name.startswith("callbacks__")]:
+                if name.split("__")[1] not in names:
+                    delattr(module, name)
+        params = {
+            name: value
+            for name, value in params.items()
+            if not name.startswith("callbacks__") or name.split("__")[1] in names
+        }
+        given = {**params, **settings, "module": module, "strength": strength, "random_state": seed, "warm_start": True}
+        twin: Self = clone(type(self)(**given))
+        return twin
+
+    def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
+        """Strata of targets, within which samples are held out and their scores averaged."""
+        raise NotImplementedError
+
+    def _predicted(self, X: Any) -> tuple[Any, NDArray[Any] | None]:
+        """Predict samples; with probabilities of classes (n_samples, n_classes), where there are any."""
+        raise NotImplementedError
+
+    def _utilities(
+        self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]
+    ) -> Sequence[Utilities]:
+        """Utilities of held-out samples by what was predicted of them, those of each score."""
+        raise NotImplementedError
+
+    def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        """Standard errors by which another strength must be ahead of the gentlest, by what was predicted."""
+        return limits.CLEAR_GAIN
+
+
+def _over_ranks(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:
+    """Medians over the ranks of what the held-out samples of each say: a rank with wrong labels has no majority."""
+    medians = current_ranks().median(list(evidence.values()), "evidence for strengths")
+    return {name: Evidence(*map(float, row)) for name, row in zip(evidence, medians, strict=True)}
+
+
+def _callbacks(given: Any) -> list[tuple[Any, type]]:
+    """Callbacks as skorch takes them, (name, callback) among them, with their classes."""
+    callbacks = [] if isinstance(given, str) else list(given or [])
+    bare = [each[1] if isinstance(each, tuple) else each for each in callbacks]
+    return [(each, one if isinstance(one, type) else type(one)) for each, one in zip(callbacks, bare, strict=True)]
+
+
+def _steering(given: Any) -> list[Any]:
+    """Those of some callbacks that change what a training learns."""
+    return [each for each, kind in _callbacks(given) if issubclass(kind, STEERING)]

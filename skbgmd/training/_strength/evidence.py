@@ -1,0 +1,310 @@
+"""Strengths, settings by name of how much a training distrusts its samples, and evidence of held-out ones for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skbgmd._utils import limits
+from skbgmd._utils.typing import FloatArray
+from skbgmd.training._data.scaling import deviation_of_most
+
+
+class Strength(NamedTuple):
+    """Settings of an estimator that say how strongly it distrusts samples."""
+
+    huber: float | None
+    beta: float | None = None
+    trust_power: float = 0.0
+    tilt: float = 0.0
+
+    def written(self) -> str:
+        """The settings, but for those that do nothing."""
+        beta = "" if self.beta is None else f", beta={self.beta}"
+        power = "" if self.trust_power == 0.0 else f", trust_power={self.trust_power}"
+        tilt = "" if self.tilt == 0.0 else f", tilt={self.tilt}"
+        return f"huber={self.huber}{beta}{power}{tilt}"
+
+
+#: By name, the gentle one first.
+STRENGTHS_OF_CLASSES = {
+    "mild": Strength(3.0),
+    "firm": Strength(3.0, tilt=0.7),
+    "strict": Strength(1.0, beta=0.1, trust_power=3.0),
+}
+STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(8.0, tilt=2.0)}
+
+
+def described(strengths: Mapping[str, Strength]) -> str:
+    """List strengths with their settings, for a docstring."""
+    return "; ".join(f'"{name}", {setting.written()}' for name, setting in strengths.items())
+
+
+#: Utilities of held-out samples (n,) by strength, the larger the better a sample is predicted.
+Utilities = Mapping[str, FloatArray]
+
+
+class HeldOutLabels(NamedTuple):
+    """Labels of the samples that were held out of the choice, beside those predicted; NaN of the others.
+
+    Attributes
+    ----------
+    predicted : ndarray of shape (n,)
+        Number of the class that is predicted.
+    probability : ndarray of shape (n,)
+        Its probability, the mean of all candidates' after ``limits.CHOICE_EPOCHS`` of the epochs: later they have
+        learnt wrong labels by heart.
+    differs : ndarray of shape (n,)
+        1 where the given label is another one, 0 where it isn't.
+    gentle_likelihood : ndarray of shape (n,)
+        Of the samples that candidates were trained on, the mean likelihood over the first visits of the gentlest one.
+    """
+
+    predicted: FloatArray
+    probability: FloatArray
+    differs: FloatArray
+    gentle_likelihood: FloatArray
+
+
+class Evidence(NamedTuple):
+    r"""Evidence that held-out samples give for a strength.
+
+    Attributes
+    ----------
+    score : float
+        Mean over the classes of the share of held-out samples that are predicted; for numbers, minus their mean
+        absolute error or their mean clipped squared error, whichever is less in favour, with robust standard deviations
+        of the targets as the unit of errors.
+    gain : float
+        By how much the score is larger than that of the gentle strength.
+    standard_error : float
+        Of the gain, which is of the same samples.
+    errors_ahead : float
+        Standard errors that the gain must be more than, see :func:`errors_ahead`.
+    """
+
+    score: float
+    gain: float
+    standard_error: float
+    errors_ahead: float = limits.CLEAR_GAIN
+
+    @property
+    def margin(self) -> float:
+        """By how much the gain is more than so many standard errors."""
+        return self.gain - self.errors_ahead * self.standard_error
+
+    @property
+    def is_clear(self) -> bool:
+        """True if the gain is more than so many standard errors."""
+        return self.margin > 0.0 and self.gain > limits.LEAST_GAIN
+
+    @property
+    def is_behind(self) -> bool:
+        """True if a longer training will hardly make up for it."""
+        return self.gain < -limits.FAR_BEHIND * self.standard_error
+
+
+def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatArray) -> tuple[float, float]:
+    """Mean over the strata of their weighted means, with its standard error.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+    strata : ndarray of shape (n,)
+        Stratum of each value.
+    weight : ndarray of shape (n,)
+        Positive weights within the strata.
+    """
+    means, variances = [], []
+    for stratum in np.unique(strata):
+        chosen = strata == stratum
+        share = weight[chosen] / weight[chosen].sum()
+        mean = float(share @ values[chosen])
+        means.append(mean)
+        # As if one of them had come out otherwise: few that are alike prove nothing.
+        least = float(share @ share) ** 2 * float(np.abs(values[chosen]).max()) ** 2
+        variances.append(float(share**2 @ (values[chosen] - mean) ** 2) + least)
+    return float(np.mean(means)), float(np.sqrt(np.sum(variances)) / len(means))
+
+
+def evidence_for(
+    utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray, ahead: float = limits.CLEAR_GAIN
+) -> dict[str, Evidence]:
+    """Compare strengths by held-out samples, each with the first.
+
+    Parameters
+    ----------
+    utilities : mapping of names to ndarrays of shape (n,)
+    strata, weight
+        As for :func:`stratified_mean`.
+    ahead : float
+        Standard errors that a gain must be more than.
+    """
+    gentlest = next(iter(utilities.values()))
+    return {
+        name: Evidence(
+            stratified_mean(values, strata, weight)[0],
+            *stratified_mean(values - gentlest, strata, weight),
+            errors_ahead=ahead,
+        )
+        for name, values in utilities.items()
+    }
+
+
+def choose(
+    names: Sequence[str],
+    predict: Callable[[str, int], Any],
+    utilities: Callable[[Mapping[str, Any]], Sequence[Utilities]],
+    strata: NDArray[np.intp],
+    weight: FloatArray,
+    *,
+    epochs: int,
+    agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
+    ahead: Callable[[Mapping[str, Any]], float] = lambda _: limits.CLEAR_GAIN,
+) -> tuple[str, dict[str, Evidence]]:
+    """Choose among settings by held-out samples.
+
+    After some of the epochs those that are far behind the gentle one are dropped, as on clean data all others may be.
+    The rest are trained to the end: wrong labels are learnt by heart late. Where there are several scores, all must say
+    that a setting is behind, or ahead.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The gentle one first.
+    predict : callable
+        Trains by one of them for so many epochs more and predicts the held-out samples; None where it diverges.
+    utilities : callable
+        Makes utilities of such predictions by name, those of each score.
+    strata, weight
+        Of the held-out samples, as for :func:`stratified_mean`.
+    epochs : int
+        Epochs of a whole training.
+    agree : callable, default=dict
+        Makes of this process's evidence that of all processes that train together.
+    ahead : callable
+        Standard errors by which another must be ahead of the gentle one, by such predictions.
+
+    Returns
+    -------
+    name : str
+        The choice.
+    evidence : dict
+        Evidence for each of them, as of the epoch to which it was trained and by the score that is least in favour.
+    """
+    first = math.ceil(limits.CHOICE_EPOCHS * epochs)
+    evidence: dict[str, Evidence] = {}
+    scores: list[dict[str, Evidence]] = []
+    for more in (first, epochs - first):
+        predicted = {name: predict(name, more) for name in names}
+        # One that diverges is none to train by.
+        known = {name: found for name, found in predicted.items() if found is not None}
+        if not known:
+            break
+        scores = [agree(evidence_for(each, strata, weight, ahead(known))) for each in utilities(known)]
+        gentle, *others = known
+        margins = [max((of[name].margin for name in others), default=0.0) for of in scores]
+        evidence |= scores[margins.index(min(margins))]
+        names = [gentle, *(name for name in others if not all(of[name].is_behind for of in scores))]
+        if len(names) == 1:
+            return gentle, evidence
+    clear = [name for name in names[1:] if name in evidence and all(of[name].is_clear for of in scores)]
+    return max(clear, key=lambda name: evidence[name].gain, default=names[0]), evidence
+
+
+def held_out_labels(
+    probabilities: FloatArray,
+    given: NDArray[np.intp],
+    places: NDArray[np.intp],
+    others: NDArray[np.intp],
+    gentle: FloatArray,
+    n: int,
+) -> HeldOutLabels:
+    """Compare given labels with those predicted.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (m, n_classes)
+        Of the held-out samples.
+    given : ndarray of shape (m,)
+        Numbers of their given classes.
+    places, others : ndarrays of shapes (m,) and (k,)
+        Places of the held-out samples among all, and of those that candidates were trained on.
+    gentle : ndarray of shape (k,)
+        Likelihoods of the latter by the gentlest candidate.
+    n : int
+        Number of all samples; those without weight may be neither.
+    """
+    predicted = probabilities.argmax(axis=1)
+    found = np.full((4, n), np.nan)
+    found[:3, places] = predicted, probabilities.max(axis=1), predicted != given
+    found[3, others] = gentle
+    return HeldOutLabels(*found)
+
+
+def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:
+    """Draw a share of each stratum, rounded down; a mask (n,)."""
+    mask = np.zeros(len(strata), dtype=bool)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        mask[rng.permutation(members)[: int(share * len(members))]] = True
+    return mask
+
+
+def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict[str, FloatArray]]:
+    r"""Score predictions of numbers by minus their absolute errors, and by minus their clipped squared errors.
+
+    Only differences between predictions of the same samples are looked at. With absolute errors :math:`\bigl| |y - a| -
+    |y - b| \bigr| \le |a - b|`: however gross the error of a target is, it counts for no more than the predictions
+    differ. But they are least at medians, and a setting that gives up a subgroup or a tail may fit all others better by
+    more. :math:`\min(|r|, c)^2` is least at means where errors are within c, as :math:`R^2` is, and a target that both
+    predictions miss by more counts for nothing, on whichever side of them it is; of a tail beyond c it sees nothing.
+
+    Parameters
+    ----------
+    residuals : mapping of names to array-likes of shape (n, k)
+        Residuals of held-out samples, by who predicted them.
+    y : ndarray of shape (n, k)
+        Their targets.
+
+    Returns
+    -------
+    absolute, squared : dict of str to ndarray of shape (n,)
+        In units of :func:`deviation_of_most`, of which c is three.
+    """
+    units = np.array([deviation_of_most(column) for column in y.T])
+    with np.errstate(over="ignore"):
+        # Beyond, predictions that differ by a unit have the same residual.
+        most = units / np.finfo(np.float64).eps
+    sizes = {
+        name: np.minimum(np.abs(np.asarray(array, dtype=np.float64)), most) / units for name, array in residuals.items()
+    }
+    return [
+        {name: -each.mean(axis=1) for name, each in sizes.items()},
+        {name: -(np.minimum(each, limits.MISSED_TARGET) ** 2).mean(axis=1) for name, each in sizes.items()},
+    ]
+
+
+def errors_ahead(residuals: FloatArray, y: FloatArray, weight: FloatArray) -> float:
+    """Standard errors by which a strength must be ahead of the gentlest for numbers, by the residuals of the latter.
+
+    ``limits.CLEAR_GAIN`` where targets are gross, which strengths are there for: more than ``limits.GROSS_SHARE`` of
+    them are missed by ``limits.MISSED_TARGET`` robust standard deviations. Elsewhere a strength does little good, and
+    one that is ahead by chance gives up samples for nothing: ``limits.CLEAR_GAIN_WITHOUT_GROSS``.
+
+    Parameters
+    ----------
+    residuals : ndarray of shape (n, k)
+        Residuals of held-out samples.
+    y : ndarray of shape (n, k)
+        Their targets.
+    weight : ndarray of shape (n,)
+        Weights of the samples.
+    """
+    units = np.array([deviation_of_most(column) for column in y.T])
+    missed = np.average((np.abs(residuals) > limits.MISSED_TARGET * units).mean(axis=1), weights=weight)
+    return limits.CLEAR_GAIN if missed > limits.GROSS_SHARE else limits.CLEAR_GAIN_WITHOUT_GROSS

@@ -1,0 +1,166 @@
+"""Robust steps for nets that exist."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+
+import cloudpickle
+import joblib
+import numpy as np
+import pytest
+import skops.io
+import torch
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
+from skbgmd.training._data.loader import ArrayLoader
+from skbgmd.training._estimator import wrapping
+from skbgmd.training._estimator.wrapping import robust_class, wrapped
+
+# Loaders, layers and nets draw from torch's global generator, as they do without this library.
+pytestmark = pytest.mark.usefixtures("forked")
+
+
+class Penalized(NeuralNetClassifier):
+    """A user's net, with a loss and a parameter of its own."""
+
+    def __init__(self, *args, penalty=0.1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.penalty = penalty
+
+    def get_loss(self, y_pred, y_true, *args, **kwargs):
+        loss = super().get_loss(y_pred, y_true, *args, **kwargs)
+        return loss + self.penalty * sum(p.square().sum() for p in self.module_.parameters())
+
+
+class Layer(torch.nn.Linear):
+    def __init__(self, n=2):
+        super().__init__(4, n)
+
+
+@pytest.fixture
+def net():
+    return Penalized(Layer, criterion=torch.nn.CrossEntropyLoss, lr=0.3, batch_size=17, penalty=0.2, verbose=0)
+
+
+def test_settings_stay_and_the_step_changes(net, rng):
+    robust = wrapped(net, aggregator="krum", group_size=4)
+    assert isinstance(robust, Penalized)
+    assert (robust.lr, robust.batch_size, robust.penalty, robust.aggregator) == (0.3, 17, 0.2, "krum")
+    assert robust.iterator_train is ArrayLoader
+    assert net.iterator_train is not ArrayLoader
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.int64)
+    robust.fit(X, y)
+    assert "lower_half_weight" in robust.history[-1]
+    assert not net.initialized_
+    again = pickle.loads(pickle.dumps(robust))
+    np.testing.assert_array_equal(again.predict_proba(X), robust.predict_proba(X))
+    again.partial_fit(X, y)
+    # The user's own loss is still the loss.
+    assert robust.history[-1, "train_loss"] > 0.0
+    heavy = wrapped(net.set_params(penalty=100.0, lr=1e-3), aggregator="krum").fit(X, y)
+    assert sum(p.detach().square().sum().item() for p in heavy.module_.parameters()) < 0.5
+
+
+def test_classes_are_made_once():
+    assert robust_class(NeuralNetRegressor) is robust_class(NeuralNetRegressor)
+    assert robust_class(RobustNeuralNetClassifier) is RobustNeuralNetClassifier
+    assert robust_class(Penalized).__name__ == "RobustPenalized"
+
+
+SKORCH_NETS = [NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor]
+
+
+@pytest.mark.parametrize("base", [*SKORCH_NETS, Penalized])
+def test_classes_that_are_made_have_names(base):
+    kind = robust_class(base)
+    assert getattr(wrapping, f"Robust{base.__name__}") is kind
+    assert pickle.loads(pickle.dumps(kind)) is kind
+
+
+def test_names_that_stand_for_nothing_or_for_several():
+    for name in ("RobustNothing", "Nothing", "__wrapped__"):
+        with pytest.raises(AttributeError, match="found none; import the module that defines it first"):
+            getattr(wrapping, name)
+    others = [type("Twice", (NeuralNetClassifier,), {}) for _ in range(2)]
+    with pytest.raises(AttributeError, match=r"found 2: \["):
+        _ = wrapping.RobustTwice
+    assert len({robust_class(kind) for kind in others}) == 2
+
+
+def _saved_nets():
+    criterion = {"criterion": torch.nn.CrossEntropyLoss}
+    settings = {"train_split": None, "verbose": 0, "max_epochs": 2}
+    return {
+        "default": BlockGMDClassifier(max_epochs=2, random_state=0),
+        "binary": BlockGMDClassifier(max_epochs=2, criterion=torch.nn.BCEWithLogitsLoss, random_state=0),
+        "regressor": BlockGMDRegressor(max_epochs=2, random_state=0),
+        "wrapped": BlockGMDClassifier(NeuralNetClassifier(Layer, **criterion, **settings), random_state=0),
+        "wrapped binary": BlockGMDClassifier(NeuralNetBinaryClassifier(Layer, module__n=1, **settings), random_state=0),
+        "wrapped, own": BlockGMDClassifier(Penalized(Layer, **criterion, **settings), random_state=0),
+        "net": RobustNeuralNetClassifier(Layer, **criterion, **settings),
+    }
+
+
+def _by_skops(model):
+    data = skops.io.dumps(model)
+    return skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+
+
+def _by_joblib(model):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    return joblib.load(file)
+
+
+WAYS = {
+    "skops": _by_skops,
+    "joblib": _by_joblib,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "cloudpickle": lambda model: pickle.loads(cloudpickle.dumps(model)),
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("kind", _saved_nets())
+def test_what_is_saved_predicts_and_goes_on(kind, rng):
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    y = X[:, 0] if kind == "regressor" else (X[:, 0] > 0).astype(np.int64)
+    model = _saved_nets()[kind].fit(X, y)
+    method = "predict" if kind == "regressor" else "predict_proba"
+    expected = getattr(model, method)(X)
+    for way, save in WAYS.items():
+        again = save(model)
+        np.testing.assert_array_equal(getattr(again, method)(X), expected, err_msg=way)
+        if kind != "net":
+            assert again.module_ is again.net_.module_, way
+            assert again.history_ is again.net_.history, way
+            assert type(again.net_) is type(model.net_), way
+        again.partial_fit(X, y)
+        assert not np.array_equal(getattr(again, method)(X), expected), way
+
+
+def test_classes_are_found_in_a_new_process(rng, tmp_path):
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    net = NeuralNetBinaryClassifier(torch.nn.Linear, module__in_features=4, module__out_features=1, train_split=None)
+    model = BlockGMDClassifier(net.set_params(verbose=0), random_state=0).fit(X, X[:, 0] > 0)
+    (tmp_path / "model.skops").write_bytes(skops.io.dumps(model))
+    (tmp_path / "kind.pkl").write_bytes(pickle.dumps(type(model.net_)))
+    np.save(tmp_path / "X.npy", X)
+    script = """
+import pickle, sys, numpy as np, skops.io
+from pathlib import Path
+folder = Path(sys.argv[1])
+kind = pickle.loads((folder / "kind.pkl").read_bytes())
+data = (folder / "model.skops").read_bytes()
+model = skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+assert type(model.net_) is kind
+np.save(folder / "found.npy", model.predict_proba(np.load(folder / "X.npy")))
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), model.predict_proba(X))

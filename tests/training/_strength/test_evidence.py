@@ -1,0 +1,262 @@
+"""The choice of a strength by held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skbgmd._utils import limits
+from skbgmd.training._data.scaling import deviation_of_most
+from skbgmd.training._strength.evidence import (
+    Evidence,
+    choose,
+    error_scores,
+    errors_ahead,
+    evidence_for,
+    hold_out,
+    stratified_mean,
+)
+
+ONES = np.ones(40)
+STRATA = np.arange(40) % 2
+
+
+def hits(*shares: float) -> dict[str, np.ndarray]:
+    """Utilities by "0", "1", ...: so many of the samples, the first ones, are predicted."""
+    return {str(name): (np.arange(40) < share * 40).astype(float) for name, share in enumerate(shares)}
+
+
+def test_stratified_means_are_of_classes_rather_than_of_samples() -> None:
+    values = np.array([1.0, 1.0, 1.0, 0.0])
+    mean, error = stratified_mean(values, np.array([0, 0, 0, 1]), np.ones(4))
+    assert mean == 0.5
+    # A single one that came out well proves nothing.
+    assert error >= 1 / 6
+    assert stratified_mean(values, np.zeros(4, dtype=int), np.array([0.0, 0.0, 1.0, 3.0]))[0] == pytest.approx(0.25)
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(0.1, 3.0)), min_size=2, max_size=30))
+@settings(deadline=None)
+def test_the_error_of_a_mean_is_no_less_than_the_textbooks(pairs: list[tuple[float, float]]) -> None:
+    values, weight = np.array(pairs).T
+    mean, error = stratified_mean(values, np.zeros(len(values), dtype=int), weight)
+    share = weight / weight.sum()
+    assert mean == pytest.approx(share @ values, abs=1e-12)
+    assert error >= np.sqrt(share**2 @ (values - mean) ** 2) - 1e-12
+
+
+def test_gains_are_paired() -> None:
+    noise = np.random.default_rng(0).normal(size=40)
+    found = evidence_for({"a": noise, "b": noise + 0.1}, np.zeros(40, dtype=int), ONES)["b"]
+    assert found.gain == pytest.approx(0.1)
+    assert found.standard_error < 0.01
+
+
+@pytest.mark.parametrize(
+    ("mild", "firm", "strict", "chosen", "to_the_end"),
+    [
+        # Far behind: dropped.
+        ((0.9,), (0.5,), (0.4,), "mild", ()),
+        # Level or ahead: the end decides.
+        ((0.9, 0.9), (0.9, 0.9), (0.9, 0.9), "mild", ("mild", "firm", "strict")),
+        ((0.9, 0.9), (0.5,), (0.95, 0.9), "mild", ("mild", "strict")),
+        ((0.9, 0.9), (0.95, 0.925), (0.5,), "mild", ("mild", "firm")),
+        ((0.9, 0.5), (0.9, 0.8), (0.95, 0.9), "strict", ("mild", "firm", "strict")),
+        ((0.9, 0.5), (0.9, 0.9), (0.95, 0.8), "firm", ("mild", "firm", "strict")),
+        ((0.9, 0.8), (0.95, 0.95), (0.5,), "firm", ("mild", "firm")),
+        # One that diverges is out.
+        ((0.5,), (0.1,), (None,), "mild", ()),
+        ((None, 0.5), (0.5, 0.5), (0.6, 0.7), "strict", ("firm", "strict")),
+        ((None,), (None,), (None,), "mild", ()),
+        ((0.9, None), (0.9, 0.9), (0.95, 0.9), "firm", ("mild", "firm", "strict")),
+        ((0.9, None), (0.1,), (0.95, None), "strict", ("mild", "strict")),
+    ],
+)
+def test_another_must_be_ahead(
+    mild: tuple[float | None, ...],
+    firm: tuple[float | None, ...],
+    strict: tuple[float | None, ...],
+    chosen: str,
+    to_the_end: tuple[str, ...],
+) -> None:
+    shares = {"mild": list(mild), "firm": list(firm), "strict": list(strict)}
+    if mild[0] is None:
+        shares["mild"] = [None]
+    asked: list[tuple[str, int]] = []
+
+    def predict(name: str, more: int) -> Any:
+        asked.append((name, more))
+        return shares[name].pop(0)
+
+    def utilities(predicted: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+        return [{name: hits(share)["0"] for name, share in predicted.items()}]
+
+    name, evidence = choose(list(shares), predict, utilities, STRATA, ONES, epochs=100)
+    assert name == chosen
+    assert asked == [(each, 34) for each in shares] + [(each, 66) for each in to_the_end]
+    assert set(evidence) == {each for each in shares if (mild, firm, strict)[list(shares).index(each)][0] is not None}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chosen", "epochs", "gain"),
+    [
+        # Dropped where both scores say so.
+        ([0.5, None], [0.5, None], "mild", 34, -0.4),
+        ([0.5, 0.9], [0.9, 0.9], "mild", 100, 0.0),
+        # Taken where both do, and told by that which is less in favour.
+        ([0.9, 1.0], [0.9, 1.0], "firm", 100, 0.1),
+        ([0.9, 1.0], [0.9, 0.7], "mild", 100, -0.2),
+        ([0.9, 0.7], [0.9, 1.0], "mild", 100, -0.2),
+        ([0.5, None], [0.3, None], "mild", 34, -0.6),
+        ([0.9, 0.8], [0.9, 0.7], "mild", 100, -0.2),
+        ([0.9, 0.7], [0.9, 0.8], "mild", 100, -0.2),
+    ],
+)
+def test_all_scores_must_agree(first: list[Any], second: list[Any], chosen: str, epochs: int, gain: float) -> None:
+    trained = dict.fromkeys(("mild", "firm"), 0)
+
+    def predict(name: str, more: int) -> int:
+        trained[name] += more
+        return trained[name]
+
+    def utilities(predicted: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
+        stage = int(predicted["mild"] == 100)
+        return [{"mild": hits(0.9)["0"], "firm": hits(shares[stage])["0"]} for shares in (first, second)]
+
+    name, evidence = choose(["mild", "firm"], predict, utilities, STRATA, ONES, epochs=100)
+    assert name == chosen
+    assert trained == {"mild": epochs, "firm": epochs}
+    assert evidence["firm"].gain == pytest.approx(gain)
+
+
+def test_a_share_of_each_class_is_held_out_and_none_of_a_tiny_one() -> None:
+    strata = np.repeat([0, 1, 2], [80, 9, 3])
+    mask = hold_out(strata, 0.25, np.random.RandomState(0))
+    assert np.bincount(strata[mask], minlength=3).tolist() == [20, 2, 0]
+    np.testing.assert_array_equal(mask, hold_out(strata, 0.25, np.random.RandomState(0)))
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: bool) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(200, 1))
+    good, poor = truth + 0.1 * rng.normal(size=truth.shape), truth + 0.5 * rng.normal(size=truth.shape)
+    for gross in (1e3, 1e12, 1e300):
+        y = truth.copy()
+        y[:60] += gross * (1.0 if one_sided else rng.choice((-1.0, 1.0), size=(60, 1)))
+        absolute, squared = error_scores({"good": good - y, "poor": poor - y}, y)
+        difference = absolute["good"] - absolute["poor"]
+        unit = deviation_of_most(y[:, 0])
+        assert difference.mean() > 0.1 / unit
+        assert np.all(np.abs(difference) <= np.abs(good - poor)[:, 0] / unit + 1e-12 * gross)
+        difference = squared["good"] - squared["poor"]
+        np.testing.assert_array_equal(difference[:60], 0.0)
+        np.testing.assert_allclose(
+            difference[60:], ((poor - truth) ** 2 - (good - truth) ** 2)[60:, 0] / unit**2, atol=1e-12
+        )
+        for scores in (absolute, squared):
+            pair = {name: scores[name] for name in ("poor", "good")}
+            assert evidence_for(pair, np.zeros(200, dtype=int), np.ones(200))["good"].is_clear
+        again = error_scores({"good": 1e-9 * (good - y), "poor": 1e-9 * (poor - y)}, 1e-9 * y)
+        for before, scaled in zip((absolute, squared), again, strict=True):
+            np.testing.assert_allclose(scaled["good"], before["good"])
+
+
+def test_a_long_tail_counts() -> None:
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(400) < 0.7, 0.0, rng.lognormal(size=400))[:, None]
+    zeros, tail = np.zeros_like(y), y + 0.05 * rng.normal(size=y.shape)
+    for scores in error_scores({"zeros": zeros - y, "tail": tail - y}, y):
+        assert scores["tail"].mean() > scores["zeros"].mean()
+    for alike in error_scores({"exact": zeros}, np.zeros_like(y)):
+        np.testing.assert_array_equal(alike["exact"], 0.0)
+
+
+def test_the_few_are_not_given_up_for_the_many() -> None:
+    rng = np.random.default_rng(0)
+    y, is_rare = rng.normal(size=(600, 1)), np.arange(600)[:, None] % 10 == 0
+    sign = rng.choice((-1.0, 1.0), size=y.shape)
+    residuals = {"mild": sign * np.where(is_rare, 0.5, 0.2), "firm": sign * np.where(is_rare, 1.2, 0.1)}
+    absolute, squared = (
+        evidence_for(scores, np.zeros(600, dtype=int), np.ones(600))["firm"] for scores in error_scores(residuals, y)
+    )
+    assert absolute.is_clear
+    assert squared.gain < -squared.standard_error
+
+
+def test_moderate_targets_on_one_side_do_not_speak_for_those_who_follow_them() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(500, 1))
+    y = truth + np.where(np.arange(500)[:, None] % 5, 0.0, 8.0)
+    _, squared = error_scores({"holds": 0.5 - y + truth, "follows": 1.5 - y + truth}, y)
+    assert squared["holds"].mean() > squared["follows"].mean()
+
+
+#: Targets without gross ones, of a deviation of about one.
+USUAL = {
+    "normal": lambda rng: rng.normal(size=(400, 1)),
+    "uniform": lambda rng: rng.uniform(-1.7, 1.7, size=(400, 1)),
+    "Laplace": lambda rng: rng.laplace(size=(400, 1)) / 1.4,
+    "Student": lambda rng: rng.standard_t(5, size=(400, 1)),
+    "counts": lambda rng: rng.poisson(3.0, size=(400, 1)) / 1.7,
+    "two": lambda rng: rng.normal(size=(400, 2)) * [1.0, 1e6],
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_a_strength_must_be_further_ahead_where_no_targets_are_gross(name: str, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    y = USUAL[name](rng)
+    far, y = 20.0 * scale * y.std(axis=0), scale * y
+    ones = np.ones(400)
+    # By a network that knows nothing, or half.
+    for residuals in (y - np.median(y, axis=0), 0.5 * (y - np.median(y, axis=0))):
+        assert errors_ahead(residuals, y, ones) == limits.CLEAR_GAIN_WITHOUT_GROSS
+        for share, sign in ((0.1, 1.0), (0.3, 1.0), (0.3, rng.choice((-1.0, 1.0), size=(400, 1)))):
+            gross = np.where(np.arange(400)[:, None] < 400 * share, sign * far, 0.0)
+            assert errors_ahead(residuals + gross, y + gross, ones) == limits.CLEAR_GAIN
+            # Those without weight don't count.
+            weight = (np.arange(400) >= 400 * share).astype(float)
+            assert errors_ahead(residuals + gross, y, weight) == limits.CLEAR_GAIN_WITHOUT_GROSS
+
+
+def test_a_gain_is_measured_by_what_is_asked_of_it() -> None:
+    shares = {"mild": 0.5, "firm": 0.7}
+    values = {name: hits(share)["0"] for name, share in shares.items()}
+    error = evidence_for(values, STRATA, ONES)["firm"].standard_error
+    for ahead, chosen in ((0.9 * 0.2 / error, "firm"), (1.1 * 0.2 / error, "mild")):
+        name, evidence = choose(
+            list(shares),
+            lambda name, _: name,
+            lambda known: [{name: values[name] for name in known}],
+            STRATA,
+            ONES,
+            epochs=100,
+            ahead=lambda _, ahead=ahead: ahead,
+        )
+        assert name == chosen
+        assert evidence["firm"].errors_ahead == ahead
+        assert evidence["firm"].is_clear == (chosen == "firm")
+
+
+def test_a_gain_is_more_than_rounding() -> None:
+    assert Evidence(-0.1, 1e-6, 0.0).is_clear
+    assert not Evidence(-0.1, 1e-12, 0.0).is_clear
+
+
+def test_scales_of_targets_withstand_gross_ones_beside_many_of_one_value() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=20001)
+    assert deviation_of_most(normal) == pytest.approx(np.median(np.abs(normal - np.median(normal))) / 0.6745, rel=1e-3)
+    zeros = np.where(np.arange(20001) % 3 == 0, normal, 0.0)
+    assert deviation_of_most(zeros) == pytest.approx(1.0, rel=0.1)
+    zeros[rng.permutation(len(zeros))[:5000]] += 1e6
+    assert deviation_of_most(zeros) < 10.0
+    assert deviation_of_most(np.ones(5)) == 1.0
