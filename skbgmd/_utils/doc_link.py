@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, metadata
-
-import skbgmd
 
 
 def documentation_url() -> str:
@@ -29,5 +28,6 @@ class DocumentationLink:
 
     def _doc_link_url_param_generator(self) -> dict[str, str]:
         name = type(self).__name__
-        package = "skbgmd" if name in skbgmd.__all__ else ".".join(type(self).__module__.split(".")[:2])
+        root = self._doc_link_module
+        package = root if name in import_module(root).__all__ else ".".join(type(self).__module__.split(".")[:2])
         return {"page": f"{package}.{name}"}

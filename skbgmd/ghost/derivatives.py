@@ -57,12 +57,16 @@ def register_derivative(*layers: type[nn.Module]) -> Callable[[Derivative], Deri
     return registering(DERIVATIVES, "derivative", layers)
 
 
-def is_called_plainly(module: nn.Module) -> bool:
-    """Tell whether a call of a module is one of its ``forward``: it has no hooks, nor is the call itself overridden."""
-    is_hooked = (
+def is_hooked(module: nn.Module) -> bool:
+    """Tell whether a module itself has hooks that a call of it calls."""
+    return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-    return not is_hooked and type(module).__call__ is nn.Module.__call__
+
+
+def is_called_plainly(module: nn.Module) -> bool:
+    """Tell whether a call of a module is one of its ``forward``: it has no hooks, nor is the call itself overridden."""
+    return not is_hooked(module) and type(module).__call__ is nn.Module.__call__
 
 
 def derivative_of(layer: nn.Module) -> Derivative | None:

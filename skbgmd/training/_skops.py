@@ -14,7 +14,7 @@ from skorch.history import History
 from skorch.setter import optimizer_setter
 from skorch.utils import to_numpy
 
-from skbgmd import aggregators
+import skbgmd.aggregators as aggregators
 from skbgmd.aggregators.base import AggregatorState
 from skbgmd.training._data.encoding import EncodedSplit
 from skbgmd.training._data.loader import ArrayLoader

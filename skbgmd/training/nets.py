@@ -170,6 +170,10 @@ class _RobustTraining(RobustStep, ResumableNet):
         self._gradients_, self._trust_ = None, SampleTrust()
         return self
 
+    def torch_compile(self, module: Any, name: str) -> Any:
+        """Compile a module as skorch does; not a loss, which is asked for those of single samples as well."""
+        return module if name in self._criteria else super().torch_compile(module, name)
+
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Train anew, as in skorch; an error for what is no data before the net is initialized."""
         with together(self.aggregator):

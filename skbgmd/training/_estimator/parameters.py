@@ -148,7 +148,8 @@ PARAMETERS = """
     device : str, default="cpu"
         Where to train, as in torch.
     compile : bool, default=False
-        Whether to compile the module.
+        Whether to compile the module, for predictions and plain training. Gradients of single samples are those of the
+        module that it is made of, as nothing is seen of layers inside of a compiled one.
     random_state : int, RandomState or None, default=None
         Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
         Global generators are left as they were, but by iterators of your own in predictions. As torch draws from one,

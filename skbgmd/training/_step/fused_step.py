@@ -29,6 +29,7 @@ from skbgmd.training._data.loader import ArrayLoader, Batch, has_no_target
 from skbgmd.training._lifecycle.callbacks import EACH_BATCH, listens
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks
+from skbgmd.training._step.compiled import original_of
 from skbgmd.training._step.displaced_loss import DisplacedLoss
 from skbgmd.training._step.gradient_matrix import GradientMatrix
 from skbgmd.training._step.groups import relative_weights, tilted_weights
@@ -224,7 +225,7 @@ def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:
     if has_hooks(net.optimizer_):
         return None
     same = len(groups) == 1 and gradients.begin([each for each in groups[0]["params"] if each.requires_grad])
-    return gradients.chain(net.module_) if same and infers_as_skorch(type(net)) else None
+    return gradients.chain(original_of(net.module_)) if same and infers_as_skorch(type(net)) else None
 
 
 def has_plain_step(net: Any) -> bool:

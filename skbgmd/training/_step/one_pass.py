@@ -22,6 +22,7 @@ from skbgmd.ghost.factors import AffineFactor, JoinedFactor, OuterProductFactor
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._losses import differentiated, traits_of, unreduced
+from skbgmd.training._step.compiled import uncompiled
 from skbgmd.training._step.gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._step.groups import GroupedBatch
 
@@ -53,6 +54,14 @@ def one_pass_rows(
     """
     if not hasattr(net, "module_"):
         raise one_pass_error("the net's module isn't module_")
+    with uncompiled(net):
+        return _rows_of_module(net, batch, gradients, fit_params)
+
+
+def _rows_of_module(
+    net: Any, batch: GroupedBatch, gradients: GradientMatrix, fit_params: dict[str, Any]
+) -> GradientRows | None:
+    """As :func:`one_pass_rows`, of a module that isn't compiled as a whole, or is hooked."""
     recorder = gradients.recorder
     if recorder is None or recorder.module is not net.module_:
         recorder = gradients.recorder = GradientRecorder(net.module_, gradients.parameters)
