@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from skbgmd._utils.checks import check_choice
 from skbgmd._utils.typing import AttackContext
+from skbgmd.corruption.gradients.a_little_is_enough import ALittleIsEnough
+from skbgmd.corruption.gradients.additive_noise import AdditiveNoise
 from skbgmd.corruption.gradients.base import GradientCorruption
+from skbgmd.corruption.gradients.bit_flip import BitFlip
 from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
 from skbgmd.corruption.gradients.constant_vote import ConstantVote
 from skbgmd.corruption.gradients.framing import Framing
+from skbgmd.corruption.gradients.inner_product import InnerProduct
 from skbgmd.corruption.gradients.label_flip import LabelFlip
 from skbgmd.corruption.gradients.memory_filler import MemoryFiller
-from skbgmd.corruption.gradients.non_omniscient import AdditiveNoise, BitFlip, NonFinite, SignFlip
-from skbgmd.corruption.gradients.omniscient import ALittleIsEnough, InnerProduct, Mimic, MinMax, MinSum
+from skbgmd.corruption.gradients.mimic import Mimic
+from skbgmd.corruption.gradients.min_max import MinMax
+from skbgmd.corruption.gradients.min_sum import MinSum
+from skbgmd.corruption.gradients.non_finite import NonFinite
 from skbgmd.corruption.gradients.scale_rider import ScaleRider
-from skbgmd.corruption.gradients.searched import SearchedALittleIsEnough, SearchedInnerProduct
+from skbgmd.corruption.gradients.searched_a_little_is_enough import SearchedALittleIsEnough
+from skbgmd.corruption.gradients.searched_inner_product import SearchedInnerProduct
 from skbgmd.corruption.gradients.shadowing import Shadowing
+from skbgmd.corruption.gradients.sign_flip import SignFlip
 from skbgmd.corruption.gradients.simplex import Simplex
 from skbgmd.corruption.gradients.sleeper import Sleeper
 from skbgmd.corruption.gradients.squatter import Squatter

@@ -219,6 +219,20 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         """
 
 
+class AlongLine(GradientCorruption):
+    """Attack whose rows lie on a line that the honest rows give, each through a start of its own or all through one."""
+
+    omniscient = True
+
+    own: bool
+
+    @abstractmethod
+    def _line(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Honest mean; start (d,) or (c, d), and direction (d,); none of them a view of another."""
+
+
 def fixed_rows(corrupt: Any) -> Indices:
     """Indices of fixed rows, of a sequence of integers of which none is negative."""
     try:

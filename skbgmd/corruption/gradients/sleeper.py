@@ -10,8 +10,8 @@ import torch
 from skbgmd._utils.checks import check_integer
 from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.base import Indices
+from skbgmd.corruption.gradients.a_little_is_enough import ALittleIsEnough
 from skbgmd.corruption.gradients.base import GradientCorruption
-from skbgmd.corruption.gradients.omniscient import ALittleIsEnough
 
 
 class Sleeper(GradientCorruption):

@@ -43,3 +43,14 @@ def split(attack, gradients, seed=0):
     corrupt = attack.apply_(attacked, random_state=seed)
     honest = torch.tensor([i for i in range(len(gradients)) if i not in corrupt.tolist()])
     return attacked, corrupt, honest
+
+
+def counted(aggregate):
+    """A function, and the list of what it was called with."""
+    seen = []
+
+    def function(rows):
+        seen.append(rows.clone())
+        return aggregate(rows)
+
+    return function, seen

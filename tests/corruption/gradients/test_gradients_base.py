@@ -298,3 +298,18 @@ def test_finite_rows_of_any_size_stay_finite(name, dtype):
             attacked = attack(gradients, random_state=0)
             assert attacked.dtype == dtype
             assert torch.isfinite(attacked).all(), kind
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, kind in GRADIENT_CORRUPTIONS.items() if kind.omniscient and name != "mimic"],
+)
+@pytest.mark.parametrize("size", [1e-280, 1e-20, 1e20, 1e100, 1e200, 1e300])
+def test_attacks_scale_with_the_gradients(name, size):
+    gradients = matrix()
+    attack = make(name, fraction=0.4)
+    expected = attack(gradients, random_state=0)
+    torch.testing.assert_close(attack(gradients * size, random_state=0) / size, expected, rtol=1e-9, atol=1e-9)
+    if 1e-30 < size < 1e30 and name not in RANDOM:
+        single = attack((gradients * size).float(), random_state=0).double() / size
+        torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)

@@ -5,34 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from attacking import matrix, median, split
+from attacking import counted, matrix, median, split
 
 from conftest import extremes
 from skbgmd import geometric_median
-from skbgmd.aggregators import BlockGeometricMedian, get_aggregator
+from skbgmd.aggregators import get_aggregator
 from skbgmd.corruption import (
     ALittleIsEnough,
-    AttackContext,
     InnerProduct,
     SearchedALittleIsEnough,
     SearchedInnerProduct,
 )
 from skbgmd.corruption.gradients.searched import harm_of, strongest_harm
 from skbgmd.rows import DenseRows
-from skbgmd.training._step.stateful import StatefulAggregator
 
 KINDS = [(SearchedALittleIsEnough, ALittleIsEnough, "z"), (SearchedInnerProduct, InnerProduct, "epsilon")]
-
-
-def counted(aggregate):
-    """A function, and the list of what it was called with."""
-    seen = []
-
-    def function(rows):
-        seen.append(rows.clone())
-        return aggregate(rows)
-
-    return function, seen
 
 
 @pytest.mark.parametrize("rule", ["geometric_median", "coordinate_median", "trimmed_mean", "krum"])
@@ -57,39 +44,6 @@ def test_no_other_strength_harms_much_more(searched, fixed, strength, own, objec
     lost = 1.0 + harm(attacked) if objective == "progress" else harm(attacked)
     most = 1.0 + max(others) if objective == "progress" else max(others)
     assert lost >= most - 0.15 * abs(most)
-
-
-def test_the_search_is_against_the_rule_of_the_context_unless_another_is_given():
-    gradients = matrix(20)
-    first, asked_first = counted(geometric_median)
-    second, asked_second = counted(geometric_median)
-    context = AttackContext(first)
-    SearchedInnerProduct(fraction=0.4)(gradients, 0, context)
-    before = len(asked_first)
-    assert before > 0
-    assert not asked_second
-    SearchedInnerProduct(fraction=0.4, aggregator=second)(gradients, 0, context)
-    assert len(asked_first) == before
-    assert asked_second
-    with pytest.raises(ValueError, match="aggregator must be a function"):
-        SearchedInnerProduct(fraction=0.4)(gradients, 0, AttackContext(step=3))
-
-
-def test_the_search_is_against_the_rule_in_its_state():
-    """A memory of what was left out of blocks is a part of what an attack finds."""
-    aggregator, gradients = StatefulAggregator(BlockGeometricMedian(0.2, complement="memory"), 0), matrix(20)
-    fresh = aggregator.attack_context(DenseRows(gradients))
-    before = SearchedALittleIsEnough(fraction=0.4)(gradients, 0, fresh)
-    aggregator(DenseRows(matrix(20, seed=5) * 30.0))
-    aggregator.commit()
-    state, context = aggregator.state, aggregator.attack_context(DenseRows(gradients))
-    found = SearchedALittleIsEnough(fraction=0.4)(gradients, 0, context)
-    explicit = SearchedALittleIsEnough(
-        fraction=0.4, aggregator=lambda rows: aggregator.aggregator(DenseRows(rows), state)[0].vector
-    )
-    assert aggregator.state is state
-    assert torch.equal(found, explicit(gradients, 0))
-    assert not torch.equal(found, before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

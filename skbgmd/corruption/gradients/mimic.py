@@ -1,0 +1,60 @@
+"""Mimic: Byzantine workers that copy an honest one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from skbgmd._utils.checks import check_integer
+from skbgmd.corruption.base import Indices
+from skbgmd.corruption.gradients.base import (
+    GradientCorruption,
+)
+
+
+class Mimic(GradientCorruption):
+    r"""Mimic: all corrupt rows copy one honest row, :math:`g \to g_t`, the same at every step.
+
+    Karimireddy et al. (2022). No row is far from the others; but where the rows come from different distributions,
+    the copied one counts for many. Omniscient: the corrupt rows see another's gradient.
+
+    Parameters
+    ----------
+    fraction : float, default=0.2
+        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+    target : int, default=0
+        The row t to copy, less than b; it is never drawn itself, so at most b - 1 rows are.
+    random_state : int, RandomState, Generator or None, default=None
+        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+    corrupt : sequence of int, default=None
+        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skbgmd.corruption import Mimic
+    >>> Mimic(fraction=0.4, random_state=0)(torch.tensor([[0.0], [2.0], [9.0]]))
+    tensor([[0.],
+            [2.],
+            [0.]])
+    """
+
+    omniscient = True
+
+    def __init__(self, fraction: float = 0.2, target: int = 0, random_state: Any = None, corrupt: Any = None) -> None:
+        self.fraction, self.target, self.random_state, self.corrupt = fraction, target, random_state, corrupt
+
+    def _check_parameters(self) -> None:
+        check_integer(self.target, "target", at_least=0)
+
+    def _eligible(self, n: int) -> Indices:
+        if self.target >= n:
+            raise ValueError(f"target must be less than the number of rows, {n}; found {self.target}.")
+        return np.delete(np.arange(n), self.target)
+
+    def _replace(
+        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
+    ) -> torch.Tensor:
+        return gradients[self.target].clone()
