@@ -8,8 +8,9 @@ from skbgmd.corruption.gradients.a_little_is_enough import ALittleIsEnough
 from skbgmd.corruption.gradients.additive_noise import AdditiveNoise
 from skbgmd.corruption.gradients.base import GradientCorruption
 from skbgmd.corruption.gradients.bit_flip import BitFlip
-from skbgmd.corruption.gradients.blocks import ConstantRows, DecoyBlock
+from skbgmd.corruption.gradients.constant_rows import ConstantRows
 from skbgmd.corruption.gradients.constant_vote import ConstantVote
+from skbgmd.corruption.gradients.decoy_block import DecoyBlock
 from skbgmd.corruption.gradients.framing import Framing
 from skbgmd.corruption.gradients.inner_product import InnerProduct
 from skbgmd.corruption.gradients.label_flip import LabelFlip

@@ -1,4 +1,4 @@
-"""Attacks on the selection of a block: corrupt rows that are large in a few columns."""
+"""Decoy block: some corrupt workers hold the block of columns, for others to turn around elsewhere."""
 
 from __future__ import annotations
 
@@ -10,62 +10,7 @@ import torch
 
 from skbgmd._utils.checks import check_number
 from skbgmd.corruption.gradients.base import GradientCorruption, block_size, scaled
-
-
-class ConstantRows(GradientCorruption):
-    r"""Fixed huge block: corrupt rows hold :math:`\pm v` on the same columns at every step, and are honest elsewhere.
-
-    Written against block methods: the columns have by far the largest norms, so that a selection by plain norms
-    takes these and no others. They are the first :math:`k = \max(1, \lceil s d \rceil)` columns, with alternating
-    signs.
-
-    Parameters
-    ----------
-    fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
-    value : float, default=1e6
-        Size v of the entries, positive.
-    share : float, default=0.1
-        Share s of the columns, in (0, 1]; with 1 the rows are constant but for signs.
-    random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
-    corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from skbgmd.corruption import ConstantRows
-    >>> ConstantRows(fraction=0.4, value=1e3, share=0.5, random_state=0)(torch.zeros(3, 4))
-    tensor([[    0.,     0.,     0.,     0.],
-            [    0.,     0.,     0.,     0.],
-            [ 1000., -1000.,     0.,     0.]])
-    """
-
-    def __init__(
-        self,
-        fraction: float = 0.2,
-        value: float = 1e6,
-        share: float = 0.1,
-        random_state: Any = None,
-        corrupt: Any = None,
-    ) -> None:
-        self.fraction, self.value, self.share, self.random_state, self.corrupt = (
-            fraction,
-            value,
-            share,
-            random_state,
-            corrupt,
-        )
-
-    def _check_parameters(self) -> None:
-        check_number(self.value, "value")
-        check_number(self.share, "share", at_most=1.0)
-
-    def _replace(
-        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
-    ) -> torch.Tensor:
-        return _park(gradients[corrupt], block_size(self.share, gradients.shape[1]), self.value)
+from skbgmd.corruption.gradients.constant_rows import hold_block
 
 
 class DecoyBlock(GradientCorruption):
@@ -124,14 +69,6 @@ class DecoyBlock(GradientCorruption):
     ) -> torch.Tensor:
         rows, k = gradients[corrupt], block_size(self.share, gradients.shape[1])
         n_decoys = -(-len(rows) // 2)
-        _park(rows[:n_decoys], k, self.value)
+        hold_block(rows[:n_decoys], k, self.value)
         rows[n_decoys:, k:] = scaled(rows[n_decoys:, k:], self.scale)
         return rows
-
-
-def _park(rows: torch.Tensor, k: int, value: float) -> torch.Tensor:
-    """Overwrite the first k columns by ± value, or the largest number of the dtype."""
-    value = min(value, torch.finfo(rows.dtype).max)
-    rows[:, 0:k:2] = value
-    rows[:, 1:k:2] = -value
-    return rows
