@@ -125,6 +125,8 @@ class FusedStep:
         if self.is_watched:
             net._set_training(True)
         own = np.ones(n) if batch.weight is None else batch.weight.numpy().astype(np.float64)
+        if not own.any():
+            return None
         # What overflows is seen by its norms.
         with np.errstate(all="ignore"), self._one_thread(), torch.no_grad():
             try:

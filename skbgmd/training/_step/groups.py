@@ -108,9 +108,14 @@ class GroupedBatch:
         """Groups are known to have equal weights: of as many samples, which have none of their own."""
         return self.weight is None and self.slices.shortest == self.slices.longest
 
+    @property
+    def counts(self) -> bool:
+        """Some of the samples have weight."""
+        return self.weight is None or bool(self.weights.any())
+
     @cached_property
     def relative_weights(self) -> NDArray[np.float64]:
-        """Weights of the groups (g,), the largest of them one."""
+        """Weights of the groups (g,), the largest of them one; all zero where none has weight."""
         weights = np.ones(len(self.slices)) if self.are_equal else self.weights
         return relative_weights(weights, self.prior, self.tilted)
 
@@ -120,14 +125,17 @@ class GroupedBatch:
             self.tilted = tilted_weights(self.unweighted(losses), tilt)
 
     def unweighted(self, losses: torch.Tensor) -> torch.Tensor:
-        """Mean losses (g,) of the groups without the weights of their targets, for one output."""
+        """Mean losses (g,) of the groups without the weights of their targets, for one output.
+
+        NaN where no target of a group counts: that its loss is zero says nothing of it.
+        """
         values = losses.detach()
         if self.divisor is not None:
             values = values.double() * self.divisor.to(values.device)
         if self._target_weights is not None:
             means = self._target_weights.view(self.n_samples, -1).mean(dim=1).to(values.device)
             of_group = self.sums(means) / torch.as_tensor(self.slices.lengths).to(values.device)
-            values = values.double() / torch.where(of_group > 0.0, of_group, 1.0)
+            values = values.double() / torch.where(of_group > 0.0, of_group, torch.nan)
         elif self.summed and isinstance(self.y, torch.Tensor) and self.y.is_floating_point():
             values = values.double() / (self.y.numel() / self.n_samples)
         return values
@@ -157,9 +165,13 @@ class GroupedBatch:
     @cached_property
     def _relative_to_groups(self) -> torch.Tensor:
         """Weights of the samples in shares of their groups' (n,); of the dtype and on the device they were last for."""
-        of_group = self.slices.lengths if self.weight is None else np.maximum(self.weights, 1e-300)
-        of_sample = np.ones(self.n_samples) if self.weight is None else self.weight.cpu().numpy()
-        return torch.as_tensor(of_sample / np.repeat(of_group, self.slices.lengths))
+        lengths = self.slices.lengths
+        equal = 1.0 / np.repeat(lengths, lengths)
+        if self.weight is None:
+            return torch.as_tensor(equal)
+        of_group, of_sample = np.repeat(self.weights, lengths), self.weight.cpu().numpy().astype(np.float64)
+        # A group without weight has its own mean all the same: it is the rule that it doesn't count for.
+        return torch.as_tensor(np.divide(of_sample, of_group, out=equal, where=of_group > 0.0))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values (n,) over each group, (g,)."""
@@ -198,10 +210,11 @@ def tilted_weights(losses: torch.Tensor, tilt: float) -> NDArray[np.float64] | N
 
 
 def relative_weights(weights: NDArray[np.float64], *factors: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Weights (g,) times factors (g,), where there are any, the largest of them one."""
+    """Weights (g,) times factors (g,), where there are any, the largest of them one; all zero where they are."""
     for factor in factors:
         weights = weights if factor is None else weights * factor
-    relative: NDArray[np.float64] = weights / weights.max()
+    largest = weights.max()
+    relative: NDArray[np.float64] = weights / largest if largest > 0.0 else np.zeros_like(weights)
     return relative
 
 

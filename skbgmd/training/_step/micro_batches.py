@@ -76,7 +76,8 @@ def _group_loss(
         return each.mean()
     # Shares of the group's weight, whatever that is: they are numbers in the losses' dtype.
     of_sample = batch.weight[part].double()
-    shares = of_sample / of_sample.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    total = of_sample.sum()
+    shares = torch.where(total > 0.0, of_sample / total, 1.0 / len(of_sample))
     mean: torch.Tensor = each @ shares.to(each)
     return mean
 

@@ -103,6 +103,10 @@ class RobustStep(NeuralNet):
         self._set_training(True)
         rows, losses, predictions, own, input_squares = self.make_rows(grouped, gradients, fit_params)
         self._look_at(grouped, predictions)
+        if not grouped.counts and ranks.size == 1:
+            # There is nothing to step by: parameters without gradients stay where they are, whatever the optimizer is.
+            self._trust_.add(grouped, None, grouped.unweighted(losses), input_squares)
+            return {"loss": grouped.mean(losses), "y_pred": predictions}
         try:
             with with_sample_loss(DisplacedLoss(self, gradients.parameters, grouped.X, grouped.y)):
                 aggregate = self._aggregate(rows)

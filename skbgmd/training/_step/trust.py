@@ -283,14 +283,17 @@ class SampleTrust:
     def _note(self, slots: NDArray[np.intp], losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
         fits = self._fits[slots]
         visits = fits[:, 0]
-        likelihood = np.exp(-np.maximum(losses.double().cpu().numpy(), 0.0))
+        values = losses.double().cpu().numpy()
+        # Of a sample whose target is to be ignored no loss is known.
+        known = ~np.isnan(values)
+        likelihood = np.exp(-np.maximum(np.where(known, values, np.inf), 0.0))
         for place, most in enumerate(limits.LIKELIHOOD_VISITS, start=4):
             fits[:, place] += likelihood * (visits < most)
         fits[:, 3] += likelihood
         if input_squares is not None:
             fits[:, 1] += 1.0
             fits[:, 2] += np.sqrt(input_squares.double().cpu().numpy())
-        fits[:, 0] += 1.0
+        fits[:, 0] += known
         self._fits[slots] = fits
 
     def record(self, n: int) -> SampleRecord:

@@ -37,11 +37,11 @@ def test_weights_are_sums_or_numbers_of_samples() -> None:
     np.testing.assert_allclose(grouped().relative_weights, [1.0, 2 / 3, 2 / 3])
 
 
-def test_shares_of_a_group_add_up_to_one_unless_it_has_no_weight() -> None:
+def test_shares_of_a_group_add_up_to_one_even_if_it_has_no_weight() -> None:
     ones = torch.ones(7)
     np.testing.assert_allclose(grouped().sums(grouped().shares(ones)), 1.0)
     weighted = grouped(WEIGHT).shares(ones)
-    np.testing.assert_allclose(grouped().sums(weighted), [1.0, 1.0, 0.0])
+    np.testing.assert_allclose(grouped().sums(weighted), 1.0)
     np.testing.assert_allclose(weighted[:3], [0.25, 0.0, 0.75])
     single = GroupedBatch((X, y), 1)
     assert single.shares(ones) is ones

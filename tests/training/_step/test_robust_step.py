@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from skorch.callbacks import Callback
 from skorch.dataset import Dataset
+from torch import nn
 
-from skbgmd import RobustNeuralNetRegressor
+from skbgmd import RobustNeuralNet, RobustNeuralNetRegressor
 from skbgmd.aggregators import GeometricMedian, Mean
 from skbgmd.corruption import LabelFlip, SearchedInnerProduct
 from skbgmd.rows import DenseRows
+from skbgmd.training._data.loader import Batch
+from skbgmd.training._step.fused_step import FusedStep
 from skbgmd.training._step.gradient_matrix import GradientMatrix, GradientRows
 from skbgmd.training._step.groups import GroupedBatch
 
@@ -100,3 +105,99 @@ def test_rules_know_clients_that_come_and_go(settings: dict[str, Any], attack: A
     calls.clear()
     net.set_params(group_size=8, batch_size=-1).partial_fit(X, Y)
     assert set(calls) == {None}
+
+
+class Parameters(Callback):
+    """Parameters before each step, and after the last."""
+
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
+
+    def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.seen.append(torch.cat([each.detach().clone().flatten() for each in net.module_.parameters()]))
+
+    on_train_end = on_batch_begin
+
+
+LABELS = (X[:, 0] > 0.0).astype(np.int64)
+#: Ways of a training to its rows.
+WAYS: dict[str, dict[str, Any]] = {
+    "one pass": {"group_size": 1, "gradients": "one_pass"},
+    "micro-batches": {"group_size": 1, "gradients": "micro_batches"},
+    "groups": {"group_size": 4},
+    "groups of unequal sizes": {"group_size": 5},
+    "micro-batches of groups": {"group_size": 4, "gradients": "micro_batches"},
+    "steps by each group": {"group_size": 4, "local_steps": 2},
+    "no groups": {"group_size": None},
+    "tilted": {"group_size": 1, "tilt": 0.7},
+    "weights of classes": {"group_size": 1, "criterion__weight": torch.tensor([1.0, 3.0])},
+    "ignored targets": {"group_size": 1, "criterion__ignore_index": 0},
+    "sums": {"group_size": 1, "criterion__reduction": "sum"},
+    "the mean": {"group_size": 1, "aggregator": "mean"},
+    "a rule of pairs": {"group_size": 1, "aggregator": "krum"},
+    "a rule with memory": {"group_size": 1, "aggregator": "bgmd_paper"},
+}
+
+
+def trained(weights: np.ndarray, **settings: Any) -> RobustNeuralNet:
+    torch.manual_seed(0)
+    dataset = Dataset(X, LABELS)
+    dataset.sample_weight = weights
+    known = {"max_epochs": 2, "batch_size": 8, "lr": 0.05, "verbose": 0, "train_split": None, "random_state": 0}
+    module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
+    net = RobustNeuralNet(module, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, **{**known, **settings})
+    return net.fit(dataset, None)
+
+
+@pytest.fixture(params=["general", "fused"])
+def step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "general":
+        monkeypatch.setattr(FusedStep, "of", classmethod(lambda cls, net, batch: None))
+
+
+@pytest.mark.usefixtures("step")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("first", [0, 8], ids=["the first batch", "a later one"])
+def test_a_batch_without_weight_changes_nothing(way: str, first: int) -> None:
+    weights, parameters = np.ones(len(X)), Parameters()
+    weights[first : first + 8] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = trained(weights, callbacks=[parameters], iterator_train__shuffle=False, **WAYS[way])
+    moved = [
+        not torch.equal(before, after) for before, after in zip(parameters.seen, parameters.seen[1:], strict=False)
+    ]
+    assert moved == 2 * [number != first // 8 for number in range(3)]
+    assert np.isfinite(net.history[:, "train_loss"]).all()
+    assert np.isfinite(net.history[:, "batches", :, "train_loss"]).all()
+
+
+@pytest.mark.usefixtures("step")
+@pytest.mark.parametrize("way", [name for name, settings in WAYS.items() if settings["group_size"] == 1])
+def test_what_is_noted_of_a_sample_without_weight_is_its_own_likelihood(way: str) -> None:
+    weights = np.where(np.arange(len(X)) % 5 == 0, 0.0, np.linspace(0.5, 1.0, len(X)))
+    # The parameters stay where they are: what is noted doesn't depend on the weights.
+    settings = {**WAYS[way], "lr": 0.0, "aggregator": WAYS[way].get("aggregator", "geometric_median")}
+    records = [trained(each, **settings).sample_record(len(X)) for each in (weights, np.ones(len(X)))]
+    np.testing.assert_allclose(records[0].likelihood, records[1].likelihood, rtol=1e-5)
+    known = LABELS > 0 if way == "ignored targets" else np.ones(len(X), dtype=bool)
+    likelihood = records[0].likelihood[-1]
+    assert ((likelihood > 0.1) & (likelihood < 0.9))[known].all()
+    # Of targets that are to be ignored nothing is known.
+    assert np.isnan(likelihood[~known]).all()
+
+
+@pytest.mark.parametrize("gradients", ["one_pass", "micro_batches"])
+@pytest.mark.parametrize("attack", [None, LabelFlip(corrupt=[0])])
+def test_losses_of_groups_without_weight_are_their_means(gradients: str, attack: Any) -> None:
+    weights = np.ones(8)
+    weights[4:] = 0.0
+    net = RobustNeuralNetRegressor(nn.Linear(3, 1), group_size=2, gradients=gradients, gradient_corruption=attack)
+    net.initialize()
+    batch = Batch(torch.from_numpy(X[:8]), torch.from_numpy(Y[:8]), np.arange(8), torch.from_numpy(weights))
+    grouped = GroupedBatch(batch, 2, net.criterion_)
+    made = net.make_rows(grouped, net._gradient_matrix(batch), {})
+    each = (net.module_(batch[0]) - batch[1]).square().flatten()
+    torch.testing.assert_close(made.losses.detach(), each.view(4, 2).mean(dim=1).detach())
+    assert (made.rows.norms() > 0.0).all()
+    np.testing.assert_array_equal(made.rows.weights, [1.0, 1.0, 0.0, 0.0])
