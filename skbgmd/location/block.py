@@ -21,7 +21,7 @@ from skbgmd.location.median import Solved, solve, vector_norm, warn_if_not_prove
 from skbgmd.location.rejection import weights_within_median_distance
 from skbgmd.location.spectral import median_spectral_weights
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, sums_of_runs
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, largest, sums_of_runs
 from skbgmd.rows.chunked import in_range, means
 from skbgmd.rows.gram import clip_factors, lower_weighted_median
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
@@ -331,16 +331,18 @@ def select_block(
         else:
             scores = rows.column_scores(scale, memory)
     if units is not None:
-        keys = scores if selection == "top" else _keys(scores, generator)
-        found = keys.cpu().numpy()
-        return rows.layout.held(units.choose(found / units.sizes if selection == "top" else found, k))
+        if selection == "top":
+            return rows.layout.held(units.top(scores.cpu().numpy(), k))
+        return rows.layout.held(units.choose(_keys(scores, generator).cpu().numpy(), k))
+    keys, rounding = scores, limits.TIED_ULPS * torch.finfo(scores.dtype).eps
     if selection != "top":
-        scores = _keys(scores, generator)
-    wanted = min(len(scores), -(-k // run_length))
-    block = CoordinateBlock(_largest(scores, wanted), run_length, d)
+        # What is drawn has no ties.
+        keys, rounding = _keys(scores, generator), 0.0
+    wanted = min(len(keys), -(-k // run_length))
+    block = CoordinateBlock(largest(keys, wanted, rounding), run_length, d)
     # The last run of columns may be short.
     if len(block) < k:
-        block = CoordinateBlock(_largest(scores, wanted + 1), run_length, d)
+        block = CoordinateBlock(largest(keys, wanted + 1, rounding), run_length, d)
     return rows.layout.held(block)
 
 
@@ -568,32 +570,6 @@ def _keys(scores: torch.Tensor, generator: torch.Generator | None) -> torch.Tens
 
 def _largest_number(values: torch.Tensor) -> torch.Tensor:
     return values.abs().max() if len(values) else values.new_zeros(())
-
-
-def _largest(keys: torch.Tensor, k: int) -> torch.Tensor:
-    """Indices of the k largest keys, ascending; among equal keys the first. A partition, never a sort."""
-    if keys.device.type != "cpu":
-        return torch.topk(keys, k, sorted=False).indices.sort().values
-    values = keys.numpy()
-    likely = _likely(values, k)
-    some = values if likely is None else values[likely]
-    threshold = np.partition(some, len(some) - k)[len(some) - k]
-    chosen = some > threshold
-    ties = np.flatnonzero(some == threshold)
-    chosen[ties[: k - np.count_nonzero(chosen)]] = True
-    return torch.from_numpy(np.flatnonzero(chosen) if likely is None else likely[chosen])
-
-
-def _likely(values: NDArray[Any], k: int) -> NDArray[np.intp] | None:
-    """Indices of at least the k largest of many values, by a sample; None where that makes them no fewer."""
-    sample = values[:: max(1, len(values) // limits.THRESHOLD_SAMPLE)]
-    # Three standard deviations of a share in a sample more than wanted.
-    share = k / len(values)
-    wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
-    if len(values) < 2 * limits.THRESHOLD_SAMPLE or 2 * wanted > len(sample):
-        return None
-    likely = np.flatnonzero(values >= np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
-    return likely if len(likely) >= k else None
 
 
 def _as_memory(memory: Any, complement: str, rows: DenseRows) -> torch.Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.transfer import on_device
 
 
@@ -136,16 +138,25 @@ class ParameterBlock:
         """Count the chosen columns before a column at which a unit begins."""
         return int(self._stops[self.chosen.searchsorted(self.at(column))])
 
-    def choose(self, keys: NDArray[Any], k: int) -> ParameterBlock:
-        """Choose the units with the largest keys, as many as it takes for k columns; among equal keys the first."""
+    def top(self, scores: NDArray[Any], k: int) -> ParameterBlock:
+        """Choose the units whose columns have the largest mean scores; see :meth:`choose`."""
+        return self.choose(scores / self.sizes, k, limits.TIED_ULPS * float(np.finfo(scores.dtype).eps))
+
+    def choose(self, keys: NDArray[Any], k: int, rounding: float = 0.0) -> ParameterBlock:
+        """Choose the units with the largest keys, as many as it takes for k columns; among equal keys the first.
+
+        Keys are equal that differ by no more than ``rounding``, relative to the last one that is chosen.
+        """
         # An unstable sort is several times as fast for many units, and ties are broken below.
         order = np.argsort(-keys)
         n_chosen = int(self.sizes[order].cumsum().searchsorted(k)) + 1
         found = order[:n_chosen]
-        last = keys[order[n_chosen - 1]]
-        if n_chosen < len(order) and keys[order[n_chosen]] == last:
-            chosen = keys > last
-            ties = np.flatnonzero(keys == last)
+        low, high = ties_with(float(keys[order[n_chosen - 1]]), rounding)
+        # Units are of different sizes: which of the ties come first makes a difference even where all of them are in.
+        beside = keys[order[max(0, n_chosen - 2) : n_chosen + 1 : 2]]
+        if ((beside >= low) & (beside <= high)).any():
+            chosen = keys > high
+            ties = np.flatnonzero((keys >= low) & (keys <= high))
             missing = k - int(self.sizes[chosen].sum())
             chosen[ties[: int(np.searchsorted(np.cumsum(self.sizes[ties]), missing)) + 1]] = True
             found = np.flatnonzero(chosen)
@@ -173,6 +184,49 @@ class ParameterBlock:
         first, last = self.at(start), self.at(stop)
         low, high = self.chosen.searchsorted((first, last)).tolist()
         return self.chosen[low:high] - first
+
+
+def ties_with(key: float, rounding: float) -> tuple[float, float]:
+    """Least and largest key that equal one, up to a relative difference that rounding may make.
+
+    A choice by keys that are equal in exact arithmetic must not depend on the order in which a machine adds up.
+    """
+    slack = rounding * abs(key) if math.isfinite(key) else 0.0
+    return key - slack, key + slack
+
+
+def largest(keys: torch.Tensor, k: int, rounding: float = 0.0) -> torch.Tensor:
+    """Indices of the k largest keys, ascending; among equal keys, see :func:`ties_with`, the first.
+
+    A partition, never a sort.
+    """
+    if keys.device.type != "cpu":
+        low, high = ties_with(float(torch.topk(keys, k, sorted=False).values.min()), rounding)
+        mask = keys > high
+        equal = ((keys >= low) & (keys <= high)).nonzero().flatten()
+        mask[equal[: k - int(mask.sum())]] = True
+        return mask.nonzero().flatten()
+    values = keys.numpy()
+    likely = _likely(values, k, rounding)
+    some = values if likely is None else values[likely]
+    low, high = ties_with(float(np.partition(some, len(some) - k)[len(some) - k]), rounding)
+    chosen = some > high
+    ties = np.flatnonzero((some >= low) & (some <= high))
+    chosen[ties[: k - np.count_nonzero(chosen)]] = True
+    return torch.from_numpy(np.flatnonzero(chosen) if likely is None else likely[chosen])
+
+
+def _likely(values: NDArray[Any], k: int, rounding: float) -> NDArray[np.intp] | None:
+    """Indices of at least the k largest of many values and their ties, by a sample; None: that makes them no fewer."""
+    sample = values[:: max(1, len(values) // limits.THRESHOLD_SAMPLE)]
+    # Three standard deviations of a share in a sample more than wanted.
+    share = k / len(values)
+    wanted = int(len(sample) * (share + 3.0 * (share / len(sample)) ** 0.5)) + 1
+    if len(values) < 2 * limits.THRESHOLD_SAMPLE or 2 * wanted > len(sample):
+        return None
+    threshold = float(np.partition(sample, len(sample) - wanted)[len(sample) - wanted])
+    likely = np.flatnonzero(values >= ties_with(threshold, rounding)[0])
+    return likely if np.count_nonzero(values[likely] >= threshold) >= k else None
 
 
 def _others(block: CoordinateBlock) -> CoordinateBlock:

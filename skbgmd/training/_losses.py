@@ -137,8 +137,11 @@ def _of_few_classes(predicted: NDArray[Any], classes: NDArray[np.int64]) -> tupl
         total = np.add.reduce(shares, axis=0)
         losses = np.log(total)
         losses -= shifted.take(at)
+        # The probability of the others: one less that of the right class would lose the digits of a small one.
+        flat = shares.reshape(-1)
+        flat[at] = 0.0
+        flat[at] = -np.add.reduce(shares, axis=0)
         shares /= total
-    shares.reshape(-1)[at] -= 1.0
     return torch.from_numpy(losses), torch.from_numpy(np.ascontiguousarray(shares.T))
 
 

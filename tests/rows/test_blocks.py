@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd._utils import limits
+from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, largest
 
 PARAMETERS = [torch.zeros(3, 4), torch.zeros(3), torch.zeros(2, 2, 2)]
 
@@ -45,6 +47,85 @@ def test_choosing_is_that_of_a_stable_sort(seed: int, n: int, few: int, share: f
     order = np.argsort(-keys, kind="stable")
     expected = np.sort(order[: np.searchsorted(np.cumsum(units.sizes[order]), k) + 1])
     np.testing.assert_array_equal(units.choose(keys, k).chosen, expected)
+
+
+def nudged(keys: np.ndarray, rng: np.random.Generator, ulps: int = 20) -> np.ndarray:
+    """Keys as another order of a sum may have rounded them."""
+    eps = np.finfo(keys.dtype).eps
+    return (keys * (1.0 + eps * rng.integers(-ulps, ulps + 1, size=len(keys)))).astype(keys.dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("seed", range(20))
+def test_which_of_equal_scores_are_chosen_does_not_depend_on_rounding(dtype: type, scale: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 40
+    starts = np.append(0, np.cumsum(rng.integers(1, 9, size=n)))
+    units = ParameterBlock(starts[:-1], int(starts[-1]), np.arange(n), torch.device("cpu"))
+    means = scale * (1.0 + rng.integers(1 + seed % 5, size=n)) * (rng.random(n) < 0.9)
+    for k in rng.integers(1, units.total, size=10).tolist():
+        expected = units.choose(means, k).chosen
+        for _ in range(5):
+            scores = nudged((means * units.sizes).astype(dtype), rng)
+            np.testing.assert_array_equal(units.top(scores, k).chosen, expected)
+
+
+@pytest.mark.parametrize("n", [300, 1 << 16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_values", [1, 2, 50])
+def test_which_of_many_equal_keys_are_the_largest_does_not_depend_on_rounding(
+    rng: np.random.Generator, n: int, dtype: type, n_values: int
+) -> None:
+    keys = 1.0 + rng.integers(n_values, size=n).astype(dtype)
+    # More ties than a sample may see, among them the first and the last key.
+    keys[[0, 1, -1]] = n_values
+    eps = np.finfo(dtype).eps
+    for k in (1, 2, n // 7, n // 2, n - 1):
+        expected = np.sort(np.argsort(-keys, kind="stable")[:k])
+        for _ in range(3):
+            found = largest(torch.from_numpy(nudged(keys, rng)), k, 64 * eps)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_keys_that_differ_by_more_than_rounding_are_no_ties() -> None:
+    keys = np.array([1.0, 1.0 + 1e-5, 1.0 - 1e-5, 0.0], dtype=np.float32)
+    assert largest(torch.from_numpy(keys), 1, 1e-6).tolist() == [1]
+    assert largest(torch.from_numpy(keys), 2, 1e-6).tolist() == [0, 1]
+    assert largest(torch.from_numpy(keys), 1, 1e-4).tolist() == [0]
+    units = ParameterBlock(np.arange(4), 4, np.arange(4), torch.device("cpu"))
+    assert units.top(keys, 1).chosen.tolist() == [1]
+    assert units.top(nudged(keys, np.random.default_rng(0), 10), 3).chosen.tolist() == [0, 1, 2]
+
+
+def test_keys_without_bounds_are_compared_as_they_are() -> None:
+    keys = torch.tensor([-math.inf, 0.0, -math.inf, 2.0, math.inf])
+    for k in range(1, 6):
+        assert largest(keys, k, 1e-5).tolist() == sorted([4, 3, 1, 0, 2][:k])
+    units = ParameterBlock(np.arange(5), 5, np.arange(5), torch.device("cpu"))
+    for k in range(1, 6):
+        assert units.choose(keys.numpy(), k, 1e-5).chosen.tolist() == sorted([4, 3, 1, 0, 2][:k])
+
+
+@pytest.mark.parametrize("k", [1, 30, 200])
+def test_the_largest_on_another_device(cuda: torch.device, k: int, rng: np.random.Generator) -> None:
+    keys = torch.from_numpy(nudged(np.ceil(4.0 * rng.random(230)), rng))
+    torch.testing.assert_close(largest(keys.to(cuda), k, 1e-14).cpu(), largest(keys, k, 1e-14))
+
+
+@pytest.mark.parametrize("k", [1, 50, 4000, 20_000, 60_000, 65_535])
+@pytest.mark.parametrize("kind", ["spread", "few values", "rising", "sample misses them"])
+def test_largest_of_many_are_those_of_a_sort(rng: np.random.Generator, kind: str, k: int) -> None:
+    keys = rng.random(1 << 16).astype(np.float32)
+    if kind == "few values":
+        keys = np.floor(4.0 * keys)
+    elif kind == "rising":
+        keys = np.sort(keys)
+    elif kind == "sample misses them":
+        keys[:: len(keys) // limits.THRESHOLD_SAMPLE] = 2.0
+        keys[1 :: len(keys) // limits.THRESHOLD_SAMPLE] = 3.0
+    expected = np.sort(np.argsort(-keys, kind="stable")[:k])
+    np.testing.assert_array_equal(largest(torch.from_numpy(keys), k), expected)
 
 
 def test_sums_and_places() -> None:

@@ -213,6 +213,22 @@ def test_derivatives_where_targets_are_met_are_those_of_autograd(criterion: Any)
     torch.testing.assert_close(found, leaf.grad)
 
 
+@pytest.mark.parametrize("gap", [0.0, 3.0, 12.0, 17.0, 40.0, 80.0])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_derivatives_of_confident_predictions_keep_their_digits(gap: float, n_classes: int) -> None:
+    logits = torch.randn(50, n_classes, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(50) % n_classes
+    logits[torch.arange(50), y] += gap
+    _, found = traits_of(nn.CrossEntropyLoss()).derivative(nn.CrossEntropyLoss(), logits, y)
+    shares = torch.softmax(logits.double(), 1)
+    shares[torch.arange(50), y] = 0.0
+    expected = shares.scatter(1, y[:, None], -shares.sum(1, keepdim=True))
+    # Of each number's own size, where one less a probability would be rounded to multiples of 6e-8.
+    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0.0)
+    if n_classes == 2:
+        assert torch.equal(found[:, 0], -found[:, 1])
+
+
 @pytest.mark.parametrize("n_classes", [1, 2, 10, limits.FEW_CLASSES, limits.FEW_CLASSES + 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e30])

@@ -50,7 +50,7 @@ def unit_block_mean(
     total = float(scores.sum())
     if not math.isfinite(total):
         return None
-    block = units.choose(scores / units.sizes, max(1, math.ceil(rule.beta * rows.n_columns)))
+    block = units.top(scores, max(1, math.ceil(rule.beta * rows.n_columns)))
     inside = rows.block(block)
     if inside.n_columns == rows.n_columns:
         return None

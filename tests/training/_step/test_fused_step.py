@@ -24,6 +24,7 @@ from skbgmd import (
 )
 from skbgmd.aggregators import AGGREGATORS, HuberMean, NonFiniteRowsError
 from skbgmd.corruption import BitFlip
+from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._step import fused_step
 from skbgmd.training._step.fused_step import FusedStep
@@ -159,7 +160,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Taken:
 def net_of_blocks(beta: float = 0.1, kind: Any = None, **more: Any) -> Any:
     """A net whose rows are judged by blocks of units; of dead ones, which have equal scores, any may be chosen."""
     torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
+    module = more.pop("module", nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3)))
     rule = default_rule(huber=2.0, of_samples=True, beta=beta, memory=more.pop("memory", None))
     rule.set_params(**{name: more.pop(name) for name in ("block", "selection") if name in more}, random_state=0)
     # Batches of as many rows as aren't written out.
@@ -197,6 +198,34 @@ def test_blocks_are_the_same(
     assert quick["quick"] == (taken["fused"] - 1 if is_plain else 0)
     general(monkeypatch)
     assert_same(fused, fit(), 1e-3 if "block" in more else 1e-4)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+@pytest.mark.parametrize("lr", [0.003, 0.05])
+def test_blocks_of_two_classes_are_the_same(activation: Any, lr: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last layer's two units have gradients of opposite signs: equal scores, in every step."""
+
+    def chosen() -> list[list[int]]:
+        torch.manual_seed(0)
+        module, blocks, top = nn.Sequential(nn.Linear(6, 9), activation(), nn.Linear(9, 2)), [], ParameterBlock.top
+
+        def noted(self: ParameterBlock, scores: Any, k: int) -> ParameterBlock:
+            block = top(self, scores, k)
+            # Units of the last layer: of the two weights, or biases, the first one comes first.
+            for first in (18, 20):
+                assert first in block.chosen or first + 1 not in block.chosen
+            blocks.append(block.chosen.tolist())
+            return block
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ParameterBlock, "top", noted)
+            net_of_blocks(0.1, module=module, lr=lr, max_epochs=10).fit(X, (X[:, 0] > 0.0).astype(np.int64))
+        return blocks
+
+    fused = chosen()
+    general(monkeypatch)
+    assert chosen() == fused
+    assert any(18 in block and 19 not in block for block in fused)
 
 
 @pytest.mark.parametrize("least", [0.0, 0.5])
