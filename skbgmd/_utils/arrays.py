@@ -48,7 +48,7 @@ class OutputFormat:
         """Convert numbers to the caller's kind of array and dtype, on the device they are on."""
         if isinstance(self.dtype, torch.dtype):
             return torch.as_tensor(values).to(self.dtype)
-        values = values.numpy(force=True) if isinstance(values, torch.Tensor) else values
+        values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
         return values.astype(self.dtype)
 
     def convert_weights(self, weights: NDArray[np.float64], device: torch.device) -> Any:
@@ -95,7 +95,8 @@ def as_matrix(X: ArrayLike | torch.Tensor, name: str = "X") -> tuple[torch.Tenso
     caller = OutputFormat(dtype, None if given is array else _difference(given, array))
     # Nor does it take negative strides, or strides into the midst of a number. NumPy takes any stride of a single row
     # for contiguous, so only a copy has another.
-    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
+    of_rows, of_columns = array.strides
+    if min(of_rows, of_columns) < 0 or of_rows % array.itemsize or of_columns % array.itemsize:
         array = array.copy(order="C")
     if array.flags.writeable:
         return torch.from_numpy(array), caller
@@ -115,6 +116,8 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
     ValueError
         For masked entries; for sequences of unequal lengths.
     """
+    if type(X) is np.ndarray and X.dtype.kind in "fiub":
+        return X
     if issparse(X):
         raise TypeError(f"{name} must be a dense array; found a sparse one of type {type(X).__name__}.")
     refuse_masks_and_dates(X, name)

@@ -31,7 +31,8 @@ def check_number(
     value: Any, name: str, *, above: float = 0.0, at_least: float | None = None, at_most: float = float("inf")
 ) -> float:
     """Check a real number: finite, above a bound (or at least one), and at most another."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    # Of an abstract class Python takes longer to tell.
+    if isinstance(value, bool) or not isinstance(value, (float, numbers.Real)):
         raise TypeError(f"{name} must be a number; found {value!r}.")
     number = float(value)
     enough = above < number if at_least is None else at_least <= number
@@ -58,7 +59,7 @@ def _passed(check: Callable[..., None], *values: Any) -> None:
 
 def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:
     """Check an integer of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):
         raise TypeError(f"{name} must be an integer; found {value!r}.")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}; found {value!r}.")

@@ -42,8 +42,8 @@ def duality_gap_bound(
     *,
     weight_all: float,
     objective: float,
-    weight_near: float,
-    near_objective: float,
+    weight_near: float | None = None,
+    near_objective: float | None = None,
     weight_at: float = 0.0,
     at_objective: float = 0.0,
     slack: float = 0.0,
@@ -52,13 +52,13 @@ def duality_gap_bound(
 
     Parameters
     ----------
-    products : sequence of shape (4, 4)
+    products : sequence of shape (4, 4) or (2, 2)
         Inner products of ``R = sum_{i not at} u_i``, ``R_near`` (the same sum over near rows), ``sum a_i z_i``
-        over all rows and over near rows, in this order; ``z_i = x_i - y``. Plain numbers: so few are quicker in
-        them than in arrays.
+        over all rows and over near rows, in this order; ``z_i = x_i - y``. Where all rows are near, of the sums over
+        all rows alone. Plain numbers: so few are quicker in them than in arrays.
     weight_all, weight_near, weight_at : float
-        Sums of the row weights ``a_i`` over all rows, the near rows, and the rows that lie at ``y`` (which
-        count as near).
+        Sums of the row weights ``a_i`` over all rows, the near rows (None: all are), and the rows that lie at ``y``
+        (which count as near).
     objective, near_objective, at_objective : float
         Sums of ``a_i d_i`` over the same rows; ``at_objective`` is zero unless "at" only means "too near to tell".
     slack : float, default=0.0
@@ -73,7 +73,14 @@ def duality_gap_bound(
     # Rows at y cancel the share t of R, so r = (1 - t) R.
     t = 1.0 if size <= weight_at else weight_at / size
     missing = (1.0 - t) * size + slack
-    rest_all = _repair(missing, missing, weight_all, objective, _dot(q, 0, 2, 1.0 - t, slack) / weight_all)
+    # N = all rows: ||r - theta r|| = theta A gives theta = ||r|| / (A + ||r||).
+    theta = missing / (weight_all + missing)
+    of_all = len(q) // 2
+    shift = (1.0 - t) * q[0][of_all] + slack * math.sqrt(max(q[of_all][of_all], 0.0))
+    rest_all = theta * objective + (1.0 - theta) * shift / weight_all
+    if weight_near is None or near_objective is None:
+        best = max(rest_all, 0.0) if math.isfinite(rest_all) else math.inf
+        return Excess(best + 2.0 * at_objective, objective)
     near_sum = _norm_of_difference(q, 1, 0, t) + slack  # ||R_N||, rows at y included
     along = (1.0 - t) * (q[0][1] - t * q[0][0]) - slack * (near_sum + missing)  # <r, R_N>
     theta = _smallest_share(missing, along, near_sum, weight_near)
@@ -99,16 +106,6 @@ def relative_gap(excess: float, objective: float) -> float:
         return 0.0
     lower = objective - excess
     return float(excess / lower) if 0.0 < lower < math.inf else math.inf
-
-
-def _repair(missing: float, near_sum: float, weight: float, objective: float, shift: float) -> float:
-    # N = all rows: ||r - theta r|| = theta A gives theta = ||r|| / (A + ||r||).
-    theta = missing / (weight + near_sum)
-    return theta * objective + (1.0 - theta) * shift
-
-
-def _dot(q: Sequence[Sequence[float]], i: int, j: int, factor: float, slack: float) -> float:
-    return factor * q[i][j] + slack * math.sqrt(max(q[j][j], 0.0))
 
 
 def _norm_of_difference(q: Sequence[Sequence[float]], i: int, j: int, t: float) -> float:

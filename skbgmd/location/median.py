@@ -23,11 +23,11 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import relative_gap
 from skbgmd.location.paths import takes_gram_path, weiszfeld_pays
 from skbgmd.location.ranges import RangedRows, coordinatewise_median, exponents
-from skbgmd.location.solver import Iterate, Solution, as_float_array, minimize, minimize_while
+from skbgmd.location.solver import Iterate, Solution, approach, as_float_array, minimize, minimize_while
 from skbgmd.location.spaces import EuclideanSpace, ExpandedSpace, GramSpace
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
-from skbgmd.rows.gram import Gram, clip_factors, high_median, low_median
+from skbgmd.rows.gram import Gram, clip_factors, high_median
 from skbgmd.rows.gram import lower_weighted_median as lower_weighted_median
 
 
@@ -342,7 +342,7 @@ def solve(
 
 
 def _solve(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
-    used = None if rows.weights.all() else np.flatnonzero(rows.weights)
+    used = None if np.count_nonzero(rows.weights) == rows.n_rows else np.flatnonzero(rows.weights)
     if used is not None and not rows.finite.all():
         raise not_finite("X", rows.whole())
     part = rows if used is None else rows.subset(used)
@@ -422,10 +422,10 @@ def _solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, 
 def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved | None:
     """Solve in R^d by accelerated Weiszfeld steps in the rows' own dtype, as long as these pay; None if they don't."""
     n, d = rows.n_rows, rows.n_columns
-    pays = partial(weiszfeld_pays, n, d)
     # Other rows would have to be copied.
-    if not (rows.is_plain and pays(limits.WEISZFELD_STEPS)):
+    if not (weiszfeld_pays(n, d, limits.WEISZFELD_STEPS) and rows.is_plain):
         return None
+    pays = partial(weiszfeld_pays, n, d)
     matrix, center = rows.matrix, None
     if rows.product_dtype != rows.dtype:
         if n * d > limits.FLOAT64_PRODUCT_ELEMENTS:
@@ -453,7 +453,7 @@ def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch
     if solution is None or not solution.converged:
         return None
     place = solution.position if space.center is None else solution.position + space.center
-    exact = torch.as_tensor(place)
+    exact = torch.from_numpy(place) if on_cpu else place
     moved = _moved(math.sqrt(space.inner(place, place)), exact.dtype, dtype, d)
     moved += space.position_error(solution.iterate)
     iterate = solution.iterate
@@ -462,21 +462,14 @@ def _solve_by_weiszfeld(rows: DenseRows, tol: float, max_iter: int, dtype: torch
     return _measured(rows, solution, space.objective_error(iterate), exact, dtype, n_iter)
 
 
+@np.errstate(all="ignore")
 def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
     """Solve in R^d, from the median of a subsample where there are many rows."""
     matrix, weights = rows.whole(), rows.weights
-    low, high = limits.SQUARED_RANGE[torch.float64]
-    if matrix.dtype == torch.float64 and not low <= _typical_size(matrix) <= high:
-        return _solve_ranged(rows, tol, max_iter, dtype)
     on_cpu = matrix.is_cpu and matrix.dtype in (torch.float32, torch.float64)
     xp = np if on_cpu else torch
     points: Any = matrix.numpy() if on_cpu else matrix
     row_weights: Any = weights if on_cpu else on_device(weights, matrix.device)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(points.sum())
-    # A finite sum has finite terms; only another sum needs a look at each number.
-    if not (math.isfinite(total) or bool(xp.isfinite(points).all())):
-        raise not_finite("X", matrix)
     few: Any = points[:: -(-len(points) // limits.ORIGIN_ROWS)]
     middle = len(few) // 2
     if on_cpu:
@@ -487,15 +480,17 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
     some: Any = points[::step]
     start, n_iter = 0.0 * origin, 0
     if step > 1 and weights[::step].any():
-        first = minimize(
-            EuclideanSpace(some, row_weights[::step], origin, xp), start, tol=max(tol, 1e-3), max_iter=max_iter
-        )
+        space = EuclideanSpace(some, row_weights[::step], origin, xp)
+        first = minimize(space, start, tol=max(tol, 1e-3), max_iter=max_iter)
         start, n_iter = first.position, first.n_iter
     for _ in range(3):
-        left = max(1, max_iter - n_iter)
         space = EuclideanSpace(points, row_weights, origin, xp)
-        solution = minimize(space, start, tol=tol, max_iter=left)
+        if not space.newton_is_expensive:
+            start, taken = approach(space, start, tol=tol, max_iter=max_iter - n_iter - 1)
+            n_iter += taken
+        solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
         if space.out_of_range:
+            # As it is where a number isn't finite.
             return _solve_ranged(rows, tol, max_iter, dtype)
         n_iter += solution.n_iter
         exact: Any = origin + solution.position
@@ -508,13 +503,12 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
             return _solve_ranged(rows, tol, max_iter, dtype)
         # The origin is too far off for the digits that the proof wants.
         origin, start = exact, 0.0 * exact
-    with np.errstate(over="ignore"):
-        length, *others = (math.sqrt(space.inner(part, part)) for part in (exact, origin, solution.position))
-    exact = torch.as_tensor(exact)
+    length = math.sqrt(space.inner(origin, origin)) + math.sqrt(space.inner(solution.position, solution.position))
+    exact = torch.from_numpy(exact) if on_cpu else exact
     moved = _moved_point(exact, length, dtype, is_row=solution.vertex is not None)
     if solution.vertex is None:
         # The sum of two parts is rounded, and each of them was.
-        moved += 2.0**-52 * (length + sum(others))
+        moved += 2.0**-51 * length
     iterate = solution.iterate
     if solution.converged and (excess := _after_move(iterate, moved, tol)) is not None:
         return Solved(
@@ -533,13 +527,6 @@ def _are_far_apart(distances: Any) -> bool:
     positive = as_float_array(distances)
     positive = positive[positive > 0.0]
     return bool(len(positive)) and float(positive.max()) > limits.DISTANCE_RATIO * float(positive.min())
-
-
-def _typical_size(matrix: torch.Tensor) -> float:
-    """Estimate the size of a typical row from a sample; 1 if it is zero or infinite."""
-    some = matrix[:: -(-len(matrix) // limits.ORIGIN_ROWS)].cpu().numpy()
-    typical = low_median(np.abs(some).max(axis=1))
-    return typical if 0.0 < typical < math.inf else 1.0
 
 
 def _solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
@@ -649,7 +636,7 @@ def _least(dtype: torch.dtype) -> float:
 
 
 def _moved(length: float, dtype: torch.dtype, rounded_to: torch.dtype, d: int) -> float:
-    """Bound the move of a point (d,) by rounding, from its norm and dtype."""
+    """Bound the move of a point (d,) by rounding, from a bound on its norm, and its dtype."""
     if dtype == rounded_to:
         return 0.0
     return 2.0 * _rounding(rounded_to) * length + _least(rounded_to) * math.sqrt(d)
@@ -657,6 +644,8 @@ def _moved(length: float, dtype: torch.dtype, rounded_to: torch.dtype, d: int) -
 
 def _moved_point(point: torch.Tensor, length: float, rounded_to: torch.dtype, *, is_row: bool) -> float:
     """Bound the move of a point by rounding: none for a row whose numbers are exact in the dtype."""
+    if point.dtype == rounded_to:
+        return 0.0
     if is_row and torch.equal(point.to(rounded_to).to(point.dtype), point):
         return 0.0
     return _moved(length, point.dtype, rounded_to, len(point))

@@ -87,7 +87,19 @@ class Evaluable(Protocol):
 class HasSteps(Evaluable, Protocol):
     """The step itself, which costs less where it needs no proof."""
 
+    #: Factor by which steps are longer than Weiszfeld's.
+    stretch: float
+
     def ahead(self, position: Vector) -> Vector: ...
+
+
+class HasNewtonSteps(Protocol):
+    """Newton steps without a proof, which cost less."""
+
+    #: Sum of the row weights.
+    weight: float
+
+    def newton_step(self, position: Vector) -> tuple[Vector, float]: ...
 
 
 class Space(Evaluable, Protocol):
@@ -187,6 +199,38 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int, step: St
     return Solution(position, best, n_iter, _is_close(best, tol), vertex)
 
 
+def approach(space: HasNewtonSteps, start: Vector, *, tol: float, max_iter: int) -> tuple[Vector, int]:
+    """Take Newton steps without bounds, as long as each at least halves the residual's norm.
+
+    They cost half of what those of :func:`minimize` do. The last one is that whose end is predicted to have a residual
+    small enough for a proof, by quadratic convergence. NumPy may warn of divisions by zero, at a row.
+
+    Parameters
+    ----------
+    space
+        The points.
+    start, tol, max_iter
+        As in :func:`minimize`.
+
+    Returns
+    -------
+    position : vector of the space
+        A start for :func:`minimize`.
+    n_iter : int
+        Steps taken.
+    """
+    position, last, n_iter, before, predicted = start, start, 0, math.inf, math.inf
+    while predicted > tol and n_iter < max_iter:
+        direction, norm = space.newton_step(position)
+        size = norm / space.weight
+        if not (size < math.inf and size <= 0.5 * before):
+            return last, max(0, n_iter - 1)
+        growth = size / before**2 if n_iter else 1.0
+        predicted = growth * size**2
+        last, position, before, n_iter = position, position + direction, size, n_iter + 1
+    return position, n_iter
+
+
 def minimize_while(
     space: HasSteps, start: Vector, *, tol: float, max_iter: int, pays: Callable[[float], bool]
 ) -> Solution | None:
@@ -202,7 +246,7 @@ def minimize_while(
     space
         The points; nothing is asked of them but evaluations, steps and inner products.
     start : vector of the space
-        Weiszfeld's step from zero.
+        The step from zero.
     tol, max_iter
         As in :func:`minimize`.
     pays : callable
@@ -226,7 +270,7 @@ def minimize_while(
                 return None
             if not point.rounding < tol * point.excess.near_objective:
                 return Solution(point.position, point, n_iter, converged=False)
-            step = vardi_zhang_step(point)
+            step = space.stretch * vardi_zhang_step(point)
             ahead = point.position + step
             last, point = point, space.at(_accelerated(space, step, ahead, before))
             before, n_iter = (step, ahead), n_iter + 1
@@ -261,6 +305,8 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step)
     best, lowest, n_iter, stalled = point, point.objective, 0, 0
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
+        if math.isnan(point.objective):
+            break  # NaN in a row makes all of it NaN
         n_iter += 1
         point = step(space, point, Progress(best.excess.absolute, tol, rejected))
         proves_more = point.is_vertex_optimum or _improves(point, best)
@@ -276,13 +322,16 @@ def near_radius(
     """Ten times the median distance, zeros aside: rows within it set the scale of the problem.
 
     The median is by the rows' weights where they differ, for far rows may be many and weigh little. Any radius gives a
-    valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it. None is looked for
-    where all rows are within it, by the smallest and the largest distance if those are given.
+    valid proof (:mod:`skbgmd.location.certificate`), so a thousand rows are enough to choose it. Where all rows are
+    within it, by the smallest and the largest distance if those are given, it is the largest.
     """
     if farthest <= 10.0 * nearest:
-        return 10.0 * nearest
+        return farthest
     every = max(1, len(distances) // limits.RADIUS_ROWS)
     some = as_float_array(distances[::every])
+    # It takes less to count than to find the median, and mostly tells as much.
+    if nearest > 0.0 and weights is None and 2 * np.count_nonzero(some < 0.1 * farthest) < len(some):
+        return farthest
     positive = some[some > 0.0]
     if not positive.size:
         return 0.0

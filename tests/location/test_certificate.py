@@ -43,6 +43,19 @@ def test_holds_at_any_point_for_any_near_set(seed, n, d, radius):
     assert bound >= float(objective(X, y) - best) - 1e-13 * float(best)
 
 
+@pytest.mark.parametrize("row", [None, 3])
+def test_all_rows_near_takes_the_sums_over_all_alone(row, rng):
+    X = rng.normal(size=(9, 3))
+    y = np.zeros(3) if row is None else X[row]
+    d = np.linalg.norm(X - y, axis=1)
+    weiszfeld = np.where(d == 0.0, 0.0, 1.0 / np.where(d == 0.0, 1.0, d))
+    sums = np.stack([weiszfeld, np.ones(9)]) @ (X - y)
+    bound = duality_gap_bound(
+        (sums @ sums.T).tolist(), weight_all=9.0, objective=float(d.sum()), weight_at=float((d == 0.0).sum())
+    )
+    assert bound == pytest.approx(tuple(bound_at(X, y)), rel=1e-12)
+
+
 def test_is_zero_at_an_optimum_and_at_an_optimal_row():
     square = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     assert bound_at(square, np.zeros(2)).absolute == pytest.approx(0.0, abs=1e-15)

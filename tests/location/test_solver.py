@@ -8,7 +8,7 @@ import numpy as np
 
 from conftest import ZOO, vertex
 from oracle import objective
-from skbgmd.location.solver import _line_search, minimize, near_radius, vardi_zhang_weights
+from skbgmd.location.solver import _line_search, approach, minimize, near_radius, vardi_zhang_weights
 from skbgmd.location.spaces import EuclideanSpace
 
 
@@ -82,6 +82,38 @@ def test_near_radius_ignores_zeros_and_far_rows():
     assert near_radius(np.zeros(3)) == 0.0
     # Half of the rows are far and weigh a third.
     assert near_radius(np.array([1.0, 2.0, 1e9, 1e9]), np.array([2.0, 2.0, 1.0, 1.0])) == 20.0
+
+
+def test_near_radius_counts_where_that_tells_as_much(rng):
+    for _ in range(200):
+        distances = np.exp(rng.normal(scale=rng.uniform(0.1, 2.0), size=int(rng.integers(1, 9))))
+        counted = near_radius(distances, None, distances.min(), distances.max())
+        np.testing.assert_array_equal(distances <= counted, distances <= near_radius(distances))
+
+
+def test_approach_takes_the_steps_of_minimize_without_their_bounds(rng):
+    X = rng.normal(size=(200, 3))
+    X[:60] += 5.0
+    space = space_of(X)
+    position, n_iter = approach(space, np.zeros(3), tol=1e-8, max_iter=100)
+    expected = minimize(space, np.zeros(3), tol=1e-30, max_iter=n_iter).iterate.position
+    np.testing.assert_allclose(position, expected, rtol=1e-12)
+    assert space.at(position).excess.absolute < 1e-8 * space.at(position).objective
+    assert approach(space, np.zeros(3), tol=1e-8, max_iter=1)[1] == 1
+    # Less of a tolerance takes fewer steps.
+    assert approach(space, np.zeros(3), tol=1e-2, max_iter=100)[1] < n_iter
+
+
+def test_approach_goes_back_from_a_step_that_is_of_no_use(hard_matrix):
+    X = hard_matrix
+    for start in (X.mean(axis=0), X[0], X[0] + 1e6):
+        space = space_of(X)
+        with np.errstate(all="ignore"):
+            position, _ = approach(space, start, tol=1e-12, max_iter=50)
+            sizes = [space.newton_step(place)[1] for place in (start, position)]
+        if not np.array_equal(position, start):
+            assert sizes[0] < np.inf
+            assert not sizes[1] > sizes[0] + 1e-12
 
 
 def test_line_search_finds_a_far_minimum(rng):

@@ -19,6 +19,15 @@ class BaseSpace:
     weights: Any
     weight: float
     newton_is_expensive: bool
+    #: The weights differ.
+    is_weighted: bool
+
+    def _weigh(self, weights: Any) -> None:
+        """Set the weights (n,) of the rows."""
+        # Argmin and argmax are quicker than min and max.
+        least = float(weights[weights.argmin()])
+        self.weights, self.is_weighted = weights, least < float(weights[weights.argmax()])
+        self.weight = float(weights.sum()) if self.is_weighted else least * len(weights)
 
     def decrease(self, point: Iterate, along: Any, square: float, step: float) -> tuple[float, float]:
         """Change of the objective, and its slope, ``step`` directions away from a point.
@@ -81,21 +90,16 @@ class BaseSpace:
         ``lengths`` (m,) the same of the distances, m = 2 where all rows are near, else 4. ``at`` is a mask of rows,
         or None for none, and ``doubtful`` the largest sum of distances that they may have.
         """
-        if len(products) == 2:
-            (rr, ra), (_, aa) = products
-            of_residual, of_all = [rr, rr, ra, ra], [ra, ra, aa, aa]
-            products = [of_residual, of_residual, of_all, of_all]
-            totals, lengths = [totals[0], *totals, totals[1]], [lengths[0], *lengths, lengths[1]]
-        total_weiszfeld_weight, _, _, weight_near = totals
-        _, _, objective, near_objective = lengths
+        some_are_far = len(products) == 4
+        objective = lengths[len(lengths) // 2]
         at_weights: Any = None if at is None else self.xp.where(at, self.weights, 0.0)
         weight_at = 0.0 if at is None else float(at_weights.sum())
         excess = duality_gap_bound(
             products,
             weight_all=self.weight,
             objective=objective,
-            weight_near=weight_near,
-            near_objective=near_objective,
+            weight_near=totals[3] if some_are_far else None,
+            near_objective=lengths[3] if some_are_far else None,
             weight_at=weight_at,
             at_objective=doubtful,
             slack=slack,
@@ -104,7 +108,7 @@ class BaseSpace:
             position=position,
             distances=distances,
             weights=self.weights,
-            total_weiszfeld_weight=total_weiszfeld_weight,
+            total_weiszfeld_weight=totals[0],
             residual=residual,
             residual_norm=math.sqrt(max(products[0][0], 0.0)),
             at=at_weights,

@@ -45,38 +45,39 @@ class EuclideanSpace(BaseSpace):
     """
 
     def __init__(self, points: Any, weights: Any, origin: Any, xp: Any = np) -> None:
-        self.points, self.weights, self.origin, self.xp = points, weights, origin, xp
-        self.weight = float(weights.sum())
-        self._is_weighted = bool(weights.min() < weights.max())
+        self.points, self.origin, self.xp = points, origin, xp
+        self._weigh(weights)
         self.n, self.d = points.shape
-        self._rows = max(1, limits.POINT_BLOCK_ELEMENTS // (self.d + 2))
+        self._rows = max(1, min(limits.POINT_BLOCK_ELEMENTS // (self.d + 2), self.n))
         self._column = origin[:, None]
         self._sample: tuple[Any, Any] | None = None
         if self.n > self._rows:
             # One block of them tells nothing where rows are sorted.
             some = slice(None, None, -(-self.n // limits.RADIUS_ROWS))
-            self._sample = points[some].T - self._column, weights[some] if self._is_weighted else None
+            self._sample = points[some].T - self._column, weights[some] if self.is_weighted else None
         # Memory that was written before costs less to write again.
         self._one: Any = None
         if self.n * (self.d + 2) <= limits.KEPT_ELEMENTS:
             self._kept: list[tuple[slice, Any]] | None = list(self._convert())
         else:
-            self._kept, self._one = None, self._room(slice(0, min(self._rows, self.n)))
+            self._kept, self._one = None, self._room(slice(0, self._rows))
+        self._lines: Any = self._new((2, self._rows))
+        self._lines[1] = weights[: self._rows]
         self._memory: list[tuple[slice, Any]] | None = None
         self._last: tuple[Any, list[tuple[slice, Any]]] | None = None
         #: True once squares of distances over- or underflowed: results may have, too.
         self.out_of_range = False
         self.newton_is_expensive = self.d > limits.DIRECT_SOLVE_DIMENSION
-        if not self.newton_is_expensive:
-            self._identity = xp.diag(xp.ones_like(origin))
+
+    def _new(self, shape: tuple[int, ...]) -> Any:
+        return np.empty(shape) if self.xp is np else self.origin.new_empty(shape)
 
     def _room(self, part: slice) -> Any:
         """Memory of a block: columns first, so that with d = 2 or 3 every operation runs over long contiguous lines.
 
         There are two more lines, for the distances and of ones.
         """
-        shape = (self.d + 2, part.stop - part.start)
-        room: Any = np.empty(shape) if self.xp is np else self.origin.new_empty(shape)
+        room = self._new((self.d + 2, part.stop - part.start))
         room[-1] = 1.0
         return room
 
@@ -129,7 +130,9 @@ class EuclideanSpace(BaseSpace):
         distances = self._empty()
         if radius is None and self._sample is not None:
             sample, weights = self._sample
-            near, *_ = _column_norms(sample - position[:, None], self.xp)
+            differences = sample - position[:, None]
+            near = self._new((len(differences[0]),))
+            _column_norms(differences, near, self.xp)
             radius = near_radius(near, weights)
         for part, z in self._blocks(position):
             seen.append(self._look(z, self.weights[part], rounding, radius, distances[part]))
@@ -157,21 +160,28 @@ class EuclideanSpace(BaseSpace):
 
     def _look(self, z: Any, weights: Any, tiny: float, radius: float | None, distances: Any) -> _Seen:
         """Evaluate a block of ``x_i - y`` and its two lines more; write the distances."""
-        d, nearest, farthest, in_range = _column_norms(z[:-2], self.xp)
+        nearest, farthest, in_range = _column_norms(z[:-2], distances, self.xp)
         self.out_of_range |= not in_range
         if radius is None:
-            radius = near_radius(d, weights if self._is_weighted else None)
-        close = None if farthest <= radius else d <= max(radius, tiny)
+            radius = near_radius(distances, weights if self.is_weighted else None, nearest, farthest)
+        close = None if farthest <= radius else distances <= max(radius, tiny)
         here, doubtful = None, 0.0
         if not tiny < nearest:  # NaN, where differences overflow, says nothing of the others
-            here = d <= tiny
-            doubtful = float(weights[here] @ d[here])
-            d = self.xp.where(here, 0.0, d)
-        z[-2] = d
-        distances[:] = d
-        weiszfeld = weiszfeld_weights(weights, d, here)
+            here = distances <= tiny
+            doubtful = float(weights[here] @ distances[here])
+            distances[here] = 0.0
+        z[-2] = distances
+        lines = self._lines[:, : len(distances)]
+        if here is None:
+            self.xp.divide(weights, distances, out=lines[0])
+        else:
+            lines[0] = weiszfeld_weights(weights, distances, here)
+        if self.n > self._rows:
+            lines[1] = weights
+        if close is not None:
+            lines = self._sum_weights(weights, lines[0], close)
         # With the distances and ones as two more columns, all that is added up comes out of one product.
-        return _Seen(here, doubtful, self._sum_weights(weights, weiszfeld, close) @ z.T, radius)
+        return _Seen(here, doubtful, lines @ z.T, radius)
 
     def _joined(self, seen: list[_Seen], distances: Any) -> _Seen:
         """Join the evaluations of all blocks."""
@@ -195,11 +205,31 @@ class EuclideanSpace(BaseSpace):
     def newton_direction(self, point: Iterate) -> Any:
         if self.newton_is_expensive:
             return conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
-        hessian = point.total_weiszfeld_weight * self._identity
-        for z, v, d in self._terms(point):
-            scaled = z * (self.xp.sqrt(v) / d)
-            hessian = hessian - scaled @ scaled.T
-        return solve_positive(hessian, point.residual)
+        curvature = sum(_curvature(z, v, d, self.xp) for z, v, d in self._terms(point))
+        return self._solve(curvature, point.total_weiszfeld_weight, point.residual)
+
+    def newton_step(self, position: Any) -> tuple[Any, float]:
+        """Newton direction at a position and the residual's norm in one pass, without a proof or a safeguard.
+
+        Neither is finite at a row. Where squares of distances are out of range they are of no use.
+        """
+        terms = [self._newton_terms(z, self.weights[part]) for part, z in self._blocks(position)]
+        sums, curvature = terms[0]
+        for more, more_curvature in terms[1:]:
+            sums, curvature = sums + more, curvature + more_curvature
+        residual = sums[:-2]
+        return self._solve(curvature, sums[-1], residual), math.sqrt(self.inner(residual, residual))
+
+    def _newton_terms(self, z: Any, weights: Any) -> tuple[Any, Any]:
+        """Sums of a block of ``x_i - y`` and its two lines by Weiszfeld's weights, and its part of the curvature."""
+        d = self.xp.sqrt(self.xp.einsum("ij,ij->j", z[:-2], z[:-2]), out=z[-2])
+        v = weights / d
+        return z @ v, _curvature(z[:-2], v, d, self.xp)
+
+    def _solve(self, curvature: Any, weight: Any, residual: Any) -> Any:
+        hessian = -curvature
+        hessian.reshape(-1)[:: self.d + 1] += weight
+        return solve_positive(hessian, residual)
 
     def hessian_times(self, point: Iterate, vector: Any) -> Any:
         """``(sum_i v_i (I - e_i e_i^T)) p``, with Weiszfeld weights ``v_i`` and unit vectors ``e_i = z_i / d_i``."""
@@ -217,16 +247,22 @@ class EuclideanSpace(BaseSpace):
             yield z, a / d, d
 
 
-def _column_norms(z: Any, xp: Any) -> tuple[Any, float, float, bool]:
-    """Norms of columns, their smallest and largest, and True where squares of all but zeros are in range."""
+def _curvature(z: Any, weiszfeld: Any, distances: Any, xp: Any) -> Any:
+    """``sum_i v_i e_i e_i^T``, by which the Hessian is less than that of squared distances."""
+    scaled = z * (xp.sqrt(weiszfeld) / distances)
+    return scaled @ scaled.T
+
+
+def _column_norms(z: Any, norms: Any, xp: Any) -> tuple[float, float, bool]:
+    """Write the norms of columns; their smallest and largest, and True where squares of all but zeros are in range."""
     squares = xp.einsum("ij,ij->j", z, z)
     # Argmin and argmax are quicker than min and max.
     low, high = float(squares[squares.argmin()]), float(squares[squares.argmax()])
     least, most = limits.SQUARED_RANGE[torch.float64]
     if low > least * least and high < most * most:
-        return xp.sqrt(squares), math.sqrt(low), math.sqrt(high), True
+        xp.sqrt(squares, out=norms)
+        return math.sqrt(low), math.sqrt(high), True
     scale = abs(z).max(0) if xp is np else abs(z).amax(0)
-    norms = scale * xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0))
+    xp.multiply(scale, xp.sqrt(((z / xp.where(scale > 0.0, scale, 1.0)) ** 2).sum(0)), out=norms)
     low, high = float(norms.min()), float(norms.max())
-    in_range = high < most and not bool(((norms > 0.0) & (norms < least)).any())
-    return norms, low, high, in_range
+    return low, high, high < most and not bool(((norms > 0.0) & (norms < least)).any())

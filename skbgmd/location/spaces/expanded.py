@@ -39,11 +39,10 @@ class ExpandedSpace(BaseSpace):
     """
 
     def __init__(self, points: Any, weights: Any, center: Any = None, xp: Any = np) -> None:
-        self.points, self.weights, self.center, self.xp = points, weights, center, xp
-        self.weight = float(weights.sum())
-        self._is_weighted = bool(weights.min() < weights.max())
+        self.points, self.center, self.xp = points, center, xp
+        self._weigh(weights)
         self.n, self.d = points.shape
-        self._is_single = points.dtype in (np.float32, torch.float32)
+        self._is_single = points.dtype.itemsize == 4
         rows = max(1, limits.ROW_BLOCK_ELEMENTS // self.d)
         rows = min(rows, limits.SINGLE_SUM_ROWS) if self._is_single else rows
         self._parts = [slice(start, min(start + rows, self.n)) for start in range(0, self.n, rows)]
@@ -52,8 +51,10 @@ class ExpandedSpace(BaseSpace):
         self.rounding = 2.0 ** (-22 if self._is_single else -50)
         #: Error of sums of vectors in a block, relative to their lengths, as of independent roundings of vectors alike.
         self._sum_rounding = 0.125 * self.rounding * math.sqrt(self._parts[0].stop)
+        #: With unit vectors in all directions alike, of mean square 1 / d in each, so long a step is Newton's.
+        self.stretch = self.d / max(1, self.d - 1)
         self._range = limits.SQUARED_RANGE[torch.float32 if self._is_single else torch.float64]
-        self._ones = xp.ones_like(weights) if self._is_weighted else weights
+        self._ones = xp.ones_like(weights) if self.is_weighted else weights
         self._squares: Any = None
         self._norms: Any = None
         self._sum: Any = None
@@ -76,7 +77,7 @@ class ExpandedSpace(BaseSpace):
         return values.astype(np.float64) if self.xp is np else values.double()
 
     def start(self) -> Any:
-        """Weiszfeld's step from the center, which is as good as the mean and less moved by far points.
+        """The step from the center, which is as good as the mean and less moved by far points.
 
         It is made in the pass that squares the points.
         """
@@ -87,9 +88,9 @@ class ExpandedSpace(BaseSpace):
             v = a / (lengths if float(lengths[lengths.argmin()]) > 0.0 else xp.where(lengths > 0.0, lengths, math.inf))
             total = self._widen(self._narrow(a) @ z) + total
             step = self._widen(self._narrow(v) @ z) + step
-            whole += float(v.sum())
+            whole += self.inner(v, self._ones[part])
         self._norms, self._squares, self._sum = norms, norms * norms, total
-        return step / whole if whole > 0.0 else step
+        return step * (self.stretch / whole) if whole > 0.0 else step
 
     def move_to(self, position: Any) -> Any:
         """Move the center to a position, rounded; returns the start from there."""
@@ -100,21 +101,20 @@ class ExpandedSpace(BaseSpace):
         return self.start()
 
     def ahead(self, position: Any) -> Any:
-        """Weiszfeld's step from a position, without a proof."""
-        _, v, total, _ = self._weigh(self._narrow(position))
-        return total / self.inner(v, self._ones)
+        """The end of the step from a position, without a proof."""
+        _, v, total, _ = self._evaluate(self._narrow(position))
+        return self.stretch * (total / self.inner(v, self._ones)) - (self.stretch - 1.0) * position
 
-    def _weigh(self, rounded: Any) -> tuple[Any, Any, Any, float]:
+    def _evaluate(self, rounded: Any) -> tuple[Any, Any, Any, float]:
         """Distances to a position, weights of Weiszfeld's step, the sum of the points times these, and its square."""
         if self._norms is None:
             self.start()
         xp, a = self.xp, self.weights
         position = self._widen(rounded)
-        square = self.inner(position, position)
+        twice, square = -2.0 * rounded, self.inner(position, position)
         d, v, total = xp.empty_like(a), xp.empty_like(a), 0.0
         for part, z in self._blocks():
-            squares = self._widen(z @ rounded)
-            squares *= -2.0
+            squares = self._widen(z @ twice)
             squares += self._squares[part]
             squares += square
             weiszfeld = xp.divide(a[part], xp.sqrt(squares, out=d[part]), out=v[part])
@@ -125,7 +125,7 @@ class ExpandedSpace(BaseSpace):
         """Evaluate a position, rounded to the dtype of the points, in one pass."""
         a, weight = self.weights, self.weight
         rounded = self._narrow(position)
-        d, v, total, square = self._weigh(rounded)
+        d, v, total, square = self._evaluate(rounded)
         position = self._widen(rounded)
         nearest, farthest, longest = float(d[d.argmin()]), float(d[d.argmax()]), math.sqrt(square)
         # Shares of errors in distances: the squared sum of the lengths over the distance.
@@ -137,7 +137,7 @@ class ExpandedSpace(BaseSpace):
         residual, away = total - whole * position, self._sum - weight * position
         lengths *= lengths
         slack = 0.5 * self.rounding * self.inner(a, lengths) + self._sum_rounding * weight
-        radius = near_radius(d, a if self._is_weighted else None, nearest, farthest) if radius is None else radius
+        radius = near_radius(d, a if self.is_weighted else None, nearest, farthest) if radius is None else radius
         sums, totals, objective = [residual, away], [whole, weight], self.inner(a, d)
         objectives = [weight, objective]
         if can_tell and farthest > radius:
@@ -162,7 +162,7 @@ class ExpandedSpace(BaseSpace):
 
     def position_error(self, point: Iterate) -> float:
         """Bound the error of Weiszfeld's step from a point by the rounding of sums."""
-        longest = float(self._norms.max())
+        longest = float(self._norms[self._norms.argmax()])
         return self._sum_rounding * longest + 2.0**-50 * (
             longest + math.sqrt(self.inner(point.position, point.position))
         )

@@ -39,8 +39,7 @@ class GramSpace(BaseSpace):
         self._products = torch.from_numpy(gram.products)
 
     def _weigh(self, weights: FloatArray) -> None:
-        self.weights, self.weight = weights, float(weights.sum())
-        self._is_weighted = bool(weights.min() < weights.max())
+        super()._weigh(weights)
         self.n = len(weights)
         self.newton_is_expensive = self.n > limits.DIRECT_SOLVE_DIMENSION
 
@@ -84,8 +83,10 @@ class GramSpace(BaseSpace):
         here = squared <= 2.0 * doubt
         at = here if np.count_nonzero(here) else None
         distances = np.sqrt(np.maximum(squared, 0.0))
-        radius = near_radius(distances, a if self._is_weighted else None) if radius is None else radius
-        near = None if distances[distances.argmax()] <= radius else here | (distances <= radius)
+        nearest, farthest = float(distances[distances.argmin()]), float(distances[distances.argmax()])
+        if radius is None:
+            radius = near_radius(distances, a if self.is_weighted else None, nearest, farthest)
+        near = None if farthest <= radius else here | (distances <= radius)
         doubtful = 0.0
         if at is not None:
             doubtful = float(a[here] @ np.sqrt(np.maximum(squared, 0.0) + doubt)[here])

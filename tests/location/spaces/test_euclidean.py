@@ -45,3 +45,16 @@ def test_torch_namespace_matches_numpy(points):
     np.testing.assert_allclose(
         EuclideanSpace(points, np.ones(12), np.zeros(5)).newton_direction(left), tensor.newton_direction(right).numpy()
     )
+
+
+@pytest.mark.parametrize("elements", [1 << 17, 10])
+def test_a_newton_step_without_a_proof_is_that_with_one(points, elements, monkeypatch):
+    monkeypatch.setattr(limits, "POINT_BLOCK_ELEMENTS", elements)
+    weights = np.arange(1.0, 13.0)
+    space = EuclideanSpace(points, weights, points[0])
+    point = space.at(points.mean(axis=0) - points[0])
+    direction, norm = space.newton_step(point.position)
+    np.testing.assert_allclose(direction, space.newton_direction(point), rtol=1e-12)
+    assert norm == pytest.approx(point.residual_norm, rel=1e-12)
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(space.newton_step(space.row(4))[1])
