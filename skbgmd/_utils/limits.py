@@ -398,11 +398,13 @@ VALLEY_DEPTH, VALLEY_ERRORS = 0.6, 3.0
 #: quantiles, the hardest clean set that it was chosen on, the lower bound is 0.23.
 SURELY_PREDICTED, SURE_ERRORS, FEW_WRONG, MANY_WRONG = 0.2, 2.0, 0.05, 0.3
 #: Share of them among which wrong labels are counted that the training confirms: more are enough to count few, and of
-#: most classes they are still within them; and shares that are near classes' middles, and their borders. Least share
-#: that is confirmed where there is no group, or a larger one than the bounds allow: of clean sets whose classes
-#: overlap, three normals have most, 1 %. Share of many wrong labels that must be confirmed: of those that were learnt
-#: by heart half and more were, and a third on a clean checkerboard that a network is surely wrong about.
-CONFIRMED_AMONG, NEAR_AND_FAR, FEW_CONFIRMED, CONFIRMED = 0.6, (0.4, 0.8), 0.02, 0.5
+#: most classes they are still within them; and shares that are near classes' middles, and their borders. Factors of
+#: these, the next where wrong labels are more among the far ones, with the part of ``SURE_ERRORS`` that is left to
+#: chance: less, once overlap is known. Share that is surely exceeded before they count: of clean sets 1 % is a success.
+#: Share of many wrong labels that must be confirmed: of those that were learnt by heart half and more were, and a third
+#: on a clean checkerboard that a network is surely wrong about.
+CONFIRMED_AMONG, NEAR_AND_FAR, FEW_CONFIRMED, CONFIRMED = 0.6, (0.4, 0.8), 0.01, 0.5
+CONFIRMED_WITHIN = ((1.0, 1.0), (0.5, 0.5))
 #: Mean probability that is left to other classes than the predicted one up to which a network is certain of the most
 #: surely predicted samples.
 LEFT_TO_OTHERS = 0.05

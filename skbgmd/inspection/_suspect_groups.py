@@ -129,17 +129,19 @@ def agreed(
     *,
     contradicts: bool = False,
 ) -> Group:
-    """Bring the number of badly fitted samples to what held-out samples allow for wrong labels.
+    """Bring the number of badly fitted samples to what held-out samples say of wrong labels.
 
-    A group that is larger is of hard samples as well, or of nothing else, as where classes overlap: then the share
-    that is confirmed counts if it is flat and more than ``limits.FEW_CONFIRMED``, else the middle of the bounds if they
-    prove more than ``limits.FEW_WRONG`` of wrong labels, else nothing, unless a gentle training has such a group as
-    well: then it is of labels that are wrong near boundaries alone.
+    Where the share that is confirmed is of a network that is certain, is flat and surely more than
+    ``limits.FEW_CONFIRMED``, it counts: of the group hard samples may be a part, and wrong labels that have been learnt
+    by heart are none. Only a larger group that a gentle training has as well stays: then it is of labels that are wrong
+    near boundaries, too.
 
-    A group that is smaller than what is confirmed, where that is flat, becomes as large, and where there is none, one
-    of more than ``limits.FEW_CONFIRMED``: some wrong labels have been learnt by heart. All may have been: if the bounds
-    prove more than ``limits.MANY_WRONG``, and ``limits.CONFIRMED`` of that is confirmed, the least counts, for a
-    network that is surely wrong raises both.
+    Elsewhere the group counts unless it is larger than the bounds allow, and is of hard samples as well, or of nothing
+    else, as where classes overlap: then the middle of the bounds counts if they prove more than ``limits.FEW_WRONG`` of
+    wrong labels, else nothing, unless a gentle training has it.
+
+    Where there are many, all may have been learnt by heart: if the bounds prove more than ``limits.MANY_WRONG``, and
+    ``limits.CONFIRMED`` of that is confirmed, the least counts, for a network that is surely wrong raises both.
 
     Parameters
     ----------
@@ -153,31 +155,31 @@ def agreed(
         Mean likelihoods.
     contradicts : bool, default=False
         Whether overlap can't explain the group, see :func:`shows_a_group`.
+
+    Returns
+    -------
+    Group
+        Of which the bounds hold what either says: that none is counted isn't to say that there are none.
     """
     total = len(likelihood)
     least, most = (round(share * total) for share in wrong)
-    # Of more samples than the bounds are of, but no more than these allow.
-    own, own_least = (min(round(share * total), most) for share in (confirmed.share, confirmed.least))
-    is_wrong_anywhere = confirmed.is_sure and confirmed.is_flat
-    if group.n > most:
-        if is_wrong_anywhere and confirmed.least_of_surest > limits.FEW_CONFIRMED:
-            n, least = own, own_least
-        elif wrong[0] > limits.FEW_WRONG:
-            n = round((least + most) / 2)
-        else:
-            n = group.n if contradicts else 0
-    elif wrong[0] > limits.MANY_WRONG and confirmed.least_of_surest > limits.CONFIRMED * wrong[0]:
-        n = max(group.n, least)
-    elif is_wrong_anywhere and own_least > (group.n or limits.FEW_CONFIRMED * total):
-        n, least = own, own_least
-    else:
+    low = min(group.low, round(confirmed.least * total))
+    if group.n <= most and wrong[0] > limits.MANY_WRONG and confirmed.least_of_surest > limits.CONFIRMED * wrong[0]:
+        n, low = max(group.n, least), least
+    elif confirmed.is_sure and confirmed.is_flat and confirmed.least > limits.FEW_CONFIRMED:
+        # Of more samples than the bounds are of, but no more than these allow.
+        n, low = (min(round(share * total), most) for share in (confirmed.share, confirmed.least))
+        n = max(n, group.n) if contradicts else n
+    elif group.n <= most or (contradicts and wrong[0] <= limits.FEW_WRONG):
         n = group.n
-    if n == group.n:
-        return group
-    if n == 0:
-        return NOBODY
-    threshold = float(np.sort(likelihood)[min(n, total - 1)])
-    return Group(n, least, max(most, n), threshold)
+    elif wrong[0] > limits.FEW_WRONG:
+        n, low = round((least + most) / 2), least
+    else:
+        n, low = 0, 0
+    threshold = group.threshold
+    if n != group.n:
+        threshold = float(np.sort(likelihood)[min(n, total - 1)]) if n else NOBODY.threshold
+    return Group(n, low, max(group.high, most), threshold)
 
 
 def shows_a_group(likelihood: FloatArray, strata: NDArray[np.intp]) -> bool:
@@ -251,7 +253,7 @@ def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
     A network that was trained on a third may be surely wrong, and is right about more samples when it was trained on
     all; hard samples are mostly fitted before wrong labels are learnt by heart. Labels that are wrong irrespective of
     the features are a share of the samples that is the same however surely these are predicted. Where classes overlap
-    it rises.
+    it rises: then they are counted among half as many, of which fewer are near other classes, if it doesn't rise there.
 
     Parameters
     ----------
@@ -268,16 +270,20 @@ def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
     surest = surely_predicted(held_out, 0.0, limits.SURELY_PREDICTED)
     if not len(surest):
         return UNCONFIRMED
-    share, error = _share(is_wrong[surely_predicted(held_out, 0.0, limits.CONFIRMED_AMONG)])
-    edges = (0.0, *limits.NEAR_AND_FAR)
-    near, far = (_share(is_wrong[surely_predicted(held_out, *between)]) for between in pairwise(edges))
+    for scale, errors in limits.CONFIRMED_WITHIN:
+        edges = (0.0, *(scale * edge for edge in limits.NEAR_AND_FAR))
+        near, far = (_share(is_wrong[surely_predicted(held_out, *between)]) for between in pairwise(edges))
+        is_flat = bool(far[0] - near[0] <= errors * np.hypot(near[1], far[1]))
+        share, error = _share(is_wrong[surely_predicted(held_out, 0.0, scale * limits.CONFIRMED_AMONG)])
+        if is_flat:
+            break
     of_surest = _share(is_wrong[surest])
     return Confirmed(
         share,
         max(share - error, 0.0),
         max(of_surest[0] - of_surest[1], 0.0),
         is_sure=bool(1.0 - held_out.probability[surest].mean() <= limits.LEFT_TO_OTHERS),
-        is_flat=far[0] - near[0] <= float(np.hypot(near[1], far[1])),
+        is_flat=is_flat,
     )
 
 

@@ -30,7 +30,9 @@ class SuspectEstimate(NamedTuple):
     n : int
         Number of suspects.
     low, high : int
-        Bounds of it: where the two groups of samples may as well be told apart, and a standard error of counting.
+        Bounds of it: where the two groups of samples may as well be told apart, and a standard error of counting; and
+        as few and as many wrong labels as held-out samples allow, where the strength was chosen by some. These are of
+        labels that are wrong irrespective of the features; with ``n=0``, ``high`` says how many there may be still.
     n_badly_fitted : int
         Suspects that the training fitted badly, as mislabeled ones.
     n_unusual_inputs : int
@@ -146,10 +148,11 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     Two kinds are counted: those of a separate group of small likelihoods, as mislabeled samples are, and those with
     large inputs from where on they are fitted worse than the others, as samples with wrong features are. Where classes
     overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
-    fit them later. Where ``strength="auto"`` chose one, the labels of samples held out for that bound how many are
-    wrong: a group of hard samples isn't taken for one of wrong labels, and many that were learnt by heart are counted.
-    Labels that are wrong near the boundary between classes alone can't be told from overlap, unless a gentle training
-    tells them apart as well. How far the estimate is off is measured in :doc:`/samples`.
+    fit them later. Where ``strength="auto"`` chose one, the labels of samples held out for that say how many are wrong,
+    and bound it: a group of hard samples isn't taken for one of wrong labels, and few among overlapping classes and
+    many that were learnt by heart are counted. Labels that are wrong near the boundary between classes alone can't be
+    told from overlap, unless a gentle training tells them apart as well. How far the estimate is off is measured in
+    :doc:`/samples`.
 
     Parameters
     ----------
