@@ -133,8 +133,8 @@ def agreed(
 
     Where the share that is confirmed is of a network that is certain, is flat and surely more than
     ``limits.FEW_CONFIRMED``, it counts: of the group hard samples may be a part, and wrong labels that have been learnt
-    by heart are none. Only a larger group that a gentle training has as well stays: then it is of labels that are wrong
-    near boundaries, too.
+    by heart are none. Only a larger group stays that a gentle training has as well, for then it is of labels that are
+    wrong near boundaries, too; or that is within the bounds where the share is below: most were learnt by heart.
 
     Elsewhere the group counts unless it is larger than the bounds allow, and is of hard samples as well, or of nothing
     else, as where classes overlap: then the middle of the bounds counts if they prove more than ``limits.FEW_WRONG`` of
@@ -169,7 +169,8 @@ def agreed(
     elif confirmed.is_sure and confirmed.is_flat and confirmed.least > limits.FEW_CONFIRMED:
         # Of more samples than the bounds are of, but no more than these allow.
         n, low = (min(round(share * total), most) for share in (confirmed.share, confirmed.least))
-        n = max(n, group.n) if contradicts else n
+        is_learnt = n < least <= group.n <= most
+        n = max(n, group.n) if contradicts or is_learnt else n
     elif group.n <= most or (contradicts and wrong[0] <= limits.FEW_WRONG):
         n = group.n
     elif wrong[0] > limits.FEW_WRONG:

@@ -158,6 +158,9 @@ def test_the_number_agrees_with_held_out_labels() -> None:
     ):
         assert agreed(group, bounds, confirmed, values, contradicts=True) == (200, low, 220, 0.5)
     assert agreed(few, (0.05, 0.15), sure, values, contradicts=True)[:3] == (100, 90, 150)
+    # Or most were learnt by heart: the group is within the bounds and what is confirmed isn't.
+    assert agreed(group, (0.15, 0.25), sure, values) == (200, 90, 250, 0.5)
+    assert agreed(Group(140, 130, 150, 0.4), (0.15, 0.25), sure, values)[:3] == (100, 90, 250)
     # Of many, all may have been learnt by heart, if that is proved.
     many = Confirmed(0.3, 0.25, 0.2, is_sure=False, is_flat=True)
     assert agreed(group, (0.35, 0.45), many, values)[:3] == (350, 350, 450)
