@@ -136,34 +136,58 @@ def near_the_truth(frame: pd.DataFrame, name: str) -> pd.Series:
     return near.astype(float).where(frame[name].notna())
 
 
+def beside_before(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the numbers of the same trainings by the rule before."""
+    key = ["data", "dirt", "share", "strength", "seed"]
+    before = pd.read_csv(RESULTS / "suspect_counts_before.csv").set_index(key)[["found", "low", "high"]]
+    return frame.join(before.add_suffix(" before"), on=key)
+
+
 def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many estimates are near the truth, and areas under the ROC curve, by dirt, share and strength."""
+    """How many estimates are near the truth, beside the rule before and cleanlab, and how good the ranking is."""
+    frame = beside_before(frame)
     bounded = (frame["low"] <= frame["corrupt"]) & (frame["corrupt"] <= frame["high"])
     ratio = (frame["found"] / frame["corrupt"].where(frame["corrupt"] > 0)).mul(100.0)
-    frame = frame.assign(near=100.0 * near_the_truth(frame, "found"), bounded=100.0 * bounded, ratio=ratio)
-    groups = frame.groupby(["dirt", "share", "strength"], sort=False)
+    names = ("found before", "found", "cleanlab")
+    near = {f"near {name}": 100.0 * near_the_truth(frame, name) for name in names}
+    groups = frame.assign(**near, bounded=100.0 * bounded, ratio=ratio).groupby(["dirt", "share"], sort=False)
     return pd.DataFrame(
         {
             "trainings": groups.size(),
-            "within 30 %, % of them": groups["near"].mean().round(),
+            "within 30 % before, % of them": groups["near found before"].mean().round(),
+            "now": groups["near found"].mean().round(),
+            "cleanlab": groups["near cleanlab"].mean().round(),
             "truth within bounds, %": groups["bounded"].mean().round(),
             "median estimate, % of the truth": groups["ratio"].median().round(),
             "AUROC, suspects": groups["AUROC"].mean().round(3),
             "AUROC, trust": groups["trust AUROC"].mean().round(3),
+            "precision": groups["precision"].mean().round(2),
         }
     ).reset_index()
 
 
 def suspect_few(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many estimates are near the truth by dirt and share, beside those of the rule before and of cleanlab."""
-    key = ["data", "dirt", "share", "seed"]
-    before = pd.read_csv(RESULTS / "suspect_counts.csv").set_index(key)["found"].rename("before")
-    frame = frame.join(before, on=key)
-    names = ("before", "found", "cleanlab")
-    frame = frame.assign(**{f"near {name}": near_the_truth(frame, name) for name in names})
-    groups = frame.groupby(["dirt", "share"], sort=False)
-    columns = {name: groups[f"near {name}"].sum().astype(int) for name in names}
-    return pd.DataFrame({"trainings": groups.size(), **columns}).reset_index()
+    """What is known of 5 % labels of the next class, by set: how good the ranking is, estimates in % of the truth."""
+    frame = beside_before(frame[(frame["dirt"] == "pair") & (frame["share"] == 0.05)])
+    lines = []
+    for name, rows in frame.groupby("data", sort=False):
+        percent = (
+            rows[["found before", "found", "low", "high", "cleanlab"]].div(rows["corrupt"], axis=0) * 100
+        ).round()
+        shown = percent.astype(int).astype(str)
+        lines.append(
+            {
+                "data": name,
+                "corrupt": round(rows["corrupt"].mean()),
+                "AUROC": rows["AUROC"].mean().round(3),
+                "precision": rows["precision"].mean().round(2),
+                "estimates before": ", ".join(shown["found before"]),
+                "now": ", ".join(shown["found"]),
+                "bounds": ", ".join(shown["low"] + " to " + shown["high"]),
+                "cleanlab": ", ".join(shown["cleanlab"]),
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def suspect_bounds(frame: pd.DataFrame) -> pd.DataFrame:
@@ -226,8 +250,11 @@ def main() -> None:
         "per_sample": {"per_sample": per_sample, "per_sample_clean": clean_by_data},
         "per_sample_paired": {"per_sample_paired": paired},
         "suspects": {"suspects": suspects},
-        "suspect_counts": {"suspect_counts": suspect_counts, "suspect_counts_summary": suspect_counts_summary},
-        "suspect_few": {"suspect_few": suspect_few},
+        "suspect_counts": {
+            "suspect_counts": suspect_counts,
+            "suspect_counts_summary": suspect_counts_summary,
+            "suspect_few": suspect_few,
+        },
         "suspect_bounds": {"suspect_bounds": suspect_bounds, "suspect_bounds_summary": suspect_bounds_summary},
         "regression": {"regression": regression},
         "ghost": {"ghost": ghost},

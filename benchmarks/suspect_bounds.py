@@ -2,7 +2,7 @@
 
 Each row of results/suspect_bounds.csv is a set, a kind of wrong labels with their share, and a seed: labels become any
 other class, or the most probable other one near the boundary. The rules were made on sets of ``dirty`` and some others
-with the seed 100; none of these sets was among them. Run again it goes on where it was; with ``--models`` fitted
+with seeds from 100 on; none of these sets was among them. Run again it goes on where it was; with ``--models`` fitted
 estimators are kept, and another rule to count by needs no training.
 """
 
@@ -137,7 +137,7 @@ def count(name: str, kind: str, seed: int, epochs: int, *, models: Path | None =
     found = estimate_n_suspects(model)
     without = suspects_in(model.sample_record_, fits_all=model.strength_ == "mild").estimate[0]
     right = int(corrupt[find_suspects(model)].sum())
-    peer = confident_joint(X, y, seed, epochs)
+    peer = kept(models, f"{key} cleanlab", lambda: confident_joint(X, y, seed, epochs))
     values = (model.strength_, len(X), int(corrupt.sum()), without, *found[:3], right, peer)
     return dict(zip(COLUMNS[3:], values, strict=True))
 

@@ -1,12 +1,12 @@
 """How many bad rows are there: estimates of the number of suspects against the truth, by set, dirt and share.
 
 Each row of results/suspect_counts.csv is a set, a kind of dirt with its share, a strength and a seed, with the estimate
-and its bounds, how many of the suspects are corrupt, and areas under the ROC curve of the ranking and of
-``sample_trust_``. Beside it, for wrong labels, is cleanlab's number, of the confident joint of five-fold predictions by
-plain training; results/suspect_few.csv has it, of seed 0, clean and with pairs, by the present rule, and
-results/suspect_counts.csv is by the one before, which confirmed nothing. The rule was made on the seeds from 100 on;
-the tables have others. Run again it goes on where it was; with ``--models`` fitted estimators are kept, and another
-rule to count by needs no training.
+and its bounds, how many of the suspects are corrupt, areas under the ROC curve of the ranking and of
+``sample_trust_``, and the precision of the ranking, the share of corrupt ones among as many first as there are. Beside
+it, for wrong labels, is cleanlab's number, of the confident joint of five-fold predictions by plain training. The rule
+was made on the seeds from 100 on; the tables have others. Run again it goes on where it was; with ``--models`` fitted
+estimators are kept, and another rule to count by needs no training: results/suspect_counts_before.csv has the same
+trainings by the rule before.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SETS_OF_NUMBERS = ("Friedman 1", "linear", "lognormal", "zero-inflated", "hetero
 SHARES = (0.05, 0.1, 0.2, 0.4)
 COLUMNS = (
     *("data", "dirt", "share", "strength", "seed", "chosen", "samples", "corrupt", "found", "low", "high"),
-    *("badly fitted", "unusual inputs", "corrupt found", "AUROC", "trust AUROC", "cleanlab"),
+    *("badly fitted", "unusual inputs", "corrupt found", "AUROC", "trust AUROC", "precision", "cleanlab"),
 )
 OF_LABELS = (dirt.NONE, "pair", "uniform")
 
@@ -101,9 +101,10 @@ def count(
     areas = [roc_auc_score(corrupt, -of) if corrupt.any() else None for of in (rank, model.sample_trust_)]
     right = int(corrupt[find_suspects(model)].sum())
     values = (model.strength_, len(X), int(corrupt.sum()), *found[:5], right)
-    areas = [area if area is None else round(area, 4) for area in areas]
+    areas.append(corrupt[rank < corrupt.sum()].mean() if corrupt.any() else None)
+    areas = [area if area is None else round(float(area), 4) for area in areas]
     has_peer = name in CLASSES and kind in OF_LABELS
-    peer = confident_joint(X, y, seed, epochs) if has_peer else None
+    peer = kept(models, f"{key} cleanlab", lambda: confident_joint(X, y, seed, epochs)) if has_peer else None
     return dict(zip(COLUMNS[5:], (*values, *areas, peer), strict=True))
 
 
