@@ -170,7 +170,7 @@ def geometric_median(
     (array([0.5, 0.5]), True)
     """
     matrix, caller = as_matrix(X)
-    weights = as_weights(sample_weight, len(matrix))
+    weights = as_weights(sample_weight, matrix.shape[0])
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
     rows = DenseRows(matrix, weights)
@@ -478,14 +478,15 @@ def _solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype
         origin = few.double().sort(dim=0).values[middle]
     step = -(-len(points) // limits.SUBSAMPLE_ROWS) if len(points) > limits.SUBSAMPLE_ABOVE else 1
     some: Any = points[::step]
-    start, n_iter = 0.0 * origin, 0
+    start, n_iter, may_be_row = 0.0 * origin, 0, False
     if step > 1 and weights[::step].any():
         space = EuclideanSpace(some, row_weights[::step], origin, xp)
         first = minimize(space, start, tol=max(tol, 1e-3), max_iter=max_iter)
-        start, n_iter = first.position, first.n_iter
+        start, n_iter, may_be_row = first.position, first.n_iter, first.iterate.weight_at > 0.0
     for _ in range(3):
         space = EuclideanSpace(points, row_weights, origin, xp)
-        if not space.newton_is_expensive:
+        # Without bounds steps would go to and fro about a row.
+        if not (space.newton_is_expensive or may_be_row):
             start, taken = approach(space, start, tol=tol, max_iter=max_iter - n_iter - 1)
             n_iter += taken
         solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))

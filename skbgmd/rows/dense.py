@@ -74,8 +74,9 @@ class DenseRows(ChunkedRows):
         refuse_masks(weights, "weights")
         self.units, self.ids = units, ids
         self.matrix, self.index, self.picked = matrix, index, picked
-        self.n_rows = len(matrix) if picked is None else len(picked)
-        self.n_columns = matrix.shape[1] if index is None else len(index)
+        n, d = matrix.shape
+        self.n_rows = n if picked is None else len(picked)
+        self.n_columns = d if index is None else len(index)
         self.weights = np.ones(self.n_rows) if weights is None else weights
         self.dtype, self.device = matrix.dtype, matrix.device
         self.gathers = index is not None
