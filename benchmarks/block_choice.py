@@ -19,7 +19,7 @@ from ranks import ATTACKS, BATCH, N_HOSTILE, STEPS, accuracy_of, block_step, dat
 
 from skbgmd.aggregators import GeometricMedian, NonFiniteRowsError
 from skbgmd.distributed.block_exchange import choose_runs, magnitudes_of_runs, median_scores
-from skbgmd.location.block import median_clip_factors
+from skbgmd.location.block_selection import median_clip_factors
 from skbgmd.rows.blocks import CoordinateBlock
 
 RESULTS = Path(__file__).resolve().parent / "results" / "block_choice.csv"

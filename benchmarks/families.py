@@ -22,7 +22,7 @@ from cases import (
 )
 from measure import REST, in_turns, peak_extra_memory, proved_gap, ratio
 
-import skbgmd.location.median
+import skbgmd.location.paths.choice
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.rows import DenseRows
 
@@ -100,7 +100,7 @@ def paths(case: Case, options: Options) -> list[Row]:
         "R^d": lambda: _on_path(X, gram=False),
     }
     times = in_turns(calls, options.repeats, rest=REST)
-    taken = "Gram matrix" if skbgmd.location.median.takes_gram_path(case.n, case.d) else "R^d"
+    taken = "Gram matrix" if skbgmd.location.paths.choice.takes_gram_path(case.n, case.d) else "R^d"
     return [
         {
             "case": case.name,
@@ -193,7 +193,9 @@ def _rules(seed: int) -> dict[str, Any]:
 
 def _on_path(X: Any, *, gram: bool) -> None:
     path = {"takes_gram_path": gram, "weiszfeld_pays": False}
-    with mock.patch.multiple(skbgmd.location.median, **{name: mock.Mock(return_value=it) for name, it in path.items()}):
+    with mock.patch.multiple(
+        skbgmd.location.paths.choice, **{name: mock.Mock(return_value=it) for name, it in path.items()}
+    ):
         geometric_median(X)
 
 

@@ -14,7 +14,7 @@ import torch
 from measure import environment
 
 from skbgmd import block_geometric_median, geometric_median
-from skbgmd.location.block import BlockPart, block_step
+from skbgmd.location.off_block import BlockPart, block_step
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import CoordinateBlock
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack
+from unittest import mock
 
 # SciPy reads it when it is imported; without it scikit-learn skips its checks of array inputs.
 os.environ["SCIPY_ARRAY_API"] = "1"
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from skbgmd._utils import limits
 from skbgmd.aggregators import Aggregator, get_aggregator
+from skbgmd.location.paths import choice
 
 settings.register_profile(
     "default", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -203,3 +206,25 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # What a shell starts in the background ignores interrupts, and so would all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Paths to a geometric median.
+PATHS = ["in R^d", "in the Gram matrix", "by Weiszfeld steps"]
+
+
+def on_path(path):
+    """Force a path: Weiszfeld steps as long as an end is in sight, in the rows' own dtype, and then in R^d."""
+    stack = ExitStack()
+    stack.enter_context(mock.patch.object(choice, "takes_gram_path", return_value=path == "in the Gram matrix"))
+    steps = 30 if path == "by Weiszfeld steps" else -1
+    stack.enter_context(mock.patch.object(choice, "weiszfeld_pays", side_effect=lambda n, d, needed: needed <= steps))
+    if steps > 0:
+        stack.enter_context(mock.patch.object(limits, "FLOAT64_PRODUCT_ELEMENTS", 0))
+    return stack
+
+
+@pytest.fixture(params=PATHS)
+def path(request):
+    """Small matrices take the one path; the others have to be right on them too."""
+    with on_path(request.param):
+        yield request.param

@@ -191,3 +191,15 @@ def many_digits(X, digits=400):
                 t /= 2
             y = y + t * step
         raise AssertionError("the oracle did not converge")
+
+
+#: Rounding of the objective of :func:`excess`.
+ORACLE = 1e-18
+
+
+def excess(X, median, weights=None):
+    """True relative excess objective, in extended precision."""
+    best = extended(X, weights, hint=median)[1]
+    found = objective(X, median, weights)
+    # Identical rows have an objective of zero: then relative to their size.
+    return float((found - best) / best) if best > 0 else float(found) / max(float(np.abs(X).max()), 1e-300)

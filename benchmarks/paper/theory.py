@@ -15,7 +15,7 @@ from paper.networks import network
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian
 from skbgmd.corruption import BitFlip
-from skbgmd.location.block import select_block
+from skbgmd.location.block_selection import select_block
 from skbgmd.rows import DenseRows
 
 BETAS = (0.001, 0.01, 0.05, 0.1, 0.3)

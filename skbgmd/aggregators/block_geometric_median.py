@@ -23,19 +23,10 @@ from skbgmd.aggregators.base import (
 )
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.memory import Scale
-from skbgmd.location.block import (
-    BLOCKS,
-    MEMORY_RULES,
-    OFF_BLOCK_RULES,
-    PUBLISHED,
-    SELECTIONS,
-    BlockPart,
-    block_step,
-    median_clip_factors,
-    off_block_norms,
-    select_block,
-    take_norms,
-)
+from skbgmd.location.block import PUBLISHED
+from skbgmd.location.block_memory import MEMORY_RULES
+from skbgmd.location.block_selection import BLOCKS, SELECTIONS, median_clip_factors, select_block, take_norms
+from skbgmd.location.off_block import OFF_BLOCK_RULES, BlockPart, block_step, off_block_norms
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
 from skbgmd.rows.gram import lower_weighted_median

@@ -11,11 +11,12 @@ from skbgmd._utils import limits
 from skbgmd.aggregators.huber_active_set import HuberActiveSet
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import iterate_huber
-from skbgmd.location.median import clipped_start, lower_weighted_median
+from skbgmd.location.row_weights import clipped_start
 from skbgmd.location.solver import as_float_array, minimize
 from skbgmd.location.spaces import UnformedGramSpace
 from skbgmd.location.typical_distance import tied_with_median, typical_distance
 from skbgmd.rows import Rows
+from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.rows.protocol import FactoredRows
 
 

@@ -14,8 +14,8 @@ from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
 from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
-from skbgmd.location.median import median_distances
 from skbgmd.location.rejection import check_rejection, without_far
+from skbgmd.location.row_weights import median_distances
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import ChunkedRows, Rows

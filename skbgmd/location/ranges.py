@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
+from skbgmd.location.solver import as_float_array
 from skbgmd.rows.gram import lower_weighted_median
 
 
@@ -95,3 +98,21 @@ def exponents(values: FloatArray) -> NDArray[np.intc]:
     """Powers of two that numbers are less than; 0 for zero."""
     found: NDArray[np.intc] = np.frexp(values)[1]
     return found
+
+
+def are_far_apart(distances: Any) -> bool:
+    """Check for distances of which some are too much larger than others for steps between them."""
+    positive = as_float_array(distances)
+    positive = positive[positive > 0.0]
+    return bool(len(positive)) and float(positive.max()) > limits.DISTANCE_RATIO * float(positive.min())
+
+
+def vector_norm(vector: torch.Tensor) -> float:
+    """Norm of a vector whose square may over- or underflow."""
+    norm = float(torch.linalg.vector_norm(vector))
+    low, high = limits.SQUARED_RANGE[vector.dtype]
+    if low <= norm <= high:
+        return norm
+    vector = vector.double()
+    largest = float(vector.abs().max()) if len(vector) else 0.0
+    return largest * float(torch.linalg.vector_norm(vector / largest)) if largest > 0.0 else 0.0

@@ -8,10 +8,10 @@ import numpy as np
 
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.location.median import gram_weights, lower_weighted_median, median_distances
+from skbgmd.location.row_weights import gram_weights, median_distances
 from skbgmd.location.spaces import GramSpace
 from skbgmd.rows import Rows
-from skbgmd.rows.gram import Gram, clip_factors
+from skbgmd.rows.gram import Gram, clip_factors, lower_weighted_median
 
 
 def check_rejection(rejection: Any) -> None:
@@ -71,7 +71,7 @@ def without_far(
     of_rows : ndarray of shape (n,)
         Weights of the rows.
     weights, gram, distances
-        Results of :func:`skbgmd.location.median.median_distances` for all rows.
+        Results of :func:`skbgmd.location.row_weights.median_distances` for all rows.
     rejection, tol, max_iter
         As in :func:`median_weights`.
     """

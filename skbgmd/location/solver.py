@@ -84,6 +84,12 @@ class Evaluable(Protocol):
     def inner(self, left: Vector, right: Vector) -> float: ...
 
 
+class HasError(Protocol):
+    """Rounding of the objective."""
+
+    def objective_error(self, point: Iterate) -> float: ...
+
+
 class HasSteps(Evaluable, Protocol):
     """The step itself, which costs less where it needs no proof."""
 
@@ -102,7 +108,7 @@ class HasNewtonSteps(Protocol):
     def newton_step(self, position: Vector) -> tuple[Vector, float]: ...
 
 
-class Space(Evaluable, Protocol):
+class Space(Evaluable, HasError, Protocol):
     """Questions that the loop asks of the points."""
 
     #: Sum of the row weights.
@@ -115,7 +121,6 @@ class Space(Evaluable, Protocol):
     def project(self, point: Iterate, direction: Vector) -> tuple[PerRow, float]: ...
     def decrease(self, point: Iterate, along: PerRow, square: float, step: float) -> tuple[float, float]: ...
     def nearest(self, point: Iterate) -> tuple[int, float]: ...
-    def objective_error(self, point: Iterate) -> float: ...
 
 
 @dataclass

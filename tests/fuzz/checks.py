@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-import skbgmd.location.median
+import skbgmd.location.paths.choice
 from skbgmd import block_geometric_median, geometric_median
 from skbgmd.aggregators import (
     AGGREGATORS,
@@ -165,8 +165,10 @@ def check(case: Case) -> None:
     # Weiszfeld steps first, as long as they converge, in every other case.
     steps = 30 if case.seed % 2 else -1
     with (
-        mock.patch.object(skbgmd.location.median, "takes_gram_path", return_value=case.gram),
-        mock.patch.object(skbgmd.location.median, "weiszfeld_pays", side_effect=lambda n, d, needed: needed <= steps),
+        mock.patch.object(skbgmd.location.paths.choice, "takes_gram_path", return_value=case.gram),
+        mock.patch.object(
+            skbgmd.location.paths.choice, "weiszfeld_pays", side_effect=lambda n, d, needed: needed <= steps
+        ),
     ):
         CHECKS[case.target](case)
     assert _bits(case.X) == before, "the input was changed"

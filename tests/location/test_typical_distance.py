@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skbgmd._utils import limits
-from skbgmd.location.median import lower_weighted_median
 from skbgmd.location.typical_distance import tied_with_median, typical_distance
+from skbgmd.rows.gram import lower_weighted_median
 
 
 @given(

@@ -19,7 +19,7 @@ from skbgmd._utils.checks import (
     check_number,
 )
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
-from skbgmd.location.block import BLOCKS, SELECTIONS
+from skbgmd.location.block_selection import BLOCKS, SELECTIONS
 from skbgmd.training._estimator.hints import hints_for
 from skbgmd.training._lifecycle.stopping import (
     HeldOutStopping,

@@ -1,0 +1,98 @@
+"""Weights of the rows in their geometric median, by Gram matrices alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from skbgmd._utils.typing import FloatArray
+from skbgmd.location.solver import Solution, as_float_array, minimize
+from skbgmd.location.spaces import GramSpace
+from skbgmd.rows import Rows
+from skbgmd.rows.gram import Gram, clip_factors, high_median
+
+
+def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_center: bool = False) -> Solution:
+    """Weights of the geometric median of rows that are known by their Gram matrix.
+
+    Parameters
+    ----------
+    gram : Gram
+        Inner products of the rows, all of them finite.
+    weights : ndarray of shape (n,)
+        Positive row weights.
+    tol, max_iter
+        As in :func:`geometric_median`; accuracy at the scale of the near rows.
+    at_center : bool, default=False
+        Start at the point that the inner products are about, a solution of fewer digits.
+
+    Returns
+    -------
+    Solution
+    """
+    space = GramSpace(gram, weights)
+    start = np.zeros(space.n) if at_center else clipped_start(gram.norms, weights)
+    solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
+    return solution if gram.shrinkage is None else replace(solution, restored=gram.restore(solution.weights))
+
+
+def clipped_start(norms: FloatArray, weights: FloatArray) -> FloatArray:
+    """Weights (n,) of one Huber step from the center: far rows count by their direction alone."""
+    start: FloatArray = weights * clip_factors(high_median(norms), norms)
+    start /= start.sum()
+    return start
+
+
+def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
+    """Weights of the geometric median of rows, by Gram matrices alone.
+
+    About a likely center first; about the solution, where the proof wants more digits.
+
+    Parameters
+    ----------
+    rows : Rows
+        The rows, all of them finite, and their weights.
+    tol, max_iter
+        As in :func:`gram_weights`.
+
+    Returns
+    -------
+    solution : Solution
+    gram : Gram
+        The Gram matrix it was found in.
+    n_iter : int
+        Steps taken in all.
+    """
+    gram = rows.gram(tol=tol)
+    solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter)
+    n_iter = solution.n_iter
+    for _ in range(2):
+        if solution.converged or n_iter >= max_iter:
+            break
+        about = rows.gram(about=place(solution))
+        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_center=True)
+        n_iter += again.n_iter
+        known = solution.iterate.excess.absolute * gram.unit
+        if np.isfinite(known) and not again.iterate.excess.absolute * about.unit <= known:
+            break  # the first answer has the better proof
+        solution, gram = again, about
+    return solution, gram, n_iter
+
+
+def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArray, Gram, FloatArray]:
+    """Weights of the geometric median, the Gram matrix it was found in, and the distances (n,) of the rows to it.
+
+    Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
+    """
+    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
+    return solution.weights, gram, GramSpace(gram, rows.weights).distances(solution.position)
+
+
+def place(solution: Solution) -> FloatArray:
+    """Weights whose mean is the solution's position to the last digit: at a row, all weight on that row."""
+    if solution.vertex is None:
+        return as_float_array(solution.weights)
+    weights = np.zeros(len(solution.weights))
+    weights[solution.vertex] = 1.0
+    return weights
