@@ -289,6 +289,18 @@ def test_the_input_is_left_alone(hard_matrix):
     np.testing.assert_array_equal(hard_matrix, before)
 
 
+@pytest.mark.parametrize("d", [1, 3, 40])
+def test_the_median_is_a_copy_of_the_row_that_it_is(d, path):
+    """What is written to it isn't written to the data."""
+    X = torch.zeros(9, d, dtype=torch.float64)
+    X[5:] = torch.randn(4, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for data in (X, X.numpy()):
+        median = geometric_median(data)
+        assert not median.any()
+        median += 1.0
+        assert not X[:5].any()
+
+
 def test_result_is_deterministic(hard_matrix):
     np.testing.assert_array_equal(geometric_median(hard_matrix), geometric_median(hard_matrix))
 

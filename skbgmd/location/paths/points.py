@@ -52,7 +52,7 @@ def solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype)
         n_iter += solution.n_iter
         exact: Any = origin + solution.position
         if solution.vertex is not None:
-            exact = matrix[solution.vertex].double()
+            exact = matrix[solution.vertex].to(torch.float64, copy=True)
             exact = exact.numpy() if on_cpu else exact
         if solution.converged or n_iter >= max_iter:
             break
