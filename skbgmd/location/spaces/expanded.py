@@ -43,7 +43,7 @@ class ExpandedSpace(BaseSpace):
         self._weigh(weights)
         self.n, self.d = points.shape
         self._is_single = points.dtype.itemsize == 4
-        rows = max(1, limits.ROW_BLOCK_ELEMENTS // self.d)
+        rows = max(1, limits.ROW_BLOCK_ELEMENTS[points.dtype.itemsize] // self.d)
         rows = min(rows, limits.SINGLE_SUM_ROWS) if self._is_single else rows
         self._parts = [slice(start, min(start + rows, self.n)) for start in range(0, self.n, rows)]
         self._buffer = None if center is None else xp.empty_like(points[self._parts[0]])

@@ -25,7 +25,7 @@ def rows(rng):
 @pytest.mark.parametrize("block", [100, 1 << 20])
 @pytest.mark.parametrize(("dtype", "rtol"), [(np.float64, 1e-10), (np.float32, 1e-4)])
 def test_evaluates_as_by_differences(rows, dtype, rtol, block, monkeypatch):
-    monkeypatch.setattr(limits, "ROW_BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(limits, "ROW_BLOCK_ELEMENTS", {4: block, 8: block})
     X, y = rows.astype(dtype), rows[5:].mean(axis=0).astype(dtype).astype(np.float64)
     for center in (None, X[7]):
         place = np.zeros(100) if center is None else center.astype(np.float64)
