@@ -24,7 +24,6 @@ from skbgmd.location.rejection import weights_within_median_distance
 from skbgmd.location.solved import Solved
 from skbgmd.rows import DenseRows
 
-#: Also what others of the package import from here.
 ALGORITHMS = ("robust", "bgmd_paper")
 #: The parameters of Algorithms 1 and 2 of the paper.
 PUBLISHED: dict[str, Any] = {

@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, plain_ids, refuse_masks
+from skbgmd._utils.threads import one_thread
 from skbgmd.training._data.inputs import COLLATED, Items, is_sparse
 from skbgmd.training._data.samplers import ClientSampler, EvenBatchSampler, KeptSamples, StratifiedGroups
 
@@ -246,7 +247,9 @@ class _Whole(torch.utils.data.Dataset[Batch]):
             yield self[chosen[0]]
             return
         lengths = [len(positions) for positions in chosen]
-        together = self[np.concatenate(chosen)]
+        # Of so few numbers the second thread waits for longer than it copies.
+        with one_thread():
+            together = self[np.concatenate(chosen)]
         index = np.split(together.positions, np.cumsum(lengths)[:-1])
         weights = repeat(None) if together.weight is None else torch.split(together.weight, lengths)
         X, y = (torch.split(values, lengths) for values in together)

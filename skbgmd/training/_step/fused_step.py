@@ -144,7 +144,8 @@ class FusedStep:
             if not math.isfinite(rows.norms().sum()):
                 return None
         net._note_batch(batch, n, predicted)
-        vector, of_rows = self._aggregate(rows, X, y)
+        with self._one_thread():
+            vector, of_rows = self._aggregate(rows, X, y)
         self._hand_on(vector)
         if self._hears_of_gradients:
             named = TeeGenerator(net.get_all_learnable_params())

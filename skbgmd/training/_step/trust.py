@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import plain_ids
+from skbgmd._utils.threads import one_thread
 from skbgmd._utils.typing import FloatArray
 from skbgmd.training._step.groups import GroupedBatch
 
@@ -250,12 +251,13 @@ class SampleTrust:
     def settle(self) -> None:
         """Add up what was held back: of many steps at once it takes a fraction of the time."""
         visits, self._visits = self._visits, []
-        for visit in self._joined(visits):
-            slots = self._slots_at(visit.positions)
-            if visit.of_sample is not None:
-                self._add(slots, visit.of_sample, visit.targets)
-            if visit.losses is not None:
-                self._note(slots, visit.losses, visit.input_squares)
+        with one_thread():
+            for visit in self._joined(visits):
+                slots = self._slots_at(visit.positions)
+                if visit.of_sample is not None:
+                    self._add(slots, visit.of_sample, visit.targets)
+                if visit.losses is not None:
+                    self._note(slots, visit.losses, visit.input_squares)
 
     def _joined(self, visits: list[_Visit]) -> list[_Visit]:
         """Join what was held back of several steps, unless a sample or a client is in more than one of them."""

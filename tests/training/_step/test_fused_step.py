@@ -24,11 +24,13 @@ from skbgmd import (
 )
 from skbgmd.aggregators import AGGREGATORS, HuberMean, NonFiniteRowsError
 from skbgmd.corruption import BitFlip
+from skbgmd.ghost.perceptron import Perceptron
 from skbgmd.rows.blocks import ParameterBlock
-from skbgmd.training._data.loader import ArrayLoader
+from skbgmd.training._data.loader import ArrayLoader, _Whole
 from skbgmd.training._step import fused_step
 from skbgmd.training._step.fused_step import FusedStep
 from skbgmd.training._step.robust_step import RobustStep
+from skbgmd.training._step.trust import SampleTrust
 from skbgmd.training._strength.defaults import default_rule
 from skbgmd.training.networks import MLP
 
@@ -809,6 +811,41 @@ def test_threads_stay_as_many_as_they_were(taken: Taken) -> None:
     finally:
         torch.set_num_threads(before)
     assert taken["fused"] >= 20
+
+
+def test_small_nets_take_one_thread_for_all_that_is_done_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second thread of an operation that is over goes on spinning: it took as much time as the main one."""
+    seen: dict[str, set[int]] = {}
+
+    def watch(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            seen.setdefault(f"{owner.__name__}.{name}", set()).add(torch.get_num_threads())
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for owner, name in (
+        (HuberMean, "judge"),  # as long as no scale is remembered
+        (HuberMean, "_judge_by_gram"),
+        (Perceptron, "forward"),
+        (_Whole, "__getitem__"),
+        (SampleTrust, "_note"),
+        (SampleTrust, "_add"),
+    ):
+        watch(owner, name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for watcher in ([], [BatchWatcher()]):
+            net_of(callbacks=watcher, batch_size=115).fit(X, Y)
+            net_of_blocks(callbacks=watcher).fit(X, Y)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 6
+    assert set.union(*seen.values()) == {1}
 
 
 def test_gradients_are_those_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
