@@ -151,10 +151,10 @@ class ParameterBlock:
         order = np.argsort(-keys)
         n_chosen = int(self.sizes[order].cumsum().searchsorted(k)) + 1
         found = order[:n_chosen]
-        low, high = ties_with(float(keys[order[n_chosen - 1]]), rounding)
+        around = keys[order[max(0, n_chosen - 2) : n_chosen + 1]].tolist()
+        low, high = ties_with(around[min(1, n_chosen - 1)], rounding)
         # Units are of different sizes: which of the ties come first makes a difference even where all of them are in.
-        beside = keys[order[max(0, n_chosen - 2) : n_chosen + 1 : 2]]
-        if ((beside >= low) & (beside <= high)).any():
+        if sum(low <= key <= high for key in around) > 1:
             chosen = keys > high
             ties = np.flatnonzero((keys >= low) & (keys <= high))
             missing = k - int(self.sizes[chosen].sum())

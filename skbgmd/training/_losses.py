@@ -154,8 +154,9 @@ def _are_plain(criterion: nn.CrossEntropyLoss, y: torch.Tensor, predicted: torch
         or y.shape != predicted.shape[:1]
     ):
         return False
-    classes = y.numpy()
-    return bool(len(classes) and classes.min() >= 0 and classes.max() < predicted.shape[1])
+    # Negative ones are the largest without a sign.
+    classes = y.numpy().view(np.uint64)
+    return bool(len(classes) and classes.max() < predicted.shape[1])
 
 
 def _of_distances(name: str, *settings: str) -> LossDerivative:

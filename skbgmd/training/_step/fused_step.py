@@ -83,8 +83,7 @@ class FusedStep:
         self._limited = ExitStack()
         if self._is_small:
             self._limited.enter_context(one_thread_of_products())
-        # Whether rows of so many samples are written out.
-        self._is_written_out: dict[int, bool] = {}
+        self._ones: dict[int, FloatArray] = {}
         self._descend: Callable[[], Any] = net.optimizer_.step
         if not self.is_watched:
             self._descend = in_place_step(net.optimizer_, gradients.parameters, self._parts)
@@ -124,8 +123,8 @@ class FusedStep:
             return None
         if self.is_watched:
             net._set_training(True)
-        own = np.ones(n) if batch.weight is None else batch.weight.numpy().astype(np.float64)
-        if not own.any():
+        own = self._weights_of(batch.weight, n)
+        if batch.weight is not None and not own.any():
             return None
         # What overflows is seen by its norms.
         with np.errstate(all="ignore"), self._one_thread(), torch.no_grad():
@@ -160,6 +159,15 @@ class FusedStep:
         loss = losses.mean() if equal else losses @ torch.as_tensor(own / own.sum()).to(losses)
         return {"loss": loss, "y_pred": predicted}
 
+    def _weights_of(self, given: torch.Tensor | None, n: int) -> FloatArray:
+        """Weights (n,) of samples, as they are given; all one, and not to be changed, where they have none."""
+        if given is not None:
+            return given.numpy().astype(np.float64)
+        ones = self._ones.get(n)
+        if ones is None:
+            ones = self._ones[n] = np.ones(n)
+        return ones
+
     def _one_thread(self) -> AbstractContextManager[None]:
         return one_thread() if self._is_small else nullcontext()
 
@@ -179,13 +187,13 @@ class FusedStep:
         self, rows: PerceptronRows, X: torch.Tensor, y: torch.Tensor
     ) -> tuple[torch.Tensor, FloatArray | None]:
         """Aggregate rows: their aggregate (d,), and the weights (n,) that they have in it."""
-        n = rows.n_rows
-        if n not in self._is_written_out:
-            self._is_written_out[n] = is_better_written_out(rows)
+        n, known = rows.n_rows, self._gradients.are_written_out
+        if n not in known:
+            known[n] = is_better_written_out(rows)
         aggregator, start = self._net.aggregator_, time.perf_counter()
         rule, state = aggregator.rule, aggregator.state
         # The choice of the step for all cases: by a Gram matrix the scale comes out otherwise, by up to a per cent.
-        if not self._is_written_out[n] and state is not None and rows.weights.min() > 0.0:
+        if not known[n] and state is not None and rows.weights.min() > 0.0:
             # What the rule would do, without what it does for other rows.
             found = quick_mean(rows, rule, state)
             if found is not None:
@@ -194,7 +202,7 @@ class FusedStep:
                 seconds = time.perf_counter() - start
                 self._net._record(StepRecord(seconds, {}, aggregate.weights, rows.weights, aggregate.mass))
                 return aggregate.vector, aggregate.weights
-        every: Rows = write_out(rows, self._gradients.rows(n)) if self._is_written_out[n] else rows
+        every: Rows = write_out(rows, self._gradients.rows(n)) if known[n] else rows
         with with_sample_loss(DisplacedLoss(self._net, self._gradients.parameters, X, y)):
             aggregate = self._net._aggregate(every)
         return aggregate.vector, aggregate.weights

@@ -60,6 +60,8 @@ class GradientMatrix:
         Their units.
     used : list of bool
         Which parameters the losses of the rows were found to depend on.
+    are_written_out : dict of int to bool
+        Whether gradients of so many samples of the chain are better written out.
     recorder : GradientRecorder, or None
         What recorded a pass for these parameters last.
     """
@@ -84,11 +86,13 @@ class GradientMatrix:
         self.used = [False] * len(self.parameters)
         self._memory: torch.Tensor | None = None
         self.recorder: GradientRecorder | None = None
+        self.are_written_out: dict[int, bool] = {}
 
     def chain(self, module: nn.Module) -> Chain | None:
         """The chain that a module is; None where it is none, or no longer is."""
         if self._chained is not module or (self._chain is not None and not self._chain.is_as_it_was):
             self._chained, self._chain = module, Chain.of(module, self.parameters)
+            self.are_written_out = {}
         return self._chain
 
     def give_up_chain(self) -> None:

@@ -271,7 +271,7 @@ class SampleTrust:
 
     def _add(self, slots: NDArray[np.intp], of_sample: FloatArray, targets: torch.Tensor | None) -> None:
         # A line for each sample: lines are gathered and scattered faster than columns.
-        sums = self._sums[slots]
+        sums = self._sums.take(slots, axis=0)
         is_new = sums[:, 1] == 0.0
         # A client's samples, or a sample that was drawn twice, count once.
         sums[:, 2:] *= limits.TRUST_DECAY
@@ -283,7 +283,7 @@ class SampleTrust:
             self._targets[slots[is_new]] = targets.detach().flatten().double().cpu().numpy()[is_new]
 
     def _note(self, slots: NDArray[np.intp], losses: torch.Tensor, input_squares: torch.Tensor | None) -> None:
-        fits = self._fits[slots]
+        fits = self._fits.take(slots, axis=0)
         visits = fits[:, 0]
         values = losses.double().cpu().numpy()
         # Of a sample whose target is to be ignored no loss is known.
