@@ -42,4 +42,8 @@ def test_products_take_one_thread_for_a_while() -> None:
     with threadpool_limits(2, user_api="blas"):
         with one_thread_of_products():
             assert threads_of_products() == {1}
+            # Where there is one already, nothing is changed.
+            with one_thread_of_products():
+                assert threads_of_products() == {1}
+            assert threads_of_products() == {1}
         assert threads_of_products() == {2}
