@@ -30,15 +30,16 @@ from skbgmd import BlockGMDClassifier
 from skbgmd.training.networks import MLP
 
 RESULTS = Path(__file__).resolve().parent / "results" / "price.csv"
-LR, BATCH = 0.005, 200
+LR = 0.005
 
 
 class Case(NamedTuple):
-    """A data set, layers and epochs."""
+    """A data set, layers, epochs and samples of a batch."""
 
     data: Callable[[], tuple[Any, Any]]
     hidden: tuple[int, ...]
     epochs: int
+    batch_size: int = 200
 
 
 def _table(n: int, d: int) -> tuple[Any, Any]:
@@ -53,6 +54,7 @@ def _digits() -> tuple[Any, Any]:
 
 CASES = {
     "digits": Case(_digits, (100,), 15),
+    "digits, batches of 32": Case(_digits, (100,), 4, 32),
     "10,000 x 30": Case(lambda: _table(10_000, 30), (100,), 5),
     "200,000 x 20": Case(lambda: _table(200_000, 20), (100,), 2),
     "10,000 x 500": Case(lambda: _table(10_000, 500), (100,), 5),
@@ -66,14 +68,14 @@ def estimators(case: Case, d: int, n_classes: int) -> dict[str, Any]:
     ours = {
         "hidden_layer_sizes": case.hidden,
         "max_epochs": case.epochs,
-        "batch_size": BATCH,
+        "batch_size": case.batch_size,
         "lr": LR,
         "random_state": 0,
     }
     return {
         "MLPClassifier": MLPClassifier(
             case.hidden,
-            batch_size=BATCH,
+            batch_size=case.batch_size,
             learning_rate_init=LR,
             max_iter=case.epochs,
             tol=0.0,
@@ -87,7 +89,7 @@ def estimators(case: Case, d: int, n_classes: int) -> dict[str, Any]:
             optimizer=torch.optim.Adam,
             lr=LR,
             max_epochs=case.epochs,
-            batch_size=BATCH,
+            batch_size=case.batch_size,
             train_split=None,
             iterator_train__shuffle=True,
             verbose=0,

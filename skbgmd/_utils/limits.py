@@ -303,7 +303,8 @@ LEAST_OTHERS = 0.4
 ONE_PASS_GROUP, ONE_PASS_GROUP_CONVOLVED, ONE_PASS_GROUP_WITHOUT_RULE = 32, 8, 2
 ONE_PASS_GROUPS_OF_DEVICE = 4
 
-#: Elements and rows up to which gradients of small networks are written out: calls are what costs there.
+#: Elements and rows up to which gradients of groups of small networks are written out, and on other devices than the
+#: CPU those of single samples: calls are what costs there.
 WRITE_OUT_ELEMENTS, WRITE_OUT_ROWS = 1 << 18, 64
 #: On another device, those of groups are up to so many elements, 1 GB in float32: a matrix takes few calls.
 WRITE_OUT_ELEMENTS_OF_DEVICE = 1 << 28

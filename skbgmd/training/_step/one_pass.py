@@ -431,10 +431,12 @@ def group_rows(
 
 def is_better_written_out(rows: GhostRows, *, of_groups: bool = False) -> bool:
     """True if a matrix of the rows, of samples or of groups, costs less than working through their factors."""
-    elements = rows.n_rows * rows.n_columns
-    small = limits.WRITE_OUT_ELEMENTS
-    if of_groups and rows.device.type != "cpu":
-        small = limits.WRITE_OUT_ELEMENTS_OF_DEVICE
+    elements, small = rows.n_rows * rows.n_columns, limits.WRITE_OUT_ELEMENTS
+    if rows.device.type != "cpu":
+        small = limits.WRITE_OUT_ELEMENTS_OF_DEVICE if of_groups else small
+    elif not of_groups:
+        # A matrix costs more than the products of so few factors, and the default rule then takes all distances.
+        small = 0
     if rows.n_rows <= limits.WRITE_OUT_ROWS and elements <= small:
         return True
     factored = sum(factor.multiplications for factor in rows.parts)

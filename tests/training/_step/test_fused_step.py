@@ -196,7 +196,7 @@ def test_blocks_are_the_same(
     assert taken["fused"] >= 16
     assert not taken["given up"]
     # All but the first step; what is kept of other columns, drawn or written out is the rule's affair.
-    is_plain = not more.keys() & {"memory", "selection", "block"} and more.get("batch_size") != 32
+    is_plain = not more.keys() & {"memory", "selection", "block"}
     assert quick["quick"] == (taken["fused"] - 1 if is_plain else 0)
     general(monkeypatch)
     assert_same(fused, fit(), 1e-3 if "block" in more else 1e-4)

@@ -1107,3 +1107,20 @@ def test_compiled_layers_are_trained_with_micro_batches(group_size: int, part: i
         net = net.set_params(gradients="one_pass").initialize()
         with pytest.raises(GhostError, match="must take hooks for gradients of single samples; found the layer"):
             net.train_step_single((X.flatten(1), y))
+
+
+@pytest.mark.parametrize(("group_size", "kind"), [(1, GhostRows), (2, DenseRows)])
+@pytest.mark.parametrize("n", [8, 32, 64])
+def test_single_samples_of_small_networks_are_not_written_out(group_size: int, kind: type, n: int) -> None:
+    seen: list[Any] = []
+
+    class Sees(GeometricMedian):
+        def __call__(self, rows: Any, state: Any = None) -> Any:
+            seen.append(rows)
+            return super().__call__(rows, state)
+
+    X, y = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32), np.arange(n) % 3
+    net = RobustNeuralNetClassifier(nn.Linear(5, 3), criterion=nn.CrossEntropyLoss, aggregator=Sees(), verbose=0)
+    net.set_params(group_size=group_size, gradients="one_pass").initialize()
+    net.train_step_single((torch.from_numpy(X), torch.from_numpy(y)))
+    assert [type(rows) for rows in seen] == [kind]
