@@ -31,7 +31,7 @@ from resume import read
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from skbgmd.aggregators import Aggregator, GeometricMedian, Mean, NonFiniteRowsError
+from skbgmd.aggregators import Aggregator, GeometricMedian, Mean, NonFiniteRowsError, WorkerMemory
 from skbgmd.distributed import BlockExchange
 from skbgmd.distributed.block_exchange import choose_runs, limit_norm, magnitudes_of_runs, median_scores
 from skbgmd.inspection.datasets import load_fashion_mnist
@@ -63,6 +63,7 @@ METHODS: dict[str, tuple[float | None, Aggregator]] = {
     "block, beta=0.1": (0.1, GeometricMedian()),
     "exact, rejection=3": (1.0, GeometricMedian(rejection=3.0)),
     "block, rejection=3": (0.1, GeometricMedian(rejection=3.0)),
+    "exact, worker memory": (1.0, WorkerMemory()),
 }
 #: Seeds of the table.
 SEEDS = {"digits": range(3), "fashion-mnist": range(3)}
@@ -197,7 +198,7 @@ def train(
     module, hostile = network(data, seed), 0 if attack == "none" else N_HOSTILE[ranks]
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=momentum)
     samples = shares(seed, len(y), BATCH[data], ranks)
-    remainders = torch.zeros(ranks, sum(p.numel() for p in module.parameters()))
+    remainders, state = torch.zeros(ranks, sum(p.numel() for p in module.parameters())), None
     try:
         for step in range(STEPS[data]):
             rows = gradients(module, X, y, next(samples), attack, hostile)
@@ -206,6 +207,9 @@ def train(
                 rows[:hostile] = change(rows[:hostile], step)
             if beta is None:
                 aggregate = rows.mean(dim=0)  # as plain all-reduce has it
+            elif beta == 1.0:
+                found, state = rule(DenseRows(rows), state)
+                aggregate = found.vector
             else:
                 aggregate, remainders, _ = block_step(rows, remainders, step, rule, beta)
             update(module, optimizer, aggregate)

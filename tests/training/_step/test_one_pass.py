@@ -1111,6 +1111,7 @@ def test_compiled_layers_are_trained_with_micro_batches(group_size: int, part: i
 
 @pytest.mark.parametrize(("group_size", "kind"), [(1, GhostRows), (2, DenseRows)])
 @pytest.mark.parametrize("n", [8, 32, 64])
+@pytest.mark.usefixtures("forked")
 def test_single_samples_of_small_networks_are_not_written_out(group_size: int, kind: type, n: int) -> None:
     seen: list[Any] = []
 
