@@ -1,16 +1,12 @@
-"""Files that are replaced as a whole or not at all, and what can be read from them without executing anything."""
+"""Atomic writes: files are replaced as a whole or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 
 @contextmanager
@@ -66,19 +62,3 @@ def _replace(part: Path, target: Path) -> None:
         # Without it, a power cut could leave an empty file under the new name.
         os.fsync(file.fileno())
     part.replace(target)
-
-
-def plain(value: Any) -> Any:
-    """A value made of what ``torch.load`` reads without executing anything; a TypeError where it can't be."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if value is None or type(value) in (bool, int, float, str) or isinstance(value, torch.Tensor):
-        return value
-    if type(value) in (dict, OrderedDict, Counter):
-        return type(value)({plain(key): plain(item) for key, item in value.items()})
-    if type(value) in (list, tuple):
-        return type(value)(plain(item) for item in value)
-    raise TypeError(
-        f"The state of a training, such as its aggregator's, must be made of tensors, numbers, text, None and "
-        f"containers of these to be saved; found {type(value)}."
-    )

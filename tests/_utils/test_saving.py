@@ -1,13 +1,10 @@
 """Files that are whole or not there."""
 
 import os
-from collections import OrderedDict
 
-import numpy as np
 import pytest
-import torch
 
-from skbgmd._utils.saving import plain, written_whole
+from skbgmd._utils.saving import written_whole
 
 
 def write(targets, error=None):
@@ -69,18 +66,3 @@ def test_what_cannot_be_replaced_is_written_to(tmp_path, monkeypatch):
     file.write_text("old")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert write({"a": file}) == {"a": file}
-
-
-def test_a_plain_value_is_read_without_executing_anything(tmp_path):
-    value = {"a": (np.float64(0.5), torch.ones(2), None), "b": OrderedDict(c=[True, "text"])}
-    torch.save(plain(value), tmp_path / "value.pt")
-    read = torch.load(tmp_path / "value.pt", weights_only=True)
-    assert read["a"][0] == 0.5
-    assert type(read["a"][0]) is float
-    assert read["b"] == value["b"]
-
-
-@pytest.mark.parametrize("value", [len, np.zeros(3), {"a": {1, 2}}, [object()]], ids=str)
-def test_what_is_not_plain_is_named(value):
-    with pytest.raises(TypeError, match=r"must be made of tensors, numbers, text.*found <class"):
-        plain(value)

@@ -8,7 +8,7 @@ from typing import Any
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 
-from skbgmd._utils.saving import plain
+from skbgmd.training._lifecycle.plain import plain
 from skbgmd.training._lifecycle.stopping import EndOfTraining
 
 #: Events of each batch.

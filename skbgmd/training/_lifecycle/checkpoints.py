@@ -27,9 +27,10 @@ from skorch.history import History
 from torch.nn.parameter import is_lazy
 
 from skbgmd._utils.random import generator_states
-from skbgmd._utils.saving import plain, written_whole
+from skbgmd._utils.saving import written_whole
 from skbgmd.training._lifecycle.callbacks import EACH_BATCH, callback_states, listens
 from skbgmd.training._lifecycle.interrupts import Interruptible
+from skbgmd.training._lifecycle.plain import plain
 
 #: The key of the training's state in the optimizer's file.
 KEY = "skbgmd"
