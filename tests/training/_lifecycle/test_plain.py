@@ -20,7 +20,9 @@ def test_a_plain_value_is_read_without_executing_anything(tmp_path):
     assert read["b"] == value["b"]
 
 
-@pytest.mark.parametrize("value", [len, np.zeros(3), {"a": {1, 2}}, [object()]], ids=["function", "array", "set", "object"])
+@pytest.mark.parametrize(
+    "value", [len, np.zeros(3), {"a": {1, 2}}, [object()]], ids=["function", "array", "set", "object"]
+)
 def test_what_is_not_plain_is_named(value):
     with pytest.raises(TypeError, match=r"must be made of tensors, numbers, text.*found <class"):
         plain(value)
