@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.usefixtures("forked"), pytest.mark.filterwarnings("ign
 def eager(monkeypatch):
     """Compile without a backend, which takes minutes for nothing that matters here."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    yield
+    # What it has learnt here of shapes that change would have others' modules compiled otherwise.
+    torch.compiler.reset()
 
 
 class Branches(torch.nn.Module):
