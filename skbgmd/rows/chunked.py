@@ -321,6 +321,8 @@ class ChunkedRows(ABC):
             products = self._products(center, dtype, factors)
             shrinkage = None if np.all(shrinkage == 1.0) else shrinkage
             floor = floor if norms[finite].any() else 0.0
+            # Of finite rows whose products aren't: whoever adds them up elsewhere may say anything.
+            finite = finite & np.isfinite(np.diagonal(products))
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)

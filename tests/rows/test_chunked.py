@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skbgmd._utils import limits
-from skbgmd.aggregators import GeometricMedian
+from skbgmd.aggregators import GeometricMedian, HuberMean
 from skbgmd.rows import DenseRows
 from skbgmd.rows.chunked import shrink_outliers
 
@@ -110,6 +110,26 @@ def test_rows_that_are_not_finite_are_found_and_left_out():
     np.testing.assert_allclose(rows.weighted_sum(w).numpy(), w[[0, 2, 5]] @ X[[0, 2, 5]], atol=1e-5)
     scores = rows.column_scores((w > 0).astype(float))
     np.testing.assert_allclose(scores, (X[[0, 2, 5]] ** 2).sum(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e30])
+@pytest.mark.parametrize("rule", [GeometricMedian(), GeometricMedian(rejection=10.0), HuberMean()], ids=str)
+def test_rows_whose_products_are_not_finite_are_left_out(dtype, size, rule):
+    """As where the products are added up elsewhere, by whoever makes a row disappear."""
+
+    class Elsewhere(DenseRows):
+        def _products(self, *args):
+            products = super()._products(*args)
+            products[0, :] = np.nan
+            return products
+
+    matrix = torch.randn((7, 300), generator=torch.Generator().manual_seed(0), dtype=torch.float64) * size
+    found = rule(Elsewhere(matrix.to(dtype)))[0]
+    expected = rule(DenseRows(matrix[1:].to(dtype)))[0]
+    assert found.weights[0] == 0.0
+    np.testing.assert_allclose(found.weights[1:], expected.weights, rtol=1e-3)
+    torch.testing.assert_close(found.vector / size, expected.vector / size, rtol=1e-3, atol=1e-3)
 
 
 def test_opposite_infinities_are_not_finite():
