@@ -1,4 +1,4 @@
-"""Which samples make up a batch, and in which order: even batches, groups with equal shares of classes, clients."""
+"""Samplers of batches: of even sizes, of groups with equal shares of the classes, of clients."""
 
 from __future__ import annotations
 

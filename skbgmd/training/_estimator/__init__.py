@@ -1,1 +1,1 @@
-"""What the classifier and the regressor share: parameters, checks, the training of a net, predictions."""
+"""Common parts of the classifier and the regressor: parameters, checks, the training of a net, predictions."""

@@ -1,1 +1,1 @@
-"""How strongly samples are distrusted: defaults, and the choice by held-out samples."""
+"""Strength of the distrust in samples: defaults, and the choice by held-out samples."""
