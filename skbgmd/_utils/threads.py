@@ -11,16 +11,17 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """Let torch's operations on a CPU take one thread for a while.
 
     Among several a small operation takes a multiple of the time: they wait for one another.
     """
     before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
+    return nullcontext() if before == 1 else _one_of(before)
+
+
+@contextmanager
+def _one_of(before: int) -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         yield

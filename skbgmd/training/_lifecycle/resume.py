@@ -65,7 +65,8 @@ class ResumableNet(CheckpointedNet):
         for batch in batches:
             self.notify("on_batch_begin", batch=batch, training=training)
             step = step_fn(batch, **fit_params)
-            record = self.history[-1]["batches"][-1]
+            # skorch's own look-up takes as long as a small product.
+            record = list.__getitem__(self.history, -1)["batches"][-1]
             record[f"{prefix}_loss"] = step["loss"].item()
             # skorch takes the length of X, which isn't that of the batch where samples are packed or concatenated.
             record[f"{prefix}_batch_size"] = len(batch.positions) if isinstance(batch, Batch) else get_len(batch[0])
