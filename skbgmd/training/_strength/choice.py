@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from inspect import signature
 from typing import Any, ClassVar, Self
 
@@ -77,11 +78,11 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
 
     def _given(self, *names: str) -> list[str]:
         """Those of some parameters that aren't at their defaults, with their values."""
-        defaults = signature(type(self).__init__).parameters
+        defaults = _defaults_of(type(self).__init__)
         return [
             f"{name}={getattr(self, name)!r}"
             for name in names
-            if name in defaults and getattr(self, name) != defaults[name].default
+            if name in defaults and getattr(self, name) != defaults[name]
         ]
 
     def _choose_strength(self, X: Any, y: Any, weight: Any, clients: Any, *, epochs: int | None) -> None:
@@ -200,6 +201,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
         """Standard errors by which another strength must be ahead of the gentlest, by what was predicted."""
         return limits.CLEAR_GAIN
+
+
+@lru_cache(maxsize=64)
+def _defaults_of(initialize: Callable[..., None]) -> dict[str, Any]:
+    """Defaults of a class's parameters."""
+    return {name: parameter.default for name, parameter in signature(initialize).parameters.items()}
 
 
 def _over_ranks(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:
