@@ -16,6 +16,9 @@ from skbgmd.rows import ChunkedRows
 from skbgmd.rows.few import FewRows
 from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 
+#: Norms whose squares have numbers.
+LEAST, LARGEST = limits.SQUARED_RANGE[torch.float32]
+
 
 class HuberActiveSet(NamedTuple):
     """Huber's mean, with its weights and the scale for the next step.
@@ -76,9 +79,8 @@ def huber_active_set(
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
-    longest, are_equal = float(norms.max(initial=0.0)), bool(weights.min() == weights.max())
-    largest = limits.SQUARED_RANGE[torch.float32][1]
-    if not (longest <= largest and (longest <= near or _are_few(norms > near, weights, are_equal=are_equal))):
+    longest, are_equal = float(norms.max(initial=0.0)), rows.has_equal_weights
+    if not (longest <= LARGEST and (longest <= near or _are_few(norms > near, weights, are_equal=are_equal))):
         return None
     clipped = weights if longest <= reach else weights * clip_factors(reach, norms)
     whole = float(clipped.sum())
@@ -126,8 +128,7 @@ def _length(vector: torch.Tensor) -> float:
     if vector.device.type == "cpu":
         values = vector.numpy()
         square = float(values @ values)
-        least, largest = limits.SQUARED_RANGE[torch.float32]
-        if least**2 <= square <= largest**2:
+        if LEAST**2 <= square <= LARGEST**2:
             return math.sqrt(square)
     return float(torch.linalg.vector_norm(vector))
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,8 @@ from skbgmd.rows.few import ArrayRows, FewRows
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
 CPU = torch.device("cpu")
-NO_UNITS: IntArray = np.zeros(0, dtype=np.int64)
+#: Inner products of lines, of NumPy 2; of few numbers they take half of the time.
+VECDOT: Any = getattr(np, "vecdot", None)
 
 
 class Layer(NamedTuple):
@@ -69,6 +69,8 @@ class Perceptron:
         self._parameters = [layer.link.layer.get_parameter(name) for layer in layers for name in ("weight", "bias")]
         self._places = self._found()
         self.dtype = self._parameters[0].dtype
+        # Of the layers by their columns.
+        self._order = sorted(range(len(layers)), key=lambda number: layers[number].start)
 
     @classmethod
     def of(cls, chain: Chain, units: ParameterBlock) -> Perceptron | None:
@@ -126,8 +128,24 @@ class Perceptron:
             Part(layer.start, left, left, right, squared_norms(right))
             for layer, left, right in zip(self.layers, reversed(lefts), given, strict=True)
         ]
-        parts.sort(key=attrgetter("start"))
-        return PerceptronRows(parts, self._units.total, weights, self._units)
+        return PerceptronRows([parts[place] for place in self._order], self._units.total, weights, self._units)
+
+
+class ChosenUnits(NamedTuple):
+    """Units of a block in a layer.
+
+    Attributes
+    ----------
+    of_weights, of_biases : ndarray of shape (k,), (m,)
+        Units whose weights, and whose biases, are in the block.
+    left, left_of_bias : ndarray of shape (n, k), (n, m)
+        Gradients with respect to their outputs.
+    """
+
+    of_weights: IntArray
+    of_biases: IntArray
+    left: Array
+    left_of_bias: Array
 
 
 class Part(NamedTuple):
@@ -184,7 +202,8 @@ class Part(NamedTuple):
         """Squared norms of the rows in these columns, (n,)."""
         if self.is_whole:
             return squared_norms(self.left) * (self.right_squares + 1.0)
-        return squared_norms(self.left) * self.right_squares + squared_norms(self.left_of_bias)
+        of_weights = squared_norms(self.left) * self.right_squares
+        return of_weights + squared_norms(self.left_of_bias) if self.left_of_bias.shape[1] else of_weights
 
     def of(self, vector: Array) -> tuple[Array, Array]:
         """Weights (k, p) and biases (m,) of a vector of all columns."""
@@ -208,19 +227,18 @@ class Part(NamedTuple):
             np.matmul(self.left.T, self.right * line[:, None], out=weights)
         np.matmul(line, self.left_of_bias, out=biases)
 
-    def write_sum_by_block(self, line: Array, on_block: Array, units: tuple[IntArray, IntArray], out: Array) -> None:
+    def write_sum_by_block(self, line: Array, on_block: Array, chosen: ChosenUnits, out: Array) -> None:
         """Write ``line @ rows`` with ``on_block @ rows`` for some units' weights and biases, by one product."""
-        of_weights, of_biases = units
-        if not len(of_weights):
+        if not len(chosen.of_weights):
             self.write_sum(line, out)
         else:
             weights, biases = self.of(out)
             scaled = self.left * line[:, None]
-            scaled[:, of_weights] = self.left.take(of_weights, axis=1) * on_block[:, None]
+            scaled[:, chosen.of_weights] = chosen.left * on_block[:, None]
             np.matmul(scaled.T, self.right, out=weights)
             np.matmul(line, self.left_of_bias, out=biases)
-        if len(of_biases):
-            self.of(out)[1][of_biases] = on_block @ self.left_of_bias.take(of_biases, axis=1)
+        if len(chosen.of_biases):
+            self.of(out)[1][chosen.of_biases] = on_block @ chosen.left_of_bias
 
     def written(self) -> tuple[Array, Array]:
         """The rows in these columns written out, (n, n_weights) and (n, m)."""
@@ -266,7 +284,7 @@ class PerceptronRows(GhostRows):
         self, parts: list[Part], n_columns: int, weights: FloatArray, units: ParameterBlock | None = None
     ) -> None:
         self._parts, self.n_columns, self.weights, self.units = parts, n_columns, weights, units
-        self._known_units: tuple[ParameterBlock, list[tuple[IntArray, IntArray]]] | None = None
+        self._known_units: tuple[ParameterBlock, list[ChosenUnits]] | None = None
         self.n_rows = len(weights)
         self.array_dtype = parts[0].left.dtype
         self.dtype = torch.float64 if self.array_dtype == np.float64 else torch.float32
@@ -325,8 +343,8 @@ class PerceptronRows(GhostRows):
         """Weighted sum (d,) of all layers' whole rows, which are finite, by other weights on a block than elsewhere."""
         result = self._empty_array()
         inside, outside = on_block.astype(self.array_dtype), elsewhere.astype(self.array_dtype)
-        for part, units in zip(self._parts, self._units_of(block), strict=True):
-            part.write_sum_by_block(outside, inside, units, result)
+        for part, chosen in zip(self._parts, self._chosen_in(block), strict=True):
+            part.write_sum_by_block(outside, inside, chosen, result)
         return torch.from_numpy(result)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
@@ -352,27 +370,28 @@ class PerceptronRows(GhostRows):
         if isinstance(columns, CoordinateBlock) or not self._is_whole:
             return super().block(columns)
         parts, start = [], 0
-        for part, (of_weights, of_biases) in zip(self._parts, self._units_of(columns), strict=True):
+        for part, chosen in zip(self._parts, self._chosen_in(columns), strict=True):
+            of_weights, of_biases, left, left_of_bias = chosen
             if len(of_weights) or len(of_biases):
-                left, left_of_bias = part.left.take(of_weights, axis=1), part.left.take(of_biases, axis=1)
                 parts.append(Part(start, left, left_of_bias, part.right, part.right_squares))
                 start += len(of_weights) * part.right.shape[1] + len(of_biases)
         rows = PerceptronRows(parts, start, self.weights)
-        rows.ids = self.ids
+        rows.ids, rows.has_equal_weights = self.ids, self.has_equal_weights
         return rows
 
-    def _units_of(self, block: ParameterBlock) -> list[tuple[IntArray, IntArray]]:
-        """Units of a block whose weights, and whose biases, are in each of the parts, which are all whole layers."""
+    def _chosen_in(self, block: ParameterBlock) -> list[ChosenUnits]:
+        """Units of a block in each of the parts, which are all whole layers."""
         if self._known_units is not None and self._known_units[0] is block:
             return self._known_units[1]
-        counts = [part.left.shape[1] for part in self._parts for _ in range(2)]
-        ends = list(accumulate(counts))
-        stops = block.chosen.searchsorted(ends).tolist()
-        each = [
-            block.chosen[low:high] - (end - count) if low < high else NO_UNITS
-            for low, high, end, count in zip([0, *stops[:-1]], stops, ends, counts, strict=True)
-        ]
-        units = list(zip(each[::2], each[1::2], strict=True))
+        starts = unit_starts(tuple([part.left.shape[1] for part in self._parts]))
+        places = block.chosen.searchsorted(starts).tolist()
+        units: list[ChosenUnits] = []
+        for number, part in enumerate(self._parts):
+            first, middle, last = places[2 * number : 2 * number + 3]
+            of_weights = block.chosen[first:middle] - starts[2 * number]
+            of_biases = block.chosen[middle:last] - starts[2 * number + 1]
+            left, left_of_bias = part.left.take(of_weights, axis=1), part.left.take(of_biases, axis=1)
+            units.append(ChosenUnits(of_weights, of_biases, left, left_of_bias))
         self._known_units = block, units
         return units
 
@@ -477,9 +496,15 @@ class FewPerceptronRows:
         return vector
 
 
+@lru_cache(maxsize=64)
+def unit_starts(widths: tuple[int, ...]) -> IntArray:
+    """First units of each layer's weights and of its biases, one after another, and the number of all."""
+    return np.cumsum([0, *np.repeat(widths, 2)])
+
+
 def sums_of_products(left: Array, right: Array) -> Array:
     """Inner products of the lines of two matrices (n, p), (n,)."""
-    sums: Array = np.einsum("ij,ij->i", left, right)
+    sums: Array = VECDOT(left, right) if VECDOT is not None else np.einsum("ij,ij->i", left, right)
     return sums
 
 

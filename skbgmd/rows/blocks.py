@@ -148,13 +148,13 @@ class ParameterBlock:
         Keys are equal that differ by no more than ``rounding``, relative to the last one that is chosen.
         """
         # An unstable sort is several times as fast for many units, and ties are broken below.
-        order = np.argsort(-keys)
-        n_chosen = int(self.sizes[order].cumsum().searchsorted(k)) + 1
+        order = (-keys).argsort()
+        n_chosen = int(self.sizes.take(order).cumsum().searchsorted(k)) + 1
         found = order[:n_chosen]
-        around = keys[order[max(0, n_chosen - 2) : n_chosen + 1]].tolist()
+        around = keys.take(order[max(0, n_chosen - 2) : n_chosen + 1]).tolist()
         low, high = ties_with(around[min(1, n_chosen - 1)], rounding)
         # Units are of different sizes: which of the ties come first makes a difference even where all of them are in.
-        if sum(low <= key <= high for key in around) > 1:
+        if len([key for key in around if low <= key <= high]) > 1:
             chosen = keys > high
             ties = np.flatnonzero((keys >= low) & (keys <= high))
             missing = k - int(self.sizes[chosen].sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,11 @@ class ChunkedRows(ABC):
         """Tell whether squares of rows of these norms are in range, and so are those of the factors."""
         least = limits.SQUARED_RANGE[self.work_dtype][0]
         return self._have_squares(norms) and bool(least <= scale.min() and scale.max() <= 1.0 / least)
+
+    @cached_property
+    def has_equal_weights(self) -> bool:
+        """All rows have the same weight."""
+        return bool(self.weights.min() == self.weights.max())
 
     @property
     def knows_norms(self) -> bool:

@@ -106,8 +106,10 @@ def _of_cross_entropy(
     """Probabilities, less one for the class that is right, times the weight of that class."""
     if criterion.label_smoothing != 0.0 or y.is_floating_point() or predicted.ndim != 2:
         raise NotImplementedError
-    if _are_few(predicted) and _are_plain(criterion, y, predicted):
-        return _of_few_classes(predicted.detach().numpy(), y.numpy())
+    if _are_few(predicted) and criterion.weight is None and criterion.ignore_index < 0:
+        values, classes = predicted.detach().numpy(), y.numpy()
+        if _are_classes(classes, *values.shape):
+            return _of_few_classes(values, classes)
     known = torch.log_softmax(predicted, 1)
     losses, total = aten.nll_loss_forward(known, y, criterion.weight, 0, criterion.ignore_index)
     ones = torch.ones_like(losses)
@@ -130,33 +132,25 @@ def _of_few_classes(predicted: NDArray[Any], classes: NDArray[np.int64]) -> tupl
     # Where the right class of each sample is.
     at = classes * n
     at += np.arange(n)
-    with np.errstate(all="ignore"):
-        shifted = np.ascontiguousarray(predicted.T)
-        shifted = shifted - np.maximum.reduce(shifted, axis=0)
-        shares = np.exp(shifted)
-        total = np.add.reduce(shares, axis=0)
-        losses = np.log(total)
-        losses -= shifted.take(at)
-        # The probability of the others: one less that of the right class would lose the digits of a small one.
-        flat = shares.reshape(-1)
-        flat[at] = 0.0
-        flat[at] = -np.add.reduce(shares, axis=0)
-        shares /= total
+    shifted = np.ascontiguousarray(predicted.T)
+    shifted = shifted - np.maximum.reduce(shifted, axis=0)
+    shares = np.exp(shifted)
+    total = np.add.reduce(shares, axis=0)
+    losses = np.log(total)
+    losses -= shifted.take(at)
+    # The probability of the others: one less that of the right class would lose the digits of a small one.
+    flat = shares.reshape(-1)
+    flat[at] = 0.0
+    flat[at] = -np.add.reduce(shares, axis=0)
+    shares /= total
     return torch.from_numpy(losses), torch.from_numpy(np.ascontiguousarray(shares.T))
 
 
-def _are_plain(criterion: nn.CrossEntropyLoss, y: torch.Tensor, predicted: torch.Tensor) -> bool:
-    """Tell whether all targets are classes, none of them to be ignored, and all of one weight."""
-    if (
-        criterion.weight is not None
-        or criterion.ignore_index >= 0
-        or y.dtype != torch.int64
-        or y.shape != predicted.shape[:1]
-    ):
-        return False
+def _are_classes(classes: NDArray[Any], n: int, n_classes: int) -> bool:
+    """Tell whether targets are n classes, none of them to be ignored."""
     # Negative ones are the largest without a sign.
-    classes = y.numpy().view(np.uint64)
-    return bool(len(classes) and classes.max() < predicted.shape[1])
+    are_numbers = n > 0 and classes.shape == (n,) and classes.dtype == np.int64
+    return are_numbers and bool(classes.view(np.uint64).max() < n_classes)
 
 
 def _of_distances(name: str, *settings: str) -> LossDerivative:
@@ -248,7 +242,8 @@ def differentiated(
     is_plain = isinstance(y, torch.Tensor) and is_called_plainly(criterion) and "forward" not in vars(criterion)
     if is_plain and traits is not None and traits.derivative is not None:
         try:
-            with torch.no_grad():
+            # What overflows is seen by its norms.
+            with torch.no_grad(), np.errstate(all="ignore"):
                 return traits.derivative(criterion, predicted, to_tensor(y, device=net.device))
         except NotImplementedError:
             pass

@@ -41,7 +41,7 @@ def unit_block_mean(
         then it is for the rule.
     """
     norms, weights, units, location = rows.norms(), rows.weights, rows.units, rule.location
-    are_equal = weights.min() == weights.max()
+    are_equal = rows.has_equal_weights
     typical = low_median(norms) if are_equal else lower_weighted_median(norms, weights)
     if units is None or not isinstance(location, HuberMean) or typical == 0.0 or not rows.have_squares:
         return None
