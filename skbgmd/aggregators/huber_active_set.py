@@ -103,7 +103,7 @@ def huber_active_set(
     may_be_far = norms > safe
     if not _are_few(may_be_far, weights, are_equal=are_equal):
         return None
-    far = np.flatnonzero(may_be_far)
+    far = may_be_far.nonzero()[0]
     few = rows.few(far)
     products = few.products()
     if products is None:
@@ -115,7 +115,9 @@ def huber_active_set(
     if rejection is not None:
         kept = np.where(first <= rejection * limit, kept, 0.0)
     change = _settled(line, kept, clipped[far], first, reach, tol=tol / len(norms), max_iter=max_iter)
-    if not norms[~may_be_far].max(initial=0.0) + line.length(change) <= near:
+    length = line.length(change)
+    # Mostly it is as short as expected.
+    if not safe + length <= near and not norms[~may_be_far].max(initial=0.0) + length <= near:
         return None
     new = whole + float(change.sum())
     result, more = clipped / new, change / new

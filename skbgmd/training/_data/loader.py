@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
@@ -209,12 +209,13 @@ class ArrayLoader(DataLoader[Any]):
     def _batches(self, whole: _Whole) -> Iterator[Batch]:
         """Batches of the sampler, gathered many at a time where that takes little memory."""
         held: list[NDArray[np.int64]] = []
-        at_once = whole.gathered_at_once
+        n_held, at_once = 0, whole.gathered_at_once
         for chosen in self.sampler:
             held.append(np.asarray(chosen, dtype=np.int64))
-            if sum(map(len, held)) >= at_once:
+            n_held += len(held[-1])
+            if n_held >= at_once:
                 yield from whole.batches(held)
-                held = []
+                held, n_held = [], 0
         if held:
             yield from whole.batches(held)
 
@@ -250,12 +251,13 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         # Of so few numbers the second thread waits for longer than it copies.
         with one_thread():
             together = self[np.concatenate(chosen)]
-        index = np.split(together.positions, np.cumsum(lengths)[:-1])
+        stops = list(accumulate(lengths))
+        index = [together.positions[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
         weights = repeat(None) if together.weight is None else torch.split(together.weight, lengths)
-        X, y = (torch.split(values, lengths) for values in together)
+        # Modules may change their inputs in place, which autograd refuses of one of several views.
+        X, y = (torch.unsafe_split_with_sizes(values, lengths) for values in together)
         for inputs, targets, places, weight in zip(X, y, index, weights, strict=False):
-            # Modules may change their inputs in place, which autograd refuses of one of several views.
-            yield Batch(inputs.detach(), targets.detach(), places, weight)
+            yield Batch(inputs, targets, places, weight)
 
     def returned(self, batch: Any) -> Any:
         """A batch that comes back from a worker."""
