@@ -75,7 +75,8 @@ def huber_active_set(
         mean of clipped rows.
     """
     limit = before.decayed
-    if limit == 0.0 or before.is_rising:
+    # Squares of distances must have numbers.
+    if limit < limits.SQUARED_RANGE[torch.float64][0] or before.is_rising:
         return None
     norms, weights = rows.norms(), rows.weights
     reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
@@ -109,11 +110,11 @@ def huber_active_set(
     if products is None:
         return None
     to_mean = few.inner_products(mean, shares)
-    line = _Line((whole * length) ** 2, whole * to_mean, products, np.diagonal(products), whole)
-    first = line.first_distances()
+    line = _Line((whole * length) ** 2, (2.0 * whole) * to_mean, products, np.diagonal(products), whole)
+    first = line.first_squares()
     kept = weights[far]
     if rejection is not None:
-        kept = np.where(first <= rejection * limit, kept, 0.0)
+        kept = np.where(first <= (rejection * limit) ** 2, kept, 0.0)
     change = _settled(line, kept, clipped[far], first, reach, tol=tol / len(norms), max_iter=max_iter)
     length = line.length(change)
     # Mostly it is as short as expected.
@@ -149,7 +150,7 @@ class _Line(NamedTuple):
     square : float
         Squared norm of the sum of all rows by their first weights.
     inner_products : ndarray of shape (k,)
-        Its products with the few.
+        Twice its products with the few.
     products : ndarray of shape (k, k)
         Their own.
     squares : ndarray of shape (k,)
@@ -164,35 +165,38 @@ class _Line(NamedTuple):
     squares: FloatArray
     weight: float
 
-    def first_distances(self) -> FloatArray:
-        """Distances of the few to the mean by the first weights, (k,)."""
-        result = self.squares - (2.0 / self.weight) * self.inner_products
+    def first_squares(self) -> FloatArray:
+        """Squared distances of the few to the mean by the first weights, (k,), but for rounding."""
+        result: FloatArray = self.squares - self.inner_products / self.weight
         result += self.square / self.weight**2
-        distances: FloatArray = np.sqrt(np.maximum(result, 0.0, out=result), out=result)
-        return distances
+        return result
 
-    def distances(self, change: FloatArray) -> FloatArray:
-        """Distances of the few to the mean, after a change of their weights, (k,)."""
+    def squared_distances(self, change: FloatArray) -> FloatArray:
+        """Squared distances of the few to the mean, after a change of their weights, (k,), but for rounding."""
         whole, shifted = self.weight + float(change.sum()), self.products @ change
-        square = self.square + float(change @ (2.0 * self.inner_products + shifted))
-        result = self.squares - (2.0 / whole) * (self.inner_products + shifted)
+        result: FloatArray = self.inner_products + shifted
+        square = self.square + float(change @ result)
+        result += shifted
+        result /= -whole
+        result += self.squares
         result += max(square, 0.0) / whole**2
-        distances: FloatArray = np.sqrt(np.maximum(result, 0.0, out=result), out=result)
-        return distances
+        return result
 
     def length(self, change: FloatArray) -> float:
         """Norm of the mean."""
-        square = self.square + float(change @ (2.0 * self.inner_products + self.products @ change))
+        square = self.square + float(change @ (self.inner_products + self.products @ change))
         return math.sqrt(max(square, 0.0)) / (self.weight + float(change.sum()))
 
 
 def _settled(
     line: _Line, weights: FloatArray, clipped: FloatArray, first: FloatArray, reach: float, *, tol: float, max_iter: int
 ) -> FloatArray:
-    """Iterate the weights of the few, at their first distances, to Huber's about the mean; returns their changes."""
-    change = weights * clip_factors(reach, first) - clipped
+    """Iterate the weights of the few, at their first squared distances, to Huber's about the mean; their changes."""
+    # What clips is ``reach`` over the distance, where that is more.
+    scaled, least = weights * reach, reach**2
+    change = scaled / np.sqrt(np.maximum(first, least)) - clipped
     for _ in range(max_iter - 1):
-        before, change = change, weights * clip_factors(reach, line.distances(change)) - clipped
+        before, change = change, scaled / np.sqrt(np.maximum(line.squared_distances(change), least)) - clipped
         if np.abs(change - before).max() <= tol * line.weight:
             break
     return change

@@ -131,6 +131,19 @@ def test_rows_whose_products_have_no_number(rng, size, rejection):
     assert found.vector.norm() < 20.0
 
 
+@pytest.mark.parametrize("size", [1e-150, 1e-120, 1e-30, 1.0, 1e15])
+@pytest.mark.parametrize("rejection", [None, 10.0])
+def test_weights_do_not_depend_on_the_unit(rng, size, rejection):
+    x = torch.from_numpy(rng.normal(size=(64, 10)) / 4.0)
+    x[:5] *= 10.0
+    rule = HuberMean(2.0, rejection=rejection, remember=True)
+    expected, _ = rule(ghost(x), remembered(2.0))
+    found, state = rule(ghost(size * x), remembered(2.0 * size))
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-6)
+    assert found.weights[:5].max() < 0.9 * found.weights[5:].min()
+    assert state.value == pytest.approx(2.0 * size, rel=2e-3)
+
+
 def test_single_bad_batches_do_not_raise_the_scale(rng):
     """Of 30 % corrupt samples, more than half in every sixth step: what they do to it is what they do by the matrix."""
     rule, scales = HuberMean(2.0, rejection=10.0, remember=True), {}

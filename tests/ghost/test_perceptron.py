@@ -58,7 +58,10 @@ def parts_of(module: nn.Module, n: int, weights: np.ndarray | None = None):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_rows_are_those_of_the_chain(name: str) -> None:
+@pytest.mark.parametrize("has_vecdot", [False, True])
+def test_rows_are_those_of_the_chain(name: str, has_vecdot: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_vecdot:
+        monkeypatch.setattr("skbgmd.ghost.perceptron.VECDOT", None)
     torch.manual_seed(0)
     weights = np.random.default_rng(0).uniform(0.1, 1.0, size=11)
     rows, expected, _, rtol = parts_of(MODULES[name](), 11, weights)

@@ -10,6 +10,7 @@ from torch.utils.data import RandomSampler, SequentialSampler, Subset
 
 from nets import dataset_of
 from skbgmd._utils.slices import even_slices
+from skbgmd.training._data import samplers
 from skbgmd.training._data.loader import ArrayLoader, ClientSampler, EvenBatchSampler, KeptSamples
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
@@ -27,7 +28,11 @@ def test_even_batches(n, size, expected):
 @pytest.mark.parametrize("kind", ["own generator", "global generator", "in sequence"])
 @pytest.mark.parametrize("n", [1, 2, 53])
 @pytest.mark.parametrize("leaves_out", [False, True])
-def test_batches_take_the_indices_that_the_order_has(kind, n, leaves_out):
+@pytest.mark.parametrize("draws_as_known", [False, True])
+def test_batches_take_the_indices_that_the_order_has(kind, n, leaves_out, draws_as_known, monkeypatch):
+    # Of a torch that draws otherwise indices are taken one by one.
+    monkeypatch.setattr(samplers, "draws_two_permutations", lambda: draws_as_known)
+
     def drawn(take):
         torch.manual_seed(5)
         generator = torch.Generator().manual_seed(3) if kind == "own generator" else None
@@ -42,6 +47,12 @@ def test_batches_take_the_indices_that_the_order_has(kind, n, leaves_out):
         return np.concatenate([*EvenBatchSampler(order, 8), np.zeros(0, dtype=np.int64)])
 
     assert drawn(in_batches) == drawn(iter)
+
+
+def test_this_torch_draws_as_known():
+    before = torch.get_rng_state()
+    assert samplers.draws_two_permutations()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_stratified_groups_have_equal_shares_of_the_classes(rng):
