@@ -25,7 +25,14 @@ Method = Callable[..., Any]
 PLAIN = "plain"
 PLAIN_SETTINGS: dict[str, Any] = {"group_size": None}
 #: Said in full, so that they don't change with the estimators' defaults.
-SAMPLES: dict[str, Any] = {"group_size": 1, "beta": None, "rejection": 10.0, "strength": None, "trust_power": 0.0}
+SAMPLES: dict[str, Any] = {
+    "group_size": 1,
+    "beta": None,
+    "rejection": 10.0,
+    "leverage": None,
+    "strength": None,
+    "trust_power": 0.0,
+}
 #: Settings of both estimators by name, candidates for their defaults.
 OURS: dict[str, dict[str, Any]] = {
     PLAIN: PLAIN_SETTINGS,
@@ -49,7 +56,7 @@ LOSSES_OF_CLASSES: dict[str, dict[str, Any]] = {
 }
 LOSSES_OF_TARGETS: dict[str, dict[str, Any]] = {
     "plain squared": {**PLAIN_SETTINGS, "criterion": MSELoss},
-    "plain smooth 2": {**PLAIN_SETTINGS, "criterion": SmoothL1Loss, "criterion__beta": 2.0},
+    "plain smooth 1": {**PLAIN_SETTINGS, "criterion": SmoothL1Loss, "criterion__beta": 1.0},
 }
 #: Trainings without anything robust about them, the best of which is what a default is measured by on clean data.
 PLAIN_OF_CLASSES, PLAIN_OF_TARGETS = (PLAIN, "MLP"), (PLAIN, "plain squared", "MLP")

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
@@ -39,7 +40,7 @@ from skbgmd.training._estimator.wrapping import robust_class
 from skbgmd.training._lifecycle.stopping import HeldOutStopping, LabelStopping, LikelihoodStopping
 from skbgmd.training._losses import check_probabilities, targets_of, wrong_probabilities
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, REJECTION
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES
 from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, Utilities, described
 from skbgmd.training.nets import RobustNeuralNetClassifier
 
@@ -104,6 +105,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     _has_sparse_labels = False
     _net_class = RobustNeuralNetClassifier
     _strengths = STRENGTHS_OF_CLASSES
+    _as_well = limits.AS_WELL_CLASSES
     _default_huber = HUBER_OF_CLASSES
 
     def __init__(
@@ -122,7 +124,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         block: str = "unit",
         memory: str | None = None,
         huber: float | str | None = AUTO,
-        rejection: float | None = REJECTION,
+        rejection: float | str | None = AUTO,
+        leverage: float | str | None = AUTO,
         pre_aggregation: str | None = None,
         trust_power: float | None = None,
         tilt: float | None = None,
@@ -162,6 +165,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             memory=memory,
             huber=huber,
             rejection=rejection,
+            leverage=leverage,
             pre_aggregation=pre_aggregation,
             trust_power=trust_power,
             tilt=tilt,
@@ -367,6 +371,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             # Of other samples, maybe.
             self._held_out = None
         else:
+            self._choose_leverage(X, y, weight, clients, epochs=epochs)
             self._choose_strength(X, y, weight, clients, epochs=epochs)
         encode: Encoder = partial(_codes, classes=classes, binary=binary)
         if self.multilabel_:
@@ -397,6 +402,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.multilabel_:
             return [balanced_points(predicted, y, weight)]
         return [{name: (labels == y).astype(np.float64) for name, labels in predicted.items()}]
+
+    def _constant(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[Any]:
+        if self.multilabel_:
+            return np.broadcast_to(np.average(y, axis=0, weights=weight) > 0.5, y.shape)
+        labels, places = np.unique(y, return_inverse=True)
+        return np.broadcast_to(labels[np.bincount(places.reshape(-1), weight).argmax()], y.shape)
 
     def _is_binary(self) -> bool:
         """True if the network gives one number a sample, for the second of two classes."""

@@ -15,6 +15,7 @@ from skorch import NeuralNet
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
+from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.inputs import mapped, unpacked
 from skbgmd.training._data.samples import Samples, check_of_samples
 from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
@@ -26,6 +27,9 @@ from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._strength.evidence import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
+#: Scaled units from which on the default loss counts errors linearly.
+LINEAR_FROM = 2.0
+
 
 class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     __doc__ = f"""A regressor trained by block coordinate geometric median descent.
@@ -36,7 +40,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         PARAMETERS.format(
             huber="None",
             rule="``GeometricMedian(rejection=10.0, ties='huber', tol=0.0001)``",
-            criterion="None: ``SmoothL1Loss`` of the scaled targets.",
+            criterion='''None: ``SmoothL1Loss`` of the scaled targets with ``criterion__beta=2.0``: errors are squared
+        up to two robust standard deviations, and count linearly beyond.''',
             class_weight="",
             strengths='{"mild", "firm"}',
             unchosen=' In shorter ones and in ``partial_fit`` it is "firm", with the default criterion.',
@@ -69,6 +74,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     _net_class = RobustNeuralNetRegressor
     _default_criterion = torch.nn.SmoothL1Loss
     _strengths = STRENGTHS_OF_NUMBERS
+    _as_well = limits.AS_WELL_NUMBERS
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -162,6 +168,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if not resume:
+            self._choose_leverage(X, y, weight, clients, epochs=epochs)
             self._choose_strength(X, y, weight, clients, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
@@ -208,6 +215,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         residuals = {name: numbers.reshape(columns.shape) - columns for name, numbers in predicted.items()}
         return error_scores(residuals, columns)
 
+    def _constant(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[Any]:
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        return np.broadcast_to([lower_weighted_median(column, weight) for column in columns.T], columns.shape)
+
     def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         gentlest = np.asarray(next(iter(predicted.values())), dtype=np.float64)
@@ -217,7 +228,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         return ResidualStopping(**settings)
 
     def _constant_loss(self, samples: Samples) -> float:
-        return smooth_l1_of_zero(samples.y, samples.weight)
+        return smooth_l1_of_zero(samples.y, samples.weight, float(self._routed().get("criterion__beta", LINEAR_FROM)))
+
+    def _own_settings(self) -> dict[str, Any]:
+        return {"criterion__beta": LINEAR_FROM} if self.criterion is None else {}
 
     def _suited(self, net: NeuralNet, samples: Samples) -> Samples:
         found, n = net.predict(self._some(samples)).shape[1:], samples.y.shape[1]

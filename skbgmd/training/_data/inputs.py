@@ -240,6 +240,12 @@ def mapped(X: Any, function: Callable[[Any], Any]) -> Any:
     return function(X)
 
 
+def arrays_of(X: Any) -> list[Any]:
+    """Arrays and sparse matrices among the inputs; samples that are had one by one have none."""
+    found = [value for _, value in _named(X)] if isinstance(X, (Mapping, SeveralInputs)) else [X]
+    return [part for part in found if not isinstance(part, Items)]
+
+
 def take(X: Any, index: Any) -> Any:
     """Take the samples of an index: an array of places, a mask, or a slice."""
     return mapped(X, lambda part: part[index])

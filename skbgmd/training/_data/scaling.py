@@ -42,11 +42,13 @@ def cross_entropy_of_shares(shares: NDArray[np.float64]) -> float:
     return float(entr(shares).sum())
 
 
-def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
-    """Smooth L1 loss of zero, the center of scaled targets (n, ...)."""
+def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None, beta: float) -> float:
+    """Smooth L1 loss of zero, the center of scaled targets (n, ...); linear from ``beta`` on."""
     sizes = np.abs(y.astype(np.float64)).reshape(len(y), -1)
-    small = np.minimum(sizes, 1.0)
-    return float(np.average((small * (sizes - 0.5 * small)).mean(axis=1), weights=weight))
+    if beta == 0.0:
+        return float(np.average(sizes.mean(axis=1), weights=weight))
+    small = np.minimum(sizes, beta)
+    return float(np.average((small * (sizes - 0.5 * small)).mean(axis=1), weights=weight)) / beta
 
 
 def location_and_scale(y: FloatArray, weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:

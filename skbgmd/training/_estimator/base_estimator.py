@@ -334,6 +334,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
 
     def _samples(self, X: Any, y: Any, weight: Any, clients: Any, sample_id: Any) -> Samples:
         merge = 0 < len(y) <= self.batch_size and self._may_merge()
+        weight = self._leveraged(X, y, weight)
         return drop_and_merge(X, y, weight, clients, sample_id, merge=merge)
 
     def _may_merge(self) -> bool:

@@ -29,14 +29,14 @@ from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength.choice import StrengthChoice
 from skbgmd.training._strength.defaults import (
     AUTO,
-    REJECTION,
     default_rule,
     has_default,
     ignored_parameters,
+    is_auto,
     named_rule,
     with_default,
 )
-from skbgmd.training._strength.evidence import Strength
+from skbgmd.training._strength.evidence import OF_STRENGTH
 
 #: Parts that parameters are handed on to.
 ROUTED = ("module", "criterion", "optimizer", "iterator_train", "iterator_valid", "callbacks")
@@ -87,9 +87,18 @@ PARAMETERS = """
         withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
         Only where rows are single samples: means of groups and of clients are much more alike. "auto": {huber}, where
         there is no strength.
-    rejection : float or None, default=10.0
+    rejection : float, "auto" or None, default="auto"
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
-        median is taken of the others. None: a row that is far off pulls as much as any other.
+        median is taken of the others. None: a row that is far off pulls as much as any other. "auto": what the strength
+        says, and 10.0 where it says nothing.
+    leverage : float, "auto" or None, default="auto"
+        Samples whose inputs are longer than so many times the median length, at least 1, weigh less, by the square of
+        the ratio: a gradient is as long as a residual times an input, and samples with wrong features pull by the
+        latter. Lengths are of features that are centred and scaled by medians, see
+        :func:`~skbgmd.training._data.leverage.leverage_weights`, and for classes those of a sample's class count where
+        they are larger. "auto": 3.0 where "auto" of ``strength`` would hold out samples, unless held-out ones with long
+        inputs are predicted, by a network that is trained on a third of the samples. None: inputs aren't looked at, as
+        those of a Dataset and of integers aren't.
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.
@@ -178,6 +187,8 @@ PARAMETERS = """
         Epochs trained.
     loss_curve_ : list of float
         Training loss of each epoch.
+    leverage_ : float or None
+        The ``leverage`` that was given, or 3.0 or None, as samples with long inputs are taken for wrong or right.
     strength_ : str or None
         The strength that was given or chosen; None: the parameters say it.
     strength_scores_ : dict
@@ -216,7 +227,8 @@ class RobustParameters(StrengthChoice):
         block: str = "unit",
         memory: str | None = None,
         huber: float | str | None = AUTO,
-        rejection: float | None = REJECTION,
+        rejection: float | str | None = AUTO,
+        leverage: float | str | None = AUTO,
         pre_aggregation: str | None = None,
         trust_power: float | None = None,
         tilt: float | None = None,
@@ -253,6 +265,7 @@ class RobustParameters(StrengthChoice):
         self.memory = memory
         self.huber = huber
         self.rejection = rejection
+        self.leverage = leverage
         self.pre_aggregation = pre_aggregation
         self.trust_power = trust_power
         self.tilt = tilt
@@ -324,16 +337,19 @@ class RobustParameters(StrengthChoice):
         check_choice(self.block, "block", BLOCKS)
         check_choice(self.memory, "memory", (None, "weighted", "mean"))
         check_choice(self.pre_aggregation, "pre_aggregation", (None, "nearest"))
-        if not (self.huber is None or (isinstance(self.huber, str) and self.huber == AUTO)):
+        if not (self.huber is None or is_auto(self.huber)):
             check_number(self.huber, "huber")
-        if self.rejection is not None:
+        if self.rejection is not None and not is_auto(self.rejection):
             check_number(self.rejection, "rejection", above=1.0)
+        if self.leverage is not None and not is_auto(self.leverage):
+            check_number(self.leverage, "leverage", at_least=1.0)
         for name in ("trust_power", "tilt"):
             if getattr(self, name) is not None:
                 check_number(getattr(self, name), name, at_least=0.0)
         check_choice(self.strength, "strength", (None, AUTO, *self._strengths))
         if has_default(self.aggregator):
             setting = self._setting(of_samples=of_samples)
+            rejection: Any = setting.rejection if is_auto(self.rejection) else self.rejection
             default = default_rule(
                 huber=setting.huber,
                 of_samples=of_samples,
@@ -341,7 +357,7 @@ class RobustParameters(StrengthChoice):
                 selection=self.selection,
                 block=self.block,
                 memory=self.memory,
-                rejection=self.rejection,
+                rejection=rejection,
                 random_state=seed,
             )
             aggregator = with_default(self.aggregator, default)
@@ -363,7 +379,7 @@ class RobustParameters(StrengthChoice):
         if not self._takes_strength(of_samples=of_samples):
             ignored.add("strength")
         elif self.strength != AUTO:
-            ignored |= set(Strength._fields)
+            ignored |= set(OF_STRENGTH)
         elif self.strength_scores_ and any(setting.beta for setting in self._strengths.values()):
             # Another choice would have looked at them.
             ignored -= {"selection", "block", "memory"}

@@ -19,10 +19,12 @@ from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._data.inputs import take
+from skbgmd.training._data.leverage import leverage_weights
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, has_default
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, has_default, is_auto
 from skbgmd.training._strength.evidence import (
+    OF_STRENGTH,
     Evidence,
     HeldOutLabels,
     Strength,
@@ -31,6 +33,7 @@ from skbgmd.training._strength.evidence import (
     held_out_labels,
     hold_out,
 )
+from skbgmd.training._strength.long_inputs import CONSTANT, NETWORK, PERFECT, Skill, are_predicted, skill
 
 #: Callbacks that change what a training learns, rather than to watch or to save it.
 STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
@@ -40,12 +43,14 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     """Base of estimators whose strength says how they judge samples, or is chosen by held-out ones."""
 
     _strengths: ClassVar[Mapping[str, Strength]]
+    _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
     module: Any
     group_size: int | None
     local_steps: int
     aggregator: str | Aggregator
     huber: float | str | None
+    leverage: float | str | None
     beta: float | None
     trust_power: float | None
     tilt: float | None
@@ -53,6 +58,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     early_stopping: bool | str
     random_state: Any
     strength_: str | None
+    leverage_: float | None
     strength_scores_: dict[str, Evidence]
     _held_out: HeldOutLabels | None
 
@@ -64,7 +70,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """True if the strength says how samples are judged, rather than the parameters that it stands for."""
         if self.strength is None or not (of_samples and has_default(self.aggregator)):
             return False
-        return self.strength != AUTO or not self._given(*Strength._fields)
+        return self.strength != AUTO or not self._given(*OF_STRENGTH)
 
     def _setting(self, *, of_samples: bool) -> Strength:
         """The strength that was given or chosen; or what the parameters stand for."""
@@ -75,6 +81,92 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             return self._strengths[chosen]
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
         return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
+
+    def _judges_samples(self, clients: Any) -> bool:
+        """True if rows are of single samples."""
+        return self.group_size == 1 and clients is None and self.local_steps == 1
+
+    def _can_hold_out(self, n: int, epochs: int | None) -> bool:
+        """True if held-out samples can say something: there are enough of them, and a training long enough."""
+        few = n < limits.CHOICE_SAMPLES or self._source().max_epochs < limits.CHOICE_LEAST_EPOCHS
+        return not few and epochs is None and self._allows_choice()
+
+    def _try(
+        self, model: Self, X: Any, y: Any, weight: Any, trained: Any, held_out: Any, *, epochs: int
+    ) -> tuple[Any, NDArray[Any] | None]:
+        """Train a candidate for more epochs on some samples, and predict others; None twice where it diverges."""
+        # A subclass may fit and predict otherwise.
+        kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
+        model._source().set_params(max_epochs=epochs)
+        try:
+            with warnings.catch_warnings():
+                # The training on all samples will say it again.
+                warnings.simplefilter("ignore")
+                kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
+                found: tuple[Any, NDArray[Any] | None] = kind._predicted(model, take(X, held_out))
+        except NonFiniteRowsError:
+            return None, None
+        except TrainingInterrupted as error:
+            # Nothing was learnt yet that is to be kept.
+            raise KeyboardInterrupt(str(error)) from None
+        return found
+
+    def _choose_leverage(self, X: Any, y: Any, weight: Any, clients: Any, *, epochs: int | None) -> None:
+        """Say from which length of inputs on samples weigh less, if at all.
+
+        A network that doesn't look at lengths is trained as the gentlest candidate is. Where it predicts held-out
+        samples with long inputs, they are right, and all weigh alike.
+        """
+        given_limit: Any = self.leverage
+        self.leverage_ = None if is_auto(given_limit) else given_limit
+        if not (is_auto(self.leverage) and self._judges_samples(clients) and has_default(self.aggregator)):
+            return
+        ranks = current_ranks()
+        if not ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out"):
+            return
+        strata = self._strata(y)
+        found = leverage_weights(X, LEVERAGE, weight, strata)
+        if not ranks.any(found is not None, "whether inputs are long"):
+            return
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
+        given = np.ones(len(y)) if weight is None else weight
+        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (given > 0.0))
+        if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
+            return
+        strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
+        probe = self._candidate(strength, seed)
+        probe.set_params(leverage=None)
+        # A third of the samples and a third of the epochs may be too few steps to learn anything.
+        predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
+        # Those of a class that are long for it may be the whole of a group that is long for all.
+        every = leverage_weights(X, LEVERAGE, weight)
+        is_long = np.zeros(len(held_out), dtype=bool) if every is None else every[held_out] < 1.0
+        right = predicted is not None and is_long.any() and not is_long.all()
+        if right:
+            of_long, of_others = (
+                self._skills(predicted[some], y[held_out][some], given[held_out][some], strata[held_out][some])
+                for some in (is_long, ~is_long)
+            )
+            right = are_predicted(of_long, of_others, self._as_well)
+        self.leverage_ = None if ranks.median([float(right)], "what long inputs predict")[0] > 0.5 else LEVERAGE
+
+    def _skills(self, predicted: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
+        """Skill of predictions of some samples, by each score."""
+        by_name = {CONSTANT: self._constant(y, weight), NETWORK: predicted, PERFECT: y}
+        return [skill(utilities, strata, weight) for utilities in self._utilities(by_name, y, weight)]
+
+    def _constant(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[Any]:
+        """The best prediction of targets that knows nothing of the inputs."""
+        raise NotImplementedError
+
+    def _leveraged(self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Weights of samples, less where inputs are long; None: all are one."""
+        limit = self.leverage_
+        found = None if limit is None else leverage_weights(X, float(limit), weight, self._strata(y))
+        if found is None or weight is None:
+            return weight if found is None else found
+        return weight * found
 
     def _given(self, *names: str) -> list[str]:
         """Those of some parameters that aren't at their defaults, with their values."""
@@ -90,45 +182,30 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
 
         Each candidate is trained on the others as the estimator itself.
         """
-        of_samples = self.group_size == 1 and clients is None and self.local_steps == 1
         self.strength_, self.strength_scores_, self._held_out = None, {}, None
-        if not self._takes_strength(of_samples=of_samples):
+        if not self._takes_strength(of_samples=self._judges_samples(clients)):
             return
         if self.strength != AUTO:
             self.strength_ = self.strength
             return
         self.strength_ = self._unchosen_strength()
-        epochs_of_fit = self._source().max_epochs
-        few = len(y) < limits.CHOICE_SAMPLES or epochs_of_fit < limits.CHOICE_LEAST_EPOCHS
         ranks = current_ranks()
-        if not ranks.all(not few and epochs is None and self._allows_choice(), "whether a strength can be chosen"):
+        if not ranks.all(self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        strata, held_weight = self._strata(y), np.ones(len(y)) if weight is None else weight
+        strata, held_weight = self._strata(y), self._leveraged(X, y, weight)
+        held_weight = np.ones(len(y)) if held_weight is None else held_weight
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
             return
-        # A subclass may fit and predict otherwise.
-        kind: Any = next(base for base in type(self).__mro__ if base.__module__.startswith("skbgmd.training"))
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
         probabilities: dict[str, NDArray[Any]] = {}
         likelihoods: dict[str, NDArray[np.float64]] = {}
 
         def predict(name: str, more: int) -> Any:
             model = candidates[name]
-            model._source().set_params(max_epochs=more)
-            try:
-                with warnings.catch_warnings():
-                    # The training on all samples will say it again.
-                    warnings.simplefilter("ignore")
-                    kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
-                    labels, numbers = kind._predicted(model, take(X, held_out))
-            except NonFiniteRowsError:
-                return None
-            except TrainingInterrupted as error:
-                # Nothing was learnt yet that is to be kept.
-                raise KeyboardInterrupt(str(error)) from None
+            labels, numbers = self._try(model, X, y, weight, trained, held_out, epochs=more)
             if numbers is not None:
                 # Later, wrong labels are learnt by heart.
                 probabilities.setdefault(name, numbers)
@@ -141,7 +218,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             lambda predicted: self._utilities(predicted, y[held_out], held_weight[held_out]),
             strata[held_out],
             held_weight[held_out],
-            epochs=epochs_of_fit,
+            epochs=self._source().max_epochs,
             agree=_over_ranks,
             ahead=lambda predicted: self._errors_ahead(predicted, y[held_out], held_weight[held_out]),
         )
@@ -162,7 +239,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """The strength where held-out samples can't say; None: the parameters say it."""
         return None
 
-    def _candidate(self, strength: str, seed: int) -> Self:
+    def _candidate(self, strength: str | None, seed: int) -> Self:
         """A copy to be trained by a strength on some of the samples, with no effects besides."""
         params = self.get_params(deep=False)
         module = clone(self.module) if isinstance(self.module, NeuralNet) else self.module

@@ -25,6 +25,8 @@ TOL = 1e-4
 HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 2.0, None
 #: Median distances beyond which rows are left out.
 REJECTION = 10.0
+#: Median lengths of inputs from which samples weigh less.
+LEVERAGE = 3.0
 
 
 def default_rule(
@@ -84,12 +86,12 @@ def default_rule(
 
 def has_default(aggregator: str | Aggregator) -> bool:
     """True if a rule is the default one, "auto", or has it in a place, as a parameter that is "auto"."""
-    return _is_auto(aggregator) or (isinstance(aggregator, Aggregator) and bool(_places(aggregator)))
+    return is_auto(aggregator) or (isinstance(aggregator, Aggregator) and bool(_places(aggregator)))
 
 
 def with_default(aggregator: str | Aggregator, default: Aggregator) -> Aggregator:
     """Put the default rule where a rule has "auto", in a copy."""
-    if _is_auto(aggregator) or isinstance(aggregator, str):
+    if is_auto(aggregator) or isinstance(aggregator, str):
         return default
     filled = copy.deepcopy(aggregator)
     filled.set_params(**dict.fromkeys(_places(aggregator), default))
@@ -99,10 +101,11 @@ def with_default(aggregator: str | Aggregator, default: Aggregator) -> Aggregato
 def _places(aggregator: Aggregator) -> list[str]:
     """Parameters that are "auto" in the place of a rule; an assumed share of corrupt rows may be as well."""
     params = aggregator.get_params()
-    return [name for name, value in params.items() if _is_auto(value) and name.split("__")[-1] != "fraction"]
+    return [name for name, value in params.items() if is_auto(value) and name.split("__")[-1] != "fraction"]
 
 
-def _is_auto(value: Any) -> bool:
+def is_auto(value: Any) -> bool:
+    """True for "auto", whatever else a parameter may be."""
     return isinstance(value, str) and value == AUTO
 
 

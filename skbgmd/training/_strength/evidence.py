@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.training._data.scaling import deviation_of_most
+from skbgmd.training._strength.defaults import REJECTION
 
 
 class Strength(NamedTuple):
@@ -21,22 +22,27 @@ class Strength(NamedTuple):
     beta: float | None = None
     trust_power: float = 0.0
     tilt: float = 0.0
+    rejection: float = REJECTION
 
     def written(self) -> str:
         """The settings, but for those that do nothing."""
         beta = "" if self.beta is None else f", beta={self.beta}"
         power = "" if self.trust_power == 0.0 else f", trust_power={self.trust_power}"
         tilt = "" if self.tilt == 0.0 else f", tilt={self.tilt}"
-        return f"huber={self.huber}{beta}{power}{tilt}"
+        rejection = "" if self.rejection == REJECTION else f", rejection={self.rejection}"
+        return f"huber={self.huber}{beta}{power}{tilt}{rejection}"
 
 
+#: Parameters that only a strength says where there is one; others than its own may be given beside it.
+OF_STRENGTH = ("huber", "beta", "trust_power", "tilt")
 #: By name, the gentle one first.
 STRENGTHS_OF_CLASSES = {
     "mild": Strength(3.0),
     "firm": Strength(3.0, tilt=0.7),
     "strict": Strength(1.0, beta=0.1, trust_power=3.0),
 }
-STRENGTHS_OF_NUMBERS = {"mild": Strength(8.0), "firm": Strength(8.0, tilt=2.0)}
+#: Tails are far from the median, and are none to leave out; samples whose inputs are long weigh less by themselves.
+STRENGTHS_OF_NUMBERS = {"mild": Strength(16.0, rejection=20.0), "firm": Strength(16.0, tilt=2.0, rejection=20.0)}
 
 
 def described(strengths: Mapping[str, Strength]) -> str:

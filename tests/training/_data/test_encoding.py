@@ -38,7 +38,7 @@ def test_targets_are_scaled_as_those_of_the_training(kind):
         model.fit(given, y[:200])
         scaled = (model.predict(X[200:].astype(given.dtype)) - y[200:]) / model._scale
         small = np.abs(scaled)
-        loss = np.where(small < 1.0, scaled**2 / 2, small - 0.5).mean()
+        loss = np.where(small < 2.0, scaled**2 / 4, small - 1.0).mean()
         np.testing.assert_allclose(model.history_[-1, "valid_loss"], loss, rtol=1e-4)
         assert model.n_iter_ > 30
         assert np.isfinite(model.sample_trust_).all()
@@ -72,7 +72,7 @@ def test_what_a_split_makes_of_the_training_data_is_encoded_already():
     settings = {"max_epochs": 20, "lr": 0.02, "random_state": 0}
     model = BlockGMDRegressor(train_split=_own, **settings).fit(X, 1000.0 + y)
     scaled = np.abs(model.predict(X[60:]) - 1000.0 - y[60:]) / model._scale
-    loss = np.where(scaled < 1.0, scaled**2 / 2, scaled - 0.5).mean()
+    loss = np.where(scaled < 2.0, scaled**2 / 4, scaled - 1.0).mean()
     np.testing.assert_allclose(model.history_[-1, "valid_loss"], loss, rtol=1e-6)
     labels = np.where(y > 0, "a", "b")
     assert "valid_acc" in BlockGMDClassifier(train_split=_own, **settings).fit(X, labels).history_[-1]
@@ -95,7 +95,7 @@ def test_data_of_any_kind_are_made_alike(kind):
         train_split=predefined_split(made), max_epochs=30, lr=0.02, callbacks=callbacks, random_state=0
     ).fit(X, y)
     scaled = np.abs(model.predict(X) - y) / model._scale
-    loss = np.where(scaled < 1.0, scaled**2 / 2, scaled - 0.5).mean()
+    loss = np.where(scaled < 2.0, scaled**2 / 4, scaled - 1.0).mean()
     np.testing.assert_allclose(model.history_[-1, "valid_loss"], loss, rtol=1e-4)
     if callbacks:
         assert model.history_[-1, "valid_r2"] == pytest.approx(model.score(X, y), abs=1e-4)

@@ -118,11 +118,12 @@ def test_losses_of_constants():
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(y))
     assert cross_entropy_of_shares(np.array([0.5, 0.25, 0.25])) == pytest.approx(float(expected))
     numbers = np.linspace(-3.0, 3.0, 14).reshape(7, 2)
-    of_zero = torch.nn.functional.smooth_l1_loss(torch.zeros(7, 2), torch.from_numpy(numbers).float())
-    assert smooth_l1_of_zero(numbers, None) == pytest.approx(float(of_zero))
+    for beta in (0.0, 1.0, 2.0):
+        of_zero = torch.nn.functional.smooth_l1_loss(torch.zeros(7, 2), torch.from_numpy(numbers).float(), beta=beta)
+        assert smooth_l1_of_zero(numbers, None, beta) == pytest.approx(float(of_zero))
     weight = np.arange(7.0)
     repeated = np.repeat(numbers, weight.astype(int), axis=0)
-    assert smooth_l1_of_zero(numbers, weight) == pytest.approx(smooth_l1_of_zero(repeated, None))
+    assert smooth_l1_of_zero(numbers, weight, 2.0) == pytest.approx(smooth_l1_of_zero(repeated, None, 2.0))
     assert stalls([1.0] * 20, 1.0)
     # Of the last tenth of the epochs: one that was lucky says nothing.
     assert stalls([1.0] * 19 + [0.2], 1.0)

@@ -234,7 +234,7 @@ def test_gross_targets_do_not_decide():
     X, y = make_friedman1(1500, noise=1.0, random_state=0)
     X, rng = StandardScaler().fit_transform(X), np.random.default_rng(0)
     wrong = y[:1000] + np.where(rng.random(1000) < 0.4, 50.0 + 100.0 * rng.normal(size=1000), 0.0)
-    settings = {"max_epochs": 60, "batch_size": 64, "lr": 0.01}
+    settings = {"max_epochs": 60, "batch_size": 64, "lr": 0.01, "huber": 8.0}
     whole = regressor(early_stopping=False, **settings).fit(X[:1000], wrong)
     model = regressor(**settings).fit(X[:1000], wrong)
     assert model.n_iter_ < 60

@@ -67,10 +67,10 @@ def test_nets_and_estimators_take_the_same_steps(data: Any, group_size: int, kin
     )
     module = _layers(2 if by_class else 1)
     settings = {"optimizer": torch.optim.SGD, "lr": 0.1, "max_epochs": 5, "batch_size": 40, "group_size": group_size}
-    model = estimator(
-        module, shuffle=False, random_state=0, strength=None if group_size == 1 else "auto", **settings
-    ).fit(X, y)
-    criterion = torch.nn.CrossEntropyLoss if by_class else torch.nn.SmoothL1Loss
+    # A net doesn't see all inputs at once.
+    own = {"strength": None, "leverage": None} if group_size == 1 else {}
+    model = estimator(module, shuffle=False, random_state=0, **own, **settings).fit(X, y)
+    criterion = torch.nn.CrossEntropyLoss() if by_class else torch.nn.SmoothL1Loss(beta=2.0)
     net = net_class(
         module, criterion=criterion, iterator_train__even=True, train_split=None, verbose=0, **settings
     ).fit(X, y if by_class else ((y - model._center) / model._scale).astype(np.float32))

@@ -1,0 +1,225 @@
+"""Weights of samples by the lengths of their inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import sparse
+from sklearn.metrics import r2_score
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd.corruption import GaussianNoise
+from skbgmd.training._data.inputs import Items, SeveralInputs
+from skbgmd.training._data.leverage import DEVIATION, leverage_weights
+
+NUMBERS = st.floats(-100.0, 100.0, allow_subnormal=False).map(lambda value: round(value, 3))
+
+
+def exact(X: Any, limit: float, weight: Any = None, strata: Any = None) -> Any:
+    """The same by repeated samples, one number at a time."""
+    counts = np.ones(len(X), dtype=int) if weight is None else weight.astype(int)
+
+    def median(values: list[float]) -> float:
+        return sorted(values)[(len(values) - 1) // 2] if values else 0.0
+
+    squares = np.zeros(len(X))
+    for column in X.T:
+        center = median([value for value, count in zip(column, counts, strict=True) for _ in range(count)])
+        sizes = np.abs(column - center)
+        unit = median([size for size, count in zip(sizes, counts, strict=True) for _ in range(count) if size > 0.0])
+        squares += (sizes / unit) ** 2 if unit > 0.0 else 0.0
+    lengths = np.sqrt(squares)
+
+    def typical(members: Any) -> float:
+        return median([lengths[i] for i in range(len(X)) for _ in range(counts[i]) if members[i] and lengths[i] > 0.0])
+
+    every = np.ones(len(X), dtype=bool)
+    own = [typical(every if strata is None else strata == strata[i]) for i in range(len(X))]
+    typicals = np.maximum(np.maximum(own, typical(every)), DEVIATION)
+    with np.errstate(divide="ignore"):
+        return np.minimum(1.0, (limit * typicals / lengths) ** 2)
+
+
+def as_weights(found: Any, n: int) -> Any:
+    return np.ones(n) if found is None else found
+
+
+@given(data=st.data(), n=st.integers(1, 12), d=st.integers(1, 4), limit=st.sampled_from([1.0, 1.5, 3.0]))
+def test_weights_are_those_of_the_formula(data: Any, n: int, d: int, limit: float) -> None:
+    X = data.draw(arrays(np.float64, (n, d), elements=st.one_of(NUMBERS, st.sampled_from([0.0, 1.0]))))
+    weight = data.draw(st.none() | arrays(np.float64, n, elements=st.sampled_from([0.0, 1.0, 2.0])))
+    if weight is not None and not weight.any():
+        weight = None
+    strata = data.draw(st.none() | arrays(np.int64, n, elements=st.integers(0, 2)))
+    found = as_weights(leverage_weights(X, limit, weight, strata), n)
+    np.testing.assert_allclose(found, exact(X, limit, weight, strata), rtol=1e-9)
+
+
+@given(scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e6, 1e30]), shift=st.sampled_from([0.0, -7.0]))
+def test_units_and_places_of_features_do_not_matter(scale: float, shift: float) -> None:
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    X[:5] *= 40.0
+    other = X * np.array([1.0, scale, 1.0]) + np.array([0.0, 0.0, shift])
+    np.testing.assert_allclose(leverage_weights(other, 3.0), leverage_weights(X, 3.0), rtol=1e-6)
+
+
+def test_rare_categories_are_not_long() -> None:
+    levels = np.random.default_rng(0).choice(40, size=(2000, 3), p=np.r_[0.961, np.full(39, 0.001)])
+    X = np.eye(40)[levels].reshape(2000, -1)
+    assert leverage_weights(X, 3.0) is None
+    scaled = (X - X.mean(axis=0)) / np.where(X.any(axis=0), X.std(axis=0), 1.0)
+    assert np.linalg.norm(scaled, axis=1).max() > 10.0 * np.median(np.linalg.norm(scaled, axis=1))
+    assert leverage_weights(scaled, 3.0) is None
+
+
+def test_a_class_that_lies_far_off_is_not_long() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 4)), np.repeat([0, 1], [270, 30])
+    X[y == 1] += 50.0
+    assert (leverage_weights(X, 3.0)[y == 1] < 0.1).all()
+    assert leverage_weights(X, 3.0, strata=y) is None
+
+
+def test_inputs_of_other_kinds() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 6))
+    X[X < 0.3] = 0.0
+    X[:4, 0] = 1e3
+    expected = leverage_weights(X, 3.0)
+    assert (expected[:4] < 0.01).all()
+    for same in (
+        sparse.csr_array(X),
+        X.reshape(60, 2, 3),
+        {"x": X, "ids": np.arange(60)},
+        SeveralInputs([X[:, :2], X[:, 2:]]),
+    ):
+        np.testing.assert_allclose(leverage_weights(same, 3.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(leverage_weights(X.astype(np.float32), 3.0), expected, rtol=1e-4)
+    items = Items(list(X), lambda source, place: source[place], np.arange(60))
+    for unknown in (X.astype(int), {"x": items}, items, X[:, :0], np.ones((60, 2))):
+        assert leverage_weights(unknown, 3.0) is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_inputs(dtype: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(40, 3)).astype(dtype)
+    X[0], X[1] = np.finfo(dtype).max, np.nan
+    found = leverage_weights(X, 3.0)
+    assert 0.0 <= found[0] < 1e-12
+    assert (found[1:] == 1.0).all()
+
+
+def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).standard_t(2, size=(100, 3))
+    expected = leverage_weights(X, 2.0)
+    monkeypatch.setattr("skbgmd._utils.limits.LENGTHS_AT_ONCE", 7)
+    np.testing.assert_array_equal(leverage_weights(X, 2.0), expected)
+
+
+def test_wrong_features_hardly_matter_to_numbers() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1200, 8))
+    y = np.sin(X[:, 0]) + X[:, 1] * X[:, 2]
+    wrong = GaussianNoise(0.3, std=10.0, random_state=0).fit_transform(X[:900])
+    settings: dict[str, Any] = {"strength": "mild", "random_state": 0}
+    score = {
+        name: r2_score(y[900:], BlockGMDRegressor(leverage=limit, **settings).fit(wrong, y[:900]).predict(X[900:]))
+        for name, limit in (("with", "auto"), ("without", None))
+    }
+    assert score["with"] > score["without"] + 0.1
+
+
+@pytest.fixture
+def long() -> tuple[Any, Any]:
+    """Samples of which a tenth is long and has random labels."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 4)).astype(np.float32)
+    y = (X[:, 0] + X[:, 1] > 0.0).astype(int)
+    X[:60] *= 30.0
+    X[:60] = X[rng.permutation(60)]
+    return X, y
+
+
+def parameters(data: tuple[Any, Any], weight: Any = None, **settings: Any) -> Any:
+    given = {"max_epochs": 20, "hidden_layer_sizes": (20,), "random_state": 0, "strength": "mild", **settings}
+    model = BlockGMDClassifier(**given).fit(*data, weight)
+    return np.concatenate([p.detach().numpy().ravel() for p in model.net_.module_.parameters()])
+
+
+def test_auto_is_a_limit_where_long_samples_are_wrong(long: Any) -> None:
+    X, y = long
+    weight = leverage_weights(X, 3.0, None, y)
+    expected = parameters(long, weight, leverage=None)
+    np.testing.assert_array_equal(parameters(long), expected)
+    np.testing.assert_array_equal(parameters(long, leverage=3.0), expected)
+    assert (parameters(long, leverage=2.0) != expected).any()
+    assert (parameters(long, leverage=None) != expected).any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"group_size": 8, "strength": "auto"},
+        {"group_size": None, "strength": "auto"},
+        {"aggregator": "mean", "strength": "auto"},
+        {"early_stopping": True, "n_iter_no_change": 2},
+        {"max_epochs": 19},
+    ],
+    ids=str,
+)
+def test_auto_is_none_where_nothing_can_be_held_out(long: Any, settings: Any) -> None:
+    np.testing.assert_array_equal(parameters(long, **settings), parameters(long, leverage=None, **settings))
+    X, y = long
+    small = X[:99], y[:99]
+    np.testing.assert_array_equal(parameters(small), parameters(small, leverage=None))
+    model = BlockGMDClassifier(random_state=0).partial_fit(X, y, classes=[0, 1])
+    assert model.leverage_ is None
+
+
+def test_long_samples_that_are_right_keep_their_weight() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.standard_t(2, size=(600, 4))
+    idle = np.arange(600) < 360
+    rare = np.where(idle[:, None], 1e-3 * X, X)
+    for some in (X, rare):
+        assert leverage_weights(some, 3.0) is not None
+        labels = (some[:, 0] + some[:, 1] > 0.0).astype(int)
+        assert BlockGMDClassifier(max_epochs=60, random_state=0).fit(some, labels).leverage_ is None
+    numbers = np.clip(X[:, 0], -3.0, 3.0) + X[:, 1]
+    assert BlockGMDRegressor(max_epochs=60, random_state=0).fit(X, numbers).leverage_ is None
+
+
+@pytest.mark.parametrize("kind", ["numbers", "columns", "classes", "labels", "words"])
+def test_wrong_features_are_known_whatever_is_predicted(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(600, 5))
+    z = X[:, 0] + np.sin(2.0 * X[:, 1])
+    y: Any = {
+        "numbers": z,
+        "columns": np.stack([z, X[:, 2]], axis=1),
+        "classes": (z > 0.0).astype(int),
+        "labels": (np.stack([z, X[:, 2]], axis=1) > 0.0).astype(int),
+        "words": np.where(z > 0.0, "yes", "no"),
+    }[kind]
+    wrong = GaussianNoise(0.3, std=10.0, random_state=0).fit_transform(X)
+    estimator = BlockGMDRegressor if kind in ("numbers", "columns") else BlockGMDClassifier
+    settings: dict[str, Any] = {"max_epochs": 40, "strength": "mild", "random_state": 0}
+    assert estimator(**settings).fit(wrong, y).leverage_ == 3.0
+    assert estimator(**settings).fit(X, y).leverage_ in (3.0, None)
+
+
+def test_a_call_that_goes_on_keeps_the_limit(long: Any) -> None:
+    model = BlockGMDClassifier(max_epochs=20, warm_start=True, random_state=0).fit(*long)
+    assert model.leverage_ == 3.0
+    assert model.fit(*long).leverage_ == 3.0
+    assert model.partial_fit(*long).leverage_ == 3.0
+
+
+@pytest.mark.parametrize("limit", [0.5, "long", float("nan")])
+def test_limits_are_checked(long: Any, limit: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="leverage must be"):
+        BlockGMDClassifier(leverage=limit).fit(*long)

@@ -1,0 +1,41 @@
+"""Whether held-out samples with long inputs are predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skbgmd.training._strength.long_inputs import Skill, are_predicted, skill
+
+
+def test_skill_is_relative_to_what_there_is_to_tell() -> None:
+    constant, perfect = np.array([-4.0, -2.0, 0.0, -2.0]), np.zeros(4)
+    strata, weight = np.zeros(4, dtype=np.intp), np.array([1.0, 1.0, 1.0, 1.0])
+    for network, expected in ((perfect, 1.0), (constant, 0.0), (2.0 * constant, -1.0), (0.5 * constant, 0.5)):
+        given = {"constant": constant, "network": network, "perfect": perfect}
+        assert skill(given, strata, weight).value == pytest.approx(expected)
+    assert skill({"constant": perfect, "network": constant, "perfect": perfect}, strata, weight) == Skill(0.0, 0.0)
+
+
+def test_strata_count_alike() -> None:
+    given = {"constant": np.zeros(5), "network": np.array([1.0, 0.0, 0.0, 0.0, 0.0]), "perfect": np.ones(5)}
+    assert skill(given, np.array([0, 1, 1, 1, 1]), np.ones(5)).value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("of_long", "of_others", "as_well", "expected"),
+    [
+        ((0.3, 0.1), (0.9, 0.0), 0.0, True),
+        ((0.3, 0.1), (0.9, 0.0), 0.5, False),
+        ((0.6, 0.1), (0.9, 0.0), 0.5, True),
+        ((0.1, 0.2), (-0.5, 0.0), 0.5, False),
+        ((-0.1, 0.01), (-0.5, 0.0), 0.5, False),
+        ((0.0, 0.0), (0.0, 0.0), 0.0, False),
+    ],
+)
+def test_clearly_and_as_well(
+    of_long: tuple[float, float], of_others: tuple[float, float], as_well: float, expected: bool
+) -> None:
+    assert are_predicted([Skill(*of_long)], [Skill(*of_others)], as_well) is expected
+    sure = Skill(1.0, 0.0)
+    assert are_predicted([Skill(*of_long), sure], [Skill(*of_others), sure], as_well) is expected
