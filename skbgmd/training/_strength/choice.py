@@ -257,7 +257,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             for name, value in params.items()
             if not name.startswith("callbacks__") or name.split("__")[1] in names
         }
-        given = {**params, **settings, "module": module, "strength": strength, "random_state": seed, "warm_start": True}
+        own = {"module": module, "strength": strength, "leverage": self.leverage_, "random_state": seed}
+        given = {**params, **settings, **own, "warm_start": True}
         twin: Self = clone(type(self)(**given))
         return twin
 

@@ -16,6 +16,7 @@ from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.corruption import GaussianNoise
 from skbgmd.training._data.inputs import Items, SeveralInputs
 from skbgmd.training._data.leverage import DEVIATION, leverage_weights
+from skbgmd.training._strength import choice
 
 NUMBERS = st.floats(-100.0, 100.0, allow_subnormal=False).map(lambda value: round(value, 3))
 
@@ -223,3 +224,12 @@ def test_a_call_that_goes_on_keeps_the_limit(long: Any) -> None:
 def test_limits_are_checked(long: Any, limit: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="leverage must be"):
         BlockGMDClassifier(leverage=limit).fit(*long)
+
+
+def test_lengths_are_judged_once(long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    are_predicted = choice.are_predicted
+    monkeypatch.setattr(choice, "are_predicted", lambda *given: calls.append(given) or are_predicted(*given))
+    model = BlockGMDClassifier(max_epochs=20, random_state=0).fit(*long)
+    assert len(calls) == 1
+    assert set(model.strength_scores_) == {"mild", "firm", "strict"}
