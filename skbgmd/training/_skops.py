@@ -19,6 +19,7 @@ from skbgmd.aggregators.base import AggregatorState
 from skbgmd.training._data.encoding import EncodedSplit
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._estimator.multilabel import RobustMultilabelNet, indicator_matrix, signs_matrix
+from skbgmd.training._lifecycle.compiled_pickle import compiled_again
 from skbgmd.training._lifecycle.stopping import (
     EndOfTraining,
     LabelStopping,
@@ -53,7 +54,7 @@ _PARTS = (
         TrimmedLoss,
     ),
     *(EndOfTraining, LossStopping, LabelStopping, LikelihoodStopping, ResidualStopping),
-    *(RobustMultilabelNet, indicator_matrix, signs_matrix),
+    *(RobustMultilabelNet, indicator_matrix, signs_matrix, compiled_again),
     *(BlockGMDClassifier, _codes, BlockGMDRegressor, _scaled, _Part, _Provisional),
     *(RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log, MLP, LeNet),
 )
