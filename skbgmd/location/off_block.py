@@ -167,6 +167,7 @@ def _clipped_products(
     """Inner products of some rows' clipped off-block parts: those of all columns without those on the block."""
     factors, whole, inside = clip_factors(limit, norms), rows.gram(), part.rows.gram()
     in_range = whole.unit == inside.unit == 1.0 and whole.shrinkage is None and inside.shrinkage is None
+    in_range = in_range and norms.max(initial=0.0) <= limits.SQUARED_RANGE[torch.float64][1]
     lengths = np.maximum(whole.known_lengths, inside.known_lengths)[used]
     root = np.sqrt(factors)
     reach = float((np.add.outer(lengths, lengths) * root * root[:, None]).max())

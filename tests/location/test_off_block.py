@@ -147,6 +147,17 @@ def test_products_off_the_block_keep_their_digits(large, rng):
     np.testing.assert_allclose(shares @ found @ shares, shares @ clipped @ clipped.T @ shares, atol=1e-4 * limit**2)
 
 
+@pytest.mark.parametrize("exponent", [-150.0, 139.9, 150.0, 153.2, 154.14, 154.2])
+@pytest.mark.parametrize("n", [8, 16, 64, 128])
+def test_filtering_takes_rows_whose_squares_have_no_number(n, exponent, rng):
+    row = 10.0**exponent * rng.uniform(1.0, 2.0, size=8)
+    assert block_geometric_median(np.tile(row, (n, 1)), complement="filtered") == pytest.approx(row, rel=1e-9, abs=0.0)
+    rows = 10.0 ** (exponent - 1.0) * rng.normal(size=(n, 8))
+    found = block_geometric_median(rows, complement="filtered")
+    expected = block_geometric_median(rows * 10.0**-exponent, complement="filtered")
+    np.testing.assert_allclose(found * 10.0**-exponent, expected, atol=1e-6)
+
+
 def test_rows_that_the_block_rejects_stay_out_when_filtered(rng):
     X = rng.normal(size=(20, 300)) + 0.5
     X[:5, :200] *= 1e4
