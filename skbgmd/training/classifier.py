@@ -379,7 +379,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             matrix = signs_matrix if targets_of(given) == "signs" else indicator_matrix
             encode = partial(matrix, n_labels=len(classes))
         codes = encode(y)
-        samples = self._samples(X, codes, whole_weight, clients, sample_id).among(n, chosen)
+        samples = self._samples(X, codes, whole_weight, clients, sample_id, weight).among(n, chosen)
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

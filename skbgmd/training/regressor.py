@@ -184,7 +184,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             center, scale = self._center, self._scale
         encode = partial(_scaled, center=center, scale=scale)
         for some in trained:
-            samples = self._samples(some.X, encode(some.y), some.weight, some.clients, some.sample_id)
+            samples = self._samples(some.X, encode(some.y), some.weight, some.clients, some.sample_id, some.weight)
             samples = samples.among(n, chosen) if some is part else samples
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
             if net._is_interrupted_:

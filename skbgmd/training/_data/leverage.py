@@ -83,19 +83,39 @@ def leverage_weights(
 
 def _squared_lengths(part: Any, weight: FloatArray) -> FloatArray:
     """Squared lengths (n,) of inputs (n, ...), each feature in its own unit."""
-    columns = part.tocsr() if is_sparse(part) else part.reshape(len(weight), -1)
+    if is_sparse(part):
+        return _squared_lengths_of_sparse(part, weight)
+    columns = part.reshape(len(weight), -1)
     known = np.flatnonzero(weight)
     some = known[:: max(1, -(-len(known) // limits.LENGTH_SAMPLES))]
-    sample = columns[some].toarray() if is_sparse(columns) else columns[some]
-    center, unit = _center_and_unit(np.ascontiguousarray(sample.T, dtype=np.float64), weight[some])
-    # Half as much to read, and more than exact enough.
-    kind = np.float64 if columns.dtype == np.float64 else np.float32
+    center, unit = _center_and_unit(np.ascontiguousarray(columns[some].T, dtype=np.float64), weight[some])
+    # Half as much to read, and more than exact enough; shares of subnormal units have no number in it.
+    is_single = columns.dtype != np.float64 and unit.min(initial=np.inf) > np.finfo(np.float32).tiny
+    kind = np.float32 if is_single else np.float64
     squares, center, shares = np.empty(len(weight)), center.astype(kind), (1.0 / unit).astype(kind)
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in _pieces(columns.shape):
-            dense = columns[rows].toarray() if is_sparse(columns) else columns[rows]
-            scaled = (dense - center) * shares
+            scaled = (columns[rows] - center) * shares
             squares[rows] = np.einsum("ij,ij->i", scaled, scaled)
+    return squares
+
+
+def _squared_lengths_of_sparse(matrix: Any, weight: FloatArray) -> FloatArray:
+    """Squared lengths (n,) of a sparse matrix's rows, which is never dense: there the medians of features are zero."""
+    entries = matrix.tocoo()
+    rows, features, sizes = entries.row, entries.col, np.abs(entries.data.astype(np.float64))
+    counted = np.flatnonzero((sizes > 0.0) & (weight[rows] > 0.0))
+    counted = counted[np.lexsort((sizes[counted], features[counted]))]
+    known, starts = np.unique(features[counted], return_index=True)
+    unit = np.full(matrix.shape[1], np.inf)
+    if len(known):
+        mass = np.cumsum(weight[rows[counted]])
+        before = np.append(0.0, mass)[starts]
+        half = before + 0.5 * (np.append(before[1:], mass[-1]) - before) * (1.0 - 1e-12)
+        unit[known] = sizes[counted[np.searchsorted(mass, half)]]
+    squares: FloatArray = np.zeros(len(weight))
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.add.at(squares, rows, (sizes / unit[features]) ** 2)
     return squares
 
 

@@ -332,9 +332,14 @@ class BlockGMDBase(RobustParameters, Interruptible):
         known = torch.device(self.device).type in ("cpu", "cuda")
         return known and not told and self.optimizer in (torch.optim.Adam, torch.optim.AdamW)
 
-    def _samples(self, X: Any, y: Any, weight: Any, clients: Any, sample_id: Any) -> Samples:
+    def _samples(
+        self, X: Any, y: Any, weight: Any, clients: Any, sample_id: Any, of_data: NDArray[np.float64] | None
+    ) -> Samples:
+        """Samples to train on; their lengths are typical by weights ``of_data``, without those of classes."""
         merge = 0 < len(y) <= self.batch_size and self._may_merge()
-        weight = self._leveraged(X, y, weight)
+        by_length = self._by_length(X, y, of_data)
+        if by_length is not None:
+            weight = by_length if weight is None else weight * by_length
         return drop_and_merge(X, y, weight, clients, sample_id, merge=merge)
 
     def _may_merge(self) -> bool:

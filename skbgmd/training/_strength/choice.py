@@ -160,13 +160,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """The best prediction of targets that knows nothing of the inputs."""
         raise NotImplementedError
 
-    def _leveraged(self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-        """Weights of samples, less where inputs are long; None: all are one."""
+    def _by_length(self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Weights of samples by the lengths of their inputs; None: all are one."""
         limit = self.leverage_
-        found = None if limit is None else leverage_weights(X, float(limit), weight, self._strata(y))
-        if found is None or weight is None:
-            return weight if found is None else found
-        return weight * found
+        return None if limit is None else leverage_weights(X, float(limit), weight, self._strata(y))
 
     def _given(self, *names: str) -> list[str]:
         """Those of some parameters that aren't at their defaults, with their values."""
@@ -193,8 +190,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if not ranks.all(self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        strata, held_weight = self._strata(y), self._leveraged(X, y, weight)
-        held_weight = np.ones(len(y)) if held_weight is None else held_weight
+        strata, by_length = self._strata(y), self._by_length(X, y, weight)
+        held_weight = np.ones(len(y)) if weight is None else weight
+        held_weight = held_weight if by_length is None else held_weight * by_length
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):

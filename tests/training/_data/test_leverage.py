@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,45 @@ def test_extreme_inputs(dtype: Any) -> None:
     found = leverage_weights(X, 3.0)
     assert 0.0 <= found[0] < 1e-12
     assert (found[1:] == 1.0).all()
+
+
+@given(data=st.data(), n=st.integers(3, 12), d=st.integers(1, 5))
+def test_sparse_matrices_are_as_dense_ones(data: Any, n: int, d: int) -> None:
+    X = data.draw(arrays(np.float64, (n, d), elements=NUMBERS))
+    empty = data.draw(arrays(np.bool_, (n, d)))
+    # More than half of each feature is zero.
+    X[empty] = 0.0
+    for column in X.T:
+        column[np.flatnonzero(column)[(n - 1) // 2 :]] = 0.0
+    weight = data.draw(st.none() | st.just(np.full(n, 2.0)))
+    for kind in (sparse.csr_array, sparse.csc_matrix, sparse.coo_array):
+        found = as_weights(leverage_weights(kind(X), 1.5, weight), n)
+        np.testing.assert_allclose(found, as_weights(leverage_weights(X, 1.5, weight), n), rtol=1e-9)
+
+
+def test_wide_sparse_matrices_are_never_dense() -> None:
+    X = sparse.random_array((2000, 1_000_000), density=2e-6, rng=0, format="csr")
+    tracemalloc.start()
+    found = leverage_weights(X, 3.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is None or found.shape == (2000,)
+    assert peak < 64 * 2**20
+
+
+def test_weights_of_classes_say_nothing_of_lengths() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random(600) < 0.9).astype(int)
+    X = np.clip(rng.normal(size=(600, 2)), -2.3, 2.3) * np.where(y[:, None] == 1, 1.0, [1.0, 0.01])
+    settings: dict[str, Any] = {"max_epochs": 1, "leverage": 3.0, "strength": "mild", "batch_size": 600}
+    assert leverage_weights(X, 3.0, None, y) is None
+    assert leverage_weights(X, 3.0, np.where(y == 0, 100.0, 1.0), y) is not None
+    with_lengths, without = (
+        BlockGMDClassifier(class_weight={0: 100.0, 1: 1.0}, random_state=0, **{**settings, "leverage": limit}).fit(X, y)
+        for limit in (3.0, None)
+    )
+    for ours, theirs in zip(with_lengths.net_.module_.parameters(), without.net_.module_.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.detach().numpy(), theirs.detach().numpy())
 
 
 def test_pieces_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
