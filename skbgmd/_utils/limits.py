@@ -457,6 +457,8 @@ CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 #: Least gain, against rounding.
 LEAST_GAIN = 1e-9
+#: Share of the samples up to which ones with long inputs aren't looked at: among many there is always one.
+FEW_LONG = 1e-3
 #: Share of the others' skill from which on held-out samples with long inputs are right, of numbers and of classes. With
 #: wrong features numbers had less than none in 126 trainings of 126, and classes up to a third of it.
 AS_WELL_NUMBERS, AS_WELL_CLASSES = 0.0, 0.5

@@ -126,7 +126,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             return
         strata = self._strata(y)
         found = leverage_weights(X, LEVERAGE, weight, strata)
-        if not ranks.any(found is not None, "whether inputs are long"):
+        # Fewer are kept in check by their gradients, and aren't worth a training.
+        are_many = found is not None and bool((found < 1.0).mean() > limits.FEW_LONG)
+        if not ranks.any(are_many, "whether inputs are long"):
             return
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))

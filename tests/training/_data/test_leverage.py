@@ -266,6 +266,16 @@ def test_limits_are_checked(long: Any, limit: Any) -> None:
         BlockGMDClassifier(leverage=limit).fit(*long)
 
 
+def test_one_long_sample_of_thousands_is_not_worth_a_training() -> None:
+    X = np.clip(np.random.default_rng(0).normal(size=(2001, 3)), -2.0, 2.0)
+    X[0] = 50.0
+    y = (X[:, 0] > 0.0).astype(int)
+    model = BlockGMDClassifier(max_epochs=20, strength="mild", random_state=0)
+    assert model.fit(X, y).leverage_ is None
+    y[:20], X[:20] = np.arange(20) % 2, 50.0
+    assert model.fit(X, y).leverage_ == 3.0
+
+
 def test_lengths_are_judged_once(long: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     are_predicted = choice.are_predicted
