@@ -45,10 +45,11 @@ def cross_entropy_of_shares(shares: NDArray[np.float64]) -> float:
 def smooth_l1_of_zero(y: NDArray[Any], weight: NDArray[np.float64] | None, beta: float) -> float:
     """Smooth L1 loss of zero, the center of scaled targets (n, ...); linear from ``beta`` on."""
     sizes = np.abs(y.astype(np.float64)).reshape(len(y), -1)
-    if beta == 0.0:
-        return float(np.average(sizes.mean(axis=1), weights=weight))
     small = np.minimum(sizes, beta)
-    return float(np.average((small * (sizes - 0.5 * small)).mean(axis=1), weights=weight)) / beta
+    # What overflows is as large as any.
+    with np.errstate(over="ignore"):
+        losses = sizes if beta == 0.0 else small / beta * (sizes - 0.5 * small)
+        return float(np.average(losses.mean(axis=1), weights=weight))
 
 
 def location_and_scale(y: FloatArray, weight: FloatArray | None) -> tuple[FloatArray, FloatArray]:

@@ -121,6 +121,7 @@ def test_losses_of_constants():
     for beta in (0.0, 1.0, 2.0):
         of_zero = torch.nn.functional.smooth_l1_loss(torch.zeros(7, 2), torch.from_numpy(numbers).float(), beta=beta)
         assert smooth_l1_of_zero(numbers, None, beta) == pytest.approx(float(of_zero))
+        assert smooth_l1_of_zero(np.full((7, 2), 1.5e308), None, beta) == np.inf
     weight = np.arange(7.0)
     repeated = np.repeat(numbers, weight.astype(int), axis=0)
     assert smooth_l1_of_zero(numbers, weight, 2.0) == pytest.approx(smooth_l1_of_zero(repeated, None, 2.0))
