@@ -37,7 +37,7 @@ from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._data.loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 from skbgmd.training._lifecycle.checked_pickle import load_naming, named_in
-from skbgmd.training._lifecycle.compiled_pickle import OptimizedModule, dumps
+from skbgmd.training._lifecycle.compiled_pickle import compiled_kind, dumps
 from skbgmd.training._lifecycle.resume import ResumableNet
 from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._step.divergence import diverged
@@ -494,7 +494,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         # Memory to work in, and what was seen of this very module, are not a part of the net.
         work = ("_gradients_", "_check_", "_train_iterator_", "_fused_", "_listening_")
         state = {key: value for key, value in super().__getstate__().items() if key not in work}
-        if OptimizedModule in named_in(state[_PICKLED]):
+        if compiled_kind() in named_in(state[_PICKLED]):
             # With torch's compiler in it, of which a checked pickle loads nothing.
             prefixes = tuple(self.cuda_dependent_attributes_)
             state[_PICKLED] = dumps({key: value for key, value in vars(self).items() if key.startswith(prefixes)})

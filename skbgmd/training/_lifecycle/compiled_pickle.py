@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo import OptimizedModule
 
 #: Inductor's modes besides its default.
 _MODES = ("reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -23,18 +23,24 @@ class CompilationPickler(pickle.Pickler):
     Examples
     --------
     >>> file = io.BytesIO()
-    >>> CompilationPickler(file).dump(torch.compile(torch.nn.Linear(2, 1)))
+    >>> CompilationPickler(file).dump(torch.compile(torch.nn.Linear(2, 1), backend="eager"))
     >>> type(pickle.loads(file.getvalue())).__name__
     'OptimizedModule'
     """
 
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, OptimizedModule):
+        if (kind := compiled_kind()) is not None and isinstance(obj, kind):
             return compiled_again, (obj._orig_mod, *_settings(obj))
         if type(obj) is torch.nn.Parameter and vars(obj) and all(name.startswith("_dynamo") for name in vars(obj)):
             # Marks that the compiler makes for itself.
             return torch._utils._rebuild_parameter, (obj.data, obj.requires_grad, OrderedDict())
         return NotImplemented
+
+
+def compiled_kind() -> Any:
+    """The class of compiled modules; None where torch's compiler isn't loaded, and so nothing is compiled."""
+    # It is large, and imported by whoever compiles.
+    return getattr(sys.modules.get("torch._dynamo"), "OptimizedModule", None)
 
 
 def dumps(thing: Any) -> bytes:
@@ -95,4 +101,4 @@ def _mode(config: dict[str, Any], dynamic: bool | None) -> str | None:
     return next((mode for mode in _MODES if list_mode_options(mode, dynamic) == config), None)
 
 
-__all__ = ["CompilationPickler", "OptimizedModule", "compiled_again", "dumps"]
+__all__ = ["CompilationPickler", "compiled_again", "compiled_kind", "dumps"]
