@@ -25,14 +25,12 @@ import numpy as np
 import pandas as pd
 import torch
 from dirty import dirt
-from dirty.data import CLASSES, IMAGES, TARGETS, Data, split
+from dirty.data import CLASSES, IMAGES, TARGETS, Data, Split, split, standardised
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from paper.report import DOCS, write
-from resume import add_options, train_missing
+from resume import add_options, add_report, train_missing
 from sklearn.metrics import balanced_accuracy_score, r2_score
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.training._data.leverage import leverage_weights
@@ -119,17 +117,12 @@ KINDS: dict[str, dirt.Kind] = {
 
 
 @lru_cache(maxsize=1)
-def data(name: str, seed: int) -> tuple[Any, Any, Any, Any]:
+def data(name: str, seed: int) -> Split:
     """Training and test data, standardised by the former."""
     if name in CLASSES or name in TARGETS:
         return split(name, seed)
     X, y = (LONG_NUMBERS | LONG_CLASSES)[name](seed)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed)
-    scaler = StandardScaler().fit(X)
-    X, X_test = scaler.transform(X).astype(np.float32), scaler.transform(X_test).astype(np.float32)
-    if name in LONG_NUMBERS:
-        y, y_test = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std()
-    return X, y, X_test, y_test
+    return standardised(X, y, seed, are_numbers=name in LONG_NUMBERS)
 
 
 def row(name: str, kind: str, seed: int, value: str, epochs: int) -> dict[str, Any]:
@@ -195,9 +188,7 @@ def long_table(frame: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument(
-        "--report", action="store_true", help="make the tables of the rows there are, and train nothing"
-    )
+    add_report(parser)
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     if not arguments.report:

@@ -36,7 +36,7 @@ from dirty import dirt
 from dirty.data import TARGETS, Split, split
 from dirty.methods import Method, mlp, ours
 from paper.report import DOCS, write
-from resume import add_options, train_missing
+from resume import add_options, add_report, train_missing
 from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPRegressor
 
@@ -170,9 +170,7 @@ def dirt_table(frame: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument(
-        "--report", action="store_true", help="make the tables of the rows there are, and train nothing"
-    )
+    add_report(parser)
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     if not arguments.report:

@@ -24,6 +24,11 @@ def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, which spoils wall-clock times")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """An option to train nothing."""
+    parser.add_argument("--report", action="store_true", help="make tables of the rows there are, and train nothing")
+
+
 def kept(folder: Path | None, name: str, fit: Callable[[], Any]) -> Any:
     """A fitted estimator from the folder's file of that name; if there is none it is fitted, and kept there."""
     path = folder / f"{name}.joblib" if folder else None

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from dirty import dirt
+from dirty.data import standardised
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from resume import add_options, train_missing
 from sklearn.datasets import make_friedman1, make_friedman2, make_friedman3, make_regression, make_s_curve
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDRegressor
 from skbgmd.training._strength import choice
@@ -210,10 +209,7 @@ def choices(X: NDArray[Any], y: NDArray[Any], seed: int, epochs: int) -> dict[st
 def row(name: str, kind: str, seed: int, epochs: int) -> dict[str, Any]:
     """A row of the results."""
     X, y = (CONTINUOUS | DISCRETE)[name](seed)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed)
-    scaler = StandardScaler().fit(X)
-    X, X_test = scaler.transform(X).astype(np.float32), scaler.transform(X_test).astype(np.float32)
-    y, y_test = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std()
+    X, y, X_test, y_test = standardised(X, y, seed, are_numbers=True)
     X, y, _ = KINDS[kind](X, y, default_rng(seed))
     found: dict[str, Any] = choices(X, y, seed, epochs)
     chosen = {found[score] for score in SCORES}

@@ -20,12 +20,10 @@ import numpy as np
 import pandas as pd
 import torch
 from dirty import dirt
-from dirty.data import TARGETS, split
+from dirty.data import TARGETS, Split, split, standardised
 from paper.report import DOCS, write
-from resume import add_options, train_missing
+from resume import add_options, add_report, train_missing
 from scores_of_numbers import CONTINUOUS, DISCRETE
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDRegressor
 from skbgmd._utils import limits
@@ -46,15 +44,12 @@ def cases(n_diabetes: int) -> list[tuple[str, str, int]]:
     ]
 
 
-def data(name: str, seed: int) -> tuple[Any, Any, Any, Any]:
+def data(name: str, seed: int) -> Split:
     """Training and test data, standardised by the former."""
     if name in TARGETS:
         return split(name, seed)
     X, y = (CONTINUOUS | DISCRETE)[name](seed)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed)
-    scaler = StandardScaler().fit(X)
-    X, X_test = scaler.transform(X).astype(np.float32), scaler.transform(X_test).astype(np.float32)
-    return X, (y - y.mean()) / y.std(), X_test, (y_test - y.mean()) / y.std()
+    return standardised(X, y, seed, are_numbers=True)
 
 
 def choices(X: Any, y: Any, seed: int, epochs: int) -> tuple[str, str]:
@@ -128,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--diabetes", type=int, default=120, help="seeds of it")
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--report", action="store_true", help="make the table of the rows there are, and train nothing")
+    add_report(parser)
     add_options(parser, RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

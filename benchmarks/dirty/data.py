@@ -185,9 +185,16 @@ def split(name: str, seed: int) -> Split:
     """
     of_classes = name in CLASSES
     X, y = (CLASSES | TARGETS)[name](seed)
-    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y if of_classes else None)
+    return standardised(X, y, seed, are_numbers=not of_classes, stratify=y if of_classes else None)
+
+
+def standardised(
+    X: NDArray[Any], y: NDArray[Any], seed: int, *, are_numbers: bool, stratify: NDArray[Any] | None = None
+) -> Split:
+    """Split data as :func:`split` does."""
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, random_state=seed, stratify=stratify)
     scaler = StandardScaler().fit(X)
     X, X_test = scaler.transform(X).astype(np.float32), scaler.transform(X_test).astype(np.float32)
-    if not of_classes:
+    if are_numbers:
         y, y_test = (y - y.mean()) / y.std(), (y_test - y.mean()) / y.std()
     return Split(X, y, X_test, y_test)
