@@ -459,8 +459,8 @@ CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 LEAST_GAIN = 1e-9
 #: Share of the samples up to which ones with long inputs aren't looked at: among many there is always one.
 FEW_LONG = 1e-3
-#: Share of the others' skill from which on held-out samples with long inputs are right, of numbers and of classes. With
-#: wrong features numbers had less than none in 126 trainings of 126, and classes up to a third of it.
+#: Share of the others' skill from which on held-out samples with long inputs are right, of numbers and of classes: of
+#: the latter a network knows something by what is left of the right features.
 AS_WELL_NUMBERS, AS_WELL_CLASSES = 0.0, 0.5
 #: Error, in robust standard deviations of the targets, from which on a target is missed: squares are clipped there.
 #: With five, targets of moderate errors that are all on one side speak for those who follow them.

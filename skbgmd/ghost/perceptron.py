@@ -25,7 +25,7 @@ from skbgmd.rows.few import ArrayRows, FewRows
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
 CPU = torch.device("cpu")
-#: Inner products of lines, of NumPy 2; of few numbers they take half of the time.
+#: Inner products of lines, of NumPy 2, which take less time.
 VECDOT: Any = getattr(np, "vecdot", None)
 
 

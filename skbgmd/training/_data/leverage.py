@@ -66,11 +66,10 @@ def leverage_weights(
     if not counted.any():
         return None
     typical = np.full(len(lengths), max(DEVIATION, lower_weighted_median(lengths[counted], weight[counted])))
-    for stratum in () if strata is None else np.unique(strata):
-        members = strata == stratum
-        some = members & counted
-        if some.any():
-            typical[members] = np.maximum(typical[members], lower_weighted_median(lengths[some], weight[some]))
+    if strata is not None:
+        known, medians = _medians_of_groups(lengths[counted], weight[counted], strata[counted])
+        places = np.minimum(np.searchsorted(known, strata), len(known) - 1)
+        typical = np.where(known[places] == strata, np.maximum(typical, medians[places]), typical)
     with np.errstate(invalid="ignore"):
         # NaN, of inputs that aren't finite, are for the rule.
         long = lengths > limit * typical
@@ -104,15 +103,11 @@ def _squared_lengths_of_sparse(matrix: Any, weight: FloatArray) -> FloatArray:
     """Squared lengths (n,) of a sparse matrix's rows, which is never dense: there the medians of features are zero."""
     entries = matrix.tocoo()
     rows, features, sizes = entries.row, entries.col, np.abs(entries.data.astype(np.float64))
-    counted = np.flatnonzero((sizes > 0.0) & (weight[rows] > 0.0))
-    counted = counted[np.lexsort((sizes[counted], features[counted]))]
-    known, starts = np.unique(features[counted], return_index=True)
+    counted = (sizes > 0.0) & (weight[rows] > 0.0)
     unit = np.full(matrix.shape[1], np.inf)
-    if len(known):
-        mass = np.cumsum(weight[rows[counted]])
-        before = np.append(0.0, mass)[starts]
-        half = before + 0.5 * (np.append(before[1:], mass[-1]) - before) * (1.0 - 1e-12)
-        unit[known] = sizes[counted[np.searchsorted(mass, half)]]
+    if counted.any():
+        known, medians = _medians_of_groups(sizes[counted], weight[rows[counted]], features[counted])
+        unit[known] = medians
     squares: FloatArray = np.zeros(len(weight))
     with np.errstate(over="ignore", invalid="ignore"):
         np.add.at(squares, rows, (sizes / unit[features]) ** 2)
@@ -146,6 +141,20 @@ def _medians(values: FloatArray, weight: FloatArray, are_counted: NDArray[np.boo
         ordered = np.take_along_axis(values, order, axis=1)
     found: FloatArray = ordered[np.arange(len(values)), at]
     return found
+
+
+def _medians_of_groups(
+    values: FloatArray, weight: FloatArray, groups: NDArray[np.integer[Any]]
+) -> tuple[NDArray[Any], FloatArray]:
+    """Numbers of the groups of values (n,), (k,), and their lower weighted medians; all weights are positive."""
+    order = np.lexsort((values, groups))
+    known, starts = np.unique(groups[order], return_index=True)
+    mass = np.cumsum(weight[order])
+    ends = np.append(mass[starts[1:] - 1], mass[-1])
+    before = np.append(0.0, ends[:-1])
+    # Sums of equal weights may differ in their last digits.
+    at = np.searchsorted(mass, 0.5 * (before + ends) * (1.0 - 1e-12))
+    return known, values[order[np.maximum(at, starts)]]
 
 
 def _pieces(shape: tuple[int, ...]) -> Iterator[slice]:

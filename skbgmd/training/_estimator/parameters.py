@@ -98,7 +98,7 @@ PARAMETERS = """
         :func:`~skbgmd.training._data.leverage.leverage_weights`, and for classes those of a sample's class count where
         they are larger. "auto": 3.0 where "auto" of ``strength`` would hold out samples, unless held-out ones with long
         inputs are predicted, by a network that is trained on a third of the samples. None: inputs aren't looked at, as
-        those of a Dataset and of integers aren't.
+        those of a Dataset, and integers that a module takes, aren't.
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.

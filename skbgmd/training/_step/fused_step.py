@@ -159,7 +159,7 @@ class FusedStep:
         net._trust_.add_samples(batch.positions, trust, y, losses, torch.from_numpy(rows.input_squares))
         equal = batch.weight is None or own.min() == own.max()
         if equal:
-            # torch's mean takes several times as long.
+            # torch's mean takes longer.
             loss = torch.from_numpy(np.asarray(losses.numpy().mean()))
         else:
             loss = losses @ torch.as_tensor(own / own.sum()).to(losses)

@@ -91,6 +91,14 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         few = n < limits.CHOICE_SAMPLES or self._source().max_epochs < limits.CHOICE_LEAST_EPOCHS
         return not few and epochs is None and self._allows_choice()
 
+    def _drawn(
+        self, strata: NDArray[np.intp], weight: NDArray[np.float64]
+    ) -> tuple[int, NDArray[np.intp], NDArray[np.intp]]:
+        """Draw a seed, and by it samples to train candidates on and to hold out; of the latter, those with weight."""
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
+        return seed, np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
+
     def _try(
         self, model: Self, X: Any, y: Any, weight: Any, trained: Any, held_out: Any, *, epochs: int
     ) -> tuple[Any, NDArray[Any] | None]:
@@ -117,9 +125,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         A network that doesn't look at lengths is trained as the gentlest candidate is. Where it predicts held-out
         samples with long inputs, they are right, and all weigh alike.
         """
-        given_limit: Any = self.leverage
-        self.leverage_ = None if is_auto(given_limit) else given_limit
-        if not (is_auto(self.leverage) and self._judges_samples(clients) and has_default(self.aggregator)):
+        limit: Any = self.leverage
+        self.leverage_ = None if is_auto(limit) else limit
+        if not (is_auto(limit) and self._judges_samples(clients) and has_default(self.aggregator)):
             return
         ranks = current_ranks()
         if not ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out"):
@@ -130,10 +138,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         are_many = found is not None and bool((found < 1.0).mean() > limits.FEW_LONG)
         if not ranks.any(are_many, "whether inputs are long"):
             return
-        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
         given = np.ones(len(y)) if weight is None else weight
-        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (given > 0.0))
+        seed, trained, held_out = self._drawn(strata, given)
         if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
             return
         strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
@@ -191,12 +197,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         ranks = current_ranks()
         if not ranks.all(self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
             return
-        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
         strata, by_length = self._strata(y), self._by_length(X, y, weight)
         held_weight = np.ones(len(y)) if weight is None else weight
         held_weight = held_weight if by_length is None else held_weight * by_length
-        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
-        trained, held_out = np.flatnonzero(~mask), np.flatnonzero(mask & (held_weight > 0.0))
+        seed, trained, held_out = self._drawn(strata, held_weight)
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
             return
         candidates = {name: self._candidate(name, seed) for name in self._strengths}

@@ -1,4 +1,4 @@
-"""Whether samples with long inputs are right: what a network predicts of held-out ones that it judges by gradients."""
+"""Evidence that samples with long inputs are right: a network that judges by gradients predicts held-out ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONSTANT, NETWORK, PERFECT = "constant", "network", "perfect"
 
 
 class Skill(NamedTuple):
-    """How well samples are predicted: 0 as by a constant, 1 perfectly.
+    """Skill of predictions: 0 as by a constant, 1 perfect.
 
     Attributes
     ----------
