@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
 
@@ -134,15 +135,18 @@ class StrengthDisplay:
         # The gentlest first, in whatever order they were tried.
         names = sorted(self.evidence, key=[*STRENGTHS_OF_CLASSES, *self.evidence].index)
         ahead = next(iter(self.evidence.values())).errors_ahead
+        # None is clear where no number of errors is enough.
+        bar = ahead if np.isfinite(ahead) else 1.0
         for row, name in enumerate(names):
             gain, error = (self.scale * value for value in self.evidence[name][1:3])
             color, marker = (ORANGE, "D") if name == self.chosen else (BLUE, "o")
             # A gain is clear where its bar ends to the right of zero.
-            ax.errorbar(gain, row, xerr=ahead * error, fmt=marker, color=color, capsize=3.0, markersize=6.0)
+            ax.errorbar(gain, row, xerr=bar * error, fmt=marker, color=color, capsize=3.0, markersize=6.0)
         ax.axvline(0.0, color=foreground(ax), linewidth=0.8, linestyle=":")
         ax.set_yticks(range(len(names)), [f"{name} (chosen)" if name == self.chosen else name for name in names])
         ax.set(ylim=(len(names) - 0.5, -0.5), xlabel=f"gain over {names[0]} on held-out samples\n({self.score_name})")
-        errors = f"{ahead:g} standard error{'s' * (ahead != 1.0)}"
-        ax.set_title(f"bars: {errors}; clear if all to the right of 0", fontsize="small")
+        errors = f"{bar:g} standard error{'s' * (bar != 1.0)}"
+        rule = "clear if all to the right of 0" if bar == ahead else f"{names[0]}, as far targets are predicted"
+        ax.set_title(f"bars: {errors}; {rule}", fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
         return self

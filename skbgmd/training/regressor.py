@@ -75,6 +75,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     _default_criterion = torch.nn.SmoothL1Loss
     _strengths = STRENGTHS_OF_NUMBERS
     _as_well = limits.AS_WELL_NUMBERS
+    # The loss bounds what a target can do.
+    _trusts_short = True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -222,7 +224,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         gentlest = np.asarray(next(iter(predicted.values())), dtype=np.float64)
-        return errors_ahead(gentlest.reshape(columns.shape) - columns, columns, weight)
+        return errors_ahead(gentlest.reshape(columns.shape), columns, weight)
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)

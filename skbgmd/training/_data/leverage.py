@@ -54,7 +54,7 @@ def leverage_weights(
     >>> leverage_weights(X[:4], 3.0) is None
     True
     """
-    parts = [part for part in arrays_of(X) if part.dtype.kind == "f" and part.size]
+    parts = _with_lengths(X)
     if not parts:
         return None
     weight = np.ones(n_samples(X)) if weight is None else weight
@@ -78,6 +78,16 @@ def leverage_weights(
     found = np.ones(len(lengths))
     found[long] = (limit * typical[long] / lengths[long]) ** 2
     return found
+
+
+def have_lengths(X: Any) -> bool:
+    """True if inputs have lengths: some are floating point numbers."""
+    return bool(_with_lengths(X))
+
+
+def _with_lengths(X: Any) -> list[Any]:
+    """Those of inputs that have lengths."""
+    return [part for part in arrays_of(X) if part.dtype.kind == "f" and part.size]
 
 
 def _squared_lengths(part: Any, weight: FloatArray) -> FloatArray:

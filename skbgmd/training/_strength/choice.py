@@ -18,8 +18,8 @@ from skbgmd._utils import limits
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.training._data.inputs import take
-from skbgmd.training._data.leverage import leverage_weights
+from skbgmd.training._data.inputs import n_samples, take
+from skbgmd.training._data.leverage import have_lengths, leverage_weights
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, has_default, is_auto
@@ -45,11 +45,16 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
+    #: Whether no row is left out where no input is long.
+    _trusts_short: ClassVar[bool]
+    #: Whether lengths of inputs say that none is wrong.
+    _trusts_inputs: bool = False
     module: Any
     group_size: int | None
     local_steps: int
     aggregator: str | Aggregator
     huber: float | str | None
+    rejection: float | str | None
     leverage: float | str | None
     beta: float | None
     trust_power: float | None
@@ -78,7 +83,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if self._takes_strength(of_samples=of_samples):
             chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
         if chosen is not None:
-            return self._strengths[chosen]
+            setting = self._strengths[chosen]
+            # A limit of rows is for wrong inputs; what else is far are tails.
+            return setting._replace(rejection=None) if self._trusts_inputs else setting
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
         return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
 
@@ -123,22 +130,28 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """Say from which length of inputs on samples weigh less, if at all.
 
         A network that doesn't look at lengths is trained as the gentlest candidate is. Where it predicts held-out
-        samples with long inputs, they are right, and all weigh alike.
+        samples with long inputs, they are right, all weigh alike, and no row is left out.
         """
         limit: Any = self.leverage
-        self.leverage_ = None if is_auto(limit) else limit
+        self.leverage_, self._trusts_inputs = None if is_auto(limit) else limit, False
         if not (is_auto(limit) and self._judges_samples(clients) and has_default(self.aggregator)):
             return
         ranks = current_ranks()
         if not ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out"):
             return
         strata = self._strata(y)
-        found = leverage_weights(X, LEVERAGE, weight, strata)
-        # Fewer are kept in check by their gradients, and aren't worth a training.
-        are_many = found is not None and bool((found < 1.0).mean() > limits.FEW_LONG)
-        if not ranks.any(are_many, "whether inputs are long"):
-            return
         given = np.ones(len(y)) if weight is None else weight
+        every = _are_long(X, weight, None)
+        # What is long for its class is long for all.
+        of_class = _are_long(X, weight, strata) if every.any() else every
+        share, share_of_class = (float(long[given > 0.0].mean()) for long in (every, of_class))
+        # Fewer are kept in check by their gradients, and aren't worth a training.
+        if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
+            # What is long for all and not for its class is a class that lies far from the others.
+            is_right = share > limits.FEW_LONG or (self._trusts_short and have_lengths(X))
+            right = is_right and share_of_class == 0.0
+            self._trusts_inputs = ranks.all(right, "whether inputs are as those of their class")
+            return
         seed, trained, held_out = self._drawn(strata, given)
         if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
             return
@@ -148,16 +161,16 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # A third of the samples and a third of the epochs may be too few steps to learn anything.
         predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
         # Those of a class that are long for it may be the whole of a group that is long for all.
-        every = leverage_weights(X, LEVERAGE, weight)
-        is_long = np.zeros(len(held_out), dtype=bool) if every is None else every[held_out] < 1.0
-        right = predicted is not None and is_long.any() and not is_long.all()
+        is_long = every[held_out]
+        right = predicted is not None and bool(is_long.any()) and not is_long.all()
         if right:
             of_long, of_others = (
                 self._skills(predicted[some], y[held_out][some], given[held_out][some], strata[held_out][some])
                 for some in (is_long, ~is_long)
             )
             right = are_predicted(of_long, of_others, self._as_well)
-        self.leverage_ = None if ranks.median([float(right)], "what long inputs predict")[0] > 0.5 else LEVERAGE
+        self._trusts_inputs = ranks.median([float(right)], "what long inputs predict")[0] > 0.5
+        self.leverage_ = None if self._trusts_inputs else LEVERAGE
 
     def _skills(self, predicted: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
         """Skill of predictions of some samples, by each score."""
@@ -262,6 +275,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             if not name.startswith("callbacks__") or name.split("__")[1] in names
         }
         own = {"module": module, "strength": strength, "leverage": self.leverage_, "random_state": seed}
+        if self._trusts_inputs and is_auto(self.rejection):
+            own["rejection"] = None
         given = {**params, **settings, **own, "warm_start": True}
         twin: Self = clone(type(self)(**given))
         return twin
@@ -289,6 +304,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
 def _defaults_of(initialize: Callable[..., None]) -> dict[str, Any]:
     """Defaults of a class's parameters."""
     return {name: parameter.default for name, parameter in signature(initialize).parameters.items()}
+
+
+def _are_long(X: Any, weight: NDArray[np.float64] | None, strata: NDArray[np.intp] | None) -> NDArray[np.bool_]:
+    """Samples (n,) whose inputs are long."""
+    found = leverage_weights(X, LEVERAGE, weight, strata)
+    return np.zeros(n_samples(X), dtype=bool) if found is None else found < 1.0
 
 
 def _over_ranks(evidence: Mapping[str, Evidence]) -> dict[str, Evidence]:

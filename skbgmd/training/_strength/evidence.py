@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
-from skbgmd.training._data.scaling import deviation_of_most
+from skbgmd.training._data.scaling import deviation_of_most, location_and_scale
 from skbgmd.training._strength.defaults import REJECTION
 
 
@@ -22,7 +22,7 @@ class Strength(NamedTuple):
     beta: float | None = None
     trust_power: float = 0.0
     tilt: float = 0.0
-    rejection: float = REJECTION
+    rejection: float | None = REJECTION
 
     def written(self) -> str:
         """The settings, but for those that do nothing."""
@@ -101,7 +101,8 @@ class Evidence(NamedTuple):
     @property
     def margin(self) -> float:
         """By how much the gain is more than so many standard errors."""
-        return self.gain - self.errors_ahead * self.standard_error
+        # Those of predictions that are all alike are none, however many are asked for.
+        return self.gain - (self.errors_ahead * self.standard_error if self.standard_error > 0.0 else 0.0)
 
     @property
     def is_clear(self) -> bool:
@@ -295,22 +296,55 @@ def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict
     ]
 
 
-def errors_ahead(residuals: FloatArray, y: FloatArray, weight: FloatArray) -> float:
-    """Standard errors by which a strength must be ahead of the gentlest for numbers, by the residuals of the latter.
+def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> float:
+    """Standard errors by which a strength must be ahead of the gentlest for numbers, by what the latter predicts.
 
-    ``limits.CLEAR_GAIN`` where targets are gross, which strengths are there for: more than ``limits.GROSS_SHARE`` of
-    them are missed by ``limits.MISSED_TARGET`` robust standard deviations. Elsewhere a strength does little good, and
-    one that is ahead by chance gives up samples for nothing: ``limits.CLEAR_GAIN_WITHOUT_GROSS``.
+    Far from the median, by more than ``limits.MISSED_TARGET`` robust standard deviations, are gross targets, which
+    strengths are there for, and tails, which they give up; and of both the scores see little.
+
+    - Where nearly all that are far are predicted, to half of their distance, they are a tail: no network predicts gross
+      targets of samples that it hasn't seen. Then nothing is enough: infinity.
+    - Where nearly all that are far are on one side, as of amounts, and few targets are missed by as much where a
+      prediction near the median says that no tail is to be expected, they are skewed: ``limits.CLEAR_GAIN_OF_SKEWED``.
+      What a third of the samples is too few for, a strength seems to be good for.
+    - Where more than ``limits.GROSS_SHARE`` are missed by as much, they are gross: ``limits.CLEAR_GAIN``.
+    - Elsewhere a strength does little good, and one that is ahead by chance gives up samples for nothing:
+      ``limits.CLEAR_GAIN_WITHOUT_GROSS``.
 
     Parameters
     ----------
-    residuals : ndarray of shape (n, k)
-        Residuals of held-out samples.
+    predicted : ndarray of shape (n, k)
+        Predictions of held-out samples.
     y : ndarray of shape (n, k)
         Their targets.
     weight : ndarray of shape (n,)
         Weights of the samples.
     """
-    units = np.array([deviation_of_most(column) for column in y.T])
-    missed = np.average((np.abs(residuals) > limits.MISSED_TARGET * units).mean(axis=1), weights=weight)
+    center, unit = location_and_scale(y, weight)
+    with np.errstate(over="ignore"):
+        deviations, errors = (y - center) / unit, np.abs(predicted - y) / unit
+    from_center = np.abs(predicted - center)
+    sizes, signs = np.abs(deviations), np.sign(deviations)
+    of_each = np.broadcast_to(weight[:, None], y.shape)
+    are_far, are_missed = sizes > limits.MISSED_TARGET, errors > limits.MISSED_TARGET
+    if _nearly_all(errors < 0.5 * sizes, are_far, of_each):
+        return math.inf
+    sides = np.sign((of_each * signs * are_far).sum(axis=0))
+    are_near = (from_center <= np.median(from_center, axis=0)) & (of_each > 0.0)
+    if (
+        _nearly_all(signs == sides, are_far, of_each)
+        and np.average(are_missed[are_near], weights=of_each[are_near]) < limits.GROSS_SHARE
+    ):
+        return limits.CLEAR_GAIN_OF_SKEWED
+    missed = np.average(are_missed, weights=of_each)
     return limits.CLEAR_GAIN if missed > limits.GROSS_SHARE else limits.CLEAR_GAIN_WITHOUT_GROSS
+
+
+def _nearly_all(have: NDArray[np.bool_], some: NDArray[np.bool_], weight: FloatArray) -> bool:
+    """True if nearly all of some have a property, by a standard error."""
+    some = some & (weight > 0.0)
+    if not some.any():
+        return False
+    values = have[some].astype(np.float64)
+    share, error = stratified_mean(values, np.zeros(len(values), dtype=np.intp), weight[some])
+    return share - error > limits.NEARLY_ALL

@@ -144,6 +144,82 @@ def test_what_a_strength_overrules_is_warned_of(digits: Any) -> None:
         BlockGMDRegressor(strength="weak").fit(X, y)
 
 
+def idle(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """A machine that is mostly idle, and numbers that say what it does."""
+    rng = np.random.default_rng(0)
+    X = 0.05 * rng.normal(size=(n, 5))
+    X[::8] += 2.0 * rng.normal(size=(len(X[::8]), 5))
+    return StandardScaler().fit_transform(X), X[:, 0] * X[:, 1] + X[:, 2] + 0.05 * rng.normal(size=n)
+
+
+def limit_of(model: Any) -> float | None:
+    """Median distances beyond which rows were left out."""
+    return model.net_.aggregator_.aggregator.rejection
+
+
+@pytest.mark.parametrize("strength", ["mild", "auto"])
+def test_no_row_is_left_out_where_long_inputs_are_right(strength: str) -> None:
+    X, y = idle(1500)
+    model = BlockGMDRegressor(strength=strength, random_state=0).fit(X[:1000], y[:1000])
+    assert model.leverage_ is None
+    assert limit_of(model) is None
+    limited = BlockGMDRegressor(strength="mild", rejection=20.0, random_state=0).fit(X[:1000], y[:1000])
+    assert limit_of(limited) == 20.0
+    assert model.score(X[1000:], y[1000:]) > limited.score(X[1000:], y[1000:]) + 0.05
+
+
+def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.choice(3, size=1500, p=[0.86, 0.07, 0.07])
+    X = rng.normal(size=(1500, 5)) * np.where(y > 0, 8.0, 1.0)[:, None]
+    X[y > 0, 0] = np.where(y == 1, 1.0, -1.0)[y > 0] * (np.abs(X[y > 0, 0]) + 4.0)
+    X = StandardScaler().fit_transform(X)
+    model = BlockGMDClassifier(strength="mild", max_epochs=60, random_state=0).fit(X[:1000], y[:1000])
+    assert limit_of(model) is None
+    found = model.predict(X[1000:])
+    assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.8
+    # Without long ones, what is far are wrong labels and what is hard.
+    X = rng.uniform(-1.0, 1.0, size=X.shape)
+    narrow = BlockGMDClassifier(strength="mild", max_epochs=20, random_state=0).fit(X, X[:, 0] > 0.0)
+    assert (narrow.leverage_, limit_of(narrow)) == (None, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "limit"),
+    [
+        ("short", {}, None),
+        ("short", {"strength": "firm"}, None),
+        ("short", {"rejection": 7.0}, 7.0),
+        ("short", {"leverage": None}, 20.0),
+        ("short", {"leverage": 3.0}, 20.0),
+        ("short", {"max_epochs": 19}, 20.0),
+        ("short", {"strength": None, "huber": 2.0}, 10.0),
+        ("one long", {}, 20.0),
+        ("wrong", {}, 20.0),
+        ("tokens", {}, 20.0),
+    ],
+)
+def test_rows_are_left_out_unless_inputs_say_that_none_is_wrong(kind: str, settings: Any, limit: float | None) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1.0, 1.0, size=(1100, 4))
+    y = np.exp(2.0 * X[:, 0])
+    if kind == "one long":
+        X[7] *= 100.0
+    elif kind == "wrong":
+        X[::4] += 30.0 * rng.normal(size=X[::4].shape)
+    elif kind == "tokens":
+        X = rng.integers(5, size=X.shape)
+        settings = {**settings, "module": _Tokens}
+    model = BlockGMDRegressor(**{"strength": "mild", "max_epochs": 20, "random_state": 0, **settings}).fit(X, y)
+    assert limit_of(model) == limit
+    # What goes on keeps what was found, and another fit looks again.
+    model.partial_fit(X, y)
+    assert limit_of(model) == limit
+    X = np.where(np.arange(1100)[:, None] % 4 == 0, 40 * X, X)
+    if kind == "short" and not settings:
+        assert limit_of(model.fit(X, rng.permutation(y))) == 20.0
+
+
 class _Counts(Callback):
     epochs = 0
 
@@ -189,6 +265,17 @@ def test_a_failed_fit_loses_nothing(digits: Any) -> None:
         model.fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), before[0])
     assert model.strength_scores_ is before[1]
+
+
+class _Tokens(nn.Module):
+    """A layer of numbers that are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.layer(X.float())[:, 0]
 
 
 class _Squares(nn.Module):

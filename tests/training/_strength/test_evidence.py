@@ -217,14 +217,53 @@ def test_a_strength_must_be_further_ahead_where_no_targets_are_gross(name: str, 
     far, y = 20.0 * scale * y.std(axis=0), scale * y
     ones = np.ones(400)
     # By a network that knows nothing, or half.
-    for residuals in (y - np.median(y, axis=0), 0.5 * (y - np.median(y, axis=0))):
-        assert errors_ahead(residuals, y, ones) == limits.CLEAR_GAIN_WITHOUT_GROSS
+    for share_known in (0.0, 0.5):
+        predicted = np.median(y, axis=0) + share_known * (y - np.median(y, axis=0))
+        assert errors_ahead(predicted, y, ones) == limits.CLEAR_GAIN_WITHOUT_GROSS
         for share, sign in ((0.1, 1.0), (0.3, 1.0), (0.3, rng.choice((-1.0, 1.0), size=(400, 1)))):
-            gross = np.where(np.arange(400)[:, None] < 400 * share, sign * far, 0.0)
-            assert errors_ahead(residuals + gross, y + gross, ones) == limits.CLEAR_GAIN
+            dirty = y + np.where(np.arange(400)[:, None] < 400 * share, sign * far, 0.0)
+            assert errors_ahead(predicted, dirty, ones) == limits.CLEAR_GAIN
             # Those without weight don't count.
             weight = (np.arange(400) >= 400 * share).astype(float)
-            assert errors_ahead(residuals + gross, y, weight) == limits.CLEAR_GAIN_WITHOUT_GROSS
+            assert errors_ahead(predicted, dirty, weight) == limits.CLEAR_GAIN_WITHOUT_GROSS
+
+
+#: Targets with a tail on one side, (n,), and what is known of each.
+SKEWED = {
+    "lognormal": lambda rng: (z := np.exp(1.2 * rng.normal(size=600)), z),
+    "products": lambda rng: (z := np.exp(rng.normal(size=600)) * np.exp(0.3 * rng.normal(size=600)), z),
+    "amounts": lambda rng: ((z := np.exp(rng.normal(size=600))) * np.exp(0.5 * rng.normal(size=600)), z),
+    "durations": lambda rng: (rng.exponential(z := np.exp(rng.normal(size=600))), z),
+    "claims": lambda rng: ((z := np.exp(rng.normal(size=600))) * rng.gamma(2.0, 0.5, size=600), z),
+    "zeros": lambda rng: (np.maximum(np.exp(1.5 * (z := rng.normal(size=600))) - 1.0, 0.0), np.exp(1.5 * z) - 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SKEWED)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scale", [1.0, -1.0, 1e-200, -1e200])
+def test_a_tail_is_not_taken_for_gross_targets(name: str, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    y, known = (scale * each[:, None] for each in SKEWED[name](rng))
+    ones = np.ones(600)
+    predicted = known * np.exp(0.1 * rng.normal(size=(600, 1)))
+    asked = errors_ahead(predicted, y, ones)
+    assert asked == np.inf if name in ("lognormal", "products", "zeros") else asked == limits.CLEAR_GAIN_OF_SKEWED
+    # Of two columns, and with tails on opposite sides.
+    assert errors_ahead(np.hstack([predicted, -5.0 * predicted]), np.hstack([y, -5.0 * y]), ones) == asked
+    # Gross targets among them are gross, on whichever side they are.
+    wrong = np.arange(600)[:, None] % 10 == 0
+    for sign in (1.0, -1.0, rng.choice((-1.0, 1.0), size=(600, 1))):
+        dirty = np.where(wrong, y + sign * 30.0 * abs(scale), y)
+        assert errors_ahead(predicted, dirty, ones) <= limits.CLEAR_GAIN_WITHOUT_GROSS
+    assert errors_ahead(predicted, dirty, 1.0 - wrong[:, 0]) == asked
+
+
+def test_few_far_targets_prove_nothing() -> None:
+    y = np.append(np.random.default_rng(0).uniform(-1.0, 1.0, size=300), np.full(5, 20.0))[:, None]
+    assert errors_ahead(0.9 * y, y, np.ones(305)) == limits.CLEAR_GAIN_WITHOUT_GROSS
+    # Nor does a network that has predicted no number.
+    assert errors_ahead(np.full_like(y, np.inf), y, np.ones(305)) == limits.CLEAR_GAIN
 
 
 def test_a_gain_is_measured_by_what_is_asked_of_it() -> None:
@@ -244,6 +283,22 @@ def test_a_gain_is_measured_by_what_is_asked_of_it() -> None:
         assert name == chosen
         assert evidence["firm"].errors_ahead == ahead
         assert evidence["firm"].is_clear == (chosen == "firm")
+
+
+def test_where_nothing_is_enough_another_is_never_taken() -> None:
+    for values in ({"mild": np.zeros(40), "firm": np.ones(40)}, {"mild": np.zeros(40), "firm": np.zeros(40)}):
+        name, evidence = choose(
+            ["mild", "firm"],
+            lambda name, _: name,
+            lambda known, values=values: [{name: values[name] for name in known}],
+            STRATA,
+            ONES,
+            epochs=100,
+            ahead=lambda _: np.inf,
+        )
+        assert name == "mild"
+        assert not evidence["firm"].is_clear
+        assert not np.isnan(evidence["firm"].margin)
 
 
 def test_a_gain_is_more_than_rounding() -> None:
