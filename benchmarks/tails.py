@@ -190,7 +190,7 @@ def report(output: Path) -> None:
     """Means over the seeds, by set and kind, and the difference of the default to plain training."""
     found = pd.read_csv(output)
     scores = found.pivot_table(index=["data", "dirt"], columns="method", values="score", sort=False)
-    scores = scores[list(METHODS)]
+    scores = scores.reindex(columns=list(METHODS))
     seeds = found.pivot_table(index=["data", "dirt", "seed"], columns="method", values="score", sort=False)
     paired = (seeds["auto"] - seeds["plain"]).groupby(level=[0, 1], sort=False)
     scores["auto - plain"] = [
