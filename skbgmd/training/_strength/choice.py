@@ -134,6 +134,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """
         limit: Any = self.leverage
         self.leverage_, self._trusts_inputs = None if is_auto(limit) else limit, False
+        if self.leverage_ is not None and not have_lengths(X):
+            warnings.warn(
+                f'leverage must be "auto" or None where no input has a length: integers that a module takes have none, '
+                f"nor have samples that a Dataset makes one by one; found {limit!r}, which is ignored.",
+                stacklevel=4,
+            )
         if not (is_auto(limit) and self._judges_samples(clients) and has_default(self.aggregator)):
             return
         ranks = current_ranks()

@@ -220,6 +220,18 @@ def test_rows_are_left_out_unless_inputs_say_that_none_is_wrong(kind: str, setti
         assert limit_of(model.fit(X, rng.permutation(y))) == 20.0
 
 
+def test_a_limit_of_lengths_that_there_are_none_of_is_warned_of() -> None:
+    X, y = np.random.default_rng(0).integers(5, size=(60, 4)), np.arange(60.0) % 3
+    settings: dict[str, Any] = {"module": _Tokens, "max_epochs": 1, "random_state": 0}
+    with pytest.warns(UserWarning, match=r"leverage must be \"auto\" or None where no input has a length.*found 3\.0"):
+        BlockGMDRegressor(leverage=3.0, **settings).fit(X, y)
+    for limit in ("auto", None):
+        BlockGMDRegressor(leverage=limit, **settings).fit(X, y)
+    # Numbers have lengths, and without a module so have integers.
+    BlockGMDRegressor(leverage=3.0, **settings).fit(X.astype(float), y)
+    BlockGMDRegressor(leverage=3.0, **{**settings, "module": None}).fit(X, y)
+
+
 class _Counts(Callback):
     epochs = 0
 
