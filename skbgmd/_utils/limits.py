@@ -450,6 +450,8 @@ LIKELIHOOD_VISITS = (32, 64)
 #: Share of the samples that is held out: trained on a third, candidates cost little, differ as much, and are judged by
 #: many. Share of the epochs after which those far behind are dropped.
 CHOICE_HELD_OUT, CHOICE_EPOCHS = 2 / 3, 1 / 3
+#: And where these can't say whether long inputs are right: twice as many to learn a few from.
+SECOND_HELD_OUT = 1 / 3
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 #: Standard errors by which another setting must be ahead to be taken, and by which it is far behind. Where two are

@@ -33,7 +33,7 @@ from skbgmd.training._strength.evidence import (
     held_out_labels,
     hold_out,
 )
-from skbgmd.training._strength.long_inputs import CONSTANT, NETWORK, PERFECT, Skill, are_predicted, skill
+from skbgmd.training._strength.long_inputs import CONSTANT, NETWORK, PERFECT, UNCLEAR, Skill, are_predicted, skill
 
 #: Callbacks that change what a training learns, rather than to watch or to save it.
 STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
@@ -99,11 +99,11 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         return not few and epochs is None and self._allows_choice()
 
     def _drawn(
-        self, strata: NDArray[np.intp], weight: NDArray[np.float64]
+        self, strata: NDArray[np.intp], weight: NDArray[np.float64], share: float = limits.CHOICE_HELD_OUT
     ) -> tuple[int, NDArray[np.intp], NDArray[np.intp]]:
         """Draw a seed, and by it samples to train candidates on and to hold out; of the latter, those with weight."""
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        mask = hold_out(strata, limits.CHOICE_HELD_OUT, np.random.RandomState(seed))
+        mask = hold_out(strata, share, np.random.RandomState(seed))
         return seed, np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
 
     def _try(
@@ -155,32 +155,39 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
             # What is long for all and not for its class is a class that lies far from the others.
             is_right = share > limits.FEW_LONG or (self._trusts_short and have_lengths(X))
-            right = is_right and share_of_class == 0.0
-            self._trusts_inputs = ranks.all(right, "whether inputs are as those of their class")
+            are_alike = is_right and share_of_class == 0.0
+            self._trusts_inputs = ranks.all(are_alike, "whether inputs are as those of their class")
             return
-        seed, trained, held_out = self._drawn(strata, given)
-        if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
-            return
-        strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
-        probe = self._candidate(strength, seed)
-        probe.set_params(leverage=None)
-        # A third of the samples and a third of the epochs may be too few steps to learn anything.
-        predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
-        # Those of a class that are long for it may be the whole of a group that is long for all.
-        is_long = every[held_out]
-        right = predicted is not None and bool(is_long.any()) and not is_long.all()
-        if right:
-            of_long, of_others = (
-                self._skills(predicted[some], y[held_out][some], given[held_out][some], strata[held_out][some])
-                for some in (is_long, ~is_long)
-            )
-            right = are_predicted(of_long, of_others, self._as_well)
-        self._trusts_inputs = ranks.median([float(right)], "what long inputs predict")[0] > 0.5
+        right = 0.0
+        for share in (limits.CHOICE_HELD_OUT, limits.SECOND_HELD_OUT):
+            seed, trained, held_out = self._drawn(strata, given, share)
+            if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
+                return
+            strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
+            probe = self._candidate(strength, seed)
+            probe.set_params(leverage=None)
+            # A third of the samples and a third of the epochs may be too few steps to learn anything.
+            predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
+            # Those of a class that are long for it may be the whole of a group that is long for all.
+            is_long = every[held_out]
+            found = 0.0
+            if predicted is not None and is_long.any() and not is_long.all():
+                of_each = y[held_out], given[held_out]
+                every_one: Any = predicted, self._constant(*of_each), *of_each, strata[held_out]
+                of_long, of_others = (
+                    self._skills(*(values[some] for values in every_one)) for some in (is_long, ~is_long)
+                )
+                found = are_predicted(of_long, of_others, self._as_well)
+            right = float(ranks.median([found], "what long inputs predict")[0])
+            # Few that are hard may be predicted by a training on more.
+            if right != UNCLEAR:
+                break
+        self._trusts_inputs = right > UNCLEAR
         self.leverage_ = None if self._trusts_inputs else LEVERAGE
 
-    def _skills(self, predicted: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
-        """Skill of predictions of some samples, by each score."""
-        by_name = {CONSTANT: self._constant(y, weight), NETWORK: predicted, PERFECT: y}
+    def _skills(self, predicted: Any, constant: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
+        """Skill of predictions of some samples beside those of a constant, by each score."""
+        by_name = {CONSTANT: constant, NETWORK: predicted, PERFECT: y}
         return [skill(utilities, strata, weight) for utilities in self._utilities(by_name, y, weight)]
 
     def _constant(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[Any]:

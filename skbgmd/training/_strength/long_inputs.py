@@ -14,6 +14,8 @@ from skbgmd.training._strength.evidence import Utilities, stratified_mean
 
 #: Names of the utilities that a skill is made of.
 CONSTANT, NETWORK, PERFECT = "constant", "network", "perfect"
+#: What :func:`are_predicted` says where it can't say: between 0, no, and 1, yes.
+UNCLEAR = 0.5
 
 
 class Skill(NamedTuple):
@@ -52,21 +54,31 @@ def skill(utilities: Utilities, strata: NDArray[np.intp], weight: FloatArray) ->
     return Skill(gain / room, error / room) if room > 0.0 else Skill(0.0, 0.0)
 
 
-def are_predicted(of_long: Sequence[Skill], of_others: Sequence[Skill], as_well: float) -> bool:
-    """Tell whether samples with long inputs are predicted clearly, and as well as is to be expected.
+def are_predicted(of_long: Sequence[Skill], of_others: Sequence[Skill], as_well: float) -> float:
+    """Tell whether samples with long inputs are predicted clearly, and as well as is to be expected: by 1, yes, or 0.
 
     Wrong features predict no target. A network that doesn't know of lengths predicts wild numbers there, worse than a
     constant. Classes it may predict somewhat better, by what is left of the right features, but far from as well as
     those of the others.
 
+    Where samples are too few to tell it is ``UNCLEAR``.
+
     Parameters
     ----------
     of_long, of_others : sequences of Skill
-        By each score; all must say it.
+        By each score; all must say that they are, one that they aren't.
     as_well : float
         Share of the others' skill.
+
+    Examples
+    --------
+    >>> [are_predicted([Skill(value, 0.1)], [Skill(0.9, 0.1)], 0.0) for value in (-0.4, -0.1, 0.05, 0.2)]
+    [0.0, 0.5, 0.5, 1.0]
     """
-    return all(
-        long.value - limits.CLEAR_GAIN * long.standard_error > as_well * max(others.value, 0.0)
+    ahead = [
+        (long.value - as_well * max(others.value, 0.0), long.standard_error)
         for long, others in zip(of_long, of_others, strict=True)
-    )
+    ]
+    if all(value > limits.CLEAR_GAIN * error for value, error in ahead):
+        return 1.0
+    return 0.0 if any(value < -limits.FAR_BEHIND * error for value, error in ahead) else UNCLEAR

@@ -377,3 +377,18 @@ def test_ids_are_refused_before_anything_is_trained(digits: Any) -> None:
 class _Fails(Callback):
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         raise AssertionError("It was trained.")
+
+
+@pytest.mark.parametrize("n", [800, 1500])
+def test_a_few_far_off_with_a_rule_of_their_own_are_learnt(n: int) -> None:
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(n + 500, 5))
+    far = rng.random(n + 500) < 0.06
+    X[far, :2] += 10.0
+    y = np.where(far, 3.0 * X[:, 3] * X[:, 4] + 3.0, X[:, 2]) + 0.1 * rng.normal(size=n + 500)
+    X = StandardScaler().fit_transform(X)
+    model = BlockGMDRegressor(strength="mild", random_state=0).fit(X[:n], y[:n])
+    assert model.leverage_ is None
+    # Whatever is in them, features that are wrong are known by now.
+    wrong = np.where(far[:n, None], 10.0 * rng.normal(size=(n, 5)), X[:n])
+    assert BlockGMDRegressor(strength="mild", random_state=0).fit(wrong, rng.permutation(y[:n])).leverage_ == 3.0

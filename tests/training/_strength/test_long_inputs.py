@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skbgmd.training._strength.long_inputs import Skill, are_predicted, skill
+from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, skill
 
 
 def test_skill_is_relative_to_what_there_is_to_tell() -> None:
@@ -25,17 +25,19 @@ def test_strata_count_alike() -> None:
 @pytest.mark.parametrize(
     ("of_long", "of_others", "as_well", "expected"),
     [
-        ((0.3, 0.1), (0.9, 0.0), 0.0, True),
-        ((0.3, 0.1), (0.9, 0.0), 0.5, False),
-        ((0.6, 0.1), (0.9, 0.0), 0.5, True),
-        ((0.1, 0.2), (-0.5, 0.0), 0.5, False),
-        ((-0.1, 0.01), (-0.5, 0.0), 0.5, False),
-        ((0.0, 0.0), (0.0, 0.0), 0.0, False),
+        ((0.3, 0.1), (0.9, 0.0), 0.0, 1.0),
+        ((0.3, 0.1), (0.9, 0.0), 0.5, UNCLEAR),
+        ((0.2, 0.1), (0.9, 0.0), 0.5, 0.0),
+        ((0.6, 0.1), (0.9, 0.0), 0.5, 1.0),
+        ((0.1, 0.2), (-0.5, 0.0), 0.5, UNCLEAR),
+        ((-0.1, 0.01), (-0.5, 0.0), 0.5, 0.0),
+        ((0.0, 0.0), (0.0, 0.0), 0.0, UNCLEAR),
     ],
 )
 def test_clearly_and_as_well(
-    of_long: tuple[float, float], of_others: tuple[float, float], as_well: float, expected: bool
+    of_long: tuple[float, float], of_others: tuple[float, float], as_well: float, expected: float
 ) -> None:
-    assert are_predicted([Skill(*of_long)], [Skill(*of_others)], as_well) is expected
-    sure = Skill(1.0, 0.0)
-    assert are_predicted([Skill(*of_long), sure], [Skill(*of_others), sure], as_well) is expected
+    assert are_predicted([Skill(*of_long)], [Skill(*of_others)], as_well) == expected
+    sure, not_at_all = Skill(1.0, 0.0), Skill(-1.0, 0.1)
+    assert are_predicted([Skill(*of_long), sure], [Skill(*of_others), sure], as_well) == expected
+    assert are_predicted([Skill(*of_long), not_at_all], [Skill(*of_others), sure], as_well) == 0.0
