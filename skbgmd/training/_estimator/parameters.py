@@ -98,8 +98,9 @@ PARAMETERS = """
         latter. Lengths are of features that are centred and scaled by medians, see
         :func:`~skbgmd.training._data.leverage.leverage_weights`, and for classes those of a sample's class count where
         they are larger. "auto": 3.0 where "auto" of ``strength`` would hold out samples, unless held-out ones with long
-        inputs are predicted, by a network that is trained on a third of the samples. None: inputs aren't looked at, as
-        those of a Dataset, and integers that a module takes, aren't.
+        inputs are predicted, by a network that is trained on a third of the samples, or two thirds where that can't
+        say. None: inputs aren't looked at. Integers that a module takes have no length, nor have samples that a Dataset
+        makes one by one.
     pre_aggregation : {{"nearest"}} or None, default=None
         "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.
