@@ -20,7 +20,7 @@ from skbgmd.ghost.factors import AffineFactor, DenseFactor, JoinedFactor, OuterP
 from skbgmd.ghost.layers.activation import ACTIVATIONS
 from skbgmd.ghost.rows import GhostRows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.few import ArrayRows, FewRows
+from skbgmd.rows.few import ArrayRows, FewRows, Vector
 
 Array = NDArray[Any]
 IntArray = NDArray[np.int64]
@@ -104,7 +104,7 @@ class Perceptron:
         values = x.numpy()
         for layer in self.layers:
             given.append(values)
-            values = np.matmul(values, layer.weight.T)
+            values = values.dot(layer.weight.T)
             values += layer.bias
             way = None
             if layer.activation is not None:
@@ -123,7 +123,7 @@ class Perceptron:
             left = (gradient if way is None else way(gradient)).numpy()
             lefts.append(left)
             if number:
-                gradient = torch.from_numpy(np.matmul(left, self.layers[number].weight))
+                gradient = torch.from_numpy(left.dot(self.layers[number].weight))
         parts = [
             Part(layer.start, left, left, right, squared_norms(right))
             for layer, left, right in zip(self.layers, reversed(lefts), given, strict=True)
@@ -132,20 +132,22 @@ class Perceptron:
 
 
 class ChosenUnits(NamedTuple):
-    """Units of a block in a layer.
+    """Units of a block in whole layers.
 
     Attributes
     ----------
-    of_weights, of_biases : ndarray of shape (k,), (m,)
-        Units whose weights, and whose biases, are in the block.
-    left, left_of_bias : ndarray of shape (n, k), (n, m)
-        Gradients with respect to their outputs.
+    of_weights, of_biases : list of ndarray of shape (k,), (m,)
+        For each layer, the outputs whose weights, and whose biases, are in the block.
+    lefts : list of ndarray of shape (n, k)
+        For each layer, gradients with respect to the former.
+    left_of_biases : ndarray of shape (n, m)
+        Those with respect to the latter, of all layers next to one another.
     """
 
-    of_weights: IntArray
-    of_biases: IntArray
-    left: Array
-    left_of_bias: Array
+    of_weights: list[IntArray]
+    of_biases: list[IntArray]
+    lefts: list[Array]
+    left_of_biases: Array
 
 
 class Part(NamedTuple):
@@ -202,67 +204,84 @@ class Part(NamedTuple):
         """Squared norms of the rows in these columns, (n,)."""
         if self.is_whole:
             return squared_norms(self.left) * (self.right_squares + 1.0)
-        of_weights = squared_norms(self.left) * self.right_squares
-        return of_weights + squared_norms(self.left_of_bias) if self.left_of_bias.shape[1] else of_weights
+        if not self.left.shape[1]:
+            return squared_norms(self.left_of_bias)
+        squares: Array = squared_norms(self.left) * self.right_squares
+        if self.left_of_bias.shape[1]:
+            squares += squared_norms(self.left_of_bias)
+        return squares
 
     def of(self, vector: Array) -> tuple[Array, Array]:
         """Weights (k, p) and biases (m,) of a vector of all columns."""
-        stop = self.start + self.n_weights
-        weights = vector[self.start : stop].reshape(self.left.shape[1], self.right.shape[1])
-        return weights, vector[stop : stop + self.left_of_bias.shape[1]]
+        n_units, width = self.left.shape[1], self.right.shape[1]
+        stop = self.start + n_units * width
+        return vector[self.start : stop].reshape(n_units, width), vector[stop : stop + self.left_of_bias.shape[1]]
 
     def at(self, index: Any) -> Part:
         """Select rows."""
-        left = self.left.take(index, axis=0)
-        of_bias = left if self.is_whole else self.left_of_bias.take(index, axis=0)
+        left = _lines(self.left, index)
+        of_bias = left if self.is_whole else _lines(self.left_of_bias, index)
         return Part(self.start, left, of_bias, self.right.take(index, axis=0), self.right_squares.take(index))
 
     def write_sum(self, line: Array, out: Array) -> None:
         """Write ``line @ rows``, (n,), to these columns of a vector."""
         weights, biases = self.of(out)
         # The smaller part is scaled.
-        if self.left.shape[1] <= self.right.shape[1]:
-            np.matmul((self.left * line[:, None]).T, self.right, out=weights)
-        else:
-            np.matmul(self.left.T, self.right * line[:, None], out=weights)
-        np.matmul(line, self.left_of_bias, out=biases)
+        if self.left.shape[1] > self.right.shape[1]:
+            np.dot(self.left.T, self.right * line[:, None], out=weights)
+        elif len(weights):
+            np.dot((self.left * line[:, None]).T, self.right, out=weights)
+        if len(biases):
+            np.dot(line, self.left_of_bias, out=biases)
 
-    def write_sum_by_block(self, line: Array, on_block: Array, chosen: ChosenUnits, out: Array) -> None:
-        """Write ``line @ rows`` with ``on_block @ rows`` for some units' weights and biases, by one product."""
-        if not len(chosen.of_weights):
+    def write_sum_by_block(self, line: Array, on_block: Array, units: IntArray, left: Array, out: Array) -> None:
+        """Write ``line @ rows``, but for some units' weights, of gradients (n, k), ``on_block @ rows``; one product."""
+        if not len(units):
             self.write_sum(line, out)
-        else:
-            weights, biases = self.of(out)
-            scaled = self.left * line[:, None]
-            scaled[:, chosen.of_weights] = chosen.left * on_block[:, None]
-            np.matmul(scaled.T, self.right, out=weights)
-            np.matmul(line, self.left_of_bias, out=biases)
-        if len(chosen.of_biases):
-            self.of(out)[1][chosen.of_biases] = on_block @ chosen.left_of_bias
+            return
+        weights, biases = self.of(out)
+        scaled = self.left * line[:, None]
+        scaled[:, units] = left * on_block[:, None]
+        np.dot(scaled.T, self.right, out=weights)
+        np.dot(line, self.left_of_bias, out=biases)
 
-    def written(self) -> tuple[Array, Array]:
-        """The rows in these columns written out, (n, n_weights) and (n, m)."""
-        return (self.left[:, :, None] * self.right[:, None]).reshape(len(self.left), -1), self.left_of_bias
+    def written(self, index: Any) -> list[Array]:
+        """Rows in these columns written out, (k, n_weights) and (k, m), where there are some."""
+        left, written = _lines(self.left, index), []
+        if left.shape[1]:
+            written.append((left[:, :, None] * self.right.take(index, axis=0)[:, None]).reshape(len(left), -1))
+        if self.left_of_bias.shape[1]:
+            written.append(left if self.is_whole else self.left_of_bias.take(index, axis=0))
+        return written
 
     def inner_products(self, vector: Array) -> Array:
         """Inner products of the rows with a vector of all columns, (n,)."""
         of_weights, of_biases = self.of(vector)
-        outputs = self.right @ of_weights.T
+        products: Array
+        if not len(of_weights):
+            products = self.left_of_bias.dot(of_biases)
+            return products
+        outputs = self.right.dot(of_weights.T)
         if self.is_whole:
             outputs += of_biases
-            return sums_of_products(outputs, self.left)
-        products: Array = sums_of_products(outputs, self.left) + self.left_of_bias @ of_biases
+        products = sums_of_products(outputs, self.left)
+        if not self.is_whole and len(of_biases):
+            products += self.left_of_bias.dot(of_biases)
         return products
 
     def gram(self) -> Array:
         """Inner products of the rows in these columns, (n, n)."""
         # NumPy takes a product of a matrix and its own transpose for what it is, half of another.
-        products: Array = self.right @ self.right.T
+        products: Array
+        if not self.left.shape[1]:
+            products = self.left_of_bias.dot(self.left_of_bias.T)
+            return products
+        products = self.right.dot(self.right.T)
         if self.is_whole:
             products += 1.0
-        products *= self.left @ self.left.T
+        products *= self.left.dot(self.left.T)
         if not self.is_whole and self.left_of_bias.shape[1]:
-            products += self.left_of_bias @ self.left_of_bias.T
+            products += self.left_of_bias.dot(self.left_of_bias.T)
         return products
 
 
@@ -284,7 +303,7 @@ class PerceptronRows(GhostRows):
         self, parts: list[Part], n_columns: int, weights: FloatArray, units: ParameterBlock | None = None
     ) -> None:
         self._parts, self.n_columns, self.weights, self.units = parts, n_columns, weights, units
-        self._known_units: tuple[ParameterBlock, list[ChosenUnits]] | None = None
+        self._known_units: tuple[ParameterBlock, ChosenUnits] | None = None
         self.n_rows = len(weights)
         self.array_dtype = parts[0].left.dtype
         self.dtype = torch.float64 if self.array_dtype == np.float64 else torch.float32
@@ -315,22 +334,30 @@ class PerceptronRows(GhostRows):
         if self._norms is None:
             # What overflows is seen by the sum.
             with np.errstate(over="ignore", invalid="ignore"):
-                squares = self._parts[0].squares()
-                for part in self._parts[1:]:
-                    squares += part.squares()
-            if not math.isfinite(squares.sum()):
+                squares = self._squares()
+            if not math.isfinite(np.add.reduce(squares)):
                 # Squares that have no number in float32 may have one in float64.
                 return super().norms(run_length)
             self._norms = np.sqrt(squares, dtype=np.float64)
         return self._norms
 
+    def _squares(self) -> Array:
+        """Squared norms (n,); those that overflow are no numbers."""
+        squares = self._parts[0].squares()
+        for part in self._parts[1:]:
+            squares += part.squares()
+        return squares
+
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         if weights.ndim > 1 or dtype not in (None, self.dtype) or not self.finite.all():
             return super().weighted_sum(weights, dtype)
+        return torch.from_numpy(self.sum_for_few(weights))
+
+    def sum_for_few(self, weights: FloatArray) -> Array:
         result, line = self._empty_array(), weights.astype(self.array_dtype)
         for part in self._parts:
             part.write_sum(line, result)
-        return torch.from_numpy(result)
+        return result
 
     def weighted_sum_by_block(
         self, on_block: FloatArray, elsewhere: FloatArray, block: CoordinateBlock | ParameterBlock
@@ -343,8 +370,14 @@ class PerceptronRows(GhostRows):
         """Weighted sum (d,) of all layers' whole rows, which are finite, by other weights on a block than elsewhere."""
         result = self._empty_array()
         inside, outside = on_block.astype(self.array_dtype), elsewhere.astype(self.array_dtype)
-        for part, chosen in zip(self._parts, self._chosen_in(block), strict=True):
-            part.write_sum_by_block(outside, inside, chosen, result)
+        chosen = self._chosen_in(block)
+        of_biases, first = inside.dot(chosen.left_of_biases), 0
+        for number, part in enumerate(self._parts):
+            part.write_sum_by_block(outside, inside, chosen.of_weights[number], chosen.lefts[number], result)
+            outputs = chosen.of_biases[number]
+            if len(outputs):
+                part.of(result)[1][outputs] = of_biases[first : first + len(outputs)]
+                first += len(outputs)
         return torch.from_numpy(result)
 
     def unit_scores(self, units: ParameterBlock, scale: FloatArray, shift: torch.Tensor | None = None) -> torch.Tensor:
@@ -361,46 +394,77 @@ class PerceptronRows(GhostRows):
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self._parts:
                 squares, n_units = np.square(part.left), part.left.shape[1]
-                np.matmul(factors * part.right_squares, squares, out=scores[first : first + n_units])
-                np.matmul(factors, squares, out=scores[first + n_units : first + 2 * n_units])
+                np.dot(factors * part.right_squares, squares, out=scores[first : first + n_units])
+                np.dot(factors, squares, out=scores[first + n_units : first + 2 * n_units])
                 first += 2 * n_units
         return scores
 
     def block(self, columns: CoordinateBlock | ParameterBlock) -> Any:
         if isinstance(columns, CoordinateBlock) or not self._is_whole:
             return super().block(columns)
-        parts, start = [], 0
-        for part, chosen in zip(self._parts, self._chosen_in(columns), strict=True):
-            of_weights, of_biases, left, left_of_bias = chosen
-            if len(of_weights) or len(of_biases):
+        chosen = self._chosen_in(columns)
+        parts, start, first = [], 0, 0
+        for part, left, of_biases in zip(self._parts, chosen.lefts, chosen.of_biases, strict=True):
+            last = first + len(of_biases)
+            if left.shape[1] or last > first:
+                left_of_bias = chosen.left_of_biases[:, first:last]
                 parts.append(Part(start, left, left_of_bias, part.right, part.right_squares))
-                start += len(of_weights) * part.right.shape[1] + len(of_biases)
-        rows = PerceptronRows(parts, start, self.weights)
+                start, first = start + parts[-1].n_columns, last
+        return self._with_parts(parts, start)
+
+    def on_units(self, block: ParameterBlock) -> PerceptronRows:
+        """Select units of whole layers' rows, whose scores are finite; their columns are in an order of their own.
+
+        All biases are columns of one part.
+        """
+        chosen = self._chosen_in(block)
+        parts, start, left_of_bias = [], 0, chosen.left_of_biases
+        for part, left in zip(self._parts, chosen.lefts, strict=True):
+            if left.shape[1]:
+                parts.append(Part(start, left, left_of_bias, part.right, part.right_squares))
+                start += left.shape[1] * part.right.shape[1] + left_of_bias.shape[1]
+                left_of_bias = left_of_bias[:, :0]
+        if not parts:
+            first = self._parts[0]
+            parts.append(Part(0, chosen.lefts[0], left_of_bias, first.right, first.right_squares))
+            start = left_of_bias.shape[1]
+        rows = self._with_parts(parts, start)
+        rows._norms = np.sqrt(rows._squares(), dtype=np.float64)
+        return rows
+
+    def _with_parts(self, parts: list[Part], n_columns: int) -> PerceptronRows:
+        """Make rows of other columns of the same samples."""
+        rows = PerceptronRows(parts, n_columns, self.weights)
         rows.ids, rows.has_equal_weights = self.ids, self.has_equal_weights
         return rows
 
-    def _chosen_in(self, block: ParameterBlock) -> list[ChosenUnits]:
-        """Units of a block in each of the parts, which are all whole layers."""
+    def _chosen_in(self, block: ParameterBlock) -> ChosenUnits:
+        """Units of a block in the parts, which are all whole layers."""
         if self._known_units is not None and self._known_units[0] is block:
             return self._known_units[1]
-        starts = unit_starts(tuple([part.left.shape[1] for part in self._parts]))
-        places = block.chosen.searchsorted(starts).tolist()
-        units: list[ChosenUnits] = []
+        starts, outputs = unit_places(tuple([part.left.shape[1] for part in self._parts]))
+        places, chosen = block.chosen.searchsorted(starts).tolist(), outputs.take(block.chosen)
+        of_weights, of_biases, lefts, lefts_of_biases = [], [], [], []
         for number, part in enumerate(self._parts):
             first, middle, last = places[2 * number : 2 * number + 3]
-            of_weights = block.chosen[first:middle] - starts[2 * number]
-            of_biases = block.chosen[middle:last] - starts[2 * number + 1]
-            left, left_of_bias = part.left.take(of_weights, axis=1), part.left.take(of_biases, axis=1)
-            units.append(ChosenUnits(of_weights, of_biases, left, left_of_bias))
+            of_weights.append(chosen[first:middle])
+            of_biases.append(chosen[middle:last])
+            lefts.append(_columns(part.left, of_weights[-1]))
+            if last > middle:
+                lefts_of_biases.append(_columns(part.left, of_biases[-1]))
+        if len(lefts_of_biases) > 1:
+            left_of_biases = np.concatenate(lefts_of_biases, axis=1)
+        else:
+            left_of_biases = lefts_of_biases[0] if lefts_of_biases else self._parts[0].left[:, :0]
+        units = ChosenUnits(of_weights, of_biases, lefts, left_of_biases)
         self._known_units = block, units
         return units
 
     def few(self, index: NDArray[np.intp]) -> FewRows:
-        parts = [part.at(index) for part in self._parts]
         if len(index) * self.n_columns <= limits.FEW_FACTORED_ELEMENTS:
-            written = [each for part in parts for each in part.written() if each.shape[1]]
+            written = [each for part in self._parts for each in part.written(index)]
             return ArrayRows(np.concatenate(written, axis=1) if len(written) > 1 else written[0])
-        return FewPerceptronRows(parts)
+        return FewPerceptronRows([part.at(index) for part in self._parts])
 
     def inner_products(self, vector: torch.Tensor) -> FloatArray:
         given = vector.numpy().astype(self.array_dtype, copy=False)
@@ -447,11 +511,6 @@ class PerceptronRows(GhostRows):
                 yield torch.from_numpy(part.gram())
 
     @property
-    def have_squares(self) -> bool:
-        """Squares of the rows, and sums of them, are in range, and the rows finite."""
-        return self._have_squares(self.norms())
-
-    @property
     def _is_whole(self) -> bool:
         return all(part.is_whole for part in self._parts)
 
@@ -467,39 +526,54 @@ class FewPerceptronRows:
 
     def products(self) -> FloatArray | None:
         """Inner products of the k rows, float64 (k, k); None where they are out of range."""
-        total: Any = 0.0
-        for part in self._parts:
-            inputs = part.right @ part.right.T
-            if part.is_whole:
-                total += (part.left @ part.left.T) * (inputs + 1.0)
-            else:
-                total += (part.left @ part.left.T) * inputs + part.left_of_bias @ part.left_of_bias.T
+        total = self._parts[0].gram()
+        for part in self._parts[1:]:
+            total += part.gram()
         products: FloatArray = total.astype(np.float64)
-        return products if math.isfinite(products.sum()) else None
+        return products if math.isfinite(np.add.reduce(products, axis=None)) else None
 
-    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+    def inner_products(self, total: Vector, weights: FloatArray) -> FloatArray:
         """Inner products of the k rows with ``total``, which is ``weights @ rows`` of all rows, float64 (k,)."""
-        vector = total.numpy()
+        vector = np.asarray(total)
         found: Any = sum(part.inner_products(vector) for part in self._parts)
         products: FloatArray = found.astype(np.float64)
         return products
 
-    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+    def add_to(self, vector: Vector, scale: float, weights: FloatArray) -> Vector:
         """Make a vector (d,) ``scale * vector + weights @ rows`` of the k rows, and return it."""
-        whole = vector.numpy()
+        whole = np.asarray(vector)
         line = weights.astype(whole.dtype)
         whole *= whole.dtype.type(scale)
         for part in self._parts:
             of_weights, of_biases = part.of(whole)
-            np.add(of_weights, (part.left * line[:, None]).T @ part.right, out=of_weights)
-            np.add(of_biases, line @ part.left_of_bias, out=of_biases)
+            if len(of_weights):
+                of_weights += (part.left * line[:, None]).T.dot(part.right)
+            if len(of_biases):
+                of_biases += line.dot(part.left_of_bias)
         return vector
 
 
 @lru_cache(maxsize=64)
-def unit_starts(widths: tuple[int, ...]) -> IntArray:
-    """First units of each layer's weights and of its biases, one after another, and the number of all."""
-    return np.cumsum([0, *np.repeat(widths, 2)])
+def unit_places(widths: tuple[int, ...]) -> tuple[IntArray, IntArray]:
+    """First units of each layer's weights and of its biases, one after another, and the number of all; units' outputs.
+
+    Examples
+    --------
+    >>> unit_places((3, 2))
+    (array([ 0,  3,  6,  8, 10]), array([0, 1, 2, 0, 1, 2, 0, 1, 0, 1]))
+    """
+    runs = np.repeat(widths, 2)
+    return np.cumsum([0, *runs]), np.concatenate([np.arange(width) for width in runs])
+
+
+def _lines(matrix: Array, index: NDArray[np.intp]) -> Array:
+    """Select lines of a matrix, which may have no columns."""
+    return matrix.take(index, axis=0) if matrix.shape[1] else matrix[: len(index)]
+
+
+def _columns(matrix: Array, index: IntArray) -> Array:
+    """Select columns of a matrix, maybe none."""
+    return matrix.take(index, axis=1) if len(index) else matrix[:, :0]
 
 
 def sums_of_products(left: Array, right: Array) -> Array:

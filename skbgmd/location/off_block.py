@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from skbgmd.rows.scaled import ScaledRows
 OFF_BLOCK_RULES = ("weighted", "filtered", "zero", "memory")
 
 
-@dataclass(frozen=True)
-class BlockPart:
+class BlockPart(NamedTuple):
     """A block with the rows on it, and their weights there.
 
     Attributes
@@ -184,10 +183,16 @@ def _clipped_products(
 def off_block_norms(rows: Rows, part: BlockPart) -> FloatArray:
     """Norms of the rows' off-block parts."""
     whole = rows.norms()
+    # Norms may come out as zero of rows that aren't on the block.
     share = part.rows.norms() / np.where(whole > 0.0, whole, 1.0)
-    off_block = whole * np.sqrt(np.maximum(1.0 - share * share, 0.0))
-    # With nearly all of a row in the block, the difference has lost its digits.
-    if share.max(initial=0.0) > 0.999:
-        lost = np.flatnonzero((share > 0.999) & (whole > 0.0))
+    # With nearly all of a row in the block, the difference loses its digits.
+    lost = (share > 0.999).nonzero()[0] if np.maximum.reduce(share, initial=0.0) > 0.999 else None
+    share *= share
+    off_block: FloatArray = np.subtract(1.0, share, out=share)
+    if lost is not None:
+        off_block[lost] = 0.0
+    np.sqrt(off_block, out=off_block)
+    off_block *= whole
+    if lost is not None:
         off_block[lost] = rows.subset(lost).block(part.columns.off_block).norms()
     return off_block

@@ -17,7 +17,7 @@ from skbgmd._utils.allocation import empty
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.few import FewRows, SubsetOfRows
+from skbgmd.rows.few import FewRows, SubsetOfRows, Vector
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
 
@@ -81,6 +81,10 @@ class ChunkedRows(ABC):
         """Select a few rows, for products and a sum."""
         return SubsetOfRows(self.subset(index))
 
+    def sum_for_few(self, weights: FloatArray) -> Vector:
+        """``weights @ rows`` of all rows, as those of :meth:`few` take it in the least time."""
+        return self.weighted_sum(weights)
+
     def column_chunks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """Iterate over all columns, a chunk at a time; each is valid until the next."""
         share = self._columns_behind // limits.CHUNK_SHARE
@@ -127,9 +131,12 @@ class ChunkedRows(ABC):
 
     def _have_squares(self, norms: FloatArray) -> bool:
         """Tell whether squares of rows of these norms, and of their columns, are in range, with room for sums."""
+        return self.has_square(float(norms.max(initial=0.0)))
+
+    def has_square(self, longest: float) -> bool:
+        """Tell whether squares of rows of at most a norm are in range."""
         low, high = limits.SQUARED_RANGE[self.work_dtype]
-        largest = float(norms.max(initial=0.0))
-        return largest == 0.0 or low <= largest <= high
+        return longest == 0.0 or low <= longest <= high
 
     def _may_square_first(self, norms: FloatArray, scale: FloatArray) -> bool:
         """Tell whether squares of rows of these norms are in range, and so are those of the factors."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
+
+#: A vector (d,): a tensor, or an array where NumPy does the work. To make a view of the other kind takes longer than an
+#: inner product.
+Vector: TypeAlias = Any
 
 
 class FewRows(Protocol):
@@ -20,11 +24,11 @@ class FewRows(Protocol):
         """Inner products of the k rows, float64 (k, k); None where they are out of range."""
         ...
 
-    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
+    def inner_products(self, total: Vector, weights: FloatArray) -> FloatArray:
         """Inner products of the k rows with ``total``, which is ``weights @ rows`` of all rows, float64 (k,)."""
         ...
 
-    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
+    def add_to(self, vector: Vector, scale: float, weights: FloatArray) -> Vector:
         """Make a vector (d,) ``scale * vector + weights @ rows`` of the k rows, and return it."""
         ...
 
@@ -60,17 +64,17 @@ class ArrayRows:
         self._matrix = matrix
 
     def products(self) -> FloatArray | None:
-        products: FloatArray = (self._matrix @ self._matrix.T).astype(np.float64)
-        return products if math.isfinite(products.sum()) else None
+        products: FloatArray = self._matrix.dot(self._matrix.T).astype(np.float64)
+        return products if math.isfinite(np.add.reduce(products, axis=None)) else None
 
-    def inner_products(self, total: torch.Tensor, weights: FloatArray) -> FloatArray:
-        products: FloatArray = (self._matrix @ total.numpy()).astype(np.float64)
+    def inner_products(self, total: Vector, weights: FloatArray) -> FloatArray:
+        products: FloatArray = self._matrix.dot(np.asarray(total)).astype(np.float64)
         return products
 
-    def add_to(self, vector: torch.Tensor, scale: float, weights: FloatArray) -> torch.Tensor:
-        whole = vector.numpy()
+    def add_to(self, vector: Vector, scale: float, weights: FloatArray) -> Vector:
+        whole = np.asarray(vector)
         whole *= whole.dtype.type(scale)
-        whole += weights.astype(whole.dtype) @ self._matrix
+        whole += weights.astype(whole.dtype).dot(self._matrix)
         return vector
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbgmd.aggregators import BlockGeometricMedian, HuberMean
-from skbgmd.aggregators.huber_active_set import huber_active_set
+from skbgmd.aggregators.huber_active_set import _are_few_beyond, huber_active_set
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import GhostRows
@@ -68,6 +68,20 @@ def test_it_is_the_mean_that_the_gram_matrix_gives(problem):
         if not by_gram.tied:
             assert by_gram.scale.value == before.decayed
             np.testing.assert_allclose(found.weights, by_gram.weights, atol=1e-6)
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=1, max_size=30),
+    st.sampled_from([-0.5, 0.0, 0.7, 1.0, 2.5, 3.0]),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_few_rows_are_beyond_a_limit(norms, limit, are_equal, seed):
+    norms = np.array(norms)
+    weights = np.full(len(norms), 0.5) if are_equal else np.random.default_rng(seed).uniform(0.1, 1.0, len(norms))
+    beyond = norms > limit
+    expected = 3 * beyond.sum() <= len(norms) and 3 * weights[beyond].sum() <= weights.sum() * (1 + 1e-9)
+    assert _are_few_beyond(limit, norms, np.sort(norms), weights, are_equal=are_equal) == expected
 
 
 def ghost(x):

@@ -119,6 +119,51 @@ def test_blocks_of_units_are_those_of_the_chain(name: str, beta: float) -> None:
     )
 
 
+def chosen_units(units: ParameterBlock, kind: str, rng: np.random.Generator) -> ParameterBlock:
+    """A block of units at random: of weights, of biases or of both, from all layers or from the last two parameters."""
+    chosen = rng.random(len(units.starts)) < rng.choice([0.1, 0.5, 0.9])
+    if "weights" in kind:
+        chosen &= units.sizes > 1
+    elif "biases" in kind:
+        chosen &= units.sizes == 1
+    if "last" in kind:
+        chosen[: len(chosen) // 2] = False
+    # One at least, of the kind that is wanted.
+    chosen[-1] |= not chosen.any() and "weights" not in kind
+    chosen[np.flatnonzero(units.sizes > 1)[-1]] |= not chosen.any()
+    return units._of(np.flatnonzero(chosen))
+
+
+@pytest.mark.parametrize("kind", ["units", "weights", "biases", "last units", "last weights", "last biases"])
+@pytest.mark.parametrize("hidden", [(), (7,), (9, 2, 8)])
+@pytest.mark.parametrize("seed", range(5))
+def test_rows_on_units_are_the_columns_in_another_order(kind: str, hidden: tuple[int, ...], seed: int) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(seed)
+    rows, expected, units, _ = parts_of(MLP(6, 4, hidden), 11, rng.uniform(0.1, 1.0, size=11))
+    block = chosen_units(units, kind, rng)
+    ours, matrix = rows.on_units(block), expected.columns(block.indices).double().numpy()
+    assert ours.n_columns == matrix.shape[1] == len(block)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(ours.norms(), np.linalg.norm(matrix, axis=1), **close)
+    np.testing.assert_allclose(ours.gram().products, matrix @ matrix.T, **close)
+    on_block, elsewhere = rng.dirichlet(np.ones(11), size=2)
+    total = ours.sum_for_few(on_block)
+    np.testing.assert_allclose(np.sort(total), np.sort(on_block @ matrix), **close)
+    np.testing.assert_allclose(ours.inner_products(torch.from_numpy(total)), matrix @ (on_block @ matrix), **close)
+    index = np.array([1, 4, 10])
+    few = ours.few(index)
+    np.testing.assert_allclose(few.products(), matrix[index] @ matrix[index].T, **close)
+    np.testing.assert_allclose(few.inner_products(total, on_block), matrix[index] @ (on_block @ matrix), **close)
+    added = few.add_to(total, 0.5, np.array([1.0, -2.0, 3.0]))
+    assert added is total
+    sums = 0.5 * on_block @ matrix + np.array([1.0, -2.0, 3.0]) @ matrix[index]
+    np.testing.assert_allclose(np.sort(added), np.sort(sums), **close)
+    both = expected.weighted_sum(elsewhere).double()
+    both[block.indices] = torch.from_numpy(on_block @ matrix)
+    np.testing.assert_allclose(rows.sum_by_block(on_block, elsewhere, block).double(), both, **close)
+
+
 def test_rows_that_are_not_finite_and_squares_out_of_range_are_the_chains() -> None:
     torch.manual_seed(0)
     rows, _, units, _ = parts_of(MLP(6, 4, (7,)), 11)

@@ -14,6 +14,7 @@ from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian
 from skbgmd.location.block_selection import select_block
 from skbgmd.location.off_block import BlockPart, _clipped_products, block_step, cap_weights, off_block_norms
 from skbgmd.rows import DenseRows
+from skbgmd.rows.blocks import CoordinateBlock
 
 
 def squatting(kind, rng, n=13, d=2000, mean=0.2, **settings):
@@ -313,6 +314,19 @@ def test_outside_norms_keep_their_digits_when_the_block_is_huge(rng):
     inside = rows.block(block)
     norms = off_block_norms(rows, BlockPart(block, inside, np.full(5, 0.2)))
     np.testing.assert_allclose(norms, np.linalg.norm(X[:, 5:], axis=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-300, 1e-310, 1e150])
+def test_outside_norms_of_rows_that_are_zero_on_the_block_or_off_it(rng, size):
+    X = rng.normal(size=(6, 10))
+    X[0], X[1, :4], X[2, 4:], X[3, 4:] = 0.0, 0.0, 0.0, 1e-9 * X[3, 4:]
+    X *= size
+    rows = DenseRows(torch.from_numpy(X))
+    block = CoordinateBlock(torch.arange(4), 1, 10)
+    norms = off_block_norms(rows, BlockPart(block, rows.block(block), np.full(6, 1 / 6)))
+    expected = size * np.linalg.norm(X[:, 4:] / size, axis=1)
+    # Subnormal numbers have few digits.
+    np.testing.assert_allclose(norms, expected, rtol=1e-9 if size > 1e-308 else 1e-2, atol=1e-322)
 
 
 def test_step_of_a_whole_block_has_empty_memory():

@@ -142,7 +142,7 @@ class FusedStep:
             rows = self._perceptron.rows(given, back, gradient, weights)
             if are_equal:
                 rows.has_equal_weights = True
-            if not math.isfinite(rows.norms().sum()):
+            if not math.isfinite(np.add.reduce(rows.norms())):
                 return None
         net._note_batch(batch, n, predicted)
         with self._one_thread():
@@ -159,8 +159,9 @@ class FusedStep:
         net._trust_.add_samples(batch.positions, trust, y, losses, torch.from_numpy(rows.input_squares))
         equal = batch.weight is None or own.min() == own.max()
         if equal:
-            # torch's mean takes longer.
-            loss = torch.from_numpy(np.asarray(losses.numpy().mean()))
+            # torch's mean takes longer, and so does NumPy's.
+            values = losses.numpy()
+            loss = torch.from_numpy(np.asarray(np.add.reduce(values) / values.dtype.type(n)))
         else:
             loss = losses @ torch.as_tensor(own / own.sum()).to(losses)
         return {"loss": loss, "y_pred": predicted}
@@ -184,7 +185,7 @@ class FusedStep:
             self._gradients.use_all()
             self._gradients.add_to_gradients(vector)
             return
-        self._memory[:] = vector.detach().numpy()
+        self._memory[:] = (vector.detach() if vector.requires_grad else vector).numpy()
         for parameter, part in zip(self._gradients.parameters, self._parts, strict=True):
             if parameter.grad is not part:
                 parameter.grad = part

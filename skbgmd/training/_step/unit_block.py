@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, HuberMean
 from skbgmd.aggregators.block_geometric_median import BlockState
 from skbgmd.ghost.perceptron import PerceptronRows
@@ -41,17 +43,17 @@ def unit_block_mean(
         then it is for the rule.
     """
     norms, weights, units, location = rows.norms(), rows.weights, rows.units, rule.location
-    are_equal = rows.has_equal_weights
-    typical = low_median(norms) if are_equal else lower_weighted_median(norms, weights)
-    if units is None or not isinstance(location, HuberMean) or typical == 0.0 or not rows.have_squares:
+    are_equal, ordered = rows.has_equal_weights, np.sort(norms)
+    typical = float(ordered[(len(ordered) - 1) // 2]) if are_equal else lower_weighted_median(norms, weights)
+    if units is None or not isinstance(location, HuberMean) or typical == 0.0 or not rows.has_square(ordered[-1]):
         return None
     clipped = clip_factors(typical, norms)
     scores = rows.scores_of_units(units, (weights * clipped * clipped).astype(rows.array_dtype))
-    total = float(scores.sum())
+    total = float(np.add.reduce(scores))
     if not math.isfinite(total):
         return None
     block = units.top(scores, max(1, math.ceil(rule.beta * rows.n_columns)))
-    inside = rows.block(block)
+    inside = rows.on_units(block)
     if inside.n_columns == rows.n_columns:
         return None
     judged = location.judge(inside, state.location)
@@ -63,6 +65,6 @@ def unit_block_mean(
     by_length = carried * clip_factors(location.c * length.value, elsewhere)
     vector = rows.sum_by_block(judged.weights, by_length, block)
     # Scores are squares of clipped rows.
-    mass = min(1.0, float(scores[block.chosen].sum()) / total)
+    mass = min(1.0, float(np.add.reduce(scores.take(block.chosen))) / total)
     after = BlockState(None, state.step + 1, judged.state, length, rows.n_columns)
     return Aggregate(vector, judged.weights, None, mass), after
