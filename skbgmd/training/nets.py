@@ -83,9 +83,9 @@ _PARAMETERS = """
         steps, and now and then later, a sum of these gradients is compared with that of a backward pass more.
         "micro_batches": a pass for each group. "auto": one pass where the module and the loss are known to allow it and
         groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2 where a layer has no rule. The
-        results are the same but for rounding, for what dropout draws, and by up to a per cent for the scale of
-        ``huber``, which is taken about a rough median; where many samples are tied, the scale may only be raised by
-        later steps that take the Gram matrix.
+        results are the same but for rounding, for what dropout draws, for samples at the border of rejection, and by
+        up to half a per cent for the scale of ``huber``, of which steps without a Gram matrix remember an upper bound;
+        where many samples are tied, the scale may only be raised by later steps that take the Gram matrix.
     trust_power : float, default=0.0
         Samples weigh in later epochs by the trust that they earned in earlier ones, relative to their class, to this
         power; clients likewise. For ``group_size=1`` or clients. ``partial_fit`` goes on with it where the dataset is

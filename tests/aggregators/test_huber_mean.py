@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from aggregating import assert_convex, dense
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skbgmd import geometric_median
 from skbgmd._utils import limits
@@ -292,3 +294,53 @@ def test_corrupt_rows_are_of_no_common_size_where_nearly_as_many_are_honest(big:
         aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values), state)
         assert state.value < 5.0
         assert aggregate.vector.norm() < 5.0
+
+
+@st.composite
+def trainings(draw):
+    """Rows and weights of a dozen steps, as short gradients, long ones and ones without weight come."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, d = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 16, 32, 64, 100])), draw(st.sampled_from([2, 5, 30]))
+    place = draw(st.sampled_from([0.0, 0.3, 2.0, 30.0])) * rng.normal(size=d)
+    spread, growth = draw(st.sampled_from([0.0, 0.5, 1.5])), draw(st.sampled_from([0.9, 0.99, 1.0, 1.02]))
+    far = draw(st.sampled_from([0.0, 0.1, 0.3]))
+    choices = draw(st.sampled_from([[1.0], [0.25, 0.5, 1.0], [0.0, 0.5, 1.0]]))
+    steps = []
+    for step in range(12):
+        x = (rng.normal(size=(n, d)) + place) * np.exp(spread * rng.normal(size=(n, 1))) * growth**step
+        x[rng.random(n) < far] *= 30.0
+        weights = rng.choice(choices, size=n)
+        weights[0] = 1.0
+        steps.append((x, weights))
+    return steps
+
+
+@settings(max_examples=100)
+@given(trainings())
+def test_the_scale_is_the_same_for_every_kind_of_rows(steps) -> None:
+    rule = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
+    states: list[Scale | None] = [None, None, None]
+    for step, (x, weights) in enumerate(steps):
+        X = torch.from_numpy(x)
+        kinds = (
+            DenseRows(X, weights),
+            GhostRows([(0, DenseFactor(X[:, :, None]))], *x.shape, weights),
+            DenseRows(X.flip(0), weights[::-1].copy()),
+        )
+        for i, rows in enumerate(kinds):
+            _, states[i] = rule(rows, states[i])
+        expected, *others = [state.value for state in states if state is not None]
+        # Later steps may know an upper bound instead of a distance.
+        assert others == pytest.approx([expected, expected], rel=1e-6 if step < limits.SCALE_ENOUGH else 0.01)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_two_rows_that_are_equally_far_none_is_left_out(rng, size: float, dtype: torch.dtype) -> None:
+    rule = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
+    for _ in range(20):
+        X = torch.from_numpy(size * rng.normal(size=(2, 30))).to(dtype)
+        for rows in (DenseRows(X), GhostRows([(0, DenseFactor(X[:, :, None]))], 2, 30)):
+            # Far in scales that are remembered.
+            weights = rule(rows, Scale(0.01 * size, (0.01 * size,) * 5))[0].weights
+            np.testing.assert_allclose(weights, 0.5, atol=1e-3)
