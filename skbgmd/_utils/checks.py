@@ -243,7 +243,8 @@ def check_tensor(
             )
         known = "real numbers" if torch.int64 in dtypes else "floating point numbers"
         raise TypeError(f"{name} must hold {known}; found dtype {values.dtype}.")
-    if values.is_meta:
+    # A subclass may hold its data elsewhere.
+    if values.is_meta and type(values) in (torch.Tensor, torch.nn.Parameter):
         raise ValueError(f"{name} must have data; found a tensor on the meta device.")
 
 
