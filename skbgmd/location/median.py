@@ -113,7 +113,7 @@ def geometric_median(
     The proof is a duality gap: :doc:`/mathematics`.
 
     The median is unique unless the rows lie on a line with half of the weight on either side of a gap: then every point
-    between the two rows at the gap is one. Of a single column the answer is their midpoint, as :func:`numpy.median`'s;
+    between the two rows at the gap is one. Of a single column the answer is their midpoint, as ``numpy.median`` has;
     of more columns it is one of these points, often an end, and which may depend on the order of the rows.
 
     References
