@@ -426,6 +426,97 @@ def test_is_refused(entry, fitted):
         assert_is_as_before(model, before[name])
 
 
+def without_warnings(make):
+    """What a function makes, of prototypes and what is deprecated, too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(make())
+
+
+def tensors():
+    """Tensors without real numbers, or none that torch computes with, and what is said of them."""
+    given = torch.from_numpy(X)
+    stored = torch.zeros(N, 3, dtype=torch.uint8)
+    floats = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")
+    for name in (*floats, "float4_e2m1fn_x2"):
+        if hasattr(torch, name):
+            message = rf"must be of a dtype that torch computes with; found torch\.{name}\."
+            yield name, stored.view(getattr(torch, name)), message, TypeError
+    others = {
+        "complex32": given.to(torch.complex32),
+        "complex64": given.to(torch.complex64),
+        "complex128": given.to(torch.complex128),
+        "quint8": torch.quantize_per_tensor(given, 0.1, 0, torch.quint8),
+        "bits8": stored.view(torch.bits8),
+    }
+    for name, values in others.items():
+        yield name, values, rf"must hold .* numbers; found dtype torch\.{name}", TypeError
+    yield "meta", given.to("meta"), "must have data; found a tensor on the meta device", ValueError
+    lazy = torch.nn.UninitializedParameter()
+    yield "uninitialized", lazy, "must have data; found a parameter that isn't initialized", ValueError
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor([given, given[:5]], layout=layout)
+        yield f"nested, {layout}", nested, "must be a dense tensor; found a nested one", TypeError
+
+
+def sparse_tensors():
+    for layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
+        values = torch.from_numpy(X).to_sparse(layout=layout)
+        yield str(layout), values, f"must be a dense tensor; found layout {layout}", TypeError
+
+
+#: Doors that take tensors.
+FOR_TENSORS = {
+    "geometric_median": ("X", lambda m, v: geometric_median(v)),
+    "geometric_median, weights": ("sample_weight", lambda m, v: geometric_median(X, sample_weight=v)),
+    "block_geometric_median": ("X", lambda m, v: block_geometric_median(v, beta=0.5)),
+    "DenseRows": ("matrix", lambda m, v: DenseRows(v)),
+    "classifier.fit": ("X", lambda m, v: m.classifier.fit(v, Y)),
+    "classifier.predict": ("X", lambda m, v: m.classifier.predict(v)),
+    "regressor.fit": ("X", lambda m, v: m.regressor.fit(v, TARGETS)),
+    "targets": ("y", lambda m, v: m.regressor.fit(X, v)),
+    "weights": ("sample_weight", lambda m, v: m.classifier.fit(X, Y, v)),
+}
+#: Estimators take sparse ones.
+FOR_DENSE_TENSORS = ("geometric_median", "geometric_median, weights", "block_geometric_median", "DenseRows")
+OF_TENSOR_KINDS = [
+    (f"{name}, {what}", parameter, door, value, message, error)
+    for kinds, doors in (
+        (without_warnings(tensors), FOR_TENSORS),
+        (without_warnings(sparse_tensors), FOR_DENSE_TENSORS),
+    )
+    for name in doors
+    for parameter, door in (FOR_TENSORS[name],)
+    for what, value, message, error in kinds
+]
+
+
+@pytest.mark.parametrize("entry", OF_TENSOR_KINDS, ids=[entry[0] for entry in OF_TENSOR_KINDS])
+def test_tensors_without_real_numbers_are_refused(entry, fitted):
+    test_is_refused(entry, fitted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.uint16, torch.uint64])
+def test_rows_are_floats(dtype):
+    """The functions convert integers, which rows would lose digits of."""
+    integers = (10 * torch.from_numpy(X).abs()).to(dtype)
+    with pytest.raises(TypeError, match=rf"^matrix must hold floating point numbers; found dtype {dtype}"):
+        DenseRows(integers)
+    assert geometric_median(integers).dtype == torch.float64
+    assert geometric_median(X, sample_weight=integers.sum(dim=1)).dtype == np.float32
+
+
+def test_tensors_of_every_kind_of_real_numbers_are_data(fitted):
+    weights = np.arange(1.0, N + 1.0)
+    expected = classifier().fit(X, Y, weights).predict_proba(X)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.int32, torch.uint8):
+        given = torch.from_numpy(weights).to(dtype)
+        np.testing.assert_allclose(classifier().fit(X, Y, given).predict_proba(X), expected, rtol=1e-6)
+    given = torch.from_numpy(X).requires_grad_()
+    rows = DenseRows(given)
+    assert rows.norms() == pytest.approx(np.linalg.norm(X, axis=1))
+
+
 @pytest.mark.parametrize("name", [*AGGREGATORS, "mixing"])
 def test_arrays_are_no_rows(name):
     aggregator = NearestNeighborMixing() if name == "mixing" else get_aggregator(name)

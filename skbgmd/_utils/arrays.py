@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
-from skbgmd._utils.checks import dtypes_of, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
 
 
 @dataclass(frozen=True)
@@ -162,10 +162,7 @@ def _difference(given: NDArray[Any], converted: NDArray[Any]) -> NDArray[np.floa
 
 
 def _as_tensor_matrix(X: torch.Tensor, name: str) -> tuple[torch.Tensor, OutputFormat]:
-    if X.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor; found layout {X.layout}.")
-    if X.is_complex() or X.is_quantized:
-        raise TypeError(f"{name} must hold real numbers; found dtype {X.dtype}.")
+    check_tensor(X, name)
     _check_shape(tuple(X.shape), name)
     # NumPy has no negative bits, as of the imaginary part of a conjugate.
     X = X.detach().resolve_neg()
@@ -202,6 +199,7 @@ def as_weights(
         return ones
     if isinstance(sample_weight, torch.Tensor):
         refuse_masks(sample_weight, name)
+        check_tensor(sample_weight, name)
         sample_weight = sample_weight.detach().resolve_neg().cpu()
         # NumPy has no bfloat16.
         sample_weight = (sample_weight.float() if sample_weight.dtype == torch.bfloat16 else sample_weight).numpy()

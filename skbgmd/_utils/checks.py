@@ -26,6 +26,15 @@ SEQUENCES = (list, tuple, deque)
 PLAIN_KINDS = "fiubcUS"
 PLAIN_TYPES = {bool, int, float, str, np.bool_, np.int32, np.int64, np.float32, np.float64, np.str_}
 
+#: Floating dtypes that torch computes with. Those of 8 bits it only stores and multiplies, in units of a scale that a
+#: tensor doesn't have with it.
+FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+#: Dtypes of real numbers.
+REALS = FLOATS | {
+    *(torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64),
+    *(torch.int8, torch.int16, torch.int32, torch.int64),
+}
+
 
 def check_number(
     value: Any, name: str, *, above: float = 0.0, at_least: float | None = None, at_most: float = float("inf")
@@ -205,6 +214,38 @@ def _refuse_mask(part: Any, name: str) -> None:
         return
     if n_masked:
         raise ValueError(f"{name} must have no masked entries; found {n_masked} of them.")
+
+
+def check_tensor(
+    values: torch.Tensor, name: str, dtypes: frozenset[torch.dtype] = REALS, *, accept_sparse: bool = False
+) -> None:
+    """Check that a tensor has data, and numbers of some dtypes.
+
+    Raises
+    ------
+    TypeError
+        For a nested tensor, for a sparse one unless that is accepted, and for other dtypes: complex, quantized, or
+        floats of 8 bits, whose scale is kept elsewhere.
+    ValueError
+        For a tensor without data: on the meta device, or a parameter that isn't initialized.
+    """
+    if torch.nn.parameter.is_lazy(values):
+        raise ValueError(f"{name} must have data; found a parameter that isn't initialized.")
+    if values.is_nested:
+        raise TypeError(f"{name} must be a dense tensor; found a nested one.")
+    if values.layout != torch.strided and not accept_sparse:
+        raise TypeError(f"{name} must be a dense tensor; found layout {values.layout}.")
+    if values.dtype not in dtypes:
+        if values.is_floating_point():
+            raise TypeError(
+                f"{name} must be of a dtype that torch computes with; found {values.dtype}. Convert it to float16 or "
+                "float32, by the scale that its numbers have."
+            )
+        known = "real numbers" if torch.int64 in dtypes else "floating point numbers"
+        raise TypeError(f"{name} must hold {known}; found dtype {values.dtype}.")
+    # A subclass may hold its data elsewhere.
+    if values.is_meta and type(values) in (torch.Tensor, torch.nn.Parameter):
+        raise ValueError(f"{name} must have data; found a tensor on the meta device.")
 
 
 def refuse_missing(values: Any, name: str) -> None:

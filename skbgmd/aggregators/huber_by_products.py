@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-import numpy as np
 import torch
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.huber_active_set import HuberActiveSet
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import iterate_huber
+from skbgmd.location.rejection import kept_weights
 from skbgmd.location.row_weights import clipped_start
 from skbgmd.location.solver import as_float_array, minimize
 from skbgmd.location.spaces import UnformedGramSpace
@@ -54,10 +54,7 @@ def huber_by_products(
     now = typical_distance(distances, norms, weights, tied).distance
     after = before.update(now)
     limit = max(after.value, limits.LEAST_SCALE * now)
-    kept = weights
-    if rejection is not None:
-        reach = max(rejection * limit, lower_weighted_median(distances, weights))
-        kept = np.where(distances <= reach, kept, 0.0)
+    kept = weights if rejection is None else kept_weights(weights, distances, rejection * limit)
     few = min(max_iter, limits.GRAM_PRODUCT_ITERATIONS)
     found = iterate_huber(space, kept, distances, huber * limit, tol=tol, max_iter=few)
     if not found.settled:

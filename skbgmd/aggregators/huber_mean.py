@@ -14,7 +14,7 @@ from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
 from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
-from skbgmd.location.rejection import check_rejection, without_far
+from skbgmd.location.rejection import check_rejection, kept_weights, without_far
 from skbgmd.location.row_weights import median_distances
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
@@ -183,7 +183,7 @@ def huber_weights_about_median(
     # The solver starts at a mean of clipped rows and never raises the objective: stopped early, its iterate is still
     # bounded by honest rows, and Huber's mean goes on from there.
     rough = tol if huber is None else max(tol, limits.HUBER_START_TOL)
-    weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter)
+    weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter, about_zero=True)
     now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
     scale = before.update(now.distance)
     if huber is None and not now.tied:
@@ -198,10 +198,7 @@ def huber_weights_about_median(
     if limit == 0.0:
         # In the distances' own unit it doesn't underflow.
         limit = limits.LEAST_SCALE * lower_weighted_median(distances, rows.weights)
-    kept = rows.weights
-    if rejection is not None:
-        # The nearer half is kept, however small the remembered scale.
-        reach = max(rejection * limit, lower_weighted_median(distances, rows.weights))
-        kept = np.where(distances <= reach, kept, 0.0)
+    # The nearer half is kept, however small the remembered scale.
+    kept = rows.weights if rejection is None else kept_weights(rows.weights, distances, rejection * limit)
     limit *= 1.0 if huber is None else huber
     return HuberAboutMedian(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)

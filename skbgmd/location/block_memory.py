@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils.arrays import as_matrix, as_real_array
-from skbgmd._utils.checks import refuse_masks_and_dates
+from skbgmd._utils.checks import check_tensor, refuse_masks_and_dates
 from skbgmd.location.ranges import vector_norm
 from skbgmd.rows import DenseRows
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
@@ -31,9 +31,12 @@ def as_memory(memory: Any, complement: str, rows: DenseRows) -> torch.Tensor | N
     if complement != "memory":
         raise ValueError(f'memory is only used with complement="memory"; found complement={complement!r}.')
     refuse_masks_and_dates(memory, "memory")
+    if isinstance(memory, torch.Tensor):
+        check_tensor(memory, "memory")
     if np.ndim(memory) != 1 or len(memory) != rows.n_columns:
         raise ValueError(f"memory must have shape ({rows.n_columns},); found shape {tuple(np.shape(memory))}.")
-    given = as_matrix(memory[None] if isinstance(memory, torch.Tensor) else as_real_array(memory, "memory")[None])[0][0]
+    line = memory if isinstance(memory, torch.Tensor) else as_real_array(memory, "memory")
+    given = as_matrix(line[None], "memory")[0][0]
     kept = given.to(dtype=rows.work_dtype, device=rows.matrix.device)
     if not bool(torch.isfinite(kept).all()):
         found = float(given[~torch.isfinite(kept).to(given.device)][0])

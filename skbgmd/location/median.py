@@ -112,6 +112,10 @@ def geometric_median(
     rows of many columns accelerated Weiszfeld steps come first, as long as they are predicted to cost less.
     The proof is a duality gap: :doc:`/mathematics`.
 
+    The median is unique unless the rows lie on a line with half of the weight on either side of a gap: then every point
+    between the two rows at the gap is one. Of a single column the answer is their midpoint, as ``numpy.median`` has;
+    of more columns it is one of these points, often an end, and which may depend on the order of the rows.
+
     References
     ----------
     .. [1] Y. Vardi and C.-H. Zhang (2000). The multivariate L1-median and associated data depth. PNAS 97(4).
@@ -123,6 +127,8 @@ def geometric_median(
     >>> X = np.array([[0.0, 0.0], [2.0, 0.0], [1.0, 1.0], [1.0, 3.0], [1e9, 5e8]])
     >>> geometric_median(X).round(3)
     array([1., 1.])
+    >>> geometric_median([[1.0], [2.0], [4.0], [9.0]])
+    array([3.])
     >>> result = geometric_median([[0, 0], [1, 0], [0, 1], [1, 1]], return_result=True)
     >>> result.median, result.gap <= 1e-6
     (array([0.5, 0.5]), True)

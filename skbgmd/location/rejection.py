@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.row_weights import gram_weights, median_distances
@@ -86,6 +87,29 @@ def without_far(
     of_near[near] = again.weights
     farther[near] = GramSpace(some, of_rows[near]).distances(again.position)
     return NearMedian(of_near, weights_within_median_distance(of_rows, farther))
+
+
+def kept_weights(weights: FloatArray, distances: FloatArray, reach: float) -> FloatArray:
+    """Weights of the rows within reach or among the nearer half, and zero for the others.
+
+    Rows as far as the farthest of that half, but for rounding, are kept with it: of two rows about their midpoint both
+    are.
+
+    Parameters
+    ----------
+    weights, distances : ndarray of shape (n,)
+        Weights of the rows, and their distances to a robust estimate.
+    reach : float
+        Distance beyond which a row is far.
+
+    Examples
+    --------
+    >>> kept_weights(np.ones(4), np.array([1.0, 2.0, 3.0, 9.0]), reach=0.5)
+    array([1., 1., 0., 0.])
+    """
+    half = (1.0 + limits.TIED_DISTANCES) * lower_weighted_median(distances, weights)
+    kept: FloatArray = np.where(distances <= max(reach, half), weights, 0.0)
+    return kept
 
 
 def weights_within_median_distance(weights: FloatArray, distances: FloatArray) -> FloatArray:

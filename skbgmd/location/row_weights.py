@@ -13,7 +13,9 @@ from skbgmd.rows import Rows
 from skbgmd.rows.gram import Gram, clip_factors, high_median
 
 
-def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, at_center: bool = False) -> Solution:
+def gram_weights(
+    gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, start: FloatArray | None = None
+) -> Solution:
     """Weights of the geometric median of rows that are known by their Gram matrix.
 
     Parameters
@@ -24,15 +26,16 @@ def gram_weights(gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, 
         Positive row weights.
     tol, max_iter
         As in :func:`geometric_median`; accuracy at the scale of the near rows.
-    at_center : bool, default=False
-        Start at the point that the inner products are about, a solution of fewer digits.
+    start : ndarray of shape (n,), default=None
+        Weights whose mean is the first position; all zero: the point that the inner products are about. None:
+        :func:`clipped_start` about that point.
 
     Returns
     -------
     Solution
     """
     space = GramSpace(gram, weights)
-    start = np.zeros(space.n) if at_center else clipped_start(gram.norms, weights)
+    start = clipped_start(gram.norms, weights) if start is None else start
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     return solution if gram.shrinkage is None else replace(solution, restored=gram.restore(solution.weights))
 
@@ -44,7 +47,7 @@ def clipped_start(norms: FloatArray, weights: FloatArray) -> FloatArray:
     return start
 
 
-def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gram, int]:
+def row_weights(rows: Rows, *, tol: float, max_iter: int, about_zero: bool = False) -> tuple[Solution, Gram, int]:
     """Weights of the geometric median of rows, by Gram matrices alone.
 
     About a likely center first; about the solution, where the proof wants more digits.
@@ -55,6 +58,9 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
         The rows, all of them finite, and their weights.
     tol, max_iter
         As in :func:`gram_weights`.
+    about_zero : bool, default=False
+        Start at a mean of rows that are clipped about zero, wherever the inner products are about: a rough solution is
+        then the same for every kind of rows.
 
     Returns
     -------
@@ -65,13 +71,14 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
         Steps taken in all.
     """
     gram = rows.gram(tol=tol)
-    solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter)
+    start = clipped_start(rows.norms(), rows.weights) if about_zero and gram.shrinkage is None else None
+    solution = gram_weights(gram, rows.weights, tol=tol, max_iter=max_iter, start=start)
     n_iter = solution.n_iter
     for _ in range(2):
         if solution.converged or n_iter >= max_iter:
             break
         about = rows.gram(about=place(solution))
-        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, at_center=True)
+        again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter - n_iter, start=np.zeros(rows.n_rows))
         n_iter += again.n_iter
         known = solution.iterate.excess.absolute * gram.unit
         if np.isfinite(known) and not again.iterate.excess.absolute * about.unit <= known:
@@ -80,12 +87,14 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int) -> tuple[Solution, Gra
     return solution, gram, n_iter
 
 
-def median_distances(rows: Rows, *, tol: float, max_iter: int) -> tuple[FloatArray, Gram, FloatArray]:
+def median_distances(
+    rows: Rows, *, tol: float, max_iter: int, about_zero: bool = False
+) -> tuple[FloatArray, Gram, FloatArray]:
     """Weights of the geometric median, the Gram matrix it was found in, and the distances (n,) of the rows to it.
 
     Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
     """
-    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter)
+    solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter, about_zero=about_zero)
     return solution.weights, gram, GramSpace(gram, rows.weights).distances(solution.position)
 
 

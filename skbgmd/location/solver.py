@@ -307,14 +307,16 @@ def _steps_left(last: Iterate, point: Iterate, tol: float) -> float:
 
 def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step) -> tuple[Iterate, int]:
     point, rejected = space.at(start), set[int]()
-    best, lowest, n_iter, stalled = point, point.objective, 0, 0
+    best, lowest, n_iter, stalled, close = point, point.objective, 0, 0, _is_close(point, tol)
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
-    while not (_is_close(point, tol) or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
+    while not (close or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         if math.isnan(point.objective):
             break  # NaN in a row makes all of it NaN
         n_iter += 1
         point = step(space, point, Progress(best.excess.absolute, tol, rejected))
-        proves_more = point.is_vertex_optimum or _improves(point, best)
+        # What is close is the answer, also where the one before has nearly as small a bound, at fewer near rows.
+        close = _is_close(point, tol)
+        proves_more = close or point.is_vertex_optimum or _improves(point, best)
         # On the way from one cluster to another the bound may rise for a while as the objective falls.
         stalled = 0 if proves_more or point.objective < (1.0 - limits.OBJECTIVE_FALL) * lowest else stalled + 1
         best, lowest = point if proves_more else best, min(lowest, point.objective)

@@ -135,7 +135,8 @@ def typical_distance_of_step(
         # A length that overflows is as long as any.
         lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
         tied = copies(gram, norms / gram.unit, weights) if is_first else tied_with_median(lengths, norms)
-    found = typical_distance(lengths, norms, weights, tied)
+    typical_of = _of_few_points if is_first and tied.all() else typical_distance
+    found = typical_of(lengths, norms, weights, tied)
     if not is_first or not norms.any():
         return found
     # By norms, as rows may have been drawn in.
@@ -146,8 +147,20 @@ def typical_distance_of_step(
     if lower_weighted_median(norms, weights) < norms[common].min():
         found = found._replace(distance=max(found.distance, size))
     others = np.flatnonzero(~tied)
-    others = others[of_common_size(norms[others], weights[others])] if found.tied else others[:0]
+    some = found.tied and others.size > 0
+    others = others[of_common_size(norms[others], weights[others])] if some else others[:0]
     if weights[others].any():
         typical = lower_weighted_quantile(norms[others], weights[others], limits.SHARE_OF_FIRST)
         found = found._replace(distance=max(found.distance, min(typical, limits.SAME_SIZE * size)))
     return found
+
+
+def _of_few_points(distances: FloatArray, norms: FloatArray, weights: FloatArray, _: BoolArray) -> Typical:
+    """Typical distance of rows that are all copies of a few: of those away from the median, up to the median norm.
+
+    There is no other row to say what is far. Copies of a point about as long as the median row are to count, and longer
+    ones may be corrupt.
+    """
+    found = typical_distance(distances, norms, weights, tied_with_median(distances, norms))
+    longest = lower_weighted_median(norms, weights)
+    return found._replace(distance=min(found.distance, longest)) if longest > 0.0 else found

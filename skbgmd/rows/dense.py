@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
-from skbgmd._utils.checks import refuse_masks
+from skbgmd._utils.checks import FLOATS, check_tensor, refuse_masks
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
@@ -42,9 +42,9 @@ class DenseRows(ChunkedRows):
     Raises
     ------
     TypeError
-        For a matrix that isn't a tensor.
+        For a matrix that isn't a dense tensor of one of these dtypes.
     ValueError
-        For masked entries.
+        For masked entries, and a tensor without data.
 
     Examples
     --------
@@ -71,9 +71,10 @@ class DenseRows(ChunkedRows):
         if not isinstance(matrix, torch.Tensor):
             raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
         refuse_masks(matrix, "matrix")
+        check_tensor(matrix, "matrix", FLOATS)
         refuse_masks(weights, "weights")
         self.units, self.ids = units, ids
-        self.matrix, self.index, self.picked = matrix, index, picked
+        self.matrix, self.index, self.picked = matrix.detach(), index, picked
         n, d = matrix.shape
         self.n_rows = n if picked is None else len(picked)
         self.n_columns = d if index is None else len(index)

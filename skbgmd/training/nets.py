@@ -73,7 +73,10 @@ _PARAMETERS = """
         Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
         be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
         classes, the default loader deals the samples of each class out to all groups of a batch, unless
-        ``iterator_train__stratify=None``; so it does under a binary loss, where they are whole numbers.
+        ``iterator_train__stratify=None``; so it does under a binary loss, where they are whole numbers. It makes the
+        batches of an epoch as equal in size as can be, unless ``iterator_train__even=False``: a small one for the end
+        may be a single group, which nothing is compared with. Other loaders should drop it (``drop_last=True``), for
+        a batch of one group takes a plain step, however long its gradient is.
     local_steps : int, default=1
         Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
         row is then the way it went, divided by the learning rate.
@@ -83,9 +86,9 @@ _PARAMETERS = """
         steps, and now and then later, a sum of these gradients is compared with that of a backward pass more.
         "micro_batches": a pass for each group. "auto": one pass where the module and the loss are known to allow it and
         groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2 where a layer has no rule. The
-        results are the same but for rounding, for what dropout draws, and by up to a per cent for the scale of
-        ``huber``, which is taken about a rough median; where many samples are tied, the scale may only be raised by
-        later steps that take the Gram matrix.
+        results are the same but for rounding, for what dropout draws, for samples at the border of rejection, and by
+        up to half a per cent for the scale of ``huber``, of which steps without a Gram matrix remember an upper bound;
+        where many samples are tied, the scale may only be raised by later steps that take the Gram matrix.
     trust_power : float, default=0.0
         Samples weigh in later epochs by the trust that they earned in earlier ones, relative to their class, to this
         power; clients likewise. For ``group_size=1`` or clients. ``partial_fit`` goes on with it where the dataset is
@@ -105,9 +108,9 @@ _PARAMETERS = """
 class _RobustTraining(RobustStep, ResumableNet):
     """The life cycle of a robust training, for any of skorch's nets."""
 
-    # Whether samples are dealt out to groups, which is for batches to train on; whether a training was told that its
-    # batches are of one group.
-    _deals_ = _is_told_ = False
+    # Whether batches are as equal as can be, and samples are dealt out to groups, which is for batches to train on;
+    # whether a training was told that its batches are of one group.
+    _evens_ = _deals_ = _is_told_ = False
     # The batches of the training that is going on, for callbacks that select samples.
     _train_iterator_: Any = None
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
@@ -212,7 +215,8 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         # In predictions samples keep their order; to a mean it doesn't matter.
-        self._deals_ = self.iterator_train is ArrayLoader and self._compares_groups() and self._may_have_classes()
+        self._evens_ = self.iterator_train is ArrayLoader and self._compares_groups()
+        self._deals_ = self._evens_ and self._may_have_classes()
         try:
             return super().fit_loop(X, y, epochs=epochs, **fit_params)
         except (RuntimeError, ValueError) as error:
@@ -221,7 +225,7 @@ class _RobustTraining(RobustStep, ResumableNet):
                 self._refuse_divergence(X, y)
             raise
         finally:
-            self._deals_, self._train_iterator_ = False, None
+            self._deals_, self._evens_, self._train_iterator_ = False, False, None
             self._end_fused_steps()
             self._listening_ = {}
 
@@ -229,6 +233,8 @@ class _RobustTraining(RobustStep, ResumableNet):
         params: dict[str, Any] = super().get_params_for(prefix)
         if prefix == "iterator_train" and self._deals_:
             params.setdefault("stratify", self.group_size)
+        if prefix == "iterator_train" and self._evens_ and not params.get("drop_last"):
+            params.setdefault("even", "at_most")
         return params
 
     def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from aggregating import assert_convex, dense
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from skbgmd import geometric_median
 from skbgmd._utils import limits
@@ -292,3 +294,117 @@ def test_corrupt_rows_are_of_no_common_size_where_nearly_as_many_are_honest(big:
         aggregate, state = HuberMean(2.0, rejection=10.0, remember=True)(KINDS["factors"](values), state)
         assert state.value < 5.0
         assert aggregate.vector.norm() < 5.0
+
+
+@st.composite
+def trainings(draw):
+    """Rows and weights of a dozen steps, as short gradients, long ones and ones without weight come."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, d = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 16, 32, 64, 100])), draw(st.sampled_from([2, 5, 30]))
+    place = draw(st.sampled_from([0.0, 0.3, 2.0, 30.0])) * rng.normal(size=d)
+    spread, growth = draw(st.sampled_from([0.0, 0.5, 1.5])), draw(st.sampled_from([0.9, 0.99, 1.0, 1.02]))
+    far = draw(st.sampled_from([0.0, 0.1, 0.3]))
+    choices = draw(st.sampled_from([[1.0], [0.25, 0.5, 1.0], [0.0, 0.5, 1.0]]))
+    steps = []
+    for step in range(12):
+        x = (rng.normal(size=(n, d)) + place) * np.exp(spread * rng.normal(size=(n, 1))) * growth**step
+        x[rng.random(n) < far] *= 30.0
+        weights = rng.choice(choices, size=n)
+        weights[0] = 1.0
+        steps.append((x, weights))
+    return steps
+
+
+@settings(max_examples=100)
+@given(trainings())
+def test_the_scale_is_the_same_for_every_kind_of_rows(steps) -> None:
+    rule = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
+    states: list[Scale | None] = [None, None, None]
+    for step, (x, weights) in enumerate(steps):
+        X = torch.from_numpy(x)
+        kinds = (
+            DenseRows(X, weights),
+            GhostRows([(0, DenseFactor(X[:, :, None]))], *x.shape, weights),
+            DenseRows(X.flip(0), weights[::-1].copy()),
+        )
+        for i, rows in enumerate(kinds):
+            _, states[i] = rule(rows, states[i])
+        expected, *others = [state.value for state in states if state is not None]
+        # Later steps may know an upper bound instead of a distance.
+        assert others == pytest.approx([expected, expected], rel=1e-6 if step < limits.SCALE_ENOUGH else 0.01)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_of_two_rows_that_are_equally_far_none_is_left_out(rng, size: float, dtype: torch.dtype) -> None:
+    rule = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
+    for _ in range(20):
+        X = torch.from_numpy(size * rng.normal(size=(2, 30))).to(dtype)
+        for rows in (DenseRows(X), GhostRows([(0, DenseFactor(X[:, :, None]))], 2, 30)):
+            # Far in scales that are remembered.
+            weights = rule(rows, Scale(0.01 * size, (0.01 * size,) * 5))[0].weights
+            np.testing.assert_allclose(weights, 0.5, atol=1e-3)
+
+
+def copies_of(points: Any, counts: tuple[int, ...], noise: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are copies of a few points, but for noise, and which point each is of."""
+    rng = np.random.default_rng(1)
+    point = np.repeat(np.arange(len(counts)), counts)
+    rows = np.asarray(points)[point]
+    return rows + noise * np.linalg.norm(rows, axis=1, keepdims=True) * rng.normal(size=rows.shape), point
+
+
+A, B, C = np.random.default_rng(7).normal(size=(3, 30))
+#: Points, and how many rows are copies of each.
+FEW_POINTS = {
+    "nearly halves": ((A, B), (21, 19)),
+    "halves": ((A, B), (20, 20)),
+    "a small part": ((A, B), (34, 6)),
+    "opposed": ((A, -A), (26, 14)),
+    "rest zero": ((A, 0.0 * A), (26, 14)),
+    "most zero": ((0.0 * A, A), (26, 14)),
+    "half as long": ((A, 0.5 * B), (26, 14)),
+    "three": ((A, B, C), (14, 13, 13)),
+    "three, one of most": ((A, B, C), (30, 5, 5)),
+    "three rows": ((A, B), (2, 1)),
+    "long": ((1e8 * A, 1e8 * B), (21, 19)),
+    "one column": (([1.0], [-0.5]), (26, 14)),
+}
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("name", list(FEW_POINTS))
+def test_copies_of_a_few_points_all_count(name: str, kind: str, noise: float) -> None:
+    points, counts = FEW_POINTS[name]
+    values, point = copies_of(points, counts, noise)
+    rule, state = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4), None
+    for _ in range(6):
+        aggregate, state = rule(KINDS[kind](values), state)
+        shares = np.bincount(point, aggregate.weights)
+        np.testing.assert_allclose(shares, np.array(counts) / sum(counts), atol=0.02)
+
+
+@pytest.mark.parametrize("name", list(FEW_POINTS))
+def test_weighted_copies_of_a_few_points_all_count(name: str) -> None:
+    points, counts = FEW_POINTS[name]
+    values, point = copies_of(points, tuple(2 * count for count in counts))
+    weights = np.random.default_rng(2).choice([0.5, 1.0, 2.0], size=len(values))
+    expected = np.bincount(point, weights) / weights.sum()
+    for rows in (
+        DenseRows(torch.from_numpy(values), weights),
+        GhostRows([(0, DenseFactor(torch.from_numpy(values)[:, :, None]))], *values.shape, weights),
+    ):
+        found = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)(rows)[0].weights
+        np.testing.assert_allclose(np.bincount(point, found), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [30.0, 1e3, 1e6])
+@pytest.mark.parametrize("counts", [(21, 19), (26, 14), (34, 6)])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_long_copies_do_not_pull_without_a_limit(kind: str, counts: tuple[int, int], size: float) -> None:
+    values, _ = copies_of((A, size * B), counts, 1e-6)
+    rule, state = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4), None
+    for _ in range(limits.SCALE_ENOUGH):
+        aggregate, state = rule(KINDS[kind](values), state)
+        assert np.linalg.norm(aggregate.vector.numpy()) <= 3.0 * np.linalg.norm(A)

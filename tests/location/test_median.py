@@ -423,3 +423,27 @@ def test_largest_of_narrow_dtypes(largest, path):
     result = block_geometric_median(X, return_result=True)
     assert np.isfinite(result.median).all()
     assert result.converged
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=12))
+def test_a_single_columns_is_numpys_median(values):
+    column = np.array(values, dtype=np.float64)[:, None]
+    assert geometric_median(column)[0] == np.median(values)
+    assert geometric_median(torch.from_numpy(column))[0] == np.median(values)
+    assert geometric_median(column[::-1].astype(np.float32))[0] == np.median(values)
+
+
+@pytest.mark.parametrize("d", [2, 3, 50])
+@pytest.mark.parametrize("places", [(0, 1), (0, 1, 2, 10), (1, 2, 3, 4, 5, 6), (-9, -9, 4, 4), (0, 0, 0, 7, 8, 1000)])
+def test_even_collinear_rows_have_a_median_between_the_two_in_the_middle(d, places, path, rng):
+    direction, start = rng.normal(size=(2, d))
+    ordered = np.sort(np.array(places, dtype=np.float64))
+    low, high = ordered[len(places) // 2 - 1], ordered[len(places) // 2]
+    for order in (ordered, ordered[::-1], rng.permutation(ordered)):
+        X = start + order[:, None] * direction
+        median = geometric_median(X)
+        place = (median - start) @ direction / (direction @ direction)
+        assert low - 1e-9 <= place <= high + 1e-9
+        np.testing.assert_allclose(median, start + place * direction, atol=1e-9)
+        np.testing.assert_array_equal(geometric_median(X), median)

@@ -38,7 +38,7 @@ def test_a_large_offset_is_solved_about_the_solution(rows):
 def test_the_start_may_be_the_center(rows):
     weights = gram_weights(rows.gram(), rows.weights, tol=1e-9, max_iter=100).weights
     about = rows.gram(about=weights)
-    again = gram_weights(about, rows.weights, tol=1e-6, max_iter=100, at_center=True)
+    again = gram_weights(about, rows.weights, tol=1e-6, max_iter=100, start=np.zeros(rows.n_rows))
     assert again.converged
     assert again.n_iter == 0
 

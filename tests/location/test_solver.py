@@ -156,3 +156,15 @@ def test_goes_on_from_one_tight_cluster_to_another():
         X, weights = weighted_clusters(seed)
         solution = minimize(space_of(X, weights), X[0] + 1e-3, tol=1e-6, max_iter=100)
         assert solution.converged, seed
+
+
+def test_the_answer_is_within_the_tolerance_that_ended_the_search(rng):
+    """An iterate may be close at more near rows, where the bound isn't much smaller than that of the one before."""
+    for _ in range(200):
+        X = rng.normal(size=(3, 30))
+        X[1] *= 30.0
+        start = (np.array([0.49, 0.02, 0.49])[:, None] * X).sum(axis=0)
+        solution = minimize(space_of(X), start, tol=0.2, max_iter=100)
+        assert solution.converged
+        excess = solution.iterate.excess
+        assert excess.absolute <= 0.2 * excess.near_objective

@@ -972,3 +972,49 @@ def test_an_estimated_share_is_searched_cloned_and_pickled():
     again = pickle.loads(pickle.dumps(auto))
     assert again.aggregator_.state == auto.aggregator_.state
     assert len(auto.aggregator_.state.recent) == 4
+
+
+class BatchSizes(Callback):
+    """Notes the sizes of the batches to train on."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.sizes = []
+
+    def on_batch_end(self, net, batch, training, **kwargs):
+        if training:
+            self.sizes.append(len(batch[1]))
+
+
+@pytest.mark.parametrize("group_size", [1, 4])
+@pytest.mark.parametrize("n", [17, 18, 33, 49])
+def test_no_group_is_left_alone_at_the_end_of_an_epoch(data, n, group_size):
+    X, y = data[0][:n], data[1][:n]
+    noted = BatchSizes()
+    settings = {"callbacks": [noted], "batch_size": 16, "train_split": None, "max_epochs": 2, "group_size": group_size}
+    classifier(**settings).fit(X, y)
+    assert len(noted.sizes) == 2 * -(-n // 16)
+    assert min(noted.sizes) > group_size
+    assert max(noted.sizes) <= 16
+    # As skorch has them, where that is asked for, and where there is nothing to compare.
+    rest = n % 16
+    for others in ({"iterator_train__even": False}, {"aggregator": "mean"}, {"group_size": None}):
+        classifier(**{**settings, **others}).fit(X, y)
+        assert noted.sizes[n // 16] == rest
+    classifier(**settings, iterator_train__drop_last=True).fit(X, y)
+    assert noted.sizes == [16] * (2 * (n // 16))
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_a_target_at_the_end_does_not_pull_without_a_limit(rng, size, group_size):
+    X = rng.normal(size=(33, 3)).astype(np.float32)
+    y = X[:, :1].copy()
+    y[-1] = size
+
+    def fitted(targets):
+        torch.manual_seed(0)
+        settings = {"criterion": torch.nn.MSELoss, "batch_size": 16, "train_split": None, "verbose": 0, "max_epochs": 5}
+        net = RobustNeuralNetRegressor(torch.nn.Linear(3, 1), group_size=group_size, lr=0.05, **settings)
+        return net.fit(X, targets).predict(X)
+
+    np.testing.assert_allclose(fitted(y), fitted(X[:, :1]), atol=0.3)

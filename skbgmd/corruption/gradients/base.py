@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skbgmd._utils.checks import check_number, refuse_masks
+from skbgmd._utils.checks import FLOATS, check_number, check_tensor, refuse_masks
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import AttackContext
@@ -143,6 +143,7 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
             found = gradients.dtype if isinstance(gradients, torch.Tensor) else type(gradients).__name__
             raise TypeError(f"gradients must be a tensor of a floating dtype; found {found}.")
         refuse_masks(gradients, "gradients")
+        check_tensor(gradients, "gradients", FLOATS)
         if gradients.ndim != 2 or 0 in gradients.shape:
             raise ValueError(
                 f"gradients must have shape (b, d), with b and d positive; found {tuple(gradients.shape)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from skbgmd._utils.checks import not_finite
@@ -65,7 +66,7 @@ def solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, c
     if settled.gap <= tol or gram.rounding <= 2.0**-40:
         return settled
     about = rows.gram(about=place(solution))
-    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, at_center=True)
+    again = gram_weights(about, rows.weights, tol=tol, max_iter=max_iter, start=np.zeros(rows.n_rows))
     error = GramSpace(about, rows.weights).objective_error(again.iterate)
     better = measured(rows, again, error, exact_mean(rows, again), dtype, n_iter + again.n_iter)
     return better if better.gap < settled.gap else replace(settled, n_iter=better.n_iter)

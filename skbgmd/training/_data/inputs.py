@@ -19,6 +19,8 @@ from skorch.utils import multi_indexing
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
+from skbgmd._utils.checks import check_tensor
+
 #: The rule for samples of different shapes.
 COLLATED = (
     "iterator_train__collate_fn and iterator_valid__collate_fn must be functions that make a batch (X, y) of a list of "
@@ -121,7 +123,7 @@ def unpacked(X: Any, y: Any = None, *, reads_targets: bool = False) -> tuple[Any
     elif isinstance(X, SliceDataset):
         X = Items(X, _of_slices, np.arange(len(X)))
     if isinstance(y, SliceDataset):
-        y = np.asarray([as_numpy(y[place]) for place in range(len(y))])
+        y = np.asarray([as_numpy(y[place], "y") for place in range(len(y))])
     return X, own if reads_targets and y is None else y
 
 
@@ -277,10 +279,17 @@ def cast_to(X: Any, dtype: np.dtype[Any], *, keeps_integers: bool) -> Any:
     return mapped(X, cast)
 
 
-def as_numpy(X: Any) -> Any:
-    """A tensor as an array, a sparse one as a sparse array; anything else as it is."""
+def as_numpy(X: Any, name: str = "X") -> Any:
+    """A tensor as an array, a sparse one as a sparse array; anything else as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`skbgmd._utils.checks.check_tensor` does, for a parameter of this name.
+    """
     if not isinstance(X, torch.Tensor):
         return X
+    check_tensor(X, name, accept_sparse=True)
     # NumPy has no bfloat16.
     X = (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu()
     if X.layout == torch.strided:
@@ -424,5 +433,5 @@ def _checked(value: Any, name: str, collates: bool) -> Any:
     if _are_sequences(value, collates):
         return _sequences(value, name)
     return check_array(
-        as_numpy(value), accept_sparse="csr", dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name
+        as_numpy(value, name), accept_sparse="csr", dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name
     )

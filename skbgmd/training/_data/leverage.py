@@ -33,7 +33,8 @@ def leverage_weights(
     Parameters
     ----------
     X : ndarray of shape (n, ...), sparse matrix, or several of them
-        Inputs. Only floating point numbers have a length.
+        Inputs. Only floating point numbers have a length: integers that come by here are those that a module takes,
+        such as tokens. Without a module they became floats before.
     limit : float
         c, in median lengths.
     weight : ndarray of shape (n,), default=None
@@ -96,7 +97,7 @@ def _squared_lengths(part: Any, weight: FloatArray) -> FloatArray:
         return _squared_lengths_of_sparse(part, weight)
     columns = part.reshape(len(weight), -1)
     known = np.flatnonzero(weight)
-    some = known[:: max(1, -(-len(known) // limits.LENGTH_SAMPLES))]
+    some = _sample(known)
     center, unit = _center_and_unit(np.ascontiguousarray(columns[some].T, dtype=np.float64), weight[some])
     # Half as much to read, and more than exact enough; shares of subnormal units have no number in it.
     is_single = columns.dtype != np.float64 and unit.min(initial=np.inf) > np.finfo(np.float32).tiny
@@ -107,6 +108,18 @@ def _squared_lengths(part: Any, weight: FloatArray) -> FloatArray:
             scaled = (columns[rows] - center) * shares
             squares[rows] = np.einsum("ij,ij->i", scaled, scaled)
     return squares
+
+
+def _sample(known: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Places of the samples that medians and units are taken of, in their order.
+
+    They are drawn, always alike: every k-th sample would be of one machine, where the samples of k take turns.
+    """
+    if len(known) <= limits.LENGTH_SAMPLES:
+        return known
+    drawn = np.random.default_rng(0).choice(known, limits.LENGTH_SAMPLES, replace=False, shuffle=False)
+    result: NDArray[np.intp] = np.sort(drawn)
+    return result
 
 
 def _squared_lengths_of_sparse(matrix: Any, weight: FloatArray) -> FloatArray:

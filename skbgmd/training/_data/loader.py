@@ -99,9 +99,10 @@ class ArrayLoader(DataLoader[Any]):
         Samples in a batch; from each client, where there are clients.
     shuffle : bool, default=False
         Draw a new order in each epoch.
-    even : bool, default=False
+    even : bool or "at_most", default=False
         Make the batches as equal in size as can be rather than leave a small one for the end, so that there is none
-        for ``drop_last`` to drop.
+        for ``drop_last`` to drop. True: about ``batch_size`` samples each, up to half as many again; "at_most": none
+        has more.
     stratify : int or None, default=None
         Size of the groups that a batch is to be split into. If given, the samples of each class are dealt out to all
         groups in turn, so that each group has the classes in the batch's proportions; ``y`` holds the classes, as
@@ -130,7 +131,7 @@ class ArrayLoader(DataLoader[Any]):
         batch_size: int = 1,
         shuffle: bool = False,
         *,
-        even: bool = False,
+        even: bool | str = False,
         stratify: int | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
@@ -138,6 +139,8 @@ class ArrayLoader(DataLoader[Any]):
         **kwargs: Any,
     ) -> None:
         refuse_in(dataset)
+        if not (isinstance(even, bool) or even == "at_most"):
+            raise ValueError(f'even must be True, False or "at_most"; found {even!r}.')
         if apart and generator is None:
             generator = torch.Generator()
         if batch_size is not None or "batch_sampler" not in kwargs:
@@ -164,7 +167,7 @@ class ArrayLoader(DataLoader[Any]):
         if whole.clients is not None:
             sampler = ClientSampler(whole.clients, batch_size, shuffle=shuffle, generator=generator)
         elif even:
-            sampler = EvenBatchSampler(order, batch_size)
+            sampler = EvenBatchSampler(order, batch_size, at_most=even == "at_most")
         else:
             sampler = BatchSampler(order, batch_size, drop_last)
         classes = None if stratify is None or whole.clients is not None else _classes(whole.y, whole.index)

@@ -83,7 +83,7 @@ def draws_two_permutations() -> bool:
 
 
 class EvenBatchSampler(Sampler[NDArray[np.int64]]):
-    """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows.
+    """Batches of sizes that differ by one at most, and are as near to ``batch_size`` as that allows, or none larger.
 
     Parameters
     ----------
@@ -92,13 +92,16 @@ class EvenBatchSampler(Sampler[NDArray[np.int64]]):
     batch_size : int
         The number of batches is ``n / batch_size``, rounded to the nearest, one at least; a batch holds up to half as
         many samples again.
+    at_most : bool, default=False
+        Round up: no batch is larger than ``batch_size``.
     """
 
-    def __init__(self, order: KeptSamples, batch_size: int) -> None:
-        self.order, self.batch_size = order, batch_size
+    def __init__(self, order: KeptSamples, batch_size: int, *, at_most: bool = False) -> None:
+        self.order, self.batch_size, self.at_most = order, batch_size, at_most
 
     def __len__(self) -> int:
-        return max(1, round(len(self.order) / self.batch_size))
+        n = len(self.order)
+        return max(1, -(-n // self.batch_size) if self.at_most else round(n / self.batch_size))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         indices = self.order.indices()

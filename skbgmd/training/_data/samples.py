@@ -15,7 +15,7 @@ from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
-from skbgmd.training._data.inputs import cast_to, is_sparse, n_samples, sparse_width, take
+from skbgmd.training._data.inputs import as_numpy, cast_to, is_sparse, n_samples, sparse_width, take
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,16 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     Raises
     ------
     TypeError
-        Dates or durations.
+        Dates or durations; tensors that don't hold real numbers.
     ValueError
         Of a wrong shape, negative, not finite, masked, or all zero.
     """
     if sample_weight is None:
         return None
     refuse_masks_and_dates(sample_weight, "sample_weight")
-    given = np.full(len(X), float(sample_weight)) if isinstance(sample_weight, Real) else sample_weight
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(len(X), float(sample_weight))
+    given = as_numpy(sample_weight, "sample_weight")
     weight: NDArray[np.float64] = check_array(
         given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
     )

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from skbgmd._utils import limits
 from skbgmd._utils.checks import (
     check_targets,
+    check_tensor,
     refuse_masks_and_dates,
 )
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
@@ -85,6 +86,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         """Data to train on, checked."""
         X, y = unpacked(X, y, reads_targets=True)
+        if isinstance(y, torch.Tensor):
+            check_tensor(y, "y", accept_sparse=True)
         if y is not None:
             check_targets(y)
         # Only then an array may be made of it.
@@ -92,10 +95,10 @@ class BlockGMDBase(RobustParameters, Interruptible):
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
             X, y = validate_data(
-                self, as_numpy(X), as_numpy(y), multi_output=multi_output, reset=reset, **self._kind_of_data()
+                self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
             )
         else:
-            y = validate_data(self, "no_validation", as_numpy(y), multi_output=multi_output, reset=reset)
+            y = validate_data(self, "no_validation", as_numpy(y, "y"), multi_output=multi_output, reset=reset)
             if n_samples(X) != n_samples(y):
                 raise ValueError(f"X and y must have as many samples; found {n_samples(X)} and {n_samples(y)}.")
             if not n_samples(X):

@@ -199,7 +199,7 @@ class FusedStep:
             known[n] = is_better_written_out(rows)
         aggregator, start = self._net.aggregator_, time.perf_counter()
         rule, state = aggregator.rule, aggregator.state
-        # The choice of the step for all cases: by a Gram matrix the scale comes out otherwise, by up to a per cent.
+        # The choice of the step for all cases: by a Gram matrix the scale may be another, by up to half a per cent.
         if not known[n] and state is not None and rows.weights.min() > 0.0:
             # What the rule would do, without what it does for other rows.
             found = quick_mean(rows, rule, state)

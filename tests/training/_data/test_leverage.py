@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -68,6 +69,49 @@ def test_units_and_places_of_features_do_not_matter(scale: float, shift: float) 
     X[:5] *= 40.0
     other = X * np.array([1.0, scale, 1.0]) + np.array([0.0, 0.0, shift])
     np.testing.assert_allclose(leverage_weights(other, 3.0), leverage_weights(X, 3.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("period", [3, 4, 5, 8, 10, 16, 20, 100])
+@pytest.mark.parametrize("n", [1500, 2000, 2048, 5120, 10_000])
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize("factor", [0.0, 1e-6])
+def test_samples_in_turns_do_not_matter(period: int, n: int, turn: int, factor: float) -> None:
+    """As rows of machines that take turns, of which one lacks a sensor, or has it in another unit."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 3))
+    X[turn::period, 0] *= factor
+    wrong = np.flatnonzero((rng.random(n) < 0.05) & (np.arange(n) % period != turn))
+    # Units of the one machine would hide what is wrong in others.
+    X[wrong, :2] = 300.0
+    X[wrong[::2], rng.integers(2)] = 0.0
+    found = leverage_weights(X, 3.0)
+    assert found is not None
+    assert (found[wrong] < 0.01).all()
+    assert (np.delete(found, wrong) == 1.0).mean() > 0.9
+    order = rng.permutation(n)
+    others = as_weights(leverage_weights(X[order], 3.0), n)
+    assert (np.abs(found[order] - others) > 0.1).mean() < 0.03
+
+
+@pytest.mark.usefixtures("forked")
+def test_integers_have_lengths_unless_a_module_takes_them() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.integers(-9, 9, size=(300, 3))
+    X[:6] *= 1000
+    y = (X[:, 0] > 0).astype(int)
+    settings: dict[str, Any] = {"max_epochs": 2, "strength": "mild", "random_state": 0}
+
+    def differ(given: Any, **others: Any) -> bool:
+        with_lengths, without = (
+            BlockGMDClassifier(**settings, **others, leverage=limit).fit(given, y).predict_proba(given)
+            for limit in (3.0, None)
+        )
+        return not np.array_equal(with_lengths, without)
+
+    assert differ(X)
+    assert differ(X.astype(np.float32))
+    tokens = torch.nn.Sequential(torch.nn.EmbeddingBag(20_000, 4), torch.nn.Linear(4, 2))
+    assert not differ(X + 9500, module=tokens)
 
 
 def test_rare_categories_are_not_long() -> None:

@@ -25,6 +25,19 @@ def test_even_batches(n, size, expected):
     assert len(loader) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "expected"),
+    [(10, 4, [4, 3, 3]), (5, 8, [5]), (97, 32, [25, 24, 24, 24]), (64, 32, [32, 32]), (1, 1, [1])],
+)
+def test_even_batches_that_are_no_larger(n, size, expected):
+    loader = ArrayLoader(Dataset(np.zeros((n, 1)), np.zeros(n)), batch_size=size, even="at_most")
+    assert [len(batch.positions) for batch in loader] == expected
+    assert len(loader) == len(expected)
+    for even in ("most", 2, None):
+        with pytest.raises(ValueError, match=r'^even must be True, False or "at_most"; found '):
+            ArrayLoader(loader.dataset, even=even)
+
+
 @pytest.mark.parametrize("kind", ["own generator", "global generator", "in sequence"])
 @pytest.mark.parametrize("n", [1, 2, 53])
 @pytest.mark.parametrize("leaves_out", [False, True])
