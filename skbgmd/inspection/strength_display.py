@@ -24,7 +24,8 @@ class StrengthDisplay:
 
     Each point is the score of a candidate less that of the gentlest, with a bar to either side of as many standard
     errors as it must be ahead by. Only a candidate whose bar is to the right of zero may be chosen, and among these the
-    one with the largest gain.
+    one with the largest gain. Where far targets are predicted the gentlest is chosen whatever the gain, and bars are of
+    one standard error.
     Those that were far behind early were trained for a third of the epochs only.
 
     Make one by :meth:`from_estimator`.

@@ -106,8 +106,6 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     _net_class = RobustNeuralNetClassifier
     _strengths = STRENGTHS_OF_CLASSES
     _as_well = limits.AS_WELL_CLASSES
-    # Hard samples and wrong labels have long gradients, too.
-    _trusts_short = False
     _default_huber = HUBER_OF_CLASSES
 
     def __init__(

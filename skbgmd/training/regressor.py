@@ -75,8 +75,6 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     _default_criterion = torch.nn.SmoothL1Loss
     _strengths = STRENGTHS_OF_NUMBERS
     _as_well = limits.AS_WELL_NUMBERS
-    # The loss bounds what a target can do.
-    _trusts_short = True
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -203,6 +201,11 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         # Of a loss of the user's own it isn't known what the network predicts by it.
         criterion = self._default_criterion if self.criterion is None else self.criterion
         return traits_of(criterion, overridden=True) is not None and super()._allows_choice()
+
+    def _trusts_short(self) -> bool:
+        # The default loss bounds what a target can do; others may not, nor that one from far enough on.
+        of_loss = [name for name in self._routed() if name.startswith("criterion__")]
+        return self.criterion is None and not (of_loss or isinstance(self.module, NeuralNet))
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)

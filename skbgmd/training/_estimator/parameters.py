@@ -118,9 +118,10 @@ PARAMETERS = """
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
         "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
         samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
-        error; then all samples are trained on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are
-        single samples.{unchosen} Otherwise, with any of the four given or with an ``aggregator``, where a training ends
-        by itself, and by None, they say it. It takes about twice the time of a fit, on few samples up to five times.
+        error, and of numbers by more where few are gross or they have a tail; then all samples are trained on. So it is
+        in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen} Otherwise, with any of
+        the four given or with an ``aggregator``, where a training ends by itself, and by None, they say it. It takes
+        about twice the time of a fit, on few samples up to five times.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and

@@ -45,8 +45,6 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
-    #: Whether no row is left out where no input is long.
-    _trusts_short: ClassVar[bool]
     #: Whether lengths of inputs say that none is wrong.
     _trusts_inputs: bool = False
     module: Any
@@ -154,7 +152,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # Fewer are kept in check by their gradients, and aren't worth a training.
         if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
             # What is long for all and not for its class is a class that lies far from the others.
-            is_right = share > limits.FEW_LONG or (self._trusts_short and have_lengths(X))
+            is_right = share > limits.FEW_LONG or (self._trusts_short() and have_lengths(X))
             are_alike = is_right and share_of_class == 0.0
             self._trusts_inputs = ranks.all(are_alike, "whether inputs are as those of their class")
             return
@@ -184,6 +182,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 break
         self._trusts_inputs = right > UNCLEAR
         self.leverage_ = None if self._trusts_inputs else LEVERAGE
+
+    def _trusts_short(self) -> bool:
+        """True if no row is to be left out where no input is long."""
+        return False
 
     def _skills(self, predicted: Any, constant: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
         """Skill of predictions of some samples beside those of a constant, by each score."""

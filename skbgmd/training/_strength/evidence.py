@@ -304,9 +304,10 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
 
     - Where nearly all that are far are predicted, to half of their distance, they are a tail: no network predicts gross
       targets of samples that it hasn't seen. Then nothing is enough: infinity.
-    - Where nearly all that are far are on one side, as of amounts, and few targets are missed by as much where a
-      prediction near the median says that no tail is to be expected, they are skewed: ``limits.CLEAR_GAIN_OF_SKEWED``.
-      What a third of the samples is too few for, a strength seems to be good for.
+    - Where nearly all that are far are on one side, as of amounts, few targets are missed by as much where a prediction
+      near the median says that no tail is to be expected, and those that are missed mostly by no more than
+      ``limits.MISSED_TAIL`` deviations, they are skewed: ``limits.CLEAR_GAIN_OF_SKEWED``. What a third of the samples
+      is too few for, a strength seems to be good for.
     - Where more than ``limits.GROSS_SHARE`` are missed by as much, they are gross: ``limits.CLEAR_GAIN``.
     - Elsewhere a strength does little good, and one that is ahead by chance gives up samples for nothing:
       ``limits.CLEAR_GAIN_WITHOUT_GROSS``.
@@ -321,6 +322,8 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
         Weights of the samples.
     """
     center, unit = location_and_scale(y, weight)
+    # What is no number is as far off as can be.
+    predicted = np.where(np.isnan(predicted), np.inf, predicted)
     with np.errstate(over="ignore"):
         deviations, errors = (y - center) / unit, np.abs(predicted - y) / unit
     from_center = np.abs(predicted - center)
@@ -329,11 +332,12 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
     are_far, are_missed = sizes > limits.MISSED_TARGET, errors > limits.MISSED_TARGET
     if _nearly_all(errors < 0.5 * sizes, are_far, of_each):
         return math.inf
-    sides = np.sign((of_each * signs * are_far).sum(axis=0))
-    are_near = (from_center <= np.median(from_center, axis=0)) & (of_each > 0.0)
+    sides, count = np.sign((of_each * signs * are_far).sum(axis=0)), of_each > 0.0
+    are_near, misses = (from_center <= np.median(from_center, axis=0)) & count, errors[are_missed & count]
     if (
         _nearly_all(signs == sides, are_far, of_each)
         and np.average(are_missed[are_near], weights=of_each[are_near]) < limits.GROSS_SHARE
+        and not (misses.size and np.median(misses) > limits.MISSED_TAIL)
     ):
         return limits.CLEAR_GAIN_OF_SKEWED
     missed = np.average(are_missed, weights=of_each)

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd._utils import limits
-from skbgmd.aggregators import GeometricMedian
+from skbgmd.aggregators import GeometricMedian, NonFiniteRowsError
 from skbgmd.training._strength.evidence import (
     STRENGTHS_OF_CLASSES,
 )
@@ -194,6 +194,8 @@ def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
         ("short", {"leverage": 3.0}, 20.0),
         ("short", {"max_epochs": 19}, 20.0),
         ("short", {"strength": None, "huber": 2.0}, 10.0),
+        ("short", {"criterion": nn.MSELoss}, 20.0),
+        ("short", {"criterion__beta": 100.0}, 20.0),
         ("one long", {}, 20.0),
         ("wrong", {}, 20.0),
         ("tokens", {}, 20.0),
@@ -230,6 +232,33 @@ def test_a_limit_of_lengths_that_there_are_none_of_is_warned_of() -> None:
     # Numbers have lengths, and without a module so have integers.
     BlockGMDRegressor(leverage=3.0, **settings).fit(X.astype(float), y)
     BlockGMDRegressor(leverage=3.0, **{**settings, "module": None}).fit(X, y)
+
+
+class _Logarithm(nn.Module):
+    """A layer that has no number for some samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat([X, torch.log(X[:, :1])], dim=1))[:, 0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_prediction_that_is_no_number_decides_nothing(seed: int) -> None:
+    X = np.random.default_rng(seed).uniform(0.1, 1.0, size=(200, 1))
+    X[150] = -1.0
+    weight = np.where(np.arange(200) == 150, 0.0, 1.0)
+    settings: dict[str, Any] = {"max_epochs": 20, "random_state": seed}
+    # A step by it is refused; where it is held out, there is none.
+    for given in (weight, None):
+        try:
+            model = BlockGMDRegressor(module=_Logarithm, **settings).fit(X, np.exp(3.0 * X[:, 0]), sample_weight=given)
+        except NonFiniteRowsError:
+            assert given is None
+        else:
+            assert model.strength_ in ("mild", "firm")
 
 
 class _Counts(Callback):

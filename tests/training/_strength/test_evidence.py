@@ -263,7 +263,22 @@ def test_few_far_targets_prove_nothing() -> None:
     y = np.append(np.random.default_rng(0).uniform(-1.0, 1.0, size=300), np.full(5, 20.0))[:, None]
     assert errors_ahead(0.9 * y, y, np.ones(305)) == limits.CLEAR_GAIN_WITHOUT_GROSS
     # Nor does a network that has predicted no number.
-    assert errors_ahead(np.full_like(y, np.inf), y, np.ones(305)) == limits.CLEAR_GAIN
+    for nothing in (np.inf, -np.inf, np.nan):
+        assert errors_ahead(np.full_like(y, nothing), y, np.ones(305)) == limits.CLEAR_GAIN
+        tail = np.exp(3.0 * y[:300])
+        predicted = tail.copy()
+        predicted[0] = nothing
+        assert errors_ahead(predicted, tail, np.ones(300)) in (np.inf, limits.CLEAR_GAIN_OF_SKEWED)
+
+
+@pytest.mark.parametrize("value", [-999.0, 9999.0])
+@pytest.mark.parametrize("share", [0.02, 0.04])
+def test_values_that_stand_for_none_are_no_tail(value: float, share: float) -> None:
+    rng = np.random.default_rng(0)
+    for y in (rng.integers(1, 6, size=(600, 1)).astype(float), rng.normal(size=(600, 1)), rng.uniform(size=(600, 1))):
+        dirty = np.where(rng.random((600, 1)) < share, value, y)
+        for predicted in (y, np.full_like(y, np.median(y)), 0.9 * y + 0.1 * dirty):
+            assert errors_ahead(predicted, dirty, np.ones(600)) <= limits.CLEAR_GAIN_WITHOUT_GROSS
 
 
 def test_a_gain_is_measured_by_what_is_asked_of_it() -> None:
