@@ -20,6 +20,7 @@ from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._data.inputs import n_samples, take
 from skbgmd.training._data.leverage import have_lengths, leverage_weights
+from skbgmd.training._data.scaling import scale_ratio
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, has_default, is_auto
@@ -149,11 +150,13 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # What is long for its class is long for all.
         of_class = _are_long(X, weight, strata) if every.any() else every
         share, share_of_class = (float(long[given > 0.0].mean()) for long in (every, of_class))
+        # A length is in the features' own units; where these differ, gradients are as long as the largest features.
+        are_scaled = scale_ratio(X) < limits.SCALES_APART
         # Fewer are kept in check by their gradients, and aren't worth a training.
         if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
             # What is long for all and not for its class is a class that lies far from the others.
             is_right = share > limits.FEW_LONG or (self._trusts_short() and have_lengths(X))
-            are_alike = is_right and share_of_class == 0.0
+            are_alike = is_right and share_of_class == 0.0 and are_scaled
             self._trusts_inputs = ranks.all(are_alike, "whether inputs are as those of their class")
             return
         right = 0.0
@@ -180,8 +183,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             # Few that are hard may be predicted by a training on more.
             if right != UNCLEAR:
                 break
-        self._trusts_inputs = right > UNCLEAR
-        self.leverage_ = None if self._trusts_inputs else LEVERAGE
+        self.leverage_ = None if right > UNCLEAR else LEVERAGE
+        self._trusts_inputs = right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
 
     def _trusts_short(self) -> bool:
         """True if no row is to be left out where no input is long."""

@@ -111,7 +111,8 @@ def test_integers_have_lengths_unless_a_module_takes_them() -> None:
     assert differ(X)
     assert differ(X.astype(np.float32))
     tokens = torch.nn.Sequential(torch.nn.EmbeddingBag(20_000, 4), torch.nn.Linear(4, 2))
-    assert not differ(X + 9500, module=tokens)
+    with pytest.warns(UserWarning, match="leverage must be"):
+        assert not differ(X + 9500, module=tokens)
 
 
 def test_rare_categories_are_not_long() -> None:

@@ -196,16 +196,20 @@ def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
         ("short", {"strength": None, "huber": 2.0}, 10.0),
         ("short", {"criterion": nn.MSELoss}, 20.0),
         ("short", {"criterion__beta": 100.0}, 20.0),
+        ("unscaled", {}, 20.0),
         ("one long", {}, 20.0),
         ("wrong", {}, 20.0),
         ("tokens", {}, 20.0),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The training has stalled")
 def test_rows_are_left_out_unless_inputs_say_that_none_is_wrong(kind: str, settings: Any, limit: float | None) -> None:
     rng = np.random.default_rng(0)
     X = rng.uniform(-1.0, 1.0, size=(1100, 4))
     y = np.exp(2.0 * X[:, 0])
-    if kind == "one long":
+    if kind == "unscaled":
+        X[:, 1] *= 1e5
+    elif kind == "one long":
         X[7] *= 100.0
     elif kind == "wrong":
         X[::4] += 30.0 * rng.normal(size=X[::4].shape)
