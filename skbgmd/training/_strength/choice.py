@@ -159,32 +159,42 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             are_alike = is_right and share_of_class == 0.0 and are_scaled
             self._trusts_inputs = ranks.all(are_alike, "whether inputs are as those of their class")
             return
-        right = 0.0
-        for share in (limits.CHOICE_HELD_OUT, limits.SECOND_HELD_OUT):
-            seed, trained, held_out = self._drawn(strata, given, share)
+        right = self._are_predicted(X, y, weight, strata, every)
+        if right is None:
+            return
+        self.leverage_ = None if right > UNCLEAR else LEVERAGE
+        self._trusts_inputs = right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
+
+    def _are_predicted(
+        self, X: Any, y: Any, weight: Any, strata: NDArray[np.intp], are_long: NDArray[np.bool_]
+    ) -> float | None:
+        """Tell whether held-out samples with long inputs are predicted, as :func:`are_predicted` does.
+
+        By a training on a third of the samples, and where that can't say, on two thirds. None: none can be held out.
+        """
+        ranks, given = current_ranks(), np.ones(len(y)) if weight is None else weight
+        found = None
+        for part in (limits.CHOICE_HELD_OUT, limits.SECOND_HELD_OUT):
+            seed, trained, held_out = self._drawn(strata, given, part)
             if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
-                return
+                break
             strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
             probe = self._candidate(strength, seed)
             probe.set_params(leverage=None)
             # A third of the samples and a third of the epochs may be too few steps to learn anything.
             predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
             # Those of a class that are long for it may be the whole of a group that is long for all.
-            is_long = every[held_out]
-            found = 0.0
-            if predicted is not None and is_long.any() and not is_long.all():
+            long, own = are_long[held_out], 0.0
+            if predicted is not None and long.any() and not long.all():
                 of_each = y[held_out], given[held_out]
-                every_one: Any = predicted, self._constant(*of_each), *of_each, strata[held_out]
-                of_long, of_others = (
-                    self._skills(*(values[some] for values in every_one)) for some in (is_long, ~is_long)
-                )
-                found = are_predicted(of_long, of_others, self._as_well)
-            right = float(ranks.median([found], "what long inputs predict")[0])
+                every: Any = predicted, self._constant(*of_each), *of_each, strata[held_out]
+                of_long, of_others = (self._skills(*(values[some] for values in every)) for some in (long, ~long))
+                own = are_predicted(of_long, of_others, self._as_well)
+            found = float(ranks.median([own], "what long inputs predict")[0])
             # Few that are hard may be predicted by a training on more.
-            if right != UNCLEAR:
+            if found != UNCLEAR:
                 break
-        self.leverage_ = None if right > UNCLEAR else LEVERAGE
-        self._trusts_inputs = right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
+        return found
 
     def _trusts_short(self) -> bool:
         """True if no row is to be left out where no input is long."""

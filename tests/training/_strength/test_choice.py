@@ -425,3 +425,14 @@ def test_a_few_far_off_with_a_rule_of_their_own_are_learnt(n: int) -> None:
     # Whatever is in them, features that are wrong are known by now.
     wrong = np.where(far[:n, None], 10.0 * rng.normal(size=(n, 5)), X[:n])
     assert BlockGMDRegressor(strength="mild", random_state=0).fit(wrong, rng.permutation(y[:n])).leverage_ == 3.0
+
+
+def test_lengths_are_limited_where_the_second_training_has_none_to_hold_out() -> None:
+    # Of two samples of a class one is held out at first, and none later.
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(-1.0, 1.0, size=(120, 3)), np.arange(120) // 2
+    X[::10] *= 50.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("skbgmd.training._strength.choice.are_predicted", lambda *_: 0.5)
+        model = BlockGMDClassifier(max_epochs=20, strength="mild", random_state=0).fit(X, y)
+    assert model.leverage_ == 3.0
