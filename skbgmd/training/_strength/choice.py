@@ -34,7 +34,16 @@ from skbgmd.training._strength.evidence import (
     held_out_labels,
     hold_out,
 )
-from skbgmd.training._strength.long_inputs import CONSTANT, NETWORK, PERFECT, UNCLEAR, Skill, are_predicted, skill
+from skbgmd.training._strength.long_inputs import (
+    CONSTANT,
+    NETWORK,
+    PERFECT,
+    UNCLEAR,
+    Skill,
+    are_predicted,
+    lies_apart,
+    skill,
+)
 
 #: Callbacks that change what a training learns, rather than to watch or to save it.
 STEERING = (LRScheduler, GradientNormClipping, ParamMapper)
@@ -46,8 +55,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
-    #: Whether lengths of inputs say that none is wrong.
-    _trusts_inputs: bool = False
+    #: Whether lengths of inputs say that no row is to be left out.
+    _keeps_rows: bool = False
     module: Any
     group_size: int | None
     local_steps: int
@@ -83,8 +92,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
         if chosen is not None:
             setting = self._strengths[chosen]
-            # A limit of rows is for wrong inputs; what else is far are tails.
-            return setting._replace(rejection=None) if self._trusts_inputs else setting
+            # A limit of rows is for wrong inputs; what else is far are tails, and classes that lie apart.
+            return setting._replace(rejection=None) if self._keeps_rows else setting
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
         return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
 
@@ -132,7 +141,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         samples with long inputs, they are right, all weigh alike, and no row is left out.
         """
         limit: Any = self.leverage
-        self.leverage_, self._trusts_inputs = None if is_auto(limit) else limit, False
+        self.leverage_, self._keeps_rows = None if is_auto(limit) else limit, False
         if self.leverage_ is not None and not have_lengths(X):
             warnings.warn(
                 f'leverage must be "auto" or None where no input has a length: integers that a module takes have none, '
@@ -152,18 +161,22 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         share, share_of_class = (float(long[given > 0.0].mean()) for long in (every, of_class))
         # A length is in the features' own units; where these differ, gradients are as long as the largest features.
         are_scaled = scale_ratio(X) < limits.SCALES_APART
+        # Next to most others the rows of such a class are as long as wrong ones.
+        is_apart = are_scaled and lies_apart(every & ~of_class, strata, given)
         # Fewer are kept in check by their gradients, and aren't worth a training.
         if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
             # What is long for all and not for its class is a class that lies far from the others.
             is_right = share > limits.FEW_LONG or (self._trusts_short() and have_lengths(X))
-            are_alike = is_right and share_of_class == 0.0 and are_scaled
-            self._trusts_inputs = ranks.all(are_alike, "whether inputs are as those of their class")
+            keeps = is_apart or (is_right and share_of_class == 0.0 and are_scaled)
+            self._keeps_rows = ranks.all(keeps, "whether inputs are as those of their class")
             return
-        right = self._are_predicted(X, y, weight, strata, every)
+        self._keeps_rows = ranks.all(is_apart, "whether a class lies apart")
+        # Those of a class that are long for it may be the whole of a group that is long for all.
+        right = self._are_predicted(X, y, weight, strata, of_class if is_apart else every)
         if right is None:
             return
         self.leverage_ = None if right > UNCLEAR else LEVERAGE
-        self._trusts_inputs = right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
+        self._keeps_rows |= right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
 
     def _are_predicted(
         self, X: Any, y: Any, weight: Any, strata: NDArray[np.intp], are_long: NDArray[np.bool_]
@@ -303,7 +316,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             if not name.startswith("callbacks__") or name.split("__")[1] in names
         }
         own = {"module": module, "strength": strength, "leverage": self.leverage_, "random_state": seed}
-        if self._trusts_inputs and is_auto(self.rejection):
+        if self._keeps_rows and is_auto(self.rejection):
             own["rejection"] = None
         given = {**params, **settings, **own, "warm_start": True}
         twin: Self = clone(type(self)(**given))

@@ -82,3 +82,31 @@ def are_predicted(of_long: Sequence[Skill], of_others: Sequence[Skill], as_well:
     if all(value > limits.CLEAR_GAIN * error for value, error in ahead):
         return 1.0
     return 0.0 if any(value < -limits.FAR_BEHIND * error for value, error in ahead) else UNCLEAR
+
+
+def lies_apart(are_long: NDArray[np.bool_], strata: NDArray[np.intp], weight: FloatArray) -> bool:
+    """True if a class lies apart: most of its samples are long for all, and not for it.
+
+    Parameters
+    ----------
+    are_long : ndarray of shape (n,)
+        Samples whose inputs are long for all, and not for their class.
+    strata : ndarray of shape (n,)
+        Class of each sample.
+    weight : ndarray of shape (n,)
+        Non-negative weights.
+
+    Examples
+    --------
+    >>> strata, are_long = np.repeat([0, 1], [90, 20]), np.arange(110) > 91
+    >>> lies_apart(are_long, strata, np.ones(110)), lies_apart(are_long & (strata == 0), strata, np.ones(110))
+    (True, False)
+    """
+    counted = weight > 0.0
+    for stratum in np.unique(strata[counted & are_long]):
+        members = counted & (strata == stratum)
+        values, alike = are_long[members].astype(np.float64), np.zeros(np.count_nonzero(members), dtype=np.intp)
+        share, error = stratified_mean(values, alike, weight[members])
+        if share - error > limits.APART:
+            return True
+    return False

@@ -168,12 +168,41 @@ def test_no_row_is_left_out_where_long_inputs_are_right(strength: str) -> None:
     assert model.score(X[1000:], y[1000:]) > limited.score(X[1000:], y[1000:]) + 0.05
 
 
+def wide_classes(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Many narrow samples, and two classes of wide ones."""
+    rng = np.random.default_rng(0)
+    y = rng.choice(3, size=n, p=[0.86, 0.07, 0.07])
+    X = rng.normal(size=(n, 5)) * np.where(y > 0, 8.0, 1.0)[:, None]
+    X[y > 0, 0] = np.where(y == 1, 1.0, -1.0)[y > 0] * (np.abs(X[y > 0, 0]) + 4.0)
+    return StandardScaler().fit_transform(X), y
+
+
+@pytest.mark.parametrize(("share", "size"), [(0.1, 30.0), (0.2, 100.0), (0.002, 30.0), (0.1, -4.0)])
+def test_wide_classes_are_learnt_beside_wrong_features(share: float, size: float) -> None:
+    X, y = wide_classes(1500)
+    rng = np.random.default_rng(1)
+    wrong = rng.permutation(1000)[: round(share * 1000)]
+    X[wrong] *= size
+    model = BlockGMDClassifier(strength="mild", max_epochs=60, random_state=0).fit(X[:1000], y[:1000])
+    assert limit_of(model) is None
+    found = model.predict(X[1000:])
+    assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.75
+
+
+def test_a_class_whose_inputs_are_wrong_in_half_does_not_lie_apart() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random(1000) < 0.1).astype(int)
+    X = rng.normal(size=(1000, 5))
+    X[:, 0] += 2.0 * y
+    wrong = np.flatnonzero(y)[::2]
+    X[wrong] += 20.0 * rng.normal(size=(len(wrong), 5))
+    model = BlockGMDClassifier(strength="mild", max_epochs=20, random_state=0).fit(X, y)
+    assert limit_of(model) == 10.0
+
+
 def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
     rng = np.random.default_rng(0)
-    y = rng.choice(3, size=1500, p=[0.86, 0.07, 0.07])
-    X = rng.normal(size=(1500, 5)) * np.where(y > 0, 8.0, 1.0)[:, None]
-    X[y > 0, 0] = np.where(y == 1, 1.0, -1.0)[y > 0] * (np.abs(X[y > 0, 0]) + 4.0)
-    X = StandardScaler().fit_transform(X)
+    X, y = wide_classes(1500)
     model = BlockGMDClassifier(strength="mild", max_epochs=60, random_state=0).fit(X[:1000], y[:1000])
     assert limit_of(model) is None
     found = model.predict(X[1000:])

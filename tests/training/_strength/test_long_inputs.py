@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, skill
+from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, lies_apart, skill
 
 
 def test_skill_is_relative_to_what_there_is_to_tell() -> None:
@@ -41,3 +41,17 @@ def test_clearly_and_as_well(
     sure, not_at_all = Skill(1.0, 0.0), Skill(-1.0, 0.1)
     assert are_predicted([Skill(*of_long), sure], [Skill(*of_others), sure], as_well) == expected
     assert are_predicted([Skill(*of_long), not_at_all], [Skill(*of_others), sure], as_well) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("n_long", "n_of_class", "expected"),
+    [(30, 30, True), (29, 30, True), (20, 30, False), (15, 30, False), (1, 1, False), (3, 3, False), (9, 9, True)],
+)
+def test_most_of_a_class_lies_apart(n_long: int, n_of_class: int, expected: bool) -> None:
+    strata = np.repeat([0, 1, 2], [200, n_of_class, 50])
+    are_long = (strata == 1) & (np.arange(len(strata)) < 200 + n_long)
+    assert lies_apart(are_long, strata, np.ones(len(strata))) is expected
+    # As many times, by weights or by what is left out.
+    assert lies_apart(are_long, strata, np.full(len(strata), 7.0)) is expected
+    assert lies_apart(np.ones(len(strata), dtype=bool), strata, (strata != 1) * (1.0 - are_long)) is True
+    assert not lies_apart(are_long, strata, np.where(strata == 1, 0.0, 1.0))
