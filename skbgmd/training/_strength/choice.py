@@ -171,19 +171,30 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             self._keeps_rows = ranks.all(keeps, "whether inputs are as those of their class")
             return
         self._keeps_rows = ranks.all(is_apart, "whether a class lies apart")
-        # Those of a class that are long for it may be the whole of a group that is long for all.
-        right = self._are_predicted(X, y, weight, strata, of_class if is_apart else every)
+        if is_apart:
+            # Few with wrong labels would be a class of the long ones.
+            right = self._are_predicted(X, y, weight, strata, of_class, np.zeros_like(strata))
+        else:
+            # Those of a class that are long for it may be the whole of a group that is long for all.
+            right = self._are_predicted(X, y, weight, strata, every, strata)
         if right is None:
             return
         self.leverage_ = None if right > UNCLEAR else LEVERAGE
         self._keeps_rows |= right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
 
     def _are_predicted(
-        self, X: Any, y: Any, weight: Any, strata: NDArray[np.intp], are_long: NDArray[np.bool_]
+        self,
+        X: Any,
+        y: Any,
+        weight: Any,
+        strata: NDArray[np.intp],
+        are_long: NDArray[np.bool_],
+        groups: NDArray[np.intp],
     ) -> float | None:
         """Tell whether held-out samples with long inputs are predicted, as :func:`are_predicted` does.
 
         By a training on a third of the samples, and where that can't say, on two thirds. None: none can be held out.
+        Groups count alike.
         """
         ranks, given = current_ranks(), np.ones(len(y)) if weight is None else weight
         found = None
@@ -196,11 +207,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             probe.set_params(leverage=None)
             # A third of the samples and a third of the epochs may be too few steps to learn anything.
             predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
-            # Those of a class that are long for it may be the whole of a group that is long for all.
             long, own = are_long[held_out], 0.0
             if predicted is not None and long.any() and not long.all():
                 of_each = y[held_out], given[held_out]
-                every: Any = predicted, self._constant(*of_each), *of_each, strata[held_out]
+                every: Any = predicted, self._constant(*of_each), *of_each, groups[held_out]
                 of_long, of_others = (self._skills(*(values[some] for values in every)) for some in (long, ~long))
                 own = are_predicted(of_long, of_others, self._as_well)
             found = float(ranks.median([own], "what long inputs predict")[0])

@@ -189,6 +189,17 @@ def test_wide_classes_are_learnt_beside_wrong_features(share: float, size: float
     assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.75
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_wide_classes_are_right_beside_wrong_labels(seed: int) -> None:
+    X, y = wide_classes(1500)
+    wrong = np.random.default_rng(seed).permutation(1000)[:200]
+    labels = y.copy()
+    labels[wrong] = (y[wrong] + 1) % 3
+    # Of the second class most are narrow samples then, so that its own ones are long for it.
+    model = BlockGMDClassifier(strength="mild", max_epochs=60, random_state=seed).fit(X[:1000], labels[:1000])
+    assert (model.leverage_, limit_of(model)) == (None, None)
+
+
 def test_a_class_whose_inputs_are_wrong_in_half_does_not_lie_apart() -> None:
     rng = np.random.default_rng(0)
     y = (rng.random(1000) < 0.1).astype(int)
