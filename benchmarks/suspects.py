@@ -1,9 +1,9 @@
 """Who finds the bad rows: areas under the ROC curve of rankings of training samples, on known corruptions.
 
-Each row of results/suspects.csv is one data set, one corruption of 20 % of its samples, and one seed. "trust" is this
-library's ``sample_trust_``, by the length of Huber's mean that tells samples apart and by the default; cleanlab ranks
-by the probability of the given label, out of sample, of the same perceptron trained plainly; the detectors of
-outliers see the features alone.
+Each row of results/suspects.csv is one data set, one corruption of 20 % of its samples, and one seed. "find_suspects"
+is the ranking of that function after a training by default, which looks at the lengths of inputs as well, and "trust"
+is ``sample_trust_`` alone, by two limits of Huber's mean; cleanlab ranks by the probability of the given label, out of
+sample, of the same perceptron trained plainly; the detectors of outliers see the features alone.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import GaussianNoise, corrupt_labels
+from skbgmd.inspection import find_suspects
 from skbgmd.inspection.suspects import sample_losses
 
 RESULTS = Path(__file__).resolve().parent / "results" / "suspects.csv"
@@ -63,6 +64,14 @@ def trust(X: Any, y: Any, seed: int, huber: float = 1.0) -> Any:
     return -model.sample_trust_
 
 
+def suspects(X: Any, y: Any, seed: int) -> Any:
+    model = BlockGMDClassifier(max_epochs=50, random_state=seed).fit(X, y)
+    order = find_suspects(model, fraction=1.0)
+    ranks = np.zeros(len(y))
+    ranks[order] = np.arange(len(order), 0, -1)
+    return ranks
+
+
 def plain_loss(X: Any, y: Any, seed: int) -> Any:
     return sample_losses(BlockGMDClassifier(max_epochs=50, random_state=seed, **PLAIN).fit(X, y), X, y)
 
@@ -84,6 +93,7 @@ def envelope(X: Any, y: Any, seed: int) -> Any:
 
 
 FINDERS: dict[str, Callable[[Any, Any, int], Any]] = {
+    "find_suspects": suspects,
     "trust, huber=1": trust,
     "trust, huber=2": partial(trust, huber=2.0),
     "plain loss": plain_loss,
