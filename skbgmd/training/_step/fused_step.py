@@ -84,9 +84,17 @@ class FusedStep:
         if self._is_small:
             self._limited.enter_context(one_thread_of_products())
         self._ones: dict[int, FloatArray] = {}
-        self._descend: Callable[[], Any] = net.optimizer_.step
-        if not self.is_watched:
-            self._descend = in_place_step(net.optimizer_, gradients.parameters, self._parts)
+        self._descend: Callable[[], Any] = net.optimizer_.step if self.is_watched else self._quick_step()
+        if not self.is_watched and self._descend == net.optimizer_.step:
+            self._descend = self._first_step
+
+    def _quick_step(self) -> Callable[[], Any]:
+        return in_place_step(self._optimizer, self._gradients.parameters, self._parts)
+
+    def _first_step(self) -> None:
+        """Take a step by the optimizer itself, which makes the state that quicker ones begin with."""
+        self._optimizer.step()
+        self._descend = self._quick_step()
 
     @classmethod
     def of(cls, net: Any, batch: Any) -> FusedStep | None:

@@ -858,3 +858,21 @@ def test_gradients_are_those_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_rule_of_single_samples_is_the_default() -> None:
     assert isinstance(net_of().initialize().aggregator_.aggregator, HuberMean)
+
+
+@pytest.mark.parametrize(("max_epochs", "optimizer", "n_calls"), [(1, "Adam", 1), (3, "Adam", 1), (2, "SGD", 14)])
+def test_an_optimizer_itself_takes_the_first_step_alone(max_epochs: int, optimizer: str, n_calls: int) -> None:
+    kind = getattr(torch.optim, optimizer)
+    settings = {**SETTINGS, "max_epochs": max_epochs, "optimizer": kind, "lr": 0.05}
+    with mock.patch.object(kind, "step", autospec=True, side_effect=kind.step) as step:
+        found = BlockGMDClassifier(**settings).fit(X, Y)
+    assert step.call_count == n_calls
+    # What watches batches may look at the optimizer's state, and has its own step.
+    watched = BlockGMDClassifier(**settings, callbacks=[("watch", _Watch())]).fit(X, Y)
+    np.testing.assert_array_equal(parameters_of(found.net_), parameters_of(watched.net_))
+
+
+class _Watch(Callback):
+    def on_batch_end(self, net: Any, **kwargs: Any) -> None:
+        """See that the optimizer has a state of each parameter."""
+        assert net.optimizer_.state or isinstance(net.optimizer_, torch.optim.SGD)
