@@ -480,6 +480,9 @@ AS_WELL_NUMBERS, AS_WELL_CLASSES = 0.0, 0.5
 #: Error, in robust standard deviations of the targets, from which on a target is missed: squares are clipped there.
 #: With five, targets of moderate errors that are all on one side speak for those who follow them.
 MISSED_TARGET = 3.0
+#: And up to which one isn't, and share of the targets that may be missed by as much without any being wrong: of normal
+#: targets that are permuted, one in six is.
+MISSED_AT_ALL, HARDLY_ANY = 2.0, 0.005
 #: Share of missed targets from which on they count as gross, and standard errors for numbers where fewer are: by one,
 #: "firm" is chosen by chance in every seventh training on clean diabetes
 #: (``benchmarks/results/strength_without_gross.csv``).

@@ -302,8 +302,10 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
     Far from the median, by more than ``limits.MISSED_TARGET`` robust standard deviations, are gross targets, which
     strengths are there for, and tails, which they give up; and of both the scores see little.
 
-    - Where nearly all that are far are predicted, to half of their distance, they are a tail: no network predicts gross
-      targets of samples that it hasn't seen. Then nothing is enough: infinity.
+    - Where hardly any target is missed, ``limits.HARDLY_ANY`` of them by more than ``limits.MISSED_AT_ALL`` deviations,
+      none is wrong, and a strength that is ahead gives up what is hard: infinity.
+    - Where nearly all that are far are predicted, to half of their distance, they are a tail, and nothing is enough
+      either: no network predicts gross targets of samples that it hasn't seen.
     - Where nearly all that are far are on one side, as of amounts, few targets are missed by as much where a prediction
       near the median says that no tail is to be expected, and those that are missed mostly by no more than
       ``limits.MISSED_TAIL`` deviations, they are skewed: ``limits.CLEAR_GAIN_OF_SKEWED``. What a third of the samples
@@ -330,7 +332,8 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
     sizes, signs = np.abs(deviations), np.sign(deviations)
     of_each = np.broadcast_to(weight[:, None], y.shape)
     are_far, are_missed = sizes > limits.MISSED_TARGET, errors > limits.MISSED_TARGET
-    if _nearly_all(errors < 0.5 * sizes, are_far, of_each):
+    are_right = np.average(errors > limits.MISSED_AT_ALL, weights=of_each) < limits.HARDLY_ANY
+    if are_right or _nearly_all(errors < 0.5 * sizes, are_far, of_each):
         return math.inf
     sides, count = np.sign((of_each * signs * are_far).sum(axis=0)), of_each > 0.0
     are_near, misses = (from_center <= np.median(from_center, axis=0)) & count, errors[are_missed & count]

@@ -216,16 +216,36 @@ def test_a_strength_must_be_further_ahead_where_no_targets_are_gross(name: str, 
     y = USUAL[name](rng)
     far, y = 20.0 * scale * y.std(axis=0), scale * y
     ones = np.ones(400)
-    # By a network that knows nothing, or half.
-    for share_known in (0.0, 0.5):
+    # Between bounds nothing is missed, whatever is predicted.
+    usual = np.inf if name == "uniform" else limits.CLEAR_GAIN_WITHOUT_GROSS
+    # By a network that knows nothing, or little.
+    for share_known in (0.0, 0.1):
         predicted = np.median(y, axis=0) + share_known * (y - np.median(y, axis=0))
-        assert errors_ahead(predicted, y, ones) == limits.CLEAR_GAIN_WITHOUT_GROSS
+        assert errors_ahead(predicted, y, ones) == usual
         for share, sign in ((0.1, 1.0), (0.3, 1.0), (0.3, rng.choice((-1.0, 1.0), size=(400, 1)))):
             dirty = y + np.where(np.arange(400)[:, None] < 400 * share, sign * far, 0.0)
             assert errors_ahead(predicted, dirty, ones) == limits.CLEAR_GAIN
             # Those without weight don't count.
             weight = (np.arange(400) >= 400 * share).astype(float)
-            assert errors_ahead(predicted, dirty, weight) == limits.CLEAR_GAIN_WITHOUT_GROSS
+            assert errors_ahead(predicted, dirty, weight) == usual
+
+
+@pytest.mark.parametrize("name", USUAL)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_targets_that_are_predicted_are_right(name: str, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    y = USUAL[name](rng)
+    size, y = scale * y.std(axis=0), scale * y
+    predicted = y + 0.3 * size * rng.normal(size=y.shape)
+    assert errors_ahead(predicted, y, np.ones(400)) == np.inf
+    # Not all: of these some are of other samples, or a few are far off.
+    permuted = np.where(np.arange(400)[:, None] % 5 == 0, rng.permutation(y), y)
+    gross = y + 6.0 * size * rng.choice((-1.0, 1.0), size=y.shape) * (np.arange(400)[:, None] % 50 == 0)
+    for dirty in (permuted, gross):
+        assert errors_ahead(predicted, dirty, np.ones(400)) < np.inf
+    # Those without weight don't count.
+    assert errors_ahead(predicted, gross, (np.arange(400) % 50 > 0).astype(float)) == np.inf
 
 
 #: Targets with a tail on one side, (n,), and what is known of each.
