@@ -203,7 +203,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         return traits_of(criterion, overridden=True) is not None and super()._allows_choice()
 
     def _trusts_short(self) -> bool:
-        # The default loss bounds what a target can do; others may not, nor that one from far enough on.
+        # The default loss bounds what a target can do; others may not, nor that one from far enough on. Limits of rows
+        # that are given have none of a strength's beside them.
+        if not self._takes_strength(of_samples=True):
+            return False
         of_loss = [name for name in self._routed() if name.startswith("criterion__")]
         return self.criterion is None and not (of_loss or isinstance(self.module, NeuralNet))
 

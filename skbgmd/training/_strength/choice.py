@@ -23,7 +23,7 @@ from skbgmd.training._data.leverage import have_lengths, leverage_weights
 from skbgmd.training._data.scaling import scale_ratio
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, has_default, is_auto
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, REJECTION, has_default, is_auto
 from skbgmd.training._strength.evidence import (
     OF_STRENGTH,
     Evidence,
@@ -95,7 +95,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             # A limit of rows is for wrong inputs; what else is far are tails, and classes that lie apart.
             return setting._replace(rejection=None) if self._keeps_rows else setting
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
-        return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0)
+        rejection = None if self._keeps_rows else REJECTION
+        return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0, rejection)
 
     def _judges_samples(self, clients: Any) -> bool:
         """True if rows are of single samples."""
@@ -135,10 +136,11 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         return found
 
     def _choose_leverage(self, X: Any, y: Any, weight: Any, clients: Any, *, epochs: int | None) -> None:
-        """Say from which length of inputs on samples weigh less, if at all.
+        """Say from which length of inputs on samples weigh less, if at all, and whether rows may be left out.
 
         A network that doesn't look at lengths is trained as the gentlest candidate is. Where it predicts held-out
-        samples with long inputs, they are right, all weigh alike, and no row is left out.
+        samples with long inputs, they are right, all weigh alike, and no row is left out. Nor is it beside a class that
+        lies apart, which takes no training to see.
         """
         limit: Any = self.leverage
         self.leverage_, self._keeps_rows = None if is_auto(limit) else limit, False
@@ -148,11 +150,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 f"nor have samples that a Dataset makes one by one; found {limit!r}, which is ignored.",
                 stacklevel=4,
             )
-        if not (is_auto(limit) and self._judges_samples(clients) and has_default(self.aggregator)):
+        looks = limit is not None and epochs is None and self._judges_samples(clients)
+        if not (looks and has_default(self.aggregator)):
             return
         ranks = current_ranks()
-        if not ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out"):
-            return
+        can_hold_out = ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out")
+        can_try = can_hold_out and is_auto(limit)
         strata = self._strata(y)
         given = np.ones(len(y)) if weight is None else weight
         every = _are_long(X, weight, None)
@@ -164,9 +167,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # Next to most others the rows of such a class are as long as wrong ones.
         is_apart = are_scaled and lies_apart(every & ~of_class, strata, given)
         # Fewer are kept in check by their gradients, and aren't worth a training.
-        if not ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long"):
+        if not (ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long") and can_try):
             # What is long for all and not for its class is a class that lies far from the others.
-            is_right = share > limits.FEW_LONG or (self._trusts_short() and have_lengths(X))
+            is_right = share > limits.FEW_LONG or (can_try and self._trusts_short() and have_lengths(X))
             keeps = is_apart or (is_right and share_of_class == 0.0 and are_scaled)
             self._keeps_rows = ranks.all(keeps, "whether inputs are as those of their class")
             return

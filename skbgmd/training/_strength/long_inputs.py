@@ -85,7 +85,7 @@ def are_predicted(of_long: Sequence[Skill], of_others: Sequence[Skill], as_well:
 
 
 def lies_apart(are_long: NDArray[np.bool_], strata: NDArray[np.intp], weight: FloatArray) -> bool:
-    """True if a class lies apart: most of its samples are long for all, and not for it.
+    """True if a class lies apart: clearly more than half of its samples are long for all, and not for it.
 
     Parameters
     ----------
@@ -107,6 +107,6 @@ def lies_apart(are_long: NDArray[np.bool_], strata: NDArray[np.intp], weight: Fl
         members = counted & (strata == stratum)
         values, alike = are_long[members].astype(np.float64), np.zeros(np.count_nonzero(members), dtype=np.intp)
         share, error = stratified_mean(values, alike, weight[members])
-        if share - error > limits.APART:
+        if share - limits.APART_ERRORS * error > limits.APART:
             return True
     return False

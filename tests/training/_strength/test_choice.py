@@ -95,7 +95,17 @@ def test_gross_targets_are_distrusted() -> None:
         for strength in ("auto", "mild")
     )
     assert chosen.score(X, y) > mild.score(X, y) - 0.005
-    assert chosen[-1].strength_scores_["firm"].errors_ahead == limits.CLEAR_GAIN_WITHOUT_GROSS
+    # What is held out is predicted.
+    assert chosen[-1].strength_scores_["firm"].errors_ahead == np.inf
+
+
+@pytest.mark.parametrize("seed", [311, 315])
+def test_hard_targets_between_bounds_are_not_given_up(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-1.0, 1.0, size=(800, 3))
+    y = np.cos(7.0 * X[:, 0]) * np.sign(X[:, 1]) + 0.05 * rng.normal(size=800)
+    model = BlockGMDRegressor(random_state=seed).fit(X[:600], y[:600])
+    assert model.strength_ == "mild"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +197,30 @@ def test_wide_classes_are_learnt_beside_wrong_features(share: float, size: float
     assert limit_of(model) is None
     found = model.predict(X[1000:])
     assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.75
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"huber": 3.0},
+        {"strength": None},
+        {"trust_power": 1.0},
+        {"leverage": 3.0},
+        {"max_epochs": 19},
+        {"early_stopping": True},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:max_epochs must be enough")
+def test_wide_classes_keep_their_rows_whatever_else_is_given(settings: dict[str, Any]) -> None:
+    X, y = wide_classes(1500)
+    model = BlockGMDClassifier(**{"max_epochs": 60, "random_state": 0, **settings}).fit(X[:1000], y[:1000])
+    assert limit_of(model) is None
+    found = model.predict(X[1000:])
+    assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.6
+    # But for a limit that is given, and where nobody is to look at inputs.
+    for kept in ({"rejection": 7.0}, {"leverage": None}):
+        limited = BlockGMDClassifier(**{**settings, **kept, "max_epochs": 1, "random_state": 0}).fit(X, y)
+        assert limit_of(limited) == kept.get("rejection", 10.0)
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -45,9 +45,18 @@ def test_clearly_and_as_well(
 
 @pytest.mark.parametrize(
     ("n_long", "n_of_class", "expected"),
-    [(30, 30, True), (29, 30, True), (20, 30, False), (15, 30, False), (1, 1, False), (3, 3, False), (9, 9, True)],
+    [
+        (30, 30, True),
+        (24, 30, True),
+        (20, 30, False),
+        (200, 300, True),
+        (150, 300, False),
+        (1, 1, False),
+        (4, 4, False),
+        (5, 5, True),
+    ],
 )
-def test_most_of_a_class_lies_apart(n_long: int, n_of_class: int, expected: bool) -> None:
+def test_a_class_lies_apart_by_clearly_more_than_half_of_it(n_long: int, n_of_class: int, expected: bool) -> None:
     strata = np.repeat([0, 1, 2], [200, n_of_class, 50])
     are_long = (strata == 1) & (np.arange(len(strata)) < 200 + n_long)
     assert lies_apart(are_long, strata, np.ones(len(strata))) is expected
