@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skbgmd.training._strength.evidence import stratified_mean
 from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, lies_apart, skill
 
 
@@ -64,3 +65,19 @@ def test_a_class_lies_apart_by_clearly_more_than_half_of_it(n_long: int, n_of_cl
     assert lies_apart(are_long, strata, np.full(len(strata), 7.0)) is expected
     assert lies_apart(np.ones(len(strata), dtype=bool), strata, (strata != 1) * (1.0 - are_long)) is True
     assert not lies_apart(are_long, strata, np.where(strata == 1, 0.0, 1.0))
+
+
+def test_each_class_is_judged_by_the_error_of_its_own_mean() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        strata, weight = rng.integers(3, size=40), rng.integers(3, size=40).astype(float)
+        are_long = rng.random(40) < rng.random(3)[strata]
+        expected = False
+        for stratum in range(3):
+            some = (strata == stratum) & (weight > 0.0)
+            if some.any():
+                mean, error = stratified_mean(
+                    are_long[some].astype(float), np.zeros(some.sum(), dtype=int), weight[some]
+                )
+                expected |= mean - 2.0 * error > 0.5
+        assert lies_apart(are_long, strata, weight) == expected
