@@ -471,8 +471,9 @@ CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0
 LEAST_GAIN = 1e-9
 #: Share of the samples up to which ones with long inputs aren't looked at: among many there is always one.
 FEW_LONG = 1e-3
-#: Share of a class's samples, less two standard errors, from which on it lies apart: of half, others may be wrong.
-APART, APART_ERRORS = 0.5, 2.0
+#: Share of a class's samples, less two standard errors, from which on it lies apart. Wrong labels hide more than half
+#: of a rare one, and wrong features that single a class out cost about as much with a limit of rows as without.
+APART, APART_ERRORS = 0.25, 2.0
 #: Share of the others' skill from which on held-out samples with long inputs are right, of numbers and of classes: of
 #: the latter a network knows something by what is left of the right features.
 AS_WELL_NUMBERS, AS_WELL_CLASSES = 0.0, 0.5

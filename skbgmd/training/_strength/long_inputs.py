@@ -85,7 +85,7 @@ def are_predicted(of_long: Sequence[Skill], of_others: Sequence[Skill], as_well:
 
 
 def lies_apart(are_long: NDArray[np.bool_], strata: NDArray[np.intp], weight: FloatArray) -> bool:
-    """True if a class lies apart: clearly more than half of its samples are long for all, and not for it.
+    """True if a class lies apart: clearly more than a quarter of its samples are long for all, and not for it.
 
     Parameters
     ----------
