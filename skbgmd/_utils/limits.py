@@ -474,6 +474,9 @@ FEW_LONG = 1e-3
 #: Share of a class's samples, less two standard errors, from which on it lies apart. Wrong labels hide more than half
 #: of a rare one, and wrong features that single a class out cost about as much with a limit of rows as without.
 APART, APART_ERRORS = 0.25, 2.0
+#: Share of the long samples from which on they are of one class: then a constant predicts them, and nothing tells
+#: whether they are right.
+ONE_CLASS = 0.95
 #: Share of the others' skill from which on held-out samples with long inputs are right, of numbers and of classes: of
 #: the latter a network knows something by what is left of the right features.
 AS_WELL_NUMBERS, AS_WELL_CLASSES = 0.0, 0.5

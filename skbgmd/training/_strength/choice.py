@@ -42,6 +42,7 @@ from skbgmd.training._strength.long_inputs import (
     Skill,
     are_predicted,
     lies_apart,
+    share_of_most,
     skill,
 )
 
@@ -174,7 +175,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             self._keeps_rows = ranks.all(keeps, "whether inputs are as those of their class")
             return
         self._keeps_rows = ranks.all(is_apart, "whether a class lies apart")
-        if is_apart:
+        if is_apart and share_of_most(strata[of_class], given[of_class]) < limits.ONE_CLASS:
             # Few with wrong labels would be a class of the long ones.
             right = self._are_predicted(X, y, weight, strata, of_class, np.zeros_like(strata))
         else:

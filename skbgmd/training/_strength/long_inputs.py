@@ -109,3 +109,21 @@ def lies_apart(are_long: NDArray[np.bool_], strata: NDArray[np.intp], weight: Fl
     # As in stratified_mean, of all classes at once: few that are alike prove nothing.
     variances = np.bincount(classes, (shares * (values - means[classes])) ** 2) + np.bincount(classes, shares**2) ** 2
     return bool((means - limits.APART_ERRORS * np.sqrt(variances) > limits.APART).any())
+
+
+def share_of_most(strata: NDArray[np.intp], weight: FloatArray) -> float:
+    """Share of the weights that the largest class has; one where there are none.
+
+    Parameters
+    ----------
+    strata, weight
+        As for :func:`lies_apart`.
+
+    Examples
+    --------
+    >>> share_of_most(np.array([0, 2, 2, 2]), np.array([1.0, 1.0, 1.0, 0.0]))
+    0.6666666666666666
+    """
+    masses = np.bincount(strata, weight)
+    total = float(masses.sum())
+    return float(masses.max()) / total if total > 0.0 else 1.0

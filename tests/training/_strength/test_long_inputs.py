@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skbgmd.training._strength.evidence import stratified_mean
-from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, lies_apart, skill
+from skbgmd.training._strength.long_inputs import UNCLEAR, Skill, are_predicted, lies_apart, share_of_most, skill
 
 
 def test_skill_is_relative_to_what_there_is_to_tell() -> None:
@@ -81,3 +81,11 @@ def test_each_class_is_judged_by_the_error_of_its_own_mean() -> None:
                 )
                 expected |= mean - 2.0 * error > 0.25
         assert lies_apart(are_long, strata, weight) == expected
+
+
+def test_the_share_of_the_largest_class() -> None:
+    strata = np.array([3, 3, 0, 3])
+    assert share_of_most(strata, np.ones(4)) == 0.75
+    assert share_of_most(strata, np.array([0.0, 0.0, 2.0, 6.0])) == 0.75
+    for nothing in (strata[:0], strata):
+        assert share_of_most(nothing, np.zeros(len(nothing))) == 1.0
