@@ -487,7 +487,7 @@ MISSED_TARGET = 3.0
 #: targets that are permuted, one in six is.
 MISSED_AT_ALL, HARDLY_ANY = 2.0, 0.005
 #: Share of missed targets from which on they count as gross, and standard errors for numbers where fewer are: by one,
-#: "firm" is chosen by chance in every seventh training on clean diabetes
+#: "firm" is chosen by chance in every ninth training on clean diabetes
 #: (``benchmarks/results/strength_without_gross.csv``).
 GROSS_SHARE, CLEAR_GAIN_WITHOUT_GROSS = 0.05, 2.0
 #: Standard errors for numbers whose tail is on one side: of 24 trainings on clean targets with multiplicative noise
