@@ -155,8 +155,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if not (looks and has_default(self.aggregator)):
             return
         ranks = current_ranks()
-        can_hold_out = ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out")
-        can_try = can_hold_out and is_auto(limit)
+        can_try = is_auto(limit) and ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out")
         strata = self._strata(y)
         given = np.ones(len(y)) if weight is None else weight
         every = _are_long(X, weight, None)

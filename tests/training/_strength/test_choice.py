@@ -224,13 +224,13 @@ def test_wide_classes_keep_their_rows_whatever_else_is_given(settings: dict[str,
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_wide_classes_are_learnt_where_most_of_their_labels_are_wrong(seed: int) -> None:
+def test_wide_classes_keep_their_rows_where_half_of_their_labels_are_wrong(seed: int) -> None:
     X, y = wide_classes(1500)
     rng = np.random.default_rng(seed)
     X[rng.permutation(1000)[:100]] *= -20.0
     labels, wrong = y.copy(), rng.permutation(1000)[:150]
     labels[wrong] = (y[wrong] + rng.integers(1, 3, size=150)) % 3
-    assert (y[:1000] == 1)[labels[:1000] == 1].mean() < 0.6
+    assert 0.4 < (y[:1000] == 1)[labels[:1000] == 1].mean() < 0.6
     model = BlockGMDClassifier(strength="mild", max_epochs=60, random_state=seed).fit(X[:1000], labels[:1000])
     assert limit_of(model) is None
 
