@@ -43,7 +43,7 @@ from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed
 from skbgmd.training._step.divergence import diverged
 from skbgmd.training._step.history import StepRecord, entries_of
 from skbgmd.training._step.one_pass import KNOWN_WAYS
-from skbgmd.training._step.robust_step import UNKNOWN, RobustStep
+from skbgmd.training._step.robust_step import RobustStep
 from skbgmd.training._step.stateful import StatefulAggregator
 from skbgmd.training._step.trust import SampleRecord, SampleTrust
 from skbgmd.training._strength.defaults import (
@@ -370,8 +370,7 @@ class _RobustTraining(RobustStep, ResumableNet):
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
         self._records_: list[StepRecord] = []
-        self._end_fused_steps()
-        self._fused_ = UNKNOWN
+        self._begin_fused_steps()
         if self.trust_power:
             self._trust_.weigh(self.trust_power)
 
@@ -400,7 +399,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         records, self._records_ = entries_of(self._records_), []
-        self._end_fused_steps()
+        self._pause_fused_steps()
         # Samples of one epoch are added up at once, those of several one after the other.
         self._trust_.settle()
         for name in sorted({name for record in records for name in record}):

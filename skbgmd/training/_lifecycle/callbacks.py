@@ -13,6 +13,8 @@ from skbgmd.training._lifecycle.stopping import EndOfTraining
 
 #: Events of each batch.
 EACH_BATCH = ("on_batch_begin", "on_batch_end")
+#: Events between the batches of two epochs.
+EACH_EPOCH = ("on_epoch_begin", "on_epoch_end")
 #: Counts of early stopping, the best score of callbacks that score, what scores of held-out samples are of, and which
 #: samples a trimmed loss keeps.
 _COUNTED = (

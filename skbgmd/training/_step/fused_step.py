@@ -26,7 +26,7 @@ from skbgmd.ghost.perceptron import Perceptron, PerceptronRows
 from skbgmd.ghost.registry import is_registered
 from skbgmd.rows import Rows
 from skbgmd.training._data.loader import ArrayLoader, Batch, has_no_target
-from skbgmd.training._lifecycle.callbacks import EACH_BATCH, listens
+from skbgmd.training._lifecycle.callbacks import EACH_BATCH, EACH_EPOCH, listens
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._step.compiled import original_of
@@ -44,6 +44,8 @@ STEPS = (
     *("train_step", "train_step_single", "make_rows", "get_loss", "infer", "notify", "on_grad_computed"),
     *("get_train_step_accumulator", "_zero_grad_optimizer", "_step_optimizer", "get_all_learnable_params"),
 )
+#: Methods that are called between the batches of two epochs.
+EPOCHS = ("fit_loop", "on_epoch_begin", "on_epoch_end", "run_single_epoch", "validation_step", "evaluation_step")
 #: Callbacks that note predictions or losses of batches, for the score of an epoch.
 NOTING = frozenset({EpochScoring, EpochTimer, PassthroughScoring, PrintLog})
 
@@ -52,8 +54,9 @@ class FusedStep:
     """A training step of single samples of a perceptron on a CPU.
 
     What it computes is what :meth:`skbgmd.training._step.robust_step.RobustStep.train_step_single` does, to rounding.
-    All that may make a difference is looked up once an epoch, and in each batch where a callback may change it. Where
-    the data of a batch make one, the step is given up before anything is changed, and the step for all cases is taken.
+    All that may make a difference is looked up once a training; in each epoch where something of a user's own is called
+    between two of them, and in each batch where it is called there. Where the data of a batch make one, the step is
+    given up before anything is changed, and the step for all cases is taken.
     """
 
     def __init__(self, net: Any, chain: Chain, perceptron: Perceptron) -> None:
@@ -81,12 +84,12 @@ class FusedStep:
         self._parts = [part.view(each.shape) for part, each in zip(parts, gradients.parameters, strict=True)]
         self._is_small = gradients.n_columns <= limits.ONE_THREAD_PARAMETERS
         self._limited = ExitStack()
-        if self._is_small:
-            self._limited.enter_context(one_thread_of_products())
         self._ones: dict[int, FloatArray] = {}
         self._descend: Callable[[], Any] = net.optimizer_.step if self.is_watched else self._quick_step()
         if not self.is_watched and self._descend == net.optimizer_.step:
             self._descend = self._first_step
+        #: Nothing of a user's own is called between two epochs either, so that the next one has the same step.
+        self.lasts = not self.is_watched and all(map(is_quiet, callbacks)) and all(is_own(net, name) for name in EPOCHS)
 
     def _quick_step(self) -> Callable[[], Any]:
         return in_place_step(self._optimizer, self._gradients.parameters, self._parts)
@@ -103,7 +106,6 @@ class FusedStep:
         perceptron = None if chain is None else Perceptron.of(chain, net._gradients_.units)
         if chain is None or perceptron is None or perceptron.dtype != net._gradients_.dtype:
             return None
-        net._set_training(True)
         return cls(net, chain, perceptron)
 
     @property
@@ -112,6 +114,13 @@ class FusedStep:
         net = self._net
         same = net._criterion() is self._criterion and net.optimizer_ is self._optimizer
         return same and self._perceptron.is_in_place and chain_to_fuse(net) is self._chain
+
+    def open(self) -> None:
+        """Begin an epoch, or what is left of it."""
+        if self.is_watched or not self._net.module_.training:
+            self._net._set_training(True)
+        if self._is_small:
+            self._limited.enter_context(one_thread_of_products())
 
     def close(self) -> None:
         """Let products have their threads again: the epoch is over."""
@@ -271,6 +280,16 @@ def is_own(net: Any, name: str) -> bool:
 def watches_batches(callback: Any) -> bool:
     """Tell whether a callback does something in each batch, but for those of skorch that only note results."""
     return type(callback) not in NOTING and any(listens(callback, name) for name in EACH_BATCH)
+
+
+def is_quiet(callback: Any) -> bool:
+    """Tell whether a callback does nothing between two epochs but to note and to print."""
+    if isinstance(callback, EpochScoring):
+        # A function may do anything.
+        return type(callback) is EpochScoring and (callback.scoring is None or isinstance(callback.scoring, str))
+    if isinstance(callback, PrintLog):
+        return callback.sink is print and type(callback).__module__.startswith(("skbgmd.", "skorch."))
+    return type(callback) in NOTING or not any(listens(callback, event) for event in EACH_EPOCH)
 
 
 def is_plain_mean(criterion: Any) -> bool:

@@ -36,9 +36,6 @@ from skbgmd.training._step.one_pass import KNOWN_WAYS, OnePassCheck, WrongRowsEr
 from skbgmd.training._step.stateful import StatefulAggregator
 from skbgmd.training._step.trust import SampleTrust, earned_trust
 
-#: It isn't known yet, in an epoch, whether its steps can be fused.
-UNKNOWN = object()
-
 
 class RobustStep(NeuralNet):
     """skorch's training step, with the aggregate of the groups' gradients in the place of the batch's gradient."""
@@ -53,8 +50,9 @@ class RobustStep(NeuralNet):
     _no_one_pass_ = False
     _check_: OnePassCheck | None = None
     _gradients_: GradientMatrix | None = None
-    # The step of this epoch in a few calls; None: it isn't possible.
-    _fused_: FusedStep | object | None = None
+    # The step in a few calls; None: it isn't possible, or the next batch is to tell whether it is.
+    _fused_: FusedStep | None = None
+    _may_fuse_ = False
     _trust_: SampleTrust
     # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
     _has_stepped_ = _is_first_batch_ = _has_clients_ = False
@@ -63,19 +61,35 @@ class RobustStep(NeuralNet):
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Take a training step, as in skorch; where nobody can see the difference, in a fraction of the calls."""
         fused = self._fused_
-        if fused is UNKNOWN or (isinstance(fused, FusedStep) and fused.is_watched and not fused.is_as_it_was):
+        if self._may_fuse_ or (fused is not None and fused.is_watched and not fused.is_as_it_was):
             self._end_fused_steps()
             self._fused_ = fused = FusedStep.of(self, batch)
-        if isinstance(fused, FusedStep) and not fit_params:
+            if fused is not None:
+                fused.open()
+        if fused is not None and not fit_params:
             step = fused(batch)
             if step is not None:
                 return step
         return super().train_step(batch, **fit_params)
 
+    def _begin_fused_steps(self) -> None:
+        """Begin an epoch, in which steps may be fused."""
+        if self._fused_ is None:
+            self._may_fuse_ = True
+        else:
+            self._fused_.open()
+
+    def _pause_fused_steps(self) -> None:
+        """End an epoch; the next one has the same step, where nobody can change anything in between."""
+        if self._fused_ is not None and self._fused_.lasts:
+            self._fused_.close()
+        else:
+            self._end_fused_steps()
+
     def _end_fused_steps(self) -> None:
         """No step is fused until the next epoch."""
-        fused, self._fused_ = self._fused_, None
-        if isinstance(fused, FusedStep):
+        fused, self._fused_, self._may_fuse_ = self._fused_, None, False
+        if fused is not None:
             fused.close()
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:

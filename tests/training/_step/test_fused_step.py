@@ -11,7 +11,16 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import BatchScoring, Callback, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    EarlyStopping,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+    PrintLog,
+)
+from skorch.dataset import ValidSplit
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
@@ -520,6 +529,137 @@ def test_what_is_trained_may_be_changed_between_batches(
         assert taken["fused"] >= 8
         general(monkeypatch)
         assert_same(fused, fit())
+
+
+class BetweenEpochs(Callback):
+    """Changes something before or after an epoch."""
+
+    def __init__(self, change: Any, event: str) -> None:
+        self.change, self.event = change, event
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self._told(net, "on_epoch_begin")
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        self._told(net, "on_epoch_end")
+
+    def _told(self, net: Any, event: str) -> None:
+        if event == self.event and len(net.history) == 2:
+            self.change(net)
+
+
+class OwnEpochs(RobustNeuralNetClassifier):
+    """Changes something where skorch goes once through the data."""
+
+    change: Any = None
+
+    def run_single_epoch(self, iterator: Any, training: bool, *args: Any, **kwargs: Any) -> None:
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+        if training and len(self.history) == 2:
+            type(self).change(self)
+
+
+class OwnLoop(RobustNeuralNetClassifier):
+    """Has a loop of its own through the epochs."""
+
+    change: Any = None
+
+    def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
+        for epoch in range(epochs or self.max_epochs):
+            super().fit_loop(X, y, epochs=1, **fit_params)
+            if epoch == 1:
+                type(self).change(self)
+        return self
+
+
+def print_and(change: Any) -> tuple[Callback, list[str]]:
+    """A log that changes something, and what it was told."""
+    told: list[str] = []
+    nets: list[Any] = []
+
+    class Log(PrintLog):
+        def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+            nets[:] = [net]
+            super().on_epoch_end(net, **kwargs)
+
+    def sink(line: str) -> None:
+        told.append(line)
+        if len(nets[0].history) == 2 and len(told) == 4:
+            change(nets[0])
+
+    return Log(sink=sink), told
+
+
+@pytest.mark.parametrize("where", ["on_epoch_begin", "on_epoch_end", "scoring", "sink", "net", "loop"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_trained_may_be_changed_between_epochs(
+    change: Any, where: str, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(net: Any, *_: Any) -> float:
+        if len(net.history) == 2:
+            change(net)
+        return 0.0
+
+    def fit() -> Any:
+        kind: Any = {"net": OwnEpochs, "loop": OwnLoop}.get(where, RobustNeuralNetClassifier)
+        callbacks: list[Any] = []
+        if where in ("net", "loop"):
+            kind.change = staticmethod(change)
+        elif where == "scoring":
+            callbacks = [EpochScoring(score, on_train=True, name="seen")]
+        elif where == "sink":
+            log, told = print_and(change)
+            fitted = net_of(callbacks__print_log=log, optimizer__fused=True, verbose=1).fit(X, Y)
+            assert len(told) >= 4
+            return fitted
+        else:
+            callbacks = [BetweenEpochs(change, where)]
+        return net_of(kind, callbacks=callbacks, optimizer__fused=True).fit(X, Y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fused = fit()
+        assert taken["fused"] >= 8
+        general(monkeypatch)
+        assert_same(fused, fit())
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "n_looks"),
+    [
+        ([], 1),
+        ([EpochScoring("accuracy", on_train=True, name="seen")], 1),
+        ([BetweenEpochs(len, "never")], 3),
+        ([LRScheduler("StepLR", step_size=1)], 3),
+        ([EarlyStopping(monitor="train_loss")], 3),
+    ],
+    ids=["none", "scoring", "own", "scheduler", "stopping"],
+)
+def test_a_step_is_looked_up_once_where_nobody_can_change_it(
+    callbacks: list[Any], n_looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    of = FusedStep.of
+    monkeypatch.setattr(FusedStep, "of", classmethod(lambda cls, net, batch: looks.append(net) or of(net, batch)))
+    net = net_of(callbacks=callbacks, max_epochs=3).fit(X, Y)
+    assert len(looks) == n_looks
+    # The next training begins with a look.
+    net.partial_fit(X, Y)
+    assert len(looks) == 2 * n_looks
+
+
+def test_a_step_that_lasts_trains_on_after_a_validation(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[bool] = []
+    take = RobustStep._record
+    monkeypatch.setattr(
+        RobustStep, "_record", lambda net, record: modes.append(net.module_[1].training) or take(net, record)
+    )
+    fused = net_of(train_split=ValidSplit(3)).fit(X, Y)
+    assert taken["fused"] >= 12
+    assert modes
+    assert all(modes)
+    general(monkeypatch)
+    assert_same(fused, net_of(train_split=ValidSplit(3)).fit(X, Y))
 
 
 heard: list[str] = []
