@@ -128,6 +128,7 @@ print(json.dumps(failed))
 """
 
 
+@pytest.mark.slow
 def test_each_module_can_be_the_first(tmp_path: Path) -> None:
     """In children of a process that has what others have made: to import torch takes long."""
     modules = [name for name in MODULES if name not in OPTIONAL or importlib.util.find_spec(OPTIONAL[name])]

@@ -33,6 +33,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path, paper):
     path = tmp_path / "grid.csv"
     enough = int(np.random.default_rng().integers(2, 12))

@@ -557,7 +557,9 @@ def test_all_that_an_estimator_does_with_sequences(sequences, kind, forked):
     )
     assert np.isfinite(clients.sample_trust_[1:]).all()
     assert np.isnan(clients.sample_trust_[0])
-    assert cross_val_score(collated(module, collate), X, y, cv=2, n_jobs=2).shape == (2,)
+    # Processes take long to start: one kind goes there.
+    n_jobs = 2 if kind == next(iter(SEQUENCES)) else None
+    assert cross_val_score(collated(module, collate), X, y, cv=2, n_jobs=n_jobs).shape == (2,)
 
 
 class TimeMajor(torch.nn.Module):
