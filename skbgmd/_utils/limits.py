@@ -51,6 +51,9 @@ GRAM_ADDED_ROWS = 64
 #: Rows looked at to choose a center, candidates among them, and runs of adjacent columns, with their length. A sample
 #: finds a row among the majority; a run of eight lies in one cache line.
 CENTER_SAMPLE_ROWS, CENTER_CANDIDATES, CENTER_SAMPLE_RUNS, CENTER_SAMPLE_RUN = 128, 32, 32, 8
+#: A center is far from the others where the cosines between most of these are within this of one: their distances have
+#: lost three digits. Another one is found by sums of all columns with signs at random, so many of each row.
+FAR_CENTER, SKETCHED = 1e-3, 32
 
 #: Columns whose squares are added up in the rows' own dtype before they go to float64: few enough to keep its digits.
 NORM_COLUMNS = 1 << 13

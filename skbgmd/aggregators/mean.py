@@ -29,7 +29,8 @@ class Mean(RowWeighting):
         # A finite sum has finite rows; only another sum needs a look at every row.
         weights = rows.weights / rows.weights.sum()
         vector = rows.weighted_sum(weights)
-        if math.isfinite(float(vector.sum())):
+        # Where columns are spread over processes, each has a sum of its own, and all take the same way.
+        if not rows.layout.is_anywhere(not math.isfinite(float(vector.sum())), vector.device):
             return Aggregate(vector, weights), None
         if bool(rows.finite[weights > 0.0].all()):
             return Aggregate(in_range(rows, vector, weights), weights), None

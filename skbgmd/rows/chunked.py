@@ -302,19 +302,31 @@ class ChunkedRows(ABC):
             center = in_range(self, self.weighted_sum(about, torch.float64), about)
             return self.gram_about(center, torch.float64)
         if self._gram is None:
-            central = self.central_index()
-            self._gram = self.gram_about(None if central is None else self.row(central), self.product_dtype)
+            self._gram = self._gram_about_central()
         return self._gram
 
-    def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype) -> Gram:
+    def _gram_about_central(self) -> Gram:
+        """Gram matrix about a row that lies among the majority, or about zero."""
+        central, dtype = self.central_index(), self.product_dtype
+        if central is not None:
+            center = self.row(central)
+            products = self._products(center, dtype, None)
+            if lies_among(products, central):
+                return self.gram_about(center, dtype, products)
+            # It has NaN, inf or a huge number in a column that isn't in the sample, by fault or on purpose.
+            central = _central_line(self._sketch())
+        return self.gram_about(None if central is None else self.row(central), dtype)
+
+    def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype, products: FloatArray | None = None) -> Gram:
         """Gram matrix of ``rows - center``, or of the rows as they are, multiplied in ``dtype``.
 
         Chunks are multiplied in ``dtype`` and added up in float64. Where squares of rows are out of range in float32,
         the rows are multiplied in float64. Where they are out of range in float64, all rows are scaled to order one,
         and those farther than 1e12 typical distances are shrunk to that distance: seen from within a typical distance
-        of the center, their direction is the same to 12 digits.
+        of the center, their direction is the same to 12 digits. ``products`` are those in ``dtype``, if they are known.
         """
-        products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
+        products = self._products(center, dtype, None) if products is None else products
+        floor = _floor(dtype, self.n_columns)
         finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(np.diagonal(products)).all() else self.finite
         if dtype == torch.float32 and _out_of_range(np.diagonal(products)[finite], floor):
             dtype = torch.float64
@@ -387,23 +399,8 @@ class ChunkedRows(ABC):
 
         The center decides the accuracy, never the result: about a far center, differences of rows cancel.
         """
-        sample = self._sample()
-        largest = np.abs(sample).max(axis=1, initial=0.0)
-        finite = np.flatnonzero(largest < np.inf)  # NaN isn't
-        if not len(finite):
-            return None
-        # Scaled, so that no square overflows.
-        sample = sample[finite] / max(largest[finite].max(), 1e-300)
-        chosen = np.arange(0, len(finite), -(-len(finite) // limits.CENTER_CANDIDATES))
-        squares = np.einsum("ij,ij->i", sample, sample)
-        # By torch, as all products: two libraries' idle threads would fight over the cores.
-        products = (torch.from_numpy(sample[chosen]) @ torch.from_numpy(sample).T).numpy()
-        distances = np.vstack([squares, squares[chosen, None] + squares - 2.0 * products])
-        half = len(finite) // 2
-        nearest = int(np.partition(distances, half, axis=1)[:, half].argmin())
-        if nearest == 0:
-            return None
-        return -(-self.n_rows // limits.CENTER_SAMPLE_ROWS) * int(finite[chosen[nearest - 1]])
+        line = _central_line(self._sample())
+        return None if line is None else -(-self.n_rows // limits.CENTER_SAMPLE_ROWS) * line
 
     def _sample(self) -> FloatArray:
         """Sample the matrix: every few rows, and runs of adjacent columns."""
@@ -417,6 +414,74 @@ class ChunkedRows(ABC):
         some = self if every == 1 else self.subset(np.arange(0, self.n_rows, every))
         sample = some.columns(columns[:n_sampled]).to(self.work_dtype)
         return _to_numpy(self.layout.pool(sample, n_runs * limits.CENTER_SAMPLE_RUN).double())
+
+    def _sketch(self) -> FloatArray:
+        """Sums of all columns with signs at random (n, k), by which rows differ wherever they do.
+
+        A row that isn't finite has sums that aren't.
+        """
+        generator = torch.Generator().manual_seed(0)
+        total = torch.zeros((self.n_rows, limits.SKETCHED), dtype=torch.float64, device=self.device)
+        for _, chunk in self.column_chunks():
+            signs = torch.randint(0, 2, (chunk.shape[1], limits.SKETCHED), generator=generator, dtype=torch.float64)
+            total += chunk.double() @ on_device(2.0 * signs - 1.0, self.device, torch.float64)
+        return _to_numpy(self.layout.add_up(total))
+
+
+def lies_among(products: FloatArray, center: int) -> bool:
+    """Tell whether the row that products are about lies among the others, rather than far from all of them.
+
+    Seen from far away, the others are in one direction, and products tell little of how far apart they are. Where
+    they aren't finite, they tell nothing.
+
+    Parameters
+    ----------
+    products : ndarray of shape (n, n)
+        Inner products of the differences from the row.
+    center : int
+        Its number.
+
+    Examples
+    --------
+    >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> lies_among(rows @ rows.T, 0), lies_among((rows - 1e6) @ (rows - 1e6).T, 0)
+    (True, False)
+    """
+    n = len(products)
+    some = np.arange(0, n, -(-n // limits.CENTER_SAMPLE_ROWS))
+    some = some[some != center]
+    if not len(some):
+        return True
+    with np.errstate(all="ignore"):
+        distances = np.sqrt(products[some, some])
+        cosines = products[np.ix_(some, some)] / distances[:, None] / distances
+    if 2 * np.count_nonzero(np.isfinite(distances)) < len(some):
+        return False
+    # Copies of the center are nowhere else, and a row says nothing of its own direction.
+    cosines[(distances == 0.0) | (distances[:, None] == 0.0)] = 0.0
+    np.fill_diagonal(cosines, -np.inf)
+    # Of a row that isn't finite nothing is known.
+    cosines[np.isnan(cosines)] = np.inf
+    half = len(some) // 2
+    return bool(np.partition(np.partition(cosines, half, axis=1)[:, half], half)[half] < 1.0 - limits.FAR_CENTER)
+
+
+def _central_line(sample: FloatArray) -> int | None:
+    """Find the line of a sample (n, k) that lies among the majority; None if zero does."""
+    largest = np.abs(sample).max(axis=1, initial=0.0)
+    finite = np.flatnonzero(largest < np.inf)  # NaN isn't
+    if not len(finite):
+        return None
+    # Scaled, so that no square overflows.
+    sample = sample[finite] / max(largest[finite].max(), 1e-300)
+    chosen = np.arange(0, len(finite), -(-len(finite) // limits.CENTER_CANDIDATES))
+    squares = np.einsum("ij,ij->i", sample, sample)
+    # By torch, as all products: two libraries' idle threads would fight over the cores.
+    products = (torch.from_numpy(sample[chosen]) @ torch.from_numpy(sample).T).numpy()
+    distances = np.vstack([squares, squares[chosen, None] + squares - 2.0 * products])
+    half = len(finite) // 2
+    nearest = int(np.partition(distances, half, axis=1)[:, half].argmin())
+    return None if nearest == 0 else int(finite[chosen[nearest - 1]])
 
 
 def means(rows: Any, weights: FloatArray) -> torch.Tensor:

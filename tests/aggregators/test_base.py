@@ -137,6 +137,35 @@ def test_rows_that_are_not_finite_get_weight_zero(aggregator, bad, rng):
             np.testing.assert_allclose(aggregate.vector, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 50, 2999])
+def test_a_fault_in_one_column_of_the_row_in_the_middle_leaves_that_row_out(aggregator, column, bad, rng):
+    """Of wide rows some columns are looked at to find one in the middle, which the others are compared about."""
+    X = (rng.normal(size=3000) + 0.5 * rng.normal(size=(9, 3000))).astype(np.float32)
+    X[3] = X.mean(axis=0)
+    X[3, column] = bad
+    aggregate, _ = aggregator(dense(X))
+    assert torch.isfinite(aggregate.vector).all()
+    if aggregate.weights is not None:
+        assert aggregate.weights[3] == 0.0
+    if not isinstance(aggregator, Bucketing):
+        expected = aggregator(dense(np.delete(X, 3, axis=0)))[0].vector
+        np.testing.assert_allclose(aggregate.vector, expected, atol=1e-4)
+
+
+# Others step on a part of the columns only, add up what a row was, or ask a loss.
+@pytest.mark.parametrize("name", [name for name in ROBUST if name not in ("sampled block", "worker momentum", "zeno")])
+@pytest.mark.parametrize("value", [1e9, 1e18, -1e30, 3e38])
+def test_a_huge_number_in_one_column_of_the_row_in_the_middle_moves_nothing_far(name, value, rng):
+    X = (rng.normal(size=3000) + 0.5 * rng.normal(size=(9, 3000))).astype(np.float32)
+    X[3] = X.mean(axis=0)
+    X[3, 50] = value
+    honest = np.delete(X, 3, axis=0).astype(np.float64)
+    found = EVERY[name](dense(X))[0].vector.double().numpy()
+    reach = np.linalg.norm(honest - honest.mean(axis=0), axis=1).max()
+    assert np.linalg.norm(found - honest.mean(axis=0)) < 1.5 * reach
+
+
 def test_half_of_the_rows_not_finite_is_an_error(aggregator):
     if isinstance(aggregator, Zeno):
         pytest.skip("needs no majority")
