@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from skbgmd import BlockGMDClassifier
 
 
 def quick(**settings):
+    # A skorch net has epochs of its own.
+    epochs = {} if isinstance(settings.get("module"), NeuralNet) else {"max_epochs": 10}
     return BlockGMDClassifier(
         **{
-            "max_epochs": 10,
+            **epochs,
             "hidden_layer_sizes": (8,),
             "group_size": 8,
             "pre_aggregation": None,

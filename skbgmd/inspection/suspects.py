@@ -15,6 +15,7 @@ from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, pa
 from skbgmd.inspection._suspect_groups import Suspects, quality_of, suspects_in
 from skbgmd.training._data.inputs import n_samples
 from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
+from skbgmd.training._estimator.parameters import RobustParameters
 from skbgmd.training._step.trust import SampleRecord
 from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, HeldOutLabels
 
@@ -223,6 +224,11 @@ def sample_trust(estimator: Any) -> NDArray[np.float64]:
         The estimator isn't fitted.
     """
     inner = robust_estimator_in(estimator)
+    if not isinstance(inner, RobustParameters):
+        raise TypeError(
+            f"estimator must be a BlockGMDClassifier or BlockGMDRegressor, or a pipeline or search that ends with one; "
+            f"found {type(inner).__name__}. Of one that wraps an estimator, give what was fitted, such as estimator_."
+        )
     check_is_fitted(inner, "sample_trust_")
     return np.asarray(inner.sample_trust_, dtype=np.float64)
 

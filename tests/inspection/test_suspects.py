@@ -10,13 +10,14 @@ import pytest
 from scipy import sparse
 from sklearn.datasets import load_digits, make_regression
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.corruption import GaussianNoise, corrupt_labels
+from skbgmd.corruption import CorruptedLabels, GaussianNoise, corrupt_labels
 from skbgmd.inspection import SuspectGridDisplay
 from skbgmd.inspection.suspects import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
 
@@ -147,6 +148,15 @@ def test_display(wrong_labels: Any) -> None:
 def test_suspects_are_of_an_estimator():
     with pytest.raises(TypeError, match="estimator must be a fitted BlockGMDClassifier"):
         find_suspects(np.zeros((3, 2)))
+    X, y = load_digits(return_X_y=True)
+    others = [
+        LogisticRegression().fit(X[:60] / 16, y[:60]),
+        CorruptedLabels(BlockGMDClassifier(max_epochs=1), fraction=0.1).fit(X[:60], y[:60]),
+    ]
+    for fitted in others:
+        with pytest.raises(TypeError, match=r"estimator must be a BlockGMDClassifier or .* found [LC].*estimator_"):
+            find_suspects(fitted)
+    assert len(find_suspects(others[1].estimator_, 3)) == 3
 
 
 def test_a_share_is_one_sample_at_least_and_no_weight_is_no_suspect(wrong_labels: Any) -> None:

@@ -211,6 +211,13 @@ PARAMETERS = """
 """
 
 
+#: Parameters that a skorch net has of its own.
+OF_NET = (
+    *("criterion", "optimizer", "lr", "max_epochs", "batch_size", "train_split", "callbacks"),
+    *("shuffle", "device", "compile", "verbose"),
+)
+
+
 class RobustParameters(StrengthChoice):
     """Parameters of the robust classifier and regressor, with their checks."""
 
@@ -374,6 +381,12 @@ class RobustParameters(StrengthChoice):
 
     def _warn_of_ignored(self, *, of_samples: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
+        if isinstance(self.module, NeuralNet) and (settings := self._given(*OF_NET)):
+            warnings.warn(
+                f"Settings that a skorch net has itself must be left at their defaults, and be given to the net, as in "
+                f"module__{settings[0]}; found {', '.join(settings)} with module={type(self.module).__name__}(...).",
+                stacklevel=2,
+            )
         of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
         names = (*of_rule, "trust_power", "tilt", "strength")
         is_plain = self.group_size is None and current_ranks().size == 1

@@ -69,6 +69,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     trust_power: float | None
     tilt: float | None
     strength: str | None
+    gradient_corruption: Any
     early_stopping: bool | str
     random_state: Any
     strength_: str | None
@@ -93,6 +94,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             chosen = getattr(self, "strength_", None) if self.strength == AUTO else self.strength
         if chosen is not None:
             setting = self._strengths[chosen]
+            if self.gradient_corruption is not None:
+                # Tails aren't what is far then.
+                return setting._replace(rejection=REJECTION)
             # A limit of rows is for wrong inputs; what else is far are tails, and classes that lie apart.
             return setting._replace(rejection=None) if self._keeps_rows else setting
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
@@ -154,7 +158,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         looks = limit is not None and epochs is None and self._judges_samples(clients)
         if not (looks and has_default(self.aggregator)):
             return
-        ranks = current_ranks()
+        # What is made of gradients later no input tells.
+        ranks, are_own = current_ranks(), self.gradient_corruption is None
         can_try = is_auto(limit) and ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out")
         strata = self._strata(y)
         given = np.ones(len(y)) if weight is None else weight
@@ -171,9 +176,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             # What is long for all and not for its class is a class that lies far from the others.
             is_right = share > limits.FEW_LONG or (can_try and self._trusts_short() and have_lengths(X))
             keeps = is_apart or (is_right and share_of_class == 0.0 and are_scaled)
-            self._keeps_rows = ranks.all(keeps, "whether inputs are as those of their class")
+            self._keeps_rows = ranks.all(keeps and are_own, "whether inputs are as those of their class")
             return
-        self._keeps_rows = ranks.all(is_apart, "whether a class lies apart")
+        self._keeps_rows = ranks.all(is_apart and are_own, "whether a class lies apart")
         if is_apart and share_of_most(strata[of_class], given[of_class]) < limits.ONE_CLASS:
             # Few with wrong labels would be a class of the long ones.
             right = self._are_predicted(X, y, weight, strata, of_class, np.zeros_like(strata))
@@ -183,7 +188,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if right is None:
             return
         self.leverage_ = None if right > UNCLEAR else LEVERAGE
-        self._keeps_rows |= right > UNCLEAR and ranks.all(are_scaled, "whether features are of one scale")
+        self._keeps_rows |= right > UNCLEAR and ranks.all(are_scaled and are_own, "whether features are of one scale")
 
     def _are_predicted(
         self,

@@ -160,6 +160,7 @@ def test_data_are_of_the_dtype_of_the_network_that_is_made(data, rng, forked):
         settings = {"max_epochs": 100, "lr": 0.1}
         if isinstance(module, NeuralNetClassifier):
             module.set_params(optimizer=torch.optim.Adam, train_split=None, verbose=0, **settings)
+            settings = {}
         assert quick(module=module, group_size=1, **settings).fit(ids, y).score(ids, y) > 0.95
     X, y = data
     for given in (X, X.astype(np.float32), np.rint(10 * X).astype(int)):

@@ -7,6 +7,7 @@ import io
 import pickle
 import subprocess
 import sys
+import warnings
 
 import cloudpickle
 import joblib
@@ -164,3 +165,27 @@ np.save(folder / "found.npy", model.predict_proba(np.load(folder / "X.npy")))
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), model.predict_proba(X))
+
+
+def test_settings_that_the_net_has_itself_are_told_of(rng):
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    net = NeuralNetClassifier(
+        torch.nn.Linear,
+        criterion=torch.nn.CrossEntropyLoss,
+        module__in_features=4,
+        module__out_features=2,
+        max_epochs=2,
+        train_split=None,
+        verbose=0,
+    )
+    y = (X[:, 0] > 0).astype(int)
+    with pytest.warns(
+        UserWarning, match=r"given to the net, as in module__lr=1e-06; found lr=1e-06, max_epochs=50 with"
+    ):
+        model = BlockGMDClassifier(net, lr=1e-6, max_epochs=50, strength=None, random_state=0).fit(X, y)
+    assert len(model.history_) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = BlockGMDClassifier(net, strength=None, random_state=0).set_params(module__lr=0.5, module__max_epochs=3)
+        assert len(model.fit(X, y).history_) == 3
+    assert model.net_.lr == 0.5

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd._utils import limits
 from skbgmd.aggregators import GeometricMedian, NonFiniteRowsError
+from skbgmd.corruption import BitFlip
 from skbgmd.training._strength.evidence import (
     STRENGTHS_OF_CLASSES,
 )
@@ -511,6 +512,23 @@ def test_a_few_far_off_with_a_rule_of_their_own_are_learnt(n: int) -> None:
     # Whatever is in them, features that are wrong are known by now.
     wrong = np.where(far[:n, None], 10.0 * rng.normal(size=(n, 5)), X[:n])
     assert BlockGMDRegressor(strength="mild", random_state=0).fit(wrong, rng.permutation(y[:n])).leverage_ == 3.0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+@pytest.mark.parametrize("given", [{}, {"strength": "mild"}, {"strength": None}, {"leverage": None}])
+def test_rows_have_a_limit_where_gradients_are_made_wrong(share: float, given: dict[str, Any]) -> None:
+    """No input is long, and yet what is far is wrong."""
+    X, y = make_friedman1(700, noise=0.5, random_state=0)
+    X = StandardScaler().fit_transform(X)
+    numbers = BlockGMDRegressor(gradient_corruption=BitFlip(share), max_epochs=30, random_state=0, **given)
+    assert numbers.fit(X[:500], y[:500]).score(X[500:], y[500:]) > 0.5
+    assert numbers.net_.aggregator_.aggregator.rejection == 10.0
+    # Long inputs that are right are predicted.
+    X = np.exp(1.5 * X)
+    labels = (np.log(X) @ np.arange(10.0) > 0).astype(int)
+    classes = BlockGMDClassifier(gradient_corruption=BitFlip(share), max_epochs=30, random_state=0, **given)
+    assert classes.fit(np.log1p(X[:500]), labels[:500]).score(np.log1p(X[500:]), labels[500:]) > 0.75
+    assert classes._setting(of_samples=True).rejection == 10.0
 
 
 def test_lengths_are_limited_where_the_second_training_has_none_to_hold_out() -> None:
