@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,11 +10,14 @@ import torch
 
 from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, get_aggregator
-from skbgmd.distributed.exchange import Exchange
-from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, uninterrupted
+from skbgmd.distributed.exchange import Exchange, check_transport, is_transport
+from skbgmd.distributed.ranks import DistributedRanks, refuse_ranks, seeded_rule, settings_of, uninterrupted
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows import Rows
-from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_rule
+from skbgmd.training._ranks import current_ranks, tell
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_rule, with_default
+
+_PARAMETERS = "The parameters of AcrossRanks"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,10 @@ class AcrossRanks(Aggregator):
     together, see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
     the rows that ``across`` aggregates, to the same bits on all ranks. They count alike, however many samples a rank
     has: no rank can claim a weight. Without ``torch.distributed`` set up there is one rank.
+
+    ``across`` with its parameters but for seeds, ``data`` and ``transport_dtype`` must be the same on all ranks, which
+    compare them before a training and each step: otherwise there is an error on all of them. ``within`` may be another
+    on each rank: how it judges its own rows is its own affair.
 
     Parameters
     ----------
@@ -53,6 +61,8 @@ class AcrossRanks(Aggregator):
     ranks, which is one where all ranks count alike. So the trust in a sample is one as in a plain mean of all ranks'
     samples, whatever rank it is on. Where ``across`` doesn't weigh rows, they add up to one. The aggregate's ``record``
     has ``rank_weights``, the weights (size,) of the ranks, adding up to one.
+
+    Neither ``within`` nor ``across`` may be, or hold, another rule across ranks.
 
     See Also
     --------
@@ -87,31 +97,46 @@ class AcrossRanks(Aggregator):
         return self
 
     def ranks(self) -> DistributedRanks:
-        """The ranks, for a training that aggregates by this rule."""
+        """The ranks, for a training that aggregates by this rule; as it begins they compare its parameters.
+
+        A parameter that is wrong is an error only then, on all of them.
+        """
+        dtype = self.transport_dtype
+        exchange = Exchange(transport_dtype=dtype if is_transport(dtype) else None)
+        # Lengths and dtypes of vectors are compared by messages.
+        exchange.compares = False
+        split = isinstance(self.data, str) and self.data == "split"
+        return DistributedRanks(exchange, self.across, splits_data=split, agree=self._agree)
+
+    def check_parameters(self) -> None:
         self._validate()
-        exchange = Exchange(transport_dtype=self.transport_dtype)
-        return DistributedRanks(exchange, get_aggregator(self.across), splits_data=self.data == "split")
+        _filled(self.within).check_parameters()
+        _filled(self.across).check_parameters()
 
     def in_process(self, state: AcrossRanksState | None) -> tuple[Aggregator, Any]:
         return _rule(self.within), None if state is None else state.within
 
     def __call__(self, rows: Rows, state: AcrossRanksState | None = None) -> tuple[Aggregate, AcrossRanksState]:
         ranks, before = self.ranks(), state or AcrossRanksState()
-        own, within = _rule(self.within)(rows, before.within)
+        try:
+            self._validate(nested=state is None)
+            own, within = _rule(self.within)(rows, before.within)
+        except BaseException as error:
+            # A training tells of its errors itself.
+            if current_ranks().size == 1:
+                tell(ranks, error)
+            raise
         if ranks.size == 1:
             alone = Aggregate(own.vector, own.weights, own.block, own.mass, {**own.record, "rank_weights": [1.0]})
             return alone, AcrossRanksState(within, before.across, before.seeds)
-        if before.seeds is None:
-            seeds = ranks.agreed_seeds("the first step across ranks")
-        else:
-            seeds = before.seeds
-            ranks.gather(None, "a step across ranks")
         exchange, d = ranks.exchange, len(own.vector)
+        self._compare(ranks, {"length": d, "dtype": str(own.vector.dtype)})
+        seeds = ranks.agreed_seeds("the first step across ranks") if before.seeds is None else before.seeds
         with uninterrupted():
             # Nothing here fails on some of the ranks only.
             shard = exchange.to_shards(own.vector[None]).wait()
             vectors = ShardedRows(shard, d, exchange, units=rows.units)
-            found, across = seeded_rule(ranks.across, seeds)(vectors, before.across)
+            found, across = seeded_rule(get_aggregator(self.across), seeds)(vectors, before.across)
             vector = exchange.from_shards(found.vector, d).wait()
         weights, record = own.weights, dict(own.record)
         if found.weights is not None:
@@ -121,15 +146,43 @@ class AcrossRanks(Aggregator):
         mass = own.mass if found.mass is None else found.mass
         return Aggregate(vector, weights, own.block, mass, record), AcrossRanksState(within, across, seeds)
 
-    def _validate(self) -> None:
-        _rule(self.within), get_aggregator(self.across)
+    def _validate(self, *, nested: bool = True) -> None:
+        for name, rule in (("within", _rule(self.within)), ("across", get_aggregator(self.across))):
+            if nested:
+                refuse_ranks(rule, name)
         check_choice(self.data, "data", ("own", "split"))
-        dtype = self.transport_dtype
-        if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
-            raise TypeError(f"transport_dtype must be a floating point dtype of torch or None; found {dtype!r}.")
+        check_transport(self.transport_dtype)
+
+    def _agree(self, ranks: DistributedRanks) -> None:
+        """Check the parameters, and that those which aren't of one rank alone are the same on all."""
+        self._validate()
+        # That within a rank may be wrong for the rows at hand only, and tells of it in the first step.
+        _filled(self.across).check_parameters()
+        ranks.check_same(self._settings(), _PARAMETERS)
+
+    def _settings(self) -> dict[str, Any]:
+        """Parameters that must be the same on all ranks; how a rank judges its own rows is its own affair."""
+        rule = settings_of(get_aggregator(self.across), "across")
+        return {**rule, "data": self.data, "transport_dtype": str(self.transport_dtype)}
+
+    def _compare(self, ranks: DistributedRanks, vector: dict[str, Any]) -> None:
+        """Compare parameters and the kind of vector before a step, for what a message takes that is sent anyway."""
+        settings = self._settings()
+        prints = [zlib.crc32(repr(sorted(found.items())).encode()) for found in (settings, vector)]
+        every = ranks.gather(prints, "a step across ranks")
+        if any(found != every[0] for found in every):
+            ranks.check_same(settings, _PARAMETERS)
+            ranks.check_same(vector, "Vectors")
 
 
 def _rule(rule: str | Aggregator) -> Aggregator:
-    if isinstance(rule, str) and rule == AUTO:
-        return default_rule(huber=HUBER_OF_CLASSES, of_samples=True)
-    return get_aggregator(rule)
+    return _default() if isinstance(rule, str) and rule == AUTO else get_aggregator(rule)
+
+
+def _filled(rule: str | Aggregator) -> Aggregator:
+    """A rule with the default where it leaves a place to the training."""
+    return with_default(_rule(rule), _default())
+
+
+def _default() -> Aggregator:
+    return default_rule(huber=HUBER_OF_CLASSES, of_samples=True)

@@ -14,9 +14,11 @@ from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Zeno, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.ranks import plain_ranks, refuse_ranks, settings_of
 from skbgmd.distributed.remainders import Part, regroup
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows.blocks import CoordinateBlock, sums_of_runs
+from skbgmd.training._ranks import tell
 
 #: Name of the one parameter of a vector without a layout.
 UNNAMED = "vector"
@@ -214,9 +216,12 @@ class BlockExchange:
         self.run_length = check_integer(run_length, "run_length")
         self.round_robin = check_number(round_robin, "round_robin", at_least=0.0, at_most=1.0)
         self.remainder_limit = None if remainder_limit is None else check_number(remainder_limit, "remainder_limit")
+        refuse_ranks(self.aggregator, "aggregator")
+        self.aggregator.check_parameters()
         self.exchange = exchange or Exchange()
         self.parts: list[Part] = []
-        self._is_agreed = False
+        #: Layouts and dtypes that the ranks have compared.
+        self._compared: set[Any] = set()
 
     @without_autocast
     @torch.no_grad()
@@ -240,29 +245,45 @@ class BlockExchange:
         Raises
         ------
         TypeError, ValueError
-            A vector of another kind, or a layout that doesn't fit it or what was exchanged before.
+            A vector of another kind, or a layout that doesn't fit it or what was exchanged before. On all ranks, in
+            the first step, the first after a state was loaded, or with a new layout: parameters, layouts or dtypes that
+            differ between ranks.
         """
-        layout = _checked(vector, layout)
-        kept = vector.float() if vector.dtype in (torch.float16, torch.bfloat16) else vector
-        part, others = regroup(self.parts, layout, kept)
-        self._agree(part, kept.device)
+        try:
+            layout = _checked(vector, layout)
+            kept = vector.float() if vector.dtype in (torch.float16, torch.bfloat16) else vector
+            part, others = regroup(self.parts, layout, kept)
+        except (TypeError, ValueError) as error:
+            if not self._compared and self.exchange.size > 1:
+                # The others are about to compare what they have.
+                tell(plain_ranks(self.exchange.group), error)
+            raise
+        self._agree(part, vector.dtype)
         row = kept + part.remainder
         aggregate, remainder, state = self._exchanged(row, part, vector.dtype, bool(vector.isfinite().all()))
         self.parts = [*others, Part(part.layout, remainder, part.step + 1, state)]
         return aggregate
 
-    def _agree(self, part: Part, device: torch.device) -> None:
-        """See that ranks that begin, or have loaded a state, are at the same step, by which turns are taken."""
-        if self._is_agreed:
+    def _agree(self, part: Part, dtype: torch.dtype) -> None:
+        """See that ranks that begin, have loaded a state or another layout, do the same, at the same step.
+
+        By the number of the step turns are taken.
+        """
+        seen = (tuple(part.layout.items()), dtype)
+        if self.exchange.size == 1 or seen in self._compared:
             return
-        # Once a training, and so not among what a step sends.
-        steps = Exchange(self.exchange.group).gather(torch.tensor([part.step], device=device)).flatten().tolist()
-        if odd := [rank for rank, step in enumerate(steps) if step != steps[0]]:
-            raise ValueError(
-                f"A state must be loaded on all ranks, and be of one step; found {steps[0]} steps on rank 0 and others "
-                f"on ranks {odd}. A rank that is new loads another rank's with remainders=False."
-            )
-        self._is_agreed = True
+        settings = {name: getattr(self, name) for name in ("beta", "run_length", "round_robin", "remainder_limit")}
+        found = {
+            **settings_of(self.aggregator, "aggregator"),
+            **settings,
+            "transport_dtype": str(self.exchange.transport_dtype),
+            "dtype of the vector": str(dtype),
+            **{f"elements of {name!r}": size for name, size in part.layout.items()},
+            "order of the layout": list(part.layout),
+            "steps; a state must be loaded on all ranks, on a new one with remainders=False": part.step,
+        }
+        self.exchange.check_same(found, "BlockExchange")
+        self._compared.add(seen)
 
     def _exchanged(
         self, row: torch.Tensor, part: Part, dtype: torch.dtype, is_usable: bool
@@ -331,7 +352,7 @@ class BlockExchange:
         self.parts = [Part(**{**part, "state": unpack_state(part["state"])}) for part in state["parts"]]
         if not remainders:
             self.parts = [replace(part, remainder=torch.zeros_like(part.remainder)) for part in self.parts]
-        self._is_agreed = False
+        self._compared.clear()
 
 
 def _checked(vector: Any, layout: Mapping[str, int] | None) -> dict[str, int]:

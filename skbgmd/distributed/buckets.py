@@ -202,6 +202,9 @@ class _Called(Aggregator):
         self.found = self.aggregate(rows)
         return self.found, None
 
+    def check_parameters(self) -> None:
+        """Nothing: the engine checks its rule."""
+
 
 def _ordered(before: list[torch.Tensor], buckets: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     """Order of the columns: as before, if the parameters are the same, or from the last bucket to the first."""

@@ -30,7 +30,8 @@ class Traffic:
 class Exchange:
     """Collectives of a process group, with the bytes that they send.
 
-    Where one fails because a rank is gone or hangs, a :class:`RankLostError` names it.
+    Where one fails because a rank is gone or hangs, a :class:`RankLostError` names it. Before rows of a new shape or
+    dtype travel the ranks compare these, once: where they differ, there is an error on all ranks.
 
     Without ``torch.distributed`` set up there is one rank, which keeps what it has.
 
@@ -39,15 +40,21 @@ class Exchange:
     group : ProcessGroup, default=None
         Ranks that take part; None: all of them.
     transport_dtype : torch.dtype, default=None
-        Dtype in which rows and their aggregate travel, such as ``torch.bfloat16``, which halves the bytes of float32
-        and keeps 8 binary digits. None: their own.
+        Floating point dtype in which rows and their aggregate travel, such as ``torch.bfloat16``, which halves the
+        bytes of float32 and keeps 8 binary digits. None: their own.
 
     Attributes
     ----------
     rank, size : int
         Number of this rank in the group, and number of ranks.
     traffic : Traffic
-        Sent so far.
+        Sent so far, without what ranks compare.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A ``transport_dtype`` of integers or truth values; a group without this rank. In :meth:`to_shards` and
+        :meth:`from_shards`: what the ranks send differs in shape or dtype.
 
     Examples
     --------
@@ -57,11 +64,18 @@ class Exchange:
     (1, tensor([[1., 2.]]))
     """
 
+    #: Whether ranks compare what they send: not where they have done so.
+    compares = True
+
     def __init__(self, group: Any = None, transport_dtype: torch.dtype | None = None) -> None:
+        check_transport(transport_dtype)
         self.group, self.transport_dtype = group, transport_dtype
         is_alone = not (dist.is_available() and dist.is_initialized())
         self.rank, self.size = (0, 1) if is_alone else (dist.get_rank(group), dist.get_world_size(group))
+        if self.rank < 0:
+            raise ValueError("group must have this rank in it; found one that hasn't.")
         self.traffic = Traffic()
+        self._compared: set[Any] = set()
 
     def width(self, n_columns: int) -> int:
         """Columns of a shard; those of the last ranks may be padded."""
@@ -91,10 +105,13 @@ class Exchange:
             Of a tensor of shape (size * m, k): the columns that this rank holds of the rows of all ranks, in the order
             of the ranks.
         """
+        if rows.ndim != 2:
+            raise ValueError(f"rows must have shape (m, d); found shape {tuple(rows.shape)}.")
         m, d = rows.shape
         if self.size == 1:
             return Pending(rows)
         shards = self.shards(d if sizes is None else sizes)
+        self._compare(shards, rows.dtype, m)
         sent = shards.split(rows, self.transport_dtype)
         received = torch.empty_like(sent)
         moved = as_bytes(received), as_bytes(sent)
@@ -126,6 +143,7 @@ class Exchange:
         if self.size == 1:
             return Pending(vector)
         shards = self.shards(columns)
+        self._compare(shards, vector.dtype)
         sent = shards.pad(vector, self.rank, self.transport_dtype if narrows else None)
         received = sent.new_empty((self.size, shards.width))
         moved = as_bytes(received), as_bytes(sent)
@@ -195,9 +213,54 @@ class Exchange:
         self._count(sent.nbytes * len(targets))
         return received
 
+    def _compare(self, shards: ColumnShards, dtype: torch.dtype, n_rows: int | None = None) -> None:
+        """Compare what is about to be sent with that of the other ranks, the first time."""
+        seen = (shards.sizes, dtype, n_rows, self.transport_dtype)
+        if not self.compares or seen in self._compared:
+            return
+        parts = {} if len(shards.sizes) == 1 else {"columns of the parts": list(shards.sizes)}
+        found = {
+            "rows": n_rows,
+            "columns": shards.n_columns,
+            **parts,
+            "dtype": str(dtype),
+            "transport_dtype": str(self.transport_dtype),
+        }
+        name = "Vectors to be joined" if n_rows is None else "Rows to be exchanged"
+        self.check_same(found, name)
+        self._compared.add(seen)
+
+    def check_same(self, value: Any, name: str) -> None:
+        """Check that a value, made of what JSON can hold, is the same on all ranks, all of which call this.
+
+        What it sends isn't counted.
+
+        Raises
+        ------
+        ValueError
+            It isn't; the message says which ranks have what.
+        RankFailedError
+            Another rank is at another place.
+        """
+        # Ranks send their messages by an exchange.
+        from skbgmd.distributed.ranks import plain_ranks
+
+        plain_ranks(self.group).check_same(value, name)
+
     def _count(self, sent: int) -> None:
         self.traffic.sent += sent
         self.traffic.n_collectives += 1
+
+
+def is_transport(dtype: Any) -> bool:
+    """Tell whether numbers can travel in a dtype, or in their own where it is None."""
+    return dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
+
+
+def check_transport(dtype: Any) -> None:
+    """Check a dtype in which numbers are to travel."""
+    if not is_transport(dtype):
+        raise TypeError(f"transport_dtype must be a floating-point torch.dtype or None; found {dtype!r}.")
 
 
 class Pending:

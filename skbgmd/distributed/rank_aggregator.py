@@ -14,8 +14,8 @@ from skbgmd._utils.checks import check_choice, check_integer
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.exchange import Exchange
-from skbgmd.distributed.ranks import seeded_rule, seeds_of
+from skbgmd.distributed.exchange import Exchange, check_transport
+from skbgmd.distributed.ranks import refuse_ranks, seeded_rule, seeds_of
 from skbgmd.rows import DenseRows
 
 #: What becomes of a step in which half of the ranks or more have NaN or inf.
@@ -53,10 +53,7 @@ class RankAggregator:
         non_finite: str = "raise",
     ) -> None:
         self.rule = _checked_rule(rule)
-        if not (
-            transport_dtype is None or (isinstance(transport_dtype, torch.dtype) and transport_dtype.is_floating_point)
-        ):
-            raise TypeError(f"transport_dtype must be a floating-point torch.dtype or None; found {transport_dtype!r}.")
+        check_transport(transport_dtype)
         if random_state is not None:
             random_state = check_integer(random_state, "random_state", at_least=0)
         if not (on_step is None or callable(on_step)):
@@ -113,10 +110,7 @@ class RankAggregator:
         """Set up what sends, and agree on a seed, before the first step."""
         if self.exchange_ is None:
             self.exchange_ = Exchange(self.group if group is None else group, self.transport_dtype)
-        exchange = self.exchange_
-        if exchange.rank < 0:
-            raise ValueError("group must have this rank in it; found one that hasn't.")
-        return exchange
+        return self.exchange_
 
     def _settings(self) -> tuple[Any, ...]:
         """Numbers and names that must be the same on all ranks, besides the rule's."""
@@ -199,6 +193,7 @@ def _checked_rule(rule: Any) -> Aggregator:
     if not isinstance(rule, (str, Aggregator)):
         raise TypeError(f"rule must be the name of an aggregator or an Aggregator; found {rule!r}.")
     aggregator = get_aggregator(rule)
+    refuse_ranks(aggregator, "rule")
     aggregator.check_parameters()
     return aggregator
 

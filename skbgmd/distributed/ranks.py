@@ -8,7 +8,7 @@ import signal
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from numbers import Integral
 from typing import Any
@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 
 from skbgmd._utils import limits
-from skbgmd.aggregators import Aggregator, NonFiniteRowsError
+from skbgmd.aggregators import Aggregator, Mean, NonFiniteRowsError, get_aggregator
 from skbgmd.distributed.exchange import Exchange, as_bytes, await_release
 from skbgmd.distributed.rows import ShardedRows
-from skbgmd.training._ranks import RankDivergedError, RankFailedError, Ranks
+from skbgmd.training._ranks import RankDivergedError, RankFailedError, Ranks, spans_ranks
 
 #: Of each rank: whether it is well, a checksum of where it is, and the length of what it sends.
 _HEADER = struct.Struct("<BIQ")
@@ -38,14 +38,23 @@ class DistributedRanks(Ranks):
     ----------
     exchange : Exchange
         The ranks.
-    across : Aggregator
+    across : str or Aggregator
         Rule for vectors of the ranks.
     splits_data : bool, default=False
         All ranks are given the same data, of which each is to take its share.
+    agree : callable, default=None
+        Called with these ranks when a training begins, to check what they are made of: its errors reach all ranks.
     """
 
-    def __init__(self, exchange: Exchange, across: Aggregator, *, splits_data: bool = False) -> None:
-        self.exchange, self.across, self.splits_data = exchange, across, splits_data
+    def __init__(
+        self,
+        exchange: Exchange,
+        across: str | Aggregator,
+        *,
+        splits_data: bool = False,
+        agree: Callable[[DistributedRanks], None] | None = None,
+    ) -> None:
+        self.exchange, self.across, self.splits_data, self._agree = exchange, across, splits_data, agree
         # This rank's numbers shadow those of the class, which are of one process.
         self.rank, self.size = exchange.rank, exchange.size
 
@@ -66,9 +75,13 @@ class DistributedRanks(Ranks):
                     with torch.no_grad():
                         tensor.copy_(moved)
 
+    def begin(self) -> None:
+        if self._agree is not None:
+            self._agree(self)
+
     @torch.no_grad()
     def combine(self, vector: torch.Tensor) -> torch.Tensor:
-        rule = seeded_rule(self.across, self.agreed_seeds("vectors of the ranks"))
+        rule = seeded_rule(get_aggregator(self.across), self.agreed_seeds("vectors of the ranks"))
         with uninterrupted():
             rows = ShardedRows(self.exchange.to_shards(vector[None]).wait(), len(vector), self.exchange)
             aggregate, _ = rule(rows)
@@ -84,7 +97,7 @@ class DistributedRanks(Ranks):
 
     def agreed_seeds(self, what: str) -> tuple[int, ...]:
         """Seeds for the rule across ranks, those of the first rank, in the order of their names."""
-        given = seeds_of(self.across).values()
+        given = seeds_of(get_aggregator(self.across)).values()
         fresh = np.random.default_rng()
         own = [int(seed) if isinstance(seed, Integral) else int(fresh.integers(2**31)) for seed in given]
         return tuple(self.gather(own, what)[0])
@@ -154,6 +167,11 @@ def uninterrupted() -> Iterator[None]:
         before(*caught[0])
 
 
+def plain_ranks(group: Any = None) -> DistributedRanks:
+    """Ranks of a group, for messages that are counted nowhere."""
+    return DistributedRanks(Exchange(group), Mean())
+
+
 def seeds_of(rule: Aggregator) -> dict[str, Any]:
     """Seeds of a rule and those in it, by their names, sorted."""
     params = rule.get_params()
@@ -168,3 +186,57 @@ def seeded_rule(rule: Aggregator, seeds: Sequence[int]) -> Aggregator:
     twin = copy.deepcopy(rule)
     twin.set_params(**dict(zip(names, seeds, strict=True)))
     return twin
+
+
+def settings_of(rule: Aggregator, name: str) -> dict[str, Any]:
+    """Class of a rule, and its numbers, names and switches, for ranks to compare; of other parameters their classes.
+
+    Seeds aren't among them: those of the first rank are taken.
+
+    Parameters
+    ----------
+    rule : Aggregator
+    name : str
+        Parameter that the rule is given as.
+
+    Returns
+    -------
+    dict
+        Of what JSON can hold.
+
+    Examples
+    --------
+    >>> from skbgmd.aggregators import TrimmedMean
+    >>> settings_of(TrimmedMean(0.2), "across")
+    {'across': 'TrimmedMean', 'across__fraction of TrimmedMean': 0.2}
+    """
+    kind, seeds = type(rule).__qualname__, seeds_of(rule)
+    params = rule.get_params(deep=True).items()
+    return {
+        name: kind,
+        **{f"{name}__{key} of {kind}": _plain(value) for key, value in sorted(params) if key not in seeds},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return f"{type(value).__qualname__}, checksum {zlib.crc32(repr(value.tolist()).encode())}"
+    return value if isinstance(value, (bool, int, float, str, type(None))) else type(value).__qualname__
+
+
+def refuse_ranks(rule: Any, name: str) -> None:
+    """Refuse a rule that aggregates over ranks itself.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(rule, Aggregator) and spans_ranks(rule):
+        raise ValueError(
+            f"{name} must be a rule for rows, which doesn't aggregate over ranks itself as AcrossRanks does; found "
+            f"{rule!r}."
+        )

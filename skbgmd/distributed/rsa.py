@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from skbgmd._utils.checks import check_number
-from skbgmd.aggregators import Mean
 from skbgmd.distributed.exchange import Exchange
-from skbgmd.distributed.ranks import DistributedRanks
+from skbgmd.distributed.ranks import plain_ranks
 
 
 class RSA(torch.optim.Optimizer):
@@ -100,7 +99,7 @@ class RSA(torch.optim.Optimizer):
         self.exchange = Exchange(group)
         if self.exchange.size > 1:
             # By an exchange of its own, for the bytes of steps to be counted alone.
-            DistributedRanks(Exchange(group), Mean()).make_equal([parameter for parameter, _ in self._each()])
+            plain_ranks(group).make_equal([parameter for parameter, _ in self._each()])
         for parameter, _ in self._each():
             self.state[parameter]["master"] = parameter.detach().clone()
 

@@ -29,7 +29,7 @@ class RankDivergedError(RankFailedError, NonFiniteRowsError):
 class Ranks:
     """Processes that train one network together; here there is one, which agrees with itself.
 
-    A subclass overrides the first four methods. All ranks must call the same methods in the same order; decisions that
+    A subclass overrides the first five methods. All ranks must call the same methods in the same order; decisions that
     methods are called by must come from what methods have returned, which is the same on all ranks.
 
     Attributes
@@ -66,6 +66,9 @@ class Ranks:
     def report(self, error: BaseException) -> None:
         """Tell the other ranks of an error, which is to be raised afterwards."""
 
+    def begin(self) -> None:
+        """Check what the ranks are made of, and that it is the same on all; a training begins with it."""
+
     # ---- made of these ----------------------------------------------------------------------------------------------
 
     def median(self, values: ArrayLike, what: str) -> FloatArray:
@@ -94,18 +97,7 @@ class Ranks:
         ValueError
             It isn't; the message says which ranks have what.
         """
-        every = self.gather(value, name)
-        if all(each == every[0] for each in every):
-            return
-        if all(isinstance(each, Mapping) for each in every):
-            keys = dict.fromkeys(key for each in every for key in each)
-            odd = next(key for key in keys if any(each.get(key) != every[0].get(key) for each in every))
-            name, every = f"{name} ({odd})", [each.get(odd) for each in every]
-        found: dict[str, list[int]] = {}
-        for rank, each in enumerate(every):
-            found.setdefault(repr(each), []).append(rank)
-        listed = "; ".join(f"{each} on {_named(ranks)}" for each, ranks in found.items())
-        raise ValueError(f"{name} must be the same on all ranks; found {listed}.")
+        refuse_differences(self.gather(value, name), name)
 
     def union(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Sorted labels that some rank has, of those (k,) of this rank, sorted as well."""
@@ -166,6 +158,27 @@ def median_of_known(every: NDArray[Any]) -> FloatArray:
     return result
 
 
+def refuse_differences(every: Sequence[Any], name: str) -> None:
+    """Raise an error where the values of all ranks aren't the same; of mappings it names the first odd key.
+
+    Raises
+    ------
+    ValueError
+        The message says which ranks have what.
+    """
+    if all(each == every[0] for each in every):
+        return
+    if all(isinstance(each, Mapping) for each in every):
+        keys = dict.fromkeys(key for each in every for key in each)
+        odd = next(key for key in keys if any(each.get(key) != every[0].get(key) for each in every))
+        name, every = f"{name} ({odd})", [each.get(odd) for each in every]
+    found: dict[str, list[int]] = {}
+    for rank, each in enumerate(every):
+        found.setdefault(repr(each), []).append(rank)
+    listed = "; ".join(f"{each} on {_named(ranks)}" for each, ranks in found.items())
+    raise ValueError(f"{name} must be the same on all ranks; found {listed}.")
+
+
 def _named(ranks: Sequence[int]) -> str:
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
 
@@ -204,12 +217,15 @@ def together(aggregator: Any) -> Iterator[Ranks]:
     Within a training of several processes this is one of the same processes.
     """
     ranks, outer = ranks_of(aggregator), current_ranks()
-    if ranks.size > 1 and outer.size > 1:
+    is_within = ranks.size > 1 and outer.size > 1
+    if is_within:
         ranks = outer
     elif ranks.size > 1:
         ranks.earlier = _causes(sys.exc_info()[1])
     token = _current.set(ranks)
     try:
+        if not is_within:
+            ranks.begin()
         yield ranks
         # What fails on others after their last step fails here, too.
         ranks.gather(None, "the end of the training")

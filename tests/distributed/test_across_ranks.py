@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import time
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from naming import without_address
 from processes import on_ranks
-from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.aggregators import (
     BlockGeometricMedian,
     CoordinatewiseMedian,
@@ -22,10 +24,12 @@ from skbgmd.aggregators import (
     HuberMean,
     Krum,
     Mean,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
     get_aggregator,
 )
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed import AcrossRanks
+from skbgmd.distributed import AcrossRanks, RankFailedError, RobustHook
 from skbgmd.distributed.across_ranks import AcrossRanksState
 from skbgmd.rows import DenseRows
 from skbgmd.training._strength.defaults import default_rule
@@ -137,7 +141,7 @@ def test_parameters_are_scikit_learns():
         ({"within": "nonsense"}, ValueError, "aggregator must be"),
         ({"across": "nonsense"}, ValueError, "aggregator must be"),
         ({"data": "mine"}, ValueError, "data must be"),
-        ({"transport_dtype": torch.int64}, TypeError, "transport_dtype must be a floating point dtype"),
+        ({"transport_dtype": torch.int64}, TypeError, "transport_dtype must be a floating-point torch.dtype"),
         ({"transport_dtype": "bfloat16"}, TypeError, "found 'bfloat16'"),
     ],
 )
@@ -146,7 +150,9 @@ def test_parameters_are_checked(params, error, message):
     with pytest.raises(error, match=message):
         rule(DenseRows(rows_of(0, 0)))
     with pytest.raises(error, match=message):
-        rule.ranks()
+        rule.ranks().begin()
+    with pytest.raises(error, match=message):
+        rule.check_parameters()
 
 
 def test_the_default_rule_of_a_step_called_by_itself():
@@ -178,3 +184,108 @@ def checks_of_estimators() -> list[Any]:
 @pytest.mark.parametrize(("estimator", "check"), checks_of_estimators(), ids=without_address)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        AcrossRanks(AcrossRanks()),
+        AcrossRanks("mean", AcrossRanks("mean")),
+        AcrossRanks(NearestNeighborMixing(AcrossRanks())),
+        AcrossRanks(across=NearestNeighborMixing(AcrossRanks())),
+    ],
+)
+def test_rules_of_ranks_are_not_nested(rule):
+    for refuse in (lambda: rule(DenseRows(rows_of(0, 0))), rule.check_parameters, rule.ranks().begin):
+        with pytest.raises(ValueError, match=r"(within|across) must be a rule for rows, .* found (Across|Nearest)"):
+            refuse()
+    with pytest.raises(ValueError, match=r"(within|across) must be a rule for rows"):
+        BlockGMDClassifier(aggregator=rule).fit([[0.0], [1.0]] * 4, [0, 1] * 4)
+    with pytest.raises(ValueError, match="rule must be a rule for rows"):
+        RobustHook(rule)
+
+
+def test_places_for_the_default_rule_are_left_to_the_training():
+    rule = AcrossRanks(NearestNeighborMixing("auto"), NearestNeighborMixing("auto"))
+    rule.check_parameters()
+    rule.ranks().begin()
+
+
+ODD: dict[str, tuple[Any, str]] = {
+    "rule": (
+        lambda: AcrossRanks(across="krum"),
+        r"\(across\) must be .*'Krum' on rank 0; 'GeometricMedian' on ranks",
+    ),
+    "parameter": (
+        lambda: AcrossRanks(across=GeometricMedian(rejection=5.0)),
+        r"\(across__rejection of GeometricMedian\) must be .* found 5.0 on rank 0; None on ranks 1, 2",
+    ),
+    "transport_dtype": (
+        lambda: AcrossRanks(transport_dtype=torch.bfloat16),
+        r"\(transport_dtype\) must be .* 'torch.bfloat16' on rank 0; 'None' on ranks 1, 2",
+    ),
+    "data": (lambda: AcrossRanks(data="split"), r"\(data\) must be .* 'split' on rank 0; 'own' on ranks 1, 2"),
+    "wrong rule": (lambda: AcrossRanks(across="nonsense"), "aggregator must be one of .*'geometric_median'"),
+    "wrong parameter": (lambda: AcrossRanks(across=GeometricMedian(rejection=0.5)), "rejection.* must be .* found 0.5"),
+    "wrong within": (lambda: AcrossRanks("nonsense"), "aggregator must be one of"),
+    "wrong data": (lambda: AcrossRanks(data="mine"), "data must be one of 'own', 'split'; found 'mine'"),
+    "wrong transport": (lambda: AcrossRanks(transport_dtype=torch.int8), "transport_dtype must be .* found torch.int8"),
+    "nested": (lambda: AcrossRanks(AcrossRanks()), "within must be a rule for rows"),
+}
+
+
+def odd_rules(rank: int, size: int) -> Any:
+    X = np.random.default_rng(rank).normal(size=(40, 2)).astype(np.float32)
+    y = (X[:, 0] > 0.0).astype(np.int64)
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Softmax(dim=-1))
+    found = {}
+
+    def note(name: str, function: Any) -> None:
+        start = time.monotonic()
+        with pytest.raises((TypeError, ValueError, RankFailedError)) as caught:
+            function()
+        found[name] = str(caught.value), type(caught.value).__name__, time.monotonic() - start
+
+    for name, (make, _) in ODD.items():
+        rule = AcrossRanks() if rank else make()
+        note(f"estimator, {name}", lambda rule=rule: BlockGMDClassifier(aggregator=rule, max_epochs=1).fit(X, y))
+        note(f"net, {name}", lambda rule=rule: RobustNeuralNetClassifier(module, aggregator=rule, verbose=0).fit(X, y))
+        note(f"step, {name}", lambda rule=rule: rule(DenseRows(rows_of(rank, 0))))
+    return found
+
+
+def test_odd_parameters_of_one_rank_are_errors_of_all_before_anything_is_exchanged():
+    for rank, found in enumerate(on_ranks(odd_rules, 3)):
+        for name, (message, kind, seconds) in found.items():
+            case = name.partition(", ")[2]
+            assert re.search(ODD[case][1], message), (rank, name, message)
+            # A step by itself compares before it looks closer.
+            is_told = ("wrong" in case and name != "step, wrong parameter") or case == "nested"
+            assert (kind == "RankFailedError") == (is_told and rank > 0), (rank, name, message)
+            assert ("by an error on rank 0: " in message) == (is_told and rank > 0)
+            assert seconds < 5.0
+
+
+def different_steps(rank: int, size: int) -> Any:
+    """What isn't the same in a later step only; what needn't be the same; other vectors."""
+    rule = AcrossRanks("mean" if rank else "huber_mean", BlockGeometricMedian(0.5, random_state=rank))
+    rows = DenseRows(rows_of(rank, 0))
+    first, state = rule(rows)
+    later = AcrossRanks(rule.within, BlockGeometricMedian(0.25 if rank else 0.5))
+    with pytest.raises(ValueError, match=r"across__beta of BlockGeometricMedian\) must be .* 0.5 on rank 0; 0.25 on"):
+        later(rows, state)
+    with pytest.raises(ValueError, match=r"Vectors \(length\) must be .* found 10 on rank 0; 11 on ranks 1, 2"):
+        rule(DenseRows(rows_of(rank, 0)[:, : 11 if rank else 10].contiguous()))
+    with pytest.raises(ValueError, match=r"Vectors \(dtype\) must be .* found 'torch.float64' on rank 0"):
+        rule(DenseRows(rows_of(rank, 0) if rank else rows_of(rank, 0).double()))
+    # An error within is one of all.
+    bad = rows_of(rank, 0) * (1.0 if rank else torch.nan)
+    with pytest.raises((NonFiniteRowsError, RankFailedError), match="half of the rows"):
+        rule(DenseRows(bad))
+    second, _ = rule(rows, state)
+    return first.vector.tolist(), second.vector.tolist()
+
+
+def test_steps_by_themselves_are_compared():
+    first, *others = on_ranks(different_steps, 3)
+    assert all(other == first for other in others)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import time
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from processes import on_ranks
 from skbgmd.aggregators import GeometricMedian, HuberMean, Mean, NonFiniteRowsError
-from skbgmd.distributed import BlockExchange, Exchange, ShardedRows
+from skbgmd.distributed import AcrossRanks, BlockExchange, Exchange, RankFailedError, ShardedRows
 from skbgmd.distributed.block_exchange import choose_runs, limit_norm, magnitudes_of_runs, median_scores
 from skbgmd.rows import DenseRows
 from skbgmd.rows.blocks import CoordinateBlock
@@ -359,7 +361,7 @@ def loading(rank: int, size: int) -> Any:
     odd, new = BlockExchange(beta=0.2, run_length=4), BlockExchange(beta=0.2, run_length=4)
     if rank:
         odd.load_state_dict(state)
-    with pytest.raises(ValueError, match="A state must be loaded on all ranks"):
+    with pytest.raises(ValueError, match=r"a state must be loaded on all ranks.* found 0 on rank 0; 3 on ranks 1, 2"):
         odd(torch.ones(50))
     new.load_state_dict(state, remainders=rank > 0)
     assert bool(new.parts[0].remainder.any()) == (rank > 0)
@@ -391,3 +393,68 @@ def test_a_short_last_run_is_made_up_for():
     vector[64:] = 1.0
     sent = BlockExchange(beta=0.4, round_robin=0.0)(vector + 1e-3)
     assert int((sent != 0.0).sum()) == 70
+
+
+#: What is otherwise on the first of three ranks, and a part of the message of all; None: the first tells its own error.
+DIFFERENT: dict[str, tuple[dict[str, Any], dict[str, Any], Any, str]] = {
+    "rule": ({"aggregator": "krum"}, {}, None, r"\(aggregator\) .* 'Krum' on rank 0; 'GeometricMedian' on ranks 1, 2"),
+    "parameter of the rule": (
+        {"aggregator": GeometricMedian(rejection=5.0)},
+        {},
+        None,
+        r"\(aggregator__rejection of GeometricMedian\) must be .* found 5.0 on rank 0; None on ranks 1, 2",
+    ),
+    "beta": ({"beta": 0.3}, {}, None, r"\(beta\) must be .* found 0.3 on rank 0; 0.2 on ranks 1, 2"),
+    "all of it": ({"beta": 1.0}, {}, None, r"\(beta\) must be"),
+    "run_length": ({"run_length": 8}, {}, None, r"\(run_length\) must be .* found 8 on rank 0; 4 on ranks 1, 2"),
+    "round_robin": ({"round_robin": 1.0}, {}, None, r"\(round_robin\) must be"),
+    "remainder_limit": ({"remainder_limit": None}, {}, None, r"\(remainder_limit\) must be .* found None on rank 0"),
+    "transport": (
+        {},
+        {"transport_dtype": torch.float16},
+        None,
+        r"\(transport_dtype\) must be .*'torch.float16' on rank",
+    ),
+    "length": ({}, {}, torch.ones(31), r"\(elements of 'vector'\) must be .* found 31 on rank 0; 30 on ranks 1, 2"),
+    "dtype": ({}, {}, torch.ones(30).double(), r"\(dtype of the vector\) must be .*'torch.float64' on rank 0"),
+    "integers": ({}, {}, torch.arange(30), "vector must be a tensor of floating-point numbers; found torch.int64"),
+    "no numbers": ({}, {}, torch.ones(0), r"vector must have shape \(d,\)"),
+}
+
+
+def differing(rank: int, size: int) -> Any:
+    found = {}
+    for name, (options, transport, vector, _) in DIFFERENT.items():
+        here, sends, row = (options, transport, vector) if rank == 0 else ({}, {}, None)
+        block = BlockExchange(**{"beta": 0.2, "run_length": 4, "exchange": Exchange(**sends), **here})
+        start = time.monotonic()
+        with pytest.raises((TypeError, ValueError, RankFailedError)) as caught:
+            block(torch.ones(30) if row is None else row)
+        assert block.parts == []
+        found[name] = str(caught.value), time.monotonic() - start
+    block = BlockExchange(beta=0.2, run_length=4)
+    vector = torch.ones(30)
+    block(vector, {"a": 10, "b": 20})
+    for layout in ({"a": 10, "b": 20}, {"b": 20, "a": 10}):
+        with pytest.raises(ValueError, match=r"BlockExchange \(.* must be the same on all ranks"):
+            BlockExchange(beta=0.2)(vector, layout if rank else {"a": 10, "c": 20})
+    with pytest.raises(ValueError, match=r"\(elements of 'c'\) must be .* found 10 on rank 0; None on ranks"):
+        block(vector, {"b": 20, "a": 10} if rank else {"b": 20, "c": 10})
+    # They are still in step.
+    return found, block(vector, {"a": 10, "b": 20}).tolist()
+
+
+def test_what_differs_between_ranks_is_an_error_on_all():
+    (first, vector), *others = on_ranks(differing, 3)
+    for found, other in [(first, vector), *others]:
+        for name, (_, _, _, message) in DIFFERENT.items():
+            assert re.search(message, found[name][0]), (name, found[name])
+            assert found[name][1] < 5.0
+        assert other == vector
+
+
+def test_rules_of_ranks_are_refused():
+    with pytest.raises(ValueError, match="aggregator must be a rule for rows, which doesn't aggregate over ranks"):
+        BlockExchange(AcrossRanks())
+    with pytest.raises(ValueError, match="rejection must be"):
+        BlockExchange(GeometricMedian(rejection=0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -147,3 +148,65 @@ def test_a_backend_that_keeps_tensors_costs_two_waits_and_one_that_was_late_gets
     for _ in range(1000):
         releases.wait([Held(np.inf)])
     assert time.monotonic() - start < 5.0  # a thousand times all the patience are 50
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, "bfloat16", float])
+def test_transport_is_of_floating_point_numbers(dtype):
+    with pytest.raises(TypeError, match=r"transport_dtype must be a floating-point torch\.dtype or None; found"):
+        Exchange(transport_dtype=dtype)
+
+
+def test_rows_have_two_axes():
+    for rows in (torch.ones(3), torch.ones(1, 2, 3)):
+        with pytest.raises(ValueError, match=r"rows must have shape \(m, d\); found shape"):
+            Exchange().to_shards(rows)
+
+
+def outside(rank: int, size: int) -> Any:
+    group = dist.new_group([0, 1])
+    if rank < 2:
+        return Exchange(group).size
+    with pytest.raises(ValueError, match="group must have this rank in it; found one that hasn't"):
+        Exchange(group)
+    return None
+
+
+def test_a_group_without_this_rank_is_refused():
+    assert on_ranks(outside, 3) == [2, 2, None]
+
+
+#: What all ranks but the first send, and it.
+UNLIKE: dict[str, tuple[Any, Any, str]] = {
+    "columns": (torch.ones(1, 8), torch.ones(1, 9), r"\(columns\) must be .* found 9 on rank 0; 8 on ranks 1, 2"),
+    "columns of one width": (torch.ones(1, 30), torch.ones(1, 29), r"\(columns\) must be .* found 29 on rank 0"),
+    "rows": (torch.ones(1, 8), torch.ones(2, 8), r"\(rows\) must be .* found 2 on rank 0; 1 on ranks 1, 2"),
+    "dtype": (torch.ones(1, 8), torch.ones(1, 8).double(), r"\(dtype\) must be .* found 'torch.float64' on rank 0"),
+    "same bytes": (torch.ones(1, 8).half(), torch.ones(1, 8).bfloat16(), r"\(dtype\) must be"),
+}
+
+
+def unlike(rank: int, size: int) -> Any:
+    found, exchange = {}, Exchange()
+    # Of what they have sent before nothing is compared any more, and nothing is counted.
+    for _ in range(2):
+        exchange.to_shards(torch.ones(1, 8)).wait()
+    sent, n_begun = exchange.traffic.sent, exchange.traffic.n_collectives
+    for name, (usual, odd, _) in UNLIKE.items():
+        with pytest.raises(ValueError, match="must be the same on all ranks") as caught:
+            Exchange().to_shards(usual if rank else odd)
+        found[name] = str(caught.value)
+    with pytest.raises(ValueError, match=r"\(transport_dtype\) must be .* found 'torch.bfloat16' on rank 0; 'None' on"):
+        Exchange(transport_dtype=None if rank else torch.bfloat16).to_shards(torch.ones(1, 8))
+    with pytest.raises(ValueError, match=r"Vectors to be joined \(columns\) must be .* found 7 on rank 0; 8 on ranks"):
+        exchange.from_shards(torch.ones((3, 3, 2)[rank]), 8 if rank else 7)
+    with pytest.raises(ValueError, match=r"\(columns of the parts\) must be .* found \[4, 5\] on rank 0; \[3, 6\] on"):
+        exchange.to_shards(torch.ones(1, 9), (3, 6) if rank else (4, 5))
+    return found, sent, n_begun, exchange.to_shards(torch.ones(1, 9)).wait().tolist()
+
+
+def test_what_ranks_send_is_compared_before_it_travels():
+    for found, sent, n_begun, shard in on_ranks(unlike, 3):
+        for name, (_, _, message) in UNLIKE.items():
+            assert re.search(message, found[name]), (name, found[name])
+        assert (sent, n_begun) == (2 * 2 * 3 * 4, 2)
+        assert shard == [[1.0] * 3] * 3

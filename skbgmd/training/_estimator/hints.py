@@ -73,6 +73,11 @@ HINTS = MappingProxyType(
         "reduction": "criterion__reduction",
         "scheduler": _SCHEDULE,
         "weight_decay": _WEIGHT_DECAY,
+        # ranks
+        **{
+            name: f"aggregator=AcrossRanks({name}=...), of skbgmd.distributed"
+            for name in ("across", "within", "transport_dtype")
+        },
         # data
         "class_weight": "sample_weight to fit",
         "client_ids": "clients to fit",
@@ -119,6 +124,8 @@ def hint(name: str, known: Iterable[str], prefixes: Collection[str] = ()) -> str
             return _alike(f"{part}__{name.removeprefix(part).lstrip('_')}", name)
         # Names that other libraries have are as easily misspelled.
         found = [name] if name in HINTS else get_close_matches(name, [*known, *HINTS], n=1)
+    elif head in HINTS and head not in prefixes:
+        return f"For {name!r} give {HINTS[head]}."
     else:
         found = [f"{each}__{tail}" for each in get_close_matches(head, [*prefixes], n=1)]
     if not found:

@@ -63,6 +63,11 @@ def test_hints_name_what_there_is(name):
         ({"iterator_train": None}, "iterator_train__x"),
         ({"hidden_layers": (5,)}, "hidden_layer_sizes"),
         ({"groups": [1, 2]}, "clients to fit"),
+        ({"across": "krum"}, r"give aggregator=AcrossRanks\(across=\.\.\.\), of skbgmd\.distributed"),
+        ({"within": "krum"}, r"give aggregator=AcrossRanks\(within=\.\.\.\)"),
+        ({"acros": "krum"}, r"give aggregator=AcrossRanks\(across=\.\.\.\)"),
+        ({"across__tol": 0.1}, r"'across__tol' give aggregator=AcrossRanks\(across=\.\.\.\)"),
+        ({"transport_dtype": torch.bfloat16}, r"give aggregator=AcrossRanks\(transport_dtype=\.\.\.\)"),
         ({"max_iter": 5, "alpha": 0.1}, "'max_iter' give max_epochs. For 'alpha' give optimizer__weight_decay"),
     ],
 )
