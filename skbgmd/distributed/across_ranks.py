@@ -6,10 +6,13 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, get_aggregator
+from skbgmd.aggregators.zeno import LossOracle, with_sample_loss
 from skbgmd.distributed.exchange import Exchange, check_transport, is_transport
 from skbgmd.distributed.ranks import DistributedRanks, refuse_ranks, seeded_rule, settings_of, uninterrupted
 from skbgmd.distributed.rows import ShardedRows
@@ -27,6 +30,15 @@ class AcrossRanksState(AggregatorState):
     within: Any = None
     across: Any = None
     seeds: tuple[int, ...] | None = None
+
+
+class _Flat:
+    """Loss that is the same everywhere, for checks of rules that a training will offer its own."""
+
+    lr = 1.0
+
+    def on(self, samples: tuple[Any, Any], index: NDArray[np.intp]) -> LossOracle:
+        return lambda displacement: displacement.new_zeros(())
 
 
 class AcrossRanks(Aggregator):
@@ -110,8 +122,9 @@ class AcrossRanks(Aggregator):
 
     def check_parameters(self) -> None:
         self._validate()
-        _filled(self.within).check_parameters()
-        _filled(self.across).check_parameters()
+        with with_sample_loss(_Flat()):
+            _filled(self.within).check_parameters()
+            _filled(self.across).check_parameters()
 
     def in_process(self, state: AcrossRanksState | None) -> tuple[Aggregator, Any]:
         return _rule(self.within), None if state is None else state.within
@@ -157,7 +170,8 @@ class AcrossRanks(Aggregator):
         """Check the parameters, and that those which aren't of one rank alone are the same on all."""
         self._validate()
         # That within a rank may be wrong for the rows at hand only, and tells of it in the first step.
-        _filled(self.across).check_parameters()
+        with with_sample_loss(_Flat()):
+            _filled(self.across).check_parameters()
         ranks.check_same(self._settings(), _PARAMETERS)
 
     def _settings(self) -> dict[str, Any]:

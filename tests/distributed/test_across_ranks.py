@@ -23,9 +23,11 @@ from skbgmd.aggregators import (
     GeometricMedian,
     HuberMean,
     Krum,
+    MajorityVote,
     Mean,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    Zeno,
     get_aggregator,
 )
 from skbgmd.aggregators.base import pack_state, unpack_state
@@ -205,8 +207,12 @@ def test_rules_of_ranks_are_not_nested(rule):
         RobustHook(rule)
 
 
-def test_places_for_the_default_rule_are_left_to_the_training():
-    rule = AcrossRanks(NearestNeighborMixing("auto"), NearestNeighborMixing("auto"))
+@pytest.mark.parametrize(
+    "rule",
+    [NearestNeighborMixing("auto"), Zeno(trusted=(np.ones((3, 2)), np.ones(3))), MajorityVote(3), Krum(fraction=0.3)],
+)
+def test_what_only_a_training_has_is_not_asked_for_before(rule):
+    rule = AcrossRanks(rule, rule)
     rule.check_parameters()
     rule.ranks().begin()
 
