@@ -282,7 +282,7 @@ class BlockExchange:
             "order of the layout": list(part.layout),
             "steps; a state must be loaded on all ranks, on a new one with remainders=False": part.step,
         }
-        self.exchange.check_same(found, "BlockExchange")
+        plain_ranks(self.exchange.group).check_same(found, "BlockExchange")
         self._compared.add(seen)
 
     def _exchanged(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ import torch.distributed as dist
 from skbgmd._utils import limits
 from skbgmd.distributed.column_shards import ColumnShards
 from skbgmd.distributed.faults import Collective, begin_collective
+from skbgmd.training._ranks import refuse_differences
 
 
 @dataclass
@@ -227,25 +230,28 @@ class Exchange:
             "transport_dtype": str(self.transport_dtype),
         }
         name = "Vectors to be joined" if n_rows is None else "Rows to be exchanged"
-        self.check_same(found, name)
+        self._check_same(found, name)
         self._compared.add(seen)
 
-    def check_same(self, value: Any, name: str) -> None:
-        """Check that a value, made of what JSON can hold, is the same on all ranks, all of which call this.
+    def _check_same(self, values: dict[str, Any], name: str) -> None:
+        """Check that values, made of what JSON can hold, are the same on all ranks; what that sends isn't counted."""
+        quiet = Exchange(self.group)
+        text = json.dumps({name: values}).encode()
+        heads = quiet.gather(torch.tensor([len(text), zlib.crc32(text)], device=self.device)).tolist()
+        if all(head == heads[0] for head in heads):
+            return
+        padded = bytearray(text.ljust(max(length for length, _ in heads)))
+        texts = quiet.gather(torch.frombuffer(padded, dtype=torch.uint8).to(self.device))
+        every = [json.loads(line.cpu().numpy().tobytes()) for line in texts]
+        refuse_differences([next(iter(each)) for each in every], "What ranks send")
+        refuse_differences([each[name] for each in every], name)
 
-        What it sends isn't counted.
-
-        Raises
-        ------
-        ValueError
-            It isn't; the message says which ranks have what.
-        RankFailedError
-            Another rank is at another place.
-        """
-        # Ranks send their messages by an exchange.
-        from skbgmd.distributed.ranks import plain_ranks
-
-        plain_ranks(self.group).check_same(value, name)
+    @property
+    def device(self) -> torch.device:
+        """Device from which the group's backend takes tensors."""
+        if self.size > 1 and dist.get_backend(self.group) == "nccl":
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("cpu")
 
     def _count(self, sent: int) -> None:
         self.traffic.sent += sent

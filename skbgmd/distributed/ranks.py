@@ -68,7 +68,7 @@ class DistributedRanks(Ranks):
         with uninterrupted():
             for tensor in tensors:
                 if tensor.numel():
-                    moved = tensor.detach().to(self._device).contiguous()
+                    moved = tensor.detach().to(self.exchange.device).contiguous()
                     sent = as_bytes(moved)
                     dist.broadcast(sent, 0, group=self.exchange.group)
                     await_release(sent)
@@ -104,13 +104,6 @@ class DistributedRanks(Ranks):
 
     # ---- messages ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _device(self) -> torch.device:
-        """Device from which the group's backend takes tensors."""
-        if dist.get_backend(self.exchange.group) == "nccl":
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("cpu")
-
     def _round(self, status: int, what: str, text: str) -> list[str]:
         """Texts of all ranks; an error where one has failed, or is at another place, unless this one has."""
         payload = text.encode()
@@ -133,7 +126,7 @@ class DistributedRanks(Ranks):
 
     def _gather_bytes(self, own: bytes, width: int) -> list[bytes]:
         padded = torch.frombuffer(bytearray(own.ljust(width, b"\0")), dtype=torch.uint8)
-        return [line.cpu().numpy().tobytes() for line in self.exchange.gather(padded.to(self._device))]
+        return [line.cpu().numpy().tobytes() for line in self.exchange.gather(padded.to(self.exchange.device))]
 
 
 def _text(reason: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from typing import Any
@@ -12,9 +13,17 @@ import torch
 
 from processes import on_ranks
 from skbgmd._utils import limits
-from skbgmd.aggregators import BlockGeometricMedian, CoordinatewiseMedian, GeometricMedian, NonFiniteRowsError
+from skbgmd.aggregators import (
+    BlockGeometricMedian,
+    CoordinatewiseMedian,
+    GeometricMedian,
+    HuberMean,
+    NearestNeighborMixing,
+    NonFiniteRowsError,
+    Zeno,
+)
 from skbgmd.distributed import Exchange, RankDivergedError, RankFailedError
-from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, seeds_of, uninterrupted
+from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, seeds_of, settings_of, uninterrupted
 
 INLINE = limits.INLINE_MESSAGE
 
@@ -152,3 +161,17 @@ def test_rules_get_the_seeds_that_were_agreed_on():
     assert rule.random_state is None
     plain = GeometricMedian()
     assert seeded_rule(plain, []) is plain
+
+
+def test_settings_are_plain_and_without_seeds():
+    rule = NearestNeighborMixing(BlockGeometricMedian(np.float64(0.5), HuberMean(c=np.float32(2.0)), random_state=7))
+    found = settings_of(rule, "rule")
+    assert json.loads(json.dumps(found)) == found
+    assert found["rule"] == "NearestNeighborMixing"
+    assert found["rule__aggregator of NearestNeighborMixing"] == "BlockGeometricMedian"
+    assert found["rule__aggregator__beta of NearestNeighborMixing"] == 0.5
+    assert found["rule__aggregator__location__c of NearestNeighborMixing"] == 2.0
+    assert not any("random_state" in name for name in found)
+    other = settings_of(Zeno(trusted=(np.ones((2, 2)), torch.ones(2)), lr=None), "rule")
+    assert other["rule__trusted of Zeno"] == ["ndarray", "Tensor"]
+    assert settings_of(Zeno(oracle=len, lr=0.1), "rule")["rule__oracle of Zeno"] == "builtin_function_or_method"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from skbgmd.aggregators import BlockGeometricMedian, HuberMean, NearestNeighborMixing, NonFiniteRowsError
+from skbgmd.distributed import AcrossRanks
 from skbgmd.distributed.rank_aggregator import RankAggregator
 from skbgmd.rows import DenseRows
 
@@ -29,6 +30,11 @@ def test_history_is_bounded_and_callbacks_get_the_weights():
     [
         ({"rule": "median"}, ValueError, "aggregator must be one of"),
         ({"rule": 3}, TypeError, "rule must be the name of an aggregator or an Aggregator; found 3"),
+        (
+            {"rule": AcrossRanks()},
+            ValueError,
+            "rule must be a rule for rows, which doesn't aggregate over ranks",
+        ),
         ({"rule": BlockGeometricMedian(beta=2.0)}, ValueError, "beta must be"),
         ({"rule": NearestNeighborMixing(BlockGeometricMedian(run_length=0))}, ValueError, "run_length must be"),
         ({"transport_dtype": "bfloat16"}, TypeError, "transport_dtype must be a floating-point"),
