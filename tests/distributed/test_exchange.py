@@ -199,9 +199,7 @@ def unlike(rank: int, size: int) -> Any:
         Exchange(transport_dtype=None if rank else torch.bfloat16).to_shards(torch.ones(1, 8))
     with pytest.raises(ValueError, match=r"Vectors to be joined \(columns\) must be .* found 7 on rank 0; 8 on ranks"):
         exchange.from_shards(torch.ones((3, 3, 2)[rank]), 8 if rank else 7)
-    with pytest.raises(
-        ValueError, match=r"What ranks send must be .* 'Vectors to be joined' on rank 0; 'Rows"
-    ):
+    with pytest.raises(ValueError, match=r"What ranks send must be .* 'Vectors to be joined' on rank 0; 'Rows"):
         exchange.to_shards(torch.ones(3, 3)) if rank else exchange.from_shards(torch.ones(4), 12)
     with pytest.raises(ValueError, match=r"\(columns of the parts\) must be .* found \[4, 5\] on rank 0; \[3, 6\] on"):
         exchange.to_shards(torch.ones(1, 9), (3, 6) if rank else (4, 5))
