@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import column_or_1d
 
+from skbgmd._utils import limits
+
 #: Dates, times and durations; a time stamp is a date.
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
 #: Sequences that NumPy makes arrays of.
@@ -353,3 +355,16 @@ def not_finite(name: str, matrix: torch.Tensor) -> ValueError:
     column = int(torch.isfinite(matrix[row]).int().argmin())
     found = "NaN" if bool(matrix[row, column].isnan()) else "inf"
     return ValueError(f"{name} must be finite; found {found} at row {row}, column {column}.")
+
+
+def listed(items: Sequence[str]) -> str:
+    """List the first few of some texts.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(items[: limits.NAMED_PARAMETERS])
+    more = len(items) - limits.NAMED_PARAMETERS
+    return shown if more <= 0 else f"{shown} and {more} more"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators import Aggregator, HuberMean, get_aggregator
+from skbgmd.aggregators import Aggregator, AggregatorState, HuberMean, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.aggregators.worker_memory import products_about_zero
 from skbgmd.distributed.client_memory import ClientMemory
 from skbgmd.distributed.client_weights import cap_claims, n_distrusted, read_claim
 from skbgmd.distributed.model_updates import RUNNING_STATISTICS, GlobalModel, median_array
 from skbgmd.rows import DenseRows
+from skbgmd.training._step.stateful import rule_name
 
 try:
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -86,9 +87,10 @@ class RobustFedAvg(FedAvg):
         :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for clients whose node
         ids don't last.
     buffers : iterable of str, default=RUNNING_STATISTICS
-        Patterns of the names of floating-point arrays that are no part of the updates, as of :mod:`fnmatch`; those of
-        torch's running statistics by default, ``*running_mean``, ``*running_var`` and ``*num_batches_tracked``. They
-        become coordinate-wise lower medians, weighted by capped claims, and so do all arrays of other dtypes.
+        Patterns of the names of floating-point and complex arrays that are no part of the updates, as of
+        :mod:`fnmatch`; those of torch's running statistics by default, ``*running_mean``, ``*running_var`` and
+        ``*num_batches_tracked``. They become coordinate-wise lower medians, weighted by capped claims, in the global
+        dtype, and so do all arrays of other dtypes.
     **options
         Parameters of ``flwr.serverapp.strategy.FedAvg``. ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``
         are :func:`median_metrics` by default, and get capped claims in place of what clients claim.
@@ -140,13 +142,14 @@ class RobustFedAvg(FedAvg):
         self.aggregator = HuberMean(c=3.0, rejection=3.0) if aggregator is None else get_aggregator(aggregator)
         if max_claim is not None:
             check_number(max_claim, "max_claim", at_least=0.0)
-        if isinstance(buffers, str):
-            raise TypeError(
-                f"buffers must be several patterns of names, such as ('*running_mean',); found {buffers!r}."
-            )
+        if isinstance(buffers, (str, bytes)) or not isinstance(buffers, Iterable):
+            raise TypeError(_wrong_buffers(buffers))
+        buffers = tuple(buffers)
+        if not all(isinstance(pattern, str) for pattern in buffers):
+            raise TypeError(_wrong_buffers(buffers))
         if memory is not None and check_number(memory, "memory", at_most=1.0) == 1.0:
             raise ValueError("memory must be less than 1, which would forget nothing; found 1.")
-        self.max_claim, self.memory, self.buffers = max_claim, memory, tuple(buffers)
+        self.max_claim, self.memory, self.buffers = max_claim, memory, buffers
         options.setdefault("train_metrics_aggr_fn", median_metrics)
         options.setdefault("evaluate_metrics_aggr_fn", median_metrics)
         super().__init__(**options)
@@ -170,7 +173,7 @@ class RobustFedAvg(FedAvg):
         Raises
         ------
         ValueError
-            Without arrays of floating-point numbers to train, and for NaN or inf in the arrays.
+            Without arrays of floating-point or complex numbers to train, and for NaN or inf in the arrays.
         """
         model = GlobalModel({name: array.numpy() for name, array in arrays.items()}, self.buffers)
         if model.n_columns == 0:
@@ -181,7 +184,7 @@ class RobustFedAvg(FedAvg):
             model.check(model.arrays)
         except ValueError as error:
             raise ValueError(
-                f"initial_arrays must be a model to start from, and {error}; buffers are exempt."
+                f"initial_arrays must be a model to start from, and {error}; only buffers may be infinite."
             ) from None
         if self.model is not None and not self.model.is_like(model):
             self.state, self.client_memory = None, ClientMemory()
@@ -214,7 +217,7 @@ class RobustFedAvg(FedAvg):
         def read(content: RecordDict) -> None:
             arrays = _read_arrays(content)
             updates.append(model.update(arrays))
-            rest.append({name: arrays[name] for name in model.rest})
+            rest.append(model.buffers_of(arrays))
 
         found = self._sort(replies, read)
         total = float(found.claims.sum())
@@ -250,11 +253,42 @@ class RobustFedAvg(FedAvg):
 
     def state_dict(self) -> dict[str, Any]:
         """Get the rule's state and the memory of clients, as plain containers that ``torch.load`` reads."""
-        return {"state": pack_state(self.state), "client_memory": pack_state(self.client_memory)}
+        return {
+            "rule": rule_name(self.aggregator),
+            "state": pack_state(self.state),
+            "client_memory": pack_state(self.client_memory),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what :meth:`state_dict` gave."""
-        self.state, self.client_memory = (unpack_state(state_dict[name]) for name in ("state", "client_memory"))
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave.
+
+        With ``{**state_dict, "state": None}`` another rule begins anew, with what was remembered of the clients.
+
+        Raises
+        ------
+        ValueError
+            Something else, or the state of another rule. Nothing is changed then.
+        """
+        own = {"state", "client_memory"}
+        if not isinstance(state_dict, Mapping) or not own <= set(state_dict) <= own | {"rule"}:
+            found = sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__
+            raise ValueError(f"state_dict must be what state_dict() of a RobustFedAvg gave; found {found}.")
+        loaded = {}
+        for name in sorted(own):
+            try:
+                loaded[name] = unpack_state(state_dict[name])
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"state_dict[{name!r}] must be what state_dict() gave; found {error}") from error
+        state, memory = loaded["state"], loaded["client_memory"]
+        if not isinstance(memory, ClientMemory):
+            raise ValueError(f"state_dict['client_memory'] must be that of a RobustFedAvg; found {memory!r:.80}.")
+        # Files of earlier versions don't tell the rule.
+        here, rule = rule_name(self.aggregator), state_dict.get("rule")
+        is_of_rule = isinstance(state, AggregatorState) if rule is None else rule == here
+        if state is not None and not is_of_rule:
+            other = f"{state!r:.80}" if rule is None else f"that of {rule}"
+            raise ValueError(f"state_dict['state'] must be None or a state of the aggregator, {here}; found {other}.")
+        self.state, self.client_memory = state, memory
 
     def _sort(self, replies: Iterable[Message], read: Callable[[RecordDict], None]) -> Replies:
         """Sort the replies into those that can be used and those that can't; ``read`` raises a ValueError for these."""
@@ -327,6 +361,10 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
             if weights[used].sum() > 0.5 * weights.sum():
                 aggregated[name] = median_array([arrays[i] for i in used], weights[used]).tolist()
     return aggregated
+
+
+def _wrong_buffers(buffers: Any) -> str:
+    return f"buffers must be several patterns of names, such as ('*running_mean',); found {buffers!r}."
 
 
 def _read_metrics(content: RecordDict) -> MetricRecord:

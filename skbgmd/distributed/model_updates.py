@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skbgmd._utils import limits
+from skbgmd._utils.checks import listed
 from skbgmd._utils.typing import FloatArray
 
 Arrays = Mapping[str, NDArray[Any]]
+#: Kinds of dtypes that are taken for one of each kind.
+_TAKEN = {"f": "fiub", "c": "cfiub", "i": "i", "u": "u", "b": "b"}
 #: Names that torch gives the running statistics of its normalization layers.
 RUNNING_STATISTICS = ("*running_mean", "*running_var", "*num_batches_tracked")
 
@@ -28,8 +30,12 @@ class GlobalModel:
     arrays : mapping of str to ndarray
         The arrays that were sent to the clients.
     buffers : iterable of str, default=RUNNING_STATISTICS
-        Patterns, as of :mod:`fnmatch`, of the names of floating-point arrays that are no part of the update vectors.
-        Arrays of other dtypes never are.
+        Patterns, as of :mod:`fnmatch`, of the names of floating-point and complex arrays that are no part of the update
+        vectors. Arrays of other dtypes never are.
+
+    Notes
+    -----
+    Of complex arrays the update vectors have the real and the imaginary part of each number, one after the other.
 
     Examples
     --------
@@ -50,7 +56,7 @@ class GlobalModel:
         return tuple(
             name
             for name, array in self.arrays.items()
-            if array.dtype.kind == "f" and not any(fnmatchcase(name, pattern) for pattern in patterns)
+            if array.dtype.kind in "fc" and not any(fnmatchcase(name, pattern) for pattern in patterns)
         )
 
     @cached_property
@@ -60,17 +66,17 @@ class GlobalModel:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Dtype of the update vectors: float64 if one of the arrays is, float32 otherwise."""
-        double = any(self.arrays[name].dtype.itemsize > 4 for name in self.trained)
+        """Dtype of the update vectors: float64 if one of the arrays, or of their parts, is, float32 otherwise."""
+        double = any(self.arrays[name].real.dtype.itemsize > 4 for name in self.trained)
         return np.dtype(np.float64 if double else np.float32)
 
     @cached_property
     def n_columns(self) -> int:
         """Length of the update vectors."""
-        return sum(self.arrays[name].size for name in self.trained)
+        return sum(self._width(name) for name in self.trained)
 
     def check(self, arrays: Arrays) -> None:
-        """Check what a client sent: the same names and shapes, real and finite numbers.
+        """Check what a client sent: the same names and shapes, finite numbers, real ones unless complex ones are meant.
 
         Raises
         ------
@@ -85,7 +91,9 @@ class GlobalModel:
             expected = self.arrays[name]
             if array.shape != expected.shape:
                 raise ValueError(f"array {name!r} must have shape {expected.shape}; found {array.shape}")
-            if array.dtype.kind not in ("fiub" if expected.dtype.kind == "f" else expected.dtype.kind):
+            if expected.dtype.kind not in _TAKEN:
+                raise ValueError(f"array {name!r} must hold numbers or truth values; found {expected.dtype}")
+            if array.dtype.kind not in _TAKEN[expected.dtype.kind]:
                 raise ValueError(f"array {name!r} must have a dtype like {expected.dtype}; found {array.dtype}")
             if name in self.trained and not np.isfinite(array).all():
                 raise ValueError(f"array {name!r} must be finite; found NaN or inf")
@@ -111,16 +119,25 @@ class GlobalModel:
         update = np.empty(self.n_columns, dtype=self.dtype)
         for name, part in self._parts(update):
             with np.errstate(over="ignore", invalid="ignore"):
-                np.subtract(arrays[name], self.arrays[name], out=part, dtype=self.dtype, casting="unsafe")
+                np.subtract(arrays[name], self.arrays[name], out=part, dtype=part.dtype, casting="unsafe")
             if not np.isfinite(part).all():
                 raise ValueError(f"the update of array {name!r} must be finite in {self.dtype}; found inf")
         return update
 
     def is_like(self, other: GlobalModel) -> bool:
         """True where the update vectors of both have the same meaning."""
-        return [(name, self.arrays[name].shape) for name in self.trained] == [
-            (name, other.arrays[name].shape) for name in other.trained
-        ]
+        own, others = (
+            [(name, model.arrays[name].shape, model._width(name)) for name in model.trained] for model in (self, other)
+        )
+        return own == others
+
+    def buffers_of(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """Convert a client's arrays that aren't trained to the global dtypes.
+
+        Numbers beyond the range of an integer dtype become its first or last one, those beyond that of a floating-point
+        dtype infinite. As that keeps their order, the medians of the arrays are converted as well.
+        """
+        return {name: _converted(arrays[name], self.arrays[name].dtype) for name in self.rest}
 
     def moved(self, update: FloatArray) -> dict[str, NDArray[Any]]:
         """Add an update vector (n_columns,) to the global arrays that are trained."""
@@ -130,16 +147,25 @@ class GlobalModel:
                 for name, part in self._parts(update)
             }
 
-    def _parts(self, update: FloatArray) -> Iterable[tuple[str, FloatArray]]:
+    def _width(self, name: str) -> int:
+        array = self.arrays[name]
+        return array.size * (2 if array.dtype.kind == "c" else 1)
+
+    def _parts(self, update: FloatArray) -> Iterable[tuple[str, NDArray[Any]]]:
         start = 0
         for name in self.trained:
-            array = self.arrays[name]
-            yield name, update[start : start + array.size].reshape(array.shape)
-            start += array.size
+            array, stop = self.arrays[name], start + self._width(name)
+            part: NDArray[Any] = update[start:stop]
+            if array.dtype.kind == "c":
+                part = part.view(np.result_type(update.dtype, np.complex64))
+            yield name, part.reshape(array.shape)
+            start = stop
 
 
 def median_array(arrays: list[NDArray[Any]], weights: FloatArray) -> NDArray[Any]:
     """Compute the coordinate-wise lower weighted median of arrays, which is among the numbers of each coordinate.
+
+    Of complex numbers it is that of the real parts and that of the imaginary parts.
 
     Parameters
     ----------
@@ -157,15 +183,27 @@ def median_array(arrays: list[NDArray[Any]], weights: FloatArray) -> NDArray[Any
     array([2, 7])
     """
     values = np.stack(arrays)
+    if values.dtype.kind == "c":
+        # Complex numbers are sorted by their real parts first, and so may have any imaginary part.
+        median = np.empty(values.shape[1:], dtype=values.dtype)
+        median.real, median.imag = (median_array(list(part), weights) for part in (values.real, values.imag))
+        return median
     order = np.argsort(values, axis=0, kind="stable")
     mass = np.cumsum(weights[order], axis=0)
     # Sums of equal weights may differ in their last digits.
     at = np.argmax(mass >= 0.5 * mass[-1:] * (1.0 - 1e-12), axis=0)[None]
-    median: NDArray[Any] = np.take_along_axis(values, np.take_along_axis(order, at, axis=0), axis=0)[0]
-    return median
+    lower: NDArray[Any] = np.take_along_axis(values, np.take_along_axis(order, at, axis=0), axis=0)[0]
+    return lower
+
+
+def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Convert numbers without a change of their order."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        array = array.clip(limits.min, limits.max)
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:40]) for name in names[: limits.NAMED_PARAMETERS])
-    more = len(names) - limits.NAMED_PARAMETERS
-    return shown if more <= 0 else f"{shown} and {more} more"
+    return listed([repr(name[:40]) for name in names])

@@ -410,6 +410,65 @@ def test_a_constant_mask_with_infinity_can_be_a_buffer():
     np.testing.assert_array_equal(strategy.aggregate_train(1, replies)[0]["mask"].numpy(), arrays["mask"])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "other"),
+    [
+        (np.float32, np.float64),
+        (np.float16, np.float32),
+        (np.float64, np.float16),
+        (np.float32, np.int64),
+        (np.int32, np.int64),
+        (np.int64, np.int8),
+        (np.uint8, np.uint32),
+        (np.complex64, np.complex128),
+    ],
+)
+@pytest.mark.parametrize("n_others", [1, 4])
+def test_clients_that_send_another_dtype_dont_change_the_global_one(dtype, other, n_others):
+    arrays = {"weight": GLOBAL["weight"], "bn.running_mean": np.zeros(2, dtype)}
+    strategy = configured(arrays=arrays)
+    replies = [
+        message(
+            i,
+            content(
+                a=record({**arrays, "bn.running_mean": np.array([i, 3], other if i < n_others else dtype)}),
+                m=MetricRecord({"num-examples": 1}),
+            ),
+        )
+        for i in range(6)
+    ]
+    aggregated = numpy(strategy.aggregate_train(1, replies)[0])
+    assert {name: array.dtype for name, array in aggregated.items()} == {
+        name: array.dtype for name, array in arrays.items()
+    }
+    np.testing.assert_array_equal(aggregated["bn.running_mean"], [2, 3])
+
+
+@pytest.mark.parametrize("rule", [None, "geometric_median", "krum", "coordinate_median", "centered_clipping"])
+@pytest.mark.parametrize("lie", [1.015 - 1e30j, 1e30, 1.0 - 5.0j, -1e30 + 1e30j, complex(np.nan, 1.0)])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_no_minority_moves_complex_arrays(rule, lie, dtype):
+    start = {"w": np.zeros(3, np.float32), "z": np.zeros(2, dtype), "z.running_mean": np.zeros((), dtype)}
+    strategy = configured(RobustFedAvg(rule), start)
+    replies = []
+    for client in range(5):
+        update = lie if client == 4 else (1 + 1j) * (1 + 0.01 * client)
+        sent = {"w": np.ones(3, np.float32), **{name: (start[name] + update).astype(dtype) for name in list(start)[1:]}}
+        replies.append(message(client, content(a=record(sent), m=MetricRecord({"num-examples": 2}))))
+    arrays = numpy(strategy.aggregate_train(1, replies)[0])
+    assert list(arrays) == list(start)
+    for name in list(start)[1:]:
+        assert arrays[name].dtype == dtype
+        assert np.abs(arrays[name] - (1 + 1j)).max() < (1.0 if rule == "centered_clipping" else 0.1)
+
+
+def test_initial_arrays_that_hold_no_numbers_are_named():
+    with pytest.raises(
+        ValueError, match=r"initial_arrays must .* array 'odd' must hold numbers or truth values; found"
+    ):
+        configured(arrays={**GLOBAL, "odd": np.zeros(2, "V2")})
+
+
 # ---- state and memory
 
 
@@ -496,6 +555,67 @@ def test_what_is_remembered_is_saved_and_loaded(rng, tmp_path):
     other = RobustFedAvg("mean", memory=0.9)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert camps(other, 1, rng)["client-weight/9"] == 0.0
+
+
+def remembering(rule="worker_memory"):
+    """A strategy that has had rounds, with what it remembers of them."""
+    strategy = configured(RobustFedAvg(rule))
+    for turn in (1, 2):
+        strategy.aggregate_train(turn, [reply(i, 1.0 + 0.1 * i) for i in range(4)])
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (None, "state_dict must be what state_dict() of a RobustFedAvg gave; found NoneType"),
+        ([1], "state_dict must be what state_dict() of a RobustFedAvg gave; found list"),
+        ({}, "state_dict must be what state_dict() of a RobustFedAvg gave; found []"),
+        ({"state": None}, "found ['state']"),
+        ({"state": None, "client_memory": None, "weight": 3, 5: 1}, "found ['5', 'client_memory', 'state', 'weight']"),
+        ({"state": 3, "client_memory": 4}, "state_dict['client_memory'] must be that of a RobustFedAvg; found 4"),
+        ({"state": 3}, "state_dict['state'] must be None or a state of the aggregator, WorkerMemory; found 3"),
+        ({"state": np.zeros(1000)}, "must be None or a state of the aggregator, WorkerMemory; found array([0."),
+        ({"client_memory": None}, "state_dict['client_memory'] must be that of a RobustFedAvg; found None"),
+        ({"state": {"kind": "os.system", "values": {}}}, "state_dict['state'] must be what state_dict() gave; found"),
+        ({"state": {"kind": [], "values": {}}}, "state_dict['state'] must be what state_dict() gave; found"),
+        ({"client_memory": {"kind": "x", "values": 3}}, "state_dict['client_memory'] must be what state_dict() gave"),
+        ({"rule": "Krum"}, "must be None or a state of the aggregator, WorkerMemory; found that of Krum"),
+        ({"rule": "NearestNeighborMixing(WorkerMemory)"}, "WorkerMemory; found that of NearestNeighborMixing(WorkerMe"),
+    ],
+    ids=str,
+)
+def test_what_is_no_state_is_refused_and_changes_nothing(changed, reason):
+    strategy = remembering()
+    before = strategy.state, strategy.client_memory
+    saved = strategy.state_dict()
+    if isinstance(changed, dict) and len(changed) == 1 and reason[:6] != "found " and "rule" not in changed:
+        saved.pop("rule")  # as of earlier versions
+        changed = saved | changed
+    elif isinstance(changed, dict) and "rule" in changed:
+        changed = saved | changed
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        strategy.load_state_dict(changed)
+    assert (strategy.state, strategy.client_memory) == before
+
+
+def test_another_rule_may_begin_anew_with_the_memory_of_clients():
+    saved = remembering().state_dict()
+    other = RobustFedAvg("centered_clipping")
+    with pytest.raises(ValueError, match="CenteredClipping; found that of WorkerMemory"):
+        other.load_state_dict(saved)
+    other.load_state_dict({**saved, "state": None})
+    assert other.state is None
+    assert other.client_memory.ids == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("rule", ["worker_memory", "centered_clipping", Bucketing(random_state=0)], ids=str)
+def test_states_of_earlier_versions_are_taken(rule):
+    saved = remembering(rule).state_dict()
+    saved.pop("rule")
+    other = RobustFedAvg(rule)
+    other.load_state_dict(saved)
+    assert type(other.state) is type(remembering(rule).state)
 
 
 def test_another_model_begins_with_nothing_remembered(rng):
@@ -600,6 +720,11 @@ def test_metrics_of_less_than_half_of_the_weight_are_left_out():
         ({"memory": 1.0}, ValueError, "memory must be less than 1"),
         ({"memory": True}, TypeError, "memory must be a number"),
         ({"buffers": "*running_mean"}, TypeError, "buffers must be several patterns"),
+        ({"buffers": b"*running_mean"}, TypeError, "buffers must be several patterns"),
+        ({"buffers": [1]}, TypeError, r"buffers must be several patterns of names, .* found \(1,\)"),
+        ({"buffers": ("*mean", None)}, TypeError, r"buffers must be several patterns .* found \('\*mean', None\)"),
+        ({"buffers": 3}, TypeError, "buffers must be several patterns of names, .* found 3"),
+        ({"buffers": None}, TypeError, "buffers must be several patterns of names, .* found None"),
         ({"fraction": 0.5}, TypeError, "fraction"),
     ],
     ids=str,

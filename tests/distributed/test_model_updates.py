@@ -110,3 +110,106 @@ def test_the_median_goes_by_weight():
 def test_a_minority_of_nan_or_huge_numbers_moves_no_median():
     arrays = [np.array([1.0]), np.array([2.0]), np.array([3.0]), np.array([np.nan]), np.array([-1e300])]
     assert 1.0 <= float(median_array(arrays, np.ones(5))[0]) <= 3.0
+
+
+# ---- complex arrays
+
+
+COMPLEX = [(np.complex64, np.float32), (np.complex128, np.float64), (np.clongdouble, np.float64)]
+
+
+@pytest.mark.parametrize(("dtype", "of_updates"), COMPLEX)
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0, 2)])
+def test_of_complex_arrays_an_update_has_the_real_and_imaginary_parts(dtype, of_updates, shape, rng):
+    start, sent = (_complex(rng, shape, dtype) for _ in range(2))
+    # At an odd place.
+    arrays = {"a": np.zeros(3, np.float32), "z": start, "b": np.ones(2, np.float32)}
+    model = GlobalModel(arrays)
+    assert model.trained == ("a", "z", "b")
+    update = model.update({"a": np.ones(3), "z": sent, "b": np.ones(2)})
+    assert update.dtype == model.dtype == of_updates
+    assert len(update) == model.n_columns == 5 + 2 * start.size
+    difference = (sent - start).ravel()
+    np.testing.assert_allclose(update[3:-2:2], difference.real, atol=1e-6)
+    np.testing.assert_allclose(update[4:-2:2], difference.imag, atol=1e-6)
+    moved = model.moved(update)
+    assert moved["z"].dtype == dtype
+    assert moved["z"].shape == shape
+    np.testing.assert_allclose(moved["z"], sent, atol=1e-6)
+    np.testing.assert_array_equal(moved["a"], np.ones(3))
+
+
+def _complex(rng, shape, dtype):
+    return np.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128, np.float32, np.float64, np.int32, np.bool_])
+def test_what_is_taken_for_a_complex_array(dtype):
+    model = GlobalModel({"z": np.array([1.0 + 2.0j], np.complex64)})
+    np.testing.assert_array_equal(model.update({"z": np.array([1], dtype)}), [0.0, -2.0])
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([complex(0.0, np.nan)]), "'z' must be finite; found NaN or inf"),
+        (np.array([complex(np.inf, 0.0)]), "'z' must be finite; found NaN or inf"),
+        (np.array([complex(0.0, 1e300)]), "update of array 'z' must be finite in float32"),
+        (np.array(["1j"]), "'z' must have a dtype like complex64; found <U2"),
+        (np.array([[1j]]), "'z' must have shape"),
+    ],
+)
+def test_complex_arrays_that_cant_be_used(array, reason):
+    with pytest.raises(ValueError, match=reason):
+        GlobalModel({"z": np.zeros(1, np.complex64)}).update({"z": array})
+
+
+def test_complex_arrays_may_be_buffers_whose_parts_have_medians():
+    model = GlobalModel({"w": np.zeros(2), "z": np.zeros(2, np.complex64)}, ("z",))
+    assert (model.trained, model.rest) == (("w",), ("z",))
+    arrays = [np.array([1 + 5j, 9j]), np.array([2 + 4j, 8j]), np.array([3 + 3j, 7j]), np.array([2 - 1e30j, 1e30])]
+    np.testing.assert_array_equal(median_array(arrays, np.ones(4)), [2 + 3j, 7j])
+    assert median_array([array.astype(np.complex64) for array in arrays], np.ones(4)).dtype == np.complex64
+    np.testing.assert_array_equal(median_array([np.array(1j), np.array(2j), np.array(9.0)], np.ones(3)), 1j)
+
+
+def test_real_and_complex_models_arent_alike():
+    real = GlobalModel({"z": np.zeros(2, np.float32)})
+    assert not real.is_like(GlobalModel({"z": np.zeros(2, np.complex64)}))
+    assert GlobalModel({"z": np.zeros(2, np.complex128)}).is_like(GlobalModel({"z": np.zeros(2, np.complex64)}))
+
+
+# ---- dtypes of what isn't trained
+
+
+@pytest.mark.parametrize("array", [np.zeros(2, kind) for kind in ("V2", "U1", "S1", "M8[s]", "m8[s]")], ids=str)
+def test_arrays_that_hold_no_numbers_are_refused(array):
+    model = GlobalModel({"w": np.zeros(3), "odd": array})
+    with pytest.raises(ValueError, match="array 'odd' must hold numbers or truth values; found "):
+        model.check(model.arrays)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sent", "expected"),
+    [
+        (np.float32, np.array([1.0 / 3.0, -2.0]), [np.float32(1.0 / 3.0), -2.0]),
+        (np.float32, np.array([1e300, -1e300]), [np.inf, -np.inf]),
+        (np.float32, np.array([np.nan, np.inf]), [np.nan, np.inf]),
+        (np.float16, np.array([1e5, 0.1], np.float32), [np.inf, np.float16(0.1)]),
+        (np.float32, np.array([2**60, 1]), [2.0**60, 1.0]),
+        (np.float32, np.array([True, False]), [1.0, 0.0]),
+        (np.float64, np.array([0.5, 1.0], np.float32), [0.5, 1.0]),
+        (np.int32, np.array([2**40, -(2**40)]), [2**31 - 1, -(2**31)]),
+        (np.int64, np.array([7, -7], np.int8), [7, -7]),
+        (np.uint8, np.array([300, 5], np.uint16), [255, 5]),
+        (np.complex64, np.array([1e300j, 2.0]), [complex(0.0, np.inf), 2.0]),
+        (np.bool_, np.array([True, False]), [True, False]),
+    ],
+)
+def test_buffers_are_converted_to_the_global_dtype_without_a_change_of_order(dtype, sent, expected):
+    model = GlobalModel({"w": np.zeros(3), "buffer": np.zeros(2, dtype)}, ("buffer",))
+    arrays = {"w": np.ones(3), "buffer": sent}
+    model.check(arrays)
+    (found,) = model.buffers_of(arrays).values()
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.array(expected, dtype))

@@ -13,7 +13,7 @@ from skorch import NeuralNet
 from skorch.dataset import unpack_data
 from torch.utils._pytree import tree_leaves
 
-from skbgmd._utils import limits
+from skbgmd._utils.checks import listed
 from skbgmd.rows import Rows
 from skbgmd.training._data.scaling import scale_ratio, scaling_advice
 
@@ -167,5 +167,4 @@ def _numbers(leaf: Any) -> Iterator[torch.Tensor | NDArray[Any]]:
 
 
 def _listed(names: list[str]) -> str:
-    told = ", ".join(repr(name) for name in names[: limits.NAMED_PARAMETERS])
-    return told if len(names) <= limits.NAMED_PARAMETERS else f"{told} and {len(names) - limits.NAMED_PARAMETERS} more"
+    return listed([repr(name) for name in names])
