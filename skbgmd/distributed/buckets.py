@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate, pairwise, starmap
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.checks import listed
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.distributed.block_exchange import BlockExchange
 from skbgmd.distributed.exchange import Exchange, Pending
@@ -40,12 +41,73 @@ class BucketExchange(Protocol):
         """Go on from what :meth:`state_dict` gave on this rank."""
 
 
+class ColumnOrder:
+    """Order of the columns: that of the first step's buckets from the last to the first, whatever buckets come later.
+
+    It outlasts a state that is loaded, as DDP's buckets are rebuilt after its first step and stay so. A copy of the
+    model, all of whose parameters are others of the same shapes and dtypes, has the order of its own first buckets.
+
+    Attributes
+    ----------
+    parameters : list of tensors
+        The parameters in their order; none before the first step.
+    """
+
+    def __init__(self) -> None:
+        self.parameters: list[torch.Tensor] = []
+        #: What a state that was loaded is of, until the next step.
+        self._expected: list[str] = []
+
+    @property
+    def sizes(self) -> list[int]:
+        """Columns of each parameter."""
+        return _sizes(self.parameters)
+
+    @property
+    def units(self) -> ParameterBlock:
+        """Units of the parameters; the real and imaginary part of a complex number belong together."""
+        return ParameterBlock.of(map(as_real, self.parameters))
+
+    def settle(self, buckets: Sequence[Sequence[torch.Tensor]]) -> bool:
+        """Take note of a step's buckets, and say whether the parameters are others than before.
+
+        Raises
+        ------
+        ValueError
+            Parameters that are neither those of before nor a copy of them, or of which a loaded state isn't.
+        """
+        order = [parameter for parameters in reversed(buckets) for parameter in parameters]
+        is_same = set(self.parameters) == set(order)
+        if is_same:
+            order = self.parameters
+        found, before = list(map(described, order)), list(map(described, self.parameters))
+        if self._expected:
+            if found != self._expected:
+                _refuse("that the state is of", *_differences(self._expected, found))
+        elif known := set(self.parameters) & set(order):
+            if not is_same:
+                new = [parameter for parameter in order if parameter not in known]
+                gone = [parameter for parameter in self.parameters if parameter not in known]
+                _refuse("that it had in the first step", list(map(described, gone)), list(map(described, new)))
+        elif before and found != before:
+            _refuse("that it had in the first step", *_differences(before, found))
+        self.parameters, self._expected = order, []
+        return not is_same
+
+    def state_dict(self) -> list[str]:
+        """Shapes and dtypes of the parameters in their order: buckets don't tell their names."""
+        return self._expected or list(map(described, self.parameters))
+
+    def load_state_dict(self, state: Sequence[str]) -> None:
+        """Expect parameters of these shapes and dtypes in the next step; none: any."""
+        self._expected = list(state)
+
+
 class ShardedBuckets:
     """Exact exchange: every rank gets its columns of the rows of all ranks, while further buckets are on their way.
 
-    Each parameter is spread over the ranks on its own, and columns have one order, that of the first step's buckets
-    from the last to the first, which is the parameters' own. So rows, blocks and a rule's state are the same however
-    parameters are grouped: buckets may be rebuilt after the first step.
+    Each parameter is spread over the ranks on its own, and columns have one order (:class:`ColumnOrder`). So rows,
+    blocks and a rule's state are the same however parameters are grouped: buckets may be rebuilt after the first step.
 
     Parameters
     ----------
@@ -55,12 +117,12 @@ class ShardedBuckets:
     Raises
     ------
     ValueError
-        In :meth:`finish`, parameters of other sizes than in the first step.
+        In :meth:`finish`, other parameters than in the first step.
     """
 
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
-        self._order: list[torch.Tensor] = []
+        self._order = ColumnOrder()
         #: This rank's columns of each parameter, among all that it holds.
         self._held: dict[torch.Tensor, slice] = {}
         #: Its columns of the rows of all ranks, in memory that lasts from step to step.
@@ -77,6 +139,7 @@ class ShardedBuckets:
         """Start to exchange a bucket, and take in those that have come, or that are too far back to wait longer."""
         while self._coming and (self._coming[0][1].is_there or len(self._coming) > limits.BUCKETS_AHEAD):
             self._take_in()
+        gradient = as_real(gradient).flatten()
         self._buckets.append((gradient.dtype, parameters))
         self._coming.append((parameters, self.exchange.to_shards(gradient[None], _sizes(parameters))))
 
@@ -87,7 +150,7 @@ class ShardedBuckets:
             self._place(*self._come.pop())
         while self._coming:
             self._take_in()
-        found = aggregate(ShardedRows(self._rows, _sizes(self._order), self.exchange, units=self._units))
+        found = aggregate(ShardedRows(self._rows, self._order.sizes, self.exchange, units=self._units))
         return found, self._returned(found.vector)
 
     def _returned(self, vector: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -101,21 +164,22 @@ class ShardedBuckets:
         yield from (pending.wait() for pending in ahead)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing lasts but memory to work in."""
-        return {}
+        """Get what the columns are of; nothing else lasts but memory to work in."""
+        return {"parameters": self._order.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load nothing."""
+        """Expect the parameters of a state."""
+        self._order.load_state_dict(state.get("parameters", ()))
 
     def _settle(self) -> None:
         """Fix the order of the columns, in the first step, or the first one with a copy of the model."""
-        order = _ordered(self._order, [parameters for _, parameters in self._buckets])
-        if order is self._order:
+        if not self._order.settle([parameters for _, parameters in self._buckets]):
             return
-        held = self.exchange.shards(_sizes(order)).held(self.exchange.rank)
+        order = self._order.parameters
+        held = self.exchange.shards(self._order.sizes).held(self.exchange.rank)
         ends = list(accumulate((part.stop - part.start for part in held), initial=0))
-        self._order, self._held = order, dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
-        self._units = ParameterBlock.of(order)
+        self._held = dict(zip(order, starmap(slice, pairwise(ends)), strict=True))
+        self._units = self._order.units
         dtype = reduce(torch.promote_types, (dtype for dtype, _ in self._buckets))
         self._rows = torch.empty((self.exchange.size, ends[-1]), dtype=dtype, device=order[0].device)
 
@@ -151,13 +215,13 @@ class BlockBuckets:
     Raises
     ------
     ValueError
-        In :meth:`finish`, parameters of other sizes than in the first step.
+        In :meth:`finish`, other parameters than in the first step.
     """
 
     def __init__(self, exchange: Exchange, beta: float) -> None:
         self._called = _Called()
         self._block = BlockExchange(self._called, beta, exchange=exchange)
-        self._order: list[torch.Tensor] = []
+        self._order = ColumnOrder()
         self.reset()
 
     def reset(self) -> None:
@@ -166,11 +230,12 @@ class BlockBuckets:
 
     def add(self, gradient: torch.Tensor, parameters: Sequence[torch.Tensor]) -> None:
         """Keep a bucket: only all of them say which block is to travel."""
-        self._buckets.append((gradient, parameters))
+        self._buckets.append((as_real(gradient).flatten(), parameters))
 
     def finish(self, aggregate: Callable[[DenseRows], Aggregate]) -> tuple[Aggregate, Iterator[torch.Tensor]]:
         """Exchange the block of all buckets, and give the aggregate of each in turn, zero off the block."""
-        self._order = _ordered(self._order, [parameters for _, parameters in self._buckets])
+        self._order.settle([parameters for _, parameters in self._buckets])
+        order = self._order.parameters
         pieces = {
             parameter: piece
             for gradient, parameters in self._buckets
@@ -178,18 +243,19 @@ class BlockBuckets:
         }
         dtype = reduce(torch.promote_types, (gradient.dtype for gradient, _ in self._buckets))
         self._called.aggregate = aggregate
-        vector = self._block(torch.cat([pieces[parameter].to(dtype) for parameter in self._order]))
-        found = dict(zip(self._order, torch.split(vector, _sizes(self._order)), strict=True))
+        vector = self._block(torch.cat([pieces[parameter].to(dtype) for parameter in order]))
+        found = dict(zip(order, torch.split(vector, self._order.sizes), strict=True))
         joined = (torch.cat([found[parameter] for parameter in parameters]) for _, parameters in self._buckets)
         return self._called.found, joined
 
     def state_dict(self) -> dict[str, Any]:
-        """Get this rank's remainder."""
-        return self._block.state_dict()
+        """Get this rank's remainder, and what its columns are of."""
+        return {"parameters": self._order.state_dict(), **self._block.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with a remainder."""
-        self._block.load_state_dict(state)
+        self._block.load_state_dict({"parts": state.get("parts", ())})
+        self._order.load_state_dict(state.get("parameters", ()))
 
 
 class _Called(Aggregator):
@@ -206,15 +272,36 @@ class _Called(Aggregator):
         """Nothing: the engine checks its rule."""
 
 
-def _ordered(before: list[torch.Tensor], buckets: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Order of the columns: as before, if the parameters are the same, or from the last bucket to the first."""
-    order = [parameter for parameters in reversed(buckets) for parameter in parameters]
-    if set(before) == set(order):
-        return before
-    if before and _sizes(order) != _sizes(before):
-        raise ValueError("A model must have the parameters that it had in the first step; found others.")
-    return order
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor, or the real and imaginary parts of a complex one along a last axis, in the same memory."""
+    return torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor
+
+
+def described(parameter: torch.Tensor) -> str:
+    """Shape and dtype of a parameter.
+
+    Examples
+    --------
+    >>> described(torch.zeros(3, 2))
+    '(3, 2) float32'
+    """
+    return f"{tuple(parameter.shape)} {str(parameter.dtype).removeprefix('torch.')}"
 
 
 def _sizes(parameters: Sequence[torch.Tensor]) -> list[int]:
-    return [parameter.numel() for parameter in parameters]
+    return [parameter.numel() * (1 + parameter.is_complex()) for parameter in parameters]
+
+
+def _differences(before: list[str], found: list[str]) -> tuple[list[str], list[str]]:
+    """Which of the descriptions of before are missing, and which are new."""
+    gone, new = Counter(before) - Counter(found), Counter(found) - Counter(before)
+    return list(gone.elements()), list(new.elements())
+
+
+def _refuse(which: str, gone: list[str], new: list[str]) -> NoReturn:
+    changes = "; ".join(f"{what}: {listed(some)}" for some, what in ((new, "new"), (gone, "missing")) if some)
+    raise ValueError(
+        f"A model must have the parameters {which}; found {changes or 'them in another order'}. After layers were "
+        "frozen or unfrozen, and for another model, take a new RobustHook with the new DistributedDataParallel: what "
+        "the rule remembers begins anew."
+    )

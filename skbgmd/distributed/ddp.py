@@ -12,7 +12,7 @@ from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
 from skbgmd.distributed.block_exchange import refuse_columns
-from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets
+from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets, as_real
 from skbgmd.distributed.rank_aggregator import RankAggregator
 from skbgmd.rows import DenseRows
 
@@ -142,8 +142,18 @@ class RobustHook(RankAggregator):
             raise ValueError(f"state must be what state_dict() of a RobustHook gave; found {found}.")
         if state["beta"] != self.beta:
             raise ValueError(f"state must be of a hook with beta={self.beta}; found one of beta={state['beta']}.")
+        kept = state["buckets"]
+        if not isinstance(kept, Mapping) or not set(kept) <= {"parameters", "parts"}:
+            raise ValueError(f"state must be what state_dict() of a RobustHook gave; found buckets={kept!r}.")
         super().load_state_dict({name: value for name, value in state.items() if name not in own})
-        self._kept, self._buckets = state["buckets"], None
+        self._kept = dict(kept)
+        if self._buckets is not None:
+            # The order of the columns stays: those of a live model's buckets have been rebuilt.
+            self._buckets.load_state_dict(kept)
+
+    def _saved_model(self) -> tuple[Any, ...]:
+        kept = {} if self._loaded is None else self._kept
+        return *super()._saved_model(), kept.get("parameters") or None
 
     def _width(self, rows: DenseRows) -> int | None:
         # The last run of a block is shorter than others.
@@ -166,8 +176,10 @@ class RobustHook(RankAggregator):
             raise TypeError(
                 "Gradients must be dense for a robust hook; found sparse ones (an embedding's sparse=True)."
             )
-        if self._buckets is None:
+        if bucket.index() == 0:
+            # The first step, or the first one after a state was loaded: before anything else is exchanged.
             self._agree(gradient.device)
+        if self._buckets is None:
             self._buckets = self._make_buckets()
         if bucket.index() == 0:
             # A step that raised has left some.
@@ -187,7 +199,8 @@ class RobustHook(RankAggregator):
         aggregate, found = self._buckets.finish(self._aggregate)
         for (gradient, future), vector in zip(self._waiting, found, strict=True):
             # In the bucket's own memory, as DDP's hooks do.
-            future.set_result(gradient.copy_(vector))
+            as_real(gradient).flatten().copy_(vector)
+            future.set_result(gradient)
         self._buckets.reset()
         self._waiting = []
         self._record(aggregate)

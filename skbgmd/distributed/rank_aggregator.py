@@ -116,6 +116,10 @@ class RankAggregator:
         """Numbers and names that must be the same on all ranks, besides the rule's."""
         return self.non_finite, str(self.transport_dtype)
 
+    def _saved_model(self) -> tuple[Any, ...]:
+        """What a state that was loaded says of its model."""
+        return (None if self._loaded is None else self._loaded["n_columns"],)
+
     def _agree(self, device: torch.device) -> Aggregator:
         """Make the rule with the first rank's seed, after a look whether all ranks have the same settings and state.
 
@@ -127,7 +131,7 @@ class RankAggregator:
             saved = self._loaded or {"rank": None, "n_ranks": None, "n_columns": None}
             place = (saved["rank"], saved["n_ranks"])
             is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
-            state = (self.n_steps_, saved["n_columns"] or 0, int(is_odd))
+            state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
             own = torch.tensor([int(seed), _fingerprint(self.rule, self._settings()), *state], device=device)
             seeds, prints, steps, widths, odd = exchange.gather(own).T.tolist()
             self._check_same(prints, "rule, and what else is set,")

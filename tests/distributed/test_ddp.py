@@ -32,6 +32,7 @@ from skbgmd.aggregators import (
     HuberMean,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    WorkerMomentum,
     get_aggregator,
 )
 from skbgmd.distributed import RobustHook, robust_hook
@@ -460,6 +461,191 @@ def test_a_block_travels_and_the_rest_stays_with_its_rank():
     assert kept.any()
 
 
+class Backwards(torch.nn.Module):
+    """Layers of like shapes that are defined in another order than they are used: DDP rebuilds its buckets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded(0, "cpu"):
+            self.last, self.third, self.second, self.first = (torch.nn.Linear(5, 5) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.first, self.second, self.third):
+            x = torch.tanh(layer(x))
+        return self.last(x)
+
+
+#: Rules and shares of coordinates, some of which remember columns.
+ROLLED_BACK: dict[str, tuple[Any, float]] = {
+    "centered_clipping": ("centered_clipping", 1.0),
+    "worker_memory": ("worker_memory", 1.0),
+    "worker_momentum": (WorkerMomentum(), 1.0),
+    "bgmd_paper": ("bgmd_paper", 1.0),
+    "block with memory": (BlockGeometricMedian(0.3, complement="memory"), 1.0),
+    "units with memory": (BlockGeometricMedian(0.3, complement="memory", block="unit"), 1.0),
+    "half": ("geometric_median", 0.5),
+    "a tenth": ("huber_mean", 0.1),
+    "half of a memory": ("worker_memory", 0.5),
+    "the whole": ("geometric_median", 1.0),
+}
+
+
+def rollbacks(rank: int, size: int) -> dict[str, list[np.ndarray]]:
+    """Trainings that go on, and that are rolled back and go on: to two steps, to one, and to none."""
+    found = {}
+    for name, (rule, beta) in ROLLED_BACK.items():
+        net, hook = Backwards(), RobustHook(rule, beta=beta, random_state=3)
+        ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+        ddp.register_comm_hook(hook, robust_hook)
+
+        def go_on(steps: range, net: Any = net, ddp: Any = ddp) -> np.ndarray:
+            for step in steps:
+                ddp(batch(rank, step, 0)).square().sum().backward()
+                descend(net)
+            return flat(net)
+
+        saved = []
+        for step in range(3):
+            saved.append(copy.deepcopy((net.state_dict(), hook.state_dict())))
+            go_on(range(step, step + 1))
+        found[name] = [go_on(range(3, 5))]
+        for step in (2, 1, 2, 0):
+            net.load_state_dict(saved[step][0])
+            hook.load_state_dict(saved[step][1])
+            assert hook.state_dict()["buckets"] == saved[step][1]["buckets"] or beta < 1.0 or step == 0
+            found[name].append(go_on(range(step, 5)))
+    return found
+
+
+@pytest.mark.parametrize("name", ROLLED_BACK)
+def test_a_rollback_goes_on_identically_though_buckets_were_rebuilt(name):
+    ranks = on_three(rollbacks)
+    for found in ranks:
+        for other in found[name]:
+            np.testing.assert_array_equal(other, ranks[0][name][0])
+
+
+def unfrozen(rank: int, size: int) -> dict[str, str]:
+    """Layers that are unfrozen, frozen or both midway, with the same hook, and with its state in another."""
+    found = {}
+    for beta in (1.0, 0.5):
+        for how, before, after in (
+            ("unfrozen", ("second",), ()),
+            ("frozen", (), ("second",)),
+            ("both", ("second",), ("third",)),
+        ):
+            for with_state in (False, True):
+                net, hook = Backwards(), RobustHook("worker_memory", beta=beta)
+                message = ""
+                try:
+                    for names in (before, before, after):
+                        for name in ("second", "third"):
+                            getattr(net, name).requires_grad_(name not in names)
+                        if with_state and names is after:
+                            state, hook = hook.state_dict(), RobustHook("worker_memory", beta=beta)
+                            hook.load_state_dict(state)
+                        ddp = DistributedDataParallel(net)
+                        ddp.register_comm_hook(hook, robust_hook)
+                        ddp(batch(rank, 0, 0)).square().sum().backward()
+                except ValueError as error:
+                    message = str(error)
+                found[f"{how}, {beta}, {with_state}"] = message
+                # The way out.
+                ddp = DistributedDataParallel(net)
+                ddp.register_comm_hook(RobustHook("worker_memory", beta=beta), robust_hook)
+                ddp(batch(rank, 0, 0)).square().sum().backward()
+    return found
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+@pytest.mark.parametrize("with_state", [False, True])
+def test_parameters_that_are_new_or_missing_are_named(beta, with_state):
+    which = "that the state is of" if with_state else "that it had in the first step"
+    for found in on_three(unfrozen):
+        for how, changes in (
+            ("unfrozen", "new: (5, 5) float32, (5,) float32"),
+            ("frozen", "missing: (5, 5) float32, (5,) float32"),
+            ("both", "new: (5, 5) float32, (5,) float32; missing: (5, 5) float32, (5,) float32"),
+        ):
+            if with_state and how == "both":  # shapes don't tell
+                continue
+            assert found[f"{how}, {beta}, {with_state}"].startswith(
+                f"A model must have the parameters {which}; found {changes}. After layers were frozen or unfrozen"
+            )
+
+
+class Complex(torch.nn.Module):
+    """Complex parameters among real ones, of several dtypes."""
+
+    def __init__(self, wide: bool = False) -> None:
+        super().__init__()
+        dtype = torch.complex128 if wide else torch.complex64
+        with seeded(0, "cpu"):
+            self.front = torch.nn.Linear(5, 7)
+            self.matrix = torch.nn.Parameter(torch.randn(3, 7, dtype=dtype))
+            self.shift = torch.nn.Parameter(torch.randn(3, dtype=dtype))
+            self.scale = torch.nn.Parameter(torch.randn((), dtype=torch.complex64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = torch.tanh(self.front(x)).to(self.matrix.dtype) @ self.matrix.T + self.shift
+        return torch.view_as_real(z * self.scale)
+
+
+#: Rules, shares of coordinates, whether some numbers are wide, and further settings of DDP.
+COMPLEX: list[tuple[Any, float, bool, dict[str, Any]]] = [
+    (GeometricMedian(), 1.0, False, {}),
+    (GeometricMedian(), 1.0, False, {"bucket_cap_mb": TINY, "gradient_as_bucket_view": True}),
+    (HuberMean(), 1.0, True, {"bucket_cap_mb": TINY}),
+    (get_aggregator("coordinate_median"), 1.0, False, {}),
+    (BlockGeometricMedian(0.3, block="unit"), 1.0, False, {"bucket_cap_mb": TINY}),
+    (get_aggregator("centered_clipping"), 1.0, True, {}),
+    (get_aggregator("mean"), 0.999, False, {"bucket_cap_mb": TINY}),
+]
+
+
+def reals(net: torch.nn.Module, of: Callable[[Any], torch.Tensor]) -> torch.Tensor:
+    parts = [of(parameter).detach() for parameter in net.parameters()]
+    return torch.cat([(torch.view_as_real(p) if p.is_complex() else p).flatten().double() for p in parts])
+
+
+def complex_parameters(rank: int, size: int) -> list[np.ndarray]:
+    found = []
+    for rule, beta, wide, settings in COMPLEX:
+        net, hook = Complex(wide), RobustHook(rule, beta=beta)
+        ddp = DistributedDataParallel(net, **settings)
+        ddp.register_comm_hook(hook, robust_hook)
+        for step in range(3):
+            (ddp(batch(rank, step, 0)).square().sum() * (-30.0 if rank == 1 else 1.0)).backward()
+            descend(net)
+        found.append(reals(net, lambda p: p).numpy())
+    return found
+
+
+@pytest.mark.parametrize("case", range(len(COMPLEX)))
+def test_of_complex_parameters_the_real_and_imaginary_parts_are_columns(case):
+    rule, _, wide, _ = COMPLEX[case]
+    net, state = Complex(wide), None
+    for step in range(3):
+        rows = []
+        for rank in range(3):
+            copied = copy.deepcopy(net)
+            (copied(batch(rank, step, 0)).square().sum() * (-30.0 if rank == 1 else 1.0)).backward()
+            rows.append(reals(copied, lambda p: p.grad))
+        units = ParameterBlock.of(torch.view_as_real(p.detach()) if p.is_complex() else p for p in net.parameters())
+        aggregate, state = rule(DenseRows(torch.stack(rows).float(), units=units), state)
+        start = 0
+        for parameter in net.parameters():
+            width = parameter.numel() * (1 + parameter.is_complex())
+            part = aggregate.vector[start : start + width]
+            part = torch.view_as_complex(part.reshape(-1, 2)) if parameter.is_complex() else part
+            parameter.grad, start = part.to(parameter.dtype).reshape(parameter.shape), start + width
+        descend(net)
+    expected = reals(net, lambda p: p).numpy()
+    for found in on_three(complex_parameters):
+        np.testing.assert_array_equal(found[case], on_three(complex_parameters)[0][case])
+        np.testing.assert_allclose(found[case], expected, atol=1e-4 * np.abs(expected).max())
+
+
 def disagreements(rank: int, size: int) -> dict[str, str]:
     """Ranks that were set up otherwise, or that resume from something else: errors on all, and nobody waits."""
     setup = SETUPS["tiny buckets"]
@@ -492,6 +678,20 @@ def disagreements(rank: int, size: int) -> dict[str, str]:
         hook = RobustHook(beta=beta)
         hook.load_state_dict({**state, "n_columns": 7} if last else state)
         found[f"another model, {beta}"] = tried(hook)
+        hook = RobustHook(beta=beta)
+        other = {**state["buckets"], "parameters": ["(7,) float32"]}
+        hook.load_state_dict({**state, "buckets": other} if last else state)
+        found[f"other parameters, {beta}"] = tried(hook)
+        # Before the first step there is no model to be of.
+        hook = RobustHook(beta=beta)
+        if last:
+            hook.load_state_dict(RobustHook(beta=beta).state_dict())
+        found[f"nothing on one, {beta}"] = tried(hook)
+        # States of earlier versions don't tell the parameters.
+        hook = RobustHook(beta=beta)
+        earlier = {name: value for name, value in state["buckets"].items() if name != "parameters"}
+        hook.load_state_dict({**state, "buckets": earlier})
+        found[f"earlier, {beta}"] = tried(hook)
     return found
 
 
@@ -502,6 +702,8 @@ def test_ranks_that_disagree_raise_together():
         for beta in (1.0, 0.5):
             assert "state must be loaded on all ranks" in found[f"state of some, {beta}"]
             assert "state's model must be the same on all ranks" in found[f"another model, {beta}"]
+            assert "state's model must be the same on all ranks" in found[f"other parameters, {beta}"]
+            assert found[f"nothing on one, {beta}"] == found[f"earlier, {beta}"] == ""
 
 
 def test_what_does_not_go_with_a_block_is_refused():
@@ -512,7 +714,15 @@ def test_what_does_not_go_with_a_block_is_refused():
     with pytest.raises(ValueError, match="non_finite must be 'raise' with beta less than 1"):
         RobustHook(beta=0.5, non_finite="propagate")
     hook = RobustHook(beta=0.5)
-    for state in (None, {}, {"beta": 0.5}, RobustHook().state_dict()):
+    own = hook.state_dict()
+    for state in (
+        None,
+        {},
+        {"beta": 0.5},
+        RobustHook().state_dict(),
+        {**own, "buckets": 3},
+        {**own, "buckets": {"a": 1}},
+    ):
         with pytest.raises(ValueError, match="state must be"):
             hook.load_state_dict(state)
     assert hook.n_steps_ == 0
@@ -522,7 +732,7 @@ def every(rank: int, size: int) -> dict[str, Any]:
     """Run what is to be run on as many ranks, in one go: to start processes takes longer."""
     functions = {
         2: (all_setups, seeds, resumed, fewer_bytes, uneven),
-        3: (all_rules, errors, some_ranks, blocks, disagreements),
+        3: (all_rules, errors, some_ranks, blocks, rollbacks, unfrozen, complex_parameters, disagreements),
     }[size]
     return {function.__name__: function(rank, size) for function in functions}
 
