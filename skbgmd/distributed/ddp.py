@@ -75,9 +75,11 @@ class RobustHook(RankAggregator):
     Notes
     -----
     Columns are in the order of the first step's buckets from the last to the first, which is that of the model's
-    parameters unless dtypes take turns, so that a block, and what a rule remembers of the columns, outlast buckets that
-    DDP rebuilds. Gradients of several dtypes are judged in the widest of them. With ``beta`` less than 1 and
-    ``find_unused_parameters``, what a block sends of a parameter that no rank uses in this step is lost.
+    parameters unless dtypes take turns, so that a block, and what a rule remembers of the columns, outlast buckets
+    that DDP rebuilds, and states that are loaded under the same wrapper. Of complex parameters the real and
+    imaginary parts are columns. A state tells parameters by their shapes and dtypes alone. Gradients of several
+    dtypes are judged in the widest of them. With ``beta`` less than 1 and ``find_unused_parameters``, what a block
+    sends of a parameter that no rank uses in this step is lost.
 
     ``mixed_precision`` of DDP is a hook of its own, and DDP takes one only; ``torch.autocast`` works. A pickled hook is
     without its group.
