@@ -420,8 +420,9 @@ def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
     for given, name in (({"sample_weight": weight}, "weights"), ({"groups": weight // 40}, "clients")):
         with pytest.raises(ValueError, match=f"iterator_train must be an ArrayLoader.*to have {name}"):
             model.fit(X, y, **given)
+    (model.module if wraps else model).set_params(train_split=ValidSplit(4))
     with pytest.raises(ValueError, match="to have weights"):
-        model.set_params(train_split=ValidSplit(4)).fit(X, y, sample_weight=weight)
+        model.fit(X, y, sample_weight=weight)
 
 
 def test_losses_without_the_callback_that_records_them(data):

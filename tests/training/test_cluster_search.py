@@ -144,7 +144,12 @@ def searches(data, line):
             weighted,
         ),
         "module": (drawing, {"module__width": [2, 8]}, (X, y), {}),
-        "net": (plain, {"module": [OwnNet(Net, max_epochs=n, **net) for n in (1, 3)]}, (X, y), {}),
+        "net": (
+            quick(module=OwnNet(Net, **net), strength=None, group_size=1),
+            {"module": [OwnNet(Net, max_epochs=n, **net) for n in (1, 3)]},
+            (X, y),
+            {},
+        ),
         "regressor": (BlockGMDRegressor(**settings), {"huber": [1.0, None], "lr": [1e-6, 0.02]}, line, {}),
         # What is large is shared by joblib and dask, and can't be written to.
         "large": (plain, {"lr": [1e-6, 0.02]}, (wide, wide[:, 0] > 0.0), {}),
