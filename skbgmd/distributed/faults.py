@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from threading import Thread
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
+import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
 
@@ -42,8 +45,9 @@ class Watch:
     """Record of the collectives that this rank began, kept in the group's store for the others to read.
 
     Before a collective a rank writes its name, number and time (some microseconds with a ``TCPStore``). When one
-    fails, each rank that is still there answers a roll call in the store, which needs none of the group's broken
-    connections, and waits a second for the others' answers.
+    fails, a rank closes its connections, so that no other waits for it in the collective; in a ring, only two are
+    connected to the one that is lost. Each rank that is still there answers a roll call in the store, which needs no
+    connections of the group, until for a second no other has answered.
 
     Parameters
     ----------
@@ -52,9 +56,12 @@ class Watch:
     """
 
     def __init__(self, group: Any = None) -> None:
+        group = group or _get_default_group()
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
-        self.store = _get_process_group_store(group or _get_default_group())
-        self.n_begun = 0
+        self.store, self.n_begun = _get_process_group_store(group), 0
+        # Threads of a group end with the last who holds it.
+        self._group = ref(group)
+        self._called: RollCall | None = None
 
     def begin(self, name: str) -> Collective:
         """Record that this rank begins a collective; issue it, and wait for it, within what this returns."""
@@ -64,35 +71,45 @@ class Watch:
             self.store.set(f"skbgmd/begun/{self.rank}", f"{name},{self.n_begun},{time.time()}")
         return collective
 
-    def roll_call(self) -> RollCall:
-        """Answer for this rank, and list those that don't within a second."""
-        call = RollCall()
-        # A store on a rank that was stopped answers never, and its client waits without a limit.
-        thread = Thread(target=self._call, args=(call, time.monotonic() + limits.ROLL_CALL_SECONDS), daemon=True)
-        thread.start()
-        thread.join(2.0 * limits.ROLL_CALL_SECONDS)
-        return call
+    def roll_call(self, error: BaseException) -> RollCall:
+        """Close this rank's connections, answer, and list the ranks that don't; once, as the group is lost with it."""
+        if self._called is None:
+            self._called = RollCall()
+            # A store on a rank that was stopped answers never, and its client waits without a limit.
+            thread = Thread(target=self._call, args=(self._called, str(error)), daemon=True)
+            thread.start()
+            thread.join(limits.ROLL_CALL_LIMIT + limits.ROLL_CALL_SECONDS)
+        return self._called
 
-    def _call(self, call: RollCall, end: float) -> None:
+    def _call(self, call: RollCall, error: str) -> None:
         try:
+            # Before this rank's connections break, and with them the collective of others.
+            first = self.store.compare_set("skbgmd/failed", "", f"{self.rank},{error}").decode()
+            close_connections(self._group(), self.rank, self.size)
             self.store.set(f"skbgmd/present/{self.rank}", "")
             missing = set(range(self.size)) - {self.rank}
-            while missing and time.monotonic() < end:
-                missing = {rank for rank in missing if not self.store.check([f"skbgmd/present/{rank}"])}
+            begin = heard = time.monotonic()
+            while missing and time.monotonic() < min(heard + limits.ROLL_CALL_SECONDS, begin + limits.ROLL_CALL_LIMIT):
                 time.sleep(0.01)
+                answered = {rank for rank in missing if self.store.check([f"skbgmd/present/{rank}"])}
+                if answered:
+                    missing, heard = missing - answered, time.monotonic()
             for rank in sorted(missing):
                 key = f"skbgmd/begun/{rank}"
                 call.last_begun[rank] = self.store.get(key).decode() if self.store.check([key]) else ""
         except RuntimeError:
             return
+        number, cause = first.split(",", 1)
+        call.first = "" if int(number) == self.rank else f"Rank {number} was the first on which it failed: {cause}"
         call.missing = tuple(sorted(missing))
 
 
 @dataclass
 class RollCall:
-    """Ranks that don't answer, None where the store doesn't, and what they had recorded before."""
+    """Ranks that don't answer, None where the store doesn't; what they had recorded; the error of whom it met first."""
 
     missing: tuple[int, ...] | None = None
+    first: str = ""
     last_begun: dict[int, str] = field(default_factory=dict)
 
     def report(self, size: int) -> str:
@@ -101,7 +118,7 @@ class RollCall:
         if self.missing is None:
             return "the store of the group doesn't answer: the rank or the agent that holds it is lost."
         if not self.missing:
-            return f"all {size} ranks answer a roll call: one was late, or a connection broke."
+            return f"all {size} ranks answer a roll call: one was late, failed itself, or a connection broke."
         lines = [f"ranks {list(self.missing)} of {size} don't answer a roll call within {seconds:g} s."]
         for rank, begun in self.last_begun.items():
             name, number, when = begun.split(",") if begun else ("", "", "")
@@ -129,13 +146,39 @@ class Collective:
         if error is None or not (kind is RuntimeError or isinstance(error, dist.DistError)):
             return
         waited = time.monotonic() - self.begin
-        call = self.watch.roll_call()
+        call = self.watch.roll_call(error)
         message = (
             f"Every rank must answer in a collective; {self.name} (number {self.number} of its group) failed on rank "
             f"{self.watch.rank} after {waited:.1f} s, and {call.report(self.watch.size)} Cause: {error}"
         )
+        if call.first:
+            message += f" {call.first}"
         raise RankLostError(message, self.name, self.number, call.missing or (), waited) from error
 
+
+def close_connections(group: Any, rank: int, size: int) -> None:
+    """Close this rank's connections of a gloo group, so that collectives which wait for it fail on all ranks at once.
+
+    Gloo does so itself when a receive times out. It has no other call that does: ``abort()`` of torch 2.13 leaves the
+    connections open.
+
+    Parameters
+    ----------
+    group : ProcessGroup or None
+        One without gloo is left as it is, and so is None.
+    rank, size : int
+        Of this rank, and of the group.
+    """
+    if group is None or "gloo" not in str(dist.get_backend_config(group)):
+        return
+    for other in range(rank + 1 - size, rank):
+        # Receives from ranks that are lost fail, and don't time out.
+        with suppress(RuntimeError):
+            group.recv([torch.empty(1)], other % size, _UNUSED_TAG).wait(timedelta(milliseconds=1))
+
+
+#: Tag of messages that nobody sends.
+_UNUSED_TAG = 2**31 - 1
 
 _WATCHES: WeakKeyDictionary[Any, Watch] = WeakKeyDictionary()
 

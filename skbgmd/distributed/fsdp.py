@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
+from skbgmd.distributed.faults import Collective, begin_collective
 from skbgmd.distributed.rank_aggregator import RankAggregator
 from skbgmd.distributed.rows import ShardedRows
 
@@ -70,13 +71,58 @@ class RobustReduceScatter(RankAggregator):
             A gradient divide factor that torch multiplies in on the way.
         """
         if op not in (dist.ReduceOp.AVG, dist.ReduceOp.SUM):
-            raise ValueError(f"FSDP2 must ask for an average or a sum; found {op} (set_gradient_divide_factor).")
+            raise ValueError(f"FSDP2 must ask for an average or a sum; found {_described(op)}.")
         exchange = self._ready(group)
         shard = exchange.to_shards(input_tensor[None]).wait()
         aggregate = self._aggregate(ShardedRows(shard, input_tensor.numel(), exchange))
         # Of a sum FSDP2 makes an average itself, in two steps where half precision might overflow.
         output_tensor.copy_(aggregate.vector if op == dist.ReduceOp.AVG else aggregate.vector * exchange.size)
         self._record(aggregate)
+
+
+def _described(op: Any) -> str:
+    """Name what FSDP2 asks for, with the factor that ``set_gradient_divide_factor`` was given."""
+    name = getattr(getattr(op, "op", op), "name", str(op))
+    factor = getattr(op, "factor", None)
+    return f"{name} by {factor:g} (set_gradient_divide_factor({1 / factor:g}))" if factor else name
+
+
+class NamedAllGather:
+    """An all-gather of parameters of FSDP2 whose errors name lost ranks.
+
+    Parameters
+    ----------
+    inner : AllGather
+        The one that a parameter group had.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Memory for parameters, as the inner one's."""
+        memory: torch.Tensor = self.inner.allocate(size, dtype=dtype, device=device)
+        return memory
+
+    def __call__(
+        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False
+    ) -> Any:
+        """Gather, with a record of it for the others to read."""
+        with begin_collective("all_gather", group) as collective:
+            work = self.inner(output_tensor=output_tensor, input_tensor=input_tensor, group=group, async_op=async_op)
+        return None if work is None else _NamedWork(work, collective)
+
+
+class _NamedWork(dist.Work):
+    """Work whose errors name lost ranks where it is waited for."""
+
+    def __init__(self, work: Any, collective: Collective) -> None:
+        super().__init__()
+        self.work, self.collective = work, collective
+
+    def wait(self, *timeout: Any) -> bool:
+        with self.collective:
+            return bool(self.work.wait(*timeout))
 
 
 def robust_fully_sharded(
@@ -95,6 +141,9 @@ def robust_fully_sharded(
     called on. The rule is called on each of them, so that every group has its own rows and its own weights: it is a
     blockwise rule. A rank may be trusted in one layer and not in another, and what keeps the majority right does so
     layer by layer. A model that is sharded as one group has one set of weights for all of it.
+
+    Where a collective fails, of the gradients or of the parameters, a :class:`~skbgmd.distributed.RankLostError`
+    names the ranks that are gone.
 
     Parameters
     ----------
@@ -138,7 +187,17 @@ def robust_fully_sharded(
     groups = {name: RobustReduceScatter(rule, **settings) for name in modules}
     for name, module in modules.items():
         module.set_custom_reduce_scatter(groups[name])
+        _name_lost_ranks(module)
     return groups
+
+
+def _name_lost_ranks(module: Any) -> None:
+    """Wrap the all-gather of a module's parameter group, where this torch lets another take its place."""
+    state = module._get_fsdp_state()
+    for group in getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]:
+        inner = getattr(group, "_all_gather_comm", None)
+        if inner is not None and not isinstance(inner, NamedAllGather):
+            module.set_custom_all_gather(NamedAllGather(inner))
 
 
 def _sharded_modules(model: torch.nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from skbgmd._utils import limits
 from skbgmd.aggregators import Aggregator, Mean, NonFiniteRowsError, get_aggregator
 from skbgmd.distributed.exchange import Exchange, as_bytes, await_release
+from skbgmd.distributed.faults import begin_collective
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.training._ranks import RankDivergedError, RankFailedError, Ranks, spans_ranks
 
@@ -70,7 +71,8 @@ class DistributedRanks(Ranks):
                 if tensor.numel():
                     moved = tensor.detach().to(self.exchange.device).contiguous()
                     sent = as_bytes(moved)
-                    dist.broadcast(sent, 0, group=self.exchange.group)
+                    with begin_collective("broadcast", self.exchange.group):
+                        dist.broadcast(sent, 0, group=self.exchange.group)
                     await_release(sent)
                     with torch.no_grad():
                         tensor.copy_(moved)

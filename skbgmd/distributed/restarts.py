@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch.distributed.constants import default_pg_timeout
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from skbgmd._utils.checks import check_integer
 from skbgmd._utils.saving import written_whole
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
@@ -79,9 +82,11 @@ def agree_on_prefix(store: Store, rank: int, size: int, timeout: timedelta) -> s
 class Checkpoints:
     """Checkpoints of a training on many ranks: each writes its own files, and all resume the same step.
 
-    A file replaces a temporary one when it is complete, so that a rank which is killed leaves no half of one. The last
-    two are kept: ranks that meet in a collective in every step are one step apart at most, and the last step that all
-    have is among them.
+    A file takes its name when it is complete and has been read once, so that a rank which is killed leaves no half of
+    one. The last two are kept: ranks that meet in a collective in every step are one step apart at most, and the last
+    step that all have is among them.
+
+    A folder is of one training. Another that begins anew has a folder of its own, or an empty one.
 
     Parameters
     ----------
@@ -111,6 +116,8 @@ class Checkpoints:
         self, folder: str | PathLike[str], exchange: Exchange | None = None, device: torch.device | str = "cpu"
     ) -> None:
         self.folder, self.exchange, self.device = Path(folder), exchange or Exchange(), device
+        #: The last step that was saved or loaded; None: neither so far.
+        self._last: int | None = None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write this rank's state after a step; without waiting for other ranks.
@@ -118,27 +125,62 @@ class Checkpoints:
         Parameters
         ----------
         step : int
-            Number of the step, larger from call to call.
+            Number of the step, from 0 on, larger from call to call and than the one that :meth:`load` gave. Files of
+            later steps, which other ranks didn't come to, are deleted after a :meth:`load`.
         state : mapping
             States of the model, the optimizer (``state_dict()``), the rule, random generators
-            (:func:`random_states`), and whatever ``torch.load`` reads with ``weights_only=True``.
+            (:func:`random_states`), and whatever ``torch.load`` reads with ``weights_only=True``: tensors, plain
+            numbers, strings and containers, nothing of NumPy.
+
+        Raises
+        ------
+        TypeError
+            A step that isn't an integer; a state that couldn't be loaded again. No file is left of it.
+        ValueError
+            A step that isn't later than the last one, or, before a :meth:`load`, than those in the folder.
+        OSError
+            A file that can't be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        step = check_integer(step, "step", at_least=0)
+        found = self._steps()
+        last = self._last if self._last is not None else max(found, default=-1)
+        if step <= last:
+            hint = "" if self._last is not None else f", in {self.folder}: load it, or begin in another folder"
+            raise ValueError(f"step must be later than the last one, {last}{hint}; found {step}.")
+        if step > _LAST_STEP:
+            raise ValueError(f"step must be at most {_LAST_STEP}; found {step}.")
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state must be a mapping; found {type(state).__name__}.")
         packed = {name: pack_state(value) for name, value in state.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole({"checkpoint": self._path(step)}) as targets:
-            torch.save({"size": self.exchange.size, "state": packed}, targets["checkpoint"])
+            try:
+                torch.save({"size": self.exchange.size, "state": packed}, targets["checkpoint"])
+                _read(targets["checkpoint"], mmap=True)  # tensors stay where they are
+            except OSError:
+                raise
+            except Exception as error:
+                if (odd := _unreadable(packed, "state")) is None:
+                    raise
+                raise TypeError(
+                    f"state must hold tensors, plain numbers, strings and containers; found {odd}."
+                ) from error
+            for later in [old for old in found if old > last]:
+                self._path(later).unlink()
+        self._last = step
         for old in self._steps()[: -self.N_KEPT]:
             self._path(old).unlink()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
         """Read the last step that all ranks have, and this rank's state after it; None where there is none yet.
 
-        A collective: all ranks call it.
+        A collective: all ranks call it. Where a rank can't read its file, all go back to the step before, with a
+        warning.
 
         Raises
         ------
         ValueError
-            A rank has lost its files, or they are of another number of ranks.
+            A rank has lost its files or can't read them, or they are of another number of ranks.
         """
         own = ([-1] * self.N_KEPT + self._steps())[-self.N_KEPT :]
         found = self.exchange.gather(torch.tensor(own, device=self.device)).tolist()
@@ -146,14 +188,33 @@ class Checkpoints:
         if not common:
             if any(-1 not in steps for steps in found):
                 raise ValueError(f"All ranks must have a checkpoint of the same step in {self.folder}; found {found}.")
+            self._last = -1
             return None
-        step = max(common)
-        content = torch.load(self._path(step), weights_only=True, map_location="cpu")
+        damage = []
+        for step in sorted(common, reverse=True):
+            content, error = self._attempt(step)
+            whole = self.exchange.gather(torch.tensor([int(error is None)], device=self.device))[:, 0].tolist()
+            if content is not None and all(whole):
+                break
+            ranks = [rank for rank, is_whole in enumerate(whole) if not is_whole]
+            damage.append(f"{self._path(step)}: {error}" if error else f"step {step} on ranks {ranks}")
+        else:
+            raise ValueError(f"All ranks must have a checkpoint that can be read; damaged: {'; '.join(damage)}.")
         if content["size"] != self.exchange.size:
             raise ValueError(
                 f"The number of ranks must be that of the checkpoint, {content['size']}; found {self.exchange.size}."
             )
+        if damage:
+            warnings.warn(f"All ranks resume step {step}; damaged: {'; '.join(damage)}.", UserWarning, stacklevel=2)
+        self._last = step
         return step, {name: unpack_state(value) for name, value in content["state"].items()}
+
+    def _attempt(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
+        """Read a file: its content, or what is wrong with it."""
+        try:
+            return _read(self._path(step)), None
+        except Exception as error:  # of pickle, zipfile, struct or torch, by where the damage is
+            return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
     def _path(self, step: int) -> Path:
         return self.folder / f"rank-{self.exchange.rank}-step-{step}.pt"
@@ -161,6 +222,36 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         names = (re.fullmatch(r"rank-(\d+)-step-(\d+)\.pt", path.name) for path in self.folder.glob("*.pt"))
         return sorted(int(name[2]) for name in names if name and int(name[1]) == self.exchange.rank)
+
+
+#: Steps travel as 64-bit integers.
+_LAST_STEP = 2**63 - 1
+
+
+def _read(file: Any, **settings: Any) -> dict[str, Any]:
+    """Read a checkpoint, and check that it is one."""
+    content = torch.load(file, weights_only=True, map_location="cpu", **settings)
+    if not (isinstance(content, dict) and set(content) == {"size", "state"}):
+        raise ValueError("not a checkpoint")
+    return content
+
+
+def _unreadable(value: Any, name: str) -> str | None:
+    """Describe the innermost value that torch can't write, or not read with ``weights_only=True``; None: it can."""
+    file = BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True, map_location="cpu")
+    except Exception:  # whatever a class raises when it is pickled
+        parts: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, Mapping):
+            parts = value.items()
+        elif isinstance(value, (list, tuple)):
+            parts = enumerate(value)
+        inner = (_unreadable(part, f"{name}[{key!r}]") for key, part in parts)
+        return next((each for each in inner if each), f"{name} of type {type(value).__module__}.{type(value).__name__}")
+    return None
 
 
 def random_states() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch.distributed as dist
 from processes import on_ranks
 from skbgmd.aggregators import GeometricMedian
 from skbgmd.distributed import Exchange, RankLostError, ShardedRows
-from skbgmd.distributed.faults import begin_collective
+from skbgmd.distributed.faults import Watch, begin_collective
 
 pytestmark = pytest.mark.slow  # many processes start
 
@@ -87,6 +88,95 @@ def test_others_stop_within_seconds_and_name_the_rank(how, lost, name):
         assert f"ranks [{lost}] of 3 don't answer" in message
         assert f"Last collective that rank {lost} began: nothing (number" in message
         assert ("Timed out" in message or "timeout" in message) == (how != "killed")
+
+
+def meet_in_a_ring(rank: int, size: int, lost: list[int], name: str) -> Any:
+    exchange = Exchange()
+    exchange.gather(torch.ones(1))
+    if rank in lost:
+        fail("killed")
+    begin = time.monotonic()
+    with pytest.raises(RankLostError) as caught:
+        CALLS[name](exchange)
+    return time.monotonic() - begin, caught.value.missing
+
+
+@pytest.mark.parametrize(
+    ("size", "lost", "name"),
+    [
+        (4, [0], "gather"),
+        (8, [1], "all_reduce"),
+        (8, [3, 6], "gather"),
+        (12, [5], "from_shards"),
+        (12, [11], "all_reduce"),
+    ],
+)
+def test_all_others_stop_at_once_and_name_the_lost_alone(size, lost, name):
+    # In a ring only two ranks are connected to the one that is lost, and the others wait for these.
+    found = on_ranks(meet_in_a_ring, size, lost, name, timeout=60.0, lost=set(lost))
+    for seconds, missing in [found[rank] for rank in range(size) if rank not in lost]:
+        assert seconds < STOPPED
+        assert missing == tuple(lost)
+
+
+def end_early(rank: int, size: int) -> Any:
+    """One rank fails by itself while the others wait for it in a ring."""
+    exchange = Exchange()
+    exchange.gather(torch.ones(1))
+    begin = time.monotonic()
+
+    def fail_or_wait() -> None:
+        with begin_collective("own"):
+            if rank == 2:
+                raise RuntimeError("of its own")
+            exchange.gather(torch.ones(1))
+
+    with pytest.raises(RankLostError, match=f"all {size} ranks answer a roll call") as caught:
+        fail_or_wait()
+    return time.monotonic() - begin, caught.value.missing
+
+
+def test_an_error_of_one_rank_in_a_collective_reaches_all():
+    # The ranks can't meet afterwards, which "lost" says.
+    for rank, found in enumerate(on_ranks(end_early, 6, lost={2})):
+        if rank != 2:
+            seconds, missing = found
+            assert seconds < STOPPED
+            assert missing == ()
+
+
+@pytest.fixture
+def watches():
+    """Watches of five ranks that share a store, without a group."""
+    store, each = dist.HashStore(), []
+    for rank in range(5):
+        each.append(watch := object.__new__(Watch))
+        watch.rank, watch.size, watch.store, watch._group, watch._called = rank, 5, store, lambda: None, None
+    return each
+
+
+def test_a_roll_call_waits_as_long_as_others_answer(watches):
+    # One after the other, as the machine is slow; the last doesn't.
+    timers = [Timer(0.7 * rank, watches[rank].roll_call, [RuntimeError("lost")]) for rank in (1, 2, 3)]
+    for timer in timers:
+        timer.start()
+    begin = time.monotonic()
+    call = watches[0].roll_call(RuntimeError("at first"))
+    seconds = time.monotonic() - begin
+    assert call.missing == (4,)
+    assert 2.1 <= seconds < 4.0
+    assert watches[0].roll_call(RuntimeError("again")) is call
+    assert time.monotonic() - begin - seconds < 0.5  # not a second wait
+    for timer in timers:
+        timer.join()
+    assert call.first == ""
+    assert watches[3]._called.first == "Rank 0 was the first on which it failed: at first"
+
+
+def test_a_roll_call_ends_though_nobody_answers(watches):
+    begin = time.monotonic()
+    assert watches[2].roll_call(RuntimeError("lost")).missing == (0, 1, 3, 4)
+    assert time.monotonic() - begin < 2.0
 
 
 def train(rank: int, size: int, n_hostile: int) -> Any:

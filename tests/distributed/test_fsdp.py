@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +18,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from processes import on_ranks
 from skbgmd._utils.random import seeded
 from skbgmd.aggregators import BlockGeometricMedian, Bucketing, HuberMean, NonFiniteRowsError, get_aggregator
-from skbgmd.distributed import RobustReduceScatter, robust_fully_sharded
+from skbgmd.distributed import RankLostError, RobustReduceScatter, robust_fully_sharded
+from skbgmd.distributed.fsdp import NamedAllGather
 from skbgmd.rows import DenseRows
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
@@ -202,7 +206,9 @@ def test_what_does_not_fit_is_refused():
         assert found["rule"][0] == "ValueError"
         assert found["nan"][0] == NonFiniteRowsError.__name__
         assert found["divided"][0] == "ValueError"
-        assert "set_gradient_divide_factor" in found["divided"][1]
+        assert found["divided"][1] == (
+            "FSDP2 must ask for an average or a sum; found PREMUL_SUM by 0.5 (set_gradient_divide_factor(2))."
+        )
 
 
 def test_modules_that_are_sharded_together_have_one_group():
@@ -229,3 +235,46 @@ def test_an_older_torch_is_refused(monkeypatch):
     monkeypatch.delattr(fsdp.FSDPModule, "set_custom_reduce_scatter")
     with pytest.raises(RuntimeError, match=r"needs a torch with FSDPModule\.set_custom_reduce_scatter"):
         robust_fully_sharded(net_of(torch.float32))
+
+
+def lose_rank(rank: int, size: int, setting: str) -> Any:
+    net = sharded(["0", ""], net_of(torch.float32))
+    robust_fully_sharded(net)
+    if setting == "asynchronous":
+        net._set_unshard_async_op(True)
+    loss(net, rank, 0, torch.float32).backward()
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    begin = time.monotonic()
+    with pytest.raises(RankLostError) as caught:
+        loss(net, rank, 1, torch.float32).backward()
+    return caught.value.missing, caught.value.collective, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("setting", ["plain", "asynchronous"])
+def test_a_rank_that_is_killed_is_named(setting):
+    first, _, last = on_ranks(lose_rank, 3, setting, lost={1})
+    for missing, collective, seconds in (first, last):
+        assert missing == (1,)
+        assert collective == "all_gather"
+        assert seconds < 5.0
+
+
+def own_all_gather(rank: int, size: int) -> Any:
+    calls = []
+
+    class Own(NamedAllGather):
+        def __call__(self, *args: Any, **named: Any) -> Any:
+            calls.append(1)
+            return super().__call__(*args, **named)
+
+    net = sharded([""], net_of(torch.float32))
+    net.set_custom_all_gather(Own(net._get_fsdp_state()._fsdp_param_groups[0]._all_gather_comm))
+    robust_fully_sharded(net)
+    loss(net, rank, 0, torch.float32).backward()
+    return len(calls)
+
+
+@pytest.mark.skipif(not hasattr(fsdp.FSDPModule, "set_custom_all_gather"), reason="this torch's all-gather is fixed")
+def test_an_all_gather_of_a_users_own_is_kept():
+    assert all(on_ranks(own_all_gather, 2))

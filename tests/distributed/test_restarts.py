@@ -11,7 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from datetime import timedelta
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 import skbgmd
 from processes import on_ranks
+from skbgmd._utils.random import seeded
 from skbgmd.aggregators.memory import Scale
 from skbgmd.distributed import Checkpoints, random_states, set_random_states
 from skbgmd.distributed.restarts import agree_on_prefix
@@ -101,6 +102,158 @@ def load_only(rank: int, size: int, folder: str) -> Any:
 def test_other_numbers_of_ranks_are_refused(tmp_path):
     on_ranks(save_and_load, 3, str(tmp_path), [2, 2, 2], [])
     on_ranks(load_only, 2, str(tmp_path))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "step", [True, 2.5, "3", None, np.float64(2.0), torch.tensor(2), -1, np.int64(-7), 2**63, 10**20]
+)
+def test_a_step_must_be_a_number_that_load_finds(tmp_path, step):
+    with pytest.raises((TypeError, ValueError), match=r"step must be .*; found "):
+        Checkpoints(tmp_path / "new").save(step, {"weight": torch.ones(1)})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("step", [0, np.int64(5), 2**63 - 1])
+def test_every_step_that_is_saved_is_found(tmp_path, step):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(step, {})
+    assert checkpoints.load() == (int(step), {})
+
+
+def test_steps_of_another_training_are_not_taken_for_later_ones(tmp_path):
+    for step in (99, 100):
+        Checkpoints(tmp_path).save(step, {"weight": torch.full((1,), float(step))})
+    before = files(tmp_path)
+    for step in (1, 99, 100):
+        with pytest.raises(ValueError, match=f"later than the last one, 100, in .*another folder; found {step}"):
+            Checkpoints(tmp_path).save(step, {"weight": torch.zeros(1)})
+    again = Checkpoints(tmp_path)
+    again.save(101, {})
+    for step in (3, 101):
+        with pytest.raises(ValueError, match=f"later than the last one, 101; found {step}"):
+            again.save(step, {})
+    assert files(tmp_path) == [before[0], "rank-0-step-101.pt"]  # 100 and 101
+
+
+def go_back(rank: int, size: int, folder: str) -> Any:
+    """Rank 0 comes to a step that rank 1 doesn't; then steps are saved at other intervals."""
+    for step in (1, 2, 3)[: 3 - rank]:
+        Checkpoints(folder).save(step, {})
+    dist.barrier()
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.load() == (2, {})
+    if rank == 0:
+        checkpoints.save(5, {"again": 1})  # and rank 1 is killed
+    dist.barrier()
+    return Checkpoints(folder).load()
+
+
+def test_a_step_that_others_did_not_come_to_is_forgotten(tmp_path):
+    assert on_ranks(go_back, 2, str(tmp_path)) == [(2, {}), (2, {})]
+    assert files(tmp_path) == [f"rank-{rank}-step-{step}.pt" for rank, step in [(0, 2), (0, 5), (1, 1), (1, 2)]]
+
+
+class Own:
+    """A class of a user's."""
+
+
+@pytest.mark.parametrize(
+    ("state", "where"),
+    [
+        ({"loss": np.float64(1.0)}, r"state\['loss'\] of type numpy.float64"),
+        ({"n": np.int64(1)}, r"state\['n'\] of type numpy.int64"),
+        ({"is": np.bool_(True)}, r"state\['is'\] of type numpy.bool"),
+        ({"rows": np.ones(2)}, r"state\['rows'\] of type numpy.ndarray"),
+        ({"optimizer": {"groups": [{"lr": 0.1}, {"lr": np.float32(0.1)}]}}, r"\['groups'\]\[1\]\['lr'\] of type numpy"),
+        ({"pair": (1, np.ones(1))}, r"state\['pair'\]\[1\] of type numpy"),
+        ({"own": Own()}, r"state\['own'\] of type .*Own"),
+        ({"folder": Path("x")}, r"state\['folder'\] of type pathlib"),
+        ({"function": lambda: None}, r"state\['function'\] of type builtins.function"),
+        ({"dates": {1, timedelta(1)}}, r"state\['dates'\] of type builtins.set"),
+        ({"whole": torch.nn.Identity()}, r"state\['whole'\] of type torch.nn.modules.linear.Identity"),
+        ([1, 2], "state must be a mapping; found list"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value)[:20],
+)
+def test_what_could_not_be_loaded_is_refused_before_it_is_saved(tmp_path, state, where):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"weight": torch.ones(1)})
+    with pytest.raises(TypeError, match=where):
+        checkpoints.save(2, state)
+    assert files(tmp_path) == ["rank-0-step-1.pt"]
+    checkpoints.save(2, {})  # the same step, without it
+    assert checkpoints.load() == (2, {})
+
+
+def test_what_can_be_loaded_is_saved(tmp_path):
+    with seeded(0, "cpu"):
+        model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    plain = {
+        1: 2,
+        "none": None,
+        "set": {1, 2},
+        "text": "x",
+        "pairs": [(1, 2.5)],
+        "bytes": b"x",
+        "empty": torch.empty(0),
+    }
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random_states(), **plain}
+    Checkpoints(tmp_path).save(1, state)
+    step, found = Checkpoints(tmp_path).load()
+    assert step == 1
+    assert found.keys() == state.keys()
+    torch.testing.assert_close(found["optimizer"]["state"], optimizer.state_dict()["state"])
+    assert all(found[name] == value for name, value in plain.items() if name != "empty")
+
+
+def damage(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    other = BytesIO()
+    torch.save([1], other)
+    kinds = {"empty": b"", "junk": b"junk", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
+    path.write_bytes({**kinds, "of another kind": other.getvalue()}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "junk", "half", "zeros", "of another kind"])
+def test_a_damaged_file_is_named_and_the_one_before_is_read(tmp_path, how):
+    for step in (1, 2):
+        Checkpoints(tmp_path).save(step, {"weight": torch.full((9,), float(step))})
+    damage(tmp_path / "rank-0-step-2.pt", how)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.warns(UserWarning, match=r"All ranks resume step 1; damaged: .*rank-0-step-2\.pt: "):
+        step, state = checkpoints.load()
+    assert (step, state["weight"].tolist()) == (1, [1.0] * 9)
+    checkpoints.save(2, {})
+    assert checkpoints.load() == (2, {})
+    for each in tmp_path.iterdir():
+        damage(each, how)
+    with pytest.raises(ValueError, match=r"that can be read; damaged: .*-step-2\.pt: .*-step-1\.pt: "):
+        Checkpoints(tmp_path).load()
+
+
+def load_damaged(rank: int, size: int, folder: str) -> Any:
+    for step in (1, 2):
+        Checkpoints(folder).save(step, {"rank": rank})
+    if rank == 1:
+        damage(Path(folder) / "rank-1-step-2.pt", "half")
+    dist.barrier()
+    with pytest.warns(UserWarning, match="All ranks resume step 1") as caught:
+        found = Checkpoints(folder).load()
+    return found, str(caught[0].message)
+
+
+def test_all_ranks_go_back_where_one_has_a_damaged_file(tmp_path):
+    (first, said), (second, named) = on_ranks(load_damaged, 2, str(tmp_path))
+    assert (first, second) == ((1, {"rank": 0}), (1, {"rank": 1}))
+    assert said.endswith("damaged: step 2 on ranks [1].")
+    assert "rank-1-step-2.pt: " in named
 
 
 def test_random_states_come_back_from_a_file(tmp_path):
