@@ -62,6 +62,8 @@ def explanation(
         told = "" if largest is None else f", the largest of which is {largest:.1g},"
         return f"{_begin(when, 'loss')} {kind} is not finite, though predictions{told} and targets are. {_ADVICE}"
     bad = _of_bad_gradients(net, rows, parameters)
+    if not bad:
+        return f"{_begin(when, 'gradients')} are so large that their lengths overflow. {_ADVICE}"
     if getattr(net, "gradient_corruption", None) is not None:
         return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite after {net.gradient_corruption}."
     return f"{_begin(when, 'gradients')} of {_listed(bad)} are not finite, though the losses are. {_ADVICE}"

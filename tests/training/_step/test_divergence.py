@@ -98,6 +98,13 @@ def test_losses(samples: Any) -> None:
         model.fit(X, X[:, 0])
 
 
+def test_gradients_whose_lengths_overflow(samples: Any) -> None:
+    """Each of their numbers is finite, so that no parameter is to blame."""
+    X, y = np.asarray(samples[0], dtype=np.float64), samples[1]
+    with pytest.raises(NonFiniteRowsError, match=r"In epoch 1 the gradients are so large .* or data and targets of sm"):
+        BlockGMDClassifier(**SETTINGS).fit(1e300 * X, y)
+
+
 def test_corruption(samples: Any) -> None:
     model = BlockGMDClassifier(gradient_corruption=Spoilt(), **SETTINGS)
     with pytest.raises(
