@@ -44,7 +44,7 @@ class DenseRows(ChunkedRows):
     TypeError
         For a matrix that isn't a dense tensor of one of these dtypes.
     ValueError
-        For masked entries, and a tensor without data.
+        For masked entries, another number of dimensions than two, and a tensor without data.
 
     Examples
     --------
@@ -72,6 +72,8 @@ class DenseRows(ChunkedRows):
             raise TypeError(f"matrix must be a tensor of rows; found {type(matrix).__name__}.")
         refuse_masks(matrix, "matrix")
         check_tensor(matrix, "matrix", FLOATS)
+        if matrix.ndim != 2:
+            raise ValueError(f"matrix must have two dimensions, a line a row; found shape {tuple(matrix.shape)}.")
         refuse_masks(weights, "weights")
         self.units, self.ids = units, ids
         self.matrix, self.index, self.picked = matrix.detach(), index, picked

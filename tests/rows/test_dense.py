@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -142,6 +144,12 @@ def test_zero_weight_rows_are_never_read(matrix):
     w = np.array([0.5, 0.5, 0, 0, 0, 0])
     assert torch.isfinite(rows.weighted_sum(w)).all()
     assert torch.isfinite(rows.weighted_sum(np.stack([w, w]))).all()
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_a_matrix_has_two_dimensions(shape):
+    with pytest.raises(ValueError, match=rf"^matrix must have two dimensions, .*; found shape {re.escape(str(shape))}"):
+        DenseRows(torch.zeros(shape))
 
 
 def test_a_subset_keeps_what_is_known(matrix):
