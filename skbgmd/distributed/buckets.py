@@ -293,7 +293,7 @@ def _sizes(parameters: Sequence[torch.Tensor]) -> list[int]:
 
 
 def _differences(before: list[str], found: list[str]) -> tuple[list[str], list[str]]:
-    """Which of the descriptions of before are missing, and which are new."""
+    """List descriptions of before that are missing, and those that are new."""
     gone, new = Counter(before) - Counter(found), Counter(found) - Counter(before)
     return list(gone.elements()), list(new.elements())
 

@@ -117,7 +117,7 @@ class RankAggregator:
         return self.non_finite, str(self.transport_dtype)
 
     def _saved_model(self) -> tuple[Any, ...]:
-        """What a state that was loaded says of its model."""
+        """Parts of a loaded state that tell its model."""
         return (None if self._loaded is None else self._loaded["n_columns"],)
 
     def _agree(self, device: torch.device) -> Aggregator:

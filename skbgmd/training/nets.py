@@ -497,7 +497,7 @@ class _RobustTraining(RobustStep, ResumableNet):
 
     def __getstate__(self) -> dict[str, Any]:
         # Memory to work in, and what was seen of this very module, are not a part of the net.
-        work = ("_gradients_", "_check_", "_train_iterator_", "_fused_", "_listening_")
+        work = ("_gradients_", "_check_", "_train_iterator_", "_fused_", "_may_fuse_", "_listening_")
         state = {key: value for key, value in super().__getstate__().items() if key not in work}
         if compiled_kind() in named_in(state[_PICKLED]):
             # With torch's compiler in it, of which a checked pickle loads nothing.

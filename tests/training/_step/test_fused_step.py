@@ -407,6 +407,16 @@ def test_callbacks_may_change_gradients(
     assert_same(fused, net_of(callbacks=[make()], optimizer=optimizer, lr=0.1).fit(X, Y))
 
 
+def assert_general_fit_is_the_same(fit: Any, taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some steps of a fit are fused, and it comes to what it does with none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fused = fit()
+        assert taken["fused"] >= 8
+        general(monkeypatch)
+        assert_same(fused, fit())
+
+
 class Changes(Callback):
     """Changes something in the midst of an epoch."""
 
@@ -523,12 +533,7 @@ def test_what_is_trained_may_be_changed_between_batches(
             callback = BatchScoring(score, on_train=True, name="seen")
         return net_of(callbacks=[callback], optimizer__fused=True).fit(X, Y)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fused = fit()
-        assert taken["fused"] >= 8
-        general(monkeypatch)
-        assert_same(fused, fit())
+    assert_general_fit_is_the_same(fit, taken, monkeypatch)
 
 
 class BetweenEpochs(Callback):
@@ -616,12 +621,7 @@ def test_what_is_trained_may_be_changed_between_epochs(
             callbacks = [BetweenEpochs(change, where)]
         return net_of(kind, callbacks=callbacks, optimizer__fused=True).fit(X, Y)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fused = fit()
-        assert taken["fused"] >= 8
-        general(monkeypatch)
-        assert_same(fused, fit())
+    assert_general_fit_is_the_same(fit, taken, monkeypatch)
 
 
 @pytest.mark.parametrize(
