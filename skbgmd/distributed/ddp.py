@@ -14,6 +14,7 @@ from skbgmd.aggregators import Aggregator
 from skbgmd.distributed.block_exchange import refuse_columns
 from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets, as_real
 from skbgmd.distributed.rank_aggregator import RankAggregator
+from skbgmd.distributed.static_graph import StepOfBuckets
 from skbgmd.rows import DenseRows
 
 
@@ -97,6 +98,7 @@ class RobustHook(RankAggregator):
     """
 
     _buckets: BucketExchange | None = None
+    _step: StepOfBuckets | None = None
 
     def __init__(
         self,
@@ -163,7 +165,7 @@ class RobustHook(RankAggregator):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = self.state_dict()
-        return {**super().__getstate__(), "_buckets": None, "_waiting": [], "_kept": kept["buckets"]}
+        return {**super().__getstate__(), "_buckets": None, "_step": None, "_waiting": [], "_kept": kept["buckets"]}
 
     def _make_buckets(self) -> BucketExchange:
         exchange = self._ready()
@@ -183,7 +185,9 @@ class RobustHook(RankAggregator):
             self._agree(gradient.device)
         if self._buckets is None:
             self._buckets = self._make_buckets()
-        if bucket.index() == 0:
+        if self._step is None:
+            self._step = StepOfBuckets()
+        if self._step.begins(bucket):
             # A step that raised has left some.
             self._buckets.reset()
             self._waiting: list[tuple[torch.Tensor, torch.futures.Future[torch.Tensor]]] = []
@@ -192,7 +196,7 @@ class RobustHook(RankAggregator):
         future: torch.futures.Future[torch.Tensor] = torch.futures.Future(devices=devices)
         self._buckets.add(gradient, bucket.parameters())
         self._waiting.append((gradient, future))
-        if bucket.is_last():
+        if self._step.ends(bucket):
             self._finish()
         return future
 

@@ -75,6 +75,8 @@ SETUPS: dict[str, dict[str, Any]] = {
     "autocast": {"autocast": True},
     "two dtypes": {"last": torch.float64, "bucket_cap_mb": TINY},
     "half": {"last": torch.bfloat16},
+    "static graph of two dtypes": {"static_graph": True, "last": torch.float64},
+    "static graph of two dtypes, tiny buckets": {"static_graph": True, "last": torch.float64, "bucket_cap_mb": TINY},
     "frozen": {"frozen": True, "bucket_cap_mb": TINY},
 }
 OWN = ("unused", "accumulate", "autocast", "last", "frozen")
