@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_choice
-from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, get_aggregator
+from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.zeno import LossOracle, with_sample_loss
 from skbgmd.distributed.exchange import Exchange, check_transport, is_transport
 from skbgmd.distributed.ranks import DistributedRanks, refuse_ranks, seeded_rule, settings_of, uninterrupted
@@ -47,7 +47,8 @@ class AcrossRanks(Aggregator):
     As ``aggregator`` of an estimator or a robust net it makes that train in all processes of the default process group
     together, see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
     the rows that ``across`` aggregates, to the same bits on all ranks. They count alike, however many samples a rank
-    has: no rank can claim a weight. Without ``torch.distributed`` set up there is one rank.
+    has: no rank can claim a weight. A rank most of whose rows hold NaN or inf has none in that step, as long as fewer
+    than half of the ranks have such rows. Without ``torch.distributed`` set up there is one rank.
 
     ``across`` with its parameters but for seeds, ``data`` and ``transport_dtype`` must be the same on all ranks, which
     compare them before a training and each step: otherwise there is an error on all of them. ``within`` may be another
@@ -133,7 +134,7 @@ class AcrossRanks(Aggregator):
         ranks, before = self.ranks(), state or AcrossRanksState()
         try:
             self._validate(nested=state is None)
-            own, within = _rule(self.within)(rows, before.within)
+            own, within = self._judge_own(rows, before.within, alone=ranks.size == 1)
         except BaseException as error:
             # A training tells of its errors itself.
             if current_ranks().size == 1:
@@ -158,6 +159,16 @@ class AcrossRanks(Aggregator):
                 weights = weights * (found.weights[ranks.rank] * ranks.size)
         mass = own.mass if found.mass is None else found.mass
         return Aggregate(vector, weights, own.block, mass, record), AcrossRanksState(within, across, seeds)
+
+    def _judge_own(self, rows: Rows, state: Any, *, alone: bool) -> tuple[Aggregate, Any]:
+        """Aggregate this rank's rows; where most of them aren't finite nor is its vector, which others then outvote."""
+        try:
+            return _rule(self.within)(rows, state)
+        except NonFiniteRowsError:
+            if alone or rows.finite.all():
+                raise
+        nothing = np.zeros(rows.n_rows)
+        return Aggregate(torch.full_like(rows.weighted_sum(nothing), torch.nan), nothing), state
 
     def _validate(self, *, nested: bool = True) -> None:
         for name, rule in (("within", _rule(self.within)), ("across", get_aggregator(self.across))):

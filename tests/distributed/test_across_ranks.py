@@ -285,11 +285,48 @@ def different_steps(rank: int, size: int) -> Any:
     with pytest.raises(ValueError, match=r"Vectors \(dtype\) must be .* found 'torch.float64' on rank 0"):
         rule(DenseRows(rows_of(rank, 0) if rank else rows_of(rank, 0).double()))
     # An error within is one of all.
-    bad = rows_of(rank, 0) * (1.0 if rank else torch.nan)
-    with pytest.raises((NonFiniteRowsError, RankFailedError), match="half of the rows"):
-        rule(DenseRows(bad))
+    with pytest.raises((ValueError, RankFailedError), match="no rule for these"):
+        AcrossRanks("mean" if rank else Refusing())(rows)
     second, _ = rule(rows, state)
     return first.vector.tolist(), second.vector.tolist()
+
+
+class Refusing(Mean):
+    """A rule that won't have the rows."""
+
+    def __call__(self, rows: Any, state: Any = None) -> Any:
+        raise ValueError("no rule for these")
+
+
+def without_a_vector(rank: int, size: int) -> Any:
+    found: dict[str, Any] = {}
+    for name, rule in RULES.items():
+        # Most rows of rank 2 hold NaN or inf in the second step, and all of them do in the third.
+        steps, state = [], None
+        for step in range(4):
+            matrix = rows_of(rank, step)
+            if rank == 2 and step in (1, 2):
+                matrix[: None if step == 2 else 5, 3] = torch.inf
+            aggregate, state = rule(DenseRows(matrix), state)
+            weights = aggregate.weights
+            steps.append((aggregate.vector.numpy(), None if weights is None else weights.tolist(), aggregate.record))
+        found[name] = steps
+    with pytest.raises(NonFiniteRowsError, match="found 2 of 4 rows that hold NaN or inf"):
+        AcrossRanks()(DenseRows(rows_of(rank, 0) * (1.0 if rank < 2 else torch.nan)))
+    return found
+
+
+def test_a_rank_without_finite_rows_has_no_weight():
+    ranks = on_ranks(without_a_vector, 4)
+    for name in RULES:
+        for step in range(4):
+            vectors, weights, records = zip(*(found[name][step] for found in ranks), strict=True)
+            for vector in vectors:
+                assert np.isfinite(vector).all(), name
+                np.testing.assert_array_equal(vector, vectors[0], err_msg=name)
+            if step in (1, 2):
+                assert records[2].get("rank_weights", [0.0] * 3)[2] == 0.0, name
+                assert not any(weights[2]), name
 
 
 def test_steps_by_themselves_are_compared():

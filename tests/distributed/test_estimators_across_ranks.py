@@ -19,7 +19,7 @@ from torch import nn
 
 from processes import on_ranks
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier, RobustNeuralNetRegressor
-from skbgmd.aggregators import BlockGeometricMedian
+from skbgmd.aggregators import BlockGeometricMedian, NonFiniteRowsError
 from skbgmd.corruption import SearchedInnerProduct, Squatter
 from skbgmd.distributed import AcrossRanks
 
@@ -115,6 +115,40 @@ def with_split_data(rank: int, size: int) -> Any:
         train_split=ValidSplit(4),
     ).fit(X.astype(np.float32), y)
     return found, bits(net), (~np.isnan(net.sample_trust(101))).sum()
+
+
+class Exponential(nn.Module):
+    """Multiplies features by the exponential of another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return self.layer(X[:, :2] * X[:, 2:].exp())
+
+
+def with_numbers_that_overflow(rank: int, size: int, hostile: set[int]) -> Any:
+    X, y = classes_of(90, rank)
+    X = np.column_stack([X, np.full(len(X), 1000.0 if rank in hostile else 0.0)])
+    model = BlockGMDClassifier(Exponential, **FAST, aggregator=AcrossRanks(), max_epochs=15, lr=0.1, random_state=0)
+    try:
+        quietly(model.fit, X, y)
+    except NonFiniteRowsError as error:
+        return str(error)
+    X, y = classes_of(300, 99)
+    X = np.column_stack([X, np.zeros(len(X))])
+    return bits(model), model.score(X, y), model.history_[-1]["rank_weights"]
+
+
+def test_a_rank_whose_numbers_overflow_is_left_out():
+    _, score, weights = alike(on_ranks(with_numbers_that_overflow, 4, {1}))
+    assert score > 0.95
+    assert weights[1] == 0.0
+    well, *lost, _ = on_ranks(with_numbers_that_overflow, 4, {1, 2})
+    assert "found 2 of 4 rows that hold NaN or inf" in well
+    for message in lost:
+        assert "predictions are not finite, though the data are" in message
 
 
 def test_split_data_are_split():
