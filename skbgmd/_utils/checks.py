@@ -80,7 +80,8 @@ def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:
 def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
     """Check one of a few names, or None where that is one of them."""
     if not (value is None or isinstance(value, str)) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}.")
+        called = f", a class; an instance is {value.__name__}()" if isinstance(value, type) else ""
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}{called}.")
     return value
 
 

@@ -230,7 +230,7 @@ def test_clients(rng):
     clients = np.arange(200) % 10
     wrong = clients >= 7
     flipped = np.where(wrong, 1 - y, y)
-    model = quick(batch_size=20, max_epochs=80, local_steps=2).fit(X, flipped, groups=clients)
+    model = quick(batch_size=20, max_epochs=80, local_steps=2, group_size=1).fit(X, flipped, groups=clients)
     assert model.score(X, y) > 0.9
     assert model.sample_trust_[wrong].max() < model.sample_trust_[~wrong].min()
     with pytest.raises(ValueError, match="must have shape"):
@@ -417,6 +417,7 @@ def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
         model = quick(iterator_train__sampler=range(160), iterator_train__stratify=None, shuffle=False)
     assert np.isnan(model.fit(X, y).sample_trust_).all()
     weight = np.arange(160.0)
+    model.set_params(group_size=1)
     for given, name in (({"sample_weight": weight}, "weights"), ({"groups": weight // 40}, "clients")):
         with pytest.raises(ValueError, match=f"iterator_train must be an ArrayLoader.*to have {name}"):
             model.fit(X, y, **given)
@@ -588,5 +589,5 @@ def test_rules_without_anything_to_compare(data, kind):
             quick(group_size=200).fit(X, y)
     else:
         with pytest.warns(UserWarning, match="must be several; found one client"):
-            quick().fit(X, y, groups=np.zeros(160))
+            quick(group_size=1).fit(X, y, groups=np.zeros(160))
     quick(group_size=None).fit(X, y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -108,13 +109,18 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     Raises
     ------
     TypeError
-        Dates or durations; tensors that don't hold real numbers.
+        Names, dates or durations; tensors that don't hold real numbers.
     ValueError
         Of a wrong shape, negative, not finite, masked, or all zero.
     """
     if sample_weight is None:
         return None
     refuse_masks_and_dates(sample_weight, "sample_weight")
+    if isinstance(sample_weight, (str, Mapping)):
+        raise TypeError(
+            f"sample_weight must be numbers, one a sample, such as compute_sample_weight('balanced', y) of "
+            f"sklearn.utils.class_weight; found {sample_weight!r}."
+        )
     if isinstance(sample_weight, Real):
         sample_weight = np.full(len(X), float(sample_weight))
     given = as_numpy(sample_weight, "sample_weight")

@@ -266,7 +266,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
 
     def _new_net(self, samples: Samples, n_outputs: int, seed: int, encode: Encoder) -> NeuralNet:
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
-        self._warn_of_ignored(of_samples=of_samples)
+        self._warn_of_ignored(of_samples=of_samples, has_clients=samples.clients is not None)
         setting = self._setting(of_samples=of_samples)
         robust = {
             "aggregator": encoded_trusted(self._checked_aggregator(seed, of_samples=of_samples), encode, samples.X),

@@ -379,7 +379,7 @@ class RobustParameters(StrengthChoice):
             return aggregator
         return NearestNeighborMixing(aggregator)
 
-    def _warn_of_ignored(self, *, of_samples: bool) -> None:
+    def _warn_of_ignored(self, *, of_samples: bool, has_clients: bool) -> None:
         """Warn of parameters that don't matter to the rule, and aren't at their defaults."""
         if isinstance(self.module, NeuralNet) and (settings := self._given(*OF_NET)):
             warnings.warn(
@@ -405,12 +405,18 @@ class RobustParameters(StrengthChoice):
         if self.aggregator == "mean" or isinstance(self.aggregator, Mean):
             ignored -= {"aggregator"}
         found = self._given(*(name for name in names if name in ignored))
+        if has_clients and self.group_size is not None:
+            found += self._given("group_size")
         if found:
             rows = "single samples" if of_samples else "groups or clients"
             by = "group_size=None, which is plain training" if is_plain else f"rows of {rows}"
+            is_strong = self._takes_strength(of_samples=of_samples) and self.strength != AUTO
+            others = [f"strength={self.strength!r}"] if is_strong else []
+            others += [f"{name}={getattr(self, name)!r}" for name in ("aggregator", "beta") if name not in ignored]
+            beside = f"{', '.join(others)} and {by}" if others else by
             warnings.warn(
                 f"Parameters that the rule ignores must be left at their defaults; found {', '.join(found)} with "
-                f"aggregator={self.aggregator!r}, beta={self.beta} and {by}.",
+                f"{beside}.",
                 stacklevel=2,
             )
 
@@ -478,6 +484,12 @@ class RobustParameters(StrengthChoice):
             raise TypeError(
                 f"criterion must be a class of losses, such as torch.nn.CrossEntropyLoss, an instance of one, or None; "
                 f"found {self.criterion!r}."
+            )
+        is_disabled = isinstance(self.callbacks, str) and self.callbacks == "disable"
+        if not (self.callbacks is None or is_disabled or isinstance(self.callbacks, list)):
+            raise TypeError(
+                "callbacks must be a list of callbacks, such as [skorch.callbacks.EarlyStopping()], None or 'disable'; "
+                f"found {self.callbacks!r}."
             )
         if not (self.train_split is None or callable(self.train_split)):
             raise TypeError(

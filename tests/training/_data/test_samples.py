@@ -70,6 +70,12 @@ def test_bad_weights(weight, match):
         check_weights(weight, np.zeros((2, 1)))
 
 
+@pytest.mark.parametrize("weight", ["balanced", {0: 1.0, 1: 2.0}])
+def test_weights_of_classes_are_no_weights_of_samples(weight):
+    with pytest.raises(TypeError, match=r"sample_weight must be numbers, .* compute_sample_weight\('balanced', y\)"):
+        check_weights(weight, np.zeros((2, 1)))
+
+
 def test_weights_and_clients():
     X = np.zeros((3, 1))
     assert check_weights(None, X) is None

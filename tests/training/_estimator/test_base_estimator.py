@@ -514,6 +514,7 @@ def test_losses_that_are_means_cannot_be_weighted(data, group_size, forked):
     model.set_params(class_weight={"no": 1.0, "yes": 3.0})
     with expected:
         model.fit(X, y)
+    model.set_params(group_size=group_size and 1)
     with pytest.raises(ValueError, match=match):
         model.fit(X, y, groups=np.arange(160) % 3)
     model.set_params(class_weight=None).fit(X, y, groups=np.arange(160) % 3)

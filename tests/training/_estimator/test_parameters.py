@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import EpochScoring
+from skorch.callbacks import EarlyStopping, EpochScoring
 from skorch.dataset import ValidSplit
 
 from fits import quick
 from skbgmd import BlockGMDClassifier
+from skbgmd.aggregators import Krum
 
 
 def test_routed_parameters(data):
@@ -64,6 +65,10 @@ def test_bad_parameters(data, settings, error, match):
         ({"optimizer": torch.nn.Linear}, TypeError, "optimizer must be a class of optimizers"),
         ({"criterion": "mse"}, TypeError, "criterion must be a class of losses"),
         ({"train_split": 0.2}, TypeError, "train_split must be callable"),
+        ({"callbacks": "es"}, TypeError, r"callbacks must be a list of callbacks, .*; found 'es'"),
+        ({"callbacks": EarlyStopping}, TypeError, "callbacks must be a list of callbacks"),
+        ({"callbacks": EarlyStopping()}, TypeError, "callbacks must be a list of callbacks"),
+        ({"aggregator": Krum}, ValueError, r"aggregator must be one of .*Krum'>, a class; an instance is Krum\(\)"),
         ({"hidden_layer_sizes": np.array([[5]])}, TypeError, "hidden_layer_sizes must be a sequence"),
     ],
 )

@@ -147,19 +147,20 @@ def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
         ({"aggregator": "krum", "beta": 0.1, "rejection": None}, "beta=0.1, rejection=None with aggregator='krum'"),
         ({"aggregator": "mean", "pre_aggregation": "nearest"}, "pre_aggregation='nearest' with aggregator='mean'"),
         ({"aggregator": BlockGeometricMedian(0.2), "beta": 0.5}, "beta=0.5 with aggregator=BlockGeometricMedian"),
-        (
-            {"group_size": None, "rejection": None},
-            "rejection=None with aggregator='auto', beta=None and group_size=None",
-        ),
-        (
-            {"group_size": None, "aggregator": "krum"},
-            "aggregator='krum' with aggregator='krum', beta=None and group_size",
-        ),
+        ({"group_size": None, "rejection": None}, "rejection=None with group_size=None"),
+        ({"group_size": None, "aggregator": "krum"}, "aggregator='krum' with group_size=None"),
+        ({"strength": "strict", "beta": 0.2}, "beta=0.2 with strength='strict', aggregator='auto' and rows of single"),
     ],
 )
 def test_parameters_that_a_rule_ignores_are_warned_of(data: Any, settings: Any, found: str) -> None:
     with pytest.warns(UserWarning, match=re.escape(f"must be left at their defaults; found {found}")):
         BlockGMDClassifier(max_epochs=1, **settings).fit(*data)
+
+
+def test_groups_are_ignored_beside_clients(data: Any) -> None:
+    X, y = data
+    with pytest.warns(UserWarning, match="found group_size=4 with aggregator='auto', beta=None and rows of groups or"):
+        BlockGMDClassifier(max_epochs=1, group_size=4).fit(X, y, clients=np.arange(len(y)) % 9)
 
 
 @pytest.mark.parametrize(
