@@ -149,6 +149,24 @@ def extremes(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     return matrices
 
 
+def lines_with_far_rows(dtype: torch.dtype) -> dict[str, tuple[torch.Tensor, int]]:
+    """Named matrices of rows on a line, of which the first ones, a minority, lie far out; and how many these are.
+
+    On a line the median is where rows on either side balance, whatever their distance: no curvature says where.
+    """
+    rng = np.random.default_rng(12)
+    matrices = {}
+    for n, n_far in ((3, 1), (34, 3), (34, 11), (300, 100)):
+        for d in (1, 2, 2000) if n == 34 else (1, 2):
+            direction = np.array([1.0]) if d == 1 else rng.normal(size=d) / np.sqrt(d)
+            for size in (1e12, 1e25, 1e30):
+                for kind in ("normal", "two values"):
+                    near = rng.normal(size=n - n_far) if kind == "normal" else 1e-3 * rng.integers(1, 3, size=n - n_far)
+                    X = np.concatenate([np.full(n_far, size), near])[:, None] * direction
+                    matrices[f"{kind}, {n_far} of {n} x {d} at {size:g}"] = torch.from_numpy(X).to(dtype), n_far
+    return matrices
+
+
 @pytest.fixture(params=list(ZOO))
 def hard_matrix(request):
     return ZOO[request.param]

@@ -22,6 +22,8 @@ RANGE_EXPONENT = 400
 #: Ratio of distances beyond which float64 has too few digits for both: rounding of the longer is a thousandth of the
 #: shorter. A row that is drawn in to there changes its direction by 1e-12 only.
 DISTANCE_RATIO = 1e12
+#: The same for products in float32, and their rounding, from which they are told.
+SINGLE_DISTANCE_RATIO, SINGLE_ROUNDING = 1e8, 2.0**-23
 
 
 # ---- Rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, JoinedFactor, with_biases, without_biases
 from skbgmd.ghost.gram_product import split_by_cost
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.chunked import ChunkedRows, shrink_outliers
+from skbgmd.rows.chunked import ChunkedRows, shrunk
 from skbgmd.rows.few import FewRows, WrittenRows
 from skbgmd.rows.gram import Gram
 
@@ -121,7 +120,7 @@ class GhostRows(ChunkedRows):
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         gram = Gram(products, finite, 2.0 ** (-22 if dtype == torch.float32 else -50))
-        return _shrunk(gram, self.weights, 1e8 if dtype == torch.float32 else 1e12)
+        return shrunk(gram, self.weights)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:
@@ -414,14 +413,3 @@ def _in_dtype(factors: Sequence[tuple[int, F]], dtype: torch.dtype) -> list[tupl
 def _are_numbers(scores: torch.Tensor) -> bool:
     """Tell whether non-negative scores are finite: squares of factors may overflow where those of rows don't."""
     return bool(torch.isfinite(scores.sum()))
-
-
-def _shrunk(gram: Gram, weights: FloatArray, reach: float) -> Gram:
-    """Shrink the rows that are beyond ``reach`` typical lengths, in a Gram matrix."""
-    if gram.norms.max() <= reach * gram.norms.min():
-        return gram
-    unit, shrinkage = shrink_outliers(gram.norms, reach, weights)
-    if np.all(shrinkage == 1.0):
-        return gram
-    scale = shrinkage / unit
-    return replace(gram, products=gram.products * scale[:, None] * scale, unit=unit, shrinkage=shrinkage, original=gram)

@@ -10,6 +10,9 @@ optimum ``u_i = a_i (x_i - y) / d_i`` is such a choice. Near an optimum these ve
    ``u'_i = (1 - theta) u_i - (a_i / A_N) (r - theta R_N)``, ``R_N = sum_N u_i``. This is feasible as soon as
    ``||r - theta R_N|| <= theta A_N``, and it costs ``theta sum_N <u_i, z_i> + <r - theta R_N, zbar_N>``.
 
+These costs are differences of sums that may be much larger than they are, as where rows on a line pull each other
+along it. Their rounding is a part of the bound: without it, a difference that has no digit left would be a proof.
+
 With ``N`` = all rows this is the classical bound. With ``N`` = the near rows the bound does not grow with the
 distance of an outlier: it says how good the median is at the scale of the inliers, not at the scale of a row
 that sits 1e160 away and makes every point a 1e-100-accurate median.
@@ -47,6 +50,8 @@ def duality_gap_bound(
     weight_at: float = 0.0,
     at_objective: float = 0.0,
     slack: float = 0.0,
+    lengths: Sequence[float] | None = None,
+    rounding: float = 2.0**-52,
 ) -> Excess:
     """Bound the excess objective of a point from inner products of four sums over rows.
 
@@ -63,21 +68,33 @@ def duality_gap_bound(
         Sums of ``a_i d_i`` over the same rows; ``at_objective`` is zero unless "at" only means "too near to tell".
     slack : float, default=0.0
         Bound on the error of ``R`` that the rounding of the distances causes.
+    lengths : sequence of shape (4,) or (2,), default=None
+        Lengths by which the products are rounded: sums of the lengths of all that the four sums are made of. None: the
+        norms of the first two, and ``objective`` and ``near_objective``.
+    rounding : float, default=2**-52
+        Error of a product, relative to the product of its lengths.
 
     Returns
     -------
     Excess
     """
     q = products
+    of_all = len(q) // 2
     size = math.sqrt(max(q[0][0], 0.0))
+    if lengths is None:
+        lengths = [math.sqrt(max(q[i][i], 0.0)) for i in range(of_all)]
+        lengths += [objective] if near_objective is None else [objective, near_objective]
     # Rows at y cancel the share t of R, so r = (1 - t) R.
     t = 1.0 if size <= weight_at else weight_at / size
     missing = (1.0 - t) * size + slack
+    # Share of ||R|| that is rounding; one that is all rounding is none that costs could cancel against.
+    doubt = rounding * lengths[0] * lengths[0]
+    unsure = 0.5 * doubt / (size * size) if size * size > doubt else 0.0
     # N = all rows: ||r - theta r|| = theta A gives theta = ||r|| / (A + ||r||).
     theta = missing / (weight_all + missing)
-    of_all = len(q) // 2
     shift = (1.0 - t) * q[0][of_all] + slack * math.sqrt(max(q[of_all][of_all], 0.0))
-    rest_all = theta * objective + (1.0 - theta) * shift / weight_all
+    shift += (1.0 - t) * rounding * lengths[0] * lengths[of_all]
+    rest_all = (1.0 + unsure) * theta * objective + (1.0 - theta) * shift / weight_all
     if weight_near is None or near_objective is None:
         best = max(rest_all, 0.0) if math.isfinite(rest_all) else math.inf
         return Excess(best + 2.0 * at_objective, objective)
@@ -88,7 +105,8 @@ def duality_gap_bound(
     if theta < 1.0:
         shift = (1.0 - t) * q[0][3] - theta * (q[1][3] - t * q[0][3])
         shift += slack * math.sqrt(max(q[3][3], 0.0))
-        rest_near = theta * near_objective + shift / weight_near
+        shift += rounding * ((1.0 - t) * lengths[0] + theta * (lengths[1] + t * lengths[0])) * lengths[3]
+        rest_near = (1.0 + unsure) * theta * near_objective + shift / weight_near
     candidates = [bound for bound in (rest_all, rest_near) if math.isfinite(bound)]
     best = max(min(candidates), 0.0) if candidates else math.inf
     return Excess(best + 2.0 * at_objective, near_objective)

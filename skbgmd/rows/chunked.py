@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -321,9 +322,10 @@ class ChunkedRows(ABC):
         """Gram matrix of ``rows - center``, or of the rows as they are, multiplied in ``dtype``.
 
         Chunks are multiplied in ``dtype`` and added up in float64. Where squares of rows are out of range in float32,
-        the rows are multiplied in float64. Where they are out of range in float64, all rows are scaled to order one,
-        and those farther than 1e12 typical distances are shrunk to that distance: seen from within a typical distance
-        of the center, their direction is the same to 12 digits. ``products`` are those in ``dtype``, if they are known.
+        the rows are multiplied in float64. Where they are out of range in float64, all rows are scaled to order one.
+        Rows farther than 1e12 typical distances are shrunk to that distance, in any range: seen from within a typical
+        distance of the center, their direction is the same to 12 digits, and sums of their products would have no
+        digit that tells the others apart. ``products`` are those in ``dtype``, if they are known.
         """
         products = self._products(center, dtype, None) if products is None else products
         floor = _floor(dtype, self.n_columns)
@@ -351,7 +353,8 @@ class ChunkedRows(ABC):
         if not finite.all():
             products[~finite], products[:, ~finite] = 0.0, 0.0
         rounding = 2.0 ** (-22 if dtype == torch.float32 else -50)
-        return Gram(products, finite, rounding, unit, shrinkage, floor=floor, about_zero=center is None)
+        gram = Gram(products, finite, rounding, unit, shrinkage, floor=floor, about_zero=center is None)
+        return shrunk(gram, self.weights) if unit == 1.0 and shrinkage is None else gram
 
     def _products(self, center: torch.Tensor | None, dtype: torch.dtype, scale: FloatArray | None) -> FloatArray:
         n, device = self.n_rows, self.device
@@ -558,3 +561,30 @@ def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None 
     mantissa, power = math.frexp(typical)
     shrinkage = np.ldexp(reach * mantissa / mantissas, np.minimum(power - powers, 0))
     return typical, np.minimum(shrinkage, 1.0)
+
+
+def shrunk(gram: Gram, weights: FloatArray) -> Gram:
+    """Shrink the rows that are too far for the digits of their products, in a Gram matrix that is in range.
+
+    Parameters
+    ----------
+    gram : Gram
+        Inner products of rows, none of which was shrunk.
+    weights : ndarray of shape (n,)
+        Weights of the rows, by which a typical length is.
+
+    Returns
+    -------
+    Gram
+        The same where no row is too far.
+    """
+    norms = gram.norms
+    reach = limits.DISTANCE_RATIO if gram.rounding < limits.SINGLE_ROUNDING else limits.SINGLE_DISTANCE_RATIO
+    # One row that is so much shorter is the center.
+    if np.count_nonzero(reach * norms < norms[norms.argmax()]) <= 1:
+        return gram
+    _, shrinkage = shrink_outliers(norms, reach, weights)
+    if np.all(shrinkage == 1.0):
+        return gram
+    products = gram.products * shrinkage[:, None] * shrinkage
+    return replace(gram, products=products, shrinkage=shrinkage, original=gram, about_zero=False)

@@ -11,7 +11,7 @@ import torch
 from aggregating import assert_convex, assert_within, dense
 from sklearn.base import clone
 
-from conftest import ZOO, extremes, seeded_rule
+from conftest import ZOO, extremes, lines_with_far_rows, seeded_rule
 from skbgmd.aggregators import (
     AGGREGATORS,
     AdaptiveClipping,
@@ -73,6 +73,9 @@ ROBUST = [
     name for name in EVERY if name not in ("mean", "bgmd_paper", "nearest neighbors, mean") and "bucket" not in name
 ]
 
+# The scores of this one are in proportion to the rows.
+ON_LINES = [name for name in ROBUST if name != "zeno"]
+
 
 @pytest.fixture(params=list(EVERY))
 def aggregator(request):
@@ -100,6 +103,15 @@ def test_every_extreme_matrix(aggregator, dtype, weighted):
         assert_within(aggregate, X)
         assert torch.equal(X, before), name
         assert_convex(aggregate.weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ON_LINES)
+def test_far_rows_on_a_line_move_nothing_far(name, dtype):
+    for kind, (X, n_far) in lines_with_far_rows(dtype).items():
+        aggregate, _ = EVERY[name](DenseRows(X))
+        longest = float(X[n_far:].double().norm(dim=1).max())
+        assert float(aggregate.vector.double().norm()) <= 20.0 * longest, kind
 
 
 def test_equal_rows_give_that_row(aggregator):

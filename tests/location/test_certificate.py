@@ -71,6 +71,29 @@ def test_near_rows_make_it_independent_of_a_far_row(rng):
     assert bound_at(X, y).absolute > 1e6 * bound_at(X, y, radius=100.0).absolute
 
 
+@pytest.mark.parametrize("far", [1e12, 1e25, 1e30])
+def test_costs_that_cancel_to_nothing_are_no_proof(far, rng):
+    """On a line, far rows' costs and their repair are huge and opposite; their rounding is larger than what is left."""
+    X = np.concatenate([np.full((100, 1), far), rng.normal(size=(200, 1))])
+    near = X[100:, 0]
+    best = np.sort(near)[149:151].mean()
+    for y in 10.0 ** np.linspace(1.0, 11.0, 101):
+        excess = (np.abs(near - y) - np.abs(near - best)).sum() - 100.0 * (y - best)
+        assert bound_at(X, np.array([y]), radius=10.0 * y, slack=2.0**-50 * 300).absolute >= (1.0 - 1e-9) * excess
+
+
+def test_rounding_of_the_products_only_raises_the_bound():
+    products = [[1.0, -1.0], [-1.0, 4.0]]
+
+    def bound(rounding):
+        found = duality_gap_bound(products, weight_all=2.0, objective=3.0, lengths=[5.0, 7.0], rounding=rounding)
+        return found.absolute
+
+    bounds = [bound(rounding) for rounding in (0.0, 1e-9, 1e-3)]
+    assert bounds == sorted(bounds)
+    assert bounds[2] > bounds[0] + 1e-3 * 5.0 * 7.0 / 3.0
+
+
 def test_no_near_repair_where_the_far_rows_outweigh_the_near():
     X = np.array([[0.1, 0.0], [10.0, 0.0], [10.0, 1.0], [10.0, -1.0]])
     bound = bound_at(X, np.zeros(2), radius=1.0).absolute

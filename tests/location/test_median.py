@@ -447,3 +447,21 @@ def test_even_collinear_rows_have_a_median_between_the_two_in_the_middle(d, plac
         assert low - 1e-9 <= place <= high + 1e-9
         np.testing.assert_allclose(median, start + place * direction, atol=1e-9)
         np.testing.assert_array_equal(geometric_median(X), median)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("far", [1e12, 1e25, 1e30])
+def test_a_line_of_many_columns_with_a_third_far_out(far, dtype):
+    """The products of near rows have no digit beside those of far ones, and no curvature says where the median is."""
+    rng = np.random.default_rng(0)
+    direction = np.zeros(2000)
+    direction[[3, 500, 900, 1999]] = 0.5
+    for _ in range(9):
+        places = np.concatenate([np.full(100, far), rng.normal(size=200)]).astype(dtype)
+        X = (places[:, None] * direction).astype(dtype)
+        result = geometric_median(X, return_result=True)
+        place = np.longdouble(result.median @ direction)
+        best = np.sort(places)[149:151].mean(dtype=np.longdouble)
+        true = (np.abs(places - place) - np.abs(places - best)).sum() / np.abs(places - best).sum()
+        assert abs(place) < 3.0
+        assert result.gap >= true - ORACLE

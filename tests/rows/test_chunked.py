@@ -236,6 +236,25 @@ def test_rows_whose_ratio_overflows_are_shrunk_to_nothing():
     assert shrink_outliers(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
 
 
+@pytest.mark.parametrize("far", [1e13, 1e25, 1e100])
+def test_rows_that_are_too_far_for_the_digits_of_their_products_are_shrunk(far, rng):
+    X = rng.normal(size=(9, 40))
+    X[:3] += far
+    gram = DenseRows(torch.from_numpy(X)).gram()
+    assert gram.unit == 1.0
+    assert gram.original.shrinkage is None
+    np.testing.assert_array_equal(gram.shrinkage < 1.0, np.arange(9) < 3)
+    assert gram.norms.max() <= 1.01e12 * np.median(gram.norms)
+    near = gram.squared_distances()[3:, 3:]
+    np.testing.assert_allclose(near, ((X[3:, None] - X[3:]) ** 2).sum(axis=2), rtol=1e-9)
+
+
+def test_rows_that_are_far_by_less_are_left_as_they_are(rng):
+    X = rng.normal(size=(9, 40))
+    X[:3] += 1e10
+    assert DenseRows(torch.from_numpy(X)).gram().shrinkage is None
+
+
 @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-180, 1e180, 1.7e308])
 def test_gram_matrices_of_every_size(size):
     X = size * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])

@@ -30,10 +30,10 @@ def solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, c
     gram = rows.gram()
     if not gram.finite.all():
         raise not_finite("X", rows.whole())
-    if gram.unit != 1.0:
+    if gram.unit != 1.0 or gram.shrinkage is not None:
         return solve_ranged(rows, tol, max_iter, dtype)
     solution, gram, n_iter = row_weights(rows, tol=tol, max_iter=max_iter)
-    if gram.unit != 1.0:
+    if gram.unit != 1.0 or gram.shrinkage is not None:
         return solve_ranged(rows, tol, max_iter, dtype)
     iterate = solution.iterate
     if solution.converged:

@@ -83,12 +83,15 @@ class BaseSpace:
         *,
         doubtful: float,
         slack: float,
+        rounded: list[float] | None = None,
+        rounding: float = 2.0**-52,
     ) -> Iterate:
         """Pack an iterate with its proof.
 
         ``products`` (m, m) are of the sums of :meth:`_sum_weights`, ``totals`` (m,) the weights added up and
         ``lengths`` (m,) the same of the distances, m = 2 where all rows are near, else 4. ``at`` is a mask of rows,
-        or None for none, and ``doubtful`` the largest sum of distances that they may have.
+        or None for none, and ``doubtful`` the largest sum of distances that they may have. ``rounded`` (m,) are the
+        lengths by which the products are rounded, as in the bound, and ``rounding`` their relative error.
         """
         some_are_far = len(products) == 4
         objective = lengths[len(lengths) // 2]
@@ -103,6 +106,8 @@ class BaseSpace:
             weight_at=weight_at,
             at_objective=doubtful,
             slack=slack,
+            lengths=rounded,
+            rounding=rounding,
         )
         return Iterate(
             position=position,

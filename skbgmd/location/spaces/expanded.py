@@ -152,7 +152,18 @@ class ExpandedSpace(BaseSpace):
             objectives = [weight, near_totals[0], objective, self.inner(parts[1], d)]
         vectors = self._stack(sums)
         products = (vectors @ vectors.T).tolist()
-        iterate = self._assemble(position, d, None, residual, products, totals, objectives, doubtful=0.0, slack=slack)
+        iterate = self._assemble(
+            position,
+            d,
+            None,
+            residual,
+            products,
+            totals,
+            objectives,
+            doubtful=0.0,
+            slack=slack,
+            rounding=self._sum_rounding,
+        )
         # As in the bound: what is missing is shared by the near rows, as far as they don't pull themselves.
         lead = totals[-1] ** 2 - products[len(products) // 2 - 1][len(products) // 2 - 1]
         iterate.rounding = slack / math.sqrt(lead) * objectives[-1] if lead > 0.0 else math.inf

@@ -97,6 +97,7 @@ class GramSpace(BaseSpace):
         images = self._images(sums, totals, position)
         residual = np.array([sums[0], images[0]])
         products = images @ sums.T
+        rounded = abs(sums) @ self._lengths
         # R is off by the sum of a_i times the relative error of d_i.
         relative = doubt / (2.0 * squared) if at is None else doubt / np.where(here, np.inf, 2.0 * squared)
         slack = float(a @ relative)
@@ -110,6 +111,8 @@ class GramSpace(BaseSpace):
             lengths.tolist(),
             doubtful=doubtful,
             slack=slack,
+            rounded=rounded.tolist(),
+            rounding=self.rounding,
         )
 
     def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
