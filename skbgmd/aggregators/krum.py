@@ -14,9 +14,12 @@ from skbgmd.rows import Rows
 class Krum(FractionWeighting):
     r"""Krum and multi-Krum: mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
 
-    The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows,
-    :math:`f = \lceil \psi n \rceil` (less than half); the ``n_selected`` rows of least score are averaged. The row
-    itself is no neighbor of its own; at least one neighbor counts, however few the rows.
+    The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows; the
+    ``n_selected`` rows of least score are averaged. The row itself is no neighbor of its own; at least one neighbor
+    counts, however few the rows. :math:`f = \lceil \psi n \rceil`, but no more than Krum's condition
+    :math:`2 f + 2 < n` allows, :math:`\lfloor (n - 3) / 2 \rfloor`: with f larger, rows that equal each other would
+    have no other neighbors, and win. So no minority of equal rows wins, wherever it is; what Krum's theorem says of the
+    answer holds for as many corrupt rows as the condition allows.
 
     Parameters
     ----------
@@ -38,7 +41,7 @@ class Krum(FractionWeighting):
         n = rows.n_rows
         if n == 1:
             return np.ones(1)
-        f = n_assumed_corrupt(fraction, n)
+        f = max(0, min(n_assumed_corrupt(fraction, n), (n - 3) // 2))
         distances = rows.gram().squared_distances()
         np.fill_diagonal(distances, np.inf)
         neighbors = max(1, n - f - 2)

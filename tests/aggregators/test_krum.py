@@ -23,6 +23,24 @@ def test_krum_by_its_definition(n_selected, rng):
     np.testing.assert_allclose(aggregate.vector, X[best].mean(axis=0))
 
 
+@pytest.mark.parametrize("n", range(3, 16))
+def test_no_minority_of_equal_rows_wins(n, rng):
+    for n_bad in range(1, (n - 1) // 2 + 1):
+        X = rng.normal(size=(n, 20))
+        X[:n_bad] = 1e6
+        for fraction in (n_bad / n, 0.4, 0.49):
+            weights = Krum(fraction).weights(dense(X))
+            assert not weights[:n_bad].any(), (n_bad, fraction)
+
+
+def test_no_more_corrupt_rows_are_assumed_than_the_condition_of_krum_allows(rng):
+    X = rng.normal(size=(10, 4))
+    # 2 * 4 + 2 is not less than 10.
+    for n_selected in (1, 10):
+        of_four = Krum(0.4, n_selected).weights(dense(X))
+        np.testing.assert_array_equal(of_four, Krum(0.3, n_selected).weights(dense(X)))
+
+
 def test_krum_with_very_few_rows(rng):
     for n in (1, 2, 3):
         assert Krum().weights(dense(rng.normal(size=(n, 4)))).sum() == pytest.approx(1.0)
