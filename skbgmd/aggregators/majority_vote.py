@@ -160,13 +160,24 @@ def majorities(rows: Rows, usable: BoolArray, rtol: float) -> tuple[BoolArray, N
 
 def _agree(rows: Rows, first: NDArray[np.intp], others: NDArray[np.intp], rtol: float) -> BoolArray:
     """Compare rows (m,) with others (m, k) each, by the columns of all processes."""
+    # In units of the longer of two, so that no square over- or underflows.
+    longer = np.maximum(rows.norms()[first][:, None], rows.norms()[others]) if rtol else np.zeros(others.shape)
+    limit, exponents = np.frexp(longer)
     apart = []
-    for i, group in zip(first.tolist(), others.tolist(), strict=True):
+    for i, group, powers in zip(first.tolist(), others.tolist(), exponents.tolist(), strict=True):
         row = rows.row(i)
-        for j in group:
+        for j, power in zip(group, powers, strict=True):
             other = rows.row(j)
-            apart.append((row.double() - other.double()).norm().square() if rtol else (row != other).sum().double())
+            if rtol:
+                apart.append((_scaled(row, -power) - _scaled(other, -power)).norm().square())
+            else:
+                apart.append((row != other).sum().double())
     distances = rows.layout.add_up(torch.stack(apart)).cpu().numpy().reshape(others.shape)
-    limit = rtol * np.maximum(rows.norms()[first][:, None], rows.norms()[others]) if rtol else 0.0
-    agree: BoolArray = np.sqrt(distances) <= limit
+    agree: BoolArray = np.sqrt(distances) <= rtol * limit
     return agree
+
+
+def _scaled(row: torch.Tensor, power: int) -> torch.Tensor:
+    """A row times a power of two, in float64, which may have no number for the power itself."""
+    half = power // 2
+    return row.double() * 2.0**half * 2.0 ** (power - half)

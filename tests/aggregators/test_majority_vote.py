@@ -207,3 +207,17 @@ def test_groups_without_weight_are_not_counted(rng):
     aggregate, _ = MajorityVote(3)(DenseRows(G.repeat_interleave(3, dim=0), weights))
     torch.testing.assert_close(aggregate.vector, G[[1, 3]].mean(dim=0))
     assert aggregate.record["groups_without_majority"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [5e-324, 1e-200, 1e-40, 1.0, 1e38, 1e200, 1.7e308])
+def test_rows_of_every_size_are_compared_by_rtol(size, dtype):
+    info = torch.finfo(dtype)
+    smallest, largest = info.tiny * info.eps, info.max
+    for near in (1.0, 1.0 - 1e-6):
+        X = (torch.tensor([[0.1], [near], [1.0]], dtype=torch.float64) * size).clamp(max=largest).to(dtype)
+        if not X[1:].any() or bool(X[0] == X[2]) or float(X[2]) < 100.0 * smallest:
+            continue
+        aggregate, _ = MajorityVote(3, rtol=1e-5)(DenseRows(X))
+        assert torch.equal(aggregate.vector, X[1])
+        np.testing.assert_array_equal(aggregate.weights, [0.0, 0.5, 0.5])
