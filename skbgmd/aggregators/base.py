@@ -144,20 +144,38 @@ def check_rows(rows: Any) -> None:
 def worker_ids(rows: Rows) -> tuple[Any, ...]:
     """Ids (n,) of the workers that rows are of: their places, where rows have none.
 
+    Those of arrays and tensors become Python's numbers: a tensor equals no other one as a key, and a state with NumPy's
+    scalars isn't loaded without executing code.
+
     Raises
     ------
+    TypeError
+        Ids that aren't numbers or strings.
     ValueError
         Ids that aren't one for each row, each of them once.
     """
     if rows.ids is None:
         return tuple(range(rows.n_rows))
-    n_known = len(set(rows.ids))
-    if not n_known == len(rows.ids) == rows.n_rows:
+    ids = _plain(rows.ids)
+    n_known = len(set(ids))
+    if not n_known == len(ids) == rows.n_rows:
         raise ValueError(
-            f"ids must be one for each row, each of them once; found {len(rows.ids)}, {n_known} of them different, for "
+            f"ids must be one for each row, each of them once; found {len(ids)}, {n_known} of them different, for "
             f"{rows.n_rows} rows."
         )
-    return tuple(rows.ids)
+    return ids
+
+
+def _plain(ids: Any) -> tuple[Any, ...]:
+    """Convert ids (n,) to Python's own numbers and strings."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    if not set(map(type, ids)) <= {int, str}:
+        # NumPy's scalars, and the elements of a tensor.
+        ids = [worker.tolist() if hasattr(worker, "tolist") else worker for worker in ids]
+        for worker in ids:
+            if not isinstance(worker, (int, float, str)) or worker != worker:
+                raise TypeError(f"ids must be integers or strings; found {worker!r}.")
+    return tuple(ids)
 
 
 class Judgement(NamedTuple):

@@ -102,7 +102,11 @@ class ChunkedRows(ABC):
 
     def _ids_of(self, index: NDArray[np.intp]) -> tuple[Any, ...] | None:
         """Ids of some rows, for a subset."""
-        return None if self.ids is None else tuple(self.ids[i] for i in index)
+        if self.ids is None:
+            return None
+        # By place, which isn't what a series is asked for by a number.
+        every = self.ids if isinstance(self.ids, tuple) else list(self.ids)
+        return tuple(every[i] for i in index)
 
     @property
     def n_held(self) -> int:

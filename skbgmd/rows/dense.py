@@ -37,7 +37,8 @@ class DenseRows(ChunkedRows):
     units : ParameterBlock, default=None
         Columns that belong together.
     ids : tuple of n ints or strings, default=None
-        Ids of the workers that the rows are of, for rules that remember workers; None: their places.
+        Ids of the workers that the rows are of, for rules that remember workers; an array or a tensor of them counts by
+        its values. None: their places.
 
     Raises
     ------

@@ -6,6 +6,7 @@ import inspect
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from aggregating import assert_convex, assert_within, dense
@@ -329,6 +330,35 @@ def test_states_are_saved_as_plain_containers(rng):
     assert unpack_state(pack_state({"own": 3})) == {"own": 3}
     with pytest.raises(ValueError, match=r"must be known; found 'elsewhere.State'"):
         unpack_state({"kind": "elsewhere.State", "values": {}})
+
+
+@pytest.mark.parametrize("rule", [WorkerMemory(Mean()), WorkerMomentum(Mean(), momentum=0.5), NearestNeighborMixing()])
+@pytest.mark.parametrize("of", [torch.tensor, np.array, pd.Series, list, lambda ids: list(np.array(ids))])
+def test_ids_in_an_array_or_a_tensor_are_those_of_their_values(rule, of, rng):
+    X = torch.from_numpy(rng.normal(size=(3, 4, 8)))
+    state, expected = None, None
+    for places in ([3, 1, 2, 5], [1, 2, 3, 5], [5, 3, 2, 1]):
+        aggregate, state = rule(DenseRows(X[0], ids=of(places)), state)
+        plain, expected = rule(DenseRows(X[0], ids=tuple(places)), expected)
+        assert torch.equal(aggregate.vector, plain.vector)
+        file = io.BytesIO()
+        torch.save(state, file)
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+
+
+def test_ids_of_a_tensor_are_known_in_a_subset():
+    rows = DenseRows(torch.tensor([[0.0], [torch.nan], [1.0], [2.0]]), ids=torch.tensor([7, 8, 9, 3]))
+    rule = NearestNeighborMixing(WorkerMomentum(Mean(), momentum=0.5))
+    _, state = rule(rows)
+    assert state.inner.ids == (7, 9, 3)
+
+
+@pytest.mark.parametrize("ids", [(None, 1, 2), ((1, 2), 2, 3), ([1], 2, 3), (float("nan"), 1, 2), (1j, 2, 3)])
+@pytest.mark.parametrize("rule", [WorkerMemory(), WorkerMomentum()])
+def test_ids_that_are_no_numbers_or_strings_are_named(rule, ids):
+    with pytest.raises(TypeError, match="ids must be integers or strings; found "):
+        rule(DenseRows(torch.ones(3, 4), ids=ids))
 
 
 @pytest.mark.parametrize("ids", [(1, 1, 2), (1, 2), ("a", "b", "c", "d")])
