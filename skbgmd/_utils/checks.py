@@ -77,12 +77,38 @@ def check_integer(value: Any, name: str, *, at_least: int = 1) -> int:
     return int(value)
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Check True or False; a number or a string would count as one of them without a word."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; found {value!r}.")
+    return bool(value)
+
+
 def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
     """Check one of a few names, or None where that is one of them."""
     if not (value is None or isinstance(value, str)) or value not in choices:
         called = f", a class; an instance is {value.__name__}()" if isinstance(value, type) else ""
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; found {value!r}{called}.")
     return value
+
+
+def check_row_weights(weights: Any, n: int) -> NDArray[np.float64]:
+    """Check the weights of n rows: an array (n,) of numbers that are finite and not negative.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiub":
+        found = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
+        raise TypeError(f"weights must be an array of numbers, one for each row; found {found}.")
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one for each row; found {weights.shape}.")
+    checked = weights if weights.dtype == np.float64 else weights.astype(np.float64)
+    # NaN is neither.
+    if n and not (checked[checked.argmin()] >= 0.0 and checked[checked.argmax()] < np.inf):
+        raise ValueError(f"weights must be finite and not negative; found {checked.tolist()[:9]}.")
+    return checked
 
 
 def check_device(device: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Judgement, LocationRule, check_fraction
+from skbgmd.aggregators.base import Judgement, LocationRule, check_fraction, state_of
 from skbgmd.aggregators.corrupt_share import estimate_corrupt_share
 from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
@@ -79,7 +79,8 @@ class FractionWeighting(LocationRule):
     fraction: Fraction
 
     def judge(self, rows: Rows, state: ShareMemory | None = None) -> Judgement:
-        assumed = assumed_share(self.fraction, rows, state)
+        before = state_of(self, state, ShareMemory) if isinstance(self.fraction, str) else None
+        assumed = assumed_share(self.fraction, rows, before)
         return Judgement(self._weigh(rows, assumed.fraction), assumed.memory, record=assumed.record)
 
     def _judge_usable(self, rows: Rows, state: Any) -> Judgement:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.chunked import means
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
         Raises
         ------
         TypeError
-            An array or a tensor in place of rows.
+            An array or a tensor in place of rows; the state of another rule.
         ValueError
-            A hyperparameter out of its range.
+            A hyperparameter out of its range; no row, or no column.
         NonFiniteRowsError
             Half of the rows or more not finite.
         """
@@ -136,9 +138,35 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
 
 
 def check_rows(rows: Any) -> None:
-    """Raise a TypeError for anything but rows, such as an array, which :class:`DenseRows` takes."""
+    """Raise a TypeError for anything but rows, such as an array, which :class:`DenseRows` takes.
+
+    Raises
+    ------
+    ValueError
+        No row, no column, or no row of any weight.
+    """
     if not hasattr(rows, "n_rows"):
         raise TypeError(f"rows must be Rows, such as DenseRows(torch.tensor(X)); found {type(rows).__name__}.")
+    if not (rows.n_rows and rows.n_columns):
+        raise ValueError(f"rows must hold a row and a column at least; found {rows.n_rows} x {rows.n_columns}.")
+    if not rows.weights.any():
+        raise ValueError("weights of the rows must have a positive entry; found only zeros.")
+
+
+def state_of(rule: Aggregator, state: Any, kind: type[S]) -> S | None:
+    """Check a state that a rule is handed: of its own kind, or None.
+
+    Raises
+    ------
+    TypeError
+        The state of another rule.
+    """
+    if state is None or isinstance(state, kind):
+        return state
+    raise TypeError(
+        f"state must be what {type(rule).__name__} returned, of type {kind.__name__}, or None; found "
+        f"{type(state).__name__}."
+    )
 
 
 def worker_ids(rows: Rows) -> tuple[Any, ...]:

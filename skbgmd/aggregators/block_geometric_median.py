@@ -19,6 +19,7 @@ from skbgmd.aggregators.base import (
     Judgement,
     LocationRule,
     check_rows,
+    state_of,
     usable_rows,
 )
 from skbgmd.aggregators.geometric_median import GeometricMedian
@@ -118,7 +119,7 @@ class BlockGeometricMedian(Aggregator):
     def __call__(self, rows: Rows, state: BlockState | None = None) -> tuple[Aggregate, BlockState]:
         self._validate()
         check_rows(rows)
-        state = state or BlockState()
+        state = state_of(self, state, BlockState) or BlockState()
         location = GeometricMedian() if self.location is None else self.location
         if self.beta == 1.0 and self.complement != "memory":
             aggregate, after_location = location(rows, state.location)
@@ -150,7 +151,7 @@ class BlockGeometricMedian(Aggregator):
         check_rows(rows)
         if self.beta == 1.0 and self.complement != "memory":
             return super().looked_at(rows, state)
-        block = self._select(rows, state or BlockState())[-1]
+        block = self._select(rows, state_of(self, state, BlockState) or BlockState())[-1]
         return None if len(block) == rows.n_columns else block.indices
 
     def _select(

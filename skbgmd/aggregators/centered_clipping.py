@@ -12,7 +12,7 @@ import torch
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, state_of, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.rows import ChunkedRows, Rows
 from skbgmd.rows.chunked import in_range, means
@@ -84,6 +84,7 @@ class CenteredClipping(Aggregator):
     def __call__(self, rows: Rows, state: CenteredClippingState | None = None) -> tuple[Aggregate, Any]:
         self._validate()
         check_rows(rows)
+        state = state_of(self, state, CenteredClippingState)
         usable = usable_rows(rows, rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         if state is None or (len(state.center), state.n_columns) != (rows.n_held, rows.n_columns):

@@ -6,7 +6,7 @@ from typing import Any
 
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
-from skbgmd.aggregators.base import Judgement, LocationRule
+from skbgmd.aggregators.base import Judgement, LocationRule, state_of
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
@@ -63,6 +63,6 @@ class GeometricMedian(LocationRule):
         if self.ties == "median":
             median = median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
             return Judgement(median.weights, off_block=median.carried)
-        before = state or Scale()
+        before = state_of(self, state, Scale) or Scale()
         found = huber_weights_about_median(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
         return found.judgement(None)

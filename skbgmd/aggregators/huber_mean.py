@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import check_integer, check_number, check_once
+from skbgmd._utils.checks import check_flag, check_integer, check_number, check_once
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, usable_rows
+from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, state_of, usable_rows
 from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
 from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
@@ -98,14 +98,15 @@ class HuberMean(LocationRule):
         """Huber's mean without the Gram matrix of all rows; None where no scale is remembered, or nothing is gained."""
         if not (self.remember and state is not None and isinstance(rows, ChunkedRows) and rows.gram_is_expensive):
             return None
+        before = state_of(self, state, Scale) or Scale()
         for solve in (huber_active_set, huber_by_products):
-            found = solve(rows, self.c, self.rejection, state, tol=self.tol, max_iter=self.max_iter)
+            found = solve(rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
             if found is not None:
                 return found
         return None
 
     def _validate(self) -> None:
-        check_once(_check_parameters, self.c, self.rejection, self.tol, self.max_iter)
+        check_once(_check_parameters, self.c, self.rejection, self.remember, self.tol, self.max_iter)
 
     def judge(self, rows: Rows, state: Scale | None = None) -> Judgement:
         found = self._by_products(rows, state)
@@ -113,7 +114,7 @@ class HuberMean(LocationRule):
 
     def _judge_by_gram(self, rows: Rows, state: Scale | None) -> Judgement:
         if self.remember:
-            before = state or Scale()
+            before = state_of(self, state, Scale) or Scale()
             found = huber_weights_about_median(
                 rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter
             )
@@ -127,9 +128,10 @@ class HuberMean(LocationRule):
         return Judgement(weights, None, self.c)
 
 
-def _check_parameters(c: Any, rejection: Any, tol: Any, max_iter: Any) -> None:
+def _check_parameters(c: Any, rejection: Any, remember: Any, tol: Any, max_iter: Any) -> None:
     check_number(c, "c")
     check_rejection(rejection)
+    check_flag(remember, "remember")
     check_number(tol, "tol")
     check_integer(max_iter, "max_iter")
 

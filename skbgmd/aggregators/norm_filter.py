@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from skbgmd._utils.checks import check_flag
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.assumed_share import Fraction, FractionWeighting
 from skbgmd.aggregators.base import mean_of_selected, n_assumed_corrupt
@@ -27,6 +28,10 @@ class NormFilter(FractionWeighting):
 
     def __init__(self, fraction: Fraction = 0.4, both_tails: bool = False) -> None:
         self.fraction, self.both_tails = fraction, both_tails
+
+    def _validate(self) -> None:
+        super()._validate()
+        check_flag(self.both_tails, "both_tails")
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite

@@ -10,7 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, usable_rows, worker_ids
+from skbgmd.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    AggregatorState,
+    check_rows,
+    state_of,
+    usable_rows,
+    worker_ids,
+)
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
@@ -52,7 +60,7 @@ class RowReplacement(Aggregator):
         check_rows(rows)
         every = worker_ids(rows)
         inner = self._default_rule() if self.aggregator is None else self.aggregator
-        state = state or PreAggregationState()
+        state = state_of(self, state, PreAggregationState) or PreAggregationState()
         usable = usable_rows(rows, self._usable(rows, every, state))
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         ids = tuple(every[i] for i in usable)

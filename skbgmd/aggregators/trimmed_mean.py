@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from skbgmd.aggregators.assumed_share import Fraction, assumed_share, check_fraction_or_auto, with_lost
-from skbgmd.aggregators.base import Aggregate, check_rows, n_assumed_corrupt, usable_rows
+from skbgmd.aggregators.base import Aggregate, check_rows, n_assumed_corrupt, state_of, usable_rows
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 from skbgmd.aggregators.memory import ShareMemory
 from skbgmd.rows import Rows
@@ -36,7 +36,7 @@ class TrimmedMean(Coordinatewise):
         check_rows(rows)
         usable = usable_rows(rows, rows.finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
-        assumed = assumed_share(self.fraction, some, state)
+        assumed = assumed_share(self.fraction, some, state_of(self, state, ShareMemory))
         aggregate, _ = TrimmedMean(assumed.fraction)(some)
         return replace(aggregate, record=with_lost(assumed.record, rows.finite)), assumed.memory
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_number
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, worker_ids
+from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, state_of, worker_ids
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.layout import IN_ONE_PROCESS
@@ -76,7 +76,7 @@ class WorkerMomentum(Aggregator):
         self._validate()
         check_rows(rows)
         inner = NearestNeighborMixing() if self.aggregator is None else self.aggregator
-        state = state or WorkerMomentumState()
+        state = state_of(self, state, WorkerMomentumState) or WorkerMomentumState()
         ids = worker_ids(rows)
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         dtype = torch.promote_types(sample.dtype, torch.float32)

@@ -25,6 +25,7 @@ from skbgmd.aggregators.base import (
     NonFiniteRowsError,
     check_rows,
     mean_of_selected,
+    state_of,
 )
 from skbgmd.rows import Rows
 from skbgmd.rows.chunked import means
@@ -161,7 +162,8 @@ class Zeno(Aggregator):
     def __call__(self, rows: Rows, state: ZenoState | None = None) -> tuple[Aggregate, ZenoState]:
         self.check_parameters()
         check_rows(rows)
-        step = 0 if state is None else state.step
+        before = state_of(self, state, ZenoState)
+        step = 0 if before is None else before.step
         oracle, lr = self._oracle(step)
         usable = np.flatnonzero(rows.finite & (rows.weights > 0.0))
         if not len(usable):

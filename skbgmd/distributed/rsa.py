@@ -92,9 +92,7 @@ class RSA(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         group: Any = None,
     ) -> None:
-        check_number(lr, "lr")
-        check_number(penalty, "penalty")
-        check_number(weight_decay, "weight_decay", at_least=0.0)
+        _check_settings(lr, penalty, weight_decay)
         super().__init__(params, {"lr": lr, "penalty": penalty, "weight_decay": weight_decay})
         self.exchange = Exchange(group)
         if self.exchange.size > 1:
@@ -163,6 +161,11 @@ def rsa_step(
     workers : tensor of shape (n, d)
     master : tensor of shape (d,)
 
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter that isn't a number, or is out of its range.
+
     Examples
     --------
     >>> import torch
@@ -171,6 +174,7 @@ def rsa_step(
     >>> rsa_step(workers, master, torch.zeros(3, 1), lr=0.1, penalty=1.0)[1]
     tensor([0.2000])
     """
+    _check_settings(lr, penalty, weight_decay)
     moved = worker_step(workers, master, gradients, lr=lr, penalty=penalty)
     return moved, master_step(master, signs(workers, master), lr=lr, penalty=penalty, weight_decay=weight_decay)
 
@@ -193,6 +197,12 @@ def master_step(
     """Move the master (...) by the signs (n, ...) that workers sent, int8; more than a sign counts as one."""
     pulls = sent.sign().sum(dim=0, dtype=torch.int32).to(master.dtype)
     return master - lr * (weight_decay * master - penalty * pulls)
+
+
+def _check_settings(lr: Any, penalty: Any, weight_decay: Any) -> None:
+    check_number(lr, "lr")
+    check_number(penalty, "penalty")
+    check_number(weight_decay, "weight_decay", at_least=0.0)
 
 
 def _settings(group: dict[str, Any]) -> dict[str, float]:

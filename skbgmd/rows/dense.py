@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
-from skbgmd._utils.checks import FLOATS, check_tensor, refuse_masks
+from skbgmd._utils.checks import FLOATS, check_row_weights, check_tensor, refuse_masks
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
@@ -43,9 +43,10 @@ class DenseRows(ChunkedRows):
     Raises
     ------
     TypeError
-        For a matrix that isn't a dense tensor of one of these dtypes.
+        For a matrix that isn't a dense tensor of one of these dtypes, and weights that aren't an array of numbers.
     ValueError
-        For masked entries, another number of dimensions than two, and a tensor without data.
+        For masked entries, another number of dimensions than two, and a tensor without data; weights of another shape,
+        negative ones, NaN or inf.
 
     Examples
     --------
@@ -81,7 +82,7 @@ class DenseRows(ChunkedRows):
         n, d = matrix.shape
         self.n_rows = n if picked is None else len(picked)
         self.n_columns = d if index is None else len(index)
-        self.weights = np.ones(self.n_rows) if weights is None else weights
+        self.weights = np.ones(self.n_rows) if weights is None else check_row_weights(weights, self.n_rows)
         self.dtype, self.device = matrix.dtype, matrix.device
         self.gathers = index is not None
         self.run_length = run_length

@@ -303,6 +303,11 @@ class _RobustTraining(RobustStep, ResumableNet):
         if self.gradients == "one_pass" and self.local_steps > 1:
             raise ValueError(f'gradients="one_pass" must have local_steps=1; found {self.local_steps}.')
         corruption = self.gradient_corruption
+        if isinstance(corruption, type):
+            raise TypeError(
+                f"gradient_corruption must be an instance; found {corruption!r}, a class; an instance is "
+                f"{corruption.__name__}()."
+            )
         if corruption is not None and not callable(getattr(corruption, "apply_", None)):
             raise TypeError(
                 f"gradient_corruption must be None or have a method apply_(gradients, random_state); "

@@ -15,9 +15,11 @@ from skbgmd._utils.checks import (
     as_ids,
     as_labels,
     check_choice,
+    check_flag,
     check_integer,
     check_number,
     check_once,
+    check_row_weights,
     not_finite,
     refuse_masks,
     refuse_masks_and_dates,
@@ -147,3 +149,17 @@ def test_values_that_passed_are_not_looked_at_again():
             check_once(check, True, "a")
         with pytest.raises(TypeError, match=r"number must be a number; found \[1\]"):
             check_once(check, [1], "a")
+
+
+def test_flags():
+    assert check_flag(np.bool_(True), "x") is True
+    for value in ("x", 1, None, {}):
+        with pytest.raises(TypeError, match="x must be True or False; found "):
+            check_flag(value, "x")
+
+
+def test_row_weights():
+    weights = np.array([0.0, 2.0])
+    assert check_row_weights(weights, 2) is weights
+    np.testing.assert_array_equal(check_row_weights(np.array([True, False]), 2), [1.0, 0.0])
+    assert check_row_weights(np.ones(0), 0).shape == (0,)

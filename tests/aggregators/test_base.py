@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,14 @@ from skbgmd.aggregators import (
     Zeno,
     get_aggregator,
 )
-from skbgmd.aggregators.base import check_fraction, n_assumed_corrupt, pack_state, unpack_state, usable_rows
+from skbgmd.aggregators.base import (
+    AggregatorState,
+    check_fraction,
+    n_assumed_corrupt,
+    pack_state,
+    unpack_state,
+    usable_rows,
+)
 from skbgmd.rows import DenseRows
 
 
@@ -257,6 +265,32 @@ def test_cuda(aggregator, cuda):
     vector = aggregator(DenseRows(X.to(cuda)))[0].vector
     assert vector.device.type == "cuda"
     assert torch.allclose(vector.cpu(), aggregator(DenseRows(X))[0].vector, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_no_row_or_no_column_is_named(aggregator, shape):
+    with pytest.raises(ValueError, match=f"rows must hold a row and a column at least; found {shape[0]} x {shape[1]}"):
+        aggregator(DenseRows(torch.zeros(shape)))
+
+
+def test_no_row_of_any_weight_is_named(aggregator):
+    with pytest.raises(ValueError, match="weights of the rows must have a positive entry; found only zeros"):
+        aggregator(DenseRows(torch.ones(3, 2), np.zeros(3)))
+
+
+@dataclass(frozen=True)
+class OtherState(AggregatorState):
+    other: int = 1
+
+
+def test_the_state_of_another_rule_is_named(aggregator, rng):
+    rows = dense(rng.normal(size=(7, 5)))
+    state = aggregator(rows)[1]
+    if state is None:
+        pytest.skip("it has no state")
+    message = f"state must be what .* returned, of type {type(state).__name__}, or None; found OtherState"
+    with pytest.raises(TypeError, match=message):
+        aggregator(rows, OtherState())
 
 
 def test_hyperparameters_are_checked_without_rows(aggregator):

@@ -408,3 +408,8 @@ def test_long_copies_do_not_pull_without_a_limit(kind: str, counts: tuple[int, i
     for _ in range(limits.SCALE_ENOUGH):
         aggregate, state = rule(KINDS[kind](values), state)
         assert np.linalg.norm(aggregate.vector.numpy()) <= 3.0 * np.linalg.norm(A)
+
+
+def test_remember_is_a_flag():
+    with pytest.raises(TypeError, match="remember must be True or False; found 'x'"):
+        HuberMean(remember="x").check_parameters()

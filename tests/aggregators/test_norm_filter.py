@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from aggregating import dense
 
 from skbgmd.aggregators import NormFilter
@@ -20,3 +21,8 @@ def test_norm_filter_drops_the_largest_norms(rng):
     X[7] *= 50
     weights = NormFilter(fraction=0.2).weights(dense(X))
     np.testing.assert_allclose(weights, np.where(np.isin(np.arange(10), [3, 7]), 0, 1 / 8))
+
+
+def test_both_tails_is_a_flag():
+    with pytest.raises(TypeError, match=r"both_tails must be True or False; found {}"):
+        NormFilter(both_tails={}).check_parameters()

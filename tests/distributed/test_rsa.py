@@ -200,3 +200,6 @@ def test_equal_models_pull_at_nothing():
 def test_parameters_are_checked(settings, error, message):
     with pytest.raises(error, match=message):
         RSA([torch.nn.Parameter(torch.ones(1))], **settings)
+    master = torch.ones(2)
+    with pytest.raises(error, match=message):
+        rsa_step(master[None], master, master[None], **({"lr": 0.1, "penalty": 0.1} | settings))

@@ -181,3 +181,24 @@ def test_inner_products(rng):
     for rows in (DenseRows(torch.from_numpy(x)), AveragedRows(DenseRows(torch.from_numpy(x)), np.eye(5), np.ones(5))):
         np.testing.assert_allclose(rows.inner_products(torch.from_numpy(vector)), x @ vector)
         assert not rows.gram_is_expensive
+
+
+@pytest.mark.parametrize(
+    ("weights", "kind", "message"),
+    [
+        (np.ones(2), ValueError, r"weights must have shape \(3,\), one for each row; found \(2,\)"),
+        (np.array([1.0, -1.0, 1.0]), ValueError, r"weights must be finite and not negative; found \[1.0, -1.0, 1.0\]"),
+        (np.array([1.0, np.nan, 1.0]), ValueError, "weights must be finite and not negative"),
+        (np.array([1.0, np.inf, 1.0]), ValueError, "weights must be finite and not negative"),
+        ([1.0, 1.0, 1.0], TypeError, "weights must be an array of numbers, one for each row; found list"),
+        (torch.ones(3), TypeError, "weights must be an array of numbers, one for each row; found Tensor"),
+        (
+            np.array(["a", "b", "c"]),
+            TypeError,
+            "weights must be an array of numbers, one for each row; found an array of",
+        ),
+    ],
+)
+def test_weights_are_checked(weights, kind, message):
+    with pytest.raises(kind, match=message):
+        DenseRows(torch.ones(3, 2), weights)

@@ -403,6 +403,11 @@ def test_a_row_for_each_client(data):
         ({"group_size": 2.5}, TypeError, "group_size must be an integer"),
         ({"local_steps": 0}, ValueError, "local_steps must be at least 1"),
         ({"gradient_corruption": "flip"}, TypeError, "gradient_corruption must be None or have a method apply_"),
+        (
+            {"gradient_corruption": BitFlip},
+            TypeError,
+            r"gradient_corruption must be an instance; found .*, a class; an instance is BitFlip\(\)",
+        ),
     ],
 )
 def test_bad_parameters(settings, error, match):
