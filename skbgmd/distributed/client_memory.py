@@ -107,24 +107,34 @@ class ClientMemory(RememberedProducts):
         Camps are those of :func:`larger_camp`; where it finds none, those of :func:`opposed_camps`, if the cosine
         between their means is below -0.3; and where there are none either, those of :func:`larger_camp` in all rounds,
         by an eigenvalue of 2.5 times the second. Clients without weight are trusted.
+
+        Nobody is left out unless the camp that stays has more than half of all k clients that have weight, known or
+        not: clients that are in every round are known before others, and most of those that are known. So
+
+        - if fewer than half are hostile, and no camp has both hostile and honest clients, more than half of those that
+          stay are honest: the camp that stays, of more than k / 2, is too large to be hostile;
+        - if fewer than a quarter are hostile, more than half of those that stay are honest, whoever sides with whom:
+          more than k / 2 clients stay.
         """
         trust = np.ones(len(clients))
         known, some, weight = _known_for_long(self, clients, weights)
+        n_clients = int(np.count_nonzero(weights > 0.0))
         if len(known) > 2:
-            members = larger_camp(self.similarities(some), weight)
+            members = larger_camp(self.similarities(some), n_clients)
             # A memory that was saved without cosines about zero has to learn them.
             if members.all() and self.about_zero.visits_of(some).min() >= limits.CAMP_VISITS:
                 conflict, side = opposed_camps(_with_unit_diagonal(self.about_zero.means(some)), weight)
-                members = majority(side, weight) if conflict < limits.CAMP_CONFLICT else members
+                members = majority(side, n_clients) if conflict < limits.CAMP_CONFLICT else members
             trust[known] = members
         return self._trust_by_every_round(clients, weights) if trust.all() else trust
 
     def _trust_by_every_round(self, clients: tuple[int, ...], weights: FloatArray) -> FloatArray:
         """Trust (k,) by cosines about the mean of all rounds."""
         trust = np.ones(len(clients))
-        known, some, weight = _known_for_long(self.every_round, clients, weights)
+        known, some, _ = _known_for_long(self.every_round, clients, weights)
         if len(known) > 2:
-            trust[known] = larger_camp(_with_unit_diagonal(self.every_round.means(some)), weight, limits.LATE_CAMP_GAP)
+            means, n_clients = _with_unit_diagonal(self.every_round.means(some)), int(np.count_nonzero(weights > 0.0))
+            trust[known] = larger_camp(means, n_clients, limits.LATE_CAMP_GAP)
         return trust
 
 
@@ -150,32 +160,34 @@ def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray)
     return bool(2 * short.sum() > counted.sum())
 
 
-def larger_camp(similarities: FloatArray, weights: FloatArray, gap: float = limits.CAMP_GAP) -> FloatArray:
+def larger_camp(similarities: FloatArray, n_clients: int, gap: float = limits.CAMP_GAP) -> FloatArray:
     """Find two camps by the signs of the top eigenvector, if its eigenvalue stands out.
 
     Parameters
     ----------
     similarities : ndarray of shape (k, k)
         Symmetric, k of at least 2.
-    weights : ndarray of shape (k,)
-        Weights of the clients.
+    n_clients : int
+        Number of all clients, at least k.
     gap : float, default=2.0
         Ratio of the two largest eigenvalues from which the first stands out.
 
     Returns
     -------
     members : ndarray of shape (k,)
-        1 for members of the larger camp (:func:`majority`), 0 for those of the other; all 1 where there are no camps.
+        1 for members of the larger camp (:func:`majority`), 0 for those of the other; all 1 where there are no camps,
+        or where neither has more than half of all clients.
 
     Examples
     --------
-    >>> larger_camp(np.array([[1.0, 0.9, -0.8], [0.9, 1.0, -0.8], [-0.8, -0.8, 1.0]]), np.ones(3))
-    array([1., 1., 0.])
+    >>> similar = np.array([[1.0, 0.9, -0.8], [0.9, 1.0, -0.8], [-0.8, -0.8, 1.0]])
+    >>> larger_camp(similar, 3), larger_camp(similar, 5)
+    (array([1., 1., 0.]), array([1., 1., 1.]))
     """
     values, vectors = np.linalg.eigh(similarities)
     if values[-1] < gap * values[-2]:
-        return np.ones(len(weights))
-    return majority(vectors[:, -1] > 0.0, weights)
+        return np.ones(len(similarities))
+    return majority(vectors[:, -1] > 0.0, n_clients)
 
 
 def opposed_camps(cosines: FloatArray, weights: FloatArray) -> tuple[float, BoolArray]:
@@ -231,20 +243,16 @@ def opposed_camps(cosines: FloatArray, weights: FloatArray) -> tuple[float, Bool
     return deepest, camp
 
 
-def majority(side: BoolArray, weights: FloatArray) -> FloatArray:
-    """Members of the camp of more clients, as ones and zeros (k,).
+def majority(side: BoolArray, n_clients: int) -> FloatArray:
+    """Members of the camp with more than half of all clients, known or not, as ones and zeros (k,).
 
-    Of camps with as many clients it is the one with more weight, and all clients where the weights are equal as well.
-    Weights are what clients claim: those that lie may have most of it while they are fewer than half.
+    All are ones where neither has as many: a camp of half of the clients or fewer may be hostile. Weights are what
+    clients claim, and don't count: those that lie may have most of it while they are fewer than half.
     """
-    members: FloatArray = np.ones(len(side))
-    for counted in (np.ones(len(side)), weights):
-        more = float(counted[side].sum() - counted[~side].sum())
-        # What is left of rounding isn't a difference.
-        if abs(more) > limits.LEAST_STRENGTH * float(counted.sum()):
-            members = (side == (more > 0.0)).astype(np.float64)
-            break
-    return members
+    for camp in (side, ~side):
+        if 2 * camp.sum() > n_clients:
+            return camp.astype(np.float64)
+    return np.ones(len(side))
 
 
 def _conflicts(cosines: FloatArray, share: FloatArray, side: BoolArray) -> list[float]:

@@ -100,29 +100,73 @@ def test_one_or_two_clients_are_no_camps(rng, n):
     np.testing.assert_array_equal(memory.trust(clients, np.ones(n)), np.ones(n))
 
 
-@pytest.mark.parametrize(
-    ("weights", "members"),
-    [
-        ([1.0, 1.0, 1.0, 1.0, 1.0], [1, 1, 1, 0, 0]),
-        ([1.0, 1.0, 1.0, 50.0, 50.0], [1, 1, 1, 0, 0]),  # claims may be lies, the number of clients isn't
-    ],
-)
-def test_the_larger_camp_is_the_one_of_more_clients(weights, members):
+@pytest.mark.parametrize("n_clients", [5, 6, 7])
+def test_the_camp_of_more_than_half_of_all_clients_stays(n_clients):
     side = np.array([True, True, True, False, False])
-    np.testing.assert_array_equal(majority(side, np.array(weights)), members)
-    np.testing.assert_array_equal(majority(~side, np.array(weights)), members)
+    expected = [1, 1, 1, 0, 0] if n_clients == 5 else np.ones(5)
+    np.testing.assert_array_equal(majority(side, n_clients), expected)
+    np.testing.assert_array_equal(majority(~side, n_clients), expected)
 
 
-def test_of_camps_of_as_many_clients_the_heavier_counts_and_of_equal_ones_both():
-    side = np.array([True, True, False, False])
-    np.testing.assert_array_equal(majority(side, np.array([1.0, 1.0, 5.0, 1.0])), [0, 0, 1, 1])
-    np.testing.assert_array_equal(majority(side, np.ones(4)), np.ones(4))
+def test_of_camps_of_as_many_clients_both_stay():
+    np.testing.assert_array_equal(majority(np.array([True, True, False, False]), 4), np.ones(4))
 
 
-def test_weights_that_are_equal_but_for_rounding_make_no_camp_the_heavier_one():
-    weights = np.array([0.7, 0.4, 0.5, 0.7, 0.5, 0.4])
-    assert 2.0 * weights[:3].sum() != weights.sum()
-    np.testing.assert_array_equal(majority(np.arange(6) < 3, weights), np.ones(6))
+def test_claims_are_no_clients(rng):
+    """Hostile clients that claim most of the weight are left out, as they are fewer."""
+    memory = remember([gram(rng, hostile=4) for _ in range(5)])
+    weights = np.where(np.arange(10) < 6, 1.0, 50.0)
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), weights), [1] * 6 + [0] * 4)
+
+
+def test_the_known_are_left_out_only_by_more_than_half_of_all(rng):
+    """Four hostile clients that are known for long, three honest ones, and strangers."""
+    memory = remember([gram(rng, hostile=4, n=7) for _ in range(5)], tuple(range(7)))
+    np.testing.assert_array_equal(memory.trust(tuple(range(7)), np.ones(7)), [0] * 3 + [1] * 4)
+    for strangers in (1, 3, 10):
+        clients = (*range(7), *range(100, 100 + strangers))
+        np.testing.assert_array_equal(memory.trust(clients, np.ones(len(clients))), np.ones(len(clients)))
+    # Strangers without weight are none.
+    weights = np.r_[np.ones(7), np.zeros(3)]
+    np.testing.assert_array_equal(memory.trust((*range(7), 100, 101, 102), weights), [0] * 3 + [1] * 7)
+
+
+def opposite(X, hostile):
+    X[:hostile] *= -1.0
+
+
+def huge(X, hostile):
+    X[:hostile] = -1e6
+
+
+def agreed(X, hostile):
+    X[:hostile] = X[hostile:].mean(axis=0) - X[hostile:].std(axis=0)
+
+
+@pytest.mark.parametrize("attack", [opposite, huge, agreed])
+@pytest.mark.parametrize("decay", [0.7, 0.9])
+@pytest.mark.parametrize("pool", [15, 30, 60, 100])
+@pytest.mark.parametrize(("n", "hostile"), [(5, 1), (5, 2), (10, 2), (10, 3), (10, 4), (20, 5), (20, 9)])
+def test_hostile_clients_in_every_round_get_no_half_where_honest_ones_are_drawn(rng, n, hostile, pool, decay, attack):
+    memory = ClientMemory()
+    for _ in range(40):
+        drawn = np.sort(rng.choice(pool, n - hostile, replace=False))
+        clients = (*range(1000, 1000 + hostile), *drawn.tolist())
+        X = 0.3 + rng.normal(size=(n, 100))
+        attack(X, hostile)
+        memory = memory.add_round(clients, X @ X.T, np.ones(n), decay, np.linalg.norm(X, axis=1))
+        trust = memory.trust(clients, np.ones(n))
+        assert trust[hostile:].sum() > trust[:hostile].sum()
+
+
+@pytest.mark.parametrize(("n", "hostile"), [(9, 2), (10, 2), (25, 6)])
+def test_fewer_than_a_quarter_get_no_half_whoever_they_side_with(rng, n, hostile):
+    """Whatever is remembered: products of any kind."""
+    clients = tuple(range(n))
+    for _ in range(200):
+        X = rng.normal(size=(n, 3)) * rng.choice([0.1, 1.0, 10.0], size=(n, 1))
+        trust = remember([X @ X.T] * 4, clients).trust(clients, np.ones(n))
+        assert 2 * hostile < trust.sum()
 
 
 def cosines(memory, clients):
@@ -164,7 +208,7 @@ def without_a_gap():
 def test_opposed_camps_are_found_where_no_eigenvalue_stands_out():
     of_round, clients = without_a_gap()
     memory = remember([of_round() for _ in range(5)], clients)
-    assert larger_camp(memory.similarities(clients), np.ones(25)).all()
+    assert larger_camp(memory.similarities(clients), 25).all()
     trust = memory.trust(clients, np.ones(25))
     np.testing.assert_array_equal(trust[22:], 0.0)
     assert trust.sum() >= 20
@@ -233,7 +277,7 @@ def test_a_gap_below_the_limit_makes_no_camps():
     top, second = np.array([1.0, 1.0, -1.0]) / np.sqrt(3.0), np.array([1.0, -1.0, 0.0]) / np.sqrt(2.0)
     for gap, camp in ((0.99 * limits.CAMP_GAP, [1, 1, 1]), (1.01 * limits.CAMP_GAP, [1, 1, 0])):
         similar = gap * np.outer(top, top) + np.outer(second, second)
-        np.testing.assert_array_equal(larger_camp(similar, np.ones(3)), camp)
+        np.testing.assert_array_equal(larger_camp(similar, 3), camp)
 
 
 def trust_after(memory, rounds, clients):
@@ -315,7 +359,7 @@ def test_a_gap_below_the_limit_makes_no_late_camps():
     top, second = np.array([1.0, 1.0, -1.0]) / np.sqrt(3.0), np.array([1.0, -1.0, 0.0]) / np.sqrt(2.0)
     for gap, camp in ((0.99 * limits.LATE_CAMP_GAP, [1, 1, 1]), (1.01 * limits.LATE_CAMP_GAP, [1, 1, 0])):
         similar = gap * np.outer(top, top) + np.outer(second, second)
-        np.testing.assert_array_equal(larger_camp(similar, np.ones(3), limits.LATE_CAMP_GAP), camp)
+        np.testing.assert_array_equal(larger_camp(similar, 3, limits.LATE_CAMP_GAP), camp)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 10, 11])
