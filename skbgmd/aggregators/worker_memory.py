@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,21 @@ from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.averaged import AveragedRows
 from skbgmd.rows.gram import Gram, clip_factors, low_median, lower_weighted_median
+
+
+@dataclass(frozen=True)
+class WorkerProducts(RememberedProducts):
+    """Remembered products of workers, and the norm that rows were clipped to.
+
+    Attributes
+    ----------
+    ids, products, visits
+        As of :class:`skbgmd.aggregators.remembered_products.RememberedProducts`.
+    typical : float
+        Norm that rows were clipped to in the last step in which most weren't zero; 0 before.
+    """
+
+    typical: float = 0.0
 
 
 class WorkerMemory(RowReplacement):
@@ -37,9 +53,10 @@ class WorkerMemory(RowReplacement):
     4. another rule aggregates these means, each with its votes times the weight that it has in Huber's mean of the
        coordinates.
 
-    Rows that hold NaN are left out of a step, and at most f that are longer than ten median norms; copies share a vote
-    on the median, too. It is nearest-neighbor mixing [1]_ by a remembered Gram matrix; a memory of each worker's
-    momentum [2]_ takes n × d numbers, this one 2 n².
+    Rows that hold NaN are left out of a step, and at most f that are longer than ten median norms. The median is by
+    votes, too, but within the range of honest norms, whatever is remembered (:func:`norm_in_honest_range`). It is
+    nearest-neighbor mixing [1]_ by a remembered Gram matrix; a memory of each worker's momentum [2]_ takes n × d
+    numbers, this one 2 n².
 
     Parameters
     ----------
@@ -56,6 +73,11 @@ class WorkerMemory(RowReplacement):
     Workers are known by ``rows.ids``, as the clients of a training are, or by their places where rows have none. A
     worker that is new, or that was away for long, is taken for one of ordinary likeness. Random buckets are no workers:
     let :class:`Bucketing` come behind it rather than before it.
+
+    Of n workers with the same weight let f' be corrupt, at most f. Where the inner rule's answer is a mean of its rows,
+    it is at most :math:`1 + f' / (n - f - f')` times as long as the longest honest row, whatever is remembered; ten
+    times that if f' is more than f, but less than half (:ref:`proof <workers-bound>`). Where most rows are zero, the
+    longest honest row of the last step in which they weren't counts as one.
 
     References
     ----------
@@ -97,24 +119,25 @@ class WorkerMemory(RowReplacement):
         norms, finite = _norms(rows)
         finite = finite & (rows.weights > 0.0)
         some = tuple(worker for worker, is_finite in zip(ids, finite, strict=True) if is_finite)
-        votes = self._votes(state.memory or RememberedProducts(), some)
-        limit = limits.FAR_WORKER * _typical(norms[finite], rows.weights[finite] * votes)
-        # Norms of workers that differ are spread widely once most of them fit their data.
         kept = len(ids) - n_assumed_corrupt(self.fraction, len(ids))
+        limit = limits.FAR_WORKER * self._clip_norm(norms[finite], rows.weights[finite], some, _remembered(state))
+        # Norms of workers that differ are spread widely once most of them fit their data.
         limit = max(limit, np.sort(norms[finite])[:kept].max(initial=0.0))
         usable: BoolArray = finite & (np.where(finite, norms, 0.0) <= limit)
         return usable
 
     def _replace(
         self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState
-    ) -> tuple[Rows, FloatArray, RememberedProducts]:
+    ) -> tuple[Rows, FloatArray, WorkerProducts]:
         norms, _ = _norms(rows)
-        before = state.memory or RememberedProducts()
-        typical = _typical(norms, rows.weights * self._votes(before, ids))
-        clip = clip_factors(typical, norms) if typical > 0.0 else np.ones(rows.n_rows)
-        memory = before.update(ids, _products(rows, clip, norms, typical), float(self.decay))
-        places = worker_coordinates(memory.means(ids), memory.met(ids))
+        before = _remembered(state)
         kept = rows.n_rows - n_assumed_corrupt(self.fraction, rows.n_rows)
+        typical = self._clip_norm(norms, rows.weights, ids, before)
+        clip = clip_factors(typical, norms)
+        memory = before.update(ids, _products(rows, clip, norms, typical), float(self.decay))
+        if lower_weighted_median(norms, rows.weights) > 0.0:
+            memory = replace(memory, typical=typical)
+        places = worker_coordinates(memory.means(ids), memory.met(ids))
         witnesses = most_trusted(places, kept)
         votes = worker_votes(memory.means(ids), kept, memory.met(ids), witnesses)
         mixing = _mixing(places, rows.weights * clip, votes, kept)
@@ -123,9 +146,15 @@ class WorkerMemory(RowReplacement):
             mixing, trust = merge_equal(mixing, trust)
         return AveragedRows(rows, mixing, trust), mixing, memory
 
-    def _votes(self, memory: RememberedProducts, ids: tuple[Any, ...]) -> FloatArray:
-        n = len(ids)
-        return worker_votes(memory.means(ids), n - n_assumed_corrupt(self.fraction, n), memory.met(ids))
+    def _clip_norm(self, norms: FloatArray, weights: FloatArray, ids: tuple[Any, ...], memory: WorkerProducts) -> float:
+        """Norm that rows are clipped to."""
+        if not ids:
+            return 0.0
+        kept = len(ids) - n_assumed_corrupt(self.fraction, len(ids))
+        votes = worker_votes(memory.means(ids), kept, memory.met(ids))
+        typical = norm_in_honest_range(norms, weights, votes, kept)
+        # Where most rows are zero all others may be corrupt: none is longer than rows were in other steps.
+        return typical if typical > 0.0 else min(memory.typical, _typical(norms, weights))
 
 
 def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
@@ -190,6 +219,38 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     unit = np.ldexp(1.0, np.frexp(np.abs(coordinates).max(initial=0.0))[1])
     places: FloatArray = np.round(coordinates / unit, limits.TIED_DIGITS) * unit
     return places
+
+
+def norm_in_honest_range(norms: FloatArray, weights: FloatArray, votes: FloatArray, kept: int) -> float:
+    """Median norm by votes, but neither longer than all honest rows nor shorter, whatever the votes are.
+
+    It is at least the median without votes, and at most ten of these and the `kept`-th smallest norm. Fewer than half
+    of the rows can't make the median longer than all others or shorter, nor n - `kept` the `kept`-th smallest norm
+    longer. By votes, which depend on what is remembered, they can. Votes are there for corrupt rows next to zero, which
+    are half of all along with a few honest ones that have learned their samples.
+
+    Parameters
+    ----------
+    norms, weights, votes : ndarray of shape (n,)
+    kept : int
+        Number n - f of rows that are honest at least.
+
+    Returns
+    -------
+    norm : float
+        0 where rows of half of the weight or more are zero.
+
+    Examples
+    --------
+    Four of nine rows have most of the votes:
+
+    >>> norms = np.array([1e9, 1e9, 1e9, 1e9, 1.0, 2.0, 3.0, 4.0, 5.0])
+    >>> norm_in_honest_range(norms, np.ones(9), np.where(norms > 5.0, 1.0, 0.2), kept=5)
+    5.0
+    """
+    median, by_votes = (lower_weighted_median(norms, each) for each in (weights, weights * votes))
+    longest = min(limits.FAR_WORKER * median, float(np.sort(norms)[kept - 1]))
+    return max(median, min(by_votes, longest))
 
 
 def most_trusted(places: FloatArray, kept: int) -> BoolArray:
@@ -275,6 +336,13 @@ def worker_votes(
     return votes
 
 
+def _remembered(state: PreAggregationState) -> WorkerProducts:
+    memory = state.memory or WorkerProducts()
+    # States of earlier versions hold products alone.
+    known = isinstance(memory, WorkerProducts)
+    return memory if known else WorkerProducts(memory.ids, memory.products, memory.visits)
+
+
 def _alike(products: FloatArray, others: BoolArray) -> BoolArray:
     """Pairs (n, n) of workers whose products with the others, a mask of each row, are the same."""
     shared = others.astype(np.float64)
@@ -316,6 +384,8 @@ def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: in
     mixing = np.zeros((m, m))
     # Thirteen thirteenths are one but for rounding.
     np.put_along_axis(mixing, nearest, np.where(before < kept - limits.LEAST_STRENGTH, weights[nearest], 0.0), axis=1)
+    # Where rows without weight are all that is near, it is the mean of all.
+    mixing[~mixing.any(axis=1)] = weights
     result: FloatArray = mixing / mixing.sum(axis=1, keepdims=True)
     return result
 

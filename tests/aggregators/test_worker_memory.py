@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,15 @@ from aggregating import assert_convex, dense
 from scipy.linalg import hadamard
 
 from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
-from skbgmd.aggregators.worker_memory import merge_equal, most_trusted, worker_coordinates, worker_votes
+from skbgmd.aggregators.base import n_assumed_corrupt
+from skbgmd.aggregators.remembered_products import RememberedProducts
+from skbgmd.aggregators.worker_memory import (
+    merge_equal,
+    most_trusted,
+    norm_in_honest_range,
+    worker_coordinates,
+    worker_votes,
+)
 from skbgmd.corruption import InnerProduct, Shadowing, Simplex
 from skbgmd.rows import DenseRows
 from skbgmd.rows.chunked import ChunkedRows
@@ -220,6 +230,164 @@ def test_copies_do_not_make_the_typical_norm(rng):
         aggregate, state = WorkerMemory()(dense(X), state)
     # The farthest may be in no mean of nearest rows.
     assert np.sort(aggregate.weights[F:])[1] > 0.5 / N
+
+
+def linked(X, f, step):
+    """Corrupt rows that hold a part of a third of the honest ones: the other honest workers look like copies."""
+    followed = max(2, (len(X) - f) // 3)
+    links = np.random.default_rng(9).normal(size=(f, followed))
+    links *= 0.7 / np.linalg.norm(links, axis=1, keepdims=True)
+    X[:f] = 0.1 + links @ (X[f : f + followed] - 0.1) + 0.7 * (X[:f] - 0.1)
+
+
+def in_groups(size):
+    """Honest rows that are equal in groups: workers with the same data."""
+
+    def prepare(X, f, step):
+        for start in range(f, len(X), size):
+            X[start : start + size] = X[start]
+
+    return prepare
+
+
+def half_equal(X, f, step):
+    X[f : f + (len(X) - f + 1) // 2 + 1] = X[f]
+
+
+def half_equal_in_pairs_of_steps(X, f, step):
+    if step % 2:
+        half_equal(X, f, step)
+
+
+def half_zero(X, f, step):
+    X[f : f + (len(X) - f + 1) // 2] = 0.0
+
+
+def all_zero_but_one(X, f, step):
+    if step >= 6:
+        X[f + 1 :] = 0.0
+
+
+def of_several_lengths(X, f, step):
+    X[f:] *= np.geomspace(1e-3, 1.0, len(X) - f)[:, None]
+
+
+def linked_and_equal(X, f, step):
+    half_equal(X, f, step)
+    linked(X, f, step)
+
+
+#: What a memory may be made of before the attack: what honest rows have in common, and corrupt ones with them.
+BEFORE = {
+    "nothing": lambda X, f, step: None,
+    "links": linked,
+    "pairs": in_groups(2),
+    "triples": in_groups(3),
+    "equal": in_groups(10_000),
+    "half equal": half_equal,
+    "half equal now and then": half_equal_in_pairs_of_steps,
+    "half zero": half_zero,
+    "zero but one": all_zero_but_one,
+    "of several lengths": of_several_lengths,
+    "links and equal": linked_and_equal,
+}
+
+
+def longest_in_honest_rows(prepare, n, f, d, *, size, quiet, n_steps, fraction=0.4, seed=0):
+    """Length of the longest answer from step `quiet` on, in the longest honest rows of this step or those before."""
+    rng, state, rule, ratios, before = np.random.default_rng(seed), None, WorkerMemory(fraction=fraction), [], 0.0
+    for step in range(n_steps):
+        X = 0.1 + rng.normal(size=(n, d))
+        prepare(X, f, step)
+        if step >= quiet:
+            X[:f] = -size * (1.0 + rng.random((f, 1))) * np.ones(d)
+        aggregate, state = rule(dense(X), state)
+        honest = np.linalg.norm(X[f:], axis=1)
+        of_step = honest.max() if np.median(np.linalg.norm(X, axis=1)) > 0.0 else max(honest.max(), before)
+        before = of_step
+        ratios.append(float(torch.linalg.vector_norm(aggregate.vector)) / of_step)
+    return max(ratios[quiet:])
+
+
+@pytest.mark.parametrize("quiet", [0, 15])
+@pytest.mark.parametrize(("n", "d"), [(4, 2), (5, 50), (10, 500), (34, 200)])
+@pytest.mark.parametrize("prepare", BEFORE.values(), ids=BEFORE)
+def test_the_answer_is_bounded_by_honest_rows_whatever_is_remembered(prepare, n, d, quiet):
+    f = n_assumed_corrupt(0.4, n)
+    for size in (9.0, 1e8):
+        longest = longest_in_honest_rows(prepare, n, f, d, size=size, quiet=quiet, n_steps=quiet + 4)
+        assert longest <= 1.0 + f / (n - 2 * f)
+
+
+@pytest.mark.parametrize("prepare", [linked, half_equal, half_zero], ids=["links", "half equal", "half zero"])
+@pytest.mark.parametrize("n", [10, 34])
+def test_more_corrupt_workers_than_assumed_have_a_bound_as_well(prepare, n):
+    f, assumed = (n - 1) // 2, n_assumed_corrupt(0.2, n)
+    longest = longest_in_honest_rows(prepare, n, f, 100, size=1e8, quiet=20, n_steps=30, fraction=0.2)
+    assert longest <= 10.0 * (1.0 + f / (n - f - assumed))
+
+
+@pytest.mark.parametrize("prepare", [linked, linked_and_equal], ids=["links", "links and equal"])
+@pytest.mark.parametrize(("n", "d"), [(10, 5000), (34, 5000)])
+def test_a_long_time_of_preparation_changes_no_bound(prepare, n, d):
+    f = n_assumed_corrupt(0.4, n)
+    longest = longest_in_honest_rows(prepare, n, f, d, size=1e8, quiet=100, n_steps=104)
+    assert longest <= 1.0 + f / (n - 2 * f)
+
+
+@pytest.mark.parametrize("n", [10, 20, 34])
+def test_far_rows_are_left_out_by_links_or_not(n):
+    """Where corrupt workers have most of the votes, rows that are longer than ten honest ones still have no weight."""
+    f = n_assumed_corrupt(0.4, n)
+    assert longest_in_honest_rows(linked, n, f, 3000, size=1e3, quiet=20, n_steps=40) < 0.7
+
+
+def test_norm_in_honest_range(rng):
+    for n in (3, 4, 5, 10, 33, 34):
+        kept = n - n_assumed_corrupt(0.4, n)
+        for f in range((n - 1) // 2 + 1):
+            honest = rng.lognormal(sigma=2.0, size=n - f)
+            for size in (0.0, 1e-9, 1e9):
+                norms = rng.permutation(np.r_[honest, np.full(f, size)])
+                votes = np.where(norms == size, 1.0, 1e-3)
+                found = norm_in_honest_range(norms, np.ones(n), votes, kept)
+                longest = honest.max() if f <= n - kept else 10.0 * honest.max()
+                assert honest.min() <= found <= longest
+    # Votes count within that range.
+    norms = np.array([0.1] * 11 + [1.0] * 9)
+    assert norm_in_honest_range(norms, np.ones(20), np.r_[np.full(11, 1 / 11), np.ones(9)], 12) == 1.0
+    assert norm_in_honest_range(norms, np.ones(20), np.ones(20), 12) == 0.1
+
+
+def test_where_most_rows_are_zero_none_is_longer_than_before(rng):
+    """Twelve workers, others in each step, have learned their samples; what the rest sends counts all the same."""
+    state, means = None, []
+    for step in range(40):
+        X = 0.1 + rng.normal(size=(N, D))
+        if step >= 20:
+            X[rng.permutation(N)[:12]] = 0.0
+        aggregate, state = WorkerMemory()(dense(X), state)
+        means.append(float(aggregate.vector.mean()))
+    assert np.mean(means[20:]) > 0.03
+    for liars in (1, 3, 9):
+        X = np.where(np.arange(N)[:, None] < liars, 1e9, 0.0) * np.ones(D)
+        aggregate, _ = WorkerMemory()(dense(X), state)
+        # In the longest of the rows before.
+        assert torch.linalg.vector_norm(aggregate.vector) < 4.0 * 1.2 * D**0.5
+        # With nothing to compare with, nothing moves.
+        aggregate, _ = WorkerMemory()(dense(X))
+        assert not aggregate.vector.any()
+
+
+def test_states_of_earlier_versions_go_on(rng):
+    state = None
+    for X in steps(rng, own_noise, n_steps=5):
+        _, state = WorkerMemory()(dense(X), state)
+    earlier = RememberedProducts(state.memory.ids, state.memory.products, state.memory.visits)
+    expected, _ = WorkerMemory()(dense(X), state)
+    found, after = WorkerMemory()(dense(X), replace(state, memory=earlier))
+    np.testing.assert_array_equal(found.weights, expected.weights)
+    assert after.memory.typical > 0.0
 
 
 def test_far_rows_are_left_out_up_to_the_assumed_number(rng):
