@@ -228,7 +228,9 @@ def _structure(module: nn.Module) -> Any:
     left = [module]
     while left:
         layer = left.pop()
-        if not is_called_plainly(layer):
+        # A hook of a parameter changes its gradient, which is never formed here.
+        own = [each for each in layer._parameters.values() if each is not None]
+        if not is_called_plainly(layer) or any(each._backward_hooks for each in own):
             return None
         found += (layer, type(layer), "forward" in vars(layer), *map(id, layer._parameters.values()))
         left += [child for child in layer._modules.values() if child is not None]

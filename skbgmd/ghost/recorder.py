@@ -164,6 +164,12 @@ class GradientRecorder:
         self.calls, self.in_half_precision = [], False
         if self._takes_all and list(map(id, wanted := _trainable(self.module))) != list(self._places):
             self._take(wanted)
+        hooked = next((parameter for parameter in self.parameters if parameter._backward_hooks), None)
+        if hooked is not None:
+            raise GhostError(
+                f"Parameters must have no hooks for gradients of single samples, which would change gradients that are "
+                f"never formed; found one of {self._name_of(hooked)}."
+            )
         if self.layers:
             self._handles = [handle for hook in self._hooks for handle in hook.register()]
         return self

@@ -192,11 +192,18 @@ def test_hooks_are_gone_afterwards_even_after_an_error() -> None:
 
 def test_no_gradient_of_a_parameter_is_computed() -> None:
     module = nn.Linear(3, 3)
-    seen = []
-    module.weight.register_hook(seen.append)
     ghost(module, made((5, 3), torch.float32, 0), loss)
-    assert not seen
     assert module.weight.grad is None
+
+
+def test_hooks_of_parameters_are_refused() -> None:
+    module = nn.Linear(3, 3)
+    module.weight.register_hook(lambda gradient: 0.5 * gradient)
+    with pytest.raises(GhostError, match=r"Parameters must have no hooks .* found one of 'weight'"):
+        ghost(module, made((5, 3), torch.float32, 0), loss)
+    # Of another parameter it doesn't matter.
+    with GradientRecorder(module, [module.bias]):
+        module(torch.zeros(2, 3))
 
 
 def test_autocast() -> None:

@@ -257,7 +257,8 @@ def chain_to_fuse(net: Any, batch: Any = None) -> Chain | None:
     if batch is not None:
         net._gradient_matrix(batch)
     gradients, groups = net._gradients_, net.optimizer_.param_groups
-    if has_hooks(net.optimizer_):
+    # What sees a gradient, sees those that autograd would leave.
+    if has_hooks(net.optimizer_) or any(each._post_accumulate_grad_hooks for each in groups[0]["params"]):
         return None
     same = len(groups) == 1 and gradients.begin([each for each in groups[0]["params"] if each.requires_grad])
     return gradients.chain(original_of(net.module_)) if same and infers_as_skorch(type(net)) else None

@@ -188,12 +188,16 @@ class GradientMatrix:
         """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards.
 
         What the losses don't depend on gets no gradient, as in a plain step: weight decay and momentum leave it alone.
+        Then hooks by ``register_post_accumulate_grad_hook`` are called, as after a backward pass.
         """
+        hooked: list[torch.Tensor] = []
         parts = torch.split(vector, self.sizes)
         for parameter, part, used, shape in zip(self.parameters, parts, self.used, self._shapes, strict=True):
             # Of what it did depend on, an aggregator may have kept something.
             if not used and not bool(part.any()):
                 continue
+            if parameter._post_accumulate_grad_hooks:
+                hooked.append(parameter)
             gradient, before = part.view(shape), parameter.grad
             if parameter.is_complex():
                 # A copy, for there is no complex view of a part that begins at an odd place.
@@ -204,6 +208,9 @@ class GradientMatrix:
                 parameter.grad = before.to_dense().add_(gradient.to(before.device))
             else:
                 before.add_(gradient.to(before.device))
+        for parameter in hooked:
+            for hook in list(parameter._post_accumulate_grad_hooks.values()):
+                hook(parameter)
 
 
 def _real(value: torch.Tensor) -> torch.Tensor:

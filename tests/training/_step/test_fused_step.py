@@ -787,6 +787,45 @@ def test_a_hook_that_comes_in_a_later_epoch_is_called(taken: Taken) -> None:
     assert len(calls) >= 8
 
 
+def _mask(parameter: Any, mask: Any) -> None:
+    parameter.grad.mul_(mask)
+
+
+class _Masks:
+    """A hook of a weight, which keeps part of it as it is."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def put_on(self, weight: Any) -> None:
+        mask = torch.ones_like(weight)
+        mask[:, :3] = 0.0
+        if self.kind == "of a gradient":
+            weight.register_hook(lambda gradient: gradient * mask)
+        else:
+            weight.register_post_accumulate_grad_hook(lambda parameter: _mask(parameter, mask))
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["from the beginning", "in a later epoch"])
+@pytest.mark.parametrize("kind", ["of a gradient", "after it"])
+@pytest.mark.parametrize("settings", [{}, {"group_size": 8}, {"aggregator": "mean"}], ids=str)
+@pytest.mark.filterwarnings("ignore:There is a pass for each group from now on, which may be slower")
+def test_hooks_of_parameters_are_called(taken: Taken, kind: str, later: bool, settings: dict[str, Any]) -> None:
+    module, kept = MLP(6, 3, (9,)), []
+
+    class Later(Callback):
+        def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+            if len(net.history) == (3 if later else 1):
+                _Masks(kind).put_on(net.module_[0].weight)
+                kept.append(net.module_[0].weight.detach().clone())
+
+    # Momentum would go on with what was before.
+    net = net_of(module=module, callbacks=[Later()], optimizer=torch.optim.SGD, lr=0.1, **settings).fit(X, Y)
+    moved = net.module_[0].weight.detach() - kept[0]
+    assert not moved[:, :3].any()
+    assert moved[:, 3:].any()
+
+
 def test_hooks_of_the_optimizer_are_called(taken: Taken) -> None:
     calls: list[int] = []
 
