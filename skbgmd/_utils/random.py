@@ -35,7 +35,13 @@ def random_source(random_state: Any) -> np.random.RandomState:
         return np.random.RandomState()
     if isinstance(random_state, np.random.Generator):
         return np.random.RandomState(random_state.bit_generator)
-    source: np.random.RandomState = check_random_state(random_state)
+    try:
+        source: np.random.RandomState = check_random_state(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be an integer from 0 to 2**32 - 1, a RandomState, a Generator or None; found "
+            f"{random_state!r}."
+        ) from error
     return source
 
 

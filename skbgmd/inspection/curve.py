@@ -22,7 +22,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skbgmd._utils.checks import check_number, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
-from skbgmd.corruption.gradients import GradientCorruption, get_gradient_corruption
+from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS, GradientCorruption, get_gradient_corruption
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
@@ -124,6 +124,11 @@ def robustness_curve(
     """
     shares = _fractions(fractions)
     if isinstance(corruption, str):
+        if corruption not in GRADIENT_CORRUPTIONS:
+            raise ValueError(
+                "corruption must be an instance such as LabelCorruption() or GaussianNoise() for labels and features, "
+                f"or, for gradients, one of {', '.join(map(repr, GRADIENT_CORRUPTIONS))}; found {corruption!r}."
+            )
         corruption = get_gradient_corruption(corruption)
     _check_corruption(corruption)
     parameter = gradient_parameter(estimator) if isinstance(corruption, GradientCorruption) else None

@@ -36,8 +36,10 @@ def test_none_is_a_fresh_source():
 
 
 def test_other_things_are_no_source():
-    with pytest.raises(ValueError, match="cannot be used to seed"):
+    with pytest.raises(ValueError, match="random_state must be an integer from 0"):
         random_source("seed")
+    with pytest.raises(ValueError, match=r"random_state must be an integer from 0 to .*; found -1"):
+        random_source(-1)
 
 
 @pytest.mark.parametrize("make", [lambda: 5, lambda: np.random.RandomState(5), lambda: np.random.default_rng(5)])

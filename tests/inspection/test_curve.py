@@ -125,6 +125,10 @@ def test_gradients_are_corrupt_by_the_estimators_parameter(regression):
     assert scores["geometric_median"].min() > 0.9
     by_name = robustness_curve(DescentRegressor("mean"), X, y, **(options | {"corruption": "bit_flip"}))[2]
     np.testing.assert_array_equal(by_name, scores["mean"])
+    with pytest.raises(
+        ValueError, match=r"^corruption must be an instance such as LabelC.*; found 'pair'"
+    ):
+        robustness_curve(DescentRegressor("mean"), X, y, **(options | {"corruption": "pair"}))
 
 
 def test_gradient_parameter_of_a_part(regression):
@@ -269,7 +273,7 @@ class Plain(TransformerMixin, BaseEstimator):
         ({"corruption": MinMaxScaler()}, TypeError, r"found MinMaxScaler\(\)"),
         ({"corruption": Plain()}, TypeError, r"found Plain\(\)"),
         ({"corruption": None}, TypeError, "found None"),
-        ({"corruption": "noise"}, ValueError, "gradient_corruption must be one of"),
+        ({"corruption": "noise"}, ValueError, "^corruption must be an instance such as"),
         ({"fractions": [0.0, 1.5]}, ValueError, r"Each of fractions must be at least 0 and at most 1; found 1\.5"),
         ({"fractions": 0.5}, ValueError, r"fractions must have one dimension.*found shape \(\)"),
         ({"fractions": []}, ValueError, r"found shape \(0,\)"),

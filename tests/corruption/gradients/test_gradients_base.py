@@ -239,7 +239,7 @@ def test_gradients_are_checked(gradients, kind, message):
         (BitFlip(corrupt=[[1, 2]]), TypeError, "corrupt must be None or a sequence of integers"),
         (BitFlip(corrupt=[[1], [1, 2]]), TypeError, "corrupt must be None or a sequence of integers"),
         (BitFlip(corrupt=[1, -1]), ValueError, "corrupt must hold indices of at least 0; found -1"),
-        (BitFlip(random_state="now"), ValueError, "cannot be used to seed"),
+        (BitFlip(random_state="now"), ValueError, "random_state must be an integer from 0"),
     ],
 )
 def test_parameters_are_checked_in_a_call(attack, kind, message):
