@@ -67,7 +67,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
     ''',
             strengths='{"mild", "firm", "strict"}',
-            unchosen="",
+            unchosen=' In shorter ones, in ``partial_fit`` and where a training ends by itself it is "mild".',
             settings=described(STRENGTHS_OF_CLASSES),
             score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
         the network doesn't give probabilities; of several labels the mean over them''',
@@ -402,6 +402,12 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         if self.multilabel_:
             return [balanced_points(predicted, y, weight)]
         return [{name: (labels == y).astype(np.float64) for name, labels in predicted.items()}]
+
+    def _most_long(self, X: Any, *, can_try: bool) -> float:
+        return limits.FEW_LONG
+
+    def _unchosen_strength(self) -> str | None:
+        return next(iter(self._strengths))
 
     def _constant(self, y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[Any]:
         if self.multilabel_:

@@ -17,6 +17,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.inputs import mapped, unpacked
+from skbgmd.training._data.leverage import have_lengths
 from skbgmd.training._data.samples import Samples, check_of_samples
 from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
@@ -202,13 +203,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         criterion = self._default_criterion if self.criterion is None else self.criterion
         return traits_of(criterion, overridden=True) is not None and super()._allows_choice()
 
-    def _trusts_short(self) -> bool:
+    def _most_long(self, X: Any, *, can_try: bool) -> float:
         # The default loss bounds what a target can do; others may not, nor that one from far enough on. Limits of rows
         # that are given have none of a strength's beside them.
-        if not self._takes_strength(of_samples=True):
-            return False
         of_loss = [name for name in self._routed() if name.startswith("criterion__")]
-        return self.criterion is None and not (of_loss or isinstance(self.module, NeuralNet))
+        is_default = self.criterion is None and not (of_loss or isinstance(self.module, NeuralNet))
+        bounds = is_default and self._takes_strength(of_samples=True)
+        return 0.0 if bounds and can_try and have_lengths(X) else -1.0
 
     def _strata(self, y: NDArray[Any]) -> NDArray[np.intp]:
         return np.zeros(len(y), dtype=np.intp)

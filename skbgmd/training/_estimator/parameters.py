@@ -91,7 +91,8 @@ PARAMETERS = """
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
         median is taken of the others. None: a row that is far off pulls as much as any other. "auto": what the strength
         says and otherwise 10.0, or None where lengths of inputs, see ``leverage``, say that none is wrong, where a
-        class lies apart, whose rows are as long as wrong ones, and for numbers by a strength where no input is long.
+        class lies apart, whose rows are as long as wrong ones, and where no input is long for "mild", of which a limit
+        gives up rare classes, and for numbers by any strength.
     leverage : float, "auto" or None, default="auto"
         Samples whose inputs are longer than so many times the median length, at least 1, weigh less, by the square of
         the ratio: a gradient is as long as a residual times an input, and samples with wrong features pull by the

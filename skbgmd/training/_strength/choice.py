@@ -56,8 +56,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
-    #: Whether lengths of inputs say that no row is to be left out.
+    #: Whether lengths of inputs say that no row is to be left out, whatever the strength; and that no input is long, so
+    #: that a limit against wrong ones is of no use.
     _keeps_rows: bool = False
+    _are_short: bool = False
     module: Any
     group_size: int | None
     local_steps: int
@@ -97,11 +99,15 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             if self.gradient_corruption is not None:
                 # Tails aren't what is far then.
                 return setting._replace(rejection=REJECTION)
-            # A limit of rows is for wrong inputs; what else is far are tails, and classes that lie apart.
-            return setting._replace(rejection=None) if self._keeps_rows else setting
+            # A limit of rows is for wrong inputs; what else is far are tails, and classes that lie apart or are rare.
+            return setting._replace(rejection=None) if self._keeps_all(setting) else setting
         huber = self._default_huber if isinstance(self.huber, str) else self.huber
         rejection = None if self._keeps_rows else REJECTION
         return Strength(huber, self.beta, self.trust_power or 0.0, self.tilt or 0.0, rejection)
+
+    def _keeps_all(self, setting: Strength) -> bool:
+        """True if no row is to be left out by a setting."""
+        return self._keeps_rows or (self._are_short and setting.keeps_short)
 
     def _judges_samples(self, clients: Any) -> bool:
         """True if rows are of single samples."""
@@ -148,7 +154,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         lies apart, which takes no training to see.
         """
         limit: Any = self.leverage
-        self.leverage_, self._keeps_rows = None if is_auto(limit) else limit, False
+        self.leverage_, self._keeps_rows, self._are_short = None if is_auto(limit) else limit, False, False
         if self.leverage_ is not None and not have_lengths(X):
             warnings.warn(
                 f'leverage must be "auto" or None where no input has a length: integers that a module takes have none, '
@@ -174,9 +180,10 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         # Fewer are kept in check by their gradients, and aren't worth a training.
         if not (ranks.any(share_of_class > limits.FEW_LONG, "whether inputs are long") and can_try):
             # What is long for all and not for its class is a class that lies far from the others.
-            is_right = share > limits.FEW_LONG or (can_try and self._trusts_short() and have_lengths(X))
-            keeps = is_apart or (is_right and share_of_class == 0.0 and are_scaled)
+            keeps = is_apart or (share > limits.FEW_LONG and share_of_class == 0.0 and are_scaled)
             self._keeps_rows = ranks.all(keeps and are_own, "whether inputs are as those of their class")
+            are_short = share_of_class <= self._most_long(X, can_try=can_try) and are_scaled
+            self._are_short = ranks.all(are_short and are_own, "whether no input is long")
             return
         self._keeps_rows = ranks.all(is_apart and are_own, "whether a class lies apart")
         if is_apart and share_of_most(strata[of_class], given[of_class]) < limits.ONE_CLASS:
@@ -227,9 +234,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 break
         return found
 
-    def _trusts_short(self) -> bool:
-        """True if no row is to be left out where no input is long."""
-        return False
+    def _most_long(self, X: Any, *, can_try: bool) -> float:
+        """Share of long inputs up to which there is no use in a limit of rows; less than zero: there always is."""
+        raise NotImplementedError
 
     def _skills(self, predicted: Any, constant: Any, y: Any, weight: Any, strata: NDArray[np.intp]) -> list[Skill]:
         """Skill of predictions of some samples beside those of a constant, by each score."""
@@ -334,7 +341,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             if not name.startswith("callbacks__") or name.split("__")[1] in names
         }
         own = {"module": module, "strength": strength, "leverage": self.leverage_, "random_state": seed}
-        if self._keeps_rows and is_auto(self.rejection):
+        keeps = self._keeps_rows if strength is None else self._keeps_all(self._strengths[strength])
+        if keeps and is_auto(self.rejection):
             own["rejection"] = None
         given = {**params, **settings, **own, "warm_start": True}
         twin: Self = clone(type(self)(**given))

@@ -127,13 +127,14 @@ def test_what_is_given_says_it(digits: Any, settings: dict[str, Any]) -> None:
     assert (model.strength_, model.strength_scores_) == (None, {})
 
 
-def test_clients_few_samples_and_parts_are_trained_as_the_parameters_say(digits: Any) -> None:
+def test_few_samples_and_parts_are_trained_by_the_gentlest_and_clients_as_the_parameters_say(digits: Any) -> None:
     X, y = digits
     clients = BlockGMDClassifier(max_epochs=20).fit(X, y, groups=np.arange(len(y)) % 7)
     few, short = BlockGMDClassifier(max_epochs=20).fit(X[:99], y[:99]), BlockGMDClassifier(max_epochs=19).fit(X, y)
     part = BlockGMDClassifier().partial_fit(X, y, classes=np.arange(10))
-    for model in (clients, few, short, part):
-        assert (model.strength_, model.strength_scores_) == (None, {})
+    for model in (few, short, part):
+        assert (model.strength_, model.strength_scores_) == ("mild", {})
+    assert (clients.strength_, clients.strength_scores_) == (None, {})
 
 
 @pytest.mark.parametrize("name", list(STRENGTHS_OF_CLASSES))
@@ -141,6 +142,9 @@ def test_a_name_stands_for_its_settings(digits: Any, name: str) -> None:
     X, y = digits
     named = BlockGMDClassifier(max_epochs=8, random_state=0, strength=name).fit(X, y)
     settings = STRENGTHS_OF_CLASSES[name]._asdict()
+    if settings.pop("keeps_short"):
+        # No digit is long for its class.
+        settings["rejection"] = None
     spelt = BlockGMDClassifier(max_epochs=8, random_state=0, strength=None, **settings).fit(X, y)
     np.testing.assert_array_equal(named.predict_proba(X), spelt.predict_proba(X))
 
@@ -265,10 +269,40 @@ def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
     assert limit_of(model) is None
     found = model.predict(X[1000:])
     assert min((found == k)[y[1000:] == k].mean() for k in range(3)) > 0.8
-    # Without long ones, what is far are wrong labels and what is hard.
+    # Without long ones, what is far are wrong labels and what is hard or rare: the gentlest keeps it.
     X = rng.uniform(-1.0, 1.0, size=X.shape)
-    narrow = BlockGMDClassifier(strength="mild", max_epochs=20, random_state=0).fit(X, X[:, 0] > 0.0)
-    assert (narrow.leverage_, limit_of(narrow)) == (None, 10.0)
+    for strength, limit in (("mild", None), ("firm", 10.0)):
+        narrow = BlockGMDClassifier(strength=strength, max_epochs=20, random_state=0).fit(X, X[:, 0] > 0.0)
+        assert (narrow.leverage_, limit_of(narrow)) == (None, limit)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({}, None),
+        ({"max_epochs": 19}, None),
+        ({"early_stopping": True}, None),
+        ({"rejection": 7.0}, 7.0),
+        ({"leverage": None}, 10.0),
+        ({"gradient_corruption": BitFlip(0.1)}, 10.0),
+        ({"strength": None}, 10.0),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_rare_class_that_is_learnt_last_keeps_its_rows(settings: dict[str, Any], limit: float | None) -> None:
+    """Most samples have been learnt by then, so that its rows are many median distances away."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 6))
+    y = np.abs(X[:, 0]) > 2.0
+    model = BlockGMDClassifier(max_epochs=40, random_state=0).set_params(**settings).fit(X[:2000], y[:2000])
+    assert limit_of(model) == limit
+    if not settings:
+        plain = BlockGMDClassifier(max_epochs=40, random_state=0, aggregator="mean").fit(X[:2000], y[:2000])
+        recalls = [(each.predict(X[2000:]) & y[2000:]).sum() / y[2000:].sum() for each in (model, plain)]
+        assert model.strength_ == "mild"
+        assert min(recalls) > 0.7
+        assert recalls[0] >= recalls[1] - 0.05
 
 
 @pytest.mark.parametrize(
@@ -435,7 +469,7 @@ class _Squares(nn.Module):
 def test_trainings_that_held_out_samples_end_or_steer_are_not_compared(digits: Any, settings: dict[str, Any]) -> None:
     X, y = digits
     model = BlockGMDClassifier(random_state=0, **settings).fit(X[:200], y[:200])
-    assert (model.strength_, model.strength_scores_) == (None, {})
+    assert (model.strength_, model.strength_scores_) == ("mild", {})
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
@@ -445,7 +479,7 @@ def test_losses_of_ones_own_are_trained_by() -> None:
     assert (model.strength_, model.strength_scores_) == (None, {})
     # Each sample is of a class of its own: none can be held out.
     many = BlockGMDClassifier(max_epochs=20, random_state=0).fit(X, np.arange(150))
-    assert many.strength_ is None
+    assert many.strength_ == "mild"
     one = BlockGMDRegressor(max_epochs=20, random_state=0).fit(X, y, sample_weight=(np.arange(150) == 3).astype(float))
     assert one.strength_ == "firm"
 
