@@ -125,9 +125,7 @@ def test_gradients_are_corrupt_by_the_estimators_parameter(regression):
     assert scores["geometric_median"].min() > 0.9
     by_name = robustness_curve(DescentRegressor("mean"), X, y, **(options | {"corruption": "bit_flip"}))[2]
     np.testing.assert_array_equal(by_name, scores["mean"])
-    with pytest.raises(
-        ValueError, match=r"^corruption must be an instance such as LabelC.*; found 'pair'"
-    ):
+    with pytest.raises(ValueError, match=r"^corruption must be an instance such as LabelC.*; found 'pair'"):
         robustness_curve(DescentRegressor("mean"), X, y, **(options | {"corruption": "pair"}))
 
 

@@ -15,6 +15,7 @@ from skorch import NeuralNet
 from skbgmd._utils.checks import (
     check_choice,
     check_device,
+    check_flag,
     check_integer,
     check_number,
 )
@@ -435,6 +436,8 @@ class RobustParameters(StrengthChoice):
             )
         for name in ("max_epochs", "batch_size", "local_steps"):
             check_integer(getattr(self, name), name)
+        for name in ("warm_start", "shuffle", "compile"):
+            check_flag(getattr(self, name), name)
         if self.group_size is not None:
             check_integer(self.group_size, "group_size")
         check_number(self.lr, "lr")

@@ -51,6 +51,8 @@ def test_routed_parameters(data):
         ({"hidden_layer_sizes": 5}, TypeError, "hidden_layer_sizes must be a sequence of integers; found 5"),
         ({"hidden_layer_sizes": (0,)}, ValueError, "hidden_layer_sizes must be at least 1"),
         ({"gradient_corruption": "flip"}, TypeError, "gradient_corruption must be None"),
+        ({"warm_start": "False"}, TypeError, "warm_start must be True or False; found 'False'"),
+        ({"shuffle": None}, TypeError, "shuffle must be True or False"),
     ],
 )
 def test_bad_parameters(data, settings, error, match):
