@@ -94,7 +94,10 @@ def duality_gap_bound(
     theta = missing / (weight_all + missing)
     shift = (1.0 - t) * q[0][of_all] + slack * math.sqrt(max(q[of_all][of_all], 0.0))
     shift += (1.0 - t) * rounding * lengths[0] * lengths[of_all]
-    rest_all = (1.0 + unsure) * theta * objective + (1.0 - theta) * shift / weight_all
+    # What cancels by more than half of the digits is no proof.
+    known = math.sqrt(rounding)
+    rest_all = theta * objective
+    rest_all = max((1.0 + unsure) * rest_all + (1.0 - theta) * shift / weight_all, known * rest_all)
     if weight_near is None or near_objective is None:
         best = max(rest_all, 0.0) if math.isfinite(rest_all) else math.inf
         return Excess(best + 2.0 * at_objective, objective)
@@ -106,7 +109,8 @@ def duality_gap_bound(
         shift = (1.0 - t) * q[0][3] - theta * (q[1][3] - t * q[0][3])
         shift += slack * math.sqrt(max(q[3][3], 0.0))
         shift += rounding * ((1.0 - t) * lengths[0] + theta * (lengths[1] + t * lengths[0])) * lengths[3]
-        rest_near = (1.0 + unsure) * theta * near_objective + shift / weight_near
+        rest_near = theta * near_objective
+        rest_near = max((1.0 + unsure) * rest_near + shift / weight_near, known * rest_near)
     candidates = [bound for bound in (rest_all, rest_near) if math.isfinite(bound)]
     best = max(min(candidates), 0.0) if candidates else math.inf
     return Excess(best + 2.0 * at_objective, near_objective)

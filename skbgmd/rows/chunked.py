@@ -559,7 +559,11 @@ def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None 
     apart = (norms > 0.0) & np.isfinite(norms)
     if not apart.any():
         return 1.0, np.ones_like(norms)
-    typical = low_median(norms[apart]) if weights is None else lower_weighted_median(norms[apart], weights[apart])
+    # Of all rows: with many at the center, far ones may be most of the others.
+    of_rows = np.ones_like(norms) if weights is None else weights
+    finite = np.isfinite(norms)
+    typical = lower_weighted_median(norms[finite], of_rows[finite])
+    typical = typical if typical > 0.0 else lower_weighted_median(norms[apart], of_rows[apart])
     # Where norms are so far apart that their ratio overflows, the factor of the far ones is zero.
     mantissas, powers = np.frexp(np.where(apart, norms, typical))
     mantissa, power = math.frexp(typical)

@@ -236,6 +236,15 @@ def test_rows_whose_ratio_overflows_are_shrunk_to_nothing():
     assert shrink_outliers(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
 
 
+def test_rows_at_the_center_count_in_the_typical_norm():
+    """Far rows are most of those that aren't at the center."""
+    norms = np.repeat([0.0, 1.0, 1e30], [102, 98, 100])
+    typical, shrinkage = shrink_outliers(norms, 1e12)
+    assert typical == 1.0
+    np.testing.assert_allclose(shrinkage[200:], 1e-18)
+    assert shrink_outliers(np.repeat([0.0, 1.0, 3.0], [9, 2, 1]), 1e12)[0] == 1.0
+
+
 @pytest.mark.parametrize("far", [1e13, 1e25, 1e100])
 def test_rows_that_are_too_far_for_the_digits_of_their_products_are_shrunk(far, rng):
     X = rng.normal(size=(9, 40))
