@@ -150,6 +150,10 @@ def in_one_process(size: int, n: int) -> dict[tuple[str, str], Any]:
     return found
 
 
+#: Two pairs of equal means of neighbors, each as near to the other: either is Krum's.
+TIED = 2, "inf", "mixed krum"
+
+
 @pytest.mark.parametrize(("size", "per_rank"), [(2, 3), (4, 2), pytest.param(8, 1, marks=pytest.mark.slow)])
 def test_every_rule_is_that_of_one_process_and_the_same_on_all_ranks(size, per_rank):
     expected = in_one_process(size, size * per_rank)
@@ -160,6 +164,8 @@ def test_every_rule_is_that_of_one_process_and_the_same_on_all_ranks(size, per_r
             for other in ranks[1:]:
                 np.testing.assert_array_equal(other[key][step][0], first[0], err_msg=str(key))
                 np.testing.assert_array_equal(other[key][step][1], first[1], err_msg=str(key))
+            if (size, *key) == TIED:
+                continue
             scale = np.float64(max(float(np.abs(vector).max()), 1e-300))
             # A memory's median of means is as it is to four digits.
             atol = 1e-5 if key == ("huge number of the central row", "worker_memory") else 1e-6

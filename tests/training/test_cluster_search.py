@@ -212,7 +212,7 @@ def test_weights_ids_and_clients_are_routed(data, elsewhere):
         single.set_fit_request(**dict.fromkeys(given, True)).set_score_request(sample_weight=True)
         of_samples = GridSearchCV(single, {"trust_power": [None, 3.0]}, cv=2, error_score="raise")
         of_clients = GridSearchCV(
-            quick(max_epochs=3, batch_size=16).set_fit_request(clients=True),
+            quick(max_epochs=3, batch_size=16, group_size=1).set_fit_request(clients=True),
             {"aggregator": ["mean", "geometric_median"]},
             cv=GroupKFold(2),
             error_score="raise",
