@@ -221,7 +221,7 @@ class Overflowing(nn.Module):
 
 
 def others(rank: int, size: int) -> Any:
-    """Nets, other methods, more than one rank that fails, and a loss that isn't a number on one rank."""
+    """Nets, other methods, more than one rank that fails, and a loss that isn't a number on most of them."""
     X, y = data(rank)
     found: list[str] = []
 
@@ -242,7 +242,7 @@ def others(rank: int, size: int) -> Any:
     module = nn.Sequential(nn.Linear(2, 2), nn.Softmax(dim=-1))
     net = RobustNeuralNetClassifier(module, aggregator=rule, verbose=0, train_split=None)
     note(lambda: net.fit(np.ma.masked_array(X, mask=True) if rank else X.astype(np.float32), y))
-    calls = Overflowing, {"module__calls": 3.0 if rank == 1 else 1e9}
+    calls = Overflowing, {"module__calls": 3.0 if rank > 0 else 1e9}
     note(lambda: BlockGMDClassifier(calls[0], **calls[1], **FAST, aggregator=rule, gradients="micro_batches").fit(X, y))
     note(lambda: fit(rank, callback("epoch_end", ValueError(f"of rank {rank}"), 2) if rank > 0 else {}))
     # One rank thinks that it is over.
@@ -269,7 +269,9 @@ def test_other_ways_to_fail():
         assert all("again" in outcome for outcome in found[8:])
         assert len(found) == 10
     assert "rank 1: ValueError" in first[3] or "rank 1: TypeError" in first[3]
-    assert first[4].startswith("RankDivergedError, True: The training failed, on this rank as well")
-    assert second[4].startswith("NonFiniteRowsError, True")
+    # One alone is outvoted.
+    for found in (first, second, third):
+        assert found[4].startswith("NonFiniteRowsError, True")
+        assert "found 2 of 3 rows that hold NaN or inf" in found[4]
     assert "rank 1: ValueError: of rank 1; rank 2: ValueError: of rank 2" in first[5]
     assert "of rank 2" in third[5]
