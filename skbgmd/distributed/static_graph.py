@@ -21,7 +21,7 @@ class StepOfBuckets:
 
     def __init__(self) -> None:
         #: The model's wrapper, once it was looked for, and its parameters.
-        self._wrapper: Callable[[], Any] = _none
+        self._wrapper: Callable[[], Any] = type(None)
         self._of_wrapper: set[torch.Tensor] = set()
         #: Parameters that are still to come where buckets have no numbers.
         self._missing: set[torch.Tensor] = set()
@@ -53,10 +53,6 @@ class StepOfBuckets:
         if not wrapper.static_graph:
             return set()
         return {each for name, each in named.items() if each.requires_grad and name not in ignored}
-
-
-def _none() -> None:
-    """What a weak reference to nothing gives."""
 
 
 def _is_wrapper_of(found: Any, parameter: torch.Tensor) -> bool:
