@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -117,9 +118,9 @@ class Exchange:
         self._compare(shards, rows.dtype, m)
         sent = shards.split(rows, self.transport_dtype)
         received = torch.empty_like(sent)
-        moved = as_bytes(received), as_bytes(sent)
+        moved = [as_bytes(received), as_bytes(sent)]
         with begin_collective("to_shards", self.group) as collective:
-            work = dist.all_to_all_single(*moved, group=self.group, async_op=True)
+            work = dist.all_to_all_single(moved[0], moved[1], group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1) // self.size)
         shape, dtype = (self.size * m, shards.width), rows.dtype
         return Pending(
@@ -149,9 +150,9 @@ class Exchange:
         self._compare(shards, vector.dtype)
         sent = shards.pad(vector, self.rank, self.transport_dtype if narrows else None)
         received = sent.new_empty((self.size, shards.width))
-        moved = as_bytes(received), as_bytes(sent)
+        moved = [as_bytes(received), as_bytes(sent)]
         with begin_collective("from_shards", self.group) as collective:
-            work = _all_gather(*moved, group=self.group, async_op=True)
+            work = _all_gather(moved[0], moved[1], group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1))
         return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective, moved)
 
@@ -166,9 +167,9 @@ class Exchange:
     def _reduced(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
         if self.size > 1:
             values = values.contiguous()
-            moved = values.detach()
+            moved = [alias(values)]
             with begin_collective("all_reduce", self.group):
-                dist.all_reduce(moved, operation, group=self.group)
+                dist.all_reduce(moved[0], operation, group=self.group)
             await_release(moved)
             self._count(2 * values.nbytes * (self.size - 1) // self.size)
         return values
@@ -179,10 +180,10 @@ class Exchange:
         if self.size == 1:
             return values[None]
         stacked = values.new_empty((self.size, *values.shape))
-        moved = as_bytes(stacked), as_bytes(values)
+        moved = [as_bytes(stacked), as_bytes(values)]
         with begin_collective("gather", self.group):
-            _all_gather(*moved, group=self.group)
-        await_release(*moved)
+            _all_gather(moved[0], moved[1], group=self.group)
+        await_release(moved)
         self._count(values.nbytes * (self.size - 1))
         return stacked
 
@@ -278,9 +279,10 @@ class Pending:
         work: Any = None,
         finish: Any = None,
         collective: Collective | None = None,
-        moved: Sequence[torch.Tensor] = (),
+        moved: list[torch.Tensor] | None = None,
     ) -> None:
-        self._value, self._work, self._finish, self._collective, self._moved = value, work, finish, collective, moved
+        self._value, self._work, self._finish, self._collective = value, work, finish, collective
+        self._moved = [] if moved is None else moved
 
     @property
     def is_there(self) -> bool:
@@ -293,8 +295,8 @@ class Pending:
             with self._collective:
                 self._work.wait()
             self._work = None
-            await_release(*self._moved)
-            self._value, self._finish, self._collective, self._moved = self._finish(), None, None, ()
+            await_release(self._moved)
+            self._value, self._finish, self._collective = self._finish(), None, None
         return self._value
 
 
@@ -302,13 +304,24 @@ class Pending:
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
+def alias(values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Share the memory of a contiguous tensor, as a vector that is no view of it.
+
+    Views keep what they are views of, and a backend makes views of what it is given: it shall hold nothing but that.
+    """
+    dtype = values.dtype if dtype is None else dtype
+    start = values.storage_offset() * values.element_size() // dtype.itemsize
+    shape = (values.nbytes // dtype.itemsize,)
+    return torch.empty(0, dtype=dtype, device=values.device).set_(values.untyped_storage(), start, shape, (1,))
+
+
 def as_bytes(values: torch.Tensor) -> torch.Tensor:
-    """View a contiguous tensor as bytes, which every backend can move whatever the dtype."""
-    return values.view(-1).view(torch.uint8)
+    """Share the memory of a contiguous tensor as bytes, which every backend can move whatever the dtype."""
+    return alias(values, torch.uint8)
 
 
-def await_release(*moved: torch.Tensor) -> None:
-    """Wait until the backend's threads hold the tensors of a complete collective no longer.
+def await_release(moved: list[torch.Tensor]) -> None:
+    """Give up the tensors of a complete collective, and wait until the backend's threads have done so, too.
 
     A thread of Gloo says that a collective is complete before it drops the tensors, for which it takes the global
     interpreter lock. ``DistributedDataParallel``, where it is the last to hold its process group, ends the group with
@@ -317,13 +330,15 @@ def await_release(*moved: torch.Tensor) -> None:
 
     Parameters
     ----------
-    *moved : tensor
-        Views made for the collective, which nothing else holds but the caller.
+    moved : list of tensor
+        Made for the collective by :func:`alias` or :func:`as_bytes`, held by nothing but this list and the backend;
+        it is emptied. Counts of references don't tell: a thread lowers them first, and then waits for the lock.
     """
     # Work on a device is not over when it has been waited for, and its threads drop it whenever they like.
-    on_cpu: list[Any] = [tensor for tensor in moved if tensor.device.type == "cpu"]
-    if any(tensor._use_count() > 1 for tensor in on_cpu):
-        _RELEASES.wait(on_cpu)
+    held: list[Any] = [ref(tensor) for tensor in moved if tensor.device.type == "cpu"]
+    moved.clear()
+    if any(tensor() is not None for tensor in held):
+        _RELEASES.wait(held)
 
 
 class Releases:
@@ -332,10 +347,10 @@ class Releases:
     def __init__(self) -> None:
         self.patience = 1.0
 
-    def wait(self, held: Sequence[Any]) -> None:
-        """Wait until nobody else holds the tensors, for ``limits.RELEASE_SECONDS`` times the patience."""
+    def wait(self, held: Sequence[Callable[[], Any]]) -> None:
+        """Wait until weakly referenced tensors are gone, for ``limits.RELEASE_SECONDS`` times the patience."""
         end = time.monotonic() + self.patience * limits.RELEASE_SECONDS
-        while any(tensor._use_count() > 1 for tensor in held):
+        while any(tensor() is not None for tensor in held):
             if time.monotonic() >= end:
                 self.patience *= 0.5
                 return

@@ -70,9 +70,9 @@ class DistributedRanks(Ranks):
             for tensor in tensors:
                 if tensor.numel():
                     moved = tensor.detach().to(self.exchange.device).contiguous()
-                    sent = as_bytes(moved)
+                    sent = [as_bytes(moved)]
                     with begin_collective("broadcast", self.exchange.group):
-                        dist.broadcast(sent, 0, group=self.exchange.group)
+                        dist.broadcast(sent[0], 0, group=self.exchange.group)
                     await_release(sent)
                     with torch.no_grad():
                         tensor.copy_(moved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from processes import on_ranks
 from skbgmd._utils import limits
 from skbgmd.distributed import Exchange
-from skbgmd.distributed.exchange import Releases, await_release
+from skbgmd.distributed.exchange import Releases, alias, as_bytes, await_release
 
 
 def there_and_back(rank: int, size: int, m: int, d: int, dtype: torch.dtype, transport: torch.dtype | None) -> Any:
@@ -107,13 +108,15 @@ def held_by_a_thread(rank: int, size: int) -> Any:
     for seconds in (30.0, 0.05):
         limits.RELEASE_SECONDS = seconds
         dist.barrier()
-        moved = torch.ones(2).detach()
+        values = torch.ones(2)
+        moved = [alias(values)]
+        held = ref(moved[0])
         if rank == 1:
             time.sleep(0.5)
-        work = dist.all_reduce(moved, async_op=True)
+        work = dist.all_reduce(*moved, async_op=True)
         del work
         await_release(moved)
-        found.append((moved.tolist(), moved._use_count() == 1))
+        found.append((values.tolist(), held() is None and not moved))
         time.sleep(0.6)
     return found
 
@@ -124,15 +127,33 @@ def test_tensors_are_released_when_a_collective_is_over_but_not_waited_for_witho
     assert last[0] == ([2.0, 2.0], True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex128, torch.int16])
+def test_tensors_to_be_moved_are_views_of_nothing_so_that_views_of_them_hold_them(dtype, monkeypatch):
+    values = torch.arange(12).to(dtype).view(3, 4)[1:]
+    for made in (alias(values), as_bytes(values)):
+        assert made._base is None
+        assert made.data_ptr() == values.data_ptr()
+    assert torch.equal(alias(values), values.view(-1))
+    assert torch.equal(as_bytes(values), values.view(-1).view(torch.uint8))
+
+    monkeypatch.setattr(limits, "RELEASE_SECONDS", 0.01)
+    moved = [as_bytes(values)]
+    held, parts = ref(moved[0]), moved[0].chunk(2)
+    await_release(moved)
+    assert held() is not None
+    del parts
+    assert held() is None
+
+
 class Held:
-    """A tensor that is released after so many looks at it."""
+    """A weak reference to a tensor that is gone after so many looks at it."""
 
     def __init__(self, looks: float) -> None:
         self.looks = looks
 
-    def _use_count(self) -> int:
+    def __call__(self) -> Any:
         self.looks -= 1
-        return 1 if self.looks < 0 else 2
+        return None if self.looks < 0 else self
 
 
 def test_a_backend_that_keeps_tensors_costs_two_waits_and_one_that_was_late_gets_all_the_patience_again(monkeypatch):
