@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -272,7 +272,7 @@ def run(
         n_jobs = min(effective_n_jobs(-1), limits.DEMONSTRATION_PROCESSES)
     # Arrays that are shared by processes would be read-only by default, of which torch warns.
     parallel = Parallel(n_jobs=n_jobs, batch_size=1, mmap_mode="c", return_as="generator_unordered")
-    with _interrupts_held_back():
+    with nullcontext() if n_jobs == 1 else _interrupts_held_back():
         # The last are the longest: begun first, they let all processes end at about the same time.
         found = parallel(delayed(_outcome)(data[key[-1]], training, *key) for key in reversed(keys))
     outcomes = {}
@@ -293,14 +293,22 @@ def _interrupts_held_back() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
         yield
         return
+    with suppress(ImportError):
+        # Once; older versions let interrupts through when they have started it.
+        from joblib.externals.loky.backend.resource_tracker import ensure_running
+
+        ensure_running()
+    held: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # What starts the first process lets them through again; a process that is started ignores what is ignored then.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # They may still reach another thread, whose handler this is as well.
+    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in held[:1]:
+            signal.raise_signal(number)
 
 
 def _outcome(data: Data, training: Mapping[str, Any], kind: str, fraction: float, method: str, seed: int) -> Outcome:
