@@ -79,7 +79,8 @@ def huber_active_set(
     if limit < limits.SQUARED_RANGE[torch.float64][0] or before.is_rising:
         return None
     norms, weights, are_equal = rows.norms(), rows.weights, rows.has_equal_weights
-    reach, near = huber * limit, (huber if rejection is None else min(huber, rejection)) * limit
+    reach, farthest = huber * limit, np.inf if rejection is None else rejection * max(limit, before.largest)
+    near = min(reach, farthest)
     ordered = np.sort(norms)
     longest = float(ordered[-1])
     if not (longest <= LARGEST and _are_few_beyond(near, norms, ordered, weights, are_equal=are_equal)):
@@ -122,8 +123,7 @@ def huber_active_set(
     line = _Line((whole * length) ** 2, (2.0 * whole) * to_mean, products, products.diagonal(), whole)
     first = line.first_squares()
     kept = weights[far]
-    if rejection is not None:
-        kept[first > (rejection * limit) ** 2] = 0.0
+    kept[first > farthest**2] = 0.0
     change = _settled(line, kept, clipped[far], first, reach, tol=tol / len(norms), max_iter=max_iter)
     length = line.length(change)
     # Mostly it is as short as expected.

@@ -54,7 +54,9 @@ def huber_by_products(
     now = typical_distance(distances, norms, weights, tied).distance
     after = before.update(now)
     limit = max(after.value, limits.LEAST_SCALE * now)
-    kept = weights if rejection is None else kept_weights(weights, distances, rejection * limit)
+    kept = weights
+    if rejection is not None:
+        kept = kept_weights(weights, distances, rejection * max(limit, after.largest))
     few = min(max_iter, limits.GRAM_PRODUCT_ITERATIONS)
     found = iterate_huber(space, kept, distances, huber * limit, tol=tol, max_iter=few)
     if not found.settled:

@@ -40,7 +40,9 @@ class HuberMean(LocationRule):
     remember : bool, default=False
         Remember the scale from step to step, for gradients of single samples: it is the median of the last five steps'
         typical distances or, if that is larger, an earlier one, which decays by 0.1 % a step. Gradients shrink as
-        samples are learned, and samples still to be learned would look like outliers. The typical distance of a step
+        samples are learned, and samples still to be learned would look like outliers. ``rejection`` is in the largest
+        scale that five steps in a row have had, which doesn't decay: a rare class that is learned last is as far by it
+        as in the first step. The typical distance of a step
         is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, that of
         the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state. Corrupt rows
         that keep within ``c`` scales count in full, like samples still to be learned, and may outweigh a mean that has
@@ -176,7 +178,7 @@ def huber_weights_about_median(
         Distance, in typical distances, from which a row's weight falls. None: the geometric median, unless many rows
         are tied, and then one typical distance.
     rejection : float or None
-        Distance, in typical distances, from which a row has no weight, unless it is among the nearer half.
+        Distance, in the largest scale so far, from which a row has no weight, unless it is among the nearer half.
     before : Scale
         The scale of the step before.
     tol, max_iter
@@ -201,6 +203,8 @@ def huber_weights_about_median(
         # In the distances' own unit it doesn't underflow.
         limit = limits.LEAST_SCALE * lower_weighted_median(distances, rows.weights)
     # The nearer half is kept, however small the remembered scale.
-    kept = rows.weights if rejection is None else kept_weights(rows.weights, distances, rejection * limit)
+    kept = rows.weights
+    if rejection is not None:
+        kept = kept_weights(rows.weights, distances, rejection * max(limit, scale.largest / gram.unit))
     limit *= 1.0 if huber is None else huber
     return HuberAboutMedian(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)

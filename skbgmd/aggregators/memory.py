@@ -23,18 +23,22 @@ class Scale(AggregatorState):
         The scale; 0 before the first step.
     recent : tuple of float
         Typical distances of the last steps, five at most.
+    largest : float
+        The largest that five steps in a row have had, which doesn't decay; 0 before the fifth. What is far beside it
+        is no sample that is still to be learned.
 
     Examples
     --------
     >>> scale = Scale()
-    >>> for distance in (2.0, 2.0, 90.0, 2.0, 1.0, 1.0, 1.0):
+    >>> for distance in (2.0, 2.0, 90.0, 2.0, 1.5, 1.0, 1.0, 1.0):
     ...     scale = scale.update(distance)
-    >>> scale.value
-    1.998
+    >>> round(scale.value, 6), scale.largest
+    (1.996002, 1.5)
     """
 
     value: float = 0.0
     recent: tuple[float, ...] = ()
+    largest: float = 0.0
 
     @property
     def decayed(self) -> float:
@@ -60,7 +64,9 @@ class Scale(AggregatorState):
         median = _low_median(recent)
         # Two steps don't tell which of them is the bad one.
         value = median if len(recent) < limits.SCALE_ENOUGH else max(median, self.decayed)
-        return Scale(value, recent)
+        # By chance more than half of a small batch are corrupt, but not five times in a row.
+        lasting = min(recent) if len(recent) == limits.SCALE_WINDOW else 0.0
+        return Scale(value, recent, max(self.largest, lasting))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class AcrossRanks(Aggregator):
     within : str or Aggregator, default="auto"
         Rule for the rows of a rank. "auto": that which the estimator or the net would have without ranks, by its
         parameters ``huber``, ``beta``, ``strength`` and so on; called by itself,
-        ``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``.
+        ``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)``.
     across : str or Aggregator, default="geometric_median"
         Rule for the ranks' vectors. Of two ranks no rule can tell which is wrong.
     data : {"own", "split"}, default="own"

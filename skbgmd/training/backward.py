@@ -88,7 +88,7 @@ def robust_backward(
         autograd's, in steps 1, 2, 8, 32 and 128 at least: make it once, before the loop.
     rule : str or Aggregator, default="auto"
         A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. "auto" is what estimators begin with:
-        ``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)`` for a tensor of losses and
+        ``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)`` for a tensor of losses and
         ``GeometricMedian(rejection=10.0, tol=0.0001)`` for a sequence.
     state : BackwardState, default=None
         What the last call returned; None to begin with. Rules without memory need none.

@@ -410,6 +410,23 @@ def test_long_copies_do_not_pull_without_a_limit(kind: str, counts: tuple[int, i
         assert np.linalg.norm(aggregate.vector.numpy()) <= 3.0 * np.linalg.norm(A)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rare_class_that_is_learnt_last_is_not_left_out(kind: str) -> None:
+    """Its rows stay as long as all were in the first steps, and the others' shrink to next to nothing."""
+    rng = np.random.default_rng(0)
+    rule, state = HuberMean(16.0, rejection=10.0, remember=True), None
+    for step in range(40):
+        values = rng.normal(size=(40, 60))
+        values[2:] *= 0.7**step
+        aggregate, state = rule(KINDS[kind](torch.as_tensor(values)), state)
+        assert aggregate.weights[:2].min() > 0.0
+    # What is far beside the first steps' is left out, however short most are.
+    values[2] = 100.0
+    aggregate, state = rule(KINDS[kind](torch.as_tensor(values)), state)
+    assert aggregate.weights[2] == 0.0
+    assert aggregate.weights[:2].min() > 0.0
+
+
 def test_remember_is_a_flag():
     with pytest.raises(TypeError, match="remember must be True or False; found 'x'"):
         HuberMean(remember="x").check_parameters()

@@ -40,6 +40,22 @@ def test_a_larger_scale_is_believed_once_most_steps_say_so() -> None:
     assert values[12] == 50.0
 
 
+def test_the_largest_scale_is_of_five_steps_in_a_row_and_lasts() -> None:
+    scale, largest = Scale(), []
+    for distance in [2.0, 2.0, 90.0, 90.0, 90.0, 2.0, 1.0, 0.0, 1.0, 1.0] + [1e-3] * 50 + [3.0] * 4:
+        scale = scale.update(distance)
+        largest.append(scale.largest)
+    assert largest == [0.0] * 4 + [2.0] * (len(largest) - 4)
+    assert scale.update(4.0).largest == 3.0
+    assert scale.update(0.0).largest == 2.0
+
+
+def test_scales_that_were_saved_without_the_largest_are_read() -> None:
+    packed = pack_state(Scale(2.0, (2.0, 1.0)))
+    del packed["values"]["largest"]
+    assert unpack_state(packed) == Scale(2.0, (2.0, 1.0))
+
+
 def test_steps_in_which_most_rows_coincide_have_no_scale() -> None:
     assert scales([0.0, 0.0, 0.0, 2.0, 0.0, 0.0]) == pytest.approx(
         [0.0, 0.0, 0.0, 2.0, 2.0 * limits.SCALE_DECAY, 2.0 * limits.SCALE_DECAY**2]

@@ -71,7 +71,7 @@ def test_aggregates_are_those_of_one_process_and_the_same_on_all_ranks():
     size = 4
     ranks = on_ranks(aggregated, size)
     for name, rule in RULES.items():
-        within = get_aggregator(rule.within) if rule.within != "auto" else default_rule(huber=2.0, of_samples=True)
+        within = get_aggregator(rule.within) if rule.within != "auto" else default_rule(huber=16.0, of_samples=True)
         across = get_aggregator(rule.across)
         states: list[Any] = [None] * size
         state = None
@@ -160,7 +160,7 @@ def test_parameters_are_checked(params, error, message):
 def test_the_default_rule_of_a_step_called_by_itself():
     matrix = rows_of(0, 0)
     aggregate, _ = AcrossRanks()(DenseRows(matrix))
-    expected, _ = default_rule(huber=2.0, of_samples=True)(DenseRows(matrix))
+    expected, _ = default_rule(huber=16.0, of_samples=True)(DenseRows(matrix))
     assert torch.equal(aggregate.vector, expected.vector)
     assert isinstance(AcrossRanks().across, str)
     assert isinstance(get_aggregator(AcrossRanks().across), GeometricMedian)

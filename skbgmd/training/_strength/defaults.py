@@ -21,8 +21,8 @@ from skbgmd.aggregators import (
 AUTO = "auto"
 #: Proved accuracy of a step's median. Gradients are noise to far more than this, and no digit more makes them better.
 TOL = 1e-4
-#: Median distances within which rows of single samples count in full; for classes, and for numbers.
-HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 2.0, None
+#: Median distances within which rows of single samples count in full; for classes, as "mild" has it, and for numbers.
+HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 16.0, None
 #: Median distances beyond which rows are left out.
 REJECTION = 10.0
 #: Median lengths of inputs from which samples weigh less.
@@ -60,9 +60,9 @@ def default_rule(
 
     Examples
     --------
-    >>> default_rule(huber=2.0, of_samples=True)
-    HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)
-    >>> default_rule(huber=2.0, of_samples=False, beta=0.1)
+    >>> default_rule(huber=16.0, of_samples=True)
+    HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)
+    >>> default_rule(huber=16.0, of_samples=False, beta=0.1)
     BlockGeometricMedian(block='unit', complement='filtered',
                          location=GeometricMedian(rejection=10.0, tol=0.0001))
     """

@@ -85,11 +85,11 @@ def test_nets_and_estimators_take_the_same_steps(data: Any, group_size: int, kin
 @pytest.mark.parametrize(
     ("make", "huber"),
     [
-        (lambda **s: RobustNeuralNetClassifier(_layers(2), **s), 2.0),
+        (lambda **s: RobustNeuralNetClassifier(_layers(2), **s), 16.0),
         (lambda **s: RobustNeuralNetRegressor(_layers(1), **s), None),
-        (lambda **s: RobustNeuralNet(_layers(2), criterion=torch.nn.CrossEntropyLoss, **s), 2.0),
+        (lambda **s: RobustNeuralNet(_layers(2), criterion=torch.nn.CrossEntropyLoss, **s), 16.0),
         (lambda **s: RobustNeuralNet(_layers(2), criterion=torch.nn.MSELoss, **s), None),
-        (lambda **s: robust_class(NeuralNetBinaryClassifier)(_layers(1), **s), 2.0),
+        (lambda **s: robust_class(NeuralNetBinaryClassifier)(_layers(1), **s), 16.0),
     ],
 )
 def test_single_samples_of_classes_are_huberised(make: Any, huber: float | None) -> None:
@@ -114,7 +114,7 @@ def test_clients_are_no_single_samples(data: Any) -> None:
     state = net.aggregator_
     net.partial_fit(dataset_of(X, y, None, np.arange(160) % 4), y)
     assert net.aggregator_ is state
-    assert net.partial_fit(X, y).aggregator_.aggregator.c == 2.0
+    assert net.partial_fit(X, y).aggregator_.aggregator.c == 16.0
 
 
 def test_a_net_of_single_samples_is_as_good_as_the_estimator() -> None:
