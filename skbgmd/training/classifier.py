@@ -56,8 +56,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     ``aggregator="bgmd_paper"`` the paper's algorithm to the letter.
 {
         PARAMETERS.format(
-            huber="2.0",
-            rule="``HuberMean(c=2.0, rejection=10.0, remember=True, tol=0.0001)``",
+            huber="16.0",
+            rule="``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)``",
             criterion='''None: cross-entropy of logits; of an indicator matrix ``BCEWithLogitsLoss`` of each label.
         ``NLLLoss``, as in skorch, is of probabilities.''',
             class_weight='''class_weight : dict, "balanced" or None, default=None
@@ -428,6 +428,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         given = self.predict_nonlinearity
         if not (given is None or callable(given) or (isinstance(given, str) and given == "auto")):
             raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
+
+    def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
+        return limits.CLEAR_GAIN_OF_CLASSES
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return LabelStopping(**settings) if self.multilabel_ else LikelihoodStopping(classes=self.classes_, **settings)
