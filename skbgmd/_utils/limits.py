@@ -501,6 +501,14 @@ CLEAR_GAIN_OF_SKEWED = 5.0
 #: Robust standard deviations by which half of the missed targets of a tail are missed at most: 3 to 17 on 26 clean
 #: sets, and 41 and more where a few per cent have a value that stands for none, or another unit by a hundred.
 MISSED_TAIL = 25.0
+#: Trees of the forest that is asked which targets are far, samples that it sees at most, and share of the trees that
+#: must say so.
+FOREST_TREES, FOREST_SAMPLES, TOLD_FROM = 100, 4000, 0.6
+#: Share of the far targets, less that of others, from which on they are told by inputs, and so not gross: of gross ones
+#: at random -0.1 to 0.1 are, and of a switch that is on in 3 to 5 % of 500 and 1,000 samples 0.7 to 1.0.
+TOLD_BY_INPUTS = 0.5
+#: Samples that must be taken for far, and share of them that must be, for a group beside gross targets.
+FEWEST_TOLD, TOLD_RIGHTLY = 5, 0.75
 #: Share of the far targets that are nearly all of them: with 2 % gross ones among a tail 0.78 were predicted, with none
 #: 0.99.
 NEARLY_ALL = 0.9

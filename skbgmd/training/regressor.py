@@ -15,6 +15,7 @@ from skorch import NeuralNet
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
+from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.inputs import mapped, unpacked
 from skbgmd.training._data.leverage import have_lengths
@@ -26,6 +27,7 @@ from skbgmd.training._lifecycle.stopping import HeldOutStopping, ResidualStoppin
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
 from skbgmd.training._strength.evidence import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
+from skbgmd.training._strength.far_targets import far_targets
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 #: Scaled units from which on the default loss counts errors linearly.
@@ -232,6 +234,22 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         gentlest = np.asarray(next(iter(predicted.values())), dtype=np.float64)
         return errors_ahead(gentlest.reshape(columns.shape), columns, weight)
+
+    def _objects(
+        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, held_out: Any = None, predicted: Any = None
+    ) -> bool:
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        by_length = self._by_length(X, y, weight)
+        counted = np.ones(len(y), dtype=bool) if weight is None else weight > 0.0
+        # Wrong features tell which targets are wrong with them.
+        counted &= True if by_length is None else by_length == 1.0
+        found = far_targets(X, columns, counted, int(random_source(self.random_state).randint(0, 2**31 - 1)))
+        if predicted is None:
+            objects = found.share_told > limits.TOLD_BY_INPUTS
+        else:
+            residuals = np.asarray(predicted, dtype=np.float64).reshape(-1, columns.shape[1]) - columns[held_out]
+            objects = found.are_given_up(held_out, residuals)
+        return float(current_ranks().median([float(objects)], "far targets that inputs tell")[0]) > 0.5
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return ResidualStopping(**settings)

@@ -272,15 +272,16 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if self.strength != AUTO:
             self.strength_ = self.strength
             return
-        self.strength_ = self._unchosen_strength()
         ranks = current_ranks()
         if not ranks.all(self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
+            self.strength_ = self._without_choice(X, y, weight, epochs=epochs)
             return
         strata, by_length = self._strata(y), self._by_length(X, y, weight)
         held_weight = np.ones(len(y)) if weight is None else weight
         held_weight = held_weight if by_length is None else held_weight * by_length
         seed, trained, held_out = self._drawn(strata, held_weight)
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
+            self.strength_ = self._without_choice(X, y, weight, epochs=epochs)
             return
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
         probabilities: dict[str, NDArray[Any]] = {}
@@ -304,6 +305,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             epochs=self._source().max_epochs,
             agree=_over_ranks,
             ahead=lambda predicted: self._errors_ahead(predicted, y[held_out], held_weight[held_out]),
+            objects=lambda predicted: self._objects(X, y, weight, held_out, predicted),
         )
         if probabilities:
             mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
@@ -321,6 +323,13 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     def _unchosen_strength(self) -> str | None:
         """The strength where held-out samples can't say; None: the parameters say it."""
         return None
+
+    def _without_choice(self, X: Any, y: Any, weight: Any, *, epochs: int | None) -> str | None:
+        """The strength where held-out samples can't say, or the gentlest where that is objected to."""
+        strength, gentlest = self._unchosen_strength(), next(iter(self._strengths))
+        # A part of the data says too little.
+        is_open = strength not in (None, gentlest) and epochs is None
+        return gentlest if is_open and self._objects(X, y, weight) else strength
 
     def _candidate(self, strength: str | None, seed: int) -> Self:
         """A copy to be trained by a strength on some of the samples, with no effects besides."""
@@ -365,6 +374,12 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
         """Standard errors by which another strength must be ahead of the gentlest, by what was predicted."""
         return limits.CLEAR_GAIN
+
+    def _objects(
+        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, held_out: Any = None, predicted: Any = None
+    ) -> bool:
+        """True if a strength isn't to be taken that predicted held-out samples so; None: it didn't."""
+        return False
 
 
 @lru_cache(maxsize=64)

@@ -180,6 +180,7 @@ def choose(
     epochs: int,
     agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
     ahead: Callable[[Mapping[str, Any]], float] = lambda _: limits.CLEAR_GAIN,
+    objects: Callable[[Any], bool] = lambda _: False,
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
@@ -203,6 +204,8 @@ def choose(
         Makes of this process's evidence that of all processes that train together.
     ahead : callable
         Standard errors by which another must be ahead of the gentle one, by such predictions.
+    objects : callable
+        Called with the predictions of another that is to be chosen; True if it isn't to be, however far it is ahead.
 
     Returns
     -------
@@ -214,12 +217,14 @@ def choose(
     first = math.ceil(limits.CHOICE_EPOCHS * epochs)
     evidence: dict[str, Evidence] = {}
     scores: list[dict[str, Evidence]] = []
+    last: dict[str, Any] = {}
     for more in (first, epochs - first):
         predicted = {name: predict(name, more) for name in names}
         # One that diverges is none to train by.
         known = {name: found for name, found in predicted.items() if found is not None}
         if not known:
             break
+        last |= known
         scores = [agree(evidence_for(each, strata, weight, ahead(known))) for each in utilities(known)]
         gentle, *others = known
         margins = [max((of[name].margin for name in others), default=0.0) for of in scores]
@@ -228,7 +233,10 @@ def choose(
         if len(names) == 1:
             return gentle, evidence
     clear = [name for name in names[1:] if name in evidence and all(of[name].is_clear for of in scores)]
-    return max(clear, key=lambda name: evidence[name].gain, default=names[0]), evidence
+    best = max(clear, key=lambda name: evidence[name].gain, default=names[0])
+    if best != names[0] and objects(last[best]):
+        return names[0], {name: of._replace(errors_ahead=math.inf) for name, of in evidence.items()}
+    return best, evidence
 
 
 def held_out_labels(

@@ -100,6 +100,25 @@ def test_gross_targets_are_distrusted() -> None:
     assert chosen[-1].strength_scores_["firm"].errors_ahead == np.inf
 
 
+@pytest.mark.filterwarnings("ignore:max_epochs must be enough")
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"max_epochs": 10}], ids=str)
+def test_a_switch_that_few_samples_have_is_not_given_up(seed: int, settings: dict[str, Any]) -> None:
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(1500, 5))
+    X[:, 4] = rng.random(1500) < 0.04
+    y = X[:, 0] + 30.0 * X[:, 4] * X[:, 1]
+    X = StandardScaler().fit_transform(X)
+    model = BlockGMDRegressor(random_state=seed, **settings).fit(X[:500], y[:500])
+    assert model.strength_ == "mild"
+    if not settings:
+        assert model.score(X[500:], y[500:]) > 0.6
+    # Nothing tells these.
+    dirty = X[:500, 0].copy()
+    dirty[rng.random(500) < 0.2] += 30.0
+    assert model.fit(X[:500], dirty).strength_ == "firm"
+
+
 @pytest.mark.parametrize("seed", [311, 315])
 def test_hard_targets_between_bounds_are_not_given_up(seed: int) -> None:
     rng = np.random.default_rng(seed)

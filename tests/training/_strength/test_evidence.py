@@ -336,6 +336,30 @@ def test_where_nothing_is_enough_another_is_never_taken() -> None:
         assert not np.isnan(evidence["firm"].margin)
 
 
+def test_who_objects_is_asked_only_where_another_is_ahead() -> None:
+    asked = []
+
+    def objects(predicted: str) -> bool:
+        asked.append(predicted)
+        return True
+
+    for last, n_asked in ((0.4, 0), (0.6, 1)):
+        values = {name: hits(share)["0"] for name, share in (("mild", 0.5), ("firm", last))}
+        name, evidence = choose(
+            list(values),
+            lambda name, _: name,
+            lambda known, values=values: [{name: values[name] for name in known}],
+            STRATA,
+            ONES,
+            epochs=100,
+            ahead=lambda _: 0.0,
+            objects=objects,
+        )
+        assert name == "mild"
+        assert len(asked) == n_asked
+        assert not evidence["firm"].is_clear
+
+
 def test_a_gain_is_more_than_rounding() -> None:
     assert Evidence(-0.1, 1e-6, 0.0).is_clear
     assert not Evidence(-0.1, 1e-12, 0.0).is_clear
