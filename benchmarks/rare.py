@@ -35,10 +35,10 @@ RESULTS = Path(__file__).resolve().parent / "results" / "rare.csv"
 COLUMNS = ("data", "dirt", "seed", "method", "score", "strength")
 SEEDS = (850, 851, 852)
 KINDS = (dirt.NONE, "pair 20 %", "features 30 %")
-PLAIN, AUTO = "plain", "auto"
+PLAIN, AUTO, LIMITED = "plain", "auto", "limited"
 METHODS: dict[str, dict[str, Any]] = {
     PLAIN: {"aggregator": "mean", "group_size": None},
-    "limited": {"strength": None, "huber": 3.0, "rejection": 10.0},
+    "rule": {"strength": None, "leverage": None},
     AUTO: {},
 }
 
@@ -118,7 +118,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     scores = frame.pivot_table(index=["dirt", "data"], columns="method", values="score", sort=False)
     paired = frame.pivot_table(index=["dirt", "data", "seed"], columns="method", values="score", sort=False)
     ahead = (paired[AUTO] - paired[PLAIN]).groupby(level=[0, 1], sort=False)
-    scores = scores.reindex(columns=list(METHODS)).round(1)
+    scores = scores[[PLAIN, LIMITED, "rule", AUTO]].round(1)
     scores["auto - plain"] = [
         f"{mean:+.1f} ± {error:.1f}" for mean, error in zip(ahead.mean(), ahead.sem(), strict=True)
     ]

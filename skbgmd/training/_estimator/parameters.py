@@ -90,10 +90,11 @@ PARAMETERS = """
         there is no strength.
     rejection : float, "auto" or None, default="auto"
         Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
-        median is taken of the others. None: a row that is far off pulls as much as any other. "auto": what the strength
-        says and otherwise 10.0, or None where lengths of inputs, see ``leverage``, say that none is wrong, where a
-        class lies apart, whose rows are as long as wrong ones, and where no input is long for "mild", of which a limit
-        gives up rare classes, and for numbers by any strength.
+        median is taken of the others; with ``huber``, the largest typical distance that five steps in a row have had,
+        so that what is learnt last stays. None: a row that is far off pulls as much as any other. "auto": what the
+        strength says and otherwise 10.0, or None where lengths of inputs, see ``leverage``, say that none is wrong,
+        where a class lies apart, whose rows are as long as wrong ones, and where no input is long for "mild", of which
+        a limit gives up rare classes, and for numbers by any strength.
     leverage : float, "auto" or None, default="auto"
         Samples whose inputs are longer than so many times the median length, at least 1, weigh less, by the square of
         the ratio: a gradient is as long as a residual times an input, and samples with wrong features pull by the
@@ -119,8 +120,9 @@ PARAMETERS = """
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
         "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
-        samples, and another than "mild" is taken only where it predicts the rest better by more than a standard
-        error, and of numbers by more where few are gross or they have a tail; then all samples are trained on. So it is
+        samples, and another than "mild" is taken only where it predicts the rest better, of classes by more than a
+        quarter of a standard error, of numbers by one, and by more where few are gross or they have a tail, or not at
+        all where inputs tell which targets are far and it misses these; then all samples are trained on. So it is
         in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen} Otherwise, with any of
         the four given or with an ``aggregator``, where a training ends by itself, and by None, they say it. It takes
         1.5 to 3.5 times as long as a fit, on a few hundred samples four times.
