@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
@@ -41,6 +42,7 @@ from skbgmd.training._lifecycle.compiled_pickle import compiled_kind, dumps
 from skbgmd.training._lifecycle.resume import ResumableNet
 from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
 from skbgmd.training._step.divergence import diverged
+from skbgmd.training._step.gradient_matrix import is_dense
 from skbgmd.training._step.history import StepRecord, entries_of
 from skbgmd.training._step.one_pass import KNOWN_WAYS
 from skbgmd.training._step.robust_step import RobustStep
@@ -111,6 +113,8 @@ class _RobustTraining(RobustStep, ResumableNet):
     # Whether batches are as equal as can be, and samples are dealt out to groups, which is for batches to train on;
     # whether a training was told that its batches are of one group.
     _evens_ = _deals_ = _is_told_ = False
+    # That the optimizer is fused is no wish of the user's.
+    _fuses_where_it_can_ = False
     # The batches of the training that is going on, for callbacks that select samples.
     _train_iterator_: Any = None
     cuda_dependent_attributes_: ClassVar[list[str]] = [*NeuralNet.cuda_dependent_attributes_, "aggregator_"]
@@ -273,6 +277,11 @@ class _RobustTraining(RobustStep, ResumableNet):
         # What steps have found of the module: that it doesn't allow one pass for all groups, or what they saw of it.
         self._no_one_pass_, self._check_ = False, None
         return super().initialize_module()
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        if self._fuses_where_it_can_ and not all(_may_fuse(each) for _, each in self.get_all_learnable_params()):
+            self.optimizer__fused = False
+        return super().initialize_optimizer(*args, **kwargs)
 
     def _initialize_aggregator(self, aggregator: Aggregator, *, provisional: bool = False) -> None:
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
@@ -570,6 +579,11 @@ class _Log(PrintLog):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         if net.verbose or self.sink is not print:
             super().on_epoch_end(net, **kwargs)
+
+
+def _may_fuse(parameter: torch.Tensor) -> bool:
+    """Tell whether torch's fused optimizers are right for a parameter: one of real numbers, without gaps in memory."""
+    return not parameter.requires_grad or is_lazy(parameter) or (parameter.is_floating_point() and is_dense(parameter))
 
 
 #: Methods that skorch calls to take a step.

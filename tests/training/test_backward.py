@@ -300,6 +300,38 @@ def test_odd_parameters(before):
             assert (parameter.grad.dtype, parameter.grad.shape) == (parameter.dtype, parameter.shape)
 
 
+FUSED = {
+    "Adam": torch.optim.Adam,
+    "AdamW": torch.optim.AdamW,
+    "SGD": torch.optim.SGD,
+    "Adagrad": torch.optim.Adagrad,
+}
+
+
+@pytest.mark.parametrize("kind", FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_fused_optimizers_step_as_after_a_plain_pass(kind, recorded):
+    """They go through memory, in which parameters may lie in any order."""
+    plain = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3))
+    plain = plain.to(memory_format=torch.channels_last)
+    plain[3].weight = nn.Parameter(torch.randn(12, 3).T)
+    net, X, y = copy.deepcopy(plain), torch.randn(N, 2, 4, 4), torch.arange(N) % 3
+    assert [each.weight.is_contiguous() for each in (net[0], net[3])] == [False, False]
+    optimizers = [kind(each.parameters(), lr=0.1, fused=True) for each in (plain, net)]
+    recorder = GradientRecorder(net)
+    for _ in range(2):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        losses_of(plain, X, y).mean().backward()
+        with recorder:
+            losses = losses_of(net, X, y)
+        robust_backward(losses, recorder if recorded else net.parameters(), "mean")
+        for optimizer in optimizers:
+            optimizer.step()
+    for parameter, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_complex_gradients_are_those_of_a_plain_pass():
     net = Odd()
     X = torch.randn(N, 3)

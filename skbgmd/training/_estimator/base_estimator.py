@@ -314,9 +314,12 @@ class BlockGMDBase(RobustParameters, Interruptible):
             "iterator_valid__apart": True,
             **self._own_settings(),
         }
-        if self._can_fuse(routed):
+        fuses = self._can_fuse(routed)
+        if fuses:
             settings["optimizer__fused"] = True
-        return self._kind_of_net()(module, **{**settings, **robust, **routed})
+        net: NeuralNet = self._kind_of_net()(module, **{**settings, **robust, **routed})
+        net._fuses_where_it_can_ = fuses
+        return net
 
     def _own_settings(self) -> dict[str, Any]:
         """Settings of the net that not all estimators have."""

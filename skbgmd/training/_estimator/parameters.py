@@ -59,7 +59,8 @@ PARAMETERS = """
         With a loss that skorch doesn't know, what the module gives is taken for what is to be predicted.
     optimizer : Optimizer class, default=torch.optim.Adam
         What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
-        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
+        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given, or parameters are complex or
+        have gaps in memory, such as slices, which torch's fused steps are wrong for.
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100

@@ -106,6 +106,9 @@ class FusedStep:
         perceptron = None if chain is None else Perceptron.of(chain, net._gradients_.units)
         if chain is None or perceptron is None or perceptron.dtype != net._gradients_.dtype:
             return None
+        # Gradients have the strides of their parameters, and here they are views of one vector.
+        if not all(each.is_contiguous() for each in net._gradients_.parameters):
+            return None
         return cls(net, chain, perceptron)
 
     @property

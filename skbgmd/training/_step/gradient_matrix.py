@@ -203,14 +203,32 @@ class GradientMatrix:
                 # A copy, for there is no complex view of a part that begins at an odd place.
                 gradient = torch.view_as_complex(gradient.clone())
             if before is None:
-                parameter.grad = gradient.to(parameter)
+                parameter.grad = _laid_out(gradient, parameter)
             elif before.is_sparse:
-                parameter.grad = before.to_dense().add_(gradient.to(before.device))
+                parameter.grad = _laid_out(before.to_dense().add_(gradient.to(before.device)), parameter)
             else:
                 before.add_(gradient.to(before.device))
         for parameter in hooked:
             for hook in list(parameter._post_accumulate_grad_hooks.values()):
                 hook(parameter)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Tell whether the numbers of a tensor fill a piece of memory, each place once, in whatever order."""
+    if tensor.is_contiguous():
+        return True
+    # torch keeps the strides of these tensors alone.
+    return torch.empty_like(tensor, device="meta").stride() == tensor.stride()
+
+
+def _laid_out(gradient: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Put a contiguous gradient in a parameter's device, dtype and strides, as autograd does.
+
+    Fused optimizers go through the memory of both, whatever the strides are.
+    """
+    if parameter.is_contiguous() or not is_dense(parameter):
+        return gradient.to(parameter)
+    return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
 
 
 def _real(value: torch.Tensor) -> torch.Tensor:

@@ -65,6 +65,60 @@ def test_adam_is_fused_unless_told_otherwise(settings, fused):
         np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
 
 
+class Weights(torch.nn.Module):
+    """A linear model whose weights lie in memory in some way."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        drawn = torch.randn(4, 4)
+        weights = {
+            "in rows": drawn[:, :2].clone(),
+            "in columns": drawn[:2].T,
+            "with gaps": drawn[:, :2],
+            "with strides": drawn[:, ::2],
+            "with gaps, frozen": drawn[:, :2].clone(),
+            "complex": drawn[:, :2].to(torch.complex64),
+        }
+        self.weights = torch.nn.Parameter(weights[layout])
+        self.frozen = torch.nn.Parameter(drawn[:, ::2], requires_grad=False) if "frozen" in layout else None
+
+    def forward(self, x):
+        found = x.to(self.weights.dtype) @ self.weights
+        return found.real if found.is_complex() else found
+
+
+@pytest.mark.parametrize(
+    ("layout", "fused"),
+    [
+        ("in rows", True),
+        ("in columns", True),
+        ("with gaps", False),
+        ("with strides", False),
+        ("with gaps, frozen", True),
+        ("complex", False),
+    ],
+)
+def test_adam_is_fused_where_it_can_be(layout, fused):
+    """It goes through memory, gaps included, and takes no complex numbers."""
+    X, y = make_classification(60, n_features=4, random_state=0)
+    X = X.astype(np.float32)
+    settings = {"module__layout": layout, "max_epochs": 3, "random_state": 0}
+    model = BlockGMDClassifier(Weights, **settings).fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["fused"] is fused
+    assert model.net_.get_params()["optimizer__fused"] is fused
+    plain = BlockGMDClassifier(Weights, optimizer__fused=False, **settings).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+    model.partial_fit(X, y)
+    assert model.net_.optimizer_.param_groups[0]["fused"] is fused
+
+
+def test_a_wish_for_fused_steps_is_granted():
+    X, y = make_classification(60, n_features=4, random_state=0)
+    model = quick(module=Weights, module__layout="with gaps", optimizer__fused=True, max_epochs=1)
+    model.fit(X.astype(np.float32), y)
+    assert model.net_.optimizer_.param_groups[0]["fused"] is True
+
+
 @pytest.mark.parametrize("n", [199, 200])
 def test_samplers_choose_among_the_samples_that_were_given(rng, n):
     """Of small data too, whose equal samples may otherwise be merged."""

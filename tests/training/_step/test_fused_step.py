@@ -342,6 +342,16 @@ class Accumulating(RobustNeuralNetClassifier):
         super()._zero_grad_optimizer(set_to_none)
 
 
+class Transposed(nn.Sequential):
+    """A perceptron whose weights may lie in memory column by column."""
+
+    def __init__(self, transposed: bool = True) -> None:
+        super().__init__(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))
+        if transposed:
+            for layer in (self[0], self[2]):
+                layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
+
+
 class MyAdam(torch.optim.Adam):
     pass
 
@@ -364,6 +374,7 @@ class MyAdam(torch.optim.Adam):
         lambda: net_of(criterion=nn.CrossEntropyLoss(label_smoothing=0.1)),
         lambda: net_of(criterion=nn.CrossEntropyLoss(reduction="sum")),
         lambda: net_of(module=nn.Sequential(nn.Linear(6, 9), nn.Dropout(), nn.Linear(9, 3))),
+        lambda: net_of(module=Transposed()),
     ],
 )
 def test_the_step_for_all_cases_is_taken_where_it_matters(make: Any, taken: Taken) -> None:
@@ -371,6 +382,24 @@ def test_the_step_for_all_cases_is_taken_where_it_matters(make: Any, taken: Take
         warnings.simplefilter("ignore")
         make().fit(X, Y)
     assert not taken["fused"]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("watched", [False, True])
+def test_weights_that_lie_in_another_order_are_trained_alike(watched: bool, optimizer: Any) -> None:
+    """Torch's fused optimizers go through memory."""
+    fitted = [
+        net_of(
+            module=Transposed,
+            module__transposed=transposed,
+            optimizer=optimizer,
+            optimizer__fused=True,
+            callbacks=[BatchWatcher()] if watched else None,
+        ).fit(X, Y)
+        for transposed in (False, True)
+    ]
+    assert not fitted[1].module_[0].weight.is_contiguous()
+    assert_same(*fitted, rtol=1e-3)
 
 
 def test_what_watches_sees_each_step(taken: Taken, monkeypatch: pytest.MonkeyPatch) -> None:

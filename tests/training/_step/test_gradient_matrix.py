@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from skbgmd.training._step.gradient_matrix import GradientMatrix
+from skbgmd.training._step.gradient_matrix import GradientMatrix, is_dense
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -123,3 +123,50 @@ def test_what_the_loss_does_not_depend_on_gets_no_gradient():
     assert parameters[2].grad.tolist() == [4.0, 4.0, 4.0]
     with pytest.raises(ValueError, match="must have parameters that require gradients"):
         GradientMatrix([])
+
+
+LAYOUTS = {
+    "contiguous": lambda: torch.randn(3, 4),
+    "channels last": lambda: torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    "transposed": lambda: torch.randn(4, 3).T,
+    "permuted": lambda: torch.randn(2, 3, 4).permute(2, 0, 1),
+    "flipped and transposed": lambda: torch.randn(4, 3).flip(0).T,
+    "columns": lambda: torch.randn(3, 9)[:, :4],
+    "every other column": lambda: torch.randn(3, 8)[:, ::2],
+    "transposed columns": lambda: torch.randn(4, 9)[:, :3].T,
+    "complex, transposed": lambda: torch.randn(4, 3, dtype=torch.complex64).T,
+    "half precision, transposed": lambda: torch.randn(4, 3, dtype=torch.bfloat16).T,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_have_the_strides_that_autograd_gives_them(layout):
+    """Fused optimizers go through the memory of parameters and gradients, whatever the strides are."""
+    parameter = torch.nn.Parameter(LAYOUTS[layout]())
+    factors = torch.randn(parameter.shape)
+
+    def loss():
+        return (parameter * factors.to(parameter.dtype)).abs().square().sum()
+
+    loss().backward()
+    expected, parameter.grad = parameter.grad, None
+    gradients = GradientMatrix([torch.nn.Parameter(torch.ones(1)), parameter])
+    row = gradients.rows(1)[0]
+    gradients.differentiate(loss(), row)
+    gradients.add_to_gradients(row)
+    assert parameter.grad.stride() == expected.stride()
+    assert parameter.grad.dtype == expected.dtype
+    torch.testing.assert_close(parameter.grad, expected)
+    assert is_dense(parameter) == (parameter.stride() == expected.stride())
+
+
+def test_a_gradient_that_was_sparse_has_the_strides_of_its_parameter():
+    table = torch.nn.Embedding.from_pretrained(torch.randn(3, 5).T, freeze=False, sparse=True)
+    table(torch.tensor([1, 4])).square().sum().backward()
+    assert table.weight.grad.is_sparse
+    expected = table.weight.grad.to_dense() + 1.0
+    gradients = GradientMatrix([table.weight])
+    gradients.use_all()
+    gradients.add_to_gradients(torch.ones(15))
+    assert table.weight.grad.stride() == table.weight.stride() == (1, 5)
+    assert torch.equal(table.weight.grad, expected)
