@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from skorch.dataset import Dataset
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Renamed:
@@ -30,3 +33,54 @@ def dataset_of(X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -
     dataset = Dataset(X, y)
     dataset.sample_weight, dataset.clients = sample_weight, clients
     return dataset
+
+
+class Checkpointed(nn.Module):
+    """A perceptron whose first layers are run once more in the backward pass, which torch takes inside of it."""
+
+    def __init__(self, reentrant: bool = True, computed: bool = False) -> None:
+        super().__init__()
+        self.before = nn.Linear(4, 4) if computed else None
+        self.block = nn.Sequential(nn.Linear(4, 5), nn.Tanh())
+        self.last = nn.Linear(5, 3)
+        self.reentrant = reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # As models have it whose first layers are frozen: a leaf that requires a gradient.
+        given = x.clone().requires_grad_() if self.before is None else self.before(x)
+        result: torch.Tensor = self.last(checkpoint(self.block, given, use_reentrant=self.reentrant))
+        return result
+
+
+class _SavesMemory(torch.autograd.Function):
+    """Runs a block once more in the backward pass, by a backward pass of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, block: nn.Module) -> torch.Tensor:
+        ctx.block = block
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            result: torch.Tensor = block(x)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            torch.autograd.backward(ctx.block(x), gradient)
+        return x.grad, None
+
+
+class Reversible(nn.Module):
+    """A perceptron with a block whose backward pass writes to ``grad``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.block = nn.Sequential(nn.Linear(5, 5), nn.Tanh())
+        self.last = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(_SavesMemory.apply(self.first(x), self.block))
+        return result

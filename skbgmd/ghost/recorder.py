@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.registry import (
@@ -211,8 +212,8 @@ class GradientRecorder:
         Raises
         ------
         GhostError
-            A parameter is used other than by a layer; a layer's input doesn't have the samples along its first axis; or
-            what went into a layer was changed in place.
+            A parameter is used other than by a layer; a layer's input doesn't have the samples along its first axis;
+            what went into a layer was changed in place; or the losses go through a reentrant checkpoint.
         """
         # Whatever comes, what was recorded is over: it holds a batch's graph.
         calls, self.calls = self.calls, []
@@ -271,6 +272,8 @@ class GradientRecorder:
                     f"{self._name_of(variable)}, which something else uses. Give the module that does a rule of its "
                     f"own (skbgmd.ghost.register_rule), or train with micro-batches."
                 )
+            if is_reentrant(node):
+                raise GhostError(REENTRANT)
             if node in inside:
                 left += inside[node]
             else:

@@ -19,6 +19,7 @@ from torch.nn.functional import one_hot
 from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_weights
 from skbgmd._utils.autocast import without_autocast
+from skbgmd._utils.backward_passes import REENTRANT, is_reentrant, unwritten
 from skbgmd._utils.checks import check_choice
 from skbgmd._utils.slices import even_slices
 from skbgmd._utils.typing import FloatArray
@@ -113,7 +114,8 @@ def robust_backward(
         Parameters, losses or a state of the wrong kind.
     ValueError
         Losses that aren't one for each sample or group, or have no graph; no parameters that require gradients; an
-        unknown rule; a state of another rule or of other parameters.
+        unknown rule; a state of another rule or of other parameters; a graph with parts that don't give gradients back,
+        but write them to ``grad``.
     NonFiniteRowsError
         Half of the weight or more is on rows with NaN or inf.
     GhostError
@@ -155,7 +157,8 @@ def robust_backward(
     before = _checked_state(state, aggregator, gradients.n_columns)
     relative = as_weights(weights, len(losses), "weights")
     make = _written_rows if recorder is None else partial(_recorded_rows, recorder)
-    rows: Rows = make(losses, gradients, relative, retain_graph=retain_graph)
+    with unwritten(wanted):
+        rows: Rows = make(losses, gradients, relative, retain_graph=retain_graph)
     if not any(gradients.used):
         raise ValueError("losses must depend on at least one of the parameters; found none that they depend on.")
     try:
@@ -396,6 +399,8 @@ def _graph(loss: torch.Tensor) -> _Graph:
         seen.add(node)
         if node.name() == "_DDPSinkBackward":
             raise _of_ranks()
+        if is_reentrant(node):
+            raise ValueError(REENTRANT)
         widest = max([widest, *(math.prod(output.shape) for output in getattr(node, "_input_metadata", ()))])
         if not hasattr(node, "variable"):
             nodes.add(node)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from nets import Checkpointed
 from single import check, ghost, loss, made, reference
 from single import forked_initialisation as forked_initialisation
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, recorder
@@ -175,6 +176,17 @@ def test_outputs_that_are_changed_in_place_afterwards() -> None:
 
     torch.manual_seed(0)
     check(Changing(), made((5, 4, 3), torch.float32, 0), 3e-5)
+
+
+@pytest.mark.parametrize("computed", [False, True])
+def test_reentrant_checkpoints_are_refused(computed: bool) -> None:
+    """What they run has no graph, and no gradients but by a backward pass of its own."""
+    module = Checkpointed(computed=computed)
+    with GradientRecorder(module) as recorder:
+        losses = module(made((5, 4), torch.float32, 0)).square().sum(dim=1)
+    with pytest.raises(GhostError, match="use_reentrant=False"):
+        recorder.factors(losses)
+    check(Checkpointed(reentrant=False, computed=computed), made((5, 4), torch.float32, 0))
 
 
 def test_hooks_are_gone_afterwards_even_after_an_error() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from nets import Checkpointed, Reversible
 from processes import on_ranks
 from skbgmd import robust_backward
 from skbgmd._utils import limits
@@ -669,6 +670,43 @@ def test_errors_come_before_anything_is_changed(what):
         robust_backward(*given_arguments)
     for parameter, grad in zip(net.parameters(), before, strict=True):
         assert torch.equal(parameter.grad, grad)
+
+
+@pytest.mark.parametrize("way", ["samples", "groups", "recorded"])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Checkpointed, "use_reentrant=False"), (Reversible, "leave grad alone")],
+    ids=["checkpointed", "reversible"],
+)
+def test_gradients_that_are_not_given_back_are_refused(kind, message, before, way):
+    """Of a reentrant checkpoint there were none, and of a block with a backward pass of its own those of no rule."""
+    net, (X, y) = kind(), batch(inputs=4)
+    if before:
+        losses_of(net, X, y).mean().backward()
+    known = [None if each.grad is None else each.grad.clone() for each in net.parameters()]
+    recorder = GradientRecorder(net)
+    with recorder:
+        losses = losses_of(net, X, y)
+    given = {"samples": losses, "groups": [losses[:4].mean(), losses_of(net, X, y).mean()], "recorded": losses}
+    with pytest.raises(ValueError, match=message):
+        robust_backward(given[way], recorder if way == "recorded" else net.parameters())
+    for parameter, gradient in zip(net.parameters(), known, strict=True):
+        assert parameter.grad is gradient or torch.equal(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("computed", [False, True])
+def test_checkpoints_that_are_not_reentrant_are_right(computed, recorded):
+    net, (X, y) = Checkpointed(reentrant=False, computed=computed), batch(inputs=4)
+    losses_of(net, X, y).mean().backward()
+    expected = [each.grad for each in net.parameters()]
+    net.zero_grad()
+    recorder = GradientRecorder(net)
+    with recorder:
+        losses = losses_of(net, X, y)
+    robust_backward(losses, recorder if recorded else net.parameters(), "mean")
+    torch.testing.assert_close([each.grad for each in net.parameters()], expected)
 
 
 def test_choices_and_weights_are_checked():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.backward_passes import refuse_reentrant, unwritten
 from skbgmd.ghost import Chain, GradientRecorder
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import ParameterBlock
@@ -86,6 +87,8 @@ class GradientMatrix:
         self.used = [False] * len(self.parameters)
         self._memory: torch.Tensor | None = None
         self.recorder: GradientRecorder | None = None
+        # A backward pass was looked at, and left gradients to be asked for.
+        self._is_looked_at = False
         self.are_written_out: dict[int, bool] = {}
 
     def chain(self, module: nn.Module) -> Chain | None:
@@ -140,12 +143,13 @@ class GradientMatrix:
         direction : tensor, default=None
         retain_graph : bool, default=False
             Keep the graph for another backward pass.
+
+        Raises
+        ------
+        ValueError
+            The first pass found parts of the graph that don't give gradients back, but write them to ``grad``.
         """
-        several = row.ndim > 1
-        gradients = torch.autograd.grad(
-            loss, self.parameters, direction, retain_graph, allow_unused=True, is_grads_batched=several
-        )
-        self._use_found(gradients)
+        gradients = self._gradients_of(loss, direction, retain_graph, is_grads_batched=row.ndim > 1)
         for part, gradient in zip(torch.split(row, self.sizes, dim=-1), gradients, strict=True):
             if gradient is None:
                 part.zero_()
@@ -167,8 +171,7 @@ class GradientMatrix:
         try:
             for compute in losses:
                 loss = compute()
-                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                self._use_found(gradients)
+                gradients = self._gradients_of(loss)
                 with torch.no_grad():
                     for parameter, gradient in zip(self.parameters, gradients, strict=True):
                         if gradient is not None:
@@ -181,8 +184,17 @@ class GradientMatrix:
                     parameter.copy_(start)
         return seen
 
-    def _use_found(self, gradients: Sequence[torch.Tensor | None]) -> None:
+    def _gradients_of(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> Sequence[torch.Tensor | None]:
+        """Ask autograd for gradients, and note which parameters are used; the first pass is looked at."""
+        if self._is_looked_at:
+            gradients = torch.autograd.grad(loss, self.parameters, *args, allow_unused=True, **kwargs)
+        else:
+            refuse_reentrant(loss)
+            with unwritten(self.parameters):
+                gradients = torch.autograd.grad(loss, self.parameters, *args, allow_unused=True, **kwargs)
+            self._is_looked_at = True
         self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
+        return gradients
 
     def add_to_gradients(self, vector: torch.Tensor) -> None:
         """Add a vector (d,) to the parameters' ``grad``; it must not be used elsewhere afterwards.

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skbgmd._utils import limits
+from skbgmd._utils.backward_passes import refuse_reentrant, unwritten
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
@@ -197,8 +198,11 @@ def recorded_factors(
         recorder.calls = []
         raise
     batch.tilt(batch.sums(each), net.tilt)
-    exact = exact_sum(each, batch.slices, recorder.parameters) if is_due else None
-    return Differentiated(recorder.factors(each), predicted, each, exact)
+    if not is_due:
+        return Differentiated(recorder.factors(each), predicted, each)
+    with unwritten(recorder.parameters):
+        exact = exact_sum(each, batch.slices, recorder.parameters)
+        return Differentiated(recorder.factors(each), predicted, each, exact)
 
 
 def input_squares(rows: GhostRows) -> torch.Tensor | None:
@@ -278,7 +282,13 @@ def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.T
         The groups, whose weights are those of :class:`OnePassCheck`.
     parameters : sequence of tensors
         What the losses are differentiated by.
+
+    Raises
+    ------
+    ValueError
+        The losses go through a reentrant checkpoint.
     """
+    refuse_reentrant(losses)
     of_sample = np.repeat(_weights_to_check(len(slices)), slices.lengths)
     total = losses @ torch.as_tensor(of_sample).to(losses)
     gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)

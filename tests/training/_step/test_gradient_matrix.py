@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nets import Checkpointed, Reversible
 from skbgmd.training._step.gradient_matrix import GradientMatrix, is_dense
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
@@ -123,6 +124,33 @@ def test_what_the_loss_does_not_depend_on_gets_no_gradient():
     assert parameters[2].grad.tolist() == [4.0, 4.0, 4.0]
     with pytest.raises(ValueError, match="must have parameters that require gradients"):
         GradientMatrix([])
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Checkpointed, "use_reentrant=False"), (Reversible, "leave grad alone")],
+    ids=["checkpointed", "reversible"],
+)
+def test_what_gives_no_gradients_back_is_refused(kind, message, steps):
+    module = kind()
+    gradients = GradientMatrix(list(module.parameters()))
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+
+    def loss():
+        return module(torch.randn(6, 4)).square().mean()
+
+    def differentiate(row):
+        if steps > 1:
+            gradients.local_sgd_displacement([loss] * steps, 0.1, row)
+        else:
+            gradients.differentiate(loss(), row)
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            differentiate(gradients.rows(1)[0])
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert all(map(torch.equal, module.parameters(), before))
 
 
 LAYOUTS = {

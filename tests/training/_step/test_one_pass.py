@@ -17,6 +17,7 @@ from torch import nn
 
 import skbgmd.training._step.one_pass as onepass_module
 from conftest import seeded_rule
+from nets import Checkpointed, Reversible
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd._utils import limits
 from skbgmd._utils.slices import Slices, even_slices
@@ -199,6 +200,24 @@ def test_what_cannot_be_had_of_one_pass(params: dict[str, Any], reason: str) -> 
         net = RobustNeuralNetClassifier(**params, gradients="one_pass", group_size=2, verbose=0).initialize()
     with pytest.raises(GhostError, match=reason):
         net.train_step_single(data())
+
+
+@pytest.mark.parametrize("gradients", ["auto", "one_pass", "micro_batches"])
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Checkpointed, "use_reentrant=False"),
+        (partial(Checkpointed, computed=True), "use_reentrant=False"),
+        (Reversible, "leave grad alone"),
+    ],
+    ids=["checkpointed", "checkpointed later", "reversible"],
+)
+def test_gradients_that_are_not_given_back_are_refused(module: Any, reason: str, gradients: str) -> None:
+    """A rule would not see them."""
+    net = a_net(module, gradients)
+    with pytest.raises(ValueError, match=reason):
+        net.train_step_single((torch.ones(8, 4), torch.arange(8) % 3))
+    assert all(parameter.grad is None for parameter in net.module_.parameters())
 
 
 def test_auto_takes_micro_batches_where_one_pass_cannot_be() -> None:
