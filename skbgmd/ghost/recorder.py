@@ -6,7 +6,7 @@ The parameters' own gradients are not computed: the backward pass stops at the l
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -107,13 +107,14 @@ class GradientRecorder:
     ----------
     module : Module
         The network. Its layers with parameters are hooked while the recorder is entered, and not changed.
-    parameters : sequence of tensors, default=None
-        Parameters whose gradients are wanted; None: those of the module that require gradients when it is entered.
+    parameters : iterable of tensors, default=None
+        Parameters whose gradients are wanted; None: all of the module's. Those that require no gradient when it is
+        entered are skipped, and each counts once.
 
     Attributes
     ----------
     parameters : list of tensors
-        Those parameters.
+        Those parameters, without the ones that are skipped.
     in_half_precision : bool
         A layer was computed in half precision, as under autocast, since the recorder was entered.
     check : object
@@ -127,14 +128,19 @@ class GradientRecorder:
 
     check: Any = None
 
-    def __init__(self, module: nn.Module, parameters: Sequence[torch.Tensor] | None = None) -> None:
-        self.module, self._takes_all = module, parameters is None
+    def __init__(self, module: nn.Module, parameters: Iterable[torch.Tensor] | None = None) -> None:
+        self.module = module
+        self._given = None if parameters is None else list(dict.fromkeys(parameters))
         self.calls: list[Call] = []
         self.in_half_precision = False
         self._handles: list[Any] = []
         self._hooks: list[_RuleHook | _WatchHook] = []
         self._layers: list[Layer] = []
-        self._take(_trainable(module) if parameters is None else list(parameters))
+        self._take(self._wanted())
+
+    def _wanted(self) -> list[torch.Tensor]:
+        every = self.module.parameters() if self._given is None else self._given
+        return [parameter for parameter in every if parameter.requires_grad]
 
     def _take(self, parameters: list[torch.Tensor]) -> None:
         if any(parameter.is_complex() for parameter in parameters):
@@ -163,7 +169,7 @@ class GradientRecorder:
         if self._handles:
             raise RuntimeError("A recorder must be left before it is entered again.")
         self.calls, self.in_half_precision = [], False
-        if self._takes_all and list(map(id, wanted := _trainable(self.module))) != list(self._places):
+        if list(map(id, wanted := self._wanted())) != list(self._places):
             self._take(wanted)
         hooked = next((parameter for parameter in self.parameters if parameter._backward_hooks), None)
         if hooked is not None:
@@ -284,10 +290,6 @@ class GradientRecorder:
             if other is parameter:
                 return repr(name)
         return "one outside of the module"
-
-
-def _trainable(module: nn.Module) -> list[torch.Tensor]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _structure(module: nn.Module) -> Any:

@@ -61,6 +61,37 @@ def test_frozen_parameters_are_left_out() -> None:
     check(module, made((5, 3), torch.float32, 0))
 
 
+def columns_of(recorder: GradientRecorder, module: nn.Module) -> list[tuple[int, int]]:
+    with recorder:
+        losses = module(made((5, 3), torch.float32, 0)).square().sum(dim=1)
+    return [(start, factor.n_columns) for start, factor in recorder.factors(losses)]
+
+
+def test_given_parameters_are_skipped_while_they_are_frozen() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    module[0].bias.requires_grad_(False)
+    given = list(module.parameters())
+    recorder = GradientRecorder(module, given)
+    assert [id(each) for each in recorder.parameters] == [id(given[0]), *map(id, given[2:])]
+    assert columns_of(recorder, module) == [(0, 12), (12, 4), (16, 4), (20, 8), (28, 2)]
+    module[1].requires_grad_(False)
+    module[0].bias.requires_grad_(True)
+    assert columns_of(recorder, module) == [(0, 12), (12, 4), (16, 8), (24, 2)]
+    module[1].requires_grad_(True)
+    assert columns_of(recorder, module) == [(0, 12), (12, 4), (16, 4), (20, 4), (24, 8), (32, 2)]
+    module.requires_grad_(False)
+    with recorder:
+        assert recorder.parameters == []
+
+
+def test_given_parameters_count_once() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    given = list(module.parameters())
+    recorder = GradientRecorder(module, iter([*given, given[0], given[3]]))
+    assert list(map(id, recorder.parameters)) == list(map(id, given))
+    assert columns_of(recorder, module) == [(0, 12), (12, 4), (16, 8), (24, 2)]
+
+
 def test_batch_norm_is_refused_by_name() -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     with pytest.raises(GhostError, match=r"'1', BatchNorm1d.*GroupNorm"):
