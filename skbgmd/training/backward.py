@@ -80,9 +80,9 @@ def robust_backward(
         The loss of each sample, such as with ``reduction="none"``; or the mean loss of each group of samples, client or
         task. A group may have a forward pass of its own.
     parameters : iterable of tensors, or GradientRecorder
-        What to differentiate by, as optimizers take it; those that require no gradient are skipped. The rows are
-        written out, n times as many numbers as in the parameters, by n backward passes through the graph of the losses,
-        some of them at once where that is faster.
+        Tensors to differentiate by, such as ``net.parameters()``, without names or groups; those that require no
+        gradient are skipped, and each counts once. The rows are written out, n times as many numbers as in the
+        parameters, by n backward passes through the graph of the losses, some of them at once where that is faster.
 
         A :class:`~skbgmd.ghost.GradientRecorder` that the losses were computed in gives the same gradients for about
         the price of one backward pass, and writes none of them out. Now and then a sum of them is compared with

@@ -301,6 +301,28 @@ def test_odd_parameters(before):
             assert (parameter.grad.dtype, parameter.grad.shape) == (parameter.dtype, parameter.shape)
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="gradients have the dtype of parameters")
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_gradients_have_the_dtype_that_they_are_to_have(before, recorded):
+    net = perceptron().bfloat16()
+    net[2].weight = nn.Parameter(net[2].weight.detach().T.contiguous().T)
+    for parameter in net.parameters():
+        parameter.grad_dtype = torch.float32
+    X, y = batch(dtype=torch.bfloat16)
+    losses_of(net, X, y).mean().backward()
+    expected = [parameter.grad.clone() for parameter in net.parameters()]
+    if not before:
+        net.zero_grad()
+    recorder = GradientRecorder(net)
+    with recorder:
+        losses = losses_of(net, X, y)
+    robust_backward(losses, recorder if recorded else net.parameters(), "mean")
+    for parameter, gradient in zip(net.parameters(), expected, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        torch.testing.assert_close(parameter.grad, (2.0 if before else 1.0) * gradient, rtol=0.05, atol=0.01)
+
+
 FUSED = {
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
@@ -441,6 +463,23 @@ def test_a_recorder_takes_what_requires_gradients_when_it_is_entered():
         losses = losses_of(net, *batch())
     robust_backward(losses, recorder)
     assert [parameter.grad is None for parameter in net.parameters()] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("later", [0, 2, 5])
+@pytest.mark.parametrize("frozen", [0, 1, 3])
+def test_a_recorder_of_given_parameters_skips_those_that_are_frozen(frozen, later):
+    """In all steps, those that are compared with autograd's and others."""
+    net = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Tanh(), nn.Linear(4, 3))
+    every = list(net.parameters())
+    recorder = GradientRecorder(net, [*every, every[0]])
+    for step in range(9):
+        if step == later:
+            net[frozen].requires_grad_(False)
+        net.zero_grad()
+        with recorder:
+            losses = losses_of(net, *batch())
+        robust_backward(losses, recorder)
+        assert [each.grad is None for each in every] == [not each.requires_grad for each in every]
 
 
 # ---- several processes

@@ -31,7 +31,7 @@ from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._step.compiled import original_of
 from skbgmd.training._step.displaced_loss import DisplacedLoss
-from skbgmd.training._step.gradient_matrix import GradientMatrix
+from skbgmd.training._step.gradient_matrix import GradientMatrix, dtype_of_gradient
 from skbgmd.training._step.groups import relative_weights, tilted_weights
 from skbgmd.training._step.history import StepRecord
 from skbgmd.training._step.one_pass import KNOWN_WAYS, infers_as_skorch, is_better_written_out, write_out
@@ -107,8 +107,9 @@ class FusedStep:
         if chain is None or perceptron is None or perceptron.dtype != net._gradients_.dtype:
             return None
         # Gradients have the strides of their parameters, and here they are views of one vector.
-        if not all(each.is_contiguous() for each in net._gradients_.parameters):
-            return None
+        for each in net._gradients_.parameters:
+            if not each.is_contiguous() or dtype_of_gradient(each) != each.dtype:
+                return None
         return cls(net, chain, perceptron)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from operator import is_
 from typing import Any, NamedTuple
@@ -184,15 +185,22 @@ class GradientMatrix:
                     parameter.copy_(start)
         return seen
 
-    def _gradients_of(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> Sequence[torch.Tensor | None]:
+    def _gradients_of(
+        self,
+        loss: torch.Tensor,
+        direction: torch.Tensor | None = None,
+        retain_graph: bool = False,
+        *,
+        is_grads_batched: bool = False,
+    ) -> Sequence[torch.Tensor | None]:
         """Ask autograd for gradients, and note which parameters are used; the first pass is looked at."""
-        if self._is_looked_at:
-            gradients = torch.autograd.grad(loss, self.parameters, *args, allow_unused=True, **kwargs)
-        else:
+        if not self._is_looked_at:
             refuse_reentrant(loss)
-            with unwritten(self.parameters):
-                gradients = torch.autograd.grad(loss, self.parameters, *args, allow_unused=True, **kwargs)
-            self._is_looked_at = True
+        with nullcontext() if self._is_looked_at else unwritten(self.parameters):
+            gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+                loss, self.parameters, direction, retain_graph, allow_unused=True, is_grads_batched=is_grads_batched
+            )
+        self._is_looked_at = True
         self.used = [used or gradient is not None for used, gradient in zip(self.used, gradients, strict=True)]
         return gradients
 
@@ -233,14 +241,22 @@ def is_dense(tensor: torch.Tensor) -> bool:
     return torch.empty_like(tensor, device="meta").stride() == tensor.stride()
 
 
+def dtype_of_gradient(parameter: torch.Tensor) -> torch.dtype:
+    """Look up the dtype that gradients of a parameter are to have."""
+    # Early versions of torch know no other than the parameter's; None is any.
+    dtype: torch.dtype | None = getattr(parameter, "grad_dtype", None)
+    return parameter.dtype if dtype is None else dtype
+
+
 def _laid_out(gradient: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Put a contiguous gradient in a parameter's device, dtype and strides, as autograd does.
+    """Put a contiguous gradient in a parameter's device, strides and dtype of gradients, as autograd does.
 
     Fused optimizers go through the memory of both, whatever the strides are.
     """
+    dtype = dtype_of_gradient(parameter)
     if parameter.is_contiguous() or not is_dense(parameter):
-        return gradient.to(parameter)
-    return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
+        return gradient.to(parameter.device, dtype)
+    return torch.empty_like(parameter, dtype=dtype, requires_grad=False).copy_(gradient)
 
 
 def _real(value: torch.Tensor) -> torch.Tensor:

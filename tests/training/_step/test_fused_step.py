@@ -352,6 +352,15 @@ class Transposed(nn.Sequential):
                 layer.weight = nn.Parameter(layer.weight.detach().T.contiguous().T)
 
 
+class WideGradients(MLP):
+    """Gradients are to have another dtype than parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 3, (9,))
+        for parameter in self.parameters():
+            parameter.grad_dtype = torch.float64
+
+
 class MyAdam(torch.optim.Adam):
     pass
 
@@ -375,6 +384,10 @@ class MyAdam(torch.optim.Adam):
         lambda: net_of(criterion=nn.CrossEntropyLoss(reduction="sum")),
         lambda: net_of(module=nn.Sequential(nn.Linear(6, 9), nn.Dropout(), nn.Linear(9, 3))),
         lambda: net_of(module=Transposed()),
+        pytest.param(
+            lambda: net_of(module=WideGradients(), optimizer=torch.optim.SGD, optimizer__lr=0.01),
+            marks=pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="gradients have no other dtype"),
+        ),
     ],
 )
 def test_the_step_for_all_cases_is_taken_where_it_matters(make: Any, taken: Taken) -> None:
