@@ -20,6 +20,8 @@ from skbgmd.rows.blocks import ParameterBlock
 
 #: Something that computes the loss of some samples.
 Loss = Callable[[], torch.Tensor]
+#: A backward pass that isn't looked at.
+AS_EVER = nullcontext()
 
 
 class GradientRows(NamedTuple):
@@ -196,7 +198,7 @@ class GradientMatrix:
         """Ask autograd for gradients, and note which parameters are used; the first pass is looked at."""
         if not self._is_looked_at:
             refuse_reentrant(loss)
-        with nullcontext() if self._is_looked_at else unwritten(self.parameters):
+        with AS_EVER if self._is_looked_at else unwritten(self.parameters):
             gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
                 loss, self.parameters, direction, retain_graph, allow_unused=True, is_grads_batched=is_grads_batched
             )
