@@ -1,11 +1,13 @@
-"""Estimators that are quick to fit, for tests of them."""
+"""Estimators that are quick to fit, for tests of them, and what a choice of a strength may note."""
 
 from __future__ import annotations
 
+import numpy as np
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from skbgmd import BlockGMDClassifier
+from skbgmd.training._strength.held_out_labels import HeldOutLabels
 
 
 def quick(**settings):
@@ -31,3 +33,13 @@ class Fails(Callback):
     def on_epoch_end(self, net, **kwargs):
         if len(net.history) >= 2 and getattr(Fails, "armed", False):
             raise RuntimeError("in the middle")
+
+
+def held_out_labels_of(n: int, share: float, *, slope: float = 50.0, seed: int = 0) -> HeldOutLabels:
+    """Labels of a logistic model, a share of them the other one, and what the model says; a third aren't held out."""
+    rng = np.random.default_rng(seed)
+    odds = slope * rng.normal(size=n)
+    label = (rng.random(n) < 1 / (1 + np.exp(-odds))) ^ (rng.random(n) < share)
+    found = np.stack([odds > 0, 1 / (1 + np.exp(-np.abs(odds))), label != (odds > 0)]).astype(float)
+    found[:, rng.random(n) < 1 / 3] = np.nan
+    return HeldOutLabels(*found, np.full(n, np.nan))

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.training._step.trust import SampleRecord
-from skbgmd.training._strength.evidence import HeldOutLabels
+from skbgmd.training._strength.held_out_labels import HeldOutLabels, share_of, surely_predicted, wrong_labels_in
 
 
 class Group(NamedTuple):
@@ -215,39 +215,6 @@ def lowest(values: FloatArray, n: int) -> BoolArray:
     return marked
 
 
-def wrong_labels_in(held_out: HeldOutLabels) -> tuple[float, float]:
-    r"""Bound the share of wrong labels by those of the held-out samples that are most surely predicted.
-
-    If wrong labels occur anywhere, a share e of all samples, then a share of at least e differs from whatever is
-    predicted with certainty, and where classes don't overlap and the network is right no more do: such samples are
-    anchor points [1]_, [2]_. Of each predicted class the most probable ``limits.SURELY_PREDICTED`` are looked at, and
-    ``limits.SURE_ERRORS`` standard errors are left to chance.
-
-    Parameters
-    ----------
-    held_out : HeldOutLabels
-        Of n samples.
-
-    Returns
-    -------
-    least, most : float
-        Bounds: 0 and 1 where nothing is known. They are of labels that are wrong irrespective of the features; those
-        that are wrong near the boundary alone can't be told from classes that overlap.
-
-    References
-    ----------
-    .. [1] Liu and Tao (2016). Classification with noisy labels by importance reweighting. IEEE Transactions on Pattern
-       Analysis and Machine Intelligence 38 (3).
-    .. [2] Scott (2015). A rate of convergence for mixture proportion estimation, with application to learning from
-       noisy labels. AISTATS.
-    """
-    sure = surely_predicted(held_out, 0.0, limits.SURELY_PREDICTED)
-    if not len(sure):
-        return 0.0, 1.0
-    share, error = _share(held_out.differs[sure])
-    return max(share - error, 0.0), min(share + error, 1.0)
-
-
 def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
     """Count wrong labels among held-out samples that the training on all samples confirms: it fits them badly, too.
 
@@ -273,12 +240,12 @@ def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
         return UNCONFIRMED
     for scale, errors in limits.CONFIRMED_WITHIN:
         edges = (0.0, *(scale * edge for edge in limits.NEAR_AND_FAR))
-        near, far = (_share(is_wrong[surely_predicted(held_out, *between)]) for between in pairwise(edges))
+        near, far = (share_of(is_wrong[surely_predicted(held_out, *between)]) for between in pairwise(edges))
         is_flat = bool(far[0] - near[0] <= errors * np.hypot(near[1], far[1]))
-        share, error = _share(is_wrong[surely_predicted(held_out, 0.0, scale * limits.CONFIRMED_AMONG)])
+        share, error = share_of(is_wrong[surely_predicted(held_out, 0.0, scale * limits.CONFIRMED_AMONG)])
         if is_flat:
             break
-    of_surest = _share(is_wrong[surest])
+    of_surest = share_of(is_wrong[surest])
     return Confirmed(
         share,
         max(share - error, 0.0),
@@ -286,26 +253,6 @@ def confirmed_by(likelihood: FloatArray, held_out: HeldOutLabels) -> Confirmed:
         is_sure=bool(1.0 - held_out.probability[surest].mean() <= limits.LEFT_TO_OTHERS),
         is_flat=is_flat,
     )
-
-
-def surely_predicted(held_out: HeldOutLabels, first: float, last: float) -> NDArray[np.intp]:
-    """Places of the held-out samples of each predicted class between two shares, in order of falling probability."""
-    found = [np.zeros(0, dtype=np.intp)]
-    for label in np.unique(held_out.predicted[np.isfinite(held_out.predicted)]):
-        members = np.flatnonzero(held_out.predicted == label)
-        most_probable = members[np.argsort(-held_out.probability[members], kind="stable")]
-        found.append(most_probable[int(np.ceil(first * len(members))) : int(np.ceil(last * len(members)))])
-    return np.concatenate(found)
-
-
-def _share(is_wrong: FloatArray | BoolArray) -> tuple[float, float]:
-    """Share of wrong ones, and how much of it is left to chance; all of it where there are none to count."""
-    n = len(is_wrong)
-    if not n:
-        return 0.0, 1.0
-    share = float(is_wrong.mean())
-    # As if one of them had come out otherwise, at least: few that are alike prove nothing.
-    return share, limits.SURE_ERRORS * float(np.sqrt(max(share * (1.0 - share), 1.0 / n) / n))
 
 
 def quality_of(likelihood: FloatArray, input_norm: FloatArray) -> FloatArray:

@@ -17,7 +17,8 @@ from skbgmd.training._data.inputs import n_samples
 from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
 from skbgmd.training._estimator.parameters import RobustParameters
 from skbgmd.training._step.trust import SampleRecord
-from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, HeldOutLabels
+from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES
+from skbgmd.training._strength.held_out_labels import HeldOutLabels
 
 #: The strength that lets a network fit most samples.
 GENTLEST = next(iter(STRENGTHS_OF_CLASSES))

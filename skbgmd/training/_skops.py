@@ -30,7 +30,8 @@ from skbgmd.training._lifecycle.stopping import (
 from skbgmd.training._step.history import StepRecord
 from skbgmd.training._step.stateful import StatefulAggregator
 from skbgmd.training._step.trust import SampleRecord, SampleTrust
-from skbgmd.training._strength.evidence import Evidence, HeldOutLabels
+from skbgmd.training._strength.evidence import Evidence
+from skbgmd.training._strength.held_out_labels import HeldOutLabels
 from skbgmd.training.classifier import BlockGMDClassifier, _codes
 from skbgmd.training.nets import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor, _Log
 from skbgmd.training.networks import MLP, LeNet

@@ -42,6 +42,7 @@ from skbgmd.training._losses import check_probabilities, targets_of, wrong_proba
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES
 from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, Utilities, described
+from skbgmd.training._strength.held_out_labels import errors_ahead_of_classes
 from skbgmd.training.nets import RobustNeuralNetClassifier
 
 
@@ -430,7 +431,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             raise TypeError(f'predict_nonlinearity must be callable, "auto" or None; found {given!r}.')
 
     def _errors_ahead(self, predicted: Mapping[str, Any], y: NDArray[Any], weight: NDArray[np.float64]) -> float:
-        return limits.CLEAR_GAIN_OF_CLASSES
+        return errors_ahead_of_classes(self._held_out)
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:
         return LabelStopping(**settings) if self.multilabel_ else LikelihoodStopping(classes=self.classes_, **settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fits import held_out_labels_of
 from skbgmd._utils import limits
 from skbgmd.inspection._suspect_groups import (
     NOBODY,
@@ -19,10 +20,9 @@ from skbgmd.inspection._suspect_groups import (
     shows_a_group,
     suspects_in,
     with_unusual_inputs,
-    wrong_labels_in,
 )
 from skbgmd.training._step.trust import SampleRecord
-from skbgmd.training._strength.evidence import HeldOutLabels
+from skbgmd.training._strength.held_out_labels import HeldOutLabels, wrong_labels_in
 
 
 def likelihoods(n: int, n_wrong: int, seed: int = 0) -> np.ndarray:
@@ -91,38 +91,6 @@ def test_a_class_that_is_learnt_late_is_no_group() -> None:
     assert mixed.chosen[:200].mean() > 0.8
     short = suspects_in(SampleRecord(norms, np.stack([norms * np.nan, norms * np.nan, early]), norms, classes))
     assert short.estimate[0] == 0
-
-
-def held_out_labels_of(n: int, share: float, *, slope: float = 50.0, seed: int = 0) -> HeldOutLabels:
-    """Labels of a logistic model, a share of them the other one, and what the model says; a third aren't held out."""
-    rng = np.random.default_rng(seed)
-    odds = slope * rng.normal(size=n)
-    label = (rng.random(n) < 1 / (1 + np.exp(-odds))) ^ (rng.random(n) < share)
-    found = np.stack([odds > 0, 1 / (1 + np.exp(-np.abs(odds))), label != (odds > 0)]).astype(float)
-    found[:, rng.random(n) < 1 / 3] = np.nan
-    return HeldOutLabels(*found, np.full(n, np.nan))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
-@pytest.mark.parametrize("slope", [4.0, 50.0])
-def test_surely_predicted_labels_bound_the_share_of_wrong_ones(share: float, slope: float) -> None:
-    held_out = held_out_labels_of(6000, share, slope=slope)
-    least, most = wrong_labels_in(held_out)
-    # Half as many standard errors more, for these are six draws.
-    slack = (most - least) / 4.0
-    assert least - slack <= share <= most + slack
-    assert most - least < 0.1
-    # Of all, where classes overlap, many more differ.
-    assert slope > 4.0 or np.nanmean(held_out.differs) > most
-    assert wrong_labels_in(HeldOutLabels(*(np.full(5, np.nan) for _ in range(4)))) == (0.0, 1.0)
-
-
-def test_each_predicted_class_has_its_surest_samples() -> None:
-    # Labels of the rare class are wrong, and it is never predicted as surely as the other.
-    predicted = np.append(np.ones(100), np.zeros(900))
-    held_out = HeldOutLabels(predicted, np.where(predicted == 1.0, 0.8, 0.9), predicted, np.full(1000, np.nan))
-    least, most = wrong_labels_in(held_out)
-    assert least < 0.1 < most
 
 
 def test_the_number_agrees_with_held_out_labels() -> None:

@@ -27,13 +27,12 @@ from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE,
 from skbgmd.training._strength.evidence import (
     OF_STRENGTH,
     Evidence,
-    HeldOutLabels,
     Strength,
     Utilities,
     choose,
-    held_out_labels,
     hold_out,
 )
+from skbgmd.training._strength.held_out_labels import HeldOutLabels, held_out_labels
 from skbgmd.training._strength.long_inputs import (
     CONSTANT,
     NETWORK,
@@ -296,6 +295,13 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 likelihoods.setdefault(name, model.sample_record_.likelihood[0])
             return labels
 
+        def errors_ahead(predicted: Mapping[str, Any]) -> float:
+            if probabilities and self._held_out is None:
+                mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
+                gentle = likelihoods.get(next(iter(candidates)), np.full(len(trained), np.nan))
+                self._held_out = held_out_labels(mean, strata[held_out], held_out, trained, gentle, len(y))
+            return self._errors_ahead(predicted, y[held_out], held_weight[held_out])
+
         self.strength_, self.strength_scores_ = choose(
             list(candidates),
             predict,
@@ -304,13 +310,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             held_weight[held_out],
             epochs=self._source().max_epochs,
             agree=_over_ranks,
-            ahead=lambda predicted: self._errors_ahead(predicted, y[held_out], held_weight[held_out]),
+            ahead=errors_ahead,
             objects=lambda predicted: self._objects(X, y, weight, held_out, predicted),
         )
-        if probabilities:
-            mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
-            gentle = likelihoods.get(next(iter(candidates)), np.full(len(trained), np.nan))
-            self._held_out = held_out_labels(mean, strata[held_out], held_out, trained, gentle, len(y))
 
     def _allows_choice(self) -> bool:
         """True if candidates can be trained as the estimator itself, but for what watches and saves."""

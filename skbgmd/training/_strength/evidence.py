@@ -62,28 +62,6 @@ def described(strengths: Mapping[str, Strength]) -> str:
 Utilities = Mapping[str, FloatArray]
 
 
-class HeldOutLabels(NamedTuple):
-    """Labels of the samples that were held out of the choice, beside those predicted; NaN of the others.
-
-    Attributes
-    ----------
-    predicted : ndarray of shape (n,)
-        Number of the class that is predicted.
-    probability : ndarray of shape (n,)
-        Its probability, the mean of all candidates' after ``limits.CHOICE_EPOCHS`` of the epochs: later they have
-        learnt wrong labels by heart.
-    differs : ndarray of shape (n,)
-        1 where the given label is another one, 0 where it isn't.
-    gentle_likelihood : ndarray of shape (n,)
-        Of the samples that candidates were trained on, the mean likelihood over the first visits of the gentlest one.
-    """
-
-    predicted: FloatArray
-    probability: FloatArray
-    differs: FloatArray
-    gentle_likelihood: FloatArray
-
-
 class Evidence(NamedTuple):
     r"""Evidence that held-out samples give for a strength.
 
@@ -237,36 +215,6 @@ def choose(
     if best != names[0] and objects(last[best]):
         return names[0], {name: of._replace(errors_ahead=math.inf) for name, of in evidence.items()}
     return best, evidence
-
-
-def held_out_labels(
-    probabilities: FloatArray,
-    given: NDArray[np.intp],
-    places: NDArray[np.intp],
-    others: NDArray[np.intp],
-    gentle: FloatArray,
-    n: int,
-) -> HeldOutLabels:
-    """Compare given labels with those predicted.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (m, n_classes)
-        Of the held-out samples.
-    given : ndarray of shape (m,)
-        Numbers of their given classes.
-    places, others : ndarrays of shapes (m,) and (k,)
-        Places of the held-out samples among all, and of those that candidates were trained on.
-    gentle : ndarray of shape (k,)
-        Likelihoods of the latter by the gentlest candidate.
-    n : int
-        Number of all samples; those without weight may be neither.
-    """
-    predicted = probabilities.argmax(axis=1)
-    found = np.full((4, n), np.nan)
-    found[:3, places] = predicted, probabilities.max(axis=1), predicted != given
-    found[3, others] = gentle
-    return HeldOutLabels(*found)
 
 
 def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:
