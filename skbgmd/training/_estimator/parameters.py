@@ -121,12 +121,12 @@ PARAMETERS = """
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
         "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
-        samples, and another than "mild" is taken only where it predicts the rest better, of classes by more than a
-        quarter of a standard error, of numbers by one, and by more where few are gross or they have a tail, or not at
-        all where inputs tell which targets are far and it misses these; then all samples are trained on. So it is
-        in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen} Otherwise, with any of
-        the four given or with an ``aggregator``, where a training ends by itself, and by None, they say it. It takes
-        1.5 to 3.5 times as long as a fit, on a few hundred samples four times.
+        samples, and another than "mild" is taken only where it predicts the rest better by more than a standard error,
+        of classes by more than a quarter of one where some labels are surely wrong, of numbers by more where few are
+        gross or they have a tail, and never where it misses far targets that inputs tell; then all samples are trained
+        on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen}
+        Otherwise, with any of the four given or with an ``aggregator``, where a training ends by itself, and by None,
+        they say it. It takes 1.5 to 3.5 times as long as a fit, on a few hundred samples four times.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
         with their defaults is {rule} for single samples, and
