@@ -123,7 +123,8 @@ def huber_active_set(
     line = _Line((whole * length) ** 2, (2.0 * whole) * to_mean, products, products.diagonal(), whole)
     first = line.first_squares()
     kept = weights[far]
-    kept[first > farthest**2] = 0.0
+    # Of what was once the largest the square may have no number.
+    kept[np.sqrt(np.maximum(first, 0.0)) > farthest] = 0.0
     change = _settled(line, kept, clipped[far], first, reach, tol=tol / len(norms), max_iter=max_iter)
     length = line.length(change)
     # Mostly it is as short as expected.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,19 @@ def test_it_is_taken_where_few_are_far(rng):
     rising = Scale(before.value, (1.5 * before.value,) * 4)
     assert huber_active_set(ghost(1.5 * x), 2.0, 10.0, rising, **same) is None
     assert huber_active_set(ghost(x), 2.0, 10.0, Scale(), **same) is None
+
+
+@pytest.mark.parametrize("largest", [10.0, 1e160, 1e300])
+def test_rows_within_what_was_once_the_largest_scale_are_clipped_and_kept(rng, largest):
+    x = torch.from_numpy(rng.normal(size=(100, 20)))
+    length = 2.0 * float(x.norm(dim=1).median())
+    before = replace(remembered(length), largest=largest * length)
+    x[:20] *= 150.0
+    found = huber_active_set(ghost(x), 2.0, 10.0, before, tol=1e-6, max_iter=100)
+    assert found.scale.largest == before.largest
+    expected = 2.0 * before.decayed / np.asarray(x[:20].norm(dim=1))
+    is_far = np.asarray(x[:20].norm(dim=1)) > 10.0 * before.largest
+    np.testing.assert_allclose(found.weights[:20] / found.weights[20:].max(), np.where(is_far, 0.0, expected), rtol=0.1)
 
 
 def test_the_aggregator_does_the_same_with_and_without_it(rng):
