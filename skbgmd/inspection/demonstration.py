@@ -272,17 +272,18 @@ def run(
         n_jobs = min(effective_n_jobs(-1), limits.DEMONSTRATION_PROCESSES)
     # Arrays that are shared by processes would be read-only by default, of which torch warns.
     parallel = Parallel(n_jobs=n_jobs, batch_size=1, mmap_mode="c", return_as="generator_unordered")
-    with nullcontext() if n_jobs == 1 else _interrupts_held_back():
-        # The last are the longest: begun first, they let all processes end at about the same time.
-        found = parallel(delayed(_outcome)(data[key[-1]], training, *key) for key in reversed(keys))
-    outcomes = {}
+    outcomes, found = {}, None
     try:
+        with nullcontext() if n_jobs == 1 else _interrupts_held_back():
+            # The last are the longest: begun first, they let all processes end at about the same time.
+            found = parallel(delayed(_outcome)(data[key[-1]], training, *key) for key in reversed(keys))
         for outcome in found:
             outcomes[outcome.kind, outcome.fraction, outcome.method, outcome.seed] = outcome
             progress()
     except BaseException as error:
-        # A generator that is only dropped warns of the trainings that it ends.
-        found.throw(error)
+        if found is not None:
+            # A generator that is only dropped warns of the trainings that it ends.
+            found.throw(error)
         raise
     return [outcomes[key] for key in keys]
 

@@ -935,7 +935,7 @@ def test_inputs_without_an_axis_of_samples_are_let_through():
 
 def test_the_default_rule_is_that_of_the_loss_before_there_is_one():
     net = RobustNeuralNet(torch.nn.Linear, criterion=torch.nn.CrossEntropyLoss, group_size=1)
-    assert net.set_params(aggregator__rejection=5.0).aggregator.c == 2.0
+    assert net.set_params(aggregator__rejection=5.0).aggregator.c == 16.0
 
 
 def _of_signs(attack, **settings):

@@ -245,7 +245,7 @@ def test_gross_targets_do_not_decide():
 def test_parameters_are_those_of_the_best_epoch(data, make):
     X, y = data
     y = (y == "yes") + 0.1 * X[:, 2] if make is regressor else y
-    model = make(max_epochs=40, lr=0.1, n_iter_no_change=4, callbacks=[("keeps", Keeps())]).fit(X, y)
+    model = make(max_epochs=40, lr=0.1, n_iter_no_change=4, tol=0.0, callbacks=[("keeps", Keeps())]).fit(X, y)
     scores, kept = model.validation_scores_, dict(model.net_.callbacks_)["keeps"].kept_
     best = int(np.argmax(scores))
     assert best < model.n_iter_ - 1
