@@ -18,7 +18,6 @@ where it was; ``--report`` makes the table in docs/results.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -36,7 +35,7 @@ from dirty import dirt
 from dirty.data import CLASSES, IMAGES, Data, Split, standardised
 from numpy.random import Generator, default_rng
 from paper.report import DOCS, write
-from resume import add_options, add_report, train_missing
+from resume import parse_arguments, train_missing
 from sklearn.metrics import balanced_accuracy_score
 
 from skbgmd import BlockGMDClassifier
@@ -146,10 +145,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_report(parser)
-    add_options(parser, RESULTS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, RESULTS)
     if not arguments.report:
         # Labels of two classes become the other one, whatever they are called.
         runs = [

@@ -11,7 +11,6 @@ Run again it goes on where it was; ``--report`` makes the table in docs/results.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -24,7 +23,7 @@ from dirty import dirt
 from dirty.data import Data, standardised
 from numpy.random import Generator, default_rng
 from paper.report import DOCS, write
-from resume import add_options, add_report, train_missing
+from resume import parse_arguments, train_missing
 from scipy.stats import norm
 from sklearn.datasets import make_classification
 from sklearn.metrics import balanced_accuracy_score
@@ -126,10 +125,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_report(parser)
-    add_options(parser, RESULTS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, RESULTS)
     if not arguments.report:
         runs = [(name, kind, seed, method) for seed, kind, name in product(SEEDS, KINDS, SETS) for method in METHODS]
         train_missing(runs, train, COLUMNS, arguments)

@@ -11,7 +11,6 @@ clean test data in points. Run again it goes on where it was; ``--report`` makes
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -24,7 +23,7 @@ from dirty import dirt
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from paper.report import DOCS, write
-from resume import add_options, add_report, train_missing
+from resume import parse_arguments, train_missing
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
@@ -117,10 +116,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_report(parser)
-    add_options(parser, RESULTS)
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__, RESULTS)
     if not arguments.report:
         runs = list(product(SETS, SAMPLES, KINDS, SEEDS, METHODS))
         train_missing(runs, train, COLUMNS, arguments)

@@ -29,6 +29,14 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", action="store_true", help="make tables of the rows there are, and train nothing")
 
 
+def parse_arguments(description: str | None, output: Path) -> argparse.Namespace:
+    """Options of :func:`train_missing` and :func:`add_report`, as the command line has them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_report(parser)
+    add_options(parser, output)
+    return parser.parse_args()
+
+
 def kept(folder: Path | None, name: str, fit: Callable[[], Any]) -> Any:
     """A fitted estimator from the folder's file of that name; if there is none it is fitted, and kept there."""
     path = folder / f"{name}.joblib" if folder else None

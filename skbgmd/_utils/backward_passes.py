@@ -1,4 +1,4 @@
-"""What rows can't be had of: backward passes that don't give gradients back, but leave them in ``grad``."""
+"""Refusal of backward passes that don't give gradients back, but leave them in ``grad``: rows can't be had of these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the labels of held-out samples say of how many labels are wrong, and of a strength that is ahead on them."""
+"""Labels of held-out samples: how many are wrong, and how far ahead on them a strength must be."""
 
 from __future__ import annotations
 
