@@ -469,6 +469,8 @@ CHOICE_HELD_OUT, CHOICE_EPOCHS = 2 / 3, 1 / 3
 SECOND_HELD_OUT = 1 / 3
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
+#: Most epochs of those that choose for a training which ends by itself: how many it will have isn't known.
+CHOICE_MOST_EPOCHS = 100
 #: Standard errors by which another setting must be ahead to be taken, and by which it is far behind. Where two are
 #: equally good either is right.
 CLEAR_GAIN, FAR_BEHIND = 1.0, 2.0

@@ -107,6 +107,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
     _net_class = RobustNeuralNetClassifier
     _strengths = STRENGTHS_OF_CLASSES
     _as_well = limits.AS_WELL_CLASSES
+    # Few wrong labels are learnt by then: a choice gained 0.8 points in the mean of five kinds of dirt, for
+    # twice the time of a training.
+    _chooses_if_stopped = False
     _default_huber = HUBER_OF_CLASSES
 
     def __init__(

@@ -15,9 +15,12 @@ from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 
 from skbgmd._utils import limits
+from skbgmd.training._data.leverage import leverage_weights
+from skbgmd.training._lifecycle.held_out_scores import bounded_likelihood, quantiles, residual_scores
 from skbgmd.training._lifecycle.interrupts import TrainingEnded
-from skbgmd.training._losses import wrong_probabilities
 from skbgmd.training._ranks import current_ranks
+from skbgmd.training._strength.defaults import LEVERAGE
+from skbgmd.training._strength.far_targets import far_targets
 
 #: Names in the history of an epoch's score, and of whether it is the best so far.
 SCORE, IS_BEST = "validation_score", "validation_score_best"
@@ -51,10 +54,11 @@ class StoppingCriterion(Callback):
         """True if the training is to end."""
         return self.misses_ >= self.n_iter_no_change
 
-    def count(self, score: float, best: float) -> None:
-        """Count an epoch whose score is to be compared with the best one before."""
+    def count(self, scores: ArrayLike, best: ArrayLike) -> None:
+        """Count an epoch whose scores are to be compared with the best ones before: one that improves is enough."""
         # So that a score which isn't a number is no improvement.
-        self.misses_ = 0 if score >= best + self.tol else self.misses_ + 1
+        improves = np.asarray(scores, dtype=np.float64) >= np.asarray(best, dtype=np.float64) + self.tol
+        self.misses_ = 0 if improves.any() else self.misses_ + 1
 
 
 class LossStopping(StoppingCriterion):
@@ -116,16 +120,19 @@ class HeldOutStopping(StoppingCriterion):
             There are too few samples, or too few clients.
         """
         settings = {"n_splits": 1, "test_size": self.fraction, "random_state": self.seed_}
-        clients, weight = getattr(dataset, "clients", None), getattr(dataset, "sample_weight", None)
+        clients = getattr(dataset, "clients", None)
+        self.examine(dataset, y)
         if clients is not None:
             _check_counts(len(np.unique(clients)), self.fraction, 1, "clients")
             train, valid = ValidSplit(GroupShuffleSplit(**settings))(dataset, y, groups=clients)
         else:
             train, valid = self.split(dataset, y, settings)
         self.check_split(y, train.indices)
-        self.y_ = y[valid.indices]
-        self.weight_ = None if weight is None else weight[valid.indices]
+        self.keep(dataset, y, valid.indices)
         return train, valid
+
+    def examine(self, dataset: Any, y: NDArray[Any]) -> None:
+        """Look at the samples before some of them are held out."""
 
     def split(self, dataset: Any, y: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
         """Split a dataset without clients; ``settings`` are those of a splitter of scikit-learn."""
@@ -135,6 +142,11 @@ class HeldOutStopping(StoppingCriterion):
     def check_split(self, y: NDArray[Any], train: NDArray[np.intp]) -> None:
         """Raise an error where targets y[train] aren't enough to train on."""
 
+    def keep(self, dataset: Any, y: NDArray[Any], held_out: NDArray[np.intp]) -> None:
+        """Keep what the scores need of the samples that are held out."""
+        weight = getattr(dataset, "sample_weight", None)
+        self.y_, self.weight_ = y[held_out], None if weight is None else weight[held_out]
+
     # ---- scores -----------------------------------------------------------------------------------------------------
 
     def summary(self, net: Any, valid: Any) -> NDArray[np.float64]:
@@ -142,8 +154,12 @@ class HeldOutStopping(StoppingCriterion):
         raise NotImplementedError
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores (epochs,) of summaries (epochs, m, n_outputs)."""
+        """Scores (epochs, k) of summaries (epochs, m, n_outputs); NaN: there is none."""
         raise NotImplementedError
+
+    def is_yet_to_learn(self, summaries: NDArray[np.float64]) -> bool:
+        """True if something that inputs tell was predicted in none of the epochs."""
+        return False
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_train_begin(net, **kwargs)
@@ -154,16 +170,20 @@ class HeldOutStopping(StoppingCriterion):
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
         summary = torch.from_numpy(self.summary(net, dataset_valid))[None]
         self.summaries_ = torch.cat([self.summaries_.to(summary), summary]) if len(self.summaries_) else summary
-        scores = current_ranks().median(self.scores(self.summaries_.numpy()), SCORE)
-        last = len(scores) - 1
-        best = scores[self.best_epoch_] if last > 0 else -np.inf
-        self.count(scores[last], best)
-        is_best = bool(scores[last] > best) or last == 0
+        ranks, summaries = current_ranks(), self.summaries_.numpy()
+        scores = ranks.median(self.scores(summaries), SCORE)
+        scores = np.where(np.isnan(scores), 0.0, scores)
+        sums, last = scores.sum(axis=1), len(scores) - 1
+        # Few samples with a rule of their own are learnt late, and at first to the detriment of the others.
+        self.count(scores[last], scores[:last].max(axis=0, initial=-np.inf))
+        if ranks.median([self.is_yet_to_learn(summaries)], "whether a group is yet to be learnt")[0] > 0.5:
+            self.misses_ = 0
+        is_best = last == 0 or bool(sums[last] > sums[self.best_epoch_])
         if is_best:
             self.best_epoch_ = last
             self.best_model_weights_ = {name: copy.deepcopy(part.state_dict()) for name, part in _parts(net)}
         # Earlier ones may have changed.
-        for row, score in zip(net.history[::-1], scores[::-1], strict=False):
+        for row, score in zip(net.history[::-1], sums[::-1], strict=False):
             row[SCORE] = float(score)
         net.history.record(IS_BEST, is_best)
 
@@ -172,7 +192,7 @@ class HeldOutStopping(StoppingCriterion):
             for name, part in _parts(net):
                 part.load_state_dict(self.best_model_weights_[name])
         self.best_model_weights_ = None
-        for name in ("y_", "weight_", "summaries_"):
+        for name in ("y_", "weight_", "told_", "summaries_"):
             if hasattr(self, name):
                 delattr(self, name)
 
@@ -230,7 +250,7 @@ class LikelihoodStopping(HeldOutStopping):
         return np.array([[bounded_likelihood(probabilities, self.y_.astype(np.intp), self.weight_)]])
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.nan_to_num(summaries[:, 0, 0], nan=-np.inf, neginf=-np.inf)
+        return np.nan_to_num(summaries[:, :1, 0], nan=-np.inf, neginf=-np.inf)
 
 
 class LabelStopping(HeldOutStopping):
@@ -245,11 +265,33 @@ class LabelStopping(HeldOutStopping):
         return np.array([[np.mean(scores)]])
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.nan_to_num(summaries[:, 0, 0], nan=-np.inf, neginf=-np.inf)
+        return np.nan_to_num(summaries[:, :1, 0], nan=-np.inf, neginf=-np.inf)
 
 
 class ResidualStopping(HeldOutStopping):
-    """End by a robust score of the residuals of held-out samples, see :func:`residual_scores`."""
+    """End by robust scores of the residuals of held-out samples, see :func:`residual_scores`.
+
+    Far targets that inputs tell are a group, rather than gross: they have their share of what is held out, and a score
+    of their own.
+    """
+
+    def examine(self, dataset: Any, y: NDArray[Any]) -> None:
+        X = getattr(dataset, "X", [])
+        by_length = leverage_weights(X, LEVERAGE)
+        # Wrong features tell which targets are wrong with them.
+        counted = np.ones(len(y), dtype=bool) if by_length is None else by_length == 1.0
+        self.told_ = far_targets(X, y.reshape(len(y), -1).astype(np.float64), counted, self.seed_).group
+
+    def split(self, dataset: Any, y: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
+        if not self.told_.any():
+            return super().split(dataset, y, settings)
+        _check_counts(len(y), self.fraction, 2, "samples")
+        splitter = ValidSplit(StratifiedShuffleSplit(**settings), stratified=True)
+        return cast(tuple[Any, Any], splitter(dataset, self.told_))
+
+    def keep(self, dataset: Any, y: NDArray[Any], held_out: NDArray[np.intp]) -> None:
+        super().keep(dataset, y, held_out)
+        self.told_ = self.told_[held_out]
 
     def summary(self, net: Any, valid: Any) -> NDArray[np.float64]:
         predicted, y = net.predict(valid), self.y_
@@ -259,10 +301,32 @@ class ResidualStopping(HeldOutStopping):
                 f"shape {predicted.shape} for targets of shape {y.shape}."
             )
         residuals = np.abs(predicted.astype(np.float64) - y.reshape(predicted.shape)).reshape(len(y), -1)
-        return quantiles(np.nan_to_num(residuals, nan=np.inf), self.weight_, limits.HELD_OUT_QUANTILES)
+        residuals, weight = np.nan_to_num(residuals, nan=np.inf), self.weight_
+        of_all = quantiles(residuals, weight, limits.HELD_OUT_QUANTILES)
+        if not self.told_.any():
+            return of_all
+        told = None if weight is None else weight[self.told_]
+        return np.concatenate([of_all, quantiles(residuals[self.told_], told, limits.HELD_OUT_QUANTILES)])
+
+    def _parts(self, summaries: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Residuals (..., m, n_outputs) of all, and of those that are told."""
+        most = limits.HELD_OUT_QUANTILES
+        n = min(len(self.y_), most) if self.weight_ is None else most
+        return summaries[..., :n, :], summaries[..., n:, :]
+
+    def is_yet_to_learn(self, summaries: NDArray[np.float64]) -> bool:
+        told = self._parts(summaries)[1]
+        if not told.size:
+            return False
+        # Targets are less their median, in robust standard deviations.
+        sizes = np.median(np.abs(self.y_[self.told_]).reshape(-1, told.shape[2]), axis=0)
+        missed = np.median(told, axis=1).min(axis=0) > 0.5 * sizes
+        return bool(np.any(missed & (sizes > limits.MISSED_TARGET)))
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        return residual_scores(summaries)
+        every, told = self._parts(summaries)
+        of_told = residual_scores(told) if told.size else np.full(len(told), np.nan)
+        return np.stack([residual_scores(every), residual_scores(every, limits.MISSED_TARGET), of_told], axis=1)
 
 
 class EndOfTraining(Callback):
@@ -274,68 +338,6 @@ class EndOfTraining(Callback):
             if net.verbose:
                 print(f"Nothing has improved for {criterion.n_iter_no_change} epochs: the training is over.")
             raise TrainingEnded
-
-
-def bounded_likelihood(
-    probabilities: NDArray[Any], codes: NDArray[np.intp], weight: NDArray[np.float64] | None = None
-) -> float:
-    r"""Score probabilities of classes by labels, wrong ones among which count for little.
-
-    That is the mean of :math:`\log(p + 1 / 10K)`, where :math:`p` is the probability of a sample's label, one of
-    :math:`K`. It tells more of a few samples than their accuracy does, which is the score of numbers that aren't
-    probabilities.
-
-    Parameters
-    ----------
-    probabilities : ndarray of shape (n, n_classes)
-    codes : ndarray of shape (n,)
-        Places of the labels.
-    weight : ndarray of shape (n,), default=None
-        Weights of the samples.
-    """
-    if wrong_probabilities(probabilities).any():
-        points = (probabilities.argmax(axis=1) == codes).astype(np.float64)
-    else:
-        of_label = probabilities[np.arange(len(codes)), codes].astype(np.float64)
-        points = np.log(of_label + limits.LEAST_LIKELIHOOD / probabilities.shape[1])
-    return float(np.average(points, weights=weight))
-
-
-def residual_scores(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
-    r"""Score epochs by the sizes of their residuals, gross errors among which count for little.
-
-    That is minus the mean of :math:`\log(1 + (r / 3s)^2)`, where :math:`s` is the smallest median of an epoch; of
-    several outputs each has its own, and the mean is over all.
-
-    Parameters
-    ----------
-    residuals : ndarray of shape (epochs, m, n_outputs)
-        Absolute residuals.
-
-    Returns
-    -------
-    scores : ndarray of shape (epochs,)
-    """
-    scale = np.maximum(np.median(residuals, axis=1).min(axis=0), limits.LEAST_RESIDUAL)
-    with np.errstate(invalid="ignore"):
-        # Nothing overflows in it.
-        scores: NDArray[np.float64] = -2.0 * np.log(np.hypot(1.0, residuals / (3.0 * scale))).mean(axis=(1, 2))
-    return np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)
-
-
-def quantiles(values: NDArray[np.float64], weight: NDArray[np.float64] | None, m: int) -> NDArray[np.float64]:
-    """At most m numbers, sorted, with the distribution of values (n, k) of some weights (n,): (m, k)."""
-    n = len(values)
-    if weight is None and n <= m:
-        return np.sort(values, axis=0)
-    order = np.argsort(values, axis=0)
-    totals = np.cumsum((np.ones(n) if weight is None else weight)[order], axis=0)
-    at = (np.arange(m) + 0.5) / m
-    columns = [
-        column[of][np.searchsorted(total / total[-1], at)]
-        for column, of, total in zip(values.T, order.T, totals.T, strict=True)
-    ]
-    return np.stack(columns, axis=1)
 
 
 def mean_loss(epoch: Any, part: str = "train") -> float:

@@ -55,6 +55,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
+    #: Whether a strength is chosen for trainings that end by themselves.
+    _chooses_if_stopped: ClassVar[bool] = True
     #: Whether lengths of inputs say that no row is to be left out, whatever the strength; and that no input is long, so
     #: that a limit against wrong ones is of no use.
     _keeps_rows: bool = False
@@ -220,7 +222,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             probe = self._candidate(strength, seed)
             probe.set_params(leverage=None)
             # A third of the samples and a third of the epochs may be too few steps to learn anything.
-            predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._source().max_epochs)
+            predicted, _ = self._try(probe, X, y, weight, trained, held_out, epochs=self._choice_epochs())
             long, own = are_long[held_out], 0.0
             if predicted is not None and long.any() and not long.all():
                 of_each = y[held_out], given[held_out]
@@ -271,8 +273,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         if self.strength != AUTO:
             self.strength_ = self.strength
             return
-        ranks = current_ranks()
-        if not ranks.all(self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
+        ranks, is_open = current_ranks(), self._chooses_if_stopped or not self._ends_by_itself()
+        if not ranks.all(is_open and self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
             self.strength_ = self._without_choice(X, y, weight, epochs=epochs)
             return
         strata, by_length = self._strata(y), self._by_length(X, y, weight)
@@ -308,7 +310,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             lambda predicted: self._utilities(predicted, y[held_out], held_weight[held_out]),
             strata[held_out],
             held_weight[held_out],
-            epochs=self._source().max_epochs,
+            epochs=self._choice_epochs(),
             agree=_over_ranks,
             ahead=errors_ahead,
             objects=lambda predicted: self._objects(X, y, weight, held_out, predicted),
@@ -317,10 +319,19 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     def _allows_choice(self) -> bool:
         """True if candidates can be trained as the estimator itself, but for what watches and saves."""
         source = self._source()
-        ends = any(issubclass(kind, EarlyStopping) for _, kind in _callbacks(source.callbacks))
-        is_steered = source.train_split is not None and bool(_steering(source.callbacks))
-        # A training that ends by itself is another one on a third of the samples, as is one steered by held-out ones.
-        return not (ends or self.early_stopping or is_steered)
+        # A training that is steered by held-out samples is another one on a third of them.
+        return source.train_split is None or not _steering(source.callbacks)
+
+    def _ends_by_itself(self) -> bool:
+        """True if a training may end before its last epoch."""
+        return bool(self.early_stopping) or any(
+            issubclass(kind, EarlyStopping) for _, kind in _callbacks(self._source().callbacks)
+        )
+
+    def _choice_epochs(self) -> int:
+        """Epochs that candidates are trained for, which don't end by themselves."""
+        most: int = self._source().max_epochs
+        return min(most, limits.CHOICE_MOST_EPOCHS) if self._ends_by_itself() else most
 
     def _unchosen_strength(self) -> str | None:
         """The strength where held-out samples can't say; None: the parameters say it."""
@@ -352,6 +363,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             if not name.startswith("callbacks__") or name.split("__")[1] in names
         }
         own = {"module": module, "strength": strength, "leverage": self.leverage_, "random_state": seed}
+        own["early_stopping"] = False
         keeps = self._keeps_rows if strength is None else self._keeps_all(self._strengths[strength])
         if keeps and is_auto(self.rejection):
             own["rejection"] = None

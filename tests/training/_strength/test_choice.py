@@ -469,25 +469,58 @@ class _Squares(nn.Module):
         return ((predicted - targets) ** 2).mean()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"early_stopping": True, "max_epochs": 25},
-        {"early_stopping": "loss", "max_epochs": 60},
-        {"train_split": ValidSplit(5), "callbacks": [EarlyStopping(patience=3)], "max_epochs": 60},
-        {
-            "train_split": ValidSplit(5),
-            "callbacks": [LRScheduler(policy=ReduceLROnPlateau, monitor="valid_loss")],
-            "max_epochs": 20,
-        },
-    ],
-    ids=["held out", "loss", "callback", "plateau"],
-)
+ENDING = {
+    "held out": {"early_stopping": True, "max_epochs": 25},
+    "loss": {"early_stopping": "loss", "max_epochs": 60},
+    "callback": {"train_split": ValidSplit(5), "callbacks": [EarlyStopping(patience=3)], "max_epochs": 60},
+}
+STEERED = {
+    "train_split": ValidSplit(5),
+    "callbacks": [LRScheduler(policy=ReduceLROnPlateau, monitor="valid_loss")],
+    "max_epochs": 20,
+}
+
+
+@pytest.mark.parametrize("settings", [*ENDING.values(), STEERED], ids=[*ENDING, "plateau"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_trainings_that_held_out_samples_end_or_steer_are_not_compared(digits: Any, settings: dict[str, Any]) -> None:
     X, y = digits
     model = BlockGMDClassifier(random_state=0, **settings).fit(X[:200], y[:200])
     assert (model.strength_, model.strength_scores_) == ("mild", {})
+
+
+@pytest.mark.parametrize("settings", ENDING.values(), ids=ENDING)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_trainings_of_numbers_that_end_by_themselves_are_compared(settings: dict[str, Any]) -> None:
+    X, y = make_friedman1(600, noise=1.0, random_state=0)
+    X = StandardScaler().fit_transform(X)
+    of_stopped = BlockGMDRegressor(random_state=0, **settings).fit(X, y)
+    # By trainings that don't end.
+    whole = BlockGMDRegressor(random_state=0, max_epochs=settings["max_epochs"]).fit(X, y)
+    assert of_stopped.strength_scores_ == whole.strength_scores_ != {}
+
+
+def test_choices_for_a_training_that_ends_have_few_epochs() -> None:
+    X, y = make_friedman1(300, noise=1.0, random_state=0)
+    X = StandardScaler().fit_transform(X)
+    for most, other in ((5000, 100), (30, 30)):
+        stopped = BlockGMDRegressor(early_stopping=True, n_iter_no_change=2, max_epochs=most, random_state=0)
+        whole = BlockGMDRegressor(max_epochs=other, random_state=0)
+        assert stopped.fit(X, y).strength_scores_ == whole.fit(X, y).strength_scores_ != {}
+
+
+@pytest.mark.parametrize("make", [BlockGMDClassifier, BlockGMDRegressor])
+def test_wrong_features_are_found_in_trainings_that_end_by_themselves(make: Any) -> None:
+    X, y = make_friedman1(1000, noise=1.0, random_state=0)
+    X = StandardScaler().fit_transform(X)
+    y = (y > np.median(y)).astype(int) if make is BlockGMDClassifier else y
+    rng = np.random.default_rng(0)
+    wrong = X[:700].copy()
+    wrong[:200] += 30.0 * rng.normal(size=(200, X.shape[1]))
+    stopped = make(early_stopping=True, random_state=0).fit(wrong, y[:700])
+    assert stopped.leverage_ == 3.0
+    whole = make(random_state=0).fit(wrong, y[:700])
+    assert stopped.score(X[700:], y[700:]) > whole.score(X[700:], y[700:]) - 0.04
 
 
 @pytest.mark.filterwarnings("ignore:The number of unique classes")
