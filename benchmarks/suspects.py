@@ -30,8 +30,7 @@ from tqdm import tqdm
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import GaussianNoise, corrupt_labels
-from skbgmd.inspection import find_suspects
-from skbgmd.inspection.suspects import sample_losses
+from skbgmd.inspection import find_suspects, sample_losses
 
 RESULTS = Path(__file__).resolve().parent / "results" / "suspects.csv"
 FRACTION = 0.2

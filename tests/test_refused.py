@@ -43,8 +43,7 @@ from skbgmd.corruption import (
     LabelCorruption,
     corrupt_labels,
 )
-from skbgmd.inspection import robustness_curve
-from skbgmd.inspection.suspects import SampleTrustDisplay, label_losses, sample_losses
+from skbgmd.inspection import SampleTrustDisplay, label_losses, robustness_curve, sample_losses
 from skbgmd.rows import DenseRows
 from skbgmd.training._data.loader import ArrayLoader
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skbgmd._utils import limits
 from skbgmd.inspection._plotting import BLUE, ORANGE, axes_to_draw_on, foreground
-from skbgmd.inspection.suspects import robust_estimator_in
+from skbgmd.inspection._training_samples import robust_estimator_in
 from skbgmd.training._strength.evidence import STRENGTHS_OF_CLASSES, Evidence
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 from skbgmd._utils.checks import check_integer
 from skbgmd.inspection._plotting import ORANGE, foreground, panels_to_draw_on
-from skbgmd.inspection.suspects import check_training_samples, find_suspects, sample_trust
+from skbgmd.inspection._training_samples import check_training_samples, sample_trust
+from skbgmd.inspection.suspects import find_suspects
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

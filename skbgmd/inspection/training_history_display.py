@@ -24,7 +24,7 @@ from skbgmd.inspection._plotting import (
     panels_to_draw_on,
     with_given,
 )
-from skbgmd.inspection.suspects import robust_estimator_in
+from skbgmd.inspection._training_samples import robust_estimator_in
 from skbgmd.training._lifecycle.stopping import mean_loss
 
 if TYPE_CHECKING:

@@ -1,35 +1,26 @@
-"""Suspects: the samples that were trusted least, and their picture."""
+"""Suspects: the samples that were trusted least, and how many there are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.datasets import load_digits, make_regression
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from suspecting import fitted_to_wrong_labels
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.corruption import CorruptedLabels, GaussianNoise, corrupt_labels
-from skbgmd.inspection import SuspectGridDisplay
-from skbgmd.inspection.suspects import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
+from skbgmd.corruption import GaussianNoise, corrupt_labels
+from skbgmd.inspection import SampleTrustDisplay, estimate_n_suspects, find_suspects, sample_losses
 
 
 @pytest.fixture(scope="module")
 def wrong_labels() -> Any:
-    X, y = load_digits(return_X_y=True)
-    X, y = X[:600] / 16.0, y[:600].copy()
-    wrong = np.arange(600) % 10 == 3
-    y[wrong] = (y[wrong] + 1) % 10
-    model = BlockGMDClassifier(huber=1.0, max_epochs=40, random_state=0).fit(X, y)
-    return model, X, y, wrong
+    return fitted_to_wrong_labels()
 
 
 def test_wrong_labels_are_found(wrong_labels: Any) -> None:
@@ -122,43 +113,6 @@ def test_unknown_trust_and_unfitted_estimators() -> None:
         find_suspects(BlockGMDClassifier(), 1)
 
 
-def test_display(wrong_labels: Any) -> None:
-    model, X, y, wrong = wrong_labels
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    display = SampleTrustDisplay.from_estimator(model, X, y, corrupted=wrong)
-    left, right = display.axes_
-    labels = [text.get_text() for text in left.get_legend().get_texts()]
-    assert set(labels) == {"clean (540)", "corrupted (60)", f"threshold {display.threshold:.2f}"}
-    assert sum(patch.get_height() for patch in left.patches) == 600
-    assert sum(len(line.get_xdata()) for line in right.lines) == 600
-    assert left.get_yscale() == right.get_yscale() == "log"
-    assert left.lines[0].get_xdata()[0] == display.threshold == estimate_n_suspects(model).threshold
-    assert display.figure_ is left.figure
-    suspects = SampleTrustDisplay.from_estimator(model, X, y)
-    assert f"suspects ({len(find_suspects(model))})" in suspects.axes_[0].get_legend().get_texts()[1].get_text()
-    without = SampleTrustDisplay(model.sample_trust_, display.loss).plot()
-    assert without.axes_[0].get_xlabel() == "trust (mean weight)"
-    with pytest.raises(ValueError, match="y must be of the 600 samples"):
-        SampleTrustDisplay.from_estimator(model, X, y[:5])
-    plt.close("all")
-
-
-def test_suspects_are_of_an_estimator():
-    with pytest.raises(TypeError, match="estimator must be a fitted BlockGMDClassifier"):
-        find_suspects(np.zeros((3, 2)))
-    X, y = load_digits(return_X_y=True)
-    others = [
-        LogisticRegression().fit(X[:60] / 16, y[:60]),
-        CorruptedLabels(BlockGMDClassifier(max_epochs=1), fraction=0.1).fit(X[:60], y[:60]),
-    ]
-    for fitted in others:
-        with pytest.raises(TypeError, match=r"estimator must be a BlockGMDClassifier or .* found [LC].*estimator_"):
-            find_suspects(fitted)
-    assert len(find_suspects(others[1].estimator_, 3)) == 3
-
-
 def test_a_share_is_one_sample_at_least_and_no_weight_is_no_suspect(wrong_labels: Any) -> None:
     model, X, y, _ = wrong_labels
     assert len(find_suspects(model, fraction=1e-12)) == 1
@@ -166,35 +120,6 @@ def test_a_share_is_one_sample_at_least_and_no_weight_is_no_suspect(wrong_labels
     weight[:50] = 0.0
     weighted = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, y, sample_weight=weight)
     assert find_suspects(weighted, 600).min() == 50
-
-
-def test_losses_are_of_targets_that_can_be(wrong_labels: Any) -> None:
-    model, X, y, _ = wrong_labels
-    with pytest.raises(ValueError, match=r"labels among the classes.*found \[-1\]"):
-        sample_losses(model, X, np.where(np.arange(600) == 3, -1, y))
-    X, y = make_regression(50, 3, random_state=0)
-    regressor = BlockGMDRegressor(max_epochs=2, random_state=0).fit(X, y)
-    assert sample_losses(regressor, X, y[:, None]).tolist() == sample_losses(regressor, X, y).tolist()
-    with pytest.raises(ValueError, match=r"shape of the predictions, \(50,\); found \(50, 2\)"):
-        sample_losses(regressor, X, np.stack([y, y], axis=1))
-    both = BlockGMDRegressor(max_epochs=1).fit(X[:5], np.stack([y[:5]] * 2, axis=1))
-    with pytest.raises(ValueError, match=r"found \(2, 5\)"):
-        sample_losses(both, X[:5], np.stack([y[:5]] * 2))
-    display = SampleTrustDisplay(regressor.sample_trust_, sample_losses(regressor, X, y))
-    with pytest.raises(ValueError, match="ax must be one matplotlib Axes, 2 of them, or None"):
-        display.plot(object())
-
-
-def test_pipelines_and_searches_are_looked_into(wrong_labels: Any) -> None:
-    _, X, y, _ = wrong_labels
-    pipe = make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=3, random_state=0)).fit(X, y)
-    search = GridSearchCV(pipe, {"blockgmdclassifier__lr": [0.01]}, cv=2).fit(X, y)
-    np.testing.assert_array_equal(find_suspects(pipe, 5), find_suspects(pipe[-1], 5))
-    np.testing.assert_array_equal(find_suspects(search, 5), find_suspects(search.best_estimator_[-1], 5))
-    display = SampleTrustDisplay.from_estimator(pipe, X, y)
-    np.testing.assert_allclose(display.loss, sample_losses(pipe[-1], pipe[:-1].transform(X), y))
-    with pytest.raises(NotFittedError):
-        find_suspects(make_pipeline(StandardScaler(), BlockGMDClassifier()), 1)
 
 
 @pytest.mark.parametrize(
@@ -243,13 +168,3 @@ def test_a_sample_that_nothing_is_known_of_moves_no_other() -> None:
     assert len(set(found) & set(whole)) > 90
     assert wrong[found].mean() > 0.8
     assert np.isnan(SampleTrustDisplay.from_estimator(model, X, y).likelihood[7])
-
-
-def test_displays_of_sparse_samples_and_of_several_labels() -> None:
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 16)).astype(np.float32)
-    y = (X[:, :3] > 0.0).astype(int)
-    model = BlockGMDClassifier(max_epochs=5, strength="mild", random_state=0).fit(sparse.csr_array(X), y)
-    assert SampleTrustDisplay.from_estimator(model, sparse.csr_array(X), y).figure_ is not None
-    grid = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(4, 4), n=4)
-    assert len(grid.indices) == 4

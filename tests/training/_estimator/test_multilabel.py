@@ -25,8 +25,7 @@ from skorch.helper import predefined_split
 from naming import without_address
 from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import LabelCorruption, corrupt_labels
-from skbgmd.inspection import find_suspects
-from skbgmd.inspection.suspects import label_losses, sample_losses
+from skbgmd.inspection import find_suspects, label_losses, sample_losses
 from skbgmd.training import register_loss
 from skbgmd.training._estimator.multilabel import balanced_points, indicator_matrix
 from skbgmd.training._lifecycle.stopping import LabelStopping, bounded_likelihood

@@ -1,0 +1,110 @@
+"""Losses of samples and of their labels under a fitted estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from skbgmd._utils.checks import check_targets, refuse_masks
+from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
+
+
+def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    """Compute the loss of each sample: minus the log-probability of its label, or labels' mean, or the squared error.
+
+    Parameters
+    ----------
+    estimator : classifier with ``predict_proba``, or regressor
+        Fitted.
+    X, y : array-like
+        Samples and their targets.
+
+    Returns
+    -------
+    losses : ndarray of shape (n_samples,)
+
+    Raises
+    ------
+    TypeError
+        Targets that are dates or durations.
+    ValueError
+        Labels that the classifier doesn't know, targets of another shape than the predictions, masked entries or
+        missing targets.
+    """
+    refuse_masks(X, "X")
+    check_targets(y)
+    if hasattr(estimator, "predict_proba"):
+        if has_columns(y):
+            of_labels: NDArray[np.float64] = label_losses(estimator, X, y).mean(axis=1)
+            return of_labels
+        probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+        unknown = np.setdiff1d(y, estimator.classes_)
+        if len(unknown):
+            raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")
+        place = np.searchsorted(estimator.classes_, np.asarray(y))
+        chosen = probabilities[np.arange(len(place)), place]
+        losses: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
+        return losses
+    predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
+    columns = predicted.reshape(len(predicted), -1)
+    if targets.reshape(len(targets), -1).shape != columns.shape:
+        raise ValueError(f"y must have the shape of the predictions, {predicted.shape}; found {targets.shape}.")
+    squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
+    return squares
+
+
+def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
+    """Compute the loss of each label of samples with several, to see which label of a suspicious sample looks wrong.
+
+    Minus the log-probability that the label is as it was given, there or not.
+
+    Parameters
+    ----------
+    estimator : classifier with ``predict_proba`` of shape (n_samples, n_labels)
+        Fitted.
+    X : array-like of shape (n_samples, ...)
+        Samples.
+    y : array-like or sparse matrix of shape (n_samples, n_labels)
+        Indicator matrix of 0 and 1.
+
+    Returns
+    -------
+    losses : ndarray of shape (n_samples, n_labels)
+
+    Raises
+    ------
+    ValueError
+        No indicator matrix of as many labels as are predicted, masked entries, or an estimator that predicts them
+        otherwise, such as scikit-learn's MultiOutputClassifier.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skbgmd import BlockGMDClassifier
+    >>> from skbgmd.inspection import find_suspects, label_losses
+    >>> X = np.random.default_rng(0).normal(size=(300, 4))
+    >>> y = (X > 0.0).astype(int)
+    >>> y[7, 2] = 1 - y[7, 2]
+    >>> model = BlockGMDClassifier(strength="firm", max_epochs=30, random_state=0).fit(X, y)
+    >>> suspects = find_suspects(model, 10)
+    >>> bool(7 in suspects), int(label_losses(model, X, y)[7].argmax())
+    (True, 2)
+    """
+    refuse_masks(X, "X")
+    check_targets(y)
+    probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
+    if probabilities.ndim != 2:
+        raise ValueError(
+            f"estimator must predict probabilities of shape (n_samples, n_labels); found {probabilities.shape}."
+        )
+    given = indicator_matrix(y)
+    if given.shape != probabilities.shape:
+        raise ValueError(
+            f"y must be an indicator matrix of the shape of the predictions, {probabilities.shape}; found shape "
+            f"{given.shape}."
+        )
+    likelihood = np.where(given > 0.5, probabilities, 1.0 - probabilities)
+    losses: NDArray[np.float64] = -np.log(np.maximum(likelihood, 1e-12))
+    return losses
