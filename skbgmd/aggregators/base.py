@@ -18,7 +18,7 @@ from skbgmd._utils.checks import check_number
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import DenseRows, Rows
-from skbgmd.rows.chunked import means
+from skbgmd.rows.means import means
 
 S = TypeVar("S")
 

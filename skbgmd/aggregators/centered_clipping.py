@@ -15,8 +15,8 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, state_of, usable_rows
 from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.rows import ChunkedRows, Rows
-from skbgmd.rows.chunked import in_range, means
 from skbgmd.rows.gram import clip_factors, lower_weighted_median
+from skbgmd.rows.means import in_range, means
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from skbgmd.location.row_weights import median_distances
 from skbgmd.location.spaces import GramSpace
 from skbgmd.location.typical_distance import typical_distance_of_step
 from skbgmd.rows import ChunkedRows, Rows
-from skbgmd.rows.chunked import means
 from skbgmd.rows.gram import lower_weighted_median
+from skbgmd.rows.means import means
 
 
 class HuberMean(LocationRule):

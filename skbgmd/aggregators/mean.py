@@ -8,7 +8,7 @@ from typing import Any
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, RowWeighting, check_rows
 from skbgmd.rows import Rows
-from skbgmd.rows.chunked import in_range
+from skbgmd.rows.means import in_range
 
 
 class Mean(RowWeighting):

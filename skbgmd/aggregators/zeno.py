@@ -28,7 +28,7 @@ from skbgmd.aggregators.base import (
     state_of,
 )
 from skbgmd.rows import Rows
-from skbgmd.rows.chunked import means
+from skbgmd.rows.means import means
 
 #: From a displacement (d,) of the parameters to the loss there.
 LossOracle = Callable[[torch.Tensor], torch.Tensor | float]

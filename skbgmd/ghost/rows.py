@@ -19,9 +19,10 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.ghost.factors import AffineFactor, DenseFactor, Factor, JoinedFactor, with_biases, without_biases
 from skbgmd.ghost.gram_product import split_by_cost
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.chunked import ChunkedRows, shrunk
+from skbgmd.rows.chunked import ChunkedRows
 from skbgmd.rows.few import FewRows, WrittenRows
 from skbgmd.rows.gram import Gram
+from skbgmd.rows.shrinkage import shrunk
 
 F = TypeVar("F", Factor, JoinedFactor)
 

@@ -15,8 +15,8 @@ from skbgmd.location.block_memory import check_range, limit_memory
 from skbgmd.location.spectral import median_spectral_weights
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
-from skbgmd.rows.chunked import in_range, means
 from skbgmd.rows.gram import clip_factors, lower_weighted_median
+from skbgmd.rows.means import in_range, means
 from skbgmd.rows.scaled import ScaledRows
 
 OFF_BLOCK_RULES = ("weighted", "filtered", "zero", "memory")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,9 +17,15 @@ from skbgmd._utils.allocation import empty
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
+from skbgmd.rows.center import central_line, lies_among
 from skbgmd.rows.few import FewRows, SubsetOfRows, Vector
-from skbgmd.rows.gram import Gram, low_median, lower_weighted_median
+from skbgmd.rows.gram import Gram
 from skbgmd.rows.layout import IN_ONE_PROCESS, ColumnLayout
+from skbgmd.rows.means import in_range, means
+from skbgmd.rows.shrinkage import out_of_range, shrink_outliers, shrunk, underflow_bound
+
+#: Rules of others import ``means`` from here as well.
+__all__ = ["ChunkedRows", "means"]
 
 
 class ChunkedRows(ABC):
@@ -319,7 +324,7 @@ class ChunkedRows(ABC):
             if lies_among(products, central):
                 return self.gram_about(center, dtype, products)
             # It has NaN, inf or a huge number in a column that isn't in the sample, by fault or on purpose.
-            central = _central_line(self._sketch())
+            central = central_line(self._sketch())
         return self.gram_about(None if central is None else self.row(central), dtype)
 
     def gram_about(self, center: torch.Tensor | None, dtype: torch.dtype, products: FloatArray | None = None) -> Gram:
@@ -332,13 +337,13 @@ class ChunkedRows(ABC):
         digit that tells the others apart. ``products`` are those in ``dtype``, if they are known.
         """
         products = self._products(center, dtype, None) if products is None else products
-        floor = _floor(dtype, self.n_columns)
+        floor = underflow_bound(dtype, self.n_columns)
         finite = np.ones(self.n_rows, dtype=bool) if np.isfinite(np.diagonal(products)).all() else self.finite
-        if dtype == torch.float32 and _out_of_range(np.diagonal(products)[finite], floor):
+        if dtype == torch.float32 and out_of_range(np.diagonal(products)[finite], floor):
             dtype = torch.float64
-            products, floor = self._products(center, dtype, None), _floor(dtype, self.n_columns)
+            products, floor = self._products(center, dtype, None), underflow_bound(dtype, self.n_columns)
         unit, shrinkage = 1.0, None
-        if _out_of_range(np.diagonal(products)[finite], floor):
+        if out_of_range(np.diagonal(products)[finite], floor):
             down = 64 if not np.isfinite(np.diagonal(products)[finite]).all() else 0
             about = None if center is None else center.double()
             norms = self.huge_distances(about) if down else self.distances(about)
@@ -406,7 +411,7 @@ class ChunkedRows(ABC):
 
         The center decides the accuracy, never the result: about a far center, differences of rows cancel.
         """
-        line = _central_line(self._sample())
+        line = central_line(self._sample())
         return None if line is None else -(-self.n_rows // limits.CENTER_SAMPLE_ROWS) * line
 
     def _sample(self) -> FloatArray:
@@ -435,88 +440,6 @@ class ChunkedRows(ABC):
         return _to_numpy(self.layout.add_up(total))
 
 
-def lies_among(products: FloatArray, center: int) -> bool:
-    """Tell whether the row that products are about lies among the others, rather than far from all of them.
-
-    Seen from far away, the others are in one direction, and products tell little of how far apart they are. Where
-    they aren't finite, they tell nothing.
-
-    Parameters
-    ----------
-    products : ndarray of shape (n, n)
-        Inner products of the differences from the row.
-    center : int
-        Its number.
-
-    Examples
-    --------
-    >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-    >>> lies_among(rows @ rows.T, 0), lies_among((rows - 1e6) @ (rows - 1e6).T, 0)
-    (True, False)
-    """
-    n = len(products)
-    some = np.arange(0, n, -(-n // limits.CENTER_SAMPLE_ROWS))
-    some = some[some != center]
-    if not len(some):
-        return True
-    with np.errstate(all="ignore"):
-        distances = np.sqrt(products[some, some])
-        cosines = products[np.ix_(some, some)] / distances[:, None] / distances
-    if 2 * np.count_nonzero(np.isfinite(distances)) < len(some):
-        return False
-    # Copies of the center are nowhere else, and a row says nothing of its own direction.
-    cosines[(distances == 0.0) | (distances[:, None] == 0.0)] = 0.0
-    np.fill_diagonal(cosines, -np.inf)
-    # Of a row that isn't finite nothing is known.
-    cosines[np.isnan(cosines)] = np.inf
-    half = len(some) // 2
-    return bool(np.partition(np.partition(cosines, half, axis=1)[:, half], half)[half] < 1.0 - limits.FAR_CENTER)
-
-
-def _central_line(sample: FloatArray) -> int | None:
-    """Find the line of a sample (n, k) that lies among the majority; None if zero does."""
-    largest = np.abs(sample).max(axis=1, initial=0.0)
-    finite = np.flatnonzero(largest < np.inf)  # NaN isn't
-    if not len(finite):
-        return None
-    # Scaled, so that no square overflows.
-    sample = sample[finite] / max(largest[finite].max(), 1e-300)
-    chosen = np.arange(0, len(finite), -(-len(finite) // limits.CENTER_CANDIDATES))
-    squares = np.einsum("ij,ij->i", sample, sample)
-    # By torch, as all products: two libraries' idle threads would fight over the cores.
-    products = (torch.from_numpy(sample[chosen]) @ torch.from_numpy(sample).T).numpy()
-    distances = np.vstack([squares, squares[chosen, None] + squares - 2.0 * products])
-    half = len(finite) // 2
-    nearest = int(np.partition(distances, half, axis=1)[:, half].argmin())
-    return None if nearest == 0 else int(finite[chosen[nearest - 1]])
-
-
-def means(rows: Any, weights: FloatArray) -> torch.Tensor:
-    """Weighted means of rows, finite if the rows are."""
-    return in_range(rows, rows.weighted_sum(weights), weights)
-
-
-def in_range(rows: Any, vector: torch.Tensor, weights: FloatArray) -> torch.Tensor:
-    """Make means ``weights @ rows`` (d,) finite, where those of rows near the largest number rounded to inf.
-
-    Weights may add up to less than one.
-    """
-    # A finite sum has finite terms; if all are NaN, the rows are not finite.
-    if math.isfinite(float(vector.sum())) or bool(vector.isnan().all()):
-        return vector
-    used = np.flatnonzero(weights)
-    some = rows if len(used) == len(weights) else rows.subset(used)
-    odd = (~torch.isfinite(vector)).nonzero().flatten()
-    quarter = torch.finfo(vector.dtype).max / 4.0
-    factors = on_device(weights[used] / 4.0, vector.device, torch.float64)
-    for start in range(0, len(odd), limits.MIN_CHUNK_COLUMNS):
-        index = odd[start : start + limits.MIN_CHUNK_COLUMNS]
-        columns = some.columns(index).double()
-        mean = (4.0 * (factors @ columns).clamp(-quarter, quarter)).to(vector.dtype)
-        vector[index] = torch.where(torch.isfinite(columns).all(dim=0), mean, vector[index])
-    return vector
-
-
 def _move(chunk: torch.Tensor, center: torch.Tensor | None, factors: torch.Tensor | None, out: torch.Tensor) -> None:
     """Write ``factors * (chunk - center)`` to ``out``."""
     if factors is not None:
@@ -539,60 +462,3 @@ def _add_to(total: torch.Tensor, product: torch.Tensor) -> None:
 
 def _to_numpy(values: torch.Tensor) -> NDArray[np.float64]:
     return values.cpu().numpy().astype(np.float64, copy=False)
-
-
-def _floor(dtype: torch.dtype, d: int) -> float:
-    """Bound the error of products of d columns whose terms underflow."""
-    return d * float(torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
-
-
-def _out_of_range(squares: FloatArray, floor: float) -> bool:
-    """Tell whether squared norms overflowed, or most of them lost their digits to underflow."""
-    if not np.isfinite(squares).all():
-        return True
-    positive = squares[squares > 0.0]
-    return not positive.size or low_median(positive) < 1e16 * floor
-
-
-def shrink_outliers(norms: FloatArray, reach: float, weights: FloatArray | None = None) -> tuple[float, FloatArray]:
-    """Typical norm, and factors that shrink rows beyond ``reach`` times that norm to there."""
-    apart = (norms > 0.0) & np.isfinite(norms)
-    if not apart.any():
-        return 1.0, np.ones_like(norms)
-    # Of all rows: with many at the center, far ones may be most of the others.
-    of_rows = np.ones_like(norms) if weights is None else weights
-    finite = np.isfinite(norms)
-    typical = lower_weighted_median(norms[finite], of_rows[finite])
-    typical = typical if typical > 0.0 else lower_weighted_median(norms[apart], of_rows[apart])
-    # Where norms are so far apart that their ratio overflows, the factor of the far ones is zero.
-    mantissas, powers = np.frexp(np.where(apart, norms, typical))
-    mantissa, power = math.frexp(typical)
-    shrinkage = np.ldexp(reach * mantissa / mantissas, np.minimum(power - powers, 0))
-    return typical, np.minimum(shrinkage, 1.0)
-
-
-def shrunk(gram: Gram, weights: FloatArray) -> Gram:
-    """Shrink the rows that are too far for the digits of their products, in a Gram matrix that is in range.
-
-    Parameters
-    ----------
-    gram : Gram
-        Inner products of rows, none of which was shrunk.
-    weights : ndarray of shape (n,)
-        Weights of the rows, by which a typical length is.
-
-    Returns
-    -------
-    Gram
-        The same where no row is too far.
-    """
-    norms = gram.norms
-    reach = limits.DISTANCE_RATIO if gram.rounding < limits.SINGLE_ROUNDING else limits.SINGLE_DISTANCE_RATIO
-    # One row that is so much shorter is the center.
-    if np.count_nonzero(reach * norms < norms[norms.argmax()]) <= 1:
-        return gram
-    _, shrinkage = shrink_outliers(norms, reach, weights)
-    if np.all(shrinkage == 1.0):
-        return gram
-    products = gram.products * shrinkage[:, None] * shrinkage
-    return replace(gram, products=products, shrinkage=shrinkage, original=gram, about_zero=False)

@@ -9,7 +9,6 @@ import torch
 from skbgmd._utils import limits
 from skbgmd.aggregators import GeometricMedian, HuberMean
 from skbgmd.rows import DenseRows
-from skbgmd.rows.chunked import shrink_outliers
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -137,52 +136,6 @@ def test_opposite_infinities_are_not_finite():
     np.testing.assert_array_equal(rows.finite, [False, True])
 
 
-def test_the_center_is_a_row_of_the_majority(rng):
-    X = rng.normal(size=(50, 400)) + 100.0
-    X[:20] += 1e6
-    assert DenseRows(torch.from_numpy(X)).central_index() >= 20
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e5, 1e12, 1e18, 1e30, -3e38])
-@pytest.mark.parametrize("n", [3, 8, 35, 200])
-@pytest.mark.parametrize("n_bad", [1, 0.4])
-def test_distances_are_right_whatever_a_row_in_the_middle_has_in_a_column(rng, monkeypatch, value, n, n_bad):
-    """Rows that a sample of columns takes for central, each of them with a fault where it wasn't looked."""
-    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
-    X = (10.0 * rng.normal(size=3000) + rng.normal(size=(n, 3000))).astype(np.float32)
-    bad = rng.permutation(n)[: max(1, int(n_bad * n))] if n_bad < 1 else np.array([n // 2])
-    X[bad] = X.mean(axis=0) + 1e-3 * X[bad]
-    X[bad, 50 + np.arange(len(bad)) % 20] = value
-    good = np.setdiff1d(np.arange(n), bad)
-    gram = DenseRows(torch.from_numpy(X)).gram()
-    assert gram.finite.tolist() == np.isfinite(X).all(axis=1).tolist()
-    distances = np.linalg.norm(X[good, None].astype(float) - X[good], axis=2)
-    found = gram.unit * np.sqrt(gram.squared_distances()[np.ix_(good, good)])
-    np.testing.assert_allclose(found, distances, rtol=1e-3, atol=0.05)
-
-
-def test_a_center_that_is_as_it_should_be_takes_one_pass(rng, monkeypatch):
-    passes = []
-    products = DenseRows._products
-    monkeypatch.setattr(DenseRows, "_products", lambda *given: passes.append(1) or products(*given))
-    for n in (2, 3, 8, 34, 300):
-        for scale in (0.1, 1.0, 10.0):
-            DenseRows(torch.from_numpy(rng.normal(size=2000) + scale * rng.normal(size=(n, 2000))).float()).gram()
-    assert len(passes) == 15
-
-
-@pytest.mark.parametrize(("rows_at", "zero_is_central"), [(0.0, True), (1e4, False)])
-def test_zero_is_the_center_of_rows_about_it(rng, monkeypatch, rows_at, zero_is_central):
-    """Rows about zero are multiplied as they are; a common offset would cost digits, and is taken off."""
-    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
-    X = (rng.normal(size=(20, 9000)) + rows_at).astype(np.float32)
-    X[:6] += 10.0
-    rows = DenseRows(torch.from_numpy(X))
-    assert (rows.central_index() is None) == zero_is_central
-    distances = np.linalg.norm(X[:, None].astype(float) - X, axis=2)
-    np.testing.assert_allclose(np.sqrt(rows.gram().squared_distances()), distances, rtol=1e-5, atol=1e-3)
-
-
 @pytest.mark.parametrize("columns", [700, 4096, 9001])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_products_about_zero(rng, columns, dtype):
@@ -209,59 +162,6 @@ def test_lowered_product_precision_is_not_trusted(monkeypatch):
 def test_gram_is_computed_once():
     rows, _ = rows_of((4, 300), torch.float32)
     assert rows.gram() is rows.gram()
-
-
-def test_a_typical_norm_is_of_the_majority():
-    unit, shrinkage = shrink_outliers(np.array([0.0, 1.0, 1.0, 1e30, 1e30]), 1e8)
-    assert unit == 1.0
-    np.testing.assert_allclose(shrinkage, [1.0, 1.0, 1.0, 1e-22, 1e-22])
-
-
-def test_rows_beyond_the_range_of_squares_leave_the_others_apart(monkeypatch):
-    monkeypatch.setattr(limits, "FLOAT64_PRODUCT_ELEMENTS", 0)
-    generator = torch.Generator().manual_seed(0)
-    X = torch.randn(5, 20_000, generator=generator) + 5.0
-    X[3:] = 1e25 * torch.randn(2, 20_000, generator=generator)
-    X[0] += 3.0
-    weights = GeometricMedian(tol=1e-6)(DenseRows(X))[0].weights
-    exact = GeometricMedian(tol=1e-6)(DenseRows(X.double()))[0].weights
-    np.testing.assert_allclose(weights, exact, atol=1e-3)
-    assert weights[0] < 0.25
-
-
-def test_rows_whose_ratio_overflows_are_shrunk_to_nothing():
-    typical, shrinkage = shrink_outliers(np.array([1e-170, 1e-170, 0.0, 1e-170, 1e308]), 1e12)
-    assert typical == 1e-170
-    np.testing.assert_array_equal(shrinkage, [1.0, 1.0, 1.0, 1.0, 0.0])
-    assert shrink_outliers(np.array([1.0, 1.0, 1e300]), 1e8, np.array([0.1, 0.1, 1.0]))[0] == 1e300
-
-
-def test_rows_at_the_center_count_in_the_typical_norm():
-    """Far rows are most of those that aren't at the center."""
-    norms = np.repeat([0.0, 1.0, 1e30], [102, 98, 100])
-    typical, shrinkage = shrink_outliers(norms, 1e12)
-    assert typical == 1.0
-    np.testing.assert_allclose(shrinkage[200:], 1e-18)
-    assert shrink_outliers(np.repeat([0.0, 1.0, 3.0], [9, 2, 1]), 1e12)[0] == 1.0
-
-
-@pytest.mark.parametrize("far", [1e13, 1e25, 1e100])
-def test_rows_that_are_too_far_for_the_digits_of_their_products_are_shrunk(far, rng):
-    X = rng.normal(size=(9, 40))
-    X[:3] += far
-    gram = DenseRows(torch.from_numpy(X)).gram()
-    assert gram.unit == 1.0
-    assert gram.original.shrinkage is None
-    np.testing.assert_array_equal(gram.shrinkage < 1.0, np.arange(9) < 3)
-    assert gram.norms.max() <= 1.01e12 * np.median(gram.norms)
-    near = gram.squared_distances()[3:, 3:]
-    np.testing.assert_allclose(near, ((X[3:, None] - X[3:]) ** 2).sum(axis=2), rtol=1e-9)
-
-
-def test_rows_that_are_far_by_less_are_left_as_they_are(rng):
-    X = rng.normal(size=(9, 40))
-    X[:3] += 1e10
-    assert DenseRows(torch.from_numpy(X)).gram().shrinkage is None
 
 
 @pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-180, 1e180, 1.7e308])

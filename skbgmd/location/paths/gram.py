@@ -22,7 +22,7 @@ from skbgmd.location.solved import (
 )
 from skbgmd.location.spaces import GramSpace
 from skbgmd.rows import DenseRows
-from skbgmd.rows.chunked import means
+from skbgmd.rows.means import means
 
 
 def solve_gram(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, combines: bool) -> Solved:
