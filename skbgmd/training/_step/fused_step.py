@@ -22,7 +22,8 @@ from skbgmd.aggregators.huber_active_set import huber_active_set
 from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import Chain
 from skbgmd.ghost.derivatives import is_called_plainly
-from skbgmd.ghost.perceptron import Perceptron, PerceptronRows
+from skbgmd.ghost.perceptron import Perceptron
+from skbgmd.ghost.perceptron_rows import PerceptronRows
 from skbgmd.ghost.registry import is_registered
 from skbgmd.rows import Rows
 from skbgmd.training._data.loader import ArrayLoader, Batch, has_no_target

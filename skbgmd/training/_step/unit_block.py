@@ -8,7 +8,7 @@ import numpy as np
 
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, HuberMean
 from skbgmd.aggregators.block_geometric_median import BlockState
-from skbgmd.ghost.perceptron import PerceptronRows
+from skbgmd.ghost.perceptron_rows import PerceptronRows
 from skbgmd.location.off_block import BlockPart, cap_weights, off_block_norms
 from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 

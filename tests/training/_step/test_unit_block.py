@@ -10,7 +10,8 @@ import torch
 
 from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean
 from skbgmd.ghost import Chain, GhostRows
-from skbgmd.ghost.perceptron import Perceptron, PerceptronRows
+from skbgmd.ghost.perceptron import Perceptron
+from skbgmd.ghost.perceptron_rows import PerceptronRows
 from skbgmd.rows.blocks import ParameterBlock
 from skbgmd.training._step.unit_block import is_of_units, unit_block_mean
 from skbgmd.training.networks import MLP
