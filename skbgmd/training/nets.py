@@ -16,35 +16,32 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
-from skorch.dataset import Dataset, get_len
+from skorch.dataset import get_len
 from skorch.exceptions import DeviceWarning
-from skorch.hf import AccelerateMixin
-from skorch.utils import get_map_location, is_dataset, multi_indexing
+from skorch.utils import get_map_location, is_dataset
 from torch.nn.parameter import is_lazy
-from torch.utils.data import Subset, default_collate
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import (
     check_choice,
     check_integer,
     check_number,
-    is_plain,
-    refuse_masks,
-    refuse_masks_and_dates,
 )
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
-from skbgmd.training._data.loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
+from skbgmd.training._data.checked_data import CheckedDataNet
+from skbgmd.training._data.loader import ArrayLoader, known_of_samples, source
 from skbgmd.training._lifecycle.checked_pickle import load_naming, named_in
 from skbgmd.training._lifecycle.compiled_pickle import compiled_kind, dumps
 from skbgmd.training._lifecycle.resume import ResumableNet
-from skbgmd.training._ranks import RankFailedError, current_ranks, scores_agreed, together
+from skbgmd.training._ranks import RankFailedError, current_ranks, together
 from skbgmd.training._step.divergence import diverged
 from skbgmd.training._step.gradient_matrix import is_dense
 from skbgmd.training._step.history import StepRecord, entries_of
 from skbgmd.training._step.one_pass import KNOWN_WAYS
+from skbgmd.training._step.other_steps import refuse_other_steps, refuse_skipped_step
 from skbgmd.training._step.robust_step import RobustStep
 from skbgmd.training._step.stateful import StatefulAggregator
 from skbgmd.training._step.trust import SampleRecord, SampleTrust
@@ -107,7 +104,7 @@ _PARAMETERS = """
 """
 
 
-class _RobustTraining(RobustStep, ResumableNet):
+class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
     """The life cycle of a robust training, for any of skorch's nets."""
 
     # Whether batches are as equal as can be, and samples are dealt out to groups, which is for batches to train on;
@@ -135,7 +132,7 @@ class _RobustTraining(RobustStep, ResumableNet):
         iterator_valid: Any = ArrayLoader,
         **kwargs: Any,
     ) -> None:
-        _refuse_other_steps(type(self))
+        refuse_other_steps(type(self))
         super().__init__(module, *args, iterator_train=iterator_train, iterator_valid=iterator_valid, **kwargs)
         self.aggregator = aggregator
         self.group_size = group_size
@@ -188,35 +185,6 @@ class _RobustTraining(RobustStep, ResumableNet):
             self._refuse(X, y)
             return super().fit(X, y, **fit_params)
 
-    def get_dataset(self, X: Any, y: Any = None) -> Any:
-        self._refuse(X, y)
-        return super().get_dataset(X, y)
-
-    def _refuse(self, X: Any, y: Any) -> None:
-        """Refuse masked data, and such as torch makes no tensors of, where nothing of a user's own does."""
-        if is_plain(X) and is_plain(y):
-            return
-        own = self.dataset is not Dataset or any(
-            getattr(self, name) is not ArrayLoader or "collate_fn" in self.get_params_for(name)
-            for name in ("iterator_train", "iterator_valid")
-        )
-        refuse = refuse_masks if own else refuse_masks_and_dates
-        if is_dataset(X):
-            refuse_in(X)
-        else:
-            refuse(X, "X")
-        refuse(y, "y")
-
-    def check_data(self, X: Any, y: Any = None) -> None:
-        needs = isinstance(self, (NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor))
-        # skorch asks this of its default loader only.
-        if needs and y is None and not is_dataset(X) and self.iterator_train is ArrayLoader:
-            raise ValueError(
-                "No y-values are given (y=None). y must be given, or a Dataset that has it as X, or a loader of your "
-                "own that makes it as iterator_train."
-            )
-        super().check_data(X, y)
-
     def fit_loop(self, X: Any, y: Any = None, epochs: int | None = None, **fit_params: Any) -> Any:
         # In predictions samples keep their order; to a mean it doesn't matter.
         self._evens_ = self.iterator_train is ArrayLoader and self._compares_groups()
@@ -233,6 +201,12 @@ class _RobustTraining(RobustStep, ResumableNet):
             self._end_fused_steps()
             self._listening_ = {}
 
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        iterator = super().get_iterator(dataset, training=training)
+        if training:
+            self._train_iterator_ = iterator
+        return iterator
+
     def get_params_for(self, prefix: str) -> dict[str, Any]:
         params: dict[str, Any] = super().get_params_for(prefix)
         if prefix == "iterator_train" and self._deals_:
@@ -240,38 +214,6 @@ class _RobustTraining(RobustStep, ResumableNet):
         if prefix == "iterator_train" and self._evens_ and not params.get("drop_last"):
             params.setdefault("even", "at_most")
         return params
-
-    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, Any]:
-        train, valid = super().get_split_datasets(X, y, **fit_params)
-        # What a split made itself has other places, and neither weights nor clients.
-        has_places = not is_dataset(X) or source(train) is source(X)
-        self._trust_.has_places = has_places
-        lost = known_of_samples(X)
-        if lost and not has_places:
-            raise ValueError(
-                f"train_split must give the training data or a subset of them, for samples to have "
-                f"{' and '.join(lost)}; found {train!r}."
-            )
-        return train, valid
-
-    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
-        iterator = super().get_iterator(dataset, training=training)
-        # All data come by here: those to train on, to validate by and to predict of.
-        collates = getattr(iterator, "collate_fn", None) is default_collate
-        if collates and getattr(type(source(dataset)), "transform", None) is Dataset.transform:
-            # What torch itself makes tensors of; datasets and functions of a user's own may do so with dates.
-            refuse_in(dataset, refuse_masks_and_dates)
-        elif not isinstance(iterator, ArrayLoader):
-            refuse_in(dataset)
-        lost = known_of_samples(dataset) if training and not gives_batches(iterator) else []
-        if lost:
-            raise ValueError(
-                f"iterator_train must be an ArrayLoader that takes whole batches of arrays, without a collate_fn, "
-                f"sampler or batch_sampler, for samples to have {' and '.join(lost)}; found {iterator!r}."
-            )
-        if training:
-            self._train_iterator_ = iterator
-        return iterator
 
     def initialize_module(self) -> Any:
         # What steps have found of the module: that it doesn't allow one pass for all groups, or what they saw of it.
@@ -352,35 +294,6 @@ class _RobustTraining(RobustStep, ResumableNet):
         )
         self._begin_together()
 
-    def _begin_together(self) -> None:
-        """Begin with the same model on all ranks."""
-        ranks = current_ranks()
-        if ranks.size == 1:
-            return
-        if hasattr(self, "classes_inferred_"):
-            self.classes_inferred_: NDArray[Any] = ranks.union(self.classes_inferred_)
-        trained = {"epochs": len(self.history), "steps": self.aggregator_.n_batches}
-        ranks.check_same(trained, "What was trained before")
-        self._begin_as_first_rank()
-
-    def run_single_epoch(self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any) -> None:
-        """Go once through the batches of an iterator, as skorch does."""
-        super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
-        if training:
-            self._agree_on_model()
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Tell the net and its callbacks of an event; of several ranks, those that decide by scores see the medians."""
-        if method_name != "on_epoch_end" or current_ranks().size == 1:
-            super().notify(method_name, **cb_kwargs)
-            return
-        callbacks: list[tuple[str, Any]] = vars(self)["callbacks_"]
-        self.callbacks_ = scores_agreed(callbacks)
-        try:
-            super().notify(method_name, **cb_kwargs)
-        finally:
-            self.callbacks_ = callbacks
-
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         super().on_epoch_begin(net, **kwargs)
         self._records_: list[StepRecord] = []
@@ -391,25 +304,18 @@ class _RobustTraining(RobustStep, ResumableNet):
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         super().on_batch_end(net, batch=batch, training=training, **kwargs)
         if training:
-            self._check_step()
+            self._refuse_skipped_step()
             self.aggregator_.commit()
 
     def on_grad_computed(self, net: Any, named_parameters: Any, training: bool = False, **kwargs: Any) -> None:
         # Before the optimizer takes the gradients.
         super().on_grad_computed(net, named_parameters, training=training, **kwargs)
         if training:
-            self._check_step()
+            self._refuse_skipped_step()
 
-    def _check_step(self) -> None:
-        if self._has_stepped_:
-            return
-        order = type(self).__mro__
-        in_front = order[: order.index(RobustStep)]
-        steps = [f"{kind.__name__}.{name}" for kind in in_front for name in _STEPS if name in vars(kind)]
-        raise TypeError(
-            f"The training step must be the robust net's: gradients would be plain ones; found one that doesn't call "
-            f"super().train_step_single: {', '.join(steps)}."
-        )
+    def _refuse_skipped_step(self) -> None:
+        if not self._has_stepped_:
+            refuse_skipped_step(type(self))
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         records, self._records_ = entries_of(self._records_), []
@@ -445,15 +351,6 @@ class _RobustTraining(RobustStep, ResumableNet):
             self._refuse_divergence(X, y)
             self._check_same_model()
         return self
-
-    def _share(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Take a rank's share of data that all ranks have."""
-        dataset = self.get_dataset(X, y)
-        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        chosen = current_ranks().share(len(dataset), seed)
-        if chosen is None:
-            return X, y
-        return Subset(dataset, chosen.tolist()), None if y is None else multi_indexing(y, chosen)
 
     def _refuse_divergence(self, X: Any, y: Any = None) -> None:
         """Refuse parameters that aren't finite: a plain step has no rows that would tell, nor has the last step."""
@@ -584,36 +481,6 @@ class _Log(PrintLog):
 def _may_fuse(parameter: torch.Tensor) -> bool:
     """Tell whether torch's fused optimizers are right for a parameter: one of real numbers, without gaps in memory."""
     return not parameter.requires_grad or is_lazy(parameter) or (parameter.is_floating_point() and is_dense(parameter))
-
-
-#: Methods that skorch calls to take a step.
-_STEPS = ("train_step", "train_step_single")
-
-
-def _refuse_other_steps(kind: type) -> None:
-    """Refuse nets with a training step besides the robust one, which would take its place or be lost.
-
-    Raises
-    ------
-    TypeError
-        There is one behind the robust step, or accelerate's.
-    """
-    if issubclass(kind, AccelerateMixin):
-        raise TypeError(
-            f"A robust net must take its gradients itself, a row for each group, which accelerate's training step "
-            f"doesn't; found {kind.__name__}, which has skorch's AccelerateMixin."
-        )
-    order = kind.__mro__
-    for position, base in enumerate(order):
-        of_skorch = base in NeuralNet.__mro__ or position <= order.index(RobustStep)
-        steps = _STEPS if position > order.index(NeuralNet) else _STEPS[1:]
-        found = [] if of_skorch else [name for name in steps if name in vars(base)]
-        if found:
-            raise TypeError(
-                f"A net to be made robust must have skorch's own training step, which the robust step replaces; found "
-                f"{base.__name__}.{found[0]}. Put what it does to the loss into get_loss, or override the step of the "
-                f"robust net and call super().train_step_single."
-            )
 
 
 __all__ = [

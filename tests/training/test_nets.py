@@ -16,7 +16,6 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, GradientNormCl
 from skorch.dataset import Dataset as SkorchDataset
 from skorch.dataset import ValidSplit
 from skorch.helper import SliceDataset
-from skorch.hf import AccelerateMixin
 
 from nets import Renamed, dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
@@ -710,100 +709,6 @@ def test_logarithms_are_taken_by_skorch(data, settings):
     with pytest.raises(ValueError, match="must give probabilities for the criterion NLLLoss"):
         net.partial_fit(*plain_data(data))
     assert torch.equal(net.module_.weight, before)
-
-
-@pytest.mark.parametrize(
-    "kind", [RobustNeuralNetClassifier, RobustNeuralNetRegressor, robust_class(NeuralNetBinaryClassifier)]
-)
-def test_targets_must_be_given(data, kind):
-    with pytest.raises(ValueError, match="No y-values are given"):
-        net_of(kind=kind, criterion=torch.nn.MSELoss).fit(data[0].astype(np.float32), None)
-
-
-def test_targets_that_a_dataset_or_a_loader_has(data):
-    X, y = plain_data(data)
-    net_of().fit(SkorchDataset(X, y), None)
-    # Of the general net none are asked for, as in skorch.
-    net_of(kind=RobustNeuralNet, criterion=ToZero).fit(X, None)
-
-
-class ToZero(torch.nn.MSELoss):
-    def forward(self, predicted, target):
-        return super().forward(predicted, torch.zeros_like(predicted))
-
-
-class OwnStep:
-    """What accelerate's mixin does, and others' do."""
-
-    def train_step_single(self, batch, **fit_params):
-        X, y = batch
-        predicted = self.infer(X)
-        loss = self.get_loss(predicted, y)
-        loss.backward()
-        return {"loss": loss, "y_pred": predicted}
-
-
-class WholeStep:
-    def train_step(self, batch, **fit_params):
-        self.optimizer_.zero_grad()
-        step = OwnStep.train_step_single(self, batch)
-        self.optimizer_.step()
-        return step
-
-
-class Calls:
-    def train_step_single(self, batch, **fit_params):
-        return self.step_of_mine(batch, **fit_params)
-
-    def step_of_mine(self, batch, **fit_params):
-        self.called_ = True
-        return super().train_step_single(batch, **fit_params)
-
-
-class Skips:
-    def initialize(self):
-        return NeuralNet.initialize(self)
-
-
-def test_steps_in_front_of_the_robust_one(data):
-    X, y = plain_data(data)
-    net = net_of(kind=type("Net", (OwnStep, RobustNeuralNetClassifier), {})).initialize()
-    before = net.module_.weight.detach().clone()
-    with pytest.raises(TypeError, match=r"super\(\).train_step_single: OwnStep.train_step_single"):
-        net.partial_fit(X, y)
-    assert torch.equal(net.module_.weight, before)
-    with pytest.raises(TypeError, match=r"super\(\).train_step_single: WholeStep.train_step"):
-        net_of(kind=type("Net", (WholeStep, RobustNeuralNetClassifier), {})).fit(X, y)
-    assert net_of(kind=type("Net", (Calls, RobustNeuralNetClassifier), {})).fit(X, y).called_
-    with pytest.raises(TypeError, match=r"Net, of which a class in front of it doesn't call super\(\).initialize"):
-        net_of(kind=type("Net", (Skips, RobustNeuralNetClassifier), {})).fit(X, y)
-
-
-def test_steps_behind_the_robust_one(data):
-    behind = type("Own", (OwnStep, NeuralNetClassifier), {})
-    last = type("Net", (RobustNeuralNetClassifier, OwnStep), {})
-    whole = type("Net", (RobustNeuralNetClassifier, WholeStep), {})
-    for kind, name in ((robust_class(behind), "OwnStep.train_step_single"), (last, "OwnStep.train_step_single")):
-        with pytest.raises(TypeError, match=f"which the robust step replaces; found {name}"):
-            net_of(kind=kind)
-    with pytest.raises(TypeError, match=r"found WholeStep\.train_step"):
-        net_of(kind=whole)
-    # One that calls the step is kept, where it can be reached.
-    kept = type("Own", (WholeStep, NeuralNetClassifier), {"train_step": NeuralNetClassifier.train_step})
-    net_of(kind=robust_class(kept)).fit(*plain_data(data))
-
-
-@pytest.mark.parametrize(
-    "bases", [(AccelerateMixin, RobustNeuralNetClassifier), (RobustNeuralNetClassifier, AccelerateMixin)]
-)
-def test_accelerate_is_refused(bases):
-    with pytest.raises(
-        TypeError, match=r"must take its gradients itself.*found Net, which has skorch's AccelerateMixin"
-    ):
-        net_of(kind=type("Net", bases, {}), accelerator=object())
-    wrapped_one = robust_class(type("Net", (AccelerateMixin, NeuralNetClassifier), {}))
-    with pytest.raises(TypeError, match="AccelerateMixin"):
-        net_of(kind=wrapped_one, accelerator=object())
 
 
 class RobustRenamed(Renamed, RobustNeuralNetClassifier):

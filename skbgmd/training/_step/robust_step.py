@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import time
 import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import is_classifier
-from skorch import NeuralNet, NeuralNetClassifier
+from skorch import NeuralNetClassifier
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
@@ -25,6 +23,7 @@ from skbgmd.ghost.registry import is_registered, rule_of
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._losses import check_probabilities, complaint, targets_of
 from skbgmd.training._ranks import RankFailedError, current_ranks
+from skbgmd.training._step.agreement import AgreeingNet
 from skbgmd.training._step.displaced_loss import DisplacedLoss
 from skbgmd.training._step.divergence import explanation
 from skbgmd.training._step.fused_step import FusedStep
@@ -37,7 +36,7 @@ from skbgmd.training._step.stateful import StatefulAggregator
 from skbgmd.training._step.trust import SampleTrust, earned_trust
 
 
-class RobustStep(NeuralNet):
+class RobustStep(AgreeingNet):
     """skorch's training step, with the aggregate of the groups' gradients in the place of the batch's gradient."""
 
     aggregator_: StatefulAggregator
@@ -298,66 +297,6 @@ class RobustStep(NeuralNet):
             self._gradients_ = held = GradientMatrix(parameters)
         return held
 
-    def _begin_as_first_rank(self) -> None:
-        """Take over the first rank's parameters, buffers and states of optimizers, which must have the same shapes."""
-        ranks = current_ranks()
-        if ranks.size == 1:
-            return
-        parts = [*self._learning_parts(), *((name, getattr(self, f"{name}_")) for name in self._optimizers)]
-        tensors = dict(chain.from_iterable(_tensors(part.state_dict(), name) for name, part in parts))
-        tensors = {name: tensor for name, tensor in tensors.items() if not is_lazy(tensor)}
-        ranks.check_same(
-            {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in tensors.items()},
-            "The shapes of parameters, buffers and states of optimizers",
-        )
-        settings = {
-            f"{optimizer}, group {number}, {name}": value
-            for optimizer in self._optimizers
-            for number, group in enumerate(getattr(self, f"{optimizer}_").param_groups)
-            for name, value in group.items()
-            if value is None or isinstance(value, (bool, int, float, str))
-        }
-        ranks.check_same(settings, "The settings of optimizers")
-        ranks.make_equal(list(tensors.values()))
-
-    def _agree_on_model(self) -> None:
-        """Make buffers the same on all ranks, robustly, at the end of an epoch, and check that parameters are.
-
-        Buffers such as the means of batch normalization are of this rank's data.
-        """
-        ranks = current_ranks()
-        if ranks.size == 1:
-            return
-        modules = [part for _, part in self._learning_parts()]
-        buffers = [buffer for module in modules for buffer in module.buffers() if buffer.numel()]
-        floating = [buffer for buffer in buffers if buffer.is_floating_point()]
-        if floating:
-            wide = torch.float64 if any(buffer.dtype == torch.float64 for buffer in floating) else torch.float32
-            vector = torch.cat([buffer.detach().reshape(-1).to(floating[0].device, wide) for buffer in floating])
-            parts = torch.split(ranks.combine(vector), [buffer.numel() for buffer in floating])
-            for buffer, part in zip(floating, parts, strict=True):
-                buffer.copy_(part.view(buffer.shape))
-        if len(floating) < len(buffers):
-            ranks.make_equal([buffer for buffer in buffers if not buffer.is_floating_point()])
-        self._check_same_model()
-
-    def _check_same_model(self) -> None:
-        """Check that parameters and buffers have the same bits on all ranks."""
-        ranks = current_ranks()
-        if ranks.size > 1:
-            found = {
-                f"{part}.{name}": zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-                for part, module in self._learning_parts()
-                for name, tensor in (*module.named_parameters(), *module.named_buffers())
-                if not is_lazy(tensor) and tensor.numel()
-            }
-            ranks.check_same(found, "The checksums of trained parameters and buffers")
-
-    def _learning_parts(self) -> list[tuple[str, nn.Module]]:
-        """Modules and losses, by their names."""
-        parts = [(name, getattr(self, f"{name}_", None)) for name in (*self._modules, *self._criteria)]
-        return [(name, part) for name, part in parts if isinstance(part, nn.Module)]
-
     def _criterion(self) -> Any:
         """The one loss, whatever its name; None where there are several, or none yet."""
         try:
@@ -385,13 +324,3 @@ def _of_samples(predicted: Any, X: Any) -> Any:
     # A single step of time of several samples, where time comes first.
     is_step = predicted.ndim > 1 and any(shape[1:2] == predicted.shape[:1] for shape in shapes)
     return predicted if is_step else predicted[None]
-
-
-def _tensors(state: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors in a state of nested containers, by their places."""
-    if isinstance(state, torch.Tensor):
-        yield name, state
-    elif isinstance(state, (Mapping, list, tuple)):
-        items = state.items() if isinstance(state, Mapping) else enumerate(state)
-        for key, value in items:
-            yield from _tensors(value, f"{name}.{key}")
