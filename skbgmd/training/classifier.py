@@ -11,7 +11,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import ClassifierMixin
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
@@ -24,6 +23,7 @@ from skbgmd.training._data.inputs import unpacked
 from skbgmd.training._data.samples import Samples, check_of_samples
 from skbgmd.training._data.scaling import cross_entropy_of_shares
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._estimator.class_weight import weighted_by_class
 from skbgmd.training._estimator.multilabel import (
     RobustMultilabelNet,
     balanced_points,
@@ -332,21 +332,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
                 f"class_weight must be None where y has several labels, each with two classes; found "
                 f"{self.class_weight!r}. BCEWithLogitsLoss has weights of labels: give criterion__pos_weight."
             )
-        # Not of this batch's classes only, which may be fewer.
-        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            given = _balanced(np.searchsorted(classes, y), weight, len(classes))
-        else:
-            given = compute_class_weight(self.class_weight, classes=classes, y=y)
-        of_class: NDArray[np.float64] = given[np.searchsorted(classes, y)]
-        if not (np.isfinite(of_class).all() and (of_class >= 0.0).all()):
-            raise ValueError(f"class_weight must be finite and not negative; found {self.class_weight}.")
-        product = of_class if weight is None else weight * of_class
-        if not product.any():
-            raise ValueError(
-                f"class_weight must leave a sample with a positive weight; found {self.class_weight} and the labels "
-                f"{np.unique(y)}."
-            )
-        return product
+        return weighted_by_class(self.class_weight, weight, y, classes)
 
     def _fit(
         self,
@@ -568,14 +554,3 @@ def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]
         raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")
     codes = np.searchsorted(classes, y)
     return codes.astype(np.float64) if binary else codes
-
-
-def _balanced(codes: NDArray[np.intp], weight: NDArray[np.float64] | None, n_classes: int) -> NDArray[np.float64]:
-    """Weights under which all classes (n_classes,) have the same, that of the samples on the whole; 0 for one without.
-
-    As scikit-learn's newer versions have it; older ones don't look at the weights.
-    """
-    totals = np.bincount(codes, weights=weight, minlength=n_classes).astype(np.float64)
-    found = totals > 0.0
-    result: NDArray[np.float64] = np.where(found, totals.sum() / (found.sum() * np.where(found, totals, 1.0)), 0.0)
-    return result

@@ -392,19 +392,6 @@ def test_binary_losses(data, criterion, group_size, forked):
             quick(module=module, criterion=criterion).fit(X, np.arange(160) % 3)
 
 
-@pytest.mark.parametrize(
-    ("weight", "message"),
-    [
-        ({"no": -1.0, "yes": 1.0}, "class_weight must be finite and not negative"),
-        ({"no": np.inf, "yes": 1.0}, "class_weight must be finite and not negative"),
-        ({"no": 0.0, "yes": 0.0}, "class_weight must leave a sample with a positive weight"),
-    ],
-)
-def test_class_weights_are_checked(data, weight, message):
-    with pytest.raises(ValueError, match=message):
-        quick(class_weight=weight).fit(*data)
-
-
 @pytest.mark.parametrize("wraps", [False, True])
 def test_weights_and_clients_are_not_lost_in_loaders(data, wraps, forked):
     """What batches aren't known by is refused, rather than trained without."""
