@@ -440,7 +440,8 @@ LARGE_INPUTS = 2.0
 #: and how much more of them are badly fitted, with the gain in log-likelihood that proves it.
 LARGE_INPUT_SCALES, LEAST_LARGE_INPUT, WRONG_RATIO, CHANGE_GAIN = 1.5, 1.5, 2.0, 10.0
 
-# ---- trust that is remembered ---------------------------------------------------------------------------------------
+
+# ---- Trust that is remembered
 
 #: Numbers of samples up to which several batches are gathered at once: 1 MiB.
 GATHERED_ELEMENTS = 1 << 18
@@ -460,7 +461,8 @@ TRUST_QUANTILES, TRUST_QUANTILE_SAMPLES = 10, 30
 #: First visits to a sample over which its likelihood is averaged, besides all: networks fit wrong labels late.
 LIKELIHOOD_VISITS = (32, 64)
 
-# ---- strength that is chosen by held-out samples --------------------------------------------------------------------
+
+# ---- Strength that is chosen by held-out samples
 
 #: Share of the samples that is held out: trained on a third, candidates cost little, differ as much, and are judged by
 #: many. Share of the epochs after which those far behind are dropped.
@@ -573,6 +575,7 @@ TIED_DIGITS = 12
 #: Median absolute deviation of a standard normal distribution.
 NORMAL_MAD = 0.6745
 
+
 # ---- Federated averaging
 
 #: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for
@@ -606,7 +609,7 @@ SHORT_UPDATE = 0.6
 FORGOTTEN_VISITS = 1e-3
 
 
-# ---- demonstration --------------------------------------------------------------------------------------------------
+# ---- Demonstration
 
 #: Processes of the demonstration, each of which holds torch and a training: 0.4 to 0.5 GB.
 DEMONSTRATION_PROCESSES = 8
