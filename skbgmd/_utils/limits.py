@@ -540,6 +540,14 @@ ROLL_CALL_SECONDS = 1.0
 #: Seconds that a roll call takes at most, whoever still answers: ranks are to stop within five seconds.
 ROLL_CALL_LIMIT = 3.0
 
+#: Seconds after which a rank that waits reads whether others are in another collective: steps are to cost nothing, and
+#: ranks to stop within five seconds.
+APART_SECONDS = 1.0
+#: Seconds after which a rank that waits warns of others that train by themselves.
+LATE_SECONDS = 10.0
+#: Collectives of this rank that others' are compared with: more than buckets that are on their way.
+REMEMBERED_COLLECTIVES = 64
+
 #: Seconds in which a backend's thread drops the tensors of a complete collective: some microseconds, and a tenth of a
 #: second where twelve processes share a core. A backend that keeps them costs twice this in all, rather than hanging.
 RELEASE_SECONDS = 1.0

@@ -119,7 +119,7 @@ class Exchange:
         sent = shards.split(rows, self.transport_dtype)
         received = torch.empty_like(sent)
         moved = [as_bytes(received), as_bytes(sent)]
-        with begin_collective("to_shards", self.group) as collective:
+        with begin_collective("to_shards", self.group, sent.nbytes) as collective:
             work = dist.all_to_all_single(moved[0], moved[1], group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1) // self.size)
         shape, dtype = (self.size * m, shards.width), rows.dtype
@@ -151,7 +151,7 @@ class Exchange:
         sent = shards.pad(vector, self.rank, self.transport_dtype if narrows else None)
         received = sent.new_empty((self.size, shards.width))
         moved = [as_bytes(received), as_bytes(sent)]
-        with begin_collective("from_shards", self.group) as collective:
+        with begin_collective("from_shards", self.group, sent.nbytes) as collective:
             work = _all_gather(moved[0], moved[1], group=self.group, async_op=True)
         self._count(sent.nbytes * (self.size - 1))
         return Pending(received, work, lambda: shards.join(received).to(vector.dtype), collective, moved)
@@ -168,24 +168,50 @@ class Exchange:
         if self.size > 1:
             values = values.contiguous()
             moved = [alias(values)]
-            with begin_collective("all_reduce", self.group):
+            with begin_collective("all_reduce", self.group, values.nbytes):
                 dist.all_reduce(moved[0], operation, group=self.group)
             await_release(moved)
             self._count(2 * values.nbytes * (self.size - 1) // self.size)
         return values
 
-    def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """Stack the tensors of all ranks, which are of one shape, (size, ...)."""
+    def gather(self, values: torch.Tensor, purpose: str = "") -> torch.Tensor:
+        """Stack the tensors of all ranks, which are of one shape, (size, ...); messages may tell what for."""
         values = values.contiguous()
         if self.size == 1:
             return values[None]
         stacked = values.new_empty((self.size, *values.shape))
         moved = [as_bytes(stacked), as_bytes(values)]
-        with begin_collective("gather", self.group):
+        with begin_collective("gather", self.group, values.nbytes, purpose):
             _all_gather(moved[0], moved[1], group=self.group)
         await_release(moved)
         self._count(values.nbytes * (self.size - 1))
         return stacked
+
+    def agree(self, numbers: Sequence[int], purpose: str, device: torch.device | str | None = None) -> list[list[int]]:
+        """List the integers of all ranks, as many on each, for what isn't done in every step.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Of 64 bits at most.
+        purpose : str
+            Why they are gathered, the same on all ranks.
+        device : device, default=None
+            From which the group's backend takes them; None: :attr:`device`.
+
+        Raises
+        ------
+        ValueError
+            A rank that gathers as many bytes for another purpose.
+        """
+        own = torch.tensor([zlib.crc32(purpose.encode()), *numbers], device=device or self.device)
+        every = self.gather(own, purpose).tolist()
+        if odd := [rank for rank, (place, *_) in enumerate(every) if place != every[self.rank][0]]:
+            raise ValueError(
+                f"All ranks must take part in the same collectives; found rank {self.rank} at {purpose!r}, and ranks "
+                f"{odd} at another."
+            )
+        return [found for _, *found in every]
 
     def swap(self, values: torch.Tensor, sources: Sequence[int], targets: Sequence[int]) -> torch.Tensor:
         """Send a tensor to some of the other ranks, and receive those of some, directly.
@@ -238,7 +264,7 @@ class Exchange:
         """Check that values, made of what JSON can hold, are the same on all ranks; what that sends isn't counted."""
         quiet = Exchange(self.group)
         text = json.dumps({name: values}).encode()
-        heads = quiet.gather(torch.tensor([len(text), zlib.crc32(text)], device=self.device)).tolist()
+        heads = quiet.agree([len(text), zlib.crc32(text)], "what ranks exchange for the first time")
         if all(head == heads[0] for head in heads):
             return
         padded = bytearray(text.ljust(max(length for length, _ in heads)))

@@ -1,14 +1,16 @@
-"""Errors that name the ranks which stopped answering: killed, hanging, stopped, or cut off from the network."""
+"""Errors that name the ranks which stopped answering, or are in another collective than the others."""
 
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -16,13 +18,14 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
 
 from skbgmd._utils import limits
+from skbgmd.training._ranks import named, training_of
 
 
 class RankLostError(RuntimeError):
-    """A collective failed because ranks stopped answering; the error of ``torch.distributed`` is its cause.
+    """A collective failed because ranks stopped answering, or aren't in the same one.
 
-    The group can't be used any more: the process must end, and all ranks start again
-    (:func:`skbgmd.distributed.init_from_env`).
+    The error of ``torch.distributed`` is its cause. The group can't be used any more: the process must end, and all
+    ranks start again (:func:`skbgmd.distributed.init_from_env`).
 
     Attributes
     ----------
@@ -31,7 +34,7 @@ class RankLostError(RuntimeError):
     number : int
         Its number among those of the group, from 1 on.
     missing : tuple of int
-        Ranks of the group that didn't answer a roll call; empty where the store didn't answer either.
+        Ranks of the group that didn't answer a roll call; empty where all did, or the store didn't answer either.
     waited : float
         Seconds from the begin of the collective to its failure.
     """
@@ -41,19 +44,61 @@ class RankLostError(RuntimeError):
         self.collective, self.number, self.missing, self.waited = collective, number, missing, waited
 
 
+class Begun(NamedTuple):
+    """A collective that a rank began, as it is recorded.
+
+    Attributes
+    ----------
+    name : str
+    size : str
+        Of what this rank sends, the same on all ranks, or nothing.
+    purpose : str
+        For messages.
+    number : int
+        Among those of the group, from 1 on.
+    when : float
+        Seconds since the epoch.
+    """
+
+    name: str
+    size: str
+    purpose: str
+    number: int
+    when: float
+
+    @classmethod
+    def read(cls, text: str) -> Begun:
+        """Read a record."""
+        name, size, purpose, number, when = text.split("\t")
+        return cls(name, size, purpose, int(number), float(when))
+
+    def __str__(self) -> str:
+        purpose = f" ({self.purpose})" if self.purpose else ""
+        return f"{self.name}{self.size}{purpose}, number {self.number}"
+
+    def is_like(self, other: Begun) -> bool:
+        """True if both can be parts of one collective."""
+        return (self.name, self.size, self.number) == (other.name, other.size, other.number)
+
+
 class Watch:
     """Record of the collectives that this rank began, kept in the group's store for the others to read.
 
-    Before a collective a rank writes its name, number and time (some microseconds with a ``TCPStore``). When one
+    Before a collective a rank writes its name, size, number and time (some microseconds with a ``TCPStore``). When one
     fails, a rank closes its connections, so that no other waits for it in the collective; in a ring, only two are
     connected to the one that is lost. Each rank that is still there answers a roll call in the store, which needs no
     connections of the group, until for a second no other has answered.
+
+    A rank that has waited for more than a second reads the records of the others: where one began another collective
+    as the same number, it lets its own fail at once, as all ranks would wait until the time limit.
 
     Parameters
     ----------
     group : ProcessGroup, default=None
         None: all ranks.
     """
+
+    _calling: Thread | None = None
 
     def __init__(self, group: Any = None) -> None:
         group = group or _get_default_group()
@@ -62,23 +107,52 @@ class Watch:
         # Threads of a group end with the last who holds it.
         self._group = ref(group)
         self._called: RollCall | None = None
+        #: The last collectives that this rank began, by number, and since when it waits for one.
+        self._own: dict[int, Begun] = {}
+        self.waits_since: float | None = None
+        self._has_warned = False
+        if self.size > 1:
+            Thread(target=_look_out, args=(ref(self),), daemon=True, name="skbgmd-watch").start()
 
-    def begin(self, name: str) -> Collective:
+    def begin(self, name: str, n_bytes: int | None = None, purpose: str = "") -> Collective:
         """Record that this rank begins a collective; issue it, and wait for it, within what this returns."""
         self.n_begun += 1
         collective = Collective(self, name, self.n_begun)
-        with collective:
-            self.store.set(f"skbgmd/begun/{self.rank}", f"{name},{self.n_begun},{time.time()}")
+        if self._called is None:
+            size = "" if n_bytes is None else f" of {n_bytes} bytes"
+            own = Begun(name, size, purpose, self.n_begun, time.time())
+            self._own[self.n_begun] = own
+            self._own.pop(self.n_begun - limits.REMEMBERED_COLLECTIVES, None)
+            with collective:
+                self.store.set(f"skbgmd/begun/{self.rank}", f"{name}\t{size}\t{purpose}\t{own.number}\t{own.when}")
         return collective
+
+    def look(self) -> None:
+        """Let the collective that this rank waits for fail, if others are in another one; warn of those that train."""
+        since = self.waits_since
+        waited = 0.0 if since is None else time.monotonic() - since
+        if waited < limits.APART_SECONDS or self._called is not None:
+            return
+        with suppress(RuntimeError):
+            begun = self._begun(range(self.size))
+            if apart := self._apart(begun):
+                self.roll_call(RuntimeError(apart))
+            elif waited >= limits.LATE_SECONDS and not self._has_warned:
+                self._has_warned = True
+                late = [rank for rank in range(self.size) if rank not in begun or begun[rank].number < self.n_begun]
+                if lines := self._trainings(late):
+                    waiting = f"Rank {self.rank} has waited for {waited:.0f} s in {self._own[self.n_begun]}."
+                    warnings.warn(" ".join((waiting, *lines)), RuntimeWarning, stacklevel=2)
 
     def roll_call(self, error: BaseException) -> RollCall:
         """Close this rank's connections, answer, and list the ranks that don't; once, as the group is lost with it."""
-        if self._called is None:
-            self._called = RollCall()
-            # A store on a rank that was stopped answers never, and its client waits without a limit.
-            thread = Thread(target=self._call, args=(self._called, str(error)), daemon=True)
-            thread.start()
-            thread.join(limits.ROLL_CALL_LIMIT + limits.ROLL_CALL_SECONDS)
+        with _CALLING:
+            if self._called is None or self._calling is None:
+                self._called = RollCall()
+                # A store on a rank that was stopped answers never, and its client waits without a limit.
+                self._calling = Thread(target=self._call, args=(self._called, str(error)), daemon=True)
+                self._calling.start()
+        self._calling.join(limits.ROLL_CALL_LIMIT + limits.ROLL_CALL_SECONDS)
         return self._called
 
     def _call(self, call: RollCall, error: str) -> None:
@@ -94,14 +168,56 @@ class Watch:
                 answered = {rank for rank in missing if self.store.check([f"skbgmd/present/{rank}"])}
                 if answered:
                     missing, heard = missing - answered, time.monotonic()
-            for rank in sorted(missing):
-                key = f"skbgmd/begun/{rank}"
-                call.last_begun[rank] = self.store.get(key).decode() if self.store.check([key]) else ""
+            begun = self._begun(range(self.size))
+            call.last_begun = {rank: begun.get(rank) for rank in sorted(missing)}
+            call.apart = self._apart(begun)
+            call.trainings = self._trainings(sorted(missing))
         except RuntimeError:
             return
         number, cause = first.split(",", 1)
         call.first = "" if int(number) == self.rank else f"Rank {number} was the first on which it failed: {cause}"
         call.missing = tuple(sorted(missing))
+
+    def _begun(self, ranks: Any) -> dict[int, Begun]:
+        """The last collective that each of some ranks began, if any."""
+        keys = {rank: f"skbgmd/begun/{rank}" for rank in ranks}
+        return {rank: Begun.read(self.store.get(key).decode()) for rank, key in keys.items() if self.store.check([key])}
+
+    def _apart(self, begun: Mapping[int, Begun]) -> str:
+        """Say in which collectives the ranks are, if one began another than this rank did as the same number."""
+        own = self._own.copy()
+        odd = [theirs.number for theirs in begun.values() if not theirs.is_like(own.get(theirs.number, theirs))]
+        if not odd:
+            return ""
+        places: dict[str, list[int]] = {}
+        for rank in range(self.size):
+            here = own[odd[0]] if rank == self.rank else begun.get(rank)
+            places.setdefault("none" if here is None else str(here), []).append(rank)
+        found = "; ".join(f"{place}, on {named(ranks)}" for place, ranks in places.items())
+        return f"All ranks must take part in the same collectives; found {found}."
+
+    def _trainings(self, late: Any) -> list[str]:
+        """What late ranks train by themselves, as far as it is known."""
+        group: Any = self._group()
+        found = []
+        for rank in late if group is not None else ():
+            training = training_of(dist.get_global_rank(group, rank))
+            if training is not None:
+                found.append(f"Rank {rank} began {training}.")
+        return found
+
+
+def _look_out(watched: ref[Watch]) -> None:
+    """Look now and then, as long as a group lasts, whether its ranks are in one collective."""
+    while True:
+        time.sleep(0.5 * limits.APART_SECONDS)
+        if (watch := watched()) is None:
+            return
+        watch.look()
+        del watch
+
+
+_CALLING = Lock()
 
 
 @dataclass
@@ -110,7 +226,11 @@ class RollCall:
 
     missing: tuple[int, ...] | None = None
     first: str = ""
-    last_begun: dict[int, str] = field(default_factory=dict)
+    last_begun: dict[int, Begun | None] = field(default_factory=dict)
+    #: In which collectives the ranks are, where they aren't in the same one.
+    apart: str = ""
+    #: What ranks that don't answer train by themselves.
+    trainings: list[str] = field(default_factory=list)
 
     def report(self, size: int) -> str:
         """Say what was found, in sentences."""
@@ -121,10 +241,9 @@ class RollCall:
             return f"all {size} ranks answer a roll call: one was late, failed itself, or a connection broke."
         lines = [f"ranks {list(self.missing)} of {size} don't answer a roll call within {seconds:g} s."]
         for rank, begun in self.last_begun.items():
-            name, number, when = begun.split(",") if begun else ("", "", "")
-            ago = f"{name} (number {number}) {time.time() - float(when):.1f} s ago" if begun else "none"
+            ago = f"{begun.name} (number {begun.number}) {time.time() - begun.when:.1f} s ago" if begun else "none"
             lines.append(f"Last collective that rank {rank} began: {ago}.")
-        return " ".join(lines)
+        return " ".join([*lines, *self.trainings, *([self.apart] if self.apart else [])])
 
 
 class Collective:
@@ -137,21 +256,25 @@ class Collective:
         self.watch, self.name, self.number, self.begin = watch, name, number, time.monotonic()
 
     def __enter__(self) -> Collective:
+        self.watch.waits_since = time.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.watch.waits_since = None
         # Gloo's errors are plain RuntimeErrors; classes derived from it are of other faults, such as too little memory.
         if error is None or not (kind is RuntimeError or isinstance(error, dist.DistError)):
             return
         waited = time.monotonic() - self.begin
         call = self.watch.roll_call(error)
-        message = (
-            f"Every rank must answer in a collective; {self.name} (number {self.number} of its group) failed on rank "
-            f"{self.watch.rank} after {waited:.1f} s, and {call.report(self.watch.size)} Cause: {error}"
+        failed = (
+            f"{self.name} (number {self.number} of its group) failed on rank {self.watch.rank} after {waited:.1f} s"
         )
-        if call.first:
+        message = f"Every rank must answer in a collective; {failed}, and {call.report(self.watch.size)} Cause: {error}"
+        if call.apart and not call.missing:
+            message = f"{call.apart} So {failed}. Cause: {error}"
+        if call.first and not call.apart:
             message += f" {call.first}"
         raise RankLostError(message, self.name, self.number, call.missing or (), waited) from error
 
@@ -183,7 +306,7 @@ _UNUSED_TAG = 2**31 - 1
 _WATCHES: WeakKeyDictionary[Any, Watch] = WeakKeyDictionary()
 
 
-def begin_collective(name: str, group: Any = None) -> Collective:
+def begin_collective(name: str, group: Any = None, n_bytes: int | None = None, purpose: str = "") -> Collective:
     """Name lost ranks in errors of a collective: issue it, and wait for it, in a ``with`` block of what this returns.
 
     :class:`skbgmd.distributed.Exchange` does so for its own.
@@ -191,9 +314,13 @@ def begin_collective(name: str, group: Any = None) -> Collective:
     Parameters
     ----------
     name : str
-        For messages.
+        The same on all ranks, for messages; it has no tabs.
     group : ProcessGroup, default=None
         None: all ranks.
+    n_bytes : int, default=None
+        Size of what this rank sends, where it is the same on all ranks.
+    purpose : str, default=""
+        For messages alone.
 
     Examples
     --------
@@ -206,4 +333,4 @@ def begin_collective(name: str, group: Any = None) -> Collective:
     group = group or _get_default_group()
     if group not in _WATCHES:
         _WATCHES[group] = Watch(group)
-    return _WATCHES[group].begin(name)
+    return _WATCHES[group].begin(name, n_bytes, purpose)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,8 +132,9 @@ class RankAggregator:
             place = (saved["rank"], saved["n_ranks"])
             is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
             state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
-            own = torch.tensor([int(seed), _fingerprint(self.rule, self._settings()), *state], device=device)
-            seeds, prints, steps, widths, odd = exchange.gather(own).T.tolist()
+            own = (int(seed), _fingerprint(self.rule, self._settings()), *state)
+            every = exchange.agree(own, "the agreement before a first step, or after load_state_dict", device)
+            seeds, prints, steps, widths, odd = zip(*every, strict=True)
             self._check_same(prints, "rule, and what else is set,")
             if any(odd):
                 raise ValueError(
@@ -148,7 +149,7 @@ class RankAggregator:
         return self._seeded
 
     @staticmethod
-    def _check_same(values: list[int], name: str) -> None:
+    def _check_same(values: Sequence[int], name: str) -> None:
         if odd := [rank for rank, value in enumerate(values) if value != values[0]]:
             raise ValueError(f"{name} must be the same on all ranks; found another than rank 0's on ranks {odd}.")
 

@@ -66,13 +66,16 @@ class DistributedRanks(Ranks):
 
     def make_equal(self, tensors: Sequence[torch.Tensor]) -> None:
         self.gather(None, "tensors of the first rank")
+        group = self.exchange.group
+        # Torch numbers the first rank among all.
+        first = 0 if group is None else dist.get_global_rank(group, 0)
         with uninterrupted():
             for tensor in tensors:
                 if tensor.numel():
                     moved = tensor.detach().to(self.exchange.device).contiguous()
                     sent = [as_bytes(moved)]
-                    with begin_collective("broadcast", self.exchange.group):
-                        dist.broadcast(sent[0], 0, group=self.exchange.group)
+                    with begin_collective("broadcast", group, moved.nbytes):
+                        dist.broadcast(sent[0], first, group=group)
                     await_release(sent)
                     with torch.no_grad():
                         tensor.copy_(moved)
@@ -111,7 +114,9 @@ class DistributedRanks(Ranks):
         payload = text.encode()
         with uninterrupted():
             header = _HEADER.pack(status, zlib.crc32(what.encode()), len(payload))
-            heads = self._gather_bytes(header + payload[: limits.INLINE_MESSAGE], _HEADER.size + limits.INLINE_MESSAGE)
+            start = header + payload[: limits.INLINE_MESSAGE]
+            purpose = what if status == _WELL else "an error"
+            heads = self._gather_bytes(start, _HEADER.size + limits.INLINE_MESSAGE, purpose)
             found = [_HEADER.unpack_from(head) for head in heads]
             if any(status for status, _, _ in found) or len({place for _, place, _ in found}) > 1:
                 place = payload if status != _WELL else what.encode()
@@ -126,9 +131,10 @@ class DistributedRanks(Ranks):
                 parts = [first + more for first, more in zip(parts, rest, strict=True)]
         return [part[:length].decode() for part, (_, _, length) in zip(parts, found, strict=True)]
 
-    def _gather_bytes(self, own: bytes, width: int) -> list[bytes]:
+    def _gather_bytes(self, own: bytes, width: int, purpose: str = "") -> list[bytes]:
         padded = torch.frombuffer(bytearray(own.ljust(width, b"\0")), dtype=torch.uint8)
-        return [line.cpu().numpy().tobytes() for line in self.exchange.gather(padded.to(self.exchange.device))]
+        gathered = self.exchange.gather(padded.to(self.exchange.device), purpose)
+        return [line.cpu().numpy().tobytes() for line in gathered]
 
 
 def _text(reason: bytes) -> str:

@@ -183,7 +183,7 @@ class Checkpoints:
             A rank has lost its files or can't read them, or they are of another number of ranks.
         """
         own = ([-1] * self.N_KEPT + self._steps())[-self.N_KEPT :]
-        found = self.exchange.gather(torch.tensor(own, device=self.device)).tolist()
+        found = self.exchange.agree(own, "Checkpoints.load", self.device)
         common = set.intersection(*map(set, found)) - {-1}
         if not common:
             if any(-1 not in steps for steps in found):
@@ -193,7 +193,8 @@ class Checkpoints:
         damage = []
         for step in sorted(common, reverse=True):
             content, error = self._attempt(step)
-            whole = self.exchange.gather(torch.tensor([int(error is None)], device=self.device))[:, 0].tolist()
+            answers = self.exchange.agree([int(error is None)], "Checkpoints.load", self.device)
+            whole = [is_whole for (is_whole,) in answers]
             if content is not None and all(whole):
                 break
             ranks = [rank for rank, is_whole in enumerate(whole) if not is_whole]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from skorch.callbacks import Callback
 
@@ -175,11 +177,11 @@ def refuse_differences(every: Sequence[Any], name: str) -> None:
     found: dict[str, list[int]] = {}
     for rank, each in enumerate(every):
         found.setdefault(repr(each), []).append(rank)
-    listed = "; ".join(f"{each} on {_named(ranks)}" for each, ranks in found.items())
+    listed = "; ".join(f"{each} on {named(ranks)}" for each, ranks in found.items())
     raise ValueError(f"{name} must be the same on all ranks; found {listed}.")
 
 
-def _named(ranks: Sequence[int]) -> str:
+def named(ranks: Sequence[int]) -> str:
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))}"
 
 
@@ -225,6 +227,7 @@ def together(aggregator: Any) -> Iterator[Ranks]:
     token = _current.set(ranks)
     try:
         if not is_within:
+            _announce(aggregator, ranks)
             ranks.begin()
         yield ranks
         # What fails on others after their last step fails here, too.
@@ -234,6 +237,35 @@ def together(aggregator: Any) -> Iterator[Ranks]:
         raise
     finally:
         _current.reset(token)
+
+
+def _announce(aggregator: Any, ranks: Ranks) -> None:
+    """Write what this process trains by, for errors of others that wait for it; with a process group only."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    kind = type(aggregator).__name__ if isinstance(aggregator, Aggregator) else repr(aggregator)
+    what = f"a training by the rule {kind}"
+    if ranks.size == 1:
+        what += ", which has no ranks: is AcrossRanks to be its aggregator?"
+    # Nobody waits for it, and no training depends on it.
+    with suppress(RuntimeError):
+        _store().set(f"skbgmd/training/{dist.get_rank()}", f"{time.time()},{what}")
+
+
+def training_of(rank: int) -> str | None:
+    """What a rank of the default process group began to train last, and when; None: nothing."""
+    key = f"skbgmd/training/{rank}"
+    if not _store().check([key]):
+        return None
+    when, what = _store().get(key).decode().split(",", 1)
+    return f"{time.time() - float(when):.1f} s ago {what}"
+
+
+def _store() -> Any:
+    # There is none where torch was built without.
+    from torch.distributed.distributed_c10d import _get_default_group, _get_process_group_store
+
+    return _get_process_group_store(_get_default_group())
 
 
 def tell(ranks: Ranks, error: BaseException) -> None:

@@ -19,8 +19,18 @@ import torch.distributed as dist
 
 from processes import on_ranks
 from skbgmd.aggregators import GeometricMedian
-from skbgmd.distributed import Exchange, RankLostError, ShardedRows
+from skbgmd.distributed import (
+    AcrossRanks,
+    BlockExchange,
+    Checkpoints,
+    Exchange,
+    RankLostError,
+    RobustHook,
+    ShardedRows,
+    robust_hook,
+)
 from skbgmd.distributed.faults import Watch, begin_collective
+from skbgmd.rows import DenseRows
 
 pytestmark = pytest.mark.slow  # many processes start
 
@@ -152,6 +162,7 @@ def watches():
     for rank in range(5):
         each.append(watch := object.__new__(Watch))
         watch.rank, watch.size, watch.store, watch._group, watch._called = rank, 5, store, lambda: None, None
+        watch._own = {}
     return each
 
 
@@ -201,6 +212,85 @@ def test_three_hostile_ranks_of_eight_do_not_keep_the_others_from_learning():
     assert error < 0.01
     for weight, _ in others:
         np.testing.assert_array_equal(weight, first)
+
+
+def step_of_ddp(**settings: Any) -> Any:
+    """A step of DDP, and what one rank does before a third one."""
+    net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(40, 3))
+    hook = RobustHook("geometric_median", **settings)
+    net.register_comm_hook(hook, robust_hook)
+
+    def step() -> None:
+        net(torch.ones(5, 40)).square().sum().backward()
+
+    return step, lambda: hook.load_state_dict(hook.state_dict())
+
+
+def step_of_blocks(**settings: Any) -> Any:
+    exchange = BlockExchange(beta=0.3, run_length=8, **settings)
+    return lambda: exchange(torch.linspace(0.0, 1.0, 100)), lambda: exchange.load_state_dict(exchange.state_dict())
+
+
+def step_by_checkpoints() -> Any:
+    exchange = Exchange()
+    return lambda: exchange.to_shards(torch.ones(1, 8)).wait(), Checkpoints("nowhere").load
+
+
+def step_of_different_rules() -> Any:
+    hook_step, _ = step_of_ddp()
+    return hook_step, lambda: AcrossRanks("mean")(DenseRows(torch.ones(3, 4)))
+
+
+#: A step, what one rank does before the third one, and what the others are told of it.
+APART: dict[str, tuple[Any, str]] = {
+    "hook": (step_of_ddp, "after load_state_dict"),
+    "hook of blocks": (lambda: step_of_ddp(beta=0.5), "after load_state_dict"),
+    "blocks": (step_of_blocks, "(BlockExchange)"),
+    "blocks by turns": (lambda: step_of_blocks(round_robin=1.0), "(BlockExchange)"),
+    "checkpoints": (step_by_checkpoints, "Checkpoints.load"),
+    "rules": (step_of_different_rules, "a step across ranks"),
+}
+
+
+def go_apart(rank: int, size: int, name: str) -> Any:
+    step, odd = APART[name][0]()
+    step()
+    step()
+    begin = time.monotonic()
+
+    def third() -> None:
+        if rank == 1:
+            odd()
+        step()
+
+    with pytest.raises(RankLostError) as caught:
+        third()
+    return time.monotonic() - begin, caught.value.missing, str(caught.value)
+
+
+@pytest.mark.parametrize("name", APART)
+def test_ranks_that_are_not_in_the_same_collective_are_told_of_it(name):
+    # Long before the time limit of the group.
+    # They can't meet afterwards, which "lost" says.
+    for seconds, missing, message in on_ranks(go_apart, 3, name, timeout=30.0, lost={3}):
+        assert seconds < STOPPED
+        assert missing == ()
+        assert message.startswith("All ranks must take part in the same collectives; found ")
+        assert f"{APART[name][1]}" in message
+        assert "on rank 1" in message
+
+
+def agree_apart(rank: int, size: int) -> Any:
+    with pytest.raises(ValueError, match="All ranks must take part in the same collectives") as caught:
+        Exchange().agree([rank], "a" if rank == 1 else "b")
+    return str(caught.value)
+
+
+def test_ranks_that_agree_on_something_else_are_told_of_it():
+    first, second, third = on_ranks(agree_apart, 3)
+    assert "found rank 0 at 'b', and ranks [1] at another" in first
+    assert "found rank 1 at 'a', and ranks [0, 2] at another" in second
+    assert "found rank 2 at 'b', and ranks [1] at another" in third
 
 
 ENDED = """
