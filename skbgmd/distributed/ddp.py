@@ -182,7 +182,7 @@ class RobustHook(RankAggregator):
             )
         if bucket.index() == 0:
             # The first step, or the first one after a state was loaded: before anything else is exchanged.
-            self._agree(gradient.device)
+            self._agree()
         if self._buckets is None:
             self._buckets = self._make_buckets()
         if self._step is None:

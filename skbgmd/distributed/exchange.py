@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ import torch.distributed as dist
 from skbgmd._utils import limits
 from skbgmd.distributed.column_shards import ColumnShards
 from skbgmd.distributed.faults import Collective, begin_collective
+from skbgmd.distributed.messages import gathered
 from skbgmd.training._ranks import refuse_differences
 
 
@@ -77,7 +76,10 @@ class Exchange:
         is_alone = not (dist.is_available() and dist.is_initialized())
         self.rank, self.size = (0, 1) if is_alone else (dist.get_rank(group), dist.get_world_size(group))
         if self.rank < 0:
-            raise ValueError("group must have this rank in it; found one that hasn't.")
+            raise ValueError(
+                f"group must have this rank in it, rank {dist.get_rank()} of all; found one that hasn't. Ranks outside "
+                "of a group take no part in what it does."
+            )
         self.traffic = Traffic()
         self._compared: set[Any] = set()
 
@@ -187,32 +189,6 @@ class Exchange:
         self._count(values.nbytes * (self.size - 1))
         return stacked
 
-    def agree(self, numbers: Sequence[int], purpose: str, device: torch.device | str | None = None) -> list[list[int]]:
-        """List the integers of all ranks, as many on each, for what isn't done in every step.
-
-        Parameters
-        ----------
-        numbers : sequence of int
-            Of 64 bits at most.
-        purpose : str
-            Why they are gathered, the same on all ranks.
-        device : device, default=None
-            From which the group's backend takes them; None: :attr:`device`.
-
-        Raises
-        ------
-        ValueError
-            A rank that gathers as many bytes for another purpose.
-        """
-        own = torch.tensor([zlib.crc32(purpose.encode()), *numbers], device=device or self.device)
-        every = self.gather(own, purpose).tolist()
-        if odd := [rank for rank, (place, *_) in enumerate(every) if place != every[self.rank][0]]:
-            raise ValueError(
-                f"All ranks must take part in the same collectives; found rank {self.rank} at {purpose!r}, and ranks "
-                f"{odd} at another."
-            )
-        return [found for _, *found in every]
-
     def swap(self, values: torch.Tensor, sources: Sequence[int], targets: Sequence[int]) -> torch.Tensor:
         """Send a tensor to some of the other ranks, and receive those of some, directly.
 
@@ -262,14 +238,7 @@ class Exchange:
 
     def _check_same(self, values: dict[str, Any], name: str) -> None:
         """Check that values, made of what JSON can hold, are the same on all ranks; what that sends isn't counted."""
-        quiet = Exchange(self.group)
-        text = json.dumps({name: values}).encode()
-        heads = quiet.agree([len(text), zlib.crc32(text)], "what ranks exchange for the first time")
-        if all(head == heads[0] for head in heads):
-            return
-        padded = bytearray(text.ljust(max(length for length, _ in heads)))
-        texts = quiet.gather(torch.frombuffer(padded, dtype=torch.uint8).to(self.device))
-        every = [json.loads(line.cpu().numpy().tobytes()) for line in texts]
+        every = gathered(Exchange(self.group), {name: values}, "what ranks exchange for the first time")
         refuse_differences([next(iter(each)) for each in every], "What ranks send")
         refuse_differences([each[name] for each in every], name)
 

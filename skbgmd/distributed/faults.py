@@ -203,7 +203,7 @@ class Watch:
         for rank in late if group is not None else ():
             training = training_of(dist.get_global_rank(group, rank))
             if training is not None:
-                found.append(f"Rank {rank} began {training}.")
+                found.append(f"Rank {rank} began, {training}")
         return found
 
 

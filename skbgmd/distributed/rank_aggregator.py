@@ -15,6 +15,7 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange, check_transport
+from skbgmd.distributed.messages import gathered
 from skbgmd.distributed.ranks import refuse_ranks, seeded_rule, seeds_of
 from skbgmd.rows import DenseRows
 
@@ -120,7 +121,7 @@ class RankAggregator:
         """Parts of a loaded state that tell its model."""
         return (None if self._loaded is None else self._loaded["n_columns"],)
 
-    def _agree(self, device: torch.device) -> Aggregator:
+    def _agree(self) -> Aggregator:
         """Make the rule with the first rank's seed, after a look whether all ranks have the same settings and state.
 
         Whatever is odd is an error on all ranks: one that raised alone would leave the others waiting.
@@ -133,7 +134,8 @@ class RankAggregator:
             is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
             state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
             own = (int(seed), _fingerprint(self.rule, self._settings()), *state)
-            every = exchange.agree(own, "the agreement before a first step, or after load_state_dict", device)
+            what = "the agreement before a first step, or after load_state_dict"
+            every = gathered(Exchange(exchange.group), own, what)
             seeds, prints, steps, widths, odd = zip(*every, strict=True)
             self._check_same(prints, "rule, and what else is set,")
             if any(odd):
@@ -155,7 +157,7 @@ class RankAggregator:
 
     def _aggregate(self, rows: DenseRows) -> Aggregate:
         """Aggregate the ranks' rows, and keep the rule's state; nothing is kept of a step that raises."""
-        rule = self._agree(rows.device)
+        rule = self._agree()
         self._take_loaded(rows)
         self._n_columns = self._width(rows)
         try:

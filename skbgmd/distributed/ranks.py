@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
-import signal
-import struct
-import threading
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from numbers import Integral
 from typing import Any
 
@@ -17,23 +12,18 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from skbgmd._utils import limits
-from skbgmd.aggregators import Aggregator, Mean, NonFiniteRowsError, get_aggregator
+from skbgmd.aggregators import Aggregator, Mean, get_aggregator
 from skbgmd.distributed.exchange import Exchange, as_bytes, await_release
 from skbgmd.distributed.faults import begin_collective
+from skbgmd.distributed.messages import gathered, report, uninterrupted
 from skbgmd.distributed.rows import ShardedRows
-from skbgmd.training._ranks import RankDivergedError, RankFailedError, Ranks, spans_ranks
-
-#: Of each rank: whether it is well, a checksum of where it is, and the length of what it sends.
-_HEADER = struct.Struct("<BIQ")
-_WELL, _FAILED, _DIVERGED = 0, 1, 2
+from skbgmd.training._ranks import Ranks, spans_ranks
 
 
 class DistributedRanks(Ranks):
     """Ranks of a process group.
 
-    Each round of messages begins with the status of every rank: a rank that has failed takes part in it with its error,
-    so that no other waits for it. Messages are JSON, which runs nothing, whoever sends it.
+    What they tell each other are messages (:mod:`skbgmd.distributed.messages`).
 
     Parameters
     ----------
@@ -60,9 +50,7 @@ class DistributedRanks(Ranks):
         self.rank, self.size = exchange.rank, exchange.size
 
     def gather(self, value: Any, what: str) -> list[Any]:
-        if self.size == 1:
-            return [value]
-        return [json.loads(text) for text in self._round(_WELL, what, json.dumps(value))]
+        return gathered(self.exchange, value, what)
 
     def make_equal(self, tensors: Sequence[torch.Tensor]) -> None:
         self.gather(None, "tensors of the first rank")
@@ -95,10 +83,9 @@ class DistributedRanks(Ranks):
             return self.exchange.from_shards(found.to(vector.dtype), len(vector)).wait()
 
     def report(self, error: BaseException) -> None:
-        status = _DIVERGED if isinstance(error, NonFiniteRowsError) else _FAILED
         # Where the group is broken there is nobody to tell.
         with suppress(RuntimeError):
-            self._round(status, "", f"{type(error).__name__}: {error}")
+            report(self.exchange, error)
 
     def agreed_seeds(self, what: str) -> tuple[int, ...]:
         """Seeds for the rule across ranks, those of the first rank, in the order of their names."""
@@ -106,66 +93,6 @@ class DistributedRanks(Ranks):
         fresh = np.random.default_rng()
         own = [int(seed) if isinstance(seed, Integral) else int(fresh.integers(2**31)) for seed in given]
         return tuple(self.gather(own, what)[0])
-
-    # ---- messages ---------------------------------------------------------------------------------------------------
-
-    def _round(self, status: int, what: str, text: str) -> list[str]:
-        """Texts of all ranks; an error where one has failed, or is at another place, unless this one has."""
-        payload = text.encode()
-        with uninterrupted():
-            header = _HEADER.pack(status, zlib.crc32(what.encode()), len(payload))
-            start = header + payload[: limits.INLINE_MESSAGE]
-            purpose = what if status == _WELL else "an error"
-            heads = self._gather_bytes(start, _HEADER.size + limits.INLINE_MESSAGE, purpose)
-            found = [_HEADER.unpack_from(head) for head in heads]
-            if any(status for status, _, _ in found) or len({place for _, place, _ in found}) > 1:
-                place = payload if status != _WELL else what.encode()
-                reasons = self._gather_bytes(place[: limits.FAILURE_MESSAGE], limits.FAILURE_MESSAGE)
-                if status != _WELL:
-                    return []
-                raise _failure([each for each, _, _ in found], [_text(reason) for reason in reasons])
-            parts = [head[_HEADER.size :] for head in heads]
-            longest = max(length for _, _, length in found) - limits.INLINE_MESSAGE
-            if longest > 0:
-                rest = self._gather_bytes(payload[limits.INLINE_MESSAGE :], longest)
-                parts = [first + more for first, more in zip(parts, rest, strict=True)]
-        return [part[:length].decode() for part, (_, _, length) in zip(parts, found, strict=True)]
-
-    def _gather_bytes(self, own: bytes, width: int, purpose: str = "") -> list[bytes]:
-        padded = torch.frombuffer(bytearray(own.ljust(width, b"\0")), dtype=torch.uint8)
-        gathered = self.exchange.gather(padded.to(self.exchange.device), purpose)
-        return [line.cpu().numpy().tobytes() for line in gathered]
-
-
-def _text(reason: bytes) -> str:
-    return reason.rstrip(b"\0").decode(errors="ignore")
-
-
-def _failure(statuses: Sequence[int], reasons: Sequence[str]) -> RankFailedError:
-    """The error of ranks that are well, by the statuses of all, and their errors or places."""
-    failed = [rank for rank, status in enumerate(statuses) if status != _WELL]
-    if not failed:
-        places = ", ".join(f"rank {rank} at {place!r}" for rank, place in enumerate(reasons))
-        return RankFailedError(f"All ranks must take the same steps of a training; found {places}.")
-    named = "; ".join(f"rank {rank}: {reasons[rank].strip()}" for rank in failed)
-    kind = RankDivergedError if all(statuses[rank] == _DIVERGED for rank in failed) else RankFailedError
-    return kind(f"The training failed, on this rank as well, by an error on {named}")
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of what all ranks must do together; only the main thread gets it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-    caught: list[Any] = []
-    before = signal.signal(signal.SIGINT, lambda *given: caught.append(given))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught and callable(before):
-        before(*caught[0])
 
 
 def plain_ranks(group: Any = None) -> DistributedRanks:

@@ -25,6 +25,7 @@ from skbgmd._utils.checks import check_integer
 from skbgmd._utils.saving import written_whole
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.messages import gathered
 
 
 def init_from_env(backend: str | None = None, timeout: timedelta = default_pg_timeout) -> None:
@@ -77,6 +78,18 @@ def agree_on_prefix(store: Store, rank: int, size: int, timeout: timedelta) -> s
             return token
         time.sleep(0.01)
     raise TimeoutError(f"All {size} ranks must start within {timeout}; rank {rank} heard nothing of rank 0.")
+
+
+class _OnDevice(Exchange):
+    """Collectives of tensors on a given device."""
+
+    def __init__(self, group: Any, device: torch.device | str) -> None:
+        super().__init__(group)
+        self._device = torch.device(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
 
 class Checkpoints:
@@ -183,7 +196,7 @@ class Checkpoints:
             A rank has lost its files or can't read them, or they are of another number of ranks.
         """
         own = ([-1] * self.N_KEPT + self._steps())[-self.N_KEPT :]
-        found = self.exchange.agree(own, "Checkpoints.load", self.device)
+        found = self._gathered(own)
         common = set.intersection(*map(set, found)) - {-1}
         if not common:
             if any(-1 not in steps for steps in found):
@@ -193,8 +206,7 @@ class Checkpoints:
         damage = []
         for step in sorted(common, reverse=True):
             content, error = self._attempt(step)
-            answers = self.exchange.agree([int(error is None)], "Checkpoints.load", self.device)
-            whole = [is_whole for (is_whole,) in answers]
+            whole = self._gathered(error is None)
             if content is not None and all(whole):
                 break
             ranks = [rank for rank, is_whole in enumerate(whole) if not is_whole]
@@ -209,6 +221,10 @@ class Checkpoints:
             warnings.warn(f"All ranks resume step {step}; damaged: {'; '.join(damage)}.", UserWarning, stacklevel=2)
         self._last = step
         return step, {name: unpack_state(value) for name, value in content["state"].items()}
+
+    def _gathered(self, value: Any) -> list[Any]:
+        """List the values of all ranks."""
+        return gathered(_OnDevice(self.exchange.group, self.device), value, "Checkpoints.load")
 
     def _attempt(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
         """Read a file: its content, or what is wrong with it."""

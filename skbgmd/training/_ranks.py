@@ -226,8 +226,9 @@ def together(aggregator: Any) -> Iterator[Ranks]:
         ranks.earlier = _causes(sys.exc_info()[1])
     token = _current.set(ranks)
     try:
-        if not is_within:
+        if outer.size == 1:
             _announce(aggregator, ranks)
+        if not is_within:
             ranks.begin()
         yield ranks
         # What fails on others after their last step fails here, too.
@@ -243,10 +244,9 @@ def _announce(aggregator: Any, ranks: Ranks) -> None:
     """Write what this process trains by, for errors of others that wait for it; with a process group only."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
-    kind = type(aggregator).__name__ if isinstance(aggregator, Aggregator) else repr(aggregator)
-    what = f"a training by the rule {kind}"
+    what = "a training across ranks"
     if ranks.size == 1:
-        what += ", which has no ranks: is AcrossRanks to be its aggregator?"
+        what = f"a training without other ranks, by aggregator={aggregator!r:.100}; is it to be AcrossRanks there, too?"
     # Nobody waits for it, and no training depends on it.
     with suppress(RuntimeError):
         _store().set(f"skbgmd/training/{dist.get_rank()}", f"{time.time()},{what}")
@@ -258,7 +258,7 @@ def training_of(rank: int) -> str | None:
     if not _store().check([key]):
         return None
     when, what = _store().get(key).decode().split(",", 1)
-    return f"{time.time() - float(when):.1f} s ago {what}"
+    return f"{time.time() - float(when):.1f} s ago, {what}"
 
 
 def _store() -> Any:

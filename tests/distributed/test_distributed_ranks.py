@@ -23,7 +23,8 @@ from skbgmd.aggregators import (
     Zeno,
 )
 from skbgmd.distributed import Exchange, RankDivergedError, RankFailedError
-from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, seeds_of, settings_of, uninterrupted
+from skbgmd.distributed.messages import uninterrupted
+from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, seeds_of, settings_of
 
 INLINE = limits.INLINE_MESSAGE
 

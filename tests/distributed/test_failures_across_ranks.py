@@ -7,19 +7,22 @@ import re
 import signal
 import time
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 from torch import nn
 
 from processes import on_ranks
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
-from skbgmd.aggregators import NonFiniteRowsError
-from skbgmd.distributed import AcrossRanks, RankFailedError
+from skbgmd._utils import limits
+from skbgmd.aggregators import GeometricMedian, NonFiniteRowsError
+from skbgmd.distributed import AcrossRanks, Exchange, RankFailedError, RankLostError
 
 pytestmark = pytest.mark.slow  # many processes start
 
@@ -275,3 +278,42 @@ def test_other_ways_to_fail():
         assert "found 2 of 3 rows that hold NaN or inf" in found[4]
     assert "rank 1: ValueError: of rank 1; rank 2: ValueError: of rank 2" in first[5]
     assert "of rank 2" in third[5]
+
+
+def by_different_rules(rank: int, size: int, later: str) -> Any:
+    """One rank trains by a rule without ranks, by a slip, and goes on, to a collective of the package or of torch's."""
+    limits.LATE_SECONDS = 1.5
+    group = dist.new_group(timeout=timedelta(seconds=3.0)) if later == "barrier" else None
+    begin = time.monotonic()
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            if rank == 1:
+                fit(rank, {"aggregator": GeometricMedian()})
+                if later == "exchange":
+                    Exchange().to_shards(torch.ones(1, 8)).wait()
+                elif later == "barrier":
+                    time.sleep(8.0)
+                return None
+            fit(rank, {"aggregator": AcrossRanks(group=group)})
+    except (RankFailedError, RankLostError) as error:
+        return str(error), time.monotonic() - begin, [str(each.message) for each in warned]
+    return "no error"
+
+
+@pytest.mark.parametrize("later", ["exchange", "barrier", "end"])
+def test_ranks_that_train_by_a_rule_without_ranks_are_named(later):
+    found = on_ranks(by_different_rules, 3, later, timeout=40.0, lost={3})
+    slip = r"Rank 1 began, \d+\.\d s ago, a training without other ranks, by aggregator=GeometricMedian\(\); is it"
+    if later == "exchange":
+        assert "rank 1 at 'what ranks exchange for the first time'" in found[1][0]
+    for rank in (0, 2):
+        message, seconds, warned = found[rank]
+        assert seconds < (10.0 if later == "barrier" else 5.0)
+        if later == "exchange":
+            assert "found rank 0 at 'The parameters of AcrossRanks', rank 1 at 'what ranks exchange" in message
+        else:
+            assert "ranks [1] of 3 don't answer a roll call" in message
+            assert re.search(slip, message)
+        if later == "barrier":
+            assert any(re.search(slip, each) and "has waited for" in each for each in warned)

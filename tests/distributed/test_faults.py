@@ -280,19 +280,6 @@ def test_ranks_that_are_not_in_the_same_collective_are_told_of_it(name):
         assert "on rank 1" in message
 
 
-def agree_apart(rank: int, size: int) -> Any:
-    with pytest.raises(ValueError, match="All ranks must take part in the same collectives") as caught:
-        Exchange().agree([rank], "a" if rank == 1 else "b")
-    return str(caught.value)
-
-
-def test_ranks_that_agree_on_something_else_are_told_of_it():
-    first, second, third = on_ranks(agree_apart, 3)
-    assert "found rank 0 at 'b', and ranks [1] at another" in first
-    assert "found rank 1 at 'a', and ranks [0, 2] at another" in second
-    assert "found rank 2 at 'b', and ranks [1] at another" in third
-
-
 ENDED = """
 import os, sys
 import torch, torch.distributed as dist

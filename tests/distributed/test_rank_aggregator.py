@@ -103,7 +103,7 @@ def test_seeds_are_those_of_rules_that_have_none():
     none = NearestNeighborMixing(BlockGeometricMedian(selection="uniform"))
     for rule, expected in ((own, 3), (none, 8)):
         aggregator = RankAggregator(rule, random_state=8)
-        seeded = aggregator._agree(torch.device("cpu")).get_params()
+        seeded = aggregator._agree().get_params()
         assert [value for name, value in seeded.items() if name.endswith("random_state")] == [expected]
     # The rule that was given stays as it is.
     assert none.aggregator.random_state is None
