@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.zeno import LossOracle, with_sample_loss
 from skbgmd.distributed.exchange import Exchange, check_transport, is_transport
-from skbgmd.distributed.ranks import DistributedRanks, refuse_ranks, seeded_rule, settings_of, uninterrupted
+from skbgmd.distributed.messages import uninterrupted
+from skbgmd.distributed.ranks import DistributedRanks, refuse_ranks, seeded_rule, settings_of
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows import Rows
 from skbgmd.training._ranks import current_ranks, tell
 from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_rule, with_default
 
 _PARAMETERS = "The parameters of AcrossRanks"
+#: What new_group gives ranks outside of the group.
+_NO_MEMBER = dist.GroupMember.NON_GROUP_MEMBER if dist.is_available() else None
 
 
 @dataclass(frozen=True)
 class AcrossRanksState(AggregatorState):
-    """State of both rules, and the seeds of the one across ranks; None before the first step across ranks."""
+    """State of both rules, the seeds of the one across ranks, None before its first step, and its number of steps."""
 
     within: Any = None
     across: Any = None
     seeds: tuple[int, ...] | None = None
+    n_steps: int = 0
+
+
+class LostGroup:
+    """In the place of a process group that was given to a rule before it was pickled."""
+
+    def __repr__(self) -> str:
+        return "<a process group, which isn't pickled>"
 
 
 class _Flat:
@@ -44,8 +59,8 @@ class _Flat:
 class AcrossRanks(Aggregator):
     """Distributed aggregation of gradients under ``torchrun``: rows within each rank, then vectors across ranks.
 
-    As ``aggregator`` of an estimator or a robust net it makes that train in all processes of the default process group
-    together, see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
+    As ``aggregator`` of an estimator or a robust net it makes that train in all processes of a process group together,
+    see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
     the rows that ``across`` aggregates, to the same bits on all ranks. They count alike, however many samples a rank
     has: no rank can claim a weight. A rank most of whose rows hold NaN or inf has none in that step, as long as fewer
     than half of the ranks have such rows. Without ``torch.distributed`` set up there is one rank.
@@ -67,6 +82,15 @@ class AcrossRanks(Aggregator):
         random share of them, with their weights, groups and ids; shares differ by one sample at most.
     transport_dtype : torch.dtype, default=None
         Floating point dtype in which vectors travel, such as ``torch.bfloat16``; None: their own.
+    group : ProcessGroup, default=None
+        Ranks that train together, as ``torch.distributed.new_group`` gave it on each of them; with a time limit of its
+        own, if it was given one. Ranks are numbered within it. None: all ranks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In a training or a call: a parameter that is wrong, or isn't the same on all ranks; a group without this rank,
+        on the ranks that aren't in it, which must not call it.
 
     Notes
     -----
@@ -74,6 +98,10 @@ class AcrossRanks(Aggregator):
     ranks, which is one where all ranks count alike. So the trust in a sample is one as in a plain mean of all ranks'
     samples, whatever rank it is on. Where ``across`` doesn't weigh rows, they add up to one. The aggregate's ``record``
     has ``rank_weights``, the weights (size,) of the ranks, adding up to one.
+
+    Copies and clones have the same group. It can't be pickled: a rule that comes of a pickle, which had one, must be
+    given one by ``set_params(group=...)`` before it trains where ``torch.distributed`` is set up. Estimators that are
+    fitted predict without.
 
     Neither ``within`` nor ``across`` may be, or hold, another rule across ranks.
 
@@ -97,8 +125,35 @@ class AcrossRanks(Aggregator):
         across: str | Aggregator = "geometric_median",
         data: str = "own",
         transport_dtype: torch.dtype | None = None,
+        group: Any = None,
     ) -> None:
         self.within, self.across, self.data, self.transport_dtype = within, across, data, transport_dtype
+        self.group = group
+
+    def __copy__(self) -> Self:
+        return self._copied(lambda value: value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._copied(lambda value: copy.deepcopy(value, memo))
+
+    def __sklearn_clone__(self) -> Self:
+        params = self.get_params(deep=False)
+        return type(self)(**{name: self._kept(name, value, _cloned) for name, value in params.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {**state, "group": None if self.group is None else LostGroup()}
+
+    def _copied(self, function: Callable[[Any], Any]) -> Self:
+        twin = type(self).__new__(type(self))
+        for name, value in vars(self).items():
+            setattr(twin, name, self._kept(name, value, function))
+        return twin
+
+    @staticmethod
+    def _kept(name: str, value: Any, function: Callable[[Any], Any]) -> Any:
+        """A process group itself, and a copy of anything else."""
+        return value if name == "group" else function(value)
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``within__x`` and ``across__x`` are those of the rules, also of named ones."""
@@ -112,14 +167,27 @@ class AcrossRanks(Aggregator):
     def ranks(self) -> DistributedRanks:
         """The ranks, for a training that aggregates by this rule; as it begins they compare its parameters.
 
-        A parameter that is wrong is an error only then, on all of them.
+        A parameter that is wrong is an error only then, on all of them; but a group that is none, or without this rank.
         """
         dtype = self.transport_dtype
-        exchange = Exchange(transport_dtype=dtype if is_transport(dtype) else None)
+        exchange = Exchange(self._checked_group(), dtype if is_transport(dtype) else None)
         # Lengths and dtypes of vectors are compared by messages.
         exchange.compares = False
         split = isinstance(self.data, str) and self.data == "split"
         return DistributedRanks(exchange, self.across, splits_data=split, agree=self._agree)
+
+    def _checked_group(self) -> Any:
+        """The group, where there is more than this process."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return None
+        if isinstance(self.group, LostGroup):
+            raise ValueError(
+                "group must be given to a rule that comes of a pickle, by set_params(group=...), as it isn't pickled; "
+                f"found {self.group!r}."
+            )
+        if not (self.group is None or isinstance(self.group, dist.ProcessGroup) or self.group == _NO_MEMBER):
+            raise TypeError(f"group must be a torch.distributed.ProcessGroup or None; found {self.group!r}.")
+        return self.group
 
     def check_parameters(self) -> None:
         self._validate()
@@ -142,9 +210,10 @@ class AcrossRanks(Aggregator):
             raise
         if ranks.size == 1:
             alone = Aggregate(own.vector, own.weights, own.block, own.mass, {**own.record, "rank_weights": [1.0]})
-            return alone, AcrossRanksState(within, before.across, before.seeds)
+            return alone, replace(before, within=within)
         exchange, d = ranks.exchange, len(own.vector)
-        self._compare(ranks, {"length": d, "dtype": str(own.vector.dtype)})
+        place = {"seeds": None if before.seeds is None else list(before.seeds), "steps": before.n_steps}
+        self._compare(ranks, {"length": d, "dtype": str(own.vector.dtype)}, place)
         seeds = ranks.agreed_seeds("the first step across ranks") if before.seeds is None else before.seeds
         with uninterrupted():
             # Nothing here fails on some of the ranks only.
@@ -158,7 +227,8 @@ class AcrossRanks(Aggregator):
             if weights is not None:
                 weights = weights * (found.weights[ranks.rank] * ranks.size)
         mass = own.mass if found.mass is None else found.mass
-        return Aggregate(vector, weights, own.block, mass, record), AcrossRanksState(within, across, seeds)
+        after = AcrossRanksState(within, across, seeds, before.n_steps + 1)
+        return Aggregate(vector, weights, own.block, mass, record), after
 
     def _judge_own(self, rows: Rows, state: Any, *, alone: bool) -> tuple[Aggregate, Any]:
         """Aggregate this rank's rows; where most of them aren't finite nor is its vector, which others then outvote."""
@@ -190,14 +260,19 @@ class AcrossRanks(Aggregator):
         rule = settings_of(get_aggregator(self.across), "across")
         return {**rule, "data": self.data, "transport_dtype": str(self.transport_dtype)}
 
-    def _compare(self, ranks: DistributedRanks, vector: dict[str, Any]) -> None:
-        """Compare parameters and the kind of vector before a step, for what a message takes that is sent anyway."""
+    def _compare(self, ranks: DistributedRanks, vector: dict[str, Any], place: dict[str, Any]) -> None:
+        """Compare parameters, the kind of vector and the state before a step, in a message that is sent anyway."""
         settings = self._settings()
-        prints = [zlib.crc32(repr(sorted(found.items())).encode()) for found in (settings, vector)]
+        prints = [zlib.crc32(repr(sorted(found.items())).encode()) for found in (settings, vector, place)]
         every = ranks.gather(prints, "a step across ranks")
         if any(found != every[0] for found in every):
             ranks.check_same(settings, _PARAMETERS)
             ranks.check_same(vector, "Vectors")
+            ranks.check_same(place, "States of AcrossRanks, which all ranks load or none,")
+
+
+def _cloned(value: Any) -> Any:
+    return clone(value, safe=False)
 
 
 def _rule(rule: str | Aggregator) -> Aggregator:

@@ -6,11 +6,13 @@ import copy
 import pickle
 import re
 import time
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -157,6 +159,56 @@ def test_parameters_are_checked(params, error, message):
         rule.check_parameters()
 
 
+def in_groups(rank: int, size: int) -> Any:
+    """Two groups of two ranks and three, without the first rank, that train at once, and a rank in neither."""
+    members = [[1, 2], [3, 4, 5]]
+    groups = [dist.new_group(ranks, timeout=timedelta(seconds=20.0)) for ranks in members]
+    found: list[Any] = []
+    for number, group in enumerate(groups):
+        rule = AcrossRanks("mean", "mean", group=group)
+        if rank not in members[number]:
+            with pytest.raises(ValueError, match=f"group must have this rank in it, rank {rank} of all; found one"):
+                rule(DenseRows(rows_of(0, 0)))
+            with pytest.raises(ValueError, match="Ranks outside of a group take no part in what it does"):
+                BlockGMDClassifier(aggregator=rule).fit(np.eye(4), [0, 1, 0, 1])
+            continue
+        twins = (rule, clone(rule), copy.copy(rule), copy.deepcopy(rule), AcrossRanks().set_params(**rule.get_params()))
+        assert all(twin.group is group for twin in twins)
+        assert {twin.ranks().size for twin in twins} == {len(members[number])}
+        aggregate, _ = clone(rule)(DenseRows(torch.full((2, 3), float(rank))))
+        model = BlockGMDClassifier(hidden_layer_sizes=(4,), max_epochs=2, strength=None, random_state=rank)
+        rng = np.random.default_rng(rank)
+        X = rng.normal(size=(30, 2))
+        model = clone(model.set_params(aggregator=rule)).fit(X, (X[:, 0] > 0.0).astype(int))
+        again = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(again.predict(X), model.predict(X))
+        with pytest.raises(ValueError, match=r"group must be given to a rule that comes of a pickle, by set_params"):
+            again.fit(X, X[:, 0] > 0.0)
+        again.set_params(aggregator__group=group).partial_fit(X, X[:, 0] > 0.0)
+        bits = b"".join(value.numpy().tobytes() for value in again.net_.module_.state_dict().values())
+        found = [number, aggregate.vector.numpy(), aggregate.record["rank_weights"], bits]
+    with pytest.raises(TypeError, match=r"group must be a torch.distributed.ProcessGroup or None; found 'all'"):
+        AcrossRanks(group="all")(DenseRows(rows_of(0, 0)))
+    return found
+
+
+def test_a_group_of_some_ranks_trains_by_itself():
+    alone, *members = on_ranks(in_groups, 6)
+    assert alone == []
+    for ranks in (members[:2], members[2:]):
+        _, vector, weights, bits = ranks[0]
+        np.testing.assert_allclose(vector, np.full(3, 1.5 if len(ranks) == 2 else 4.0))
+        np.testing.assert_allclose(weights, np.full(len(ranks), 1.0 / len(ranks)))
+        assert all(each[3] == bits for each in ranks)
+
+
+def test_without_torch_distributed_a_group_is_one_rank():
+    rule = pickle.loads(pickle.dumps(AcrossRanks(group="of another process")))
+    assert repr(rule) == "AcrossRanks(group=<a process group, which isn't pickled>)"
+    assert rule.ranks().size == 1
+    assert pickle.loads(pickle.dumps(AcrossRanks())).group is None
+
+
 def test_the_default_rule_of_a_step_called_by_itself():
     matrix = rows_of(0, 0)
     aggregate, _ = AcrossRanks()(DenseRows(matrix))
@@ -284,6 +336,16 @@ def different_steps(rank: int, size: int) -> Any:
         rule(DenseRows(rows_of(rank, 0)[:, : 11 if rank else 10].contiguous()))
     with pytest.raises(ValueError, match=r"Vectors \(dtype\) must be .* found 'torch.float64' on rank 0"):
         rule(DenseRows(rows_of(rank, 0) if rank else rows_of(rank, 0).double()))
+    # A state that one rank alone begins anew with, or goes back to.
+    with pytest.raises(
+        ValueError, match=r"States of AcrossRanks.*\(seeds\) must .* found \[\d+\] on ranks 0, 2; None on rank 1"
+    ):
+        rule(rows, None if rank == 1 else state)
+    _, third = rule(rows, state)
+    with pytest.raises(
+        ValueError, match=r"\(steps\) must be the same on all ranks; found 2 on ranks 0, 2; 1 on rank 1"
+    ):
+        rule(rows, state if rank == 1 else third)
     # An error within is one of all.
     with pytest.raises((ValueError, RankFailedError), match="no rule for these"):
         AcrossRanks("mean" if rank else Refusing())(rows)
