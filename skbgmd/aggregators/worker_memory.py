@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,7 +65,7 @@ class WorkerMemory(RowReplacement):
         Rule that aggregates the means; None: ``GeometricMedian(tol=1e-4)``, as means of neighbors are so close together
         that more digits take a pass of their own.
     fraction : float, default=0.4
-        Assumed share ψ of corrupt workers, in [0, 0.5).
+        Assumed share ψ of corrupt workers, in [0, 0.5); 0: nobody is judged.
     decay : float, default=0.99
         Factor of what is remembered, for each step, in [0, 1]. 0: nothing but this step; 1: all steps alike.
 
@@ -73,6 +74,10 @@ class WorkerMemory(RowReplacement):
     Workers are known by ``rows.ids``, as the clients of a training are, or by their places where rows have none. A
     worker that is new, or that was away for long, is taken for one of ordinary likeness. Random buckets are no workers:
     let :class:`Bucketing` come behind it rather than before it.
+
+    Where f is 0, with ``fraction=0``, which is warned of, and of one or two workers, each mean is that of all rows:
+    nobody is judged but by the norm, whatever is remembered. Otherwise workers are judged from the first step on with
+    any decay, with 0 by what a single step tells.
 
     Of n workers with the same weight let f' be corrupt, at most f. Where the inner rule's answer is a mean of its rows,
     it is at most :math:`1 + f' / (n - f - f')` times as long as the longest honest row, whatever is remembered; ten
@@ -116,6 +121,12 @@ class WorkerMemory(RowReplacement):
         return GeometricMedian(tol=1e-4)
 
     def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
+        if state.step == 0 and self.fraction == 0.0:
+            warnings.warn(
+                "fraction must be more than 0 for WorkerMemory to judge workers; found 0, by which none is corrupt.",
+                UserWarning,
+                stacklevel=3,
+            )
         norms, finite = _norms(rows)
         finite = finite & (rows.weights > 0.0)
         some = tuple(worker for worker, is_finite in zip(ids, finite, strict=True) if is_finite)

@@ -30,6 +30,11 @@ class ClientMemory(RememberedProducts):
     hostile later show in cosines about the mean of all rounds, which don't depend on the sum: where camps stand out of
     these, the round is added.
 
+    Clients are judged once their rounds, each counting the less by the decay the longer ago it was, add up to 2.5
+    (:meth:`trust`). Of a client that is in every m-th round they come to :math:`1 / (1 - \lambda^m)` at most with the
+    decay :math:`\lambda`: nobody is ever judged with a decay of 0.6 or less (:func:`can_judge`), and with one of 0.9
+    no client that comes in every fifth round or more rarely.
+
     Attributes
     ----------
     ids, products, visits
@@ -75,7 +80,7 @@ class ClientMemory(RememberedProducts):
         weights : ndarray of shape (k,)
             Weights of the mean that the updates are centred about.
         decay : float, default=0.9
-            Factor of what is remembered, for each round.
+            Factor of what is remembered, for each round; more than 0.6 for clients to be judged.
         lengths : ndarray of shape (k,), default=None
             Norms of the updates, in a unit that is the same in all rounds. None: every round is added.
         """
@@ -136,6 +141,17 @@ class ClientMemory(RememberedProducts):
             means, n_clients = _with_unit_diagonal(self.every_round.means(some)), int(np.count_nonzero(weights > 0.0))
             trust[known] = larger_camp(means, n_clients, limits.LATE_CAMP_GAP)
         return trust
+
+
+def can_judge(decay: float) -> bool:
+    """Say whether rounds with a decay can add up to so many that clients are judged: more than 0.6 is needed.
+
+    Examples
+    --------
+    >>> can_judge(0.6), can_judge(0.61)
+    (False, True)
+    """
+    return decay > 1.0 - 1.0 / limits.CAMP_VISITS
 
 
 def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray) -> bool:

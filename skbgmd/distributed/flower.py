@@ -16,7 +16,7 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator, AggregatorState, HuberMean, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.aggregators.worker_memory import products_about_zero
-from skbgmd.distributed.client_memory import ClientMemory
+from skbgmd.distributed.client_memory import ClientMemory, can_judge
 from skbgmd.distributed.client_weights import cap_claims, n_distrusted, read_claim
 from skbgmd.distributed.model_updates import RUNNING_STATISTICS, GlobalModel, median_array
 from skbgmd.rows import DenseRows
@@ -83,7 +83,8 @@ class RobustFedAvg(FedAvg):
         None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
     memory : float or None, default=0.9
         Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the smaller one
-        has no weight. Rounds in which most updates are short, as training has converged, aren't remembered. See
+        has no weight. In (0.6, 1): with less no client is ever remembered for long enough to be judged. Rounds in which
+        most updates are short, as training has converged, aren't remembered. See
         :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for clients whose node
         ids don't last.
     buffers : iterable of str, default=RUNNING_STATISTICS
@@ -149,6 +150,11 @@ class RobustFedAvg(FedAvg):
             raise TypeError(_wrong_buffers(buffers))
         if memory is not None and check_number(memory, "memory", at_most=1.0) == 1.0:
             raise ValueError("memory must be less than 1, which would forget nothing; found 1.")
+        if memory is not None and not can_judge(memory):
+            raise ValueError(
+                "memory must be None, or more than 0.6: with less no client is ever remembered for long enough to be "
+                f"judged; found {memory}."
+            )
         self.max_claim, self.memory, self.buffers = max_claim, memory, buffers
         options.setdefault("train_metrics_aggr_fn", median_metrics)
         options.setdefault("evaluate_metrics_aggr_fn", median_metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -611,3 +612,23 @@ def test_equal_lines_are_merged_and_one_of_more_than_half_of_the_weight_is_alone
         distinct, total = merge_equal(lines, np.array([1.0, 2.0, 3.0, 1.0, weight, 0.5, 1.0]))
         assert len(distinct) == len(total) == n_left
     np.testing.assert_array_equal(distinct, [[0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(("n", "fraction"), [(1, 0.4), (2, 0.4), (10, 0.0)])
+def test_where_none_is_assumed_corrupt_nobody_is_judged_and_the_setting_is_warned_of_once(n, fraction, rng):
+    rule, state = WorkerMemory(fraction=fraction), None
+    opposed = np.where(np.arange(n) < n // 2, -1.0, 1.0)[:, None] * rng.normal(size=40) + 0.1 * rng.normal(size=(n, 40))
+    rows = DenseRows(torch.from_numpy(opposed))
+    told = pytest.warns(UserWarning, match="fraction must be more than 0") if fraction == 0.0 else nullcontext()
+    with told:
+        aggregate, state = rule(rows, state)
+    for _ in range(20):
+        aggregate, state = rule(rows, state)
+    np.testing.assert_allclose(aggregate.weights, np.full(n, 1.0 / n), atol=0.05)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_others_judge_from_the_first_step_on_with_any_decay(decay, rng):
+    opposed = np.where(np.arange(10) < 4, -1.0, 1.0)[:, None] * rng.normal(size=40) + 0.1 * rng.normal(size=(10, 40))
+    aggregate, _ = WorkerMemory(decay=decay)(DenseRows(torch.from_numpy(opposed)))
+    assert aggregate.weights[:4].max() < 1e-6

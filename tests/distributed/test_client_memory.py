@@ -8,7 +8,14 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.client_memory import ClientMemory, has_converged, larger_camp, majority, opposed_camps
+from skbgmd.distributed.client_memory import (
+    ClientMemory,
+    can_judge,
+    has_converged,
+    larger_camp,
+    majority,
+    opposed_camps,
+)
 
 
 def gram(rng, hostile=0, n=10, d=200, along=2.0):
@@ -432,3 +439,17 @@ def test_one_that_was_saved_without_cosines_about_zero_learns_them_for_three_rou
         memory = memory.add_round(clients, of_round(), np.ones(25))
         trusted.append(memory.trust(clients, np.ones(25))[22:].sum())
     assert trusted == [3, 3, 0]
+
+
+@pytest.mark.parametrize(("decay", "every"), [(0.5, 1), (0.6, 1), (0.62, 1), (0.9, 5), (0.9, 4)])
+def test_which_decays_can_judge(decay, every):
+    """Two camps that nobody could miss; of clients that come in every m-th round the decay is that of m rounds."""
+    camps = np.outer(side := np.array([1.0, 1.0, 1.0, -1.0, -1.0]), side)
+    memory, clients = ClientMemory(), (1, 2, 3, 4, 5)
+    for _ in range(60):
+        memory = memory.add_round(clients, camps, np.ones(5), decay)
+        for _ in range(every - 1):
+            memory = memory.add_round((6, 7), np.eye(2), np.ones(2), decay)
+    found = memory.add_round(clients, camps, np.ones(5), decay).trust(clients, np.ones(5))
+    assert can_judge(decay**every) == (not found.all())
+    assert can_judge(decay**every) == ((decay, every) in {(0.62, 1), (0.9, 4)})

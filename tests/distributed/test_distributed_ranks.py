@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from typing import Any
 
@@ -23,39 +22,11 @@ from skbgmd.aggregators import (
     Zeno,
 )
 from skbgmd.distributed import Exchange, RankDivergedError, RankFailedError
-from skbgmd.distributed.messages import uninterrupted
 from skbgmd.distributed.ranks import DistributedRanks, seeded_rule, seeds_of, settings_of
-
-INLINE = limits.INLINE_MESSAGE
 
 
 def ranks_by(across: Any = None) -> DistributedRanks:
     return DistributedRanks(Exchange(), GeometricMedian() if across is None else across)
-
-
-def values(rank: int) -> list[Any]:
-    return [
-        None,
-        rank,
-        0.1 * rank,
-        float("inf"),
-        {"a": [rank, "é" * rank]},
-        "x" * (INLINE * rank),
-        "y" * (INLINE - 2),
-        "z" * (INLINE - 1),
-        [1e300] * (1000 * (1 - rank)),
-        "\0 in it",
-    ]
-
-
-def gathered(rank: int, size: int) -> Any:
-    ranks = ranks_by()
-    return [ranks.gather(value, f"value {number}") for number, value in enumerate(values(rank))]
-
-
-def test_values_of_any_length_are_gathered():
-    expected = [list(pair) for pair in zip(values(0), values(1), strict=True)]
-    assert on_ranks(gathered, 2) == [expected, expected]
 
 
 def made_equal(rank: int, size: int) -> Any:
@@ -139,20 +110,6 @@ def at_other_places(rank: int, size: int) -> Any:
 def test_ranks_at_other_places_are_told_where_all_are():
     expected = "found rank 0 at 'a step', rank 1 at 'the end', rank 2 at 'a step'."
     assert all(expected in found for found in on_ranks(at_other_places, 3))
-
-
-def interrupt(done: list[bool]) -> None:
-    with uninterrupted():
-        signal.raise_signal(signal.SIGINT)
-        done.append(True)
-
-
-def test_ctrl_c_waits():
-    done: list[bool] = []
-    with pytest.raises(KeyboardInterrupt):
-        interrupt(done)
-    assert done
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_rules_get_the_seeds_that_were_agreed_on():

@@ -718,6 +718,8 @@ def test_metrics_of_less_than_half_of_the_weight_are_left_out():
         ({"max_claim": "median"}, TypeError, "max_claim must be a number"),
         ({"memory": 0.0}, ValueError, "memory must be greater than 0"),
         ({"memory": 1.0}, ValueError, "memory must be less than 1"),
+        ({"memory": 0.5}, ValueError, "memory must be None, or more than 0.6: .* found 0.5"),
+        ({"memory": 0.6}, ValueError, "memory must be None, or more than 0.6: .* found 0.6"),
         ({"memory": True}, TypeError, "memory must be a number"),
         ({"buffers": "*running_mean"}, TypeError, "buffers must be several patterns"),
         ({"buffers": b"*running_mean"}, TypeError, "buffers must be several patterns"),
