@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from skbgmd._utils.checks import check_number
-from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.buckets import described
+from skbgmd.distributed.exchange import Exchange, as_bytes
 from skbgmd.distributed.ranks import plain_ranks
+from skbgmd.training._ranks import named
+
+#: Bytes that ranks compare in each step.
+_MARK_BYTES = 5
 
 
 class RSA(torch.optim.Optimizer):
@@ -56,7 +62,8 @@ class RSA(torch.optim.Optimizer):
     Raises
     ------
     TypeError, ValueError
-        A parameter that isn't a number, or is out of its range.
+        A parameter that isn't a number, or is out of its range. On all ranks: shapes of parameters that aren't the same
+        on all; in a step: settings that aren't, or a state that was loaded on some of them only.
     RankLostError
         In a step: a rank doesn't answer.
 
@@ -95,9 +102,13 @@ class RSA(torch.optim.Optimizer):
         _check_settings(lr, penalty, weight_decay)
         super().__init__(params, {"lr": lr, "penalty": penalty, "weight_decay": weight_decay})
         self.exchange = Exchange(group)
+        #: A state was loaded, and no step taken since.
+        self._is_loaded = False
         if self.exchange.size > 1:
             # By an exchange of its own, for the bytes of steps to be counted alone.
-            plain_ranks(group).make_equal([parameter for parameter, _ in self._each()])
+            ranks = plain_ranks(group)
+            ranks.check_same([described(parameter) for parameter, _ in self._each()], "The shapes of params in RSA")
+            ranks.make_equal([parameter for parameter, _ in self._each()])
         for parameter, _ in self._each():
             self.state[parameter]["master"] = parameter.detach().clone()
 
@@ -116,7 +127,7 @@ class RSA(torch.optim.Optimizer):
                 loss = closure()
         each = [(parameter, self.state[parameter]["master"], group) for parameter, group in self._each()]
         own = torch.cat([signs(parameter, master).flatten() for parameter, master, _ in each])
-        every = self.exchange.gather(own)
+        every = self._compared(self.exchange.gather(torch.cat([own, self._mark(own.device)])))
         parts = torch.split(every, [parameter.numel() for parameter, _, _ in each], dim=1)
         for (parameter, master, group), sent in zip(each, parts, strict=True):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -124,6 +135,39 @@ class RSA(torch.optim.Optimizer):
             master.copy_(master_step(master, sent.view(-1, *master.shape), **_settings(group)))
             parameter.copy_(moved)
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what ``state_dict()`` gave; on all ranks before the next step."""
+        super().load_state_dict(state_dict)
+        self._is_loaded = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_is_loaded": False, **state})
+
+    def _mark(self, device: torch.device) -> torch.Tensor:
+        """Whether a state was loaded, and a checksum of the settings: five bytes beside the signs."""
+        settings = zlib.crc32(repr([_settings(group) for group in self.param_groups]).encode())
+        mark = settings.to_bytes(4, "little") + bytes([self._is_loaded])
+        return torch.frombuffer(bytearray(mark), dtype=torch.int8).to(device)
+
+    def _compared(self, every: torch.Tensor) -> torch.Tensor:
+        """The signs of all ranks, after a look whether all have loaded a state, or none, and the same settings."""
+        signs_of_all, marks = every[:, :-_MARK_BYTES], every[:, -_MARK_BYTES:].tolist()
+        if self.exchange.size > 1:
+            # What ranks compare isn't counted.
+            self.exchange.traffic.sent -= _MARK_BYTES * (self.exchange.size - 1)
+            if any(mark[:-1] != marks[0][:-1] for mark in marks):
+                found = {f"group {i}": _settings(group) for i, group in enumerate(self.param_groups)}
+                plain_ranks(self.exchange.group).check_same(found, "Settings of RSA")
+            loaded = [rank for rank, mark in enumerate(marks) if mark[-1]]
+            if 0 < len(loaded) < self.exchange.size:
+                raise ValueError(f"A state must be loaded on all ranks or none; found one on {named(loaded)} alone.")
+            if loaded:
+                masters = [self.state[parameter]["master"] for parameter, _ in self._each()]
+                prints = [zlib.crc32(as_bytes(master.contiguous()).cpu().numpy().tobytes()) for master in masters]
+                plain_ranks(self.exchange.group).check_same(prints, "Checksums of the master that states hold")
+        self._is_loaded = False
+        return signs_of_all
 
     @torch.no_grad()
     def load_master(self) -> None:

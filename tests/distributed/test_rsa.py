@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from processes import on_ranks
 from skbgmd.distributed import RSA
@@ -168,6 +170,57 @@ def test_the_master_is_saved(forked):
         own.step()
         own.load_master()
     assert torch.equal(model.weight, twin.weight)
+
+
+def by_odd_ranks(rank, size):
+    """Settings, a state and shapes that one rank alone has; the ranks stay in step."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.grad = torch.full((3,), float(rank))
+    optimizer = RSA([parameter], lr=0.1, penalty=0.5)
+    optimizer.step()
+    before = copy.deepcopy(optimizer.state_dict())
+    optimizer.param_groups[0]["lr"] = 0.2 if rank == 1 else 0.1
+    with pytest.raises(
+        ValueError, match=r"Settings of RSA \(group 0\) must .*'lr': 0.1, .* on ranks 0, 2; .*'lr': 0.2"
+    ):
+        optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.1
+    optimizer.step()
+    if rank == 1:
+        optimizer.load_state_dict(copy.deepcopy(before))
+    with pytest.raises(ValueError, match="A state must be loaded on all ranks or none; found one on rank 1 alone"):
+        optimizer.step()
+    # All load, but not the same; then all the same, and go on.
+    odd = copy.deepcopy(before)
+    odd["state"][0]["master"] += float(rank == 1)
+    for state in (odd, before):
+        optimizer.load_state_dict(copy.deepcopy(state))
+        told = pytest.raises(ValueError, match="Checksums of the master that states hold must be the same on all ranks")
+        with told if state is odd else nullcontext():
+            optimizer.step()
+    with pytest.raises(ValueError, match="The shapes of params in RSA must be the same on all ranks"):
+        RSA([torch.nn.Parameter(torch.ones(3 + rank))])
+    return True
+
+
+def test_what_one_rank_alone_has_is_an_error_of_all():
+    assert on_ranks(by_odd_ranks, 3) == [True] * 3
+
+
+def of_a_group(rank, size):
+    """A group without the first of all ranks: its own first rank gives the parameters."""
+    group = dist.new_group([1, 2])
+    if rank == 0:
+        return None
+    parameter = torch.nn.Parameter(torch.full((2,), float(rank)))
+    optimizer = RSA([parameter], lr=0.1, penalty=0.5, group=group)
+    begin = parameter.tolist()
+    optimizer.step()
+    return begin
+
+
+def test_a_group_without_the_first_rank():
+    assert on_ranks(of_a_group, 3) == [None, [1.0, 1.0], [1.0, 1.0]]
 
 
 def test_a_closure_computes_the_gradients():
