@@ -107,8 +107,9 @@ class Watch:
         # Threads of a group end with the last who holds it.
         self._group = ref(group)
         self._called: RollCall | None = None
-        #: The last collectives that this rank began, by number, and since when it waits for one.
-        self._own: dict[int, Begun] = {}
+        self._key = f"skbgmd/begun/{self.rank}"
+        #: Records of the last collectives that this rank began, by number, and since when it waits for one.
+        self._own: dict[int, str] = {}
         self.waits_since: float | None = None
         self._has_warned = False
         if self.size > 1:
@@ -120,11 +121,11 @@ class Watch:
         collective = Collective(self, name, self.n_begun)
         if self._called is None:
             size = "" if n_bytes is None else f" of {n_bytes} bytes"
-            own = Begun(name, size, purpose, self.n_begun, time.time())
-            self._own[self.n_begun] = own
+            record = f"{name}\t{size}\t{purpose}\t{self.n_begun}\t{time.time()}"
+            self._own[self.n_begun] = record
             self._own.pop(self.n_begun - limits.REMEMBERED_COLLECTIVES, None)
             with collective:
-                self.store.set(f"skbgmd/begun/{self.rank}", f"{name}\t{size}\t{purpose}\t{own.number}\t{own.when}")
+                self.store.set(self._key, record)
         return collective
 
     def look(self) -> None:
@@ -133,7 +134,8 @@ class Watch:
         waited = 0.0 if since is None else time.monotonic() - since
         if waited < limits.APART_SECONDS or self._called is not None:
             return
-        with suppress(RuntimeError):
+        # A warning may be an error, too; here it would end the thread.
+        with suppress(RuntimeError, ValueError, RuntimeWarning):
             begun = self._begun(range(self.size))
             if apart := self._apart(begun):
                 self.roll_call(RuntimeError(apart))
@@ -141,7 +143,9 @@ class Watch:
                 self._has_warned = True
                 late = [rank for rank in range(self.size) if rank not in begun or begun[rank].number < self.n_begun]
                 if lines := self._trainings(late):
-                    waiting = f"Rank {self.rank} has waited for {waited:.0f} s in {self._own[self.n_begun]}."
+                    waiting = (
+                        f"Rank {self.rank} has waited for {waited:.0f} s in {Begun.read(self._own[self.n_begun])}."
+                    )
                     warnings.warn(" ".join((waiting, *lines)), RuntimeWarning, stacklevel=2)
 
     def roll_call(self, error: BaseException) -> RollCall:
@@ -172,7 +176,7 @@ class Watch:
             call.last_begun = {rank: begun.get(rank) for rank in sorted(missing)}
             call.apart = self._apart(begun)
             call.trainings = self._trainings(sorted(missing))
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             return
         number, cause = first.split(",", 1)
         call.first = "" if int(number) == self.rank else f"Rank {number} was the first on which it failed: {cause}"
@@ -185,7 +189,7 @@ class Watch:
 
     def _apart(self, begun: Mapping[int, Begun]) -> str:
         """Say in which collectives the ranks are, if one began another than this rank did as the same number."""
-        own = self._own.copy()
+        own = {number: Begun.read(record) for number, record in self._own.copy().items()}
         odd = [theirs.number for theirs in begun.values() if not theirs.is_like(own.get(theirs.number, theirs))]
         if not odd:
             return ""
