@@ -358,6 +358,9 @@ DENSE_ELEMENTS = 1 << 22
 #: Samples after which a regressor fixes the scale of its targets, and most that it keeps until then.
 TARGETS_SETTLED, TARGETS_KEPT = 32, 1024
 
+#: Epochs, and steps, without an improvement after which a training ends by itself: the epochs are those of
+#: scikit-learn, and of 200 samples they have ten steps.
+PATIENCE_EPOCHS, PATIENCE_STEPS = 10, 50
 #: Quantiles of the residuals of held-out samples that are kept of each epoch, to compare all epochs by one scale: 8 kB.
 HELD_OUT_QUANTILES = 1024
 

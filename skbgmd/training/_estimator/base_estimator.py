@@ -204,7 +204,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             return
         warnings.warn(
             f"max_epochs must be enough for a training to end by itself; found {most}, in the last "
-            f"{criterion.n_iter_no_change} of which it has still improved by tol={criterion.tol:g}. Give more, or "
+            f"{criterion.patience} of which it has still improved by tol={criterion.tol:g}. Give more, or "
             f"early_stopping=False.",
             ConvergenceWarning,
             stacklevel=5,

@@ -153,8 +153,8 @@ PARAMETERS = """
         the last parameters. A warning tells that ``max_epochs`` were reached before.
     validation_fraction : float, default=0.1
         Share that is held out, of each class for a classifier; of the clients, where these are given.
-    n_iter_no_change : int, default=10
-        Epochs without an improvement after which training ends.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without an improvement after which training ends. "auto": 10, and as many as have 50 steps.
     tol : float, default=1e-4
         An improvement by less is none.
     warm_start : bool, default=False
@@ -256,7 +256,7 @@ class RobustParameters(StrengthChoice):
         callbacks: Any = None,
         early_stopping: bool | str = False,
         validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int | str = "auto",
         tol: float = 1e-4,
         warm_start: bool = False,
         shuffle: bool = True,
@@ -457,7 +457,8 @@ class RobustParameters(StrengthChoice):
         if not (isinstance(given, (bool, np.bool_)) or (isinstance(given, str) and given == "loss")):
             raise ValueError(f'early_stopping must be True, False or "loss"; found {given!r}.')
         check_number(self.tol, "tol", at_least=0.0)
-        check_integer(self.n_iter_no_change, "n_iter_no_change")
+        if not is_auto(self.n_iter_no_change):
+            check_integer(self.n_iter_no_change, "n_iter_no_change")
         if check_number(self.validation_fraction, "validation_fraction", at_most=1.0) == 1.0:
             raise ValueError("validation_fraction must be less than 1; found 1.")
         split = self._source().train_split

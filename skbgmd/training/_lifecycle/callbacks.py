@@ -18,7 +18,7 @@ EACH_EPOCH = ("on_epoch_begin", "on_epoch_end")
 #: Counts of early stopping, the best score of callbacks that score, what scores of held-out samples are of, and which
 #: samples a trimmed loss keeps.
 _COUNTED = (
-    *("misses_", "dynamic_threshold_", "best_epoch_", "best_model_weights_"),
+    *("misses_", "n_steps_", "dynamic_threshold_", "best_epoch_", "best_model_weights_"),
     *("best_score_", "summaries_", "seed_", "kept_"),
 )
 

@@ -33,26 +33,35 @@ class StoppingCriterion(Callback):
     ----------
     tol : float, default=1e-4
         A score that is better than the best by less has not improved.
-    n_iter_no_change : int, default=10
-        Epochs without an improvement after which a training is over.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without an improvement after which a training is over; "auto": 10, and as many as have 50 steps.
 
     Attributes
     ----------
     misses_ : int
         Epochs since the last improvement.
+    n_steps_ : float
+        Steps of an epoch.
     """
 
-    def __init__(self, tol: float = 1e-4, n_iter_no_change: int = 10) -> None:
+    def __init__(self, tol: float = 1e-4, n_iter_no_change: int | str = "auto") -> None:
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        self.misses_ = 0
+        self.misses_, self.n_steps_ = 0, math.inf
+
+    @property
+    def patience(self) -> int:
+        """Epochs without an improvement that are too many."""
+        if not isinstance(self.n_iter_no_change, str):
+            return self.n_iter_no_change
+        return max(limits.PATIENCE_EPOCHS, math.ceil(limits.PATIENCE_STEPS / max(self.n_steps_, 1.0)))
 
     @property
     def is_over(self) -> bool:
         """True if the training is to end."""
-        return self.misses_ >= self.n_iter_no_change
+        return self.misses_ >= self.patience
 
     def count(self, scores: ArrayLike, best: ArrayLike) -> None:
         """Count an epoch whose scores are to be compared with the best ones before: one that improves is enough."""
@@ -69,7 +78,8 @@ class LossStopping(StoppingCriterion):
         self.best_score_ = -np.inf
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        score = -float(current_ranks().median([mean_loss(net.history[-1])], "training loss")[0])
+        loss, n_steps = current_ranks().median([mean_loss(net.history[-1]), steps_of(net.history[-1])], "training loss")
+        self.n_steps_, score = float(n_steps), -float(loss)
         self.count(score, self.best_score_)
         self.best_score_ = max(score, self.best_score_)
 
@@ -100,7 +110,9 @@ class HeldOutStopping(StoppingCriterion):
 
     best_model_weights_: dict[str, Any] | None
 
-    def __init__(self, tol: float = 1e-4, n_iter_no_change: int = 10, fraction: float = 0.1, seed: int = 0) -> None:
+    def __init__(
+        self, tol: float = 1e-4, n_iter_no_change: int | str = "auto", fraction: float = 0.1, seed: int = 0
+    ) -> None:
         super().__init__(tol, n_iter_no_change)
         self.fraction = fraction
         self.seed = seed
@@ -176,7 +188,10 @@ class HeldOutStopping(StoppingCriterion):
         sums, last = scores.sum(axis=1), len(scores) - 1
         # Few samples with a rule of their own are learnt late, and at first to the detriment of the others.
         self.count(scores[last], scores[:last].max(axis=0, initial=-np.inf))
-        if ranks.median([self.is_yet_to_learn(summaries)], "whether a group is yet to be learnt")[0] > 0.5:
+        of_epoch = [self.is_yet_to_learn(summaries), steps_of(net.history[-1])]
+        is_waiting, n_steps = ranks.median(of_epoch, "whether a group is yet to be learnt")
+        self.n_steps_ = float(n_steps)
+        if is_waiting > 0.5:
             self.misses_ = 0
         is_best = last == 0 or bool(sums[last] > sums[self.best_epoch_])
         if is_best:
@@ -215,7 +230,7 @@ class LikelihoodStopping(HeldOutStopping):
     def __init__(
         self,
         tol: float = 1e-4,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int | str = "auto",
         fraction: float = 0.1,
         seed: int = 0,
         classes: ArrayLike | None = None,
@@ -336,7 +351,7 @@ class EndOfTraining(Callback):
         criterion = stopping_of(net)
         if criterion is not None and criterion.is_over:
             if net.verbose:
-                print(f"Nothing has improved for {criterion.n_iter_no_change} epochs: the training is over.")
+                print(f"Nothing has improved for {criterion.patience} epochs: the training is over.")
             raise TrainingEnded
 
 
@@ -350,6 +365,11 @@ def mean_loss(epoch: Any, part: str = "train") -> float:
     batches = [batch for batch in epoch["batches"] if f"{part}_loss" in batch]
     sizes = [batch[f"{part}_batch_size"] for batch in batches]
     return float(np.average([batch[f"{part}_loss"] for batch in batches], weights=sizes)) if batches else float("nan")
+
+
+def steps_of(epoch: Any) -> int:
+    """Number of steps in an epoch of a skorch net's history."""
+    return sum("train_batch_size" in batch for batch in epoch["batches"])
 
 
 def add_stopping(net: NeuralNet, criterion: StoppingCriterion) -> None:

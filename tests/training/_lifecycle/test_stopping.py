@@ -183,7 +183,17 @@ def test_wrong_labels_are_not_learnt_by_heart():
     model = classifier(**settings).fit(X[:900], wrong)
     assert model.n_iter_ < 60 == whole.n_iter_
     assert model.score(X[900:], y[900:]) > whole.score(X[900:], y[900:]) + 0.1
-    assert int(np.argmax(model.validation_scores_)) == model.n_iter_ - 11
+    # Of 800 samples an epoch has three steps: fifty take 17 epochs.
+    assert int(np.argmax(model.validation_scores_)) == model.n_iter_ - 1 - 17
+
+
+@pytest.mark.parametrize(("batch_size", "patience"), [(40, 13), (20, 10), (1000, 50)])
+@pytest.mark.parametrize("how", [True, "loss"], ids=["held out", "loss"])
+def test_small_data_have_as_many_steps_to_improve_in(data, how, batch_size, patience):
+    X, y = data
+    settings = {"early_stopping": how, "max_epochs": 2, "validation_fraction": 0.05, "batch_size": batch_size}
+    assert stopping_of(classifier(**settings).fit(X, y).net_).patience == patience
+    assert stopping_of(classifier(**settings, n_iter_no_change=3).fit(X, y).net_).patience == 3
 
 
 def test_gross_targets_do_not_decide():
@@ -517,6 +527,7 @@ def test_a_training_that_is_over_stays_so(data, tmp_path):
         ({"validation_fraction": 0.0}, ValueError, "validation_fraction must be greater than 0"),
         ({"validation_fraction": 1}, ValueError, "validation_fraction must be less than 1"),
         ({"validation_fraction": "a"}, TypeError, "validation_fraction must be a number"),
+        ({"n_iter_no_change": "often"}, TypeError, "n_iter_no_change must be an integer"),
         ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be at least 1"),
         ({"n_iter_no_change": 1.5}, TypeError, "n_iter_no_change must be an integer"),
         ({"tol": -1.0}, ValueError, "tol must be at least 0"),
