@@ -1,9 +1,9 @@
 """Trainings that end by themselves: the defaults beside plain training and scikit-learn's perceptrons, all stopped.
 
-The sets and kinds of dirt of ``dirty`` with sets of ``rare_rules`` besides, whose rules few samples have. All hold out a
-tenth of the samples, and train for 100 epochs at most. Each row of results/stopped.csv is a set, a kind of dirt, a seed
-and a method, with the score on clean test data in points (balanced accuracy, or R^2) and the epochs trained. Run again
-it goes on where it was; ``--report`` makes the table in docs/results.
+The sets and kinds of dirt of ``dirty``, with sets of ``rare_rules`` besides, whose rules few samples have. All hold out
+a tenth of the samples, and train for 100 epochs at most. Each row of results/stopped.csv is a set, a kind of dirt, a
+seed and a method, with the score on clean test data in points (balanced accuracy, or R^2) and the epochs trained. Run
+again it goes on where it was; ``--report`` makes the table in docs/results.
 """
 
 from __future__ import annotations

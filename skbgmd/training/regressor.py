@@ -49,8 +49,10 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             strengths='{"mild", "firm"}',
             unchosen=' In shorter ones and in ``partial_fit`` it is "firm", with the default criterion.',
             settings=described(STRENGTHS_OF_NUMBERS),
-            score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s the smallest median of their sizes in
-        an epoch so far, by which all epochs are compared''',
+            score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s, by which all epochs are compared, the
+        smallest median of their sizes in an epoch so far; a second has the robust standard deviation of the targets
+        as s, and a third is of far targets alone that inputs tell. One that improves is enough to go on, and the best
+        epoch is that of the largest sum''',
             classes="",
         )
     }
