@@ -115,7 +115,10 @@ def suspects_in(record: SampleRecord, *, fits_all: bool = False, held_out: HeldO
         of_rest = HeldOutLabels(*(of[rest] for of in held_out))
         gentle = looked_at[rest] if fits_all and early else of_rest.gentle_likelihood
         bounds = wrong_labels_in(of_rest), confirmed_by(known[min(1, len(known) - 1)][rest], of_rest)
-        fits = agreed(group, *bounds, looked_at[rest], contradicts=shows_a_group(gentle, strata))
+        # Samples of most of which a network that hasn't seen them predicts the labels are yet to be learnt.
+        differing = sum(share_of(of_rest.differs[np.isfinite(of_rest.differs)]))
+        contradicts = group.n <= differing * len(rest) and shows_a_group(gentle, strata)
+        fits = agreed(group, *bounds, looked_at[rest], contradicts=contradicts)
     chosen[rest[lowest(looked_at[rest], fits.n)]] = True
     low, high = inputs.low + fits.low, min(inputs.high + fits.high, len(record.trust))
     return Suspects(chosen, (inputs.n + fits.n, low, high, fits.n, inputs.n, fits.threshold), looked_at)

@@ -56,6 +56,18 @@ def test_clean_data_have_no_suspects() -> None:
     assert find_suspects(model).tolist() == []
 
 
+def test_what_is_learnt_late_is_no_suspect() -> None:
+    """Two spirals: half of the samples are misfitted in the first epochs, and a third predicts most labels."""
+    rng = np.random.default_rng(0)
+    radius, y = np.sqrt(rng.random(3000)) * 3.0 * np.pi, rng.integers(2, size=3000)
+    angle = radius + np.pi * y
+    X = np.c_[radius * np.cos(angle), radius * np.sin(angle)] + 0.3 * rng.normal(size=(3000, 2))
+    X = StandardScaler().fit(X[:1000]).transform(X).astype(np.float32)
+    model = BlockGMDClassifier(random_state=0).fit(X[:1000], y[:1000])
+    assert model.score(X[1000:], y[1000:]) > 0.9
+    assert estimate_n_suspects(model).n == 0
+
+
 def test_wrong_features_are_found() -> None:
     X, y = load_digits(return_X_y=True)
     noise = GaussianNoise(0.2, std=10.0, random_state=0)
