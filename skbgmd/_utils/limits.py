@@ -472,6 +472,8 @@ LIKELIHOOD_VISITS = (32, 64)
 CHOICE_HELD_OUT, CHOICE_EPOCHS = 2 / 3, 1 / 3
 #: And where these can't say whether long inputs are right: twice as many to learn a few from.
 SECOND_HELD_OUT = 1 / 3
+#: Share of a stratum up to which samples with equal inputs and targets are copies of one: more are a category.
+LARGEST_COPIES = 0.05
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
 #: Most epochs of those that choose for a training which ends by itself: how many it will have isn't known.

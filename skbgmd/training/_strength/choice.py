@@ -23,6 +23,7 @@ from skbgmd.training._data.leverage import have_lengths, leverage_weights
 from skbgmd.training._data.scaling import scale_ratio
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
+from skbgmd.training._strength.copies import first_copies
 from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, REJECTION, has_default, is_auto
 from skbgmd.training._strength.evidence import (
     OF_STRENGTH,
@@ -120,11 +121,16 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         return not few and epochs is None and self._allows_choice()
 
     def _drawn(
-        self, strata: NDArray[np.intp], weight: NDArray[np.float64], share: float = limits.CHOICE_HELD_OUT
+        self,
+        X: Any,
+        y: NDArray[Any],
+        strata: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        share: float = limits.CHOICE_HELD_OUT,
     ) -> tuple[int, NDArray[np.intp], NDArray[np.intp]]:
         """Draw a seed, and by it samples to train candidates on and to hold out; of the latter, those with weight."""
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        mask = hold_out(strata, share, np.random.RandomState(seed))
+        mask = hold_out(strata, share, np.random.RandomState(seed), first_copies(X, y, strata))
         return seed, np.flatnonzero(~mask), np.flatnonzero(mask & (weight > 0.0))
 
     def _try(
@@ -215,7 +221,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         ranks, given = current_ranks(), np.ones(len(y)) if weight is None else weight
         found = None
         for part in (limits.CHOICE_HELD_OUT, limits.SECOND_HELD_OUT):
-            seed, trained, held_out = self._drawn(strata, given, part)
+            seed, trained, held_out = self._drawn(X, y, strata, given, part)
             if not ranks.all(len(held_out) and given[trained].any(), "whether there are samples to judge lengths by"):
                 break
             strength = next(iter(self._strengths)) if self._takes_strength(of_samples=True) else None
@@ -280,7 +286,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         strata, by_length = self._strata(y), self._by_length(X, y, weight)
         held_weight = np.ones(len(y)) if weight is None else weight
         held_weight = held_weight if by_length is None else held_weight * by_length
-        seed, trained, held_out = self._drawn(strata, held_weight)
+        seed, trained, held_out = self._drawn(X, y, strata, held_weight)
         if not ranks.all(len(held_out) and held_weight[trained].any(), "whether there are samples to choose by"):
             self.strength_ = self._without_choice(X, y, weight, epochs=epochs)
             return

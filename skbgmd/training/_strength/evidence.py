@@ -217,13 +217,34 @@ def choose(
     return best, evidence
 
 
-def hold_out(strata: NDArray[np.intp], share: float, rng: np.random.RandomState) -> NDArray[np.bool_]:
-    """Draw a share of each stratum, rounded down; a mask (n,)."""
-    mask = np.zeros(len(strata), dtype=bool)
+def hold_out(
+    strata: NDArray[np.intp], share: float, rng: np.random.RandomState, first: NDArray[np.intp] | None = None
+) -> NDArray[np.bool_]:
+    """Draw a share of each stratum, rounded down, copies of a sample together; a mask (n,).
+
+    Parameters
+    ----------
+    strata : ndarray of shape (n,)
+    share : float
+    rng : RandomState
+    first : ndarray of shape (n,), default=None
+        Place of the first copy of each sample, in its stratum; None: there are no copies.
+    """
+    first = np.arange(len(strata)) if first is None else first
+    sizes, drawn = np.bincount(first, minlength=len(first)), np.zeros(len(strata), dtype=bool)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        mask[rng.permutation(members)[: int(share * len(members))]] = True
-    return mask
+        left = int(share * len(members))
+        order = rng.permutation(members[first[members] == members])
+        n_fit = int(np.searchsorted(np.cumsum(sizes[order]), left, side="right"))
+        drawn[order[:n_fit]] = True
+        left -= int(sizes[order[:n_fit]].sum())
+        # What fits in, where the next ones have more copies than are left to draw.
+        for place in order[n_fit:] if left else ():
+            if sizes[place] <= left:
+                drawn[place] = True
+                left -= int(sizes[place])
+    return drawn[first]
 
 
 def error_scores(residuals: Mapping[str, ArrayLike], y: FloatArray) -> list[dict[str, FloatArray]]:

@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 from skbgmd._utils import limits
 from skbgmd.training._data.inputs import arrays_of, is_sparse, n_samples
 from skbgmd.training._data.scaling import location_and_scale
+from skbgmd.training._strength.copies import first_copies
 
 
 class FarTargets(NamedTuple):
@@ -63,8 +64,9 @@ def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed
     """Find targets that are far, and ask a forest which are, by inputs of samples that it hasn't seen.
 
     Each sample is judged by the random trees without it in their bootstrap samples (out of the bag), see Breiman
-    (2001). Nothing tells gross errors at random. Samples of a kind of their own a forest has long before a network
-    predicts their targets, for all that it is asked is which they are.
+    (2001). Of copies only the first is looked at: each would tell the others. Nothing tells gross errors at random.
+    Samples of a kind of their own a forest has long before a network predicts their targets, for all that it is asked
+    is which they are.
 
     Parameters
     ----------
@@ -92,6 +94,8 @@ def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed
     with np.errstate(over="ignore"):
         deviations = (y - center) / unit
     rng, places = np.random.RandomState(seed), np.flatnonzero(counted)
+    first = first_copies(X, y, np.zeros(len(y), dtype=np.intp))[places]
+    places = places[np.sort(np.unique(first, return_index=True)[1])]
     if len(places) > limits.FOREST_SAMPLES:
         places = np.sort(rng.permutation(places)[: limits.FOREST_SAMPLES])
     far, told, asked = np.zeros((3, len(y)), dtype=bool)

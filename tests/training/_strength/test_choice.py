@@ -100,6 +100,35 @@ def test_gross_targets_are_distrusted() -> None:
     assert chosen[-1].strength_scores_["firm"].errors_ahead == np.inf
 
 
+@pytest.mark.parametrize("copied", [60, 600])
+def test_gross_targets_are_distrusted_whose_rows_occur_twice(copied: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1200, 5))
+    y = X[:, 0] + np.sin(2.0 * X[:, 1]) + 0.1 * rng.normal(size=1200)
+    dirty = y.copy()
+    dirty[:600][rng.random(600) < 0.15] += 20.0
+    order = rng.permutation(np.r_[np.arange(600), np.arange(copied)])
+    model = BlockGMDRegressor(random_state=0).fit(X[order], dirty[order])
+    assert model.strength_ == "firm"
+    assert model.score(X[600:], y[600:]) > 0.9
+
+
+def test_wrong_labels_are_distrusted_whose_rows_occur_three_times(digits: Any) -> None:
+    X, y = (np.repeat(array, 3, axis=0) for array in (digits[0][:300], wrong(digits[1])[:300]))
+    model = BlockGMDClassifier(max_epochs=60, random_state=0).fit(X, y)
+    assert model.strength_ in ("firm", "strict")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("n_levels", [1, 3, 40])
+def test_of_few_distinct_inputs_some_are_held_out(n_levels: int) -> None:
+    levels = np.arange(240) % n_levels
+    for kind in (BlockGMDClassifier, BlockGMDRegressor):
+        model = kind(max_epochs=20, random_state=0).fit(levels[:, None].astype(float), levels % 2)
+        assert model.strength_ == "mild"
+        assert list(model.strength_scores_)[:2] == ["mild", "firm"]
+
+
 @pytest.mark.filterwarnings("ignore:max_epochs must be enough")
 @pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize("settings", [{}, {"early_stopping": True}, {"max_epochs": 10}], ids=str)

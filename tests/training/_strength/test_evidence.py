@@ -141,6 +141,27 @@ def test_a_share_of_each_class_is_held_out_and_none_of_a_tiny_one() -> None:
     np.testing.assert_array_equal(mask, hold_out(strata, 0.25, np.random.RandomState(0)))
 
 
+def test_copies_are_held_out_together_and_without_any_the_draw_is_the_same() -> None:
+    strata = np.arange(300) % 3
+    for seed in range(5):
+        alone = hold_out(strata, 2 / 3, np.random.RandomState(seed))
+        np.testing.assert_array_equal(alone, hold_out(strata, 2 / 3, np.random.RandomState(seed), np.arange(300)))
+        # One in ten occurs a second time, one four times.
+        first = np.arange(300)
+        first[270:] = first[:30]
+        first[[30, 60, 90, 120]] = 0
+        mask = hold_out(strata, 2 / 3, np.random.RandomState(seed), first)
+        np.testing.assert_array_equal(mask, mask[first])
+        assert np.bincount(strata[mask]).tolist() == [66, 66, 66]
+
+
+def test_what_has_more_copies_than_are_to_be_drawn_is_not_held_out() -> None:
+    first = np.array([0] * 8 + [8, 9])
+    for seed in range(5):
+        mask = hold_out(np.zeros(10, dtype=int), 0.5, np.random.RandomState(seed), first)
+        assert np.flatnonzero(mask).tolist() == [8, 9]
+
+
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_gross_targets_do_not_decide_between_predictions_of_numbers(one_sided: bool) -> None:
     rng = np.random.default_rng(0)

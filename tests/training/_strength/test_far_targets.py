@@ -83,6 +83,23 @@ def test_few_of_which_most_are_far_are_a_group_by_a_standard_error() -> None:
         assert found.group.sum() == (n_far if is_group else 0)
 
 
+@pytest.mark.parametrize("copied", [50, 500])
+def test_copies_of_gross_targets_tell_nothing(copied: int) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 5))
+    y = X[:, :1] + 0.3 * rng.normal(size=(500, 1))
+    y[rng.random(500) < 0.15] += 20.0
+    order = rng.permutation(np.r_[np.arange(500), np.arange(copied)])
+    found = far_targets(X[order], y[order], everybody(500 + copied), 0)
+    assert abs(found.share_told) < 0.2
+    assert not found.group.any()
+    # The first that counts is looked at.
+    counted = order >= 100
+    found = far_targets(X[order], y[order], counted, 0)
+    assert found.asked.sum() == 400
+    assert not (found.asked & ~counted).any()
+
+
 def test_samples_that_do_not_count_tell_nothing() -> None:
     X = np.random.default_rng(0).uniform(-1.0, 1.0, size=(500, 3))
     y = X[:, :1].copy()
