@@ -472,7 +472,8 @@ LIKELIHOOD_VISITS = (32, 64)
 CHOICE_HELD_OUT, CHOICE_EPOCHS = 2 / 3, 1 / 3
 #: And where these can't say whether long inputs are right: twice as many to learn a few from.
 SECOND_HELD_OUT = 1 / 3
-#: Share of a stratum up to which samples with equal inputs and targets are copies of one: more are a category.
+#: Share of a stratum up to which samples with equal inputs and targets are copies of one: more are a level of a
+#: category.
 LARGEST_COPIES = 0.05
 #: Samples, and epochs, from which on there is a choice: fewer held-out ones tell nothing, nor do shorter trainings.
 CHOICE_SAMPLES, CHOICE_LEAST_EPOCHS = 100, 20
@@ -513,6 +514,11 @@ CLEAR_GAIN_OF_SKEWED = 5.0
 #: Robust standard deviations by which half of the missed targets of a tail are missed at most: 3 to 17 on 26 clean
 #: sets, and 41 and more where a few per cent have a value that stands for none, or another unit by a hundred.
 MISSED_TAIL = 25.0
+#: Share of the far targets that must be on the other side of the median for targets to look gross where no predictions
+#: say whether they are, and robust standard deviations by which half of those on one side must be far: 4 to 8 in tails
+#: and modes of 14 clean sets but for one that is mostly zero (26 to 58), and 12 to 39 where 7 to 15 % are 20 to 40
+#: standard deviations off; 6 to 26 where 30 % are, which widen the unit.
+OTHER_SIDE, FAR_OUT = 0.2, 10.0
 #: Trees of the forest that is asked which targets are far, samples that it sees at most, and share of the trees that
 #: must say so.
 FOREST_TREES, FOREST_SAMPLES, TOLD_FROM = 100, 4000, 0.6

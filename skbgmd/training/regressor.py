@@ -26,7 +26,14 @@ from skbgmd.training._estimator.parameters import PARAMETERS
 from skbgmd.training._lifecycle.stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._losses import traits_of
 from skbgmd.training._ranks import Ranks, current_ranks
-from skbgmd.training._strength.evidence import STRENGTHS_OF_NUMBERS, Utilities, described, error_scores, errors_ahead
+from skbgmd.training._strength.evidence import (
+    STRENGTHS_OF_NUMBERS,
+    Utilities,
+    described,
+    error_scores,
+    errors_ahead,
+    look_gross,
+)
 from skbgmd.training._strength.far_targets import far_targets
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
@@ -47,7 +54,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         up to two robust standard deviations, and count linearly beyond.''',
             class_weight="",
             strengths='{"mild", "firm"}',
-            unchosen=' In shorter ones and in ``partial_fit`` it is "firm", with the default criterion.',
+            unchosen=''' In shorter ones and in ``partial_fit`` it is "firm" where targets look gross, with the default
+        criterion.''',
             settings=described(STRENGTHS_OF_NUMBERS),
             score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s, by which all epochs are compared, the
         smallest median of their sizes in an epoch so far; a second has the robust standard deviation of the targets
@@ -182,6 +190,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         after = None if before is None else before.after(part, is_whole=epochs is None).agreed(ranks)
         if after is not None and after.is_due:
             net, trained = None, after.parts
+            if resume and epochs is not None:
+                # The first call's targets may have been few.
+                self._choose_strength(None, *after.targets(), clients, epochs=epochs)
             # A rank with wrong targets has no say in what the others call large.
             center, scale = ranks.median(location_and_scale(*after.targets()), "location and scale of the targets")
         else:
@@ -201,6 +212,16 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     def _unchosen_strength(self) -> str | None:
         # Of another loss it isn't known how large it is, and what a tilt does.
         return "firm" if self.criterion is None and not isinstance(self.module, NeuralNet) else None
+
+    def _without_choice(self, X: Any, y: Any, weight: Any, *, epochs: int | None) -> str | None:
+        if self._unchosen_strength() is None:
+            return None
+        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        are_gross = look_gross(columns, np.ones(len(y)) if weight is None else weight)
+        # Where nothing looks gross, only tails can be given up.
+        if float(current_ranks().median([float(are_gross)], "whether targets look gross")[0]) <= 0.5:
+            return next(iter(self._strengths))
+        return super()._without_choice(X, y, weight, epochs=epochs)
 
     def _allows_choice(self) -> bool:
         # Of a loss of the user's own it isn't known what the network predicts by it.

@@ -346,8 +346,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     def _without_choice(self, X: Any, y: Any, weight: Any, *, epochs: int | None) -> str | None:
         """The strength where held-out samples can't say, or the gentlest where that is objected to."""
         strength, gentlest = self._unchosen_strength(), next(iter(self._strengths))
-        # A part of the data says too little.
-        is_open = strength not in (None, gentlest) and epochs is None
+        # A small part of the data says too little.
+        is_enough = epochs is None or (X is not None and len(y) >= limits.CHOICE_SAMPLES)
+        is_open = strength not in (None, gentlest) and current_ranks().all(is_enough, "whether inputs can be asked")
         return gentlest if is_open and self._objects(X, y, weight) else strength
 
     def _candidate(self, strength: str | None, seed: int) -> Self:

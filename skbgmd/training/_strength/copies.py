@@ -17,9 +17,14 @@ def first_copies(X: Any, y: NDArray[Any], strata: NDArray[np.intp]) -> NDArray[n
     """Place of the first copy of each sample (n,): of most, their own.
 
     Copies have equal inputs and equal targets. What is trained on one of them has seen all: a wrong target that was
-    learnt by heart is predicted, and a neighbor at no distance tells it. Equal inputs with different targets are
-    samples of their own, for no input tells these apart. So are those of the few categories that there may be, of which
-    a part would have to do without all samples: equal inputs of more than ``limits.LARGEST_COPIES`` of their stratum.
+    learnt by heart is predicted, and a neighbor at no distance tells it. Others that are alike are samples of their
+    own:
+
+    - Equal inputs with different targets, which no input tells apart.
+    - Inputs that may be equal by chance, as of categories and counts: no half of the columns is as no other's.
+    - All, where fewer than ``limits.CHOICE_SAMPLES`` inputs are different, or there is a single column; and equal ones
+      that are more than ``limits.LARGEST_COPIES`` of their stratum. They are levels of a category: of those that are
+      held out together a training can't know.
 
     Parameters
     ----------
@@ -32,38 +37,56 @@ def first_copies(X: Any, y: NDArray[Any], strata: NDArray[np.intp]) -> NDArray[n
 
     Examples
     --------
-    >>> X = np.r_[np.arange(40.0), [7.0, 8.0]][:, None]
-    >>> first_copies(X, np.r_[np.zeros(41), 1.0], np.zeros(42, dtype=int))[-2:]
-    array([ 7, 41])
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> X, y = np.r_[X, X[7:9]], np.r_[np.zeros(101), 1.0]
+    >>> first_copies(X, y, np.zeros(102, dtype=int))[-2:]
+    array([  7, 101])
     """
     own = np.arange(len(y))
-    rows = _numbered_inputs(X)
-    if rows is None or len(y) < 2:
+    if not _have_columns(X):
         return own
-    _, first, row, sizes = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
-    if len(first) == len(y):
+    numbers = [_numbered_half(X, half) for half in (0, 1)]
+    _, first, row, sizes = np.unique(
+        _numbered(np.column_stack(numbers)), return_index=True, return_inverse=True, return_counts=True
+    )
+    if not limits.CHOICE_SAMPLES <= len(first) < len(y):
         return own
     targets = [strata] if y.dtype.kind not in "fiub" else [strata, _numbered(y)]
     differs = np.any([target != target[first][row] for target in targets], axis=0)
-    most = limits.LARGEST_COPIES * np.bincount(strata)[strata[first]]
-    are_copies = (np.bincount(row, differs) == 0) & (sizes <= most)
+    few = sizes <= limits.LARGEST_COPIES * np.bincount(strata)[strata[first]]
+    are_copies = few & (np.bincount(row, differs) == 0) & np.any([_are_single(half[first]) for half in numbers], axis=0)
     return np.where(are_copies[row], first[row], own)
 
 
-def _numbered_inputs(X: Any) -> NDArray[np.int64] | None:
-    """A number of each sample (n,), of equal inputs the same; None: nothing says whether they are equal."""
+def _have_columns(X: Any) -> bool:
+    """True if samples are rows of two and more columns."""
     parts, n = arrays_of(X), n_samples(X)
     n_parts = len(X) if isinstance(X, (Mapping, SeveralInputs)) else 1
-    if len(parts) < n_parts or any(part.dtype.kind not in "fiubUS" or part.shape[0] != n for part in parts):
-        return None
-    numbers = [_numbered(part) for part in parts if part.size]
-    return (_numbered(np.column_stack(numbers)) if len(numbers) > 1 else numbers[0]) if numbers else None
+    are_known = all(part.dtype.kind in "fiubUS" and part.shape[0] == n for part in parts)
+    return n > 0 and len(parts) == n_parts and are_known and sum(np.prod(part.shape[1:]) for part in parts) > 1
 
 
-def _numbered(part: Any) -> NDArray[np.int64]:
+def _are_single(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Those that occur once."""
+    _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    return counts[places] == 1
+
+
+def _numbered_half(X: Any, half: int) -> NDArray[np.int64]:
+    """A number of each sample (n,), of those with the same in one half of the columns the same."""
+    numbers = []
+    for part in arrays_of(X):
+        rows = part.tocsr() if is_sparse(part) else part.reshape(len(part), -1)
+        middle = (rows.shape[1] + len(numbers) % 2) // 2
+        numbers.append(_numbered(rows[:, middle:] if half else rows[:, :middle]))
+    return numbers[0] if len(numbers) == 1 else _numbered(np.column_stack(numbers))
+
+
+def _numbered(rows: Any) -> NDArray[np.int64]:
     """A number of each row (n,): 64 bits of its bytes, of a million that differ hardly ever twice the same."""
-    written = _sparse_rows(part) if is_sparse(part) else _rows(part)
-    return np.fromiter(map(hash, written), np.int64, part.shape[0])
+    if not rows.shape[-1]:
+        return np.zeros(rows.shape[0], dtype=np.int64)
+    return np.fromiter(map(hash, _sparse_rows(rows) if is_sparse(rows) else _rows(rows)), np.int64, rows.shape[0])
 
 
 def _rows(array: NDArray[Any]) -> Iterator[bytes]:

@@ -332,6 +332,46 @@ def errors_ahead(predicted: FloatArray, y: FloatArray, weight: FloatArray) -> fl
     return limits.CLEAR_GAIN if missed > limits.GROSS_SHARE else limits.CLEAR_GAIN_WITHOUT_GROSS
 
 
+def look_gross(y: FloatArray, weight: FloatArray) -> bool:
+    """True if targets themselves look gross, where no predictions say whether they are.
+
+    At least ``limits.GROSS_SHARE`` of a column are more than ``limits.MISSED_TARGET`` robust standard deviations from
+    the median. And of these at least ``limits.OTHER_SIDE`` are on either side, or half are farther than
+    ``limits.FAR_OUT`` deviations: on one side and nearer they are a tail, or a mode.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n, k)
+        Targets.
+    weight : ndarray of shape (n,)
+        Non-negative; samples without weight don't count.
+
+    Examples
+    --------
+    >>> y = np.random.default_rng(0).normal(size=(200, 1))
+    >>> tail, gross = y.copy(), y.copy()
+    >>> tail[:20], gross[:10], gross[10:20] = 8.0, 8.0, -8.0
+    >>> [look_gross(each, np.ones(200)) for each in (y, tail, gross, 5.0 * tail)]
+    [False, False, True, False]
+    """
+    y, weight = y[weight > 0.0], weight[weight > 0.0]
+    if not len(y):
+        return False
+    center, unit = location_and_scale(y, weight)
+    with np.errstate(over="ignore"):
+        deviations = (y - center) / unit
+    for column in deviations.T:
+        far = np.abs(column) > limits.MISSED_TARGET
+        mass = float(weight[far].sum())
+        if mass < limits.GROSS_SHARE * float(weight.sum()):
+            continue
+        above = float(weight[far & (column > 0.0)].sum())
+        is_farther = float(weight[np.abs(column) > limits.FAR_OUT].sum()) >= 0.5 * mass
+        if is_farther or min(above, mass - above) >= limits.OTHER_SIDE * mass:
+            return True
+    return False
+
+
 def _nearly_all(have: NDArray[np.bool_], some: NDArray[np.bool_], weight: FloatArray) -> bool:
     """True if nearly all of some have a property, by a standard error."""
     some = some & (weight > 0.0)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from skbgmd._utils import limits
 from skbgmd.training._data.inputs import Items, SeveralInputs
 from skbgmd.training._strength.copies import first_copies
 
-N = 100
+N = 120
 NONE = np.arange(N)
 
 
@@ -69,12 +68,12 @@ def test_copies_have_equal_inputs_and_targets(kind: str) -> None:
 
 
 def test_sparse_zeros_and_orders_are_no_differences() -> None:
-    places, ends = [0, 3, 1, 3, 0, *range(38)], [0, 3, *range(5, 44)]
-    values = np.array([1.0, 2.0, 0.0, 2.0, 1.0, *np.ones(38)])
-    matrix = sparse.csr_matrix((values, places, ends), (40, 38))
-    assert found(matrix, np.zeros(40)) == {1: 0}
+    places, ends = [0, 3, 1, 3, 0, *range(N - 2)], [0, 3, *range(5, N + 4)]
+    values = np.array([1.0, 2.0, 0.0, 2.0, 1.0, *(3.0 + NONE[2:])])
+    matrix = sparse.csr_matrix((values, places, ends), (N, N - 2))
+    assert found(matrix, np.zeros(N)) == {1: 0}
     # The matrix is as it was.
-    assert matrix.nnz == 43
+    assert matrix.nnz == N + 3
 
 
 def test_equal_inputs_of_which_one_target_differs_are_samples_of_their_own() -> None:
@@ -82,15 +81,35 @@ def test_equal_inputs_of_which_one_target_differs_are_samples_of_their_own() -> 
     X[50], y[50] = X[10], 7.0
     assert found(X, y) == {80: 20}
     assert found(X, np.arange(N).astype(str), np.zeros(N, dtype=int))[90] == 30
-    assert found(X, np.arange(N).astype(str), np.arange(N) % 3) == {}
+    assert found(X, np.arange(N).astype(str), np.arange(N) // 40) == {}
 
 
 def test_categories_are_no_copies() -> None:
-    levels = np.arange(N) % 16
-    assert found(levels[:, None], levels) == {}
-    assert found(levels[:, None], levels.astype(str), levels) == {}
-    assert len(found(NONE[:, None] // 5, NONE // 5)) == N - 20
-    assert limits.LARGEST_COPIES == 0.05
+    rng = np.random.default_rng(0)
+    levels, bits = rng.integers(30, size=(2000, 2)), rng.integers(2, size=(2000, 9))
+    one_hot = np.eye(30)[levels].reshape(2000, -1)
+    for X in (NONE[:, None] // 2, np.eye(N)[NONE // 2], levels, bits, one_hot, sparse.csr_matrix(one_hot)):
+        n = X.shape[0]
+        assert found(X, np.zeros(n)) == {}
+        assert found(X, np.full(n, "a"), np.zeros(n, dtype=int)) == {}
+    # Beside a number that no other has they are.
+    X = np.hstack([levels, rng.normal(size=(2000, 1))])
+    X[1990:] = X[:10]
+    assert len(found(X, np.zeros(2000))) == 10
+
+
+def test_a_part_of_the_stratum_is_no_copy_of_one() -> None:
+    X = np.random.default_rng(0).normal(size=(N + 10, 3))
+    for n, n_copies in ((5, 5), (6, 0)):
+        X[-10:] = np.random.default_rng(1).normal(size=(10, 3))
+        X[N : N + n] = X[0]
+        assert len(found(X, np.zeros(N + 10))) == n_copies
+
+
+def test_of_few_different_inputs_none_are_copies() -> None:
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    assert found(np.r_[X[:99], X[:99]], np.zeros(198)) == {}
+    assert len(found(np.r_[X, X], np.zeros(200))) == 100
 
 
 def test_of_what_is_unknown_there_are_no_copies() -> None:
