@@ -125,7 +125,6 @@ def test_of_few_distinct_inputs_some_are_held_out(n_levels: int) -> None:
     levels = np.arange(240) % n_levels
     for kind in (BlockGMDClassifier, BlockGMDRegressor):
         model = kind(max_epochs=20, random_state=0).fit(levels[:, None].astype(float), levels % 2)
-        assert model.strength_ == "mild"
         assert list(model.strength_scores_)[:2] == ["mild", "firm"]
 
 
@@ -146,6 +145,42 @@ def test_a_switch_that_few_samples_have_is_not_given_up(seed: int, settings: dic
     dirty = X[:500, 0].copy()
     dirty[rng.random(500) < 0.2] += 30.0
     assert model.fit(X[:500], dirty).strength_ == "firm"
+
+
+def in_parts(model: BlockGMDRegressor, X: np.ndarray, y: np.ndarray, size: int) -> BlockGMDRegressor:
+    """A model after some epochs of calls with so many samples."""
+    for _ in range(5):
+        for start in range(0, len(X), size):
+            model.partial_fit(X[start : start + size], y[start : start + size])
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:max_epochs must be enough")
+@pytest.mark.parametrize("how", ["short", "few", "parts", "small parts"])
+def test_without_a_choice_tails_are_kept_and_gross_targets_distrusted(how: str) -> None:
+    rng = np.random.default_rng(0)
+    n = 95 if how == "few" else 400
+    X = rng.normal(size=(n, 4))
+    modes = np.where(rng.random(n) < 1.0 / (1.0 + np.exp(1.0 + 2.0 * X[:, 0])), 10.0, 0.0)
+    modes += 0.5 * X[:, 1] + 0.3 * rng.normal(size=n)
+    claims = np.exp(X[:, 0] + 0.7 * rng.normal(size=n))
+    places = np.flatnonzero(rng.random(n) < 0.15)
+    two_sided, one_sided = X[:, 0].copy(), X[:, 0].copy()
+    two_sided[places] += rng.choice([-20.0, 20.0], size=len(places))
+    one_sided[places] += 20.0 + 20.0 * rng.random(len(places))
+    for y, expected in ((modes, "mild"), (claims, "mild"), (two_sided, "firm"), (one_sided, "firm")):
+        model = BlockGMDRegressor(random_state=0, max_epochs=100 if how == "few" else 10)
+        model = in_parts(model, X, y, 10 if how.startswith("small") else 200) if "parts" in how else model.fit(X, y)
+        assert (model.strength_, model.strength_scores_) == (expected, {})
+
+
+def test_the_first_part_may_show_a_rule_that_few_samples_follow() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 4))
+    X[:, 3] = rng.random(500) < 0.1
+    y = X[:, 0] + 30.0 * X[:, 3] * np.sign(X[:, 1])
+    assert BlockGMDRegressor(random_state=0).partial_fit(X, y).strength_ == "mild"
+    assert BlockGMDRegressor(random_state=0).partial_fit(rng.permutation(X), y).strength_ == "firm"
 
 
 @pytest.mark.parametrize("seed", [311, 315])

@@ -19,6 +19,7 @@ from skbgmd.training._strength.evidence import (
     errors_ahead,
     evidence_for,
     hold_out,
+    look_gross,
     stratified_mean,
 )
 
@@ -395,3 +396,48 @@ def test_scales_of_targets_withstand_gross_ones_beside_many_of_one_value() -> No
     zeros[rng.permutation(len(zeros))[:5000]] += 1e6
     assert deviation_of_most(zeros) < 10.0
     assert deviation_of_most(np.ones(5)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("normal", False),
+        ("constant", False),
+        ("lognormal", False),
+        ("exponential", False),
+        ("two modes", False),
+        ("few on both sides", False),
+        ("many on both sides", True),
+        ("mostly on one side", False),
+        ("far on one side", True),
+        ("far to the left", True),
+        ("infinite in float32", True),
+    ],
+)
+@pytest.mark.parametrize("n", [95, 1000])
+def test_targets_look_gross_that_are_far_on_both_sides_or_farther_than_tails(kind: str, expected: bool, n: int) -> None:
+    rng = np.random.default_rng(0)
+    y, places = rng.normal(size=n), np.arange(n)
+    if kind == "constant":
+        y = np.zeros(n)
+    elif kind == "lognormal":
+        y = np.exp(1.2 * y)
+    elif kind == "exponential":
+        y = rng.exponential(np.exp(0.8 * y))
+    elif kind == "two modes":
+        y = np.where(places % 3 == 0, 10.0, 0.0) + 0.6 * y
+    elif kind.startswith(("few", "many")):
+        y[:: 50 if kind.startswith("few") else 8] = 8.0
+        y[2 :: 100 if kind.startswith("few") else 16] = -8.0
+    elif kind.startswith("mostly"):
+        y[places % 10 == 0], y[places % 70 == 1] = 8.0, -8.0
+    elif kind.startswith("far"):
+        y[places % 7 == 0] = 30.0 if kind.endswith("one side") else -30.0
+    elif kind.startswith("inf"):
+        y[places % 7 == 0] = 1e300
+    with np.errstate(all="raise"):
+        assert look_gross(y[:, None], np.ones(n)) == expected
+        # One of several is enough, and what has no weight doesn't count.
+        assert look_gross(np.column_stack([rng.normal(size=n), y]), np.ones(n)) == expected
+    assert not look_gross(y[:, None], np.zeros(n))
+    assert not look_gross(np.append(rng.normal(size=n), y)[:, None], np.repeat([1.0, 0.0], n))
