@@ -516,7 +516,7 @@ CLEAR_GAIN_OF_SKEWED = 5.0
 MISSED_TAIL = 25.0
 #: Share of the far targets that must be on the other side of the median for targets to look gross where no predictions
 #: say whether they are, and robust standard deviations by which half of those on one side must be far: 4 to 8 in tails
-#: and modes of 14 clean sets but for one that is mostly zero (26 to 58), and 12 to 39 where 7 to 15 % are 20 to 40
+#: and modes of six clean sets, 26 to 58 in one that is mostly zero, and 12 to 39 where 7 to 15 % are 20 to 40
 #: standard deviations off; 6 to 26 where 30 % are, which widen the unit.
 OTHER_SIDE, FAR_OUT = 0.2, 10.0
 #: Trees of the forest that is asked which targets are far, samples that it sees at most, and share of the trees that

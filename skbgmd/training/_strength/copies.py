@@ -69,14 +69,15 @@ def _have_columns(X: Any) -> bool:
 def _are_single(numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Those that occur once."""
     _, places, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-    return counts[places] == 1
+    return np.asarray(counts[places] == 1)
 
 
 def _numbered_half(X: Any, half: int) -> NDArray[np.int64]:
     """A number of each sample (n,), of those with the same in one half of the columns the same."""
-    numbers = []
+    numbers: list[NDArray[np.int64]] = []
     for part in arrays_of(X):
         rows = part.tocsr() if is_sparse(part) else part.reshape(len(part), -1)
+        # Of two single columns one is in each half.
         middle = (rows.shape[1] + len(numbers) % 2) // 2
         numbers.append(_numbered(rows[:, middle:] if half else rows[:, :middle]))
     return numbers[0] if len(numbers) == 1 else _numbered(np.column_stack(numbers))
