@@ -574,6 +574,7 @@ def test_choices_for_a_training_that_ends_have_few_epochs() -> None:
 
 
 @pytest.mark.parametrize("make", [BlockGMDClassifier, BlockGMDRegressor])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_wrong_features_are_found_in_trainings_that_end_by_themselves(make: Any) -> None:
     X, y = make_friedman1(1000, noise=1.0, random_state=0)
     X = StandardScaler().fit_transform(X)
