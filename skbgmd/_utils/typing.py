@@ -28,6 +28,8 @@ class AttackContext:
     block : callable, default=None
         Takes a matrix of the same shape and returns the columns (k,), int64, that the rule would look at, or None for
         all. None: not known.
+    workers : tuple of b ints, default=None
+        Number of the worker that each row is of, which it has at all steps; None: its place among the rows.
 
     Examples
     --------
@@ -42,3 +44,4 @@ class AttackContext:
     aggregate: Callable[[torch.Tensor], torch.Tensor] | None = None
     step: int = 0
     block: Callable[[torch.Tensor], torch.Tensor | None] | None = None
+    workers: tuple[int, ...] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_date
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
 from skbgmd.training._data.inputs import unpacked
-from skbgmd.training._data.samples import Samples, check_of_samples
+from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none
 from skbgmd.training._data.scaling import cross_entropy_of_shares
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._estimator.class_weight import weighted_by_class
@@ -370,6 +371,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             encode = partial(matrix, n_labels=len(classes))
         codes = encode(y)
         samples = self._samples(X, codes, whole_weight, clients, sample_id, weight).among(n, chosen)
+        samples = replace(samples, every_client=unique_or_none(of_samples[1]))
         self.classes_ = classes
         net = self._train(self.net_ if resume else None, samples, 1 if binary else len(classes), epochs, encode)
         return self._keep(net, samples)

@@ -28,6 +28,8 @@ from skbgmd._utils.checks import (
     check_choice,
     check_integer,
     check_number,
+    listed,
+    plain_ids,
 )
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
@@ -173,6 +175,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         # Only with the data it is known whether samples have clients, whose rule is another one.
         self._initialize_aggregator(self._rule(), provisional=self._has_default_rule())
         self._gradients_, self._trust_ = None, SampleTrust()
+        self._clients_, self._seen_by_attack_ = {}, {}
         return self
 
     def torch_compile(self, module: Any, name: str) -> Any:
@@ -286,6 +289,14 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
             self.aggregator_.load_state_dict(loaded)
         data = source(X) if is_dataset(X) else None
         clients = getattr(data, "clients", None)
+        # Others than those of a net that this one is a copy of.
+        self._clients_ = dict(getattr(self, "_clients_", {}))
+        self._seen_by_attack_ = dict(getattr(self, "_seen_by_attack_", {}))
+        if clients is not None:
+            # Those that are held out or have no weight, too: others have the same numbers with them and without.
+            everyone = getattr(data, "every_client", None)
+            for id_ in plain_ids(np.unique(clients if everyone is None else everyone)):
+                self._clients_.setdefault(id_, len(self._clients_))
         if not self.trust_power:
             self._trust_ = SampleTrust()
         n = get_len(X) if data is None else len(data) if hasattr(data, "__len__") else None
@@ -331,6 +342,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
             self._refuse_divergence(kwargs.get("dataset_train"))
         self._warn_of_one_group()
         self._warn_of_many_corrupt()
+        self._warn_of_absent()
         if self.trust_power and not self._trust_.tells_rows_apart and len(self.history) == 1:
             warnings.warn(
                 f"trust_power must be 0 where no trust is remembered: where rows are neither of single samples nor of "
@@ -377,6 +389,23 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
             )
         self._is_told_ = True
 
+    def _warn_of_absent(self) -> None:
+        """Warn, once, of clients or groups that an attack names and that had no row in any step so far."""
+        absent = getattr(self.gradient_corruption, "absent", None)
+        # Of several ranks each has rows of its own.
+        if absent is None or current_ranks().size > 1:
+            return
+        if never := absent(self._seen_by_attack_):
+            known = {number: id_ for id_, number in self._clients_.items()}
+            names = [f"{number} ({known[number]!r})" if number in known else str(number) for number in never]
+            what = "clients that take part in the steps" if self._has_clients_ else "places of groups in the batches"
+            warnings.warn(
+                f"Workers that gradient_corruption names must be {what}; found {listed(names)} without a row so far, "
+                f"of which no attack came.",
+                stacklevel=2,
+            )
+            self._seen_by_attack_.update(dict.fromkeys(never))
+
     def _warn_of_many_corrupt(self) -> None:
         """Warn, once a training, where over an epoch nearly half of the rows looked corrupt."""
         share = self.history[-1].get("corrupt_share", 0.0)
@@ -396,12 +425,15 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
             "aggregator": self.aggregator_.state_dict(),
             "no_one_pass": self._no_one_pass_,
             "trust": self._trust_.state_dict(),
+            "clients": list(self._clients_),
         }
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
         self.aggregator_.load_state_dict(state["aggregator"])
         # A pass that is tried in vain draws dropout.
         self._no_one_pass_ = state["no_one_pass"]
+        known = dict.fromkeys((*state.get("clients", ()), *self._clients_))
+        self._clients_ = {id_: number for number, id_ in enumerate(known)}
 
     def _begin_with_state(self, state: Mapping[str, Any]) -> None:
         self._trust_.load_state_dict(state["trust"])

@@ -19,7 +19,7 @@ from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.inputs import mapped, unpacked
 from skbgmd.training._data.leverage import have_lengths
-from skbgmd.training._data.samples import Samples, check_of_samples
+from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none
 from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._estimator.parameters import PARAMETERS
@@ -185,7 +185,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             self._choose_strength(X, y, weight, clients, epochs=epochs)
         if resume and columns.shape[1] != len(self._center):
             raise ValueError(f"y must have {len(self._center)} columns, as before; found {columns.shape[1]}.")
-        part = _Part(X, columns, weight, clients, sample_id, epochs)
+        part = _Part(X, columns, weight, clients, sample_id, epochs, unique_or_none(of_samples[1]))
         before = self._provisional if resume else _Provisional()
         after = None if before is None else before.after(part, is_whole=epochs is None).agreed(ranks)
         if after is not None and after.is_due:
@@ -202,6 +202,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         for some in trained:
             samples = self._samples(some.X, encode(some.y), some.weight, some.clients, some.sample_id, some.weight)
             samples = samples.among(n, chosen) if some is part else samples
+            samples = replace(samples, every_client=some.every_client)
             net = self._train(net, samples, columns.shape[1], some.epochs, encode)
             if net._is_interrupted_:
                 break
@@ -343,6 +344,7 @@ class _Part(NamedTuple):
     clients: Any
     sample_id: Any
     epochs: int | None
+    every_client: Any = None
 
     def shares(self) -> NDArray[np.float64]:
         """Weights of the samples, one where they have none."""
@@ -353,7 +355,7 @@ class _Part(NamedTuple):
         of_samples = (self.weight, self.clients, self.sample_id)
         weight, clients, ids = (None if values is None else np.array(values)[start:] for values in of_samples)
         X = mapped(self.X, lambda part: part[start:].copy())
-        return _Part(X, self.y[start:].copy(), weight, clients, ids, self.epochs)
+        return _Part(X, self.y[start:].copy(), weight, clients, ids, self.epochs, self.every_client)
 
 
 class _Provisional(NamedTuple):

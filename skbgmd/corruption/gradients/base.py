@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,10 +22,10 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
     r"""Base class of Byzantine attacks on the rows of a matrix of gradients; inherit and write ``_replace``.
 
     Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. With ``corrupt`` given, these
-    rows are corrupt in every call, and ``fraction`` is ignored: in a training with clients they are clients, in sorted
-    order; otherwise places of the groups in a batch. Those that a call has no row for, as in a last batch of fewer
-    groups, are skipped. An attack holds parameters only (``get_params``, ``set_params`` and ``sklearn.base.clone``
-    work); a call changes nothing in it.
+    rows are corrupt in every call, and ``fraction`` is ignored: in a training with clients these are numbers of
+    clients, which follow them whichever clients a step has rows of (:doc:`/corruption`); otherwise places of the groups
+    in a batch. Those that a call has no row for, as in a last batch of fewer groups, are skipped. An attack holds
+    parameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
 
     An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``. Entries that are larger
     than any number of the gradients' dtype become the largest one; only :class:`NonFinite` makes NaN or inf of finite
@@ -58,8 +58,8 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
             Source of the draws, instead of the one given to the constructor. To draw other rows at every step, hand
             in one source at all of them. None: the constructor's; if that is None too, another one each time.
         context : AttackContext, default=None
-            The rule that is attacked, and the number of steps before, for attacks that ask for them
-            (``uses_context``); others ignore it.
+            The workers that rows are of, by which those of ``corrupt`` are found; and the rule that is attacked and the
+            number of steps before, for attacks that ask for them (``uses_context``).
 
         Returns
         -------
@@ -137,6 +137,11 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         """
         return targets
 
+    def absent(self, workers: Iterable[int]) -> list[int]:
+        """Numbers of the workers that the attack names, ascending, and that are none of these."""
+        named = [] if self.corrupt is None else fixed_rows(self.corrupt).tolist()
+        return sorted(set(named) - set(workers))
+
     def _check(self, gradients: torch.Tensor) -> None:
         self._check_own()
         if not isinstance(gradients, torch.Tensor) or not gradients.is_floating_point():
@@ -171,11 +176,16 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
 
     def _rows(self, n: int, rng: np.random.RandomState, context: AttackContext | None, stacklevel: int) -> Indices:
         """Indices of the corrupt rows of n, ascending; warn where they are too many."""
+        workers = None if context is None or context.workers is None else np.array(context.workers, dtype=np.intp)
+        if workers is not None and len(workers) != n:
+            raise ValueError(f"workers of a context must be one for each of {n} rows; found {len(workers)}.")
+        eligible = self._eligible(n, workers)
         if self.corrupt is None:
             fraction = float(self.fraction)
             warn_at_breakdown_point(fraction, stacklevel + 1)
-            return draw_rows(self._eligible(n), n_corrupted(fraction, n), rng)
-        rows = np.intersect1d(fixed_rows(self.corrupt), self._eligible(n))
+            return draw_rows(eligible, n_corrupted(fraction, n), rng)
+        named = fixed_rows(self.corrupt)
+        rows = np.intersect1d(named if workers is None else np.flatnonzero(np.isin(workers, named)), eligible)
         warn_at_breakdown_point(len(rows) / n, stacklevel + 1, f"{len(rows)} corrupt rows of {n}")
         return rows
 
@@ -192,8 +202,8 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
     def _check_parameters(self) -> None:
         """Check the parameters other than ``fraction``."""
 
-    def _eligible(self, n: int) -> Indices:
-        """Indices of the rows, of n, that may be drawn."""
+    def _eligible(self, n: int, workers: Indices | None = None) -> Indices:
+        """Indices of the rows, of n, that may be drawn; ``workers`` (n,) are theirs, None: known by their places."""
         return np.arange(n)
 
     @abstractmethod

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 
 from skbgmd._utils.checks import check_integer
+from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.base import Indices
 from skbgmd.corruption.gradients.base import (
     GradientCorruption,
@@ -25,7 +27,8 @@ class Mimic(GradientCorruption):
     fraction : float, default=0.2
         Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
     target : int, default=0
-        The row t to copy, less than b; it is never drawn itself, so at most b - 1 rows are.
+        The row t to copy, less than b; it is never drawn itself, so at most b - 1 rows are. In a training with clients
+        it is the number of one, as in ``corrupt``; a step without its row has no attack.
     random_state : int, RandomState, Generator or None, default=None
         Source of the rows, if a call isn't given another. None: another one each time, never the global one.
     corrupt : sequence of int, default=None
@@ -42,6 +45,7 @@ class Mimic(GradientCorruption):
     """
 
     omniscient = True
+    uses_context = True
 
     def __init__(self, fraction: float = 0.2, target: int = 0, random_state: Any = None, corrupt: Any = None) -> None:
         self.fraction, self.target, self.random_state, self.corrupt = fraction, target, random_state, corrupt
@@ -49,12 +53,24 @@ class Mimic(GradientCorruption):
     def _check_parameters(self) -> None:
         check_integer(self.target, "target", at_least=0)
 
-    def _eligible(self, n: int) -> Indices:
+    def absent(self, workers: Iterable[int]) -> list[int]:
+        workers = set(workers)
+        return sorted({*super().absent(workers), *({int(self.target)} - workers)})
+
+    def _eligible(self, n: int, workers: Indices | None = None) -> Indices:
+        if workers is not None:
+            return np.flatnonzero(workers != self.target) if self.target in workers else np.zeros(0, dtype=np.intp)
         if self.target >= n:
             raise ValueError(f"target must be less than the number of rows, {n}; found {self.target}.")
         return np.delete(np.arange(n), self.target)
 
     def _replace(
-        self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor, rng: np.random.RandomState
+        self,
+        gradients: torch.Tensor,
+        corrupt: torch.Tensor,
+        honest: torch.Tensor,
+        rng: np.random.RandomState,
+        context: AttackContext | None = None,
     ) -> torch.Tensor:
-        return gradients[self.target].clone()
+        workers = None if context is None else context.workers
+        return gradients[self.target if workers is None else workers.index(self.target)].clone()

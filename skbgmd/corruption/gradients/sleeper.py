@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from skbgmd._utils.checks import check_integer
 from skbgmd._utils.typing import AttackContext
@@ -68,8 +70,13 @@ class Sleeper(GradientCorruption):
             raise TypeError(f"attack must be None or a GradientCorruption that acts on gradients; found {attack!r}.")
         return attack
 
-    def _eligible(self, n: int) -> Indices:
-        return self._inner()._eligible(n)
+    def _eligible(self, n: int, workers: Indices | None = None) -> Indices:
+        return self._inner()._eligible(n, workers)
+
+    def absent(self, workers: Iterable[int]) -> list[int]:
+        workers = set(workers)
+        inner = clone(self._inner()).set_params(corrupt=None)
+        return sorted({*super().absent(workers), *inner.absent(workers)})
 
     def _rows(self, n: int, rng: np.random.RandomState, context: AttackContext | None, stacklevel: int) -> Indices:
         if context is not None and context.step < self.n_honest_steps:

@@ -32,6 +32,8 @@ class Samples:
     clients, ids : ndarray of shape (m,), or None
     source : ndarray of shape (n,), int64
         For each sample that was given, its place among these; -1: it has no weight.
+    every_client : ndarray of shape (k,), or None
+        Ids of all clients that were given, those without weight and on other ranks included; None: those of these.
     """
 
     X: Any
@@ -40,11 +42,13 @@ class Samples:
     clients: NDArray[Any] | None
     ids: NDArray[Any] | None
     source: NDArray[np.int64]
+    every_client: NDArray[Any] | None = None
 
     def dataset_of(self, net: NeuralNet) -> Dataset:
         """A dataset of the kind that a net makes, whose batches come with the weights and clients; it has the ids."""
         dataset = net.get_dataset(self.X, self.y)
         dataset.sample_weight, dataset.clients, dataset.sample_id = self.weight, self.clients, self.ids
+        dataset.every_client = self.every_client
         # Whatever batches are made by.
         dataset.knows_samples = True
         return dataset
@@ -101,6 +105,11 @@ def drop_and_merge(
         clients = None if clients is None else clients[first]
         weight = None if np.all(total == total[0]) else total
     return Samples(X, y, weight, clients, ids, source)
+
+
+def unique_or_none(ids: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Different ids, in sorted order; None where there are none."""
+    return None if ids is None else np.unique(ids)
 
 
 def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64] | None:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from skbgmd._utils.typing import AttackContext
 from skbgmd.aggregators import Aggregate, Mean, NonFiniteRowsError
 from skbgmd.aggregators.zeno import with_sample_loss
 from skbgmd.ghost import GhostError
@@ -56,6 +57,9 @@ class RobustStep(AgreeingNet):
     # Of a training: a robust step was taken; the next batch is the first; the largest batch so far, and its groups.
     _has_stepped_ = _is_first_batch_ = _has_clients_ = False
     _most_groups_ = _most_samples_ = 0
+    # Numbers of clients, in the order in which trainings were given them; and those that an attack has seen rows of.
+    _clients_: dict[Any, int]
+    _seen_by_attack_: dict[int, None]
 
     def train_step(self, batch: Any, **fit_params: Any) -> Any:
         """Take a training step, as in skorch; where nobody can see the difference, in a fraction of the calls."""
@@ -205,7 +209,9 @@ class RobustStep(AgreeingNet):
         attack = self.gradient_corruption
         acts = attack is not None and not getattr(attack, "acts_on_targets", False)
         if acts and isinstance(rows, DenseRows):
-            known = {"context": self.aggregator_.attack_context(rows)} if getattr(attack, "uses_context", False) else {}
+            workers, known = self._attacked(rows.ids, rows.n_rows), {}
+            if getattr(attack, "uses_context", False) or (workers is not None and hasattr(attack, "uses_context")):
+                known = {"context": self.aggregator_.attack_context(rows, workers)}
             attack.apply_(rows.matrix, self.aggregator_.random_state(), **known)
             # Nothing that was known of the rows holds any longer.
             rows = rows.hold(rows.matrix)
@@ -227,10 +233,19 @@ class RobustStep(AgreeingNet):
             batch.y,
             batch.slices,
             self.aggregator_.random_state(),
+            context=AttackContext(
+                step=self.aggregator_.n_batches, workers=self._attacked(batch.clients, len(batch.slices))
+            ),
             kind=targets_of(criterion),
             n_classes=None if classes is None else len(classes),
         )
         batch.take_targets(targets, criterion)
+
+    def _attacked(self, ids: tuple[Any, ...] | None, n: int) -> tuple[int, ...] | None:
+        """Numbers of the clients of n rows, None for groups; those that were attacked are known from then on."""
+        numbers = None if ids is None else tuple(self._clients_.setdefault(id_, len(self._clients_)) for id_ in ids)
+        self._seen_by_attack_.update(dict.fromkeys(range(n) if numbers is None else numbers))
+        return numbers
 
     def _count_batch(self, n_groups: int, n: int, *, has_clients: bool) -> None:
         """Note that a step was taken, and how large batches are."""

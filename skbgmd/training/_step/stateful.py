@@ -67,8 +67,8 @@ class StatefulAggregator:
         if self._after is None:
             self._after = (after,)
 
-    def attack_context(self, rows: DenseRows) -> AttackContext:
-        """Tell an attack on rows like these of the rule in its present state, which stays as it is.
+    def attack_context(self, rows: DenseRows, workers: tuple[int, ...] | None = None) -> AttackContext:
+        """Tell an attack on rows like these, of these workers, of the rule in its present state, which stays as it is.
 
         Of ranks each may ask as often as it likes: it is asked of the rule within the rank.
         """
@@ -82,7 +82,7 @@ class StatefulAggregator:
         def block(matrix: torch.Tensor) -> torch.Tensor | None:
             return rule.looked_at(rows.hold(matrix), state)
 
-        return AttackContext(aggregate, self.n_batches, block)
+        return AttackContext(aggregate, self.n_batches, block, workers)
 
     def random_state(self) -> np.random.RandomState:
         """A generator for the present batch: each evaluation of it draws the same."""

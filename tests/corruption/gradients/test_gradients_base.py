@@ -134,6 +134,17 @@ def test_fixed_rows_are_corrupt_in_every_call(name, corrupt):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_fixed_workers_are_found_wherever_their_rows_are(name):
+    attack = make(name, fraction=0.0, corrupt=[9, 2, 5], **({"target": 4} if name == "mimic" else {}))
+    context = AttackContext(lambda matrix: matrix.mean(dim=0), 1000, lambda _: None, workers=(7, 5, 4, 9, 1, 8, 11))
+    assert attack.apply_(matrix(7), random_state=0, context=context).tolist() == [1, 3]
+    assert attack.absent([7, 5, 9, 4]) == [2]
+    assert make(name).absent([0]) == []
+    with pytest.raises(ValueError, match="workers of a context must be one for each of 8 rows; found 7"):
+        attack(matrix(8), context=context)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_fixed_rows(name):
     assert same(make(name, fraction=0.4, corrupt=[])(matrix()), matrix())
 

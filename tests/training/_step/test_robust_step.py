@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from typing import Any
 
@@ -12,9 +13,9 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from torch import nn
 
-from skbgmd import RobustNeuralNet, RobustNeuralNetRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNet, RobustNeuralNetRegressor
 from skbgmd.aggregators import GeometricMedian, Mean
-from skbgmd.corruption import LabelFlip, SearchedInnerProduct
+from skbgmd.corruption import BitFlip, GradientCorruption, LabelFlip, SearchedInnerProduct
 from skbgmd.rows import DenseRows
 from skbgmd.training._data.loader import Batch
 from skbgmd.training._step.fused_step import FusedStep
@@ -105,6 +106,102 @@ def test_rules_know_clients_that_come_and_go(settings: dict[str, Any], attack: A
     calls.clear()
     net.set_params(group_size=8, batch_size=-1).partial_fit(X, Y)
     assert set(calls) == {None}
+
+
+def attacked_clients(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
+    """Pairs of the number of rows and those that any attack has replaced, collected from now on."""
+    seen: set[Any] = set()
+    inner = BitFlip._rows
+
+    def rows(self: Any, n: int, rng: Any, context: Any, stacklevel: int) -> Any:
+        found = inner(self, n, rng, context, stacklevel + 1)
+        seen.add((n, tuple(found.tolist())))
+        return found
+
+    monkeypatch.setattr(GradientCorruption, "_rows", rows)
+    return seen
+
+
+SIX = np.arange(24) % 6
+
+
+@pytest.mark.parametrize("kind", [BlockGMDRegressor, BlockGMDClassifier])
+@pytest.mark.parametrize("attack", [BitFlip(corrupt=[5]), LabelFlip(corrupt=[5])])
+def test_attacks_follow_clients_past_those_without_weight(monkeypatch: Any, kind: Any, attack: Any) -> None:
+    y = Y[:, 0] > 0.0 if kind is BlockGMDClassifier else Y[:, 0]
+    seen = attacked_clients(monkeypatch)
+    settings = {"aggregator": "coordinate_median", "max_epochs": 1, "random_state": 0}
+    model = kind(gradient_corruption=attack, **settings)
+    model.fit(X, y, clients=SIX)
+    assert seen == {(6, (5,))}
+    seen.clear()
+    model.fit(X, y, clients=[f"c{number}" for number in SIX], sample_weight=np.where(SIX < 2, 0.0, 1.0))
+    assert seen == {(4, (3,))}
+    with pytest.warns(UserWarning, match=r"must be clients that take part in the steps; found 5 \(5\) without a row"):
+        model.fit(X, y, clients=SIX, sample_weight=np.where(SIX == 5, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("corrupt", [0, 1, 2, 3, 4, 5])
+def test_attacks_follow_clients_past_those_held_out(monkeypatch: Any, corrupt: int) -> None:
+    seen = attacked_clients(monkeypatch)
+    model = BlockGMDRegressor(
+        aggregator="mean", gradient_corruption=BitFlip(0.0, scale=1.0, corrupt=[corrupt]), max_epochs=1,
+        early_stopping=True, validation_fraction=0.3, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(X, Y[:, 0], clients=SIX)
+    told = any(f"found {corrupt} ({corrupt}) without a row" in str(warning.message) for warning in caught)
+    ((n, rows),) = seen
+    assert (n, len(rows)) == (4, 0 if told else 1)
+
+
+def test_attacks_follow_clients_over_calls(monkeypatch: Any) -> None:
+    seen = attacked_clients(monkeypatch)
+    settings = {"aggregator": "coordinate_median", "random_state": 0}
+    model = BlockGMDClassifier(gradient_corruption=BitFlip(corrupt=[3, 5]), **settings)
+    y, found = Y[:, 0] > 0.0, []
+    for among in ([1, 2, 3, 4], [5, 4, 3, 1, 0], [0, 1, 4]):
+        chosen = np.isin(SIX, among)
+        model = pickle.loads(pickle.dumps(model))
+        if not found:
+            with pytest.warns(UserWarning, match="found 5 without a row so far"):
+                model.partial_fit(X[chosen], y[chosen], classes=[False, True], clients=SIX[chosen])
+        else:
+            model.partial_fit(X[chosen], y[chosen], clients=SIX[chosen])
+        found.append(set(seen))
+        seen.clear()
+    # Numbers 0 to 3 are clients 1 to 4, number 4 is client 0, and number 5 client 5.
+    assert found == [{(4, (3,))}, {(5, (3, 4))}, {(3, (2,))}]
+
+
+def test_numbers_of_clients_are_saved_with_a_training(monkeypatch: Any, tmp_path: Any) -> None:
+    def net() -> Any:
+        return RobustNeuralNetRegressor(
+            torch.nn.Linear(3, 1), aggregator="coordinate_median", gradient_corruption=BitFlip(corrupt=[0]),
+            batch_size=4, max_epochs=1, train_split=None, verbose=0,
+        ).initialize()  # fmt: skip
+
+    def data(*clients: str) -> Dataset:
+        dataset = Dataset(X, Y)
+        dataset.clients = np.repeat(clients, 8)
+        return dataset
+
+    first = net().partial_fit(data("c", "b", "d"), None)
+    first.save_params(f_params=tmp_path / "params", f_optimizer=tmp_path / "optimizer", f_history=tmp_path / "history")
+    seen = attacked_clients(monkeypatch)
+    second = net()
+    second.load_params(f_params=tmp_path / "params", f_optimizer=tmp_path / "optimizer", f_history=tmp_path / "history")
+    second.partial_fit(data("a", "b", "d"), None)
+    assert seen == {(3, (1,))}
+
+
+def test_places_without_a_group_are_warned_of() -> None:
+    settings = {"aggregator": "coordinate_median", "group_size": 4, "batch_size": 24, "max_epochs": 2}
+    model = BlockGMDRegressor(gradient_corruption=BitFlip(corrupt=[1, 7, 6]), random_state=0, **settings)
+    with pytest.warns(UserWarning, match="must be places of groups in the batches; found 6, 7 without a row") as caught:
+        model.fit(X, Y[:, 0])
+    assert len(caught) == 1
 
 
 class Parameters(Callback):
