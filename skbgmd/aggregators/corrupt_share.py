@@ -26,7 +26,7 @@ class CorruptShare(NamedTuple):
     far : float
         Share of rows far from most others, those that hold NaN or inf included.
     tied : float
-        Share of rows in groups much tighter than the others.
+        Share of rows in groups much tighter than the others; less than a half.
     opposed : float
         Share of rows that point away from most others; NaN where the rows have no common direction to tell by.
     """
@@ -50,7 +50,8 @@ def estimate_corrupt_share(rows: Rows) -> CorruptShare:
       are, and so are rows with NaN or inf;
     - *tied*: groups of fewer than half of the rows, linked by distances relative to the longer row,
       :math:`\rho_{ij} = d_{ij} / \max(\lVert x_i \rVert, \lVert x_j \rVert)`, below a quarter of the upper quartile of
-      all rows' smallest. Colluding rows that are all equal are, whatever their length;
+      all rows' smallest. Colluding rows that are all equal are, whatever their length, unless three quarters of the
+      rows have copies;
     - *opposed*: rows on the lesser side of the top eigenvector of the m cosines about zero, if its eigenvalue stands
       out by :math:`\lambda_1 - 1 \ge 2 \max(\lambda_2 - 1, 1 - \lambda_m)`, twice what noise and the spread of the
       rows make of the others. Flipped signs are, as long as honest rows have a direction in common.
@@ -112,7 +113,7 @@ def estimate_corrupt_share(rows: Rows) -> CorruptShare:
         of_all(share(looks.least)),
         of_all(most if looks.is_blind else share(looks.most)),
         of_all(share(looks.far)),
-        share(looks.tied) * (1.0 - lost),
+        min(share(looks.tied), most) * (1.0 - lost),
         float("nan") if looks.is_blind else share(looks.opposed) * (1.0 - lost),
     )
 
@@ -143,7 +144,7 @@ class Looks(NamedTuple):
         n = len(norms)
         far = far_rows(distances, resolution)
         left = np.flatnonzero(~far)
-        groups = tied_groups(distances[np.ix_(left, left)], norms[left])
+        groups = tied_groups(distances[np.ix_(left, left)], norms[left], resolution)
         tied, spared = np.zeros((2, n), dtype=bool)
         tied[left] = groups >= 0
         # Of rows that copy an honest one it is honest itself.
@@ -171,19 +172,25 @@ def far_rows(distances: FloatArray, resolution: float = 0.0) -> BoolArray:
     sizes = np.log(np.maximum(typical[order], max(resolution, 1e-300)))
     median = (n - 1) // 2
     gap = max(limits.FAR_GAP, limits.FAR_GAP_SPREADS * (sizes[median] - sizes[0]))
-    gaps = np.flatnonzero(np.diff(sizes[median:]) > gap)
+    # A gap of just so much is none, whatever logarithms are rounded to.
+    gaps = np.flatnonzero(np.diff(sizes[median:]) > gap + limits.LEAST_STRENGTH)
     if gaps.size:
         far[order[median + 1 + gaps[0] :]] = True
     return far
 
 
-def tied_groups(distances: FloatArray, norms: FloatArray) -> FloatArray:
-    """Number of the tight group that each row is in, or -1: of fewer than half of the rows, and of several."""
+def tied_groups(distances: FloatArray, norms: FloatArray, resolution: float = 0.0) -> FloatArray:
+    """Number of the tight group that each row is in, or -1: of fewer than half of the rows, and of several.
+
+    Distances below a resolution are those of copies. Where so many rows have one that honest ones have, none is tied.
+    """
     n = len(norms)
     if n < 3:
         return np.full(n, -1)
     longer = np.maximum(norms[:, None], norms)
-    apart = np.divide(distances, longer, out=np.zeros((n, n)), where=longer > 0.0)
+    # What is left of rounding isn't a difference.
+    apart = np.where(distances > resolution, distances, 0.0)
+    apart = np.divide(apart, longer, out=np.zeros((n, n)), where=longer > 0.0)
     np.fill_diagonal(apart, np.inf)
     # Fewer than half are corrupt: this is a distance between honest rows.
     nearest = np.sort(apart.min(axis=1))[3 * (n - 1) // 4]

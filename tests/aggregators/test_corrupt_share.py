@@ -129,6 +129,27 @@ def test_pairs_of_equal_rows_all_over_are_no_groups(rng):
     assert estimate_corrupt_share(dense(np.repeat(honest(rng, 15), 2, axis=0))).estimate == 0.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_order_of_rows_changes_nothing_where_most_have_copies(dtype):
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        n, d = int(rng.integers(9, 36)), int(rng.choice([50, 200, 1000]))
+        X = honest(rng, n, d, mean=0.1)
+        m = int(rng.integers(n // 2, n))
+        X[:m] = X[rng.integers(0, m // 2, m)]
+        found, permuted = (
+            estimate_corrupt_share(DenseRows(torch.tensor(Y, dtype=dtype))) for Y in (X, X[rng.permutation(n)])
+        )
+        assert found == pytest.approx(permuted, nan_ok=True)
+        assert found.tied < 0.5
+
+
+def test_scale_changes_nothing_at_a_gap_of_just_a_factor_of_two():
+    X = np.array([1.0, 1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 1.0, -2.0, 2.0])[:, None]
+    estimates = {estimate_corrupt_share(dense(X * factor)).estimate for factor in (1.0, 2.0, 1024.0, 3.0, 1e-5)}
+    assert len(estimates) == 1
+
+
 def test_few_rows(rng):
     for n in (1, 2):
         assert estimate_corrupt_share(dense(honest(rng, n))).estimate == 0.0
