@@ -86,7 +86,8 @@ class Zeno(Aggregator):
         be of the same samples. None: a loss on ``trusted``.
     trusted : tuple (X, y), default=None
         Samples that are known to be good, with their targets, in place of an oracle. Only estimators and nets that are
-        being trained can say what the loss on them is; targets are given to an estimator as in ``fit``.
+        being trained can say what the loss on them is; targets are given to an estimator as in ``fit``, and so is a
+        data frame, with the same columns in the same order.
     lr : float or None, default=None
         Length γ of the step that is tried. None: the learning rate of the training, to be given with an ``oracle``.
     fraction : float, default=0.4

@@ -329,3 +329,23 @@ def test_zeno_judges_whole_rows_only():
         BlockGeometricMedian(0.1, Zeno(float, lr=1.0))(DenseRows(torch.eye(3)))
     with pytest.raises(ValueError, match="must not need whole rows where beta is less than 1"):
         RobustHook(Zeno(float, lr=1.0), beta=0.1)
+
+
+@pytest.mark.parametrize("kind", [BlockGMDClassifier, BlockGMDRegressor])
+def test_trusted_frames_have_the_columns_of_the_training(kind, forked, rng):
+    frame = pd.DataFrame(rng.normal(size=(40, 3)).astype(np.float32), columns=["a", "b", "c"])
+    y = (frame["a"] > 0.0).to_numpy().astype(int)
+
+    def fit(X, trusted):
+        zeno = Zeno(trusted=(trusted, y[::4]))
+        settings = {"aggregator": zeno, "group_size": 8, "max_epochs": 2, "random_state": 0}
+        return kind(**settings).fit(X, y).predict(X)
+
+    expected = fit(frame.to_numpy(), frame[::4].to_numpy())
+    for X, trusted in ((frame, frame[::4]), (frame, frame[::4].to_numpy()), (frame.to_numpy(), frame[::4])):
+        np.testing.assert_array_equal(fit(X, trusted), expected)
+    for other in (frame[["c", "a", "b"]], frame.rename(columns={"a": "d"}), frame[["a", "b"]]):
+        with pytest.raises(
+            ValueError, match=r"trusted must have the columns of the samples to train on\. The feature nam"
+        ):
+            fit(frame, other[::4])

@@ -49,7 +49,9 @@ class EncodedSplit:
         return train, _EncodedItems(valid, self.encode, like)
 
 
-def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: Any) -> Aggregator:
+def encoded_trusted(
+    aggregator: Aggregator, encode: Encoder, X: Any, check_columns: Callable[[Any], Any] | None = None
+) -> Aggregator:
     """Encode the targets of trusted samples that a rule, or one in it, was given: in a copy, where there are any.
 
     Parameters
@@ -60,11 +62,14 @@ def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: Any) -> Aggregat
         Makes of targets (n, ...) those that the network learns.
     X : array or sparse matrix of shape (n, ...)
         Samples to train on, of whose shape trusted ones must be.
+    check_columns : callable, default=None
+        Raises a ValueError for a data frame whose columns aren't those to train on. None: these have no names.
 
     Raises
     ------
     ValueError
-        Trusted samples of another shape, or with labels that aren't among the classes.
+        Trusted samples of another shape, with other columns or in another order, or with labels that aren't among the
+        classes.
     """
     given = {
         name: value
@@ -80,6 +85,11 @@ def encoded_trusted(aggregator: Aggregator, encode: Encoder, X: Any) -> Aggregat
         samples, y = check_trusted(value)
         refuse_masks_and_dates(samples, "trusted")
         check_targets(y, "trusted")
+        if check_columns is not None and hasattr(samples, "columns"):
+            try:
+                check_columns(samples)
+            except ValueError as error:
+                raise ValueError(f"trusted must have the columns of the samples to train on. {error}") from None
         found = np.shape(samples)
         if found[1:] != X.shape[1:]:
             raise ValueError(

@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -268,8 +269,11 @@ class BlockGMDBase(RobustParameters, Interruptible):
         of_samples = self.group_size == 1 and samples.clients is None and self.local_steps == 1
         self._warn_of_ignored(of_samples=of_samples, has_clients=samples.clients is not None)
         setting = self._setting(of_samples=of_samples)
+        named = partial(validate_data, self, reset=False, skip_check_array=True)
+        check_columns = named if hasattr(self, "feature_names_in_") else None
+        aggregator = self._checked_aggregator(seed, of_samples=of_samples)
         robust = {
-            "aggregator": encoded_trusted(self._checked_aggregator(seed, of_samples=of_samples), encode, samples.X),
+            "aggregator": encoded_trusted(aggregator, encode, samples.X, check_columns),
             "group_size": self.group_size,
             "local_steps": self.local_steps,
             "trust_power": setting.trust_power,
