@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, TrimmedMean, get_aggregator
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.rsa import check_models
 from skbgmd.rows import DenseRows
 
 
@@ -98,12 +99,21 @@ class Bridge(torch.optim.Optimizer):
         check_graph(neighbors, self.exchange.size, n_hostile)
         self.rule = None if rule is None else get_aggregator(rule)
         super().__init__(params, {"lr": lr})
-        dtypes = {parameter.dtype for parameter, _ in self._each()}
-        if len(dtypes) > 1:
-            raise ValueError(f"params must have one dtype; found {', '.join(sorted(map(str, dtypes)))}.")
         own = self.exchange.rank
         self.n_hostile, self.sources = n_hostile, list(neighbors[own])
         self.targets = [rank for rank, theirs in enumerate(neighbors) if own in theirs]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with a learning rate of their own; on all ranks before the next step."""
+        super().add_param_group(param_group)
+        try:
+            check_number(self.param_groups[-1]["lr"], "lr")
+            dtypes = {parameter.dtype for parameter, _ in self._each()}
+            if len(dtypes) > 1:
+                raise ValueError(f"params must have one dtype; found {', '.join(sorted(map(str, dtypes)))}.")
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -140,7 +150,7 @@ def bridge_step(
     *,
     lr: float,
     n_hostile: int = 1,
-    rule: Aggregator | None = None,
+    rule: str | Aggregator | None = None,
 ) -> torch.Tensor:
     """Take a step of BRIDGE for all nodes in one process.
 
@@ -156,9 +166,19 @@ def bridge_step(
     Returns
     -------
     models : tensor of shape (n, d)
+
+    Raises
+    ------
+    TypeError, ValueError
+        A parameter out of its range; gradients of another shape than the models; a graph that isn't of as many nodes,
+        has too few neighbors of a node, or falls apart (:func:`check_graph`).
     """
+    check_number(lr, "lr")
+    check_models(models, "models", gradients)
+    check_graph(neighbors, len(models), n_hostile)
+    aggregator = None if rule is None else get_aggregator(rule)
     screened = [
-        screen(own, models[list(theirs)], n_hostile, rule) for own, theirs in zip(models, neighbors, strict=True)
+        screen(own, models[list(theirs)], n_hostile, aggregator) for own, theirs in zip(models, neighbors, strict=True)
     ]
     return torch.stack(screened) - lr * gradients
 
@@ -219,6 +239,8 @@ def check_graph(neighbors: Sequence[Sequence[int]], n_ranks: int, n_hostile: int
         ``2 * n_hostile + 1`` neighbors of a rank; ranks that can't reach each other.
     """
     least = 2 * check_integer(n_hostile, "n_hostile", at_least=0) + 1
+    if isinstance(neighbors, Mapping) or not all(hasattr(theirs, "__len__") for theirs in neighbors):
+        raise TypeError(f"neighbors must be a sequence of sequences of integers; found {neighbors!r}.")
     if len(neighbors) != n_ranks:
         raise ValueError(f"neighbors must have a list for each of {n_ranks} ranks; found {len(neighbors)}.")
     for rank, theirs in enumerate(neighbors):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from skbgmd._utils.checks import check_number
+from skbgmd._utils.checks import FLOATS, check_number, check_tensor
 from skbgmd.distributed.buckets import described
 from skbgmd.distributed.exchange import Exchange, as_bytes
 from skbgmd.distributed.ranks import plain_ranks
@@ -104,12 +104,29 @@ class RSA(torch.optim.Optimizer):
         self.exchange = Exchange(group)
         #: A state was loaded, and no step taken since.
         self._is_loaded = False
+        self._begin([parameter for parameter, _ in self._each()])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with settings of their own; on all ranks, which begin with those of the first rank."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            _check_settings(**_settings(group))
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+        # Those of the constructor all begin at once.
+        if hasattr(self, "exchange"):
+            self._begin(group["params"])
+
+    def _begin(self, parameters: list[torch.Tensor]) -> None:
+        """Begin with the first rank's parameters, which are the master's."""
         if self.exchange.size > 1:
             # By an exchange of its own, for the bytes of steps to be counted alone.
-            ranks = plain_ranks(group)
-            ranks.check_same([described(parameter) for parameter, _ in self._each()], "The shapes of params in RSA")
-            ranks.make_equal([parameter for parameter, _ in self._each()])
-        for parameter, _ in self._each():
+            ranks = plain_ranks(self.exchange.group)
+            ranks.check_same([described(parameter) for parameter in parameters], "The shapes of params in RSA")
+            ranks.make_equal(parameters)
+        for parameter in parameters:
             self.state[parameter]["master"] = parameter.detach().clone()
 
     @torch.no_grad()
@@ -137,7 +154,26 @@ class RSA(torch.optim.Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what ``state_dict()`` gave; on all ranks before the next step."""
+        """Go on from what ``state_dict()`` gave; on all ranks before the next step.
+
+        Raises
+        ------
+        ValueError
+            The state of another optimizer, without a master, or of other parameters.
+        """
+        places = [place for group in state_dict["param_groups"] for place in group["params"]]
+        masters = [state_dict["state"].get(place, {}).get("master") for place in places]
+        if without := sum(master is None for master in masters):
+            raise ValueError(
+                f"state_dict must be of RSA, with the master of each parameter; found none for {without} of "
+                f"{len(places)}."
+            )
+        own = [parameter.shape for parameter, _ in self._each()]
+        if len(own) == len(masters) and (odd := [i for i, shape in enumerate(own) if masters[i].shape != shape]):
+            raise ValueError(
+                f"state_dict must be of parameters of the same shapes; found {tuple(masters[odd[0]].shape)} for one of "
+                f"{tuple(own[odd[0]])}."
+            )
         super().load_state_dict(state_dict)
         self._is_loaded = True
 
@@ -208,7 +244,7 @@ def rsa_step(
     Raises
     ------
     TypeError, ValueError
-        A parameter that isn't a number, or is out of its range.
+        A parameter that isn't a number, or is out of its range; models or gradients of other shapes.
 
     Examples
     --------
@@ -219,8 +255,30 @@ def rsa_step(
     tensor([0.2000])
     """
     _check_settings(lr, penalty, weight_decay)
+    check_models(workers, "workers", gradients)
+    if not isinstance(master, torch.Tensor) or master.shape != workers.shape[1:]:
+        found = f"shape {tuple(master.shape)}" if isinstance(master, torch.Tensor) else type(master).__name__
+        raise ValueError(f"master must be a tensor of shape {tuple(workers.shape[1:])}; found {found}.")
     moved = worker_step(workers, master, gradients, lr=lr, penalty=penalty)
     return moved, master_step(master, signs(workers, master), lr=lr, penalty=penalty, weight_decay=weight_decay)
+
+
+def check_models(models: Any, name: str, gradients: Any) -> None:
+    """Check models (n, d) of a process that simulates all nodes, and the gradients of each.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    for values, called in ((models, name), (gradients, "gradients")):
+        if not isinstance(values, torch.Tensor):
+            raise TypeError(f"{called} must be a tensor of shape (n, d); found {type(values).__name__}.")
+        check_tensor(values, called, FLOATS)
+    if models.ndim != 2 or gradients.shape != models.shape:
+        raise ValueError(
+            f"{name} and gradients must both have shape (n, d); found {tuple(models.shape)} and "
+            f"{tuple(gradients.shape)}."
+        )
 
 
 def signs(worker: torch.Tensor, master: torch.Tensor) -> torch.Tensor:

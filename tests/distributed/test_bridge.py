@@ -150,11 +150,42 @@ def test_graphs_are_checked(graph, n_ranks, n_hostile, message):
     [
         (complete(4), 1.5, r"n_hostile must be an integer; found 1.5"),
         ([[1.0], [0]], 0, r"neighbors must be an integer"),
+        ({0: [1], 1: [0]}, 0, r"neighbors must be a sequence of sequences of integers; found \{0: \[1\]"),
+        ([1, 0], 0, r"neighbors must be a sequence of sequences of integers; found \[1, 0\]"),
     ],
 )
 def test_integers_are_checked(graph, n_hostile, message):
     with pytest.raises(TypeError, match=message):
         check_graph(graph, len(graph), n_hostile)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"models": torch.zeros(3, 2)}, ValueError, r"found \(3, 2\) and \(4, 2\)"),
+        ({"models": torch.zeros(2), "gradients": torch.zeros(2)}, ValueError, r"must both have shape \(n, d\)"),
+        ({"models": torch.zeros(4, 2, dtype=torch.int64)}, TypeError, "models must hold floating point numbers"),
+        ({"gradients": torch.zeros(2)}, ValueError, r"found \(4, 2\) and \(2,\)"),
+        ({"gradients": np.zeros((4, 2))}, TypeError, "gradients must be a tensor .* found ndarray"),
+        ({"lr": -1}, ValueError, "lr must be greater than 0"),
+        ({"n_hostile": -1}, ValueError, "n_hostile must be at least 0"),
+        ({"n_hostile": 1.5}, TypeError, "n_hostile must be an integer"),
+        ({"n_hostile": 3}, ValueError, "= 7 ranks or more for each rank; found 3"),
+        ({"neighbors": [[-1, 1, 2]] * 4}, ValueError, "neighbors must be at least 0; found -1"),
+        ({"neighbors": complete(5)}, ValueError, "a list for each of 4 ranks; found 5"),
+        ({"rule": "median"}, ValueError, "aggregator must be one of"),
+    ],
+)
+def test_a_step_in_one_process_checks_what_it_is_given(changed, error, message):
+    given = {"models": torch.zeros(4, 2), "gradients": torch.zeros(4, 2), "neighbors": complete(4), "lr": 0.1}
+    with pytest.raises(error, match=message):
+        bridge_step(**(given | changed))
+
+
+def test_a_step_takes_a_rule_by_its_name():
+    models = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    by_name, given = (bridge_step(models, models, complete(5), lr=0.1, rule=rule) for rule in ("krum", Krum()))
+    assert torch.equal(by_name, given)
 
 
 @pytest.mark.parametrize(("n", "b"), [(4, 1), (7, 2), (10, 3)])
@@ -213,6 +244,11 @@ def lonely(rank, size):
         Bridge(mixed[:1], complete(size), lr=0.0)
     with pytest.raises(ValueError, match="aggregator must be one of"):
         Bridge(mixed[:1], complete(size), n_hostile=0, rule="median")
+    optimizer = Bridge(mixed[:1], complete(size), n_hostile=0)
+    for group, message in (({"params": mixed[1:]}, "must have one dtype"), ({"params": [], "lr": -1.0}, "lr must be")):
+        with pytest.raises(ValueError, match=message):
+            optimizer.add_param_group(group)
+    optimizer.step()
 
 
 def test_wrong_parameters_are_refused_on_ranks():

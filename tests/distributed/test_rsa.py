@@ -256,3 +256,61 @@ def test_parameters_are_checked(settings, error, message):
     master = torch.ones(2)
     with pytest.raises(error, match=message):
         rsa_step(master[None], master, master[None], **({"lr": 0.1, "penalty": 0.1} | settings))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"workers": torch.zeros(2)}, ValueError, r"workers and gradients must both have shape \(n, d\)"),
+        ({"gradients": torch.zeros(3)}, ValueError, r"found \(4, 3\) and \(3,\)"),
+        ({"workers": torch.zeros(4, 3, dtype=torch.int32)}, TypeError, "workers must hold floating point numbers"),
+        ({"master": torch.zeros(1)}, ValueError, r"master must be a tensor of shape \(3,\); found shape \(1,\)"),
+        ({"master": [0.0, 0.0, 0.0]}, ValueError, r"master must be a tensor of shape \(3,\); found list"),
+    ],
+)
+def test_shapes_of_a_step_are_checked(changed, error, message):
+    given = {"workers": torch.zeros(4, 3), "master": torch.zeros(3), "gradients": torch.zeros(4, 3)}
+    with pytest.raises(error, match=message):
+        rsa_step(**(given | changed), lr=0.1, penalty=0.1)
+
+
+def test_parameters_that_are_added_have_a_master_and_settings_of_their_own():
+    first, second = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = RSA([first], lr=0.1, penalty=0.5)
+    with pytest.raises(ValueError, match="penalty must be greater than 0"):
+        optimizer.add_param_group({"params": [second], "penalty": -1.0})
+    with pytest.raises(ValueError, match="penalty must be greater than 0"):
+        RSA([{"params": [first]}, {"params": [second], "penalty": 0.0}])
+    optimizer.add_param_group({"params": [second], "lr": 0.2})
+    for parameter in (first, second):
+        parameter.grad = torch.ones(2)
+    optimizer.step()
+    assert (first.tolist(), second.tolist()) == (pytest.approx([0.9, 0.9]), pytest.approx([0.8, 0.8]))
+    optimizer.load_master()
+    assert second.tolist() == [1.0, 1.0]
+
+
+def added(rank, size):
+    optimizer = RSA([torch.nn.Parameter(torch.zeros(1))])
+    later = torch.nn.Parameter(torch.full((2,), float(rank + 5)))
+    optimizer.add_param_group({"params": [later]})
+    begin = later.tolist()
+    optimizer.step()
+    with pytest.raises(ValueError, match="The shapes of params in RSA must be the same on all ranks"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3 + rank))]})
+    return begin
+
+
+def test_parameters_that_are_added_begin_as_on_the_first_rank():
+    assert on_ranks(added, 2) == [[5.0, 5.0]] * 2
+
+
+def test_states_of_other_optimizers_are_refused():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = RSA([parameter])
+    parameter.grad = torch.ones(2)
+    with pytest.raises(ValueError, match=r"state_dict must be of RSA, .* found none for 1 of 1"):
+        optimizer.load_state_dict(torch.optim.SGD([parameter]).state_dict())
+    with pytest.raises(ValueError, match=r"parameters of the same shapes; found \(3,\) for one of \(2,\)"):
+        optimizer.load_state_dict(RSA([torch.nn.Parameter(torch.ones(3))]).state_dict())
+    optimizer.step()
