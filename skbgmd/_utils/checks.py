@@ -384,6 +384,18 @@ def not_finite(name: str, matrix: torch.Tensor) -> ValueError:
     return ValueError(f"{name} must be finite; found {found} at row {row}, column {column}.")
 
 
+def brief(value: Any) -> str:
+    """Show a value in a line of a message: as it prints, or where that is long, as of a rule with data, by its class.
+
+    Examples
+    --------
+    >>> brief("krum"), brief(0.1), brief(list(range(1000)))
+    ("'krum'", '0.1', 'list(...)')
+    """
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= limits.SHOWN_CHARACTERS else f"{type(value).__name__}(...)"
+
+
 def listed(items: Sequence[str]) -> str:
     """List the first few of some texts.
 

@@ -387,6 +387,8 @@ STALLED_EPOCHS, STALLED_SHARE = 10, 0.5
 
 #: Names that an error lists before it counts the others.
 NAMED_PARAMETERS = 3
+#: Characters of a value in a message, above which its class is named instead: a rule within a rule has a hundred.
+SHOWN_CHARACTERS = 160
 
 
 # ---- Corruption

@@ -25,6 +25,7 @@ from torch.nn.parameter import is_lazy
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import (
+    brief,
     check_choice,
     check_integer,
     check_number,
@@ -347,7 +348,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
             warnings.warn(
                 f"trust_power must be 0 where no trust is remembered: where rows are neither of single samples nor of "
                 f"clients, the rule doesn't weigh rows, or batches don't know their samples; found "
-                f"{self.trust_power} with group_size={self.group_size} and {self.aggregator_.aggregator!r}.",
+                f"{self.trust_power} with group_size={self.group_size} and {brief(self.aggregator_.aggregator)}.",
                 stacklevel=2,
             )
         super().on_epoch_end(net, **kwargs)

@@ -13,6 +13,7 @@ import torch
 from skorch import NeuralNet
 
 from skbgmd._utils.checks import (
+    brief,
     check_choice,
     check_device,
     check_flag,
@@ -394,7 +395,8 @@ class RobustParameters(StrengthChoice):
             )
         of_rule = ("aggregator", "beta", "selection", "block", "memory", "huber", "rejection", "pre_aggregation")
         names = (*of_rule, "trust_power", "tilt", "strength")
-        is_plain = self.group_size is None and current_ranks().size == 1
+        # Of clients each gives a row, whatever the size of groups is.
+        is_plain = self.group_size is None and not has_clients and current_ranks().size == 1
         beta = self._setting(of_samples=of_samples).beta
         ignored = set(names) if is_plain else ignored_parameters(self.aggregator, beta, of_samples=of_samples)
         if not self._takes_strength(of_samples=of_samples):
@@ -417,7 +419,7 @@ class RobustParameters(StrengthChoice):
             by = "group_size=None, which is plain training" if is_plain else f"rows of {rows}"
             is_strong = self._takes_strength(of_samples=of_samples) and self.strength != AUTO
             others = [f"strength={self.strength!r}"] if is_strong else []
-            others += [f"{name}={getattr(self, name)!r}" for name in ("aggregator", "beta") if name not in ignored]
+            others += [f"{name}={brief(getattr(self, name))}" for name in ("aggregator", "beta") if name not in ignored]
             beside = f"{', '.join(others)} and {by}" if others else by
             warnings.warn(
                 f"Parameters that the rule ignores must be left at their defaults; found {', '.join(found)} with "

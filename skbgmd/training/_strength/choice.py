@@ -15,6 +15,7 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, ParamMapper
 
 from skbgmd._utils import limits
+from skbgmd._utils.checks import brief
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
@@ -263,7 +264,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         """Those of some parameters that aren't at their defaults, with their values."""
         defaults = _defaults_of(type(self).__init__)
         return [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={brief(getattr(self, name))}"
             for name in names
             if name in defaults and getattr(self, name) != defaults[name]
         ]

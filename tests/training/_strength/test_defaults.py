@@ -20,7 +20,7 @@ from skbgmd import (
     RobustNeuralNetClassifier,
     RobustNeuralNetRegressor,
 )
-from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Krum, NearestNeighborMixing
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Krum, NearestNeighborMixing, Zeno
 from skbgmd.training._estimator.wrapping import robust_class
 from skbgmd.training._strength.defaults import TOL, default_rule, has_default, with_default
 
@@ -161,6 +161,26 @@ def test_groups_are_ignored_beside_clients(data: Any) -> None:
     X, y = data
     with pytest.warns(UserWarning, match="found group_size=4 with aggregator='auto', beta=None and rows of groups or"):
         BlockGMDClassifier(max_epochs=1, group_size=4).fit(X, y, clients=np.arange(len(y)) % 9)
+
+
+def test_without_groups_clients_give_rows_all_the_same(data: Any) -> None:
+    X, y = data
+    of_clients = np.arange(len(y)) % 9
+    settings = {"aggregator": "worker_memory", "max_epochs": 2, "random_state": 0}
+    found, expected = (
+        BlockGMDClassifier(group_size=size, **settings).fit(X, y, clients=of_clients).predict_proba(X)
+        for size in (None, 1)
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_warnings_print_no_data(data: Any) -> None:
+    X, y = data
+    zeno = Zeno(trusted=(X[:100], y[:100]))
+    for settings in ({"beta": 0.5, "group_size": 8}, {"group_size": None}):
+        with pytest.warns(UserWarning, match=r"must be left at their defaults; .*aggregator=Zeno\(\.\.\.\)") as caught:
+            BlockGMDClassifier(aggregator=zeno, max_epochs=1, **settings).fit(X, y)
+        assert max(len(str(warning.message)) for warning in caught) < 200
 
 
 @pytest.mark.parametrize(
