@@ -586,6 +586,8 @@ SEMICIRCLE_MEDIAN = 0.4040
 COPY_DISTANCE = 0.5
 #: Times that the diagonal of remembered products, which is noise, is completed by what the other products say of it.
 COMPLETIONS = 3
+#: Share of the weight that is half, but for rounding.
+JUST_HALF = 0.5 - 1e-9
 #: Eigenvalue of remembered products, relative to the largest, that may be rounding.
 LEAST_STRENGTH = 1e-9
 #: Typical norms beyond which a row is too long for its products to be compared with those of others: squares of it are

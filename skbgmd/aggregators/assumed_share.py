@@ -79,8 +79,8 @@ class FractionWeighting(LocationRule):
     fraction: Fraction
 
     def judge(self, rows: Rows, state: ShareMemory | None = None) -> Judgement:
-        before = state_of(self, state, ShareMemory) if isinstance(self.fraction, str) else None
-        assumed = assumed_share(self.fraction, rows, before)
+        before = state_of(self, state, ShareMemory)
+        assumed = assumed_share(self.fraction, rows, before if isinstance(self.fraction, str) else None)
         return Judgement(self._weigh(rows, assumed.fraction), assumed.memory, record=assumed.record)
 
     def _judge_usable(self, rows: Rows, state: Any) -> Judgement:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -79,14 +79,18 @@ def unpack_state(packed: Any) -> Any:
     Raises
     ------
     ValueError
-        A kind of state that nothing imported defines.
+        A kind of state that nothing imported defines, or other fields than it has.
     """
     if not (isinstance(packed, dict) and set(packed) == {"kind", "values"}):
         return packed
     kinds = AggregatorState._kinds
     if packed["kind"] not in kinds:
         raise ValueError(f"The kind of an aggregator's state must be known; found {packed['kind']!r}.")
-    return kinds[packed["kind"]](**{name: unpack_state(value) for name, value in packed["values"].items()})
+    kind, values = kinds[packed["kind"]], packed["values"]
+    if is_dataclass(kind) and (unknown := sorted(set(values) - {each.name for each in fields(kind)})):
+        known = ", ".join(each.name for each in fields(kind))
+        raise ValueError(f"A {kind.__name__} must have no other fields than {known}; found {', '.join(unknown)}.")
+    return kind(**{name: unpack_state(value) for name, value in values.items()})
 
 
 class Aggregator(DocumentationLink, BaseEstimator, ABC):
@@ -169,6 +173,12 @@ def state_of(rule: Aggregator, state: Any, kind: type[S]) -> S | None:
     )
 
 
+def refuse_state(rule: Aggregator, state: Any) -> None:
+    """Raise a TypeError where a rule without state is handed one."""
+    if state is not None:
+        raise TypeError(f"state must be None, which {type(rule).__name__} returned; found {type(state).__name__}.")
+
+
 def worker_ids(rows: Rows) -> tuple[Any, ...]:
     """Ids (n,) of the workers that rows are of: their places, where rows have none.
 
@@ -178,7 +188,7 @@ def worker_ids(rows: Rows) -> tuple[Any, ...]:
     Raises
     ------
     TypeError
-        Ids that aren't numbers or strings.
+        Ids that aren't numbers or strings, or that have no order.
     ValueError
         Ids that aren't one for each row, each of them once.
     """
@@ -197,12 +207,14 @@ def worker_ids(rows: Rows) -> tuple[Any, ...]:
 def _plain(ids: Any) -> tuple[Any, ...]:
     """Convert ids (n,) to Python's own numbers and strings."""
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    if not isinstance(ids, Sequence) or isinstance(ids, str):
+        raise TypeError(f"ids must be a sequence of numbers or strings, such as a tuple; found {type(ids).__name__}.")
     if not set(map(type, ids)) <= {int, str}:
         # NumPy's scalars, and the elements of a tensor.
         ids = [worker.tolist() if hasattr(worker, "tolist") else worker for worker in ids]
         for worker in ids:
             if not isinstance(worker, (int, float, str)) or worker != worker:
-                raise TypeError(f"ids must be integers or strings; found {worker!r}.")
+                raise TypeError(f"ids must be numbers or strings; found {worker!r}.")
     return tuple(ids)
 
 
@@ -271,6 +283,7 @@ class RowWeighting(LocationRule):
     """Aggregator that is a weighted mean of the rows; without state."""
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
+        refuse_state(self, state)
         return Judgement(self._weigh(rows))
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils.typing import FloatArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, refuse_state, usable_rows
 from skbgmd.rows import Rows
 
 
@@ -19,6 +19,7 @@ class Coordinatewise(Aggregator):
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         self._validate()
         check_rows(rows)
+        refuse_state(self, state)
         usable = usable_rows(rows, rows.finite)
         rows = rows if len(usable) == rows.n_rows else rows.subset(usable)
         equal = bool(np.all(rows.weights == rows.weights[0]))

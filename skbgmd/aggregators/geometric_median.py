@@ -60,9 +60,9 @@ class GeometricMedian(LocationRule):
         return rows.gram(tol=self.tol if self.ties == "median" else 0.0).finite
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
+        before = state_of(self, state, Scale) or Scale()
         if self.ties == "median":
             median = median_weights(rows, self.rejection, tol=self.tol, max_iter=self.max_iter)
             return Judgement(median.weights, off_block=median.carried)
-        before = state_of(self, state, Scale) or Scale()
         found = huber_weights_about_median(rows, None, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
         return found.judgement(None)

@@ -115,8 +115,8 @@ class HuberMean(LocationRule):
         return self._judge_by_gram(rows, state) if found is None else self._judged(found)
 
     def _judge_by_gram(self, rows: Rows, state: Scale | None) -> Judgement:
+        before = state_of(self, state, Scale) or Scale()
         if self.remember:
-            before = state_of(self, state, Scale) or Scale()
             found = huber_weights_about_median(
                 rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter
             )

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from skbgmd._utils.typing import BoolArray, FloatArray
-from skbgmd.aggregators.base import Aggregate, RowWeighting, check_rows
+from skbgmd.aggregators.base import Aggregate, RowWeighting, check_rows, refuse_state
 from skbgmd.rows import Rows
 from skbgmd.rows.means import in_range
 
@@ -26,6 +26,7 @@ class Mean(RowWeighting):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         check_rows(rows)
+        refuse_state(self, state)
         # A finite sum has finite rows; only another sum needs a look at every row.
         weights = rows.weights / rows.weights.sum()
         vector = rows.weighted_sum(weights)

@@ -8,7 +8,7 @@ import numpy as np
 
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.assumed_share import Fraction, assumed_share, check_fraction_or_auto, with_lost
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, n_assumed_corrupt, state_of, usable_rows
+from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, n_assumed_corrupt, usable_rows
 from skbgmd.aggregators.pre_aggregation import PreAggregation, PreAggregationState
 from skbgmd.rows import Rows
 
@@ -38,7 +38,7 @@ class NearestNeighborMixing(PreAggregation):
             return super().__call__(rows, state)
         self._validate()
         check_rows(rows)
-        state = state_of(self, state, PreAggregationState)
+        state = self._own(state)
         finite = self._finite(rows)
         usable = usable_rows(rows, finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import (
     Aggregate,
     Aggregator,
     AggregatorState,
+    NonFiniteRowsError,
     check_rows,
     state_of,
     usable_rows,
@@ -39,12 +42,15 @@ class PreAggregationState(AggregatorState):
         Estimates of how many rows are corrupt.
     memory : object
         What else is remembered of the rows.
+    rule : str
+        Name of the pre-aggregation's class; empty, where the state is of an earlier version.
     """
 
     step: int = 0
     inner: Any = None
     share: ShareMemory | None = None
     memory: Any = None
+    rule: str = ""
 
 
 class RowReplacement(Aggregator):
@@ -60,8 +66,11 @@ class RowReplacement(Aggregator):
         check_rows(rows)
         every = worker_ids(rows)
         inner = self._default_rule() if self.aggregator is None else self.aggregator
-        state = state_of(self, state, PreAggregationState) or PreAggregationState()
-        usable = usable_rows(rows, self._usable(rows, every, state))
+        state = self._own(state) or PreAggregationState()
+        finite = self._finite(rows)
+        usable_rows(rows, finite)
+        usable = np.flatnonzero(self._usable(rows, every, state, finite) & (rows.weights > 0.0))
+        self._check_left(rows, usable, finite)
         some = rows if len(usable) == rows.n_rows else rows.subset(usable)
         ids = tuple(every[i] for i in usable)
         others, shares, memory = self._replace(some, ids, state)
@@ -73,7 +82,7 @@ class RowReplacement(Aggregator):
             spread[usable] = aggregate.weights @ shares
         record = {**aggregate.record, **self._record(others, aggregate)}
         return replace(aggregate, weights=spread, record=record), PreAggregationState(
-            state.step + 1, after, memory=memory
+            state.step + 1, after, memory=memory, rule=type(self).__name__
         )
 
     def check_parameters(self) -> None:
@@ -89,9 +98,29 @@ class RowReplacement(Aggregator):
     def _default_rule() -> Aggregator:
         return GeometricMedian()
 
-    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
-        """Rows that a step looks at."""
-        return self._finite(rows)
+    def _own(self, state: Any) -> PreAggregationState | None:
+        """Check that a state is of this kind of pre-aggregation, or None."""
+        known = state_of(self, state, PreAggregationState)
+        if known is not None and known.rule not in ("", type(self).__name__):
+            raise TypeError(f"state must be what {type(self).__name__} returned, or None; found one of {known.rule}.")
+        return known
+
+    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState, finite: BoolArray) -> BoolArray:
+        """Rows that a step looks at, of those that are finite."""
+        return finite
+
+    @staticmethod
+    def _check_left(rows: Rows, usable: NDArray[np.intp], finite: BoolArray) -> None:
+        """Raise an error where less than half of the weight is on the rows that a step looks at."""
+        left, total = float(rows.weights[usable].sum()), float(rows.weights.sum())
+        if left < limits.JUST_HALF * total:
+            counts = rows.weights > 0.0
+            n, n_lost = int(counts.sum()), int((~finite & counts).sum())
+            raise NonFiniteRowsError(
+                f"Half of the rows' weight or more must be on finite rows that aren't far longer than the others; "
+                f"found, of {n} rows of any weight, {n_lost} that hold NaN or inf and {n - n_lost - len(usable)} that "
+                f"are too long."
+            )
 
     def _finite(self, rows: Rows) -> BoolArray:
         return rows.finite

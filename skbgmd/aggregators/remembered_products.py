@@ -99,9 +99,18 @@ class RememberedProducts(AggregatorState):
 
     def _arrays(self) -> tuple[FloatArray, FloatArray]:
         """Products and visits, from whatever device they were loaded to."""
+        self._check()
         if self.products is None or self.visits is None:
             return np.zeros((0, 0)), np.zeros((0, 0))
         return self.products.cpu().numpy(), self.visits.cpu().numpy()
+
+    def _check(self) -> None:
+        """Raise a ValueError for sums that aren't of the ids, as in a state that was put together by hand."""
+        shape = (len(self.ids), len(self.ids))
+        for name, sums in (("products", self.products), ("visits", self.visits)):
+            found = None if sums is None else tuple(getattr(sums, "shape", ()))
+            if found != shape and (found is not None or len(self.ids)):
+                raise ValueError(f"{name} of {len(self.ids)} ids must be a tensor of shape {shape}; found {found}.")
 
     def _holding(self, ids: tuple[Any, ...], products: FloatArray, visits: FloatArray) -> Self:
         return replace(self, ids=ids, products=torch.from_numpy(products), visits=torch.from_numpy(visits))

@@ -31,6 +31,8 @@ class TrimmedMean(Coordinatewise):
 
     def __call__(self, rows: Rows, state: ShareMemory | None = None) -> tuple[Aggregate, Any]:
         if not isinstance(self.fraction, str):
+            # Estimates of "auto" aren't asked for.
+            state_of(self, state, ShareMemory)
             return super().__call__(rows)
         self._validate()
         check_rows(rows)

@@ -120,14 +120,17 @@ class WorkerMemory(RowReplacement):
     def _default_rule() -> Aggregator:
         return GeometricMedian(tol=1e-4)
 
-    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> BoolArray:
+    def _finite(self, rows: Rows) -> BoolArray:
+        return _norms(rows)[1]
+
+    def _usable(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState, finite: BoolArray) -> BoolArray:
         if state.step == 0 and self.fraction == 0.0:
             warnings.warn(
                 "fraction must be more than 0 for WorkerMemory to judge workers; found 0, by which none is corrupt.",
                 UserWarning,
                 stacklevel=3,
             )
-        norms, finite = _norms(rows)
+        norms, _ = _norms(rows)
         finite = finite & (rows.weights > 0.0)
         some = tuple(worker for worker, is_finite in zip(ids, finite, strict=True) if is_finite)
         kept = len(ids) - n_assumed_corrupt(self.fraction, len(ids))
@@ -349,9 +352,12 @@ def worker_votes(
 
 def _remembered(state: PreAggregationState) -> WorkerProducts:
     memory = state.memory or WorkerProducts()
+    if not isinstance(memory, RememberedProducts):
+        raise TypeError(f"memory of a state must be WorkerProducts or None; found {type(memory).__name__}.")
+    if isinstance(memory, WorkerProducts):
+        return memory
     # States of earlier versions hold products alone.
-    known = isinstance(memory, WorkerProducts)
-    return memory if known else WorkerProducts(memory.ids, memory.products, memory.visits)
+    return WorkerProducts(memory.ids, memory.products, memory.visits)
 
 
 def _alike(products: FloatArray, others: BoolArray) -> BoolArray:

@@ -77,6 +77,8 @@ class WorkerMomentum(Aggregator):
         check_rows(rows)
         inner = NearestNeighborMixing() if self.aggregator is None else self.aggregator
         state = state_of(self, state, WorkerMomentumState) or WorkerMomentumState()
+        if state.momentum is not None and len(state.momentum) != len(state.ids):
+            raise ValueError(f"momentum of {len(state.ids)} ids must have as many rows; found {len(state.momentum)}.")
         ids = worker_ids(rows)
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         dtype = torch.promote_types(sample.dtype, torch.float32)

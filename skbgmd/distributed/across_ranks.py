@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 from skbgmd._utils.checks import check_choice
 from skbgmd.aggregators import Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
+from skbgmd.aggregators.base import state_of
 from skbgmd.aggregators.zeno import LossOracle, with_sample_loss
 from skbgmd.distributed.exchange import Exchange, check_transport, is_transport
 from skbgmd.distributed.messages import uninterrupted
@@ -199,8 +200,9 @@ class AcrossRanks(Aggregator):
         return _rule(self.within), None if state is None else state.within
 
     def __call__(self, rows: Rows, state: AcrossRanksState | None = None) -> tuple[Aggregate, AcrossRanksState]:
-        ranks, before = self.ranks(), state or AcrossRanksState()
+        ranks = self.ranks()
         try:
+            before = state_of(self, state, AcrossRanksState) or AcrossRanksState()
             self._validate(nested=state is None)
             own, within = self._judge_own(rows, before.within, alone=ranks.size == 1)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class DenseRows(ChunkedRows):
         Norms of the rows, if known.
     units : ParameterBlock, default=None
         Columns that belong together.
-    ids : tuple of n ints or strings, default=None
+    ids : tuple of n numbers or strings, default=None
         Ids of the workers that the rows are of, for rules that remember workers; an array or a tensor of them counts by
         its values. None: their places.
 
@@ -77,7 +78,8 @@ class DenseRows(ChunkedRows):
         if matrix.ndim != 2:
             raise ValueError(f"matrix must have two dimensions, a line a row; found shape {tuple(matrix.shape)}.")
         refuse_masks(weights, "weights")
-        self.units, self.ids = units, ids
+        # An iterator would be used up by the first look.
+        self.units, self.ids = units, tuple(ids) if isinstance(ids, Iterator) else ids
         self.matrix, self.index, self.picked = matrix.detach(), index, picked
         n, d = matrix.shape
         self.n_rows = n if picked is None else len(picked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 from dataclasses import dataclass
@@ -287,7 +288,9 @@ def test_the_state_of_another_rule_is_named(aggregator, rng):
     rows = dense(rng.normal(size=(7, 5)))
     state = aggregator(rows)[1]
     if state is None:
-        pytest.skip("it has no state")
+        with pytest.raises(TypeError, match=r"state must be (None, which|what) .*; found OtherState"):
+            aggregator(rows, OtherState())
+        return
     message = f"state must be what .* returned, of type {type(state).__name__}, or None; found OtherState"
     with pytest.raises(TypeError, match=message):
         aggregator(rows, OtherState())
@@ -391,8 +394,47 @@ def test_ids_of_a_tensor_are_known_in_a_subset():
 @pytest.mark.parametrize("ids", [(None, 1, 2), ((1, 2), 2, 3), ([1], 2, 3), (float("nan"), 1, 2), (1j, 2, 3)])
 @pytest.mark.parametrize("rule", [WorkerMemory(), WorkerMomentum()])
 def test_ids_that_are_no_numbers_or_strings_are_named(rule, ids):
-    with pytest.raises(TypeError, match="ids must be integers or strings; found "):
+    with pytest.raises(TypeError, match="ids must be numbers or strings; found "):
         rule(DenseRows(torch.ones(3, 4), ids=ids))
+
+
+@pytest.mark.parametrize("ids", [{1, 2, 3}, "abc", {1: 0, 2: 0, 3: 0}])
+def test_ids_without_an_order_are_named(ids):
+    with pytest.raises(TypeError, match=f"ids must be a sequence .*; found {type(ids).__name__}"):
+        WorkerMemory()(DenseRows(torch.ones(3, 4), ids=ids))
+
+
+def test_ids_of_an_iterator_are_those_of_a_tuple(rng):
+    X = torch.from_numpy(rng.normal(size=(3, 4)))
+    _, expected = WorkerMemory()(DenseRows(X, ids=("a", 2, 3.5)))
+    rows = DenseRows(X, ids=(id_ for id_ in ("a", 2, 3.5)))
+    for _ in range(2):
+        assert WorkerMemory()(rows)[1].memory.ids == expected.memory.ids == ("a", 2, 3.5)
+
+
+PRE = [NearestNeighborMixing(Mean()), Bucketing(Mean()), WorkerMemory(Mean()), AdaptiveClipping(Mean())]
+
+
+@pytest.mark.parametrize("rule", PRE, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("other", PRE, ids=lambda rule: type(rule).__name__)
+def test_pre_aggregations_take_no_state_of_each_other(rule, other, rng):
+    rows = dense(rng.normal(size=(6, 4)))
+    _, state = other(rows)
+    # Those of earlier versions don't say whose they are.
+    before = dataclasses.replace(state, rule="", memory=None)
+    assert rule(rows, before)[1].step == 2
+    if type(rule) is type(other):
+        assert rule(rows, state)[1].step == 2
+        return
+    with pytest.raises(TypeError, match=f"what {type(rule).__name__} returned, .* found one of {type(other).__name__}"):
+        rule(rows, state)
+
+
+def test_states_with_other_fields_are_named(rng):
+    packed = pack_state(NearestNeighborMixing(Mean())(dense(rng.normal(size=(6, 4))))[1])
+    packed["values"]["trust"] = 1.0
+    with pytest.raises(ValueError, match=r"PreAggregationState must have no other fields than step, .*; found trust"):
+        unpack_state(packed)
 
 
 @pytest.mark.parametrize("ids", [(1, 1, 2), (1, 2), ("a", "b", "c", "d")])

@@ -11,7 +11,7 @@ import torch
 from aggregating import assert_convex, dense
 from scipy.linalg import hadamard
 
-from skbgmd.aggregators import GeometricMedian, Mean, WorkerMemory
+from skbgmd.aggregators import GeometricMedian, Mean, NonFiniteRowsError, WorkerMemory
 from skbgmd.aggregators.base import n_assumed_corrupt
 from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.aggregators.worker_memory import (
@@ -632,3 +632,48 @@ def test_others_judge_from_the_first_step_on_with_any_decay(decay, rng):
     opposed = np.where(np.arange(10) < 4, -1.0, 1.0)[:, None] * rng.normal(size=40) + 0.1 * rng.normal(size=(10, 40))
     aggregate, _ = WorkerMemory(decay=decay)(DenseRows(torch.from_numpy(opposed)))
     assert aggregate.weights[:4].max() < 1e-6
+
+
+@pytest.mark.parametrize("heavy", [2.9, 3.0, 3.1])
+def test_a_long_row_of_half_the_weight_is_no_row_that_holds_nan(heavy, rng):
+    X = rng.normal(size=(4, 50))
+    X[3] *= 100.0
+    weights = np.array([1.0, 1.0, 1.0, heavy])
+    aggregate, _ = WorkerMemory()(DenseRows(torch.from_numpy(X), weights))
+    assert (aggregate.weights[3] == 0.0) == (heavy <= 3.0)
+
+
+def test_an_error_counts_rows_by_why_they_are_left_out(rng):
+    X = rng.normal(size=(5, 50))
+    X[0] = np.nan
+    X[1] *= 1e3
+    weights = np.array([2.0, 2.0, 1.0, 1.0, 1.0])
+    with pytest.raises(NonFiniteRowsError, match="of 5 rows of any weight, 1 that hold NaN or inf and 1 that are too"):
+        WorkerMemory()(DenseRows(torch.from_numpy(X), weights))
+    X[1] = np.nan
+    with pytest.raises(NonFiniteRowsError, match="found 2 of 5 rows that hold NaN or inf"):
+        WorkerMemory()(DenseRows(torch.from_numpy(X), weights))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"ids": (1, 2)}, ValueError, r"products of 2 ids must be a tensor of shape \(2, 2\); found \(4, 4\)"),
+        ({"visits": torch.ones(4)}, ValueError, r"visits of 4 ids must be a tensor of shape \(4, 4\); found \(4,\)"),
+        ({"visits": None}, ValueError, r"visits of 4 ids must be a tensor of shape \(4, 4\); found None"),
+        ({"ids": ()}, ValueError, r"products of 0 ids must be a tensor of shape \(0, 0\); found \(4, 4\)"),
+    ],
+)
+def test_states_whose_parts_do_not_fit_are_named(changed, error, message, rng):
+    rows = DenseRows(torch.from_numpy(rng.normal(size=(4, 5))))
+    _, state = WorkerMemory()(rows)
+    odd = replace(state, memory=replace(state.memory, **changed))
+    with pytest.raises(error, match=message):
+        WorkerMemory()(rows, odd)
+
+
+def test_what_is_no_memory_is_named(rng):
+    rows = DenseRows(torch.from_numpy(rng.normal(size=(4, 5))))
+    _, state = WorkerMemory()(rows)
+    with pytest.raises(TypeError, match="memory of a state must be WorkerProducts or None; found tuple"):
+        WorkerMemory()(rows, replace(state, memory=(1, 2)))
