@@ -361,8 +361,10 @@ TARGETS_SETTLED, TARGETS_KEPT = 32, 1024
 #: Epochs, and steps, without an improvement after which a training ends by itself: the epochs are those of
 #: scikit-learn, and of 200 samples they have ten steps.
 PATIENCE_EPOCHS, PATIENCE_STEPS = 10, 50
-#: Quantiles of the residuals of held-out samples that are kept of each epoch, to compare all epochs by one scale: 8 kB.
-HELD_OUT_QUANTILES = 1024
+#: First epochs in which far targets that inputs tell are waited for: some are noise that is large where inputs say so.
+EPOCHS_WAITED = 100
+#: Quantiles of the residuals of held-out samples that are kept of each epoch, to compare all epochs by one scale: 2 kB.
+HELD_OUT_QUANTILES = 256
 
 #: Least likelihood of a held-out label, as a share of that by chance. Epochs that this score picks are 1.1 points
 #: better than those that accuracy picks on clean labels, and as good on wrong ones

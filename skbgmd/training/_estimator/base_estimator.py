@@ -203,9 +203,14 @@ class BlockGMDBase(RobustParameters, Interruptible):
         criterion, most = stopping_of(net), self._source().max_epochs
         if criterion is None or criterion.is_over or net._is_interrupted_ or n_epochs < most:
             return
+        if criterion.is_waiting_:
+            found = "which don't predict far targets yet that the inputs tell"
+        elif most <= criterion.patience:
+            found = f"where one ends after {criterion.patience} without an improvement by tol={criterion.tol:g}"
+        else:
+            found = f"in the last {criterion.patience} of which it has still improved by tol={criterion.tol:g}"
         warnings.warn(
-            f"max_epochs must be enough for a training to end by itself; found {most}, in the last "
-            f"{criterion.patience} of which it has still improved by tol={criterion.tol:g}. Give more, or "
+            f"max_epochs must be enough for a training to end by itself; found {most}, {found}. Give more, or "
             f"early_stopping=False.",
             ConvergenceWarning,
             stacklevel=5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from skbgmd._utils import limits
 from skbgmd.training._losses import wrong_probabilities
@@ -36,25 +36,29 @@ def bounded_likelihood(
     return float(np.average(points, weights=weight))
 
 
-def residual_scores(residuals: NDArray[np.float64], scale: float | None = None) -> NDArray[np.float64]:
+def smallest_medians(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each output the smallest median (n_outputs,) that residuals (epochs, m, n_outputs) have in an epoch."""
+    medians: NDArray[np.float64] = np.median(residuals, axis=1).min(axis=0)
+    return np.maximum(medians, limits.LEAST_RESIDUAL)
+
+
+def residual_scores(residuals: NDArray[np.float64], scale: ArrayLike | None = None) -> NDArray[np.float64]:
     r"""Score epochs by the sizes of their residuals, gross errors among which count for little.
 
-    That is minus the mean of :math:`\log(1 + (r / s)^2)`. Of several outputs each has its own :math:`s`, and the mean
-    is over all.
+    That is minus the mean of :math:`\log(1 + (r / s)^2)`, over all outputs.
 
     Parameters
     ----------
     residuals : ndarray of shape (epochs, m, n_outputs)
         Absolute residuals.
-    scale : float, default=None
-        s; None: three times the smallest median of an epoch.
+    scale : float or array-like of shape (n_outputs,), default=None
+        s, of each output; None: three times the :func:`smallest_medians`.
 
     Returns
     -------
     scores : ndarray of shape (epochs,)
     """
-    medians = np.median(residuals, axis=1).min(axis=0)
-    s = 3.0 * np.maximum(medians, limits.LEAST_RESIDUAL) if scale is None else scale
+    s = 3.0 * smallest_medians(residuals) if scale is None else np.asarray(scale, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         # Nothing overflows in it.
         scores: NDArray[np.float64] = -2.0 * np.log(np.hypot(1.0, residuals / s)).mean(axis=(1, 2))

@@ -16,7 +16,7 @@ from skorch.dataset import ValidSplit
 
 from skbgmd._utils import limits
 from skbgmd.training._data.leverage import leverage_weights
-from skbgmd.training._lifecycle.held_out_scores import bounded_likelihood, quantiles, residual_scores
+from skbgmd.training._lifecycle.held_out_scores import bounded_likelihood, quantiles, residual_scores, smallest_medians
 from skbgmd.training._lifecycle.interrupts import TrainingEnded
 from skbgmd.training._ranks import current_ranks
 from skbgmd.training._strength.defaults import LEVERAGE
@@ -42,6 +42,8 @@ class StoppingCriterion(Callback):
         Epochs since the last improvement.
     n_steps_ : float
         Steps of an epoch.
+    is_waiting_ : bool
+        Whether the last epoch couldn't have been the last of the training.
     """
 
     def __init__(self, tol: float = 1e-4, n_iter_no_change: int | str = "auto") -> None:
@@ -49,7 +51,7 @@ class StoppingCriterion(Callback):
         self.n_iter_no_change = n_iter_no_change
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        self.misses_, self.n_steps_ = 0, math.inf
+        self.misses_, self.n_steps_, self.is_waiting_ = 0, math.inf, False
 
     @property
     def patience(self) -> int:
@@ -66,7 +68,8 @@ class StoppingCriterion(Callback):
     def count(self, scores: ArrayLike, best: ArrayLike) -> None:
         """Count an epoch whose scores are to be compared with the best ones before: one that improves is enough."""
         # So that a score which isn't a number is no improvement.
-        improves = np.asarray(scores, dtype=np.float64) >= np.asarray(best, dtype=np.float64) + self.tol
+        scores = np.asarray(scores, dtype=np.float64)
+        improves = (scores >= np.asarray(best, dtype=np.float64) + self.tol) & (scores > -np.inf)
         self.misses_ = 0 if improves.any() else self.misses_ + 1
 
 
@@ -191,7 +194,8 @@ class HeldOutStopping(StoppingCriterion):
         of_epoch = [self.is_yet_to_learn(summaries), steps_of(net.history[-1])]
         is_waiting, n_steps = ranks.median(of_epoch, "whether a group is yet to be learnt")
         self.n_steps_ = float(n_steps)
-        if is_waiting > 0.5:
+        self.is_waiting_ = bool(is_waiting > 0.5 and len(scores) <= limits.EPOCHS_WAITED)
+        if self.is_waiting_:
             self.misses_ = 0
         is_best = last == 0 or bool(sums[last] > sums[self.best_epoch_])
         if is_best:
@@ -340,7 +344,8 @@ class ResidualStopping(HeldOutStopping):
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
         every, told = self._parts(summaries)
-        of_told = residual_scores(told) if told.size else np.full(len(told), np.nan)
+        # Of a group without gross errors what is within three times its median differs, too.
+        of_told = residual_scores(told, smallest_medians(told)) if told.size else np.full(len(told), np.nan)
         return np.stack([residual_scores(every), residual_scores(every, limits.MISSED_TARGET), of_told], axis=1)
 
 

@@ -17,7 +17,7 @@ from skorch.callbacks import EarlyStopping, GradientNormClipping, LRScheduler, P
 from skbgmd._utils import limits
 from skbgmd._utils.checks import brief
 from skbgmd._utils.doc_link import DocumentationLink
-from skbgmd._utils.random import random_source
+from skbgmd._utils.random import random_source, seeded
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._data.inputs import n_samples, take
 from skbgmd.training._data.leverage import have_lengths, leverage_weights
@@ -64,6 +64,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _keeps_rows: bool = False
     _are_short: bool = False
     module: Any
+    device: Any
     group_size: int | None
     local_steps: int
     aggregator: str | Aggregator
@@ -146,7 +147,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 # The training on all samples will say it again.
                 warnings.simplefilter("ignore")
                 kind.fit(model, take(X, trained), y[trained], None if weight is None else weight[trained])
-                found: tuple[Any, NDArray[Any] | None] = kind._predicted(model, take(X, held_out))
+                # Loaders draw from the global generators.
+                with seeded(0, self.device):
+                    found: tuple[Any, NDArray[Any] | None] = kind._predicted(model, take(X, held_out))
         except NonFiniteRowsError:
             return None, None
         except TrainingInterrupted as error:

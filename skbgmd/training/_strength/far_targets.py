@@ -101,8 +101,8 @@ def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed
     far, told, asked = np.zeros((3, len(y)), dtype=bool)
     asked[places] = True
     far[places] = np.any(np.abs(deviations[places]) > limits.MISSED_TARGET, axis=1)
-    table = _table(X, places)
-    if table is not None and 0 < far.sum() < len(places):
+    table = _table(X, places) if 0 < far.sum() < len(places) else None
+    if table is not None:
         forest = RandomForestClassifier(limits.FOREST_TREES, oob_score=True, random_state=rng).fit(table, far[places])
         told[places] = forest.oob_decision_function_[:, 1] > limits.TOLD_FROM
     return FarTargets(asked, unit, deviations, far, told)
@@ -114,9 +114,11 @@ def _table(X: Any, places: NDArray[np.intp]) -> Any:
     some = [part.tocsr()[places] if is_sparse(part) else part[places].reshape(len(places), -1) for part in parts]
     if not some:
         return None
-    largest = np.finfo(np.float32).max
+    with np.errstate(over="ignore"):
+        # As trees take them.
+        some = [part.astype(np.float32) for part in some]
     if any(is_sparse(part) for part in some):
-        table = sparse.hstack(some, format="csr", dtype=np.float64)
-        table.data = np.clip(np.nan_to_num(table.data), -largest, largest)
+        table = sparse.hstack(some, format="csr")
+        table.data = np.nan_to_num(table.data)
         return table
-    return np.clip(np.nan_to_num(np.hstack(some).astype(np.float64)), -largest, largest)
+    return np.nan_to_num(np.hstack(some), copy=False)

@@ -261,6 +261,22 @@ def test_rules_of_few_samples_are_learnt_before_it_ends(rare, settings):
     assert (held_out & far).sum() == pytest.approx(0.1 * far.sum(), abs=1.5)
 
 
+def test_noise_that_inputs_tell_is_not_waited_for_to_the_end():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 4))
+    y = X[:, 0] + np.where(X[:, 1] > 1.2, 100.0, 0.1) * rng.choice((-1.0, 1.0), size=600)
+    model = regressor(strength="mild", max_epochs=400, batch_size=200).fit(X, y)
+    assert 100 <= model.n_iter_ < 200
+
+
+def test_epochs_without_a_finite_score_are_no_improvement():
+    criterion = StoppingCriterion(n_iter_no_change=3)
+    criterion.on_train_begin(None)
+    for _ in range(3):
+        criterion.count([-np.inf, float("nan")], [-np.inf, -np.inf])
+    assert criterion.is_over
+
+
 def test_no_epoch_is_waited_for_that_gross_targets_would_need(rare):
     X, y = rare
     gross = y[:700].copy()
@@ -293,10 +309,20 @@ def test_the_loss_ends_it_too(data):
 
 
 @pytest.mark.filterwarnings("default")
+def test_warns_of_far_targets_that_are_yet_to_be_predicted(data):
+    X, _ = data
+    y = X[:, 0] + np.where(X[:, 1] > 1.0, 100.0, 0.0) * np.sign(X[:, 2])
+    with pytest.warns(ConvergenceWarning, match="found 30, which don't predict far targets yet"):
+        regressor(strength="mild", max_epochs=30, n_iter_no_change=5).fit(X, y)
+
+
+@pytest.mark.filterwarnings("default")
 def test_warns_where_max_epochs_come_first(data):
     X, y = data
     for stopping in (True, "loss"):
         with pytest.warns(ConvergenceWarning, match="max_epochs must be enough.*found 3"):
+            classifier(early_stopping=stopping, max_epochs=3, n_iter_no_change=2).fit(X, y)
+        with pytest.warns(ConvergenceWarning, match="found 3, where one ends after 13 without an improvement"):
             classifier(early_stopping=stopping, max_epochs=3).fit(X, y)
         with pytest.warns(ConvergenceWarning) as caught:
             classifier(early_stopping=stopping, max_epochs=3).fit(X, y)

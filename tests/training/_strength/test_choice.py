@@ -25,6 +25,7 @@ from skbgmd.corruption import BitFlip
 from skbgmd.training._strength.evidence import (
     STRENGTHS_OF_CLASSES,
 )
+from skbgmd.training.nets import RobustNeuralNetRegressor
 from skbgmd.training.networks import MLP
 
 
@@ -524,6 +525,15 @@ class _Tokens(nn.Module):
 
     def forward(self, X: torch.Tensor) -> torch.Tensor:
         return self.layer(X.float())[:, 0]
+
+
+def test_choices_leave_the_global_generators_alone() -> None:
+    X, y = make_friedman1(120, random_state=0)
+    net = RobustNeuralNetRegressor(MLP, module__n_features=10, module__n_outputs=1, max_epochs=20, train_split=None)
+    before = torch.get_rng_state()
+    model = BlockGMDRegressor(net, random_state=0).fit(X.astype(np.float32), y)
+    assert model.strength_scores_ != {}
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 class _Squares(nn.Module):
