@@ -47,6 +47,8 @@ class Samples:
     def dataset_of(self, net: NeuralNet) -> Dataset:
         """A dataset of the kind that a net makes, whose batches come with the weights and clients; it has the ids."""
         dataset = net.get_dataset(self.X, self.y)
+        # One of the user's own may keep them otherwise.
+        dataset.inputs = self.X
         dataset.sample_weight, dataset.clients, dataset.sample_id = self.weight, self.clients, self.ids
         dataset.every_client = self.every_client
         # Whatever batches are made by.

@@ -295,7 +295,7 @@ class ResidualStopping(HeldOutStopping):
     """
 
     def examine(self, dataset: Any, y: NDArray[Any]) -> None:
-        X = getattr(dataset, "X", [])
+        X = dataset.inputs
         by_length = leverage_weights(X, LEVERAGE)
         # Wrong features tell which targets are wrong with them.
         counted = np.ones(len(y), dtype=bool) if by_length is None else by_length == 1.0

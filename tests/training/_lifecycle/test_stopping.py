@@ -22,15 +22,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LoadInitState, LRScheduler
-from skorch.dataset import ValidSplit
+from skorch.dataset import Dataset, ValidSplit
 
 from fits import states
 from naming import without_address
-from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetRegressor
 from skbgmd._utils import limits
 from skbgmd.corruption import corrupt_labels
 from skbgmd.training._lifecycle.held_out_scores import bounded_likelihood, residual_scores
 from skbgmd.training._lifecycle.stopping import StoppingCriterion, stopping_of
+from skbgmd.training.networks import MLP
 
 #: Trainings are short here.
 pytestmark = pytest.mark.filterwarnings("ignore:max_epochs must be enough:sklearn.exceptions.ConvergenceWarning")
@@ -259,6 +260,23 @@ def test_rules_of_few_samples_are_learnt_before_it_ends(rare, settings):
     # Far ones that inputs tell have their share of what is held out.
     held_out, far = np.isnan(model.sample_trust_), np.abs(y[:700]) > 6.0
     assert (held_out & far).sum() == pytest.approx(0.1 * far.sum(), abs=1.5)
+
+
+class OfTensors(Dataset):
+    """One that keeps inputs as tensors."""
+
+    def __init__(self, X, y=None):
+        super().__init__(torch.as_tensor(X), y)
+
+
+def test_inputs_are_looked_at_whatever_a_dataset_makes_of_them(rare):
+    X, y = rare[0][:300].astype(np.float32), rare[1][:300]
+    models = []
+    for dataset in (OfTensors, Dataset):
+        net = RobustNeuralNetRegressor(MLP, dataset=dataset, module__n_features=6, module__n_outputs=1, max_epochs=5)
+        net.set_params(train_split=None, verbose=0)
+        models.append(BlockGMDRegressor(net, early_stopping=True, random_state=0).fit(X, y))
+    assert models[0].validation_scores_ == models[1].validation_scores_
 
 
 def test_noise_that_inputs_tell_is_not_waited_for_to_the_end():
