@@ -2,7 +2,7 @@
 
 Their targets are far from the others, as gross ones are, and a third of the samples is too few for a network to predict
 them: held-out samples chose "firm", which gives them up. "unasked" is that choice, without the forest that is asked
-which targets are far, see ``skbgmd/training/_strength/far_targets.py``. The threshold was set by a switch on seeds 0 to
+which targets are far, see ``skbgmd/training/_data/far_targets.py``. The threshold was set by a switch on seeds 0 to
 3; the sets and seeds here are others.
 
 Each row of results/rare_rules.csv is a set, a number of samples, a kind of dirt, a seed and a method, with the score on

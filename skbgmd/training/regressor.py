@@ -17,6 +17,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
+from skbgmd.training._data.far_targets import far_targets
 from skbgmd.training._data.inputs import mapped, unpacked
 from skbgmd.training._data.leverage import have_lengths
 from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none
@@ -34,7 +35,6 @@ from skbgmd.training._strength.evidence import (
     errors_ahead,
     look_gross,
 )
-from skbgmd.training._strength.far_targets import far_targets
 from skbgmd.training.nets import RobustNeuralNetRegressor
 
 #: Scaled units from which on the default loss counts errors linearly.

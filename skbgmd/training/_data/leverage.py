@@ -15,6 +15,8 @@ from skbgmd.training._data.inputs import arrays_of, is_sparse, n_samples
 
 #: Standard deviation of a normal feature in its unit, the median absolute deviation.
 DEVIATION = 1.4826
+#: Median lengths of inputs from which on samples weigh less.
+LEVERAGE = 3.0
 
 
 def leverage_weights(

@@ -15,12 +15,11 @@ from skorch.callbacks import Callback
 from skorch.dataset import ValidSplit
 
 from skbgmd._utils import limits
-from skbgmd.training._data.leverage import leverage_weights
+from skbgmd.training._data.far_targets import far_targets
+from skbgmd.training._data.leverage import LEVERAGE, leverage_weights
 from skbgmd.training._lifecycle.held_out_scores import bounded_likelihood, quantiles, residual_scores, smallest_medians
 from skbgmd.training._lifecycle.interrupts import TrainingEnded
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength.defaults import LEVERAGE
-from skbgmd.training._strength.far_targets import far_targets
 
 #: Names in the history of an epoch's score, and of whether it is the best so far.
 SCORE, IS_BEST = "validation_score", "validation_score_best"

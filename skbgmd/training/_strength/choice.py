@@ -19,13 +19,13 @@ from skbgmd._utils.checks import brief
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source, seeded
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
+from skbgmd.training._data.copies import first_copies
 from skbgmd.training._data.inputs import n_samples, take
-from skbgmd.training._data.leverage import have_lengths, leverage_weights
+from skbgmd.training._data.leverage import LEVERAGE, have_lengths, leverage_weights
 from skbgmd.training._data.scaling import scale_ratio
 from skbgmd.training._lifecycle.interrupts import TrainingInterrupted
 from skbgmd.training._ranks import current_ranks
-from skbgmd.training._strength.copies import first_copies
-from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, LEVERAGE, REJECTION, has_default, is_auto
+from skbgmd.training._strength.defaults import AUTO, HUBER_OF_NUMBERS, REJECTION, has_default, is_auto
 from skbgmd.training._strength.evidence import (
     OF_STRENGTH,
     Evidence,

@@ -26,7 +26,6 @@ HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 16.0, None
 #: Median distances beyond which rows are left out.
 REJECTION = 10.0
 #: Median lengths of inputs from which samples weigh less.
-LEVERAGE = 3.0
 
 
 def default_rule(

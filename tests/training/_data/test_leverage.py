@@ -252,7 +252,6 @@ def test_auto_is_a_limit_where_long_samples_are_wrong(long: Any) -> None:
         {"group_size": 8, "strength": "auto"},
         {"group_size": None, "strength": "auto"},
         {"aggregator": "mean", "strength": "auto"},
-        {"early_stopping": True, "n_iter_no_change": 2},
         {"max_epochs": 19},
     ],
     ids=str,

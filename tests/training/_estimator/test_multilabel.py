@@ -278,6 +278,7 @@ def test_what_is_of_one_class_among_several_is_refused(data, settings, match):
 # ---- held-out samples and suspects ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_early_stopping_by_the_likelihood_of_all_labels(data):
     X, y = data
     model = quick(early_stopping=True, max_epochs=200, lr=0.05, n_iter_no_change=3).fit(X, y)

@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from skbgmd._utils import limits
-from skbgmd.training._strength.far_targets import FarTargets, far_targets
+from skbgmd.training._data.far_targets import FarTargets, far_targets
 
 
 def switched(n: int, seed: int, share: float = 0.05) -> tuple[np.ndarray, np.ndarray]:

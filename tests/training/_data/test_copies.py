@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from skbgmd.training._data.copies import first_copies
 from skbgmd.training._data.inputs import Items, SeveralInputs
-from skbgmd.training._strength.copies import first_copies
 
 N = 120
 NONE = np.arange(N)

@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.ensemble import RandomForestClassifier
 
 from skbgmd._utils import limits
+from skbgmd.training._data.copies import first_copies
 from skbgmd.training._data.inputs import arrays_of, is_sparse, n_samples
 from skbgmd.training._data.scaling import location_and_scale
-from skbgmd.training._strength.copies import first_copies
 
 
 class FarTargets(NamedTuple):
