@@ -295,8 +295,10 @@ def test_early_stopping_by_the_likelihood_of_all_labels(data):
     assert isinstance(dict(model.net_.callbacks_)["stopping_criterion"], LabelStopping)
     weight = 1.0 + np.arange(160) % 2
     for given in ({"sample_weight": weight}, {"clients": np.arange(160) // 8}):
-        assert quick(early_stopping="loss", tol=10.0).fit(X, y, **given).n_iter_ == 11
-        assert len(quick(early_stopping=True, tol=10.0).fit(X, y, **given).validation_scores_) == 11
+        assert quick(early_stopping="loss", tol=10.0, n_iter_no_change=10).fit(X, y, **given).n_iter_ == 11
+        assert (
+            len(quick(early_stopping=True, tol=10.0, n_iter_no_change=10).fit(X, y, **given).validation_scores_) == 11
+        )
 
 
 def test_validation_data_have_labels_as_y(data):
