@@ -9,6 +9,8 @@ from skorch.dataset import Dataset
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from skbgmd import RobustNeuralNetClassifier
+
 
 class Renamed:
     """Other names for the module and the loss, to be put in front of a class of nets."""
@@ -84,3 +86,9 @@ class Reversible(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.last(_SavesMemory.apply(self.first(x), self.block))
         return result
+
+
+def linear_net(kind=RobustNeuralNetClassifier, **settings):
+    """A net of two classes and four features."""
+    settings = {"criterion": nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "max_epochs": 3, **settings}
+    return kind(nn.Linear(4, 2), **settings)

@@ -201,7 +201,7 @@ class Watch:
         return f"All ranks must take part in the same collectives; found {found}."
 
     def _trainings(self, late: Any) -> list[str]:
-        """What late ranks train by themselves, as far as it is known."""
+        """Say of late ranks what they train by themselves, as far as it is known."""
         group: Any = self._group()
         found = []
         for rank in late if group is not None else ():

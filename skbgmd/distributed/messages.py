@@ -28,7 +28,7 @@ _WELL, _FAILED, _DIVERGED = 0, 1, 2
 
 
 class Gathers(Protocol):
-    """What gathers tensors of all ranks: an :class:`skbgmd.distributed.Exchange`."""
+    """A way to gather tensors of all ranks: an :class:`skbgmd.distributed.Exchange`."""
 
     size: int
 

@@ -181,7 +181,7 @@ class RSA(torch.optim.Optimizer):
         super().__setstate__({"_is_loaded": False, **state})
 
     def _mark(self, device: torch.device) -> torch.Tensor:
-        """Whether a state was loaded, and a checksum of the settings: five bytes beside the signs."""
+        """Mark of a step: a checksum of the settings, and whether a state was loaded; five bytes beside the signs."""
         settings = zlib.crc32(repr([_settings(group) for group in self.param_groups]).encode())
         mark = settings.to_bytes(4, "little") + bytes([self._is_loaded])
         return torch.frombuffer(bytearray(mark), dtype=torch.int8).to(device)

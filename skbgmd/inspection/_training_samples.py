@@ -1,4 +1,4 @@
-"""What a fitted estimator tells of its training samples: trust, a record of each, and the suspects among them."""
+"""Training samples of a fitted estimator: trust, a record of each, and the suspects among them."""
 
 from __future__ import annotations
 

@@ -244,16 +244,15 @@ def _announce(aggregator: Any, ranks: Ranks) -> None:
     """Write what this process trains by, for errors of others that wait for it; with a process group only."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
-    what = "a training across ranks"
-    if ranks.size == 1:
-        what = f"a training without other ranks, by aggregator={aggregator!r:.100}; is it to be AcrossRanks there, too?"
+    alone = f"a training without other ranks, by aggregator={aggregator!r:.100}; is it to be AcrossRanks there, too?"
+    what = alone if ranks.size == 1 else "a training across ranks"
     # Nobody waits for it, and no training depends on it.
     with suppress(RuntimeError):
         _store().set(f"skbgmd/training/{dist.get_rank()}", f"{time.time()},{what}")
 
 
 def training_of(rank: int) -> str | None:
-    """What a rank of the default process group began to train last, and when; None: nothing."""
+    """Tell what a rank of the default process group began to train last, and when; None: nothing."""
     key = f"skbgmd/training/{rank}"
     if not _store().check([key]):
         return None

@@ -1,4 +1,4 @@
-"""What a skorch net refuses of its data: masks, dates, missing targets, samples that lose their weights."""
+"""Checks of a skorch net's data: masks, dates, missing targets and samples that lose their weights are refused."""
 
 from __future__ import annotations
 

@@ -326,14 +326,14 @@ class ResidualStopping(HeldOutStopping):
         told = None if weight is None else weight[self.told_]
         return np.concatenate([of_all, quantiles(residuals[self.told_], told, limits.HELD_OUT_QUANTILES)])
 
-    def _parts(self, summaries: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _divided(self, summaries: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Residuals (..., m, n_outputs) of all, and of those that are told."""
         most = limits.HELD_OUT_QUANTILES
         n = min(len(self.y_), most) if self.weight_ is None else most
         return summaries[..., :n, :], summaries[..., n:, :]
 
     def is_yet_to_learn(self, summaries: NDArray[np.float64]) -> bool:
-        told = self._parts(summaries)[1]
+        told = self._divided(summaries)[1]
         if not told.size:
             return False
         # Targets are less their median, in robust standard deviations.
@@ -342,7 +342,7 @@ class ResidualStopping(HeldOutStopping):
         return bool(np.any(missed & (sizes > limits.MISSED_TARGET)))
 
     def scores(self, summaries: NDArray[np.float64]) -> NDArray[np.float64]:
-        every, told = self._parts(summaries)
+        every, told = self._divided(summaries)
         # Of a group without gross errors what is within three times its median differs, too.
         of_told = residual_scores(told, smallest_medians(told)) if told.size else np.full(len(told), np.nan)
         return np.stack([residual_scores(every), residual_scores(every, limits.MISSED_TARGET), of_told], axis=1)

@@ -8,7 +8,7 @@ import torch
 from skorch import NeuralNetBinaryClassifier
 from skorch.dataset import Dataset
 
-from nets import dataset_of
+from nets import dataset_of, linear_net
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.training._estimator.wrapping import robust_class
 
@@ -22,24 +22,19 @@ def data(rng):
     return X, (X[:, 0] - X[:, 1] > 0).astype(np.int64)
 
 
-def net_of(kind=RobustNeuralNetClassifier, **settings):
-    settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "max_epochs": 3, **settings}
-    return kind(torch.nn.Linear(4, 2), **settings)
-
-
 @pytest.mark.parametrize(
     "kind", [RobustNeuralNetClassifier, RobustNeuralNetRegressor, robust_class(NeuralNetBinaryClassifier)]
 )
 def test_targets_must_be_given(data, kind):
     with pytest.raises(ValueError, match="No y-values are given"):
-        net_of(kind=kind, criterion=torch.nn.MSELoss).fit(data[0], None)
+        linear_net(kind=kind, criterion=torch.nn.MSELoss).fit(data[0], None)
 
 
 def test_targets_that_a_dataset_or_a_loader_has(data):
     X, y = data
-    net_of().fit(Dataset(X, y), None)
+    linear_net().fit(Dataset(X, y), None)
     # Of the general net none are asked for, as in skorch.
-    net_of(kind=RobustNeuralNet, criterion=ToZero).fit(X, None)
+    linear_net(kind=RobustNeuralNet, criterion=ToZero).fit(X, None)
 
 
 class ToZero(torch.nn.MSELoss):
@@ -53,7 +48,7 @@ def test_weights_must_reach_the_steps(data):
     with pytest.raises(
         ValueError, match=r"iterator_train must be an ArrayLoader .* for samples to have weights; found"
     ):
-        net_of(iterator_train=torch.utils.data.DataLoader).fit(weighted, y)
+        linear_net(iterator_train=torch.utils.data.DataLoader).fit(weighted, y)
     with pytest.raises(ValueError, match=r"train_split must give the training data or .* to have weights; found"):
-        net_of(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(weighted, y)
-    net_of(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(dataset_of(X, y), y)
+        linear_net(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(weighted, y)
+    linear_net(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(dataset_of(X, y), y)

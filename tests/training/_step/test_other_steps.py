@@ -8,6 +8,7 @@ import torch
 from skorch import NeuralNet, NeuralNetClassifier
 from skorch.hf import AccelerateMixin
 
+from nets import linear_net
 from skbgmd import RobustNeuralNetClassifier
 from skbgmd.training._estimator.wrapping import robust_class
 
@@ -19,11 +20,6 @@ pytestmark = pytest.mark.usefixtures("forked")
 def data(rng):
     X = rng.normal(size=(150, 4)).astype(np.float32)
     return X, (X[:, 0] - X[:, 1] > 0).astype(np.int64)
-
-
-def net_of(kind=RobustNeuralNetClassifier, **settings):
-    settings = {"criterion": torch.nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "max_epochs": 3, **settings}
-    return kind(torch.nn.Linear(4, 2), **settings)
 
 
 class OwnStep:
@@ -61,16 +57,16 @@ class Skips:
 
 def test_steps_in_front_of_the_robust_one(data):
     X, y = data
-    net = net_of(kind=type("Net", (OwnStep, RobustNeuralNetClassifier), {})).initialize()
+    net = linear_net(kind=type("Net", (OwnStep, RobustNeuralNetClassifier), {})).initialize()
     before = net.module_.weight.detach().clone()
     with pytest.raises(TypeError, match=r"super\(\).train_step_single: OwnStep.train_step_single"):
         net.partial_fit(X, y)
     assert torch.equal(net.module_.weight, before)
     with pytest.raises(TypeError, match=r"super\(\).train_step_single: WholeStep.train_step"):
-        net_of(kind=type("Net", (WholeStep, RobustNeuralNetClassifier), {})).fit(X, y)
-    assert net_of(kind=type("Net", (Calls, RobustNeuralNetClassifier), {})).fit(X, y).called_
+        linear_net(kind=type("Net", (WholeStep, RobustNeuralNetClassifier), {})).fit(X, y)
+    assert linear_net(kind=type("Net", (Calls, RobustNeuralNetClassifier), {})).fit(X, y).called_
     with pytest.raises(TypeError, match=r"Net, of which a class in front of it doesn't call super\(\).initialize"):
-        net_of(kind=type("Net", (Skips, RobustNeuralNetClassifier), {})).fit(X, y)
+        linear_net(kind=type("Net", (Skips, RobustNeuralNetClassifier), {})).fit(X, y)
 
 
 def test_steps_behind_the_robust_one(data):
@@ -79,12 +75,12 @@ def test_steps_behind_the_robust_one(data):
     whole = type("Net", (RobustNeuralNetClassifier, WholeStep), {})
     for kind, name in ((robust_class(behind), "OwnStep.train_step_single"), (last, "OwnStep.train_step_single")):
         with pytest.raises(TypeError, match=f"which the robust step replaces; found {name}"):
-            net_of(kind=kind)
+            linear_net(kind=kind)
     with pytest.raises(TypeError, match=r"found WholeStep\.train_step"):
-        net_of(kind=whole)
+        linear_net(kind=whole)
     # One that calls the step is kept, where it can be reached.
     kept = type("Own", (WholeStep, NeuralNetClassifier), {"train_step": NeuralNetClassifier.train_step})
-    net_of(kind=robust_class(kept)).fit(*data)
+    linear_net(kind=robust_class(kept)).fit(*data)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +90,7 @@ def test_accelerate_is_refused(bases):
     with pytest.raises(
         TypeError, match=r"must take its gradients itself.*found Net, which has skorch's AccelerateMixin"
     ):
-        net_of(kind=type("Net", bases, {}), accelerator=object())
+        linear_net(kind=type("Net", bases, {}), accelerator=object())
     wrapped_one = robust_class(type("Net", (AccelerateMixin, NeuralNetClassifier), {}))
     with pytest.raises(TypeError, match="AccelerateMixin"):
-        net_of(kind=wrapped_one, accelerator=object())
+        linear_net(kind=wrapped_one, accelerator=object())
