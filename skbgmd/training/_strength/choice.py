@@ -297,6 +297,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         candidates = {name: self._candidate(name, seed) for name in self._strengths}
         probabilities: dict[str, NDArray[Any]] = {}
         likelihoods: dict[str, NDArray[np.float64]] = {}
+        noted: set[str] = set()
 
         def predict(name: str, more: int) -> Any:
             model = candidates[name]
@@ -308,7 +309,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             return labels
 
         def errors_ahead(predicted: Mapping[str, Any]) -> float:
-            if probabilities and self._held_out is None:
+            if probabilities.keys() > noted:
+                noted.update(probabilities)
                 mean = np.stack(list(probabilities.values())).mean(axis=0, dtype=np.float64)
                 gentle = likelihoods.get(next(iter(candidates)), np.full(len(trained), np.nan))
                 self._held_out = held_out_labels(mean, strata[held_out], held_out, trained, gentle, len(y))

@@ -100,6 +100,21 @@ class Evidence(NamedTuple):
         """True if a longer training will hardly make up for it."""
         return self.gain < -limits.FAR_BEHIND * self.standard_error
 
+    @property
+    def is_far_ahead(self) -> bool:
+        """True if the gentle strength will hardly make up for it in a longer training."""
+        return self.is_clear and self.gain > limits.FAR_BEHIND * self.standard_error
+
+    @property
+    def is_needless(self) -> bool:
+        """True if it isn't ahead where hardly anything is wrong.
+
+        No targets are gross, so that more than ``limits.CLEAR_GAIN`` is asked for; or the gentle strength predicts
+        nearly all labels, and none are surely wrong. Scores of numbers are negative.
+        """
+        predicts = self.score - self.gain > limits.NEARLY_ALL and self.errors_ahead >= limits.CLEAR_GAIN
+        return self.gain <= 0.0 and (predicts or self.errors_ahead > limits.CLEAR_GAIN)
+
 
 def stratified_mean(values: FloatArray, strata: NDArray[np.intp], weight: FloatArray) -> tuple[float, float]:
     """Mean over the strata of their weighted means, with its standard error.
@@ -162,14 +177,16 @@ def choose(
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
-    After some of the epochs those that are far behind the gentle one are dropped, as on clean data all others may be.
-    The rest are trained to the end: wrong labels are learnt by heart late. Where there are several scores, all must say
-    that a setting is behind, or ahead.
+    One after the other is trained for some of the epochs, until nothing more can be chosen: no gain would be enough, or
+    one isn't ahead where hardly anything can be wrong, and stronger ones won't be. Then those that are far behind
+    another are dropped. A single one that is left and far ahead is chosen. Else the rest are trained to the end, for
+    wrong labels are learnt by heart late. Where there are several scores, all must say that a setting is behind, or
+    ahead.
 
     Parameters
     ----------
     names : sequence of str
-        The gentle one first.
+        The gentle one first, and the others from weak to strong.
     predict : callable
         Trains by one of them for so many epochs more and predicts the held-out samples; None where it diverges.
     utilities : callable
@@ -194,26 +211,55 @@ def choose(
     """
     first = math.ceil(limits.CHOICE_EPOCHS * epochs)
     evidence: dict[str, Evidence] = {}
-    scores: list[dict[str, Evidence]] = []
-    last: dict[str, Any] = {}
-    for more in (first, epochs - first):
-        predicted = {name: predict(name, more) for name in names}
-        # One that diverges is none to train by.
-        known = {name: found for name, found in predicted.items() if found is not None}
-        if not known:
-            break
-        last |= known
-        scores = [agree(evidence_for(each, strata, weight, ahead(known))) for each in utilities(known)]
-        gentle, *others = known
+
+    def compare(known: Mapping[str, Any]) -> list[dict[str, Evidence]]:
+        """Evidence for settings beside the first of them, by each score."""
+        asked = ahead(known)
+        return [agree(evidence_for(each, strata, weight, asked)) for each in utilities(known)]
+
+    def note(scores: Sequence[Mapping[str, Evidence]], others: Sequence[str]) -> None:
+        """Note what the score says that is least in favour of others than the gentle one."""
         margins = [max((of[name].margin for name in others), default=0.0) for of in scores]
-        evidence |= scores[margins.index(min(margins))]
-        names = [gentle, *(name for name in others if not all(of[name].is_behind for of in scores))]
-        if len(names) == 1:
-            return gentle, evidence
-    clear = [name for name in names[1:] if name in evidence and all(of[name].is_clear for of in scores)]
-    best = max(clear, key=lambda name: evidence[name].gain, default=names[0])
-    if best != names[0] and objects(last[best]):
-        return names[0], {name: of._replace(errors_ahead=math.inf) for name, of in evidence.items()}
+        evidence.update(scores[margins.index(min(margins))])
+
+    def is_over(name: str, scores: Sequence[Mapping[str, Evidence]]) -> bool:
+        """Tell whether no setting from this one on is to be chosen."""
+        is_other = name != next(iter(known))
+        return all(of[name].errors_ahead == math.inf or (is_other and of[name].is_needless) for of in scores)
+
+    # One that diverges is none to train by.
+    known: dict[str, Any] = {}
+    for name in names:
+        found = predict(name, first)
+        if found is not None:
+            known[name] = found
+            scores = compare(known)
+            if is_over(name, scores):
+                break
+    if not known:
+        return names[0], evidence
+    gentle, *others = known
+    note(scores, others)
+    others = [name for name in others if not (is_over(name, scores) or all(of[name].is_behind for of in scores))]
+    if not others:
+        return gentle, evidence
+    best = max(others, key=lambda name: evidence[name].gain)
+    if len(others) > 1:
+        beside = compare({best: known[best], **{name: known[name] for name in others}})
+        others = [name for name in others if not all(of[name].is_behind for of in beside)]
+    is_clear = others == [best] and all(of[best].is_far_ahead for of in scores)
+    if is_clear and not objects(known[best]):
+        return best, evidence
+    known = {name: found for name in (gentle, *others) if (found := predict(name, epochs - first)) is not None}
+    if not known:
+        return gentle, evidence
+    scores = compare(known)
+    start, *others = known
+    note(scores, others)
+    clear = [name for name in others if all(of[name].is_clear for of in scores)]
+    best = max(clear, key=lambda name: evidence[name].gain, default=start)
+    if best != start and objects(known[best]):
+        return start, {name: of._replace(errors_ahead=math.inf) for name, of in evidence.items()}
     return best, evidence
 
 

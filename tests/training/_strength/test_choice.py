@@ -97,8 +97,9 @@ def test_gross_targets_are_distrusted() -> None:
         for strength in ("auto", "mild")
     )
     assert chosen.score(X, y) > mild.score(X, y) - 0.005
-    # What is held out is predicted.
-    assert chosen[-1].strength_scores_["firm"].errors_ahead == np.inf
+    # What is held out is predicted after a third of the epochs, so that nothing else is tried.
+    assert list(chosen[-1].strength_scores_) == ["mild"]
+    assert chosen[-1].strength_scores_["mild"].errors_ahead == np.inf
 
 
 @pytest.mark.parametrize("copied", [60, 600])
@@ -126,7 +127,7 @@ def test_of_few_distinct_inputs_some_are_held_out(n_levels: int) -> None:
     levels = np.arange(240) % n_levels
     for kind in (BlockGMDClassifier, BlockGMDRegressor):
         model = kind(max_epochs=20, random_state=0).fit(levels[:, None].astype(float), levels % 2)
-        assert list(model.strength_scores_)[:2] == ["mild", "firm"]
+        assert list(model.strength_scores_)[:1] == ["mild"]
 
 
 @pytest.mark.filterwarnings("ignore:max_epochs must be enough")

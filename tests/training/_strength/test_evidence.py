@@ -58,36 +58,40 @@ def test_gains_are_paired() -> None:
     assert found.standard_error < 0.01
 
 
-@pytest.mark.parametrize(
-    ("mild", "firm", "strict", "chosen", "to_the_end"),
-    [
-        # Far behind: dropped.
-        ((0.9,), (0.5,), (0.4,), "mild", ()),
-        # Level or ahead: the end decides.
-        ((0.9, 0.9), (0.9, 0.9), (0.9, 0.9), "mild", ("mild", "firm", "strict")),
-        ((0.9, 0.9), (0.5,), (0.95, 0.9), "mild", ("mild", "strict")),
-        ((0.9, 0.9), (0.95, 0.925), (0.5,), "mild", ("mild", "firm")),
-        ((0.9, 0.5), (0.9, 0.8), (0.95, 0.9), "strict", ("mild", "firm", "strict")),
-        ((0.9, 0.5), (0.9, 0.9), (0.95, 0.8), "firm", ("mild", "firm", "strict")),
-        ((0.9, 0.8), (0.95, 0.95), (0.5,), "firm", ("mild", "firm")),
-        # One that diverges is out.
-        ((0.5,), (0.1,), (None,), "mild", ()),
-        ((None, 0.5), (0.5, 0.5), (0.6, 0.7), "strict", ("firm", "strict")),
-        ((None,), (None,), (None,), "mild", ()),
-        ((0.9, None), (0.9, 0.9), (0.95, 0.9), "firm", ("mild", "firm", "strict")),
-        ((0.9, None), (0.1,), (0.95, None), "strict", ("mild", "strict")),
-    ],
-)
-def test_another_must_be_ahead(
-    mild: tuple[float | None, ...],
-    firm: tuple[float | None, ...],
-    strict: tuple[float | None, ...],
-    chosen: str,
-    to_the_end: tuple[str, ...],
-) -> None:
-    shares = {"mild": list(mild), "firm": list(firm), "strict": list(strict)}
-    if mild[0] is None:
-        shares["mild"] = [None]
+#: Shares of the held-out samples that each predicts after a third of the epochs and in the end; the choice, and those
+#: that are trained to the end.
+RACES = {
+    "far behind": ((0.8,), (0.4,), (0.3,), "mild", ()),
+    "level": ((0.8, 0.8), (0.8, 0.8), (0.8, 0.8), "mild", ("mild", "firm", "strict")),
+    "behind, if not far": ((0.8, 0.8), (0.75, 0.9), (0.3,), "firm", ("mild", "firm")),
+    "ahead early": ((0.8, 0.8), (0.85, 0.825), (0.4,), "mild", ("mild", "firm")),
+    "ahead in the end": ((0.8, 0.4), (0.8, 0.7), (0.85, 0.8), "strict", ("mild", "firm", "strict")),
+    "overtaken": ((0.8, 0.4), (0.8, 0.8), (0.85, 0.7), "firm", ("mild", "firm", "strict")),
+    "far behind one that isn't far ahead": ((0.8, 0.8), (0.4,), (0.85, 0.8), "mild", ("mild", "strict")),
+    # Decided after a third.
+    "far ahead": ((0.5,), (0.4,), (0.9,), "strict", ()),
+    "far ahead of both": ((0.5,), (0.6,), (0.9,), "strict", ()),
+    "far ahead, and the stronger far behind": ((0.5,), (0.9,), (0.6,), "firm", ()),
+    "two far ahead": ((0.5, 0.5), (0.9, 0.8), (0.85, 0.9), "strict", ("mild", "firm", "strict")),
+    # Not ahead of one that predicts nearly all: no stronger one is tried.
+    "hardly wrong": ((0.95,), (0.95,), None, "mild", ()),
+    "hardly wrong, behind": ((0.95,), (0.925,), None, "mild", ()),
+    "hardly wrong, ahead": ((0.925, 0.925), (0.95, 0.95), (0.9,), "mild", ("mild", "firm")),
+    # One that diverges is out.
+    "stronger ones diverge": ((0.5,), (0.1,), (None,), "mild", ()),
+    "the gentle one diverges": ((None,), (0.5, 0.5), (0.6, 0.7), "strict", ("firm", "strict")),
+    "all diverge": ((None,), (None,), (None,), "mild", ()),
+    "the gentle one diverges late": ((0.8, None), (0.8, 0.8), (0.85, 0.8), "firm", ("mild", "firm", "strict")),
+    "the others diverge late": ((0.8, 0.8), (0.8, None), (0.85, None), "mild", ("mild", "firm", "strict")),
+    "all diverge late": ((0.8, None), (0.1,), (0.85, None), "mild", ("mild", "strict")),
+}
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_another_must_be_ahead(name: str) -> None:
+    *given, chosen, to_the_end = RACES[name]
+    shares = {key: list(each) for key, each in zip(("mild", "firm", "strict"), given, strict=True) if each is not None}
+    tried = {key: each[0] for key, each in shares.items()}
     asked: list[tuple[str, int]] = []
 
     def predict(name: str, more: int) -> Any:
@@ -97,25 +101,109 @@ def test_another_must_be_ahead(
     def utilities(predicted: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
         return [{name: hits(share)["0"] for name, share in predicted.items()}]
 
-    name, evidence = choose(list(shares), predict, utilities, STRATA, ONES, epochs=100)
-    assert name == chosen
-    assert asked == [(each, 34) for each in shares] + [(each, 66) for each in to_the_end]
-    assert set(evidence) == {each for each in shares if (mild, firm, strict)[list(shares).index(each)][0] is not None}
+    found, evidence = choose(("mild", "firm", "strict"), predict, utilities, STRATA, ONES, epochs=100)
+    assert found == chosen
+    assert asked == [(each, 34) for each in tried] + [(each, 66) for each in to_the_end]
+    assert set(evidence) == {each for each in tried if tried[each] is not None}
+
+
+def test_proven_wrong_labels_are_worth_the_time() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def predict(name: str, more: int) -> float:
+        asked.append((name, more))
+        return 0.95
+
+    def utilities(predicted: Mapping[str, float]) -> list[dict[str, np.ndarray]]:
+        return [{name: hits(share)["0"] for name, share in predicted.items()}]
+
+    def proven(_: object) -> float:
+        return limits.CLEAR_GAIN_OF_WRONG
+
+    choose(("mild", "firm"), predict, utilities, STRATA, ONES, epochs=100, ahead=proven)
+    assert asked == [("mild", 34), ("firm", 34), ("mild", 66), ("firm", 66)]
+
+
+#: Of two strengths for numbers: standard errors that are asked for after a third of the epochs and in the end, the
+#: gains, the choice, and the epochs that both are trained for.
+ASKED_OF_NUMBERS = {
+    "nothing is enough": ((np.inf, 1.0), (5.0, 5.0), "mild", (34, 0)),
+    "not ahead without gross targets": ((2.0, 1.0), (0.0, 5.0), "mild", (34, 34)),
+    "not ahead of a tail": ((5.0, 1.0), (-0.1, 5.0), "mild", (34, 34)),
+    "not ahead of gross targets": ((1.0, 1.0), (-0.1, 5.0), "firm", (100, 100)),
+    "ahead without gross targets": ((2.0, 2.0), (0.1, 5.0), "firm", (100, 100)),
+    "ahead of a tail, but not as far as is asked": ((5.0, 5.0), (0.6, 0.6), "mild", (100, 100)),
+    "far ahead of gross targets": ((1.0, 1.0), (0.6, 0.0), "firm", (34, 34)),
+    "far ahead without": ((2.0, 2.0), (0.6, 0.0), "firm", (34, 34)),
+}
+
+
+@pytest.mark.parametrize("name", ASKED_OF_NUMBERS)
+def test_what_is_needless_is_not_trained_on(name: str) -> None:
+    errors, gains, chosen, epochs = ASKED_OF_NUMBERS[name]
+    noise = np.random.default_rng(0).normal(size=40)
+    noise -= noise.mean()
+    trained = dict.fromkeys(("mild", "firm"), 0)
+
+    def predict(name: str, more: int) -> int:
+        trained[name] += more
+        return trained[name]
+
+    def utilities(predicted: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
+        gain = gains[int(predicted["mild"] == 100)]
+        every = {"mild": np.full(40, -1.0), "firm": gain - 1.0 + noise}
+        return [{name: every[name] for name in predicted}]
+
+    def ahead(predicted: Mapping[str, int]) -> float:
+        return errors[int(predicted["mild"] == 100)]
+
+    strata = np.zeros(40, dtype=int)
+    found, evidence = choose(("mild", "firm"), predict, utilities, strata, ONES, epochs=100, ahead=ahead)
+    assert found == chosen
+    assert tuple(trained.values()) == epochs
+    assert list(evidence) == [each for each in trained if trained[each]]
+
+
+def test_an_objection_after_a_third_is_asked_for_again() -> None:
+    trained = dict.fromkeys(("mild", "firm"), 0)
+    seen: list[int] = []
+
+    def predict(name: str, more: int) -> int:
+        trained[name] += more
+        return trained[name]
+
+    def utilities(predicted: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
+        return [{"mild": hits(0.4)["0"], "firm": hits(0.8)["0"]}]
+
+    for least, chosen, asked in ((34, "firm", [34]), (100, "firm", [34, 100]), (101, "mild", [34, 100])):
+        trained |= {"mild": 0, "firm": 0}
+        seen.clear()
+
+        def objects(predicted: int, least: int = least) -> bool:
+            seen.append(predicted)
+            return predicted < least
+
+        name, evidence = choose(("mild", "firm"), predict, utilities, STRATA, ONES, epochs=100, objects=objects)
+        assert (name, seen) == (chosen, asked)
+        assert (evidence["firm"].errors_ahead == np.inf) == (chosen == "mild")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "chosen", "epochs", "gain"),
     [
         # Dropped where both scores say so.
-        ([0.5, None], [0.5, None], "mild", 34, -0.4),
-        ([0.5, 0.9], [0.9, 0.9], "mild", 100, 0.0),
+        ([0.4, None], [0.4, None], "mild", 34, -0.4),
+        ([0.4, 0.8], [0.8, 0.8], "mild", 100, 0.0),
         # Taken where both do, and told by that which is less in favour.
-        ([0.9, 1.0], [0.9, 1.0], "firm", 100, 0.1),
-        ([0.9, 1.0], [0.9, 0.7], "mild", 100, -0.2),
-        ([0.9, 0.7], [0.9, 1.0], "mild", 100, -0.2),
-        ([0.5, None], [0.3, None], "mild", 34, -0.6),
-        ([0.9, 0.8], [0.9, 0.7], "mild", 100, -0.2),
-        ([0.9, 0.7], [0.9, 0.8], "mild", 100, -0.2),
+        ([0.8, 0.9], [0.8, 0.9], "firm", 100, 0.1),
+        ([0.8, 0.9], [0.8, 0.6], "mild", 100, -0.2),
+        ([0.8, 0.6], [0.8, 0.9], "mild", 100, -0.2),
+        ([0.4, None], [0.2, None], "mild", 34, -0.6),
+        ([0.8, 0.7], [0.8, 0.6], "mild", 100, -0.2),
+        ([0.8, 0.6], [0.8, 0.7], "mild", 100, -0.2),
+        # And at once.
+        ([1.0, None], [1.0, None], "firm", 34, 0.2),
+        ([1.0, 1.0], [0.8, 0.8], "mild", 100, 0.0),
     ],
 )
 def test_all_scores_must_agree(first: list[Any], second: list[Any], chosen: str, epochs: int, gain: float) -> None:
@@ -127,7 +215,8 @@ def test_all_scores_must_agree(first: list[Any], second: list[Any], chosen: str,
 
     def utilities(predicted: Mapping[str, int]) -> list[dict[str, np.ndarray]]:
         stage = int(predicted["mild"] == 100)
-        return [{"mild": hits(0.9)["0"], "firm": hits(shares[stage])["0"]} for shares in (first, second)]
+        every = [{"mild": hits(0.8)["0"], "firm": hits(shares[stage])["0"]} for shares in (first, second)]
+        return [{name: each[name] for name in predicted} for each in every]
 
     name, evidence = choose(["mild", "firm"], predict, utilities, STRATA, ONES, epochs=100)
     assert name == chosen
@@ -351,7 +440,7 @@ def test_where_nothing_is_enough_another_is_never_taken() -> None:
             STRATA,
             ONES,
             epochs=100,
-            ahead=lambda _: np.inf,
+            ahead=lambda known: np.inf if len(known) == 2 else limits.CLEAR_GAIN,
         )
         assert name == "mild"
         assert not evidence["firm"].is_clear
