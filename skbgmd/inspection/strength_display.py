@@ -26,7 +26,8 @@ class StrengthDisplay:
     errors as it must be ahead by. Only a candidate whose bar is to the right of zero may be chosen, and among these the
     one with the largest gain. Where far targets are predicted the gentlest is chosen whatever the gain, and bars are of
     one standard error.
-    Those that were far behind early were trained for a third of the epochs only.
+    Gains are of the last epoch that a candidate was trained for, which may be that after a third of them; those that
+    weren't tried aren't drawn.
 
     Make one by :meth:`from_estimator`.
 

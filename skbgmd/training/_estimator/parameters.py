@@ -121,10 +121,10 @@ PARAMETERS = """
         hard get less weight as well. 0 and None: none.
     strength : {strengths}, "auto" or None, default="auto"
         How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are. All are trained on a third of the
-        samples, and another than "mild" is taken only where it predicts the rest better by more than a standard error,
-        of classes by more than a quarter of one where some labels are surely wrong, of numbers by more where few are
-        gross or they have a tail, and never where it misses far targets that inputs tell; then all samples are trained
+        "auto": held-out samples choose, with their labels or targets as they are, between trainings on a third of the
+        samples. Another than "mild" is taken only where it predicts the rest better by more than a standard error, of
+        classes by more than a quarter of one where some labels are surely wrong, of numbers by more where few are gross
+        or they have a tail, and never where it misses far targets that inputs tell; then all samples are trained
         on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen}
         Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it. It takes 1.5 to 3.5
         times as long as a fit, on a few hundred samples four times.
@@ -201,8 +201,8 @@ PARAMETERS = """
     strength_ : str or None
         The strength that was given or chosen; None: the parameters say it.
     strength_scores_ : dict
-        Where it was chosen, for each candidate its score on held-out samples, how much more that is than the gentlest
-        one's, the standard error of this gain, and how many of them it must be ahead by.
+        Where it was chosen, for each candidate that was tried its score on held-out samples, how much more that is than
+        the gentlest one's, the standard error of this gain, and how many of them it must be ahead by.
     validation_scores_ : list of float, or None
         Score of the held-out samples in each epoch; None without ``early_stopping=True``.
     best_validation_score_ : float or None

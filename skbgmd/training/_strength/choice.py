@@ -57,6 +57,8 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
     _strengths: ClassVar[Mapping[str, Strength]]
     _as_well: ClassVar[float]
     _default_huber: ClassVar[float | None] = HUBER_OF_NUMBERS
+    #: Standard errors that are asked for, or fewer, where something is surely wrong.
+    _proof: ClassVar[float] = limits.CLEAR_GAIN
     #: Whether a strength is chosen for trainings that end by themselves.
     _chooses_if_stopped: ClassVar[bool] = True
     #: Whether lengths of inputs say that no row is to be left out, whatever the strength; and that no input is long, so
@@ -325,6 +327,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             epochs=self._choice_epochs(),
             agree=_over_ranks,
             ahead=errors_ahead,
+            proof=self._proof,
             objects=lambda predicted: self._objects(X, y, weight, held_out, predicted),
         )
 

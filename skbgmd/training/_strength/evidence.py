@@ -173,15 +173,16 @@ def choose(
     epochs: int,
     agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
     ahead: Callable[[Mapping[str, Any]], float] = lambda _: limits.CLEAR_GAIN,
+    proof: float = limits.CLEAR_GAIN,
     objects: Callable[[Any], bool] = lambda _: False,
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
     One after the other is trained for some of the epochs, until nothing more can be chosen: no gain would be enough, or
     one isn't ahead where hardly anything can be wrong, and stronger ones won't be. Then those that are far behind
-    another are dropped. A single one that is left and far ahead is chosen. Else the rest are trained to the end, for
-    wrong labels are learnt by heart late. Where there are several scores, all must say that a setting is behind, or
-    ahead.
+    another are dropped. A single one that is left and far ahead is chosen where something is surely wrong. Else the
+    rest are trained to the end, for wrong labels are learnt by heart late, and what is rare is learnt late. Where there
+    are several scores, all must say that a setting is behind, or ahead.
 
     Parameters
     ----------
@@ -199,6 +200,8 @@ def choose(
         Makes of this process's evidence that of all processes that train together.
     ahead : callable
         Standard errors by which another must be ahead of the gentle one, by such predictions.
+    proof : float
+        Standard errors that are asked for, or fewer, where something is surely wrong.
     objects : callable
         Called with the predictions of another that is to be chosen; True if it isn't to be, however far it is ahead.
 
@@ -247,8 +250,8 @@ def choose(
     if len(others) > 1:
         beside = compare({best: known[best], **{name: known[name] for name in others}})
         others = [name for name in others if not all(of[name].is_behind for of in beside)]
-    is_clear = others == [best] and all(of[best].is_far_ahead for of in scores)
-    if is_clear and not objects(known[best]):
+    is_decided = others == [best] and all(of[best].is_far_ahead and of[best].errors_ahead <= proof for of in scores)
+    if is_decided and not objects(known[best]):
         return best, evidence
     known = {name: found for name in (gentle, *others) if (found := predict(name, epochs - first)) is not None}
     if not known:

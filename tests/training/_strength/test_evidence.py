@@ -124,6 +124,21 @@ def test_proven_wrong_labels_are_worth_the_time() -> None:
     assert asked == [("mild", 34), ("firm", 34), ("mild", 66), ("firm", 66)]
 
 
+def test_without_proof_being_far_ahead_early_decides_nothing() -> None:
+    # A subgroup that "mild" has yet to learn.
+    shares = {"mild": [0.5, 0.9], "firm": [0.8, 0.8]}
+
+    def predict(name: str, more: int) -> float:
+        return shares[name].pop(0)
+
+    def utilities(predicted: Mapping[str, float]) -> list[dict[str, np.ndarray]]:
+        return [{name: hits(share)["0"] for name, share in predicted.items()}]
+
+    name, _ = choose(("mild", "firm"), predict, utilities, STRATA, ONES, epochs=100, proof=limits.CLEAR_GAIN_OF_WRONG)
+    assert name == "mild"
+    assert shares == {"mild": [], "firm": []}
+
+
 #: Of two strengths for numbers: standard errors that are asked for after a third of the epochs and in the end, the
 #: gains, the choice, and the epochs that both are trained for.
 ASKED_OF_NUMBERS = {
@@ -134,7 +149,7 @@ ASKED_OF_NUMBERS = {
     "ahead without gross targets": ((2.0, 2.0), (0.1, 5.0), "firm", (100, 100)),
     "ahead of a tail, but not as far as is asked": ((5.0, 5.0), (0.6, 0.6), "mild", (100, 100)),
     "far ahead of gross targets": ((1.0, 1.0), (0.6, 0.0), "firm", (34, 34)),
-    "far ahead without": ((2.0, 2.0), (0.6, 0.0), "firm", (34, 34)),
+    "far ahead without": ((2.0, 2.0), (0.6, 0.0), "mild", (100, 100)),
 }
 
 
