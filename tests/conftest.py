@@ -51,6 +51,17 @@ def line(rng):
     return X, X @ [1.0, -2.0, 0.5] + 3.0
 
 
+def halves(n: int, seed: int, others: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Zeros and thousands (n,) with integer weights, those of zeros ``others`` times as heavy in all."""
+    rng = np.random.default_rng(seed)
+    values, weights = 1000.0 * (rng.permutation(n) < n // 2), rng.integers(1, 8, size=n)
+    first = values == 0.0
+    # One of the weights is raised until it comes out even.
+    while (missing := others * weights[~first].sum() - weights[first].sum()) != 0:
+        weights[first.argmax() if missing > 0 else (~first).argmax()] += max(missing, 1)
+    return values, weights
+
+
 def vertex(multiplicity: float, n: int = 24, d: int = 3, seed: int = 0) -> np.ndarray:
     """Unit vectors whose sum has a norm of multiplicity - 1/2, and that many rows at the origin: a vertex optimum."""
     rng = np.random.default_rng(seed)

@@ -26,6 +26,12 @@ DISTANCE_RATIO = 1e12
 SINGLE_DISTANCE_RATIO, SINGLE_ROUNDING = 1e8, 2.0**-23
 
 
+#: Sums of weights are the same where they differ by 2 to the minus so many of the total: each weight may have been
+#: rounded a few times. Of integers with a total of up to 2**45 a difference of one is told.
+SAME_WEIGHT_BITS = 46
+SAME_WEIGHT = 2.0**-SAME_WEIGHT_BITS
+
+
 # ---- Rows
 
 #: Elements of a chunk of columns, 4 MB in float32: smaller ones spend more on calls, larger ones on memory.

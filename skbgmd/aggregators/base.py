@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.typing import BoolArray, FloatArray
@@ -307,7 +308,7 @@ def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:
         return np.arange(rows.n_rows)
     total = float(rows.weights.sum())
     usable = finite & (rows.weights > 0.0)
-    if not float(rows.weights[usable].sum()) > 0.5 * total:
+    if not float(rows.weights[usable].sum()) > (1.0 + limits.SAME_WEIGHT) * 0.5 * total:
         raise NonFiniteRowsError(
             f"More than half of the rows' weight must be on finite rows; found {int((~finite).sum())} of "
             f"{rows.n_rows} rows that hold NaN or inf."

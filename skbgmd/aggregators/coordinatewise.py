@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from skbgmd._utils.cumulated_weights import in_units
+from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, refuse_state, usable_rows
 from skbgmd.rows import Rows
@@ -33,7 +35,7 @@ class Coordinatewise(Aggregator):
 
     def _reduce_weighted(self, lines: torch.Tensor, weights: FloatArray) -> torch.Tensor:
         values, order = lines.sort(dim=1)
-        mass = torch.as_tensor(weights, device=lines.device)[order].cumsum(dim=1)
+        mass = on_device(in_units(weights), lines.device)[order].cumsum(dim=1)
         return (values * self._shares(mass).to(values.dtype)).sum(dim=1).clamp(values[:, 0], values[:, -1])
 
     def _validate(self) -> None:
@@ -45,7 +47,7 @@ class Coordinatewise(Aggregator):
 
     @abstractmethod
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        """Weights (m, n) of sorted values from their cumulated weights; each line adds up to one."""
+        """Weights (m, n) of sorted values from their cumulated weights, in units; each line adds up to one."""
 
 
 def _sorted(lines: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from skbgmd._utils.cumulated_weights import bounds
 from skbgmd.aggregators.coordinatewise import Coordinatewise
 
 
@@ -27,10 +28,10 @@ class CoordinatewiseMedian(Coordinatewise):
         return torch.where(low == high, low, 0.5 * low + 0.5 * high)
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        half = 0.5 * mass[:, -1:]
         # The first value that reaches half of the weight, and the first that passes it.
-        low = (mass >= half * (1.0 - 1e-14)).int().argmax(dim=1, keepdim=True)
-        high = (mass > half * (1.0 + 1e-14)).int().argmax(dim=1, keepdim=True)
-        shares = torch.zeros_like(mass)
-        shares.scatter_add_(1, low, torch.full_like(half, 0.5))
-        return shares.scatter_add_(1, high, torch.full_like(half, 0.5))
+        least, most = bounds(int(mass[0, -1]), mass.shape[1])
+        low = (mass < least).sum(dim=1, keepdim=True)
+        high = (mass <= most).sum(dim=1, keepdim=True)
+        shares = torch.zeros_like(mass, dtype=torch.float64)
+        half = torch.full_like(low, 0.5, dtype=torch.float64)
+        return shares.scatter_add_(1, low, half).scatter_add_(1, high, half)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from skbgmd._utils.cumulated_weights import rounding
 from skbgmd.aggregators.assumed_share import Fraction, assumed_share, check_fraction_or_auto, with_lost
 from skbgmd.aggregators.base import Aggregate, check_rows, n_assumed_corrupt, state_of, usable_rows
 from skbgmd.aggregators.coordinatewise import Coordinatewise
@@ -56,8 +57,10 @@ class TrimmedMean(Coordinatewise):
         return (kept / kept.shape[1]).sum(dim=1).clamp(kept[:, 0], kept[:, -1])
 
     def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        total = mass[:, -1:]
-        cut = total * (n_assumed_corrupt(float(self.fraction), mass.shape[1]) / mass.shape[1])
+        n, total = mass.shape[1], int(mass[0, -1])
+        cut = int(total * (n_assumed_corrupt(float(self.fraction), n) / n))
         before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
-        kept = (torch.minimum(mass, total - cut) - torch.maximum(before, cut)).clamp_min(0.0)
+        kept = mass.clamp_max(total - cut) - before.clamp_min(cut)
+        # What rounding would keep of a trimmed value, however large, isn't kept.
+        kept = kept.masked_fill_(kept <= rounding(total, n), 0).double()
         return kept / kept.sum(dim=1, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
+from skbgmd._utils.cumulated_weights import bounds, in_units
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.solver import as_float_array
 from skbgmd.rows.gram import lower_weighted_median
@@ -87,8 +88,9 @@ class RangedRows:
 def coordinatewise_median(matrix: FloatArray, weights: FloatArray) -> FloatArray:
     """Lower weighted median of each column, (d,)."""
     order = np.argsort(matrix, axis=0, kind="stable")
-    mass = np.cumsum(weights[order], axis=0)
-    middle = (mass >= 0.5 * mass[-1] * (1.0 - 1e-12)).argmax(axis=0)
+    mass = np.cumsum(in_units(weights)[order], axis=0)
+    least, _ = bounds(int(mass[-1, 0]), len(mass))
+    middle = (mass >= least).argmax(axis=0)
     columns = np.arange(matrix.shape[1])
     median: FloatArray = matrix[order[middle, columns], columns]
     return median

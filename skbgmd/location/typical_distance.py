@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from skbgmd._utils import limits
+from skbgmd._utils.cumulated_weights import in_units, rounding
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median, lower_weighted_quantile
 
@@ -51,7 +52,7 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
     """
     held = float(weights[tied].sum())
     # The quick checks first: in most steps no row is tied.
-    if held < limits.MANY_TIED * weights.sum() or tied.all() or held < _more_than_one(weights):
+    if held < _tenth(weights) or tied.all() or held < _more_than_one(weights):
         return Typical(lower_weighted_median(distances, weights), tied=False)
     longest = limits.SAME_SIZE * lower_weighted_median(norms, weights)
     others = lower_weighted_quantile(distances[~tied], weights[~tied], limits.SHARE_OF_OTHERS)
@@ -61,7 +62,11 @@ def typical_distance(distances: FloatArray, norms: FloatArray, weights: FloatArr
 
 def _more_than_one(weights: FloatArray) -> float:
     """Weight of two typical rows: among a few rows, a single one has a tenth."""
-    return 2.0 * low_median(weights)
+    return (1.0 - limits.SAME_WEIGHT) * 2.0 * low_median(weights)
+
+
+def _tenth(weights: FloatArray) -> float:
+    return (1.0 - limits.SAME_WEIGHT) * limits.MANY_TIED * float(weights.sum())
 
 
 def tied_with_median(distances: FloatArray, norms: FloatArray) -> BoolArray:
@@ -83,7 +88,7 @@ def copies(gram: Gram, norms: FloatArray, weights: FloatArray) -> BoolArray:
     whole = gram if gram.original is None else gram.original
     lengths = norms if gram.original is None else gram.unit * norms
     near = whole.squared_distances() <= (limits.TIED * lengths[:, None]) ** 2
-    tied: BoolArray = near @ weights >= max(limits.MANY_TIED * float(weights.sum()), _more_than_one(weights))
+    tied: BoolArray = near @ weights >= max(_tenth(weights), _more_than_one(weights))
     # Rows that were drawn in may be farther from each other than they seem.
     return tied if whole.shrinkage is None else tied & (whole.shrinkage == 1.0)
 
@@ -114,13 +119,15 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
     """
     order = np.argsort(norms, kind="stable")
     # Weight of the rows from each norm on, up to SAME_SIZE times that norm.
-    mass = np.append(0.0, np.cumsum(weights[order]))
+    mass = np.append(0, np.cumsum(in_units(weights)[order]))
     with np.errstate(over="ignore"):
         ends = np.searchsorted(norms[order], limits.SAME_SIZE * norms[order], side="right")
-    held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0.0)
-    first = int(np.argmax(held >= limits.NEARLY_AS_MUCH * held.max()))
+    held = np.where(norms[order] > 0.0, mass[ends] - mass[:-1], 0)
+    most, slack = int(held.max()), rounding(int(mass[-1]), len(norms))
+    first = int(np.argmax(held >= limits.NEARLY_AS_MUCH * most - slack))
     # From there, the size of most weight: few rows below it may be chance.
-    first += int(held[first : ends[first]].argmax()) if ends[first] > first else 0
+    some = held[first : ends[first]]
+    first += int(np.argmax(some >= some.max() - slack)) if len(some) else 0
     smallest = float(norms[order][first])
     # No row, if only zero rows have any weight.
     common: BoolArray = (norms >= smallest) & (norms <= limits.SAME_SIZE * smallest) & (norms > 0.0)

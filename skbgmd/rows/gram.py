@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from skbgmd._utils.cumulated_weights import bounds, in_units
 from skbgmd._utils.typing import BoolArray, FloatArray
 
 
@@ -217,6 +218,6 @@ def lower_weighted_quantile(values: FloatArray, weights: FloatArray, share: floa
     1.0
     """
     order = np.argsort(values, kind="stable")
-    mass = np.cumsum(weights[order])
-    # Sums of equal weights may differ in their last digits.
-    return float(values[order[np.searchsorted(mass, share * mass[-1] * (1.0 - 1e-12))]])
+    mass = np.cumsum(in_units(weights)[order])
+    least, _ = bounds(int(mass[-1]), len(mass), share)
+    return float(values[order[mass.searchsorted(least)]])

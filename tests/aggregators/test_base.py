@@ -14,7 +14,8 @@ import torch
 from aggregating import assert_convex, assert_within, dense
 from sklearn.base import clone
 
-from conftest import ZOO, extremes, lines_with_far_rows, seeded_rule
+from conftest import ZOO, extremes, halves, lines_with_far_rows, seeded_rule
+from skbgmd._utils.arrays import as_weights
 from skbgmd.aggregators import (
     AGGREGATORS,
     AdaptiveClipping,
@@ -195,6 +196,15 @@ def test_half_of_the_rows_not_finite_is_an_error(aggregator):
     X[:3, 1] = np.nan
     with pytest.raises(NonFiniteRowsError, match=r"More than half .* found 3 of 6 rows that hold NaN or inf"):
         aggregator(dense(X))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_half_of_the_weight_not_finite_is_an_error_whatever_the_rounding(seed):
+    values, weights = halves(200, seed)
+    X = torch.from_numpy(np.where(values == 0.0, np.nan, values))[:, None]
+    rows = DenseRows(X, as_weights(weights, 200))
+    with pytest.raises(NonFiniteRowsError, match="More than half"):
+        usable_rows(rows, rows.finite)
 
 
 def test_rows_of_weight_zero_do_not_count(aggregator, rng):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from conftest import halves
 from skbgmd._utils import limits
+from skbgmd._utils.arrays import as_weights
 from skbgmd.location.ranges import RangedRows, coordinatewise_median
 from skbgmd.rows.gram import lower_weighted_median
 
@@ -58,3 +60,9 @@ def test_weighted_median_of_each_column(rng):
     np.testing.assert_array_equal(coordinatewise_median(X, weights), expected)
     weights[3] = 10.0
     np.testing.assert_array_equal(coordinatewise_median(X, weights), X[3])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_the_weight_is_enough_for_the_lower_median(seed):
+    values, weights = halves(20_000, seed)
+    assert coordinatewise_median(values[:, None], as_weights(weights, len(values))).tolist() == [0.0]

@@ -9,8 +9,10 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from conftest import halves
+from skbgmd._utils.arrays import as_weights
 from skbgmd.rows import DenseRows
-from skbgmd.rows.gram import Gram
+from skbgmd.rows.gram import Gram, lower_weighted_median, lower_weighted_quantile
 
 
 def gram_of(X):
@@ -79,3 +81,22 @@ def test_rows_shrunk_to_nothing_count_as_nothing():
     np.testing.assert_array_equal(gram.restore(np.array([0.0, 0.0, 0.0, 1.0])), [0.0, 0.0, 0.0, 1.0])
     averaged = gram.averaged(np.array([[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]))
     np.testing.assert_allclose(averaged.shrinkage, [1.0, 2.0 / 3.0, 0.0])
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_share_of_the_weight_is_reached_whatever_the_rounding(others):
+    share = others / (1 + others)
+    for seed in range(5):
+        values, weights = halves(2000, seed, others)
+        assert lower_weighted_quantile(values, as_weights(weights, 2000), share) == 0.0
+        assert lower_weighted_quantile(-values, as_weights(weights, 2000), 1.0 - share) == -1000.0
+        weights[values.argmax()] += 1
+        assert lower_weighted_quantile(values, as_weights(weights, 2000), share) == 1000.0
+
+
+def test_large_integers_are_told_apart():
+    """One in 2**41 is no rounding."""
+    values, weights = np.array([1.0, 2.0]), np.array([2.0**40, 2.0**40 + 1.0])
+    assert lower_weighted_median(values, weights) == 2.0
+    assert lower_weighted_median(values, weights[::-1]) == 1.0
+    assert lower_weighted_quantile(values, weights - [0.0, 1.0], 0.5) == 1.0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from skbgmd._utils.checks import not_finite
+from skbgmd._utils.cumulated_weights import bounds, in_units
+from skbgmd._utils.typing import FloatArray
 from skbgmd.location.ranges import exponents
 from skbgmd.location.solved import Solved
 from skbgmd.rows import DenseRows
@@ -18,10 +21,7 @@ def solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
         raise not_finite("X", column[:, None])
     values = column.cpu().numpy()
     order = np.argsort(values, kind="stable")
-    mass = np.cumsum(rows.weights[order])
-    half = 0.5 * mass[-1]
-    low = order[np.searchsorted(mass, half * (1.0 - 1e-15))]
-    high = order[np.searchsorted(mass, half * (1.0 + 1e-15), side="right")]
+    low, high = (int(order[at]) for at in _middle(rows.weights, order))
     weights = np.zeros(rows.n_rows)
     weights[low] += 0.5
     weights[high] += 0.5
@@ -33,7 +33,7 @@ def solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
     exponent = int(exponents(np.abs(values).max())) + 2
     scaled = np.ldexp(values, -exponent)
     apart = scaled - np.ldexp(point, -exponent)
-    whole, objective = float(mass[-1]), float(rows.weights @ np.abs(apart))
+    whole, objective = float(rows.weights.sum()), float(rows.weights @ np.abs(apart))
     left, right = float(rows.weights[apart < 0.0].sum()), float(rows.weights[apart > 0.0].sum())
     residual, at = abs(left - right), float(rows.weights[apart == 0.0].sum())
     # Sums of ones are exact.
@@ -46,3 +46,13 @@ def solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
         moved = float(rows.weights @ np.abs(scaled - np.ldexp(float(answer[0]), -exponent)))
         objective, excess = moved, excess + max(0.0, moved * (1.0 + 2.0**-50) - objective)
     return Solved(lambda: weights, answer, objective, excess, 0, exponent)
+
+
+def _middle(weights: FloatArray, order: NDArray[np.intp]) -> tuple[int, int]:
+    """Places in an order of the rows that hold its lower and its upper weighted median."""
+    n = len(weights)
+    if weights.min() == weights.max():
+        return (n - 1) // 2, n // 2
+    mass = np.cumsum(in_units(weights)[order])
+    least, most = bounds(int(mass[-1]), n)
+    return int(mass.searchsorted(least)), int(mass.searchsorted(most, side="right"))

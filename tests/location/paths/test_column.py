@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from conftest import halves
+from skbgmd import block_geometric_median, geometric_median
 from skbgmd.location.paths.column import solve_column
 from skbgmd.rows import DenseRows
 
@@ -52,3 +56,25 @@ def test_numbers_of_any_size(size):
 def test_a_number_that_is_not_finite_is_named():
     with pytest.raises(ValueError, match="found NaN at row 1, column 0"):
         solved([1.0, np.nan, 2.0])
+
+
+@pytest.mark.parametrize("n", [4, 20, 200, 2000])
+@pytest.mark.parametrize("seed", range(5))
+def test_integer_weights_of_half_the_total_have_the_midpoint(n, seed):
+    values, weights = halves(n, seed)
+    X = values[:, None]
+    for scale in (1, 1 / 7, 1e-300):
+        assert geometric_median(X, sample_weight=scale * weights).tolist() == [500.0]
+        assert block_geometric_median(X, sample_weight=scale * weights).tolist() == [500.0]
+    weights[values.argmax()] += 1
+    assert geometric_median(X, sample_weight=weights).tolist() == [1000.0]
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 30)), min_size=1, max_size=60))
+def test_an_integer_weight_is_that_number_of_rows(rows: list[tuple[int, int]]) -> None:
+    values, weights = np.array(rows, dtype=np.float64).T
+    if not weights.any():
+        return
+    repeated = np.repeat(values, weights.astype(int))
+    found = geometric_median(values[:, None], sample_weight=weights)
+    assert found == geometric_median(repeated[:, None]) == np.median(repeated)
