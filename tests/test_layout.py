@@ -102,3 +102,27 @@ def test_each_module_has_its_test_file(path):
 def test_names_of_test_files_are_unique():
     names = [path.name for path in TESTS.rglob("*.py") if not path.name.startswith("__")]
     assert len(names) == len(set(names))
+
+
+#: Functions of torch that make tensors on the default device, which is the user's, unless they are told another.
+MAKERS = {
+    *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal"),
+    *("ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "sparse_coo_tensor", "tensor", "zeros"),
+}
+#: Modules that don't name it everywhere yet.
+NOT_YET = {"ghost/rows.py", "training/_step/one_pass.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tensors_are_made_on_a_device_that_is_named(path):
+    found = [
+        f"{path.name}:{node.lineno}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in MAKERS
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "torch"
+        and "device" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert path.relative_to(ROOT).as_posix() in NOT_YET or not found

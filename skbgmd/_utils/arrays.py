@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
 from skbgmd._utils.checks import check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.transfer import as_tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class OutputFormat:
     def convert(self, values: torch.Tensor | NDArray[Any]) -> Any:
         """Convert numbers to the caller's kind of array and dtype, on the device they are on."""
         if isinstance(self.dtype, torch.dtype):
-            return torch.as_tensor(values).to(self.dtype)
+            return as_tensor(values, self.dtype)
         values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
         return values.astype(self.dtype)
 

@@ -139,7 +139,7 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
 
     def check_parameters(self) -> None:
         """Raise an error for a hyperparameter out of its range, as a call does; by default, by a call on some rows."""
-        self(DenseRows(torch.arange(12.0).view(3, 4)))
+        self(DenseRows(torch.arange(12.0, device="cpu").view(3, 4)))
 
 
 def check_rows(rows: Any) -> None:

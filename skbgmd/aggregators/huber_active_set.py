@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.transfer import as_tensor
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.memory import Scale
 from skbgmd.rows import ChunkedRows
@@ -51,8 +52,8 @@ class HuberActiveSet(NamedTuple):
     def vector(self) -> torch.Tensor:
         """The mean (d,), which is computed where the first one is: once only."""
         if self.few is None or self.added is None:
-            return torch.as_tensor(self.first)
-        return torch.as_tensor(self.few.add_to(self.first, self.kept, self.added))
+            return as_tensor(self.first)
+        return as_tensor(self.few.add_to(self.first, self.kept, self.added))
 
 
 def huber_active_set(
@@ -96,7 +97,7 @@ def huber_active_set(
         if len(norms) < limits.FEWEST_MEASURED:
             return None
         # That was an upper bound; the distances take another pass.
-        squares = norms**2 - 2.0 * rows.inner_products(torch.as_tensor(mean)) + length**2
+        squares = norms**2 - 2.0 * rows.inner_products(as_tensor(mean)) + length**2
         square = float(lower_weighted_median(squares, weights))
         if square < limits.CANCELLATION * length**2:
             return None
@@ -144,7 +145,7 @@ def _length(vector: Vector) -> float:
     square = float(values.dot(values))
     if LEAST**2 <= square <= LARGEST**2:
         return math.sqrt(square)
-    return float(torch.linalg.vector_norm(torch.as_tensor(vector)))
+    return float(torch.linalg.vector_norm(as_tensor(vector)))
 
 
 def _are_few_beyond(

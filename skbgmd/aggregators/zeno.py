@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.random import step_seed
+from skbgmd._utils.transfer import as_tensor
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
     Aggregate,
@@ -269,7 +270,7 @@ def descent_scores(losses: FloatArray, norms: FloatArray, rho: float) -> FloatAr
 def _number(loss: Any) -> torch.Tensor:
     """A loss as a tensor (), float64."""
     try:
-        number = torch.as_tensor(loss, dtype=torch.float64).detach()
+        number = as_tensor(loss, torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"oracle must return a number, or a tensor of one; found {type(loss).__name__}.") from None
     if number.numel() != 1:

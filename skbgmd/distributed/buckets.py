@@ -126,7 +126,7 @@ class ShardedBuckets:
         #: This rank's columns of each parameter, among all that it holds.
         self._held: dict[torch.Tensor, slice] = {}
         #: Its columns of the rows of all ranks, in memory that lasts from step to step.
-        self._rows = torch.empty(0, 0)
+        self._rows = torch.empty(0, 0, device="cpu")
         self.reset()
 
     def reset(self) -> None:

@@ -301,7 +301,7 @@ def close_connections(group: Any, rank: int, size: int) -> None:
     for other in range(rank + 1 - size, rank):
         # Receives from ranks that are lost fail, and don't time out.
         with suppress(RuntimeError):
-            group.recv([torch.empty(1)], other % size, _UNUSED_TAG).wait(timedelta(milliseconds=1))
+            group.recv([torch.empty(1, device="cpu")], other % size, _UNUSED_TAG).wait(timedelta(milliseconds=1))
 
 
 #: Tag of messages that nobody sends.

@@ -435,7 +435,8 @@ class ChunkedRows(ABC):
         generator = torch.Generator().manual_seed(0)
         total = torch.zeros((self.n_rows, limits.SKETCHED), dtype=torch.float64, device=self.device)
         for _, chunk in self.column_chunks():
-            signs = torch.randint(0, 2, (chunk.shape[1], limits.SKETCHED), generator=generator, dtype=torch.float64)
+            shape = (chunk.shape[1], limits.SKETCHED)
+            signs = torch.randint(0, 2, shape, generator=generator, dtype=torch.float64, device="cpu")
             total += chunk.double() @ on_device(2.0 * signs - 1.0, self.device, torch.float64)
         return _to_numpy(self.layout.add_up(total))
 

@@ -235,7 +235,7 @@ class DenseRows(ChunkedRows):
             return super()._sums_of_squares(weights)
         # The gradient of a layer norm's weight is sum_i g_ij (x_ij - mean_i) / std_i. With g = x and no mean it is
         # what is asked for, squared and added up in one pass; what the weight itself is makes no difference.
-        factors = torch.as_tensor(weights, dtype=self.dtype)[:, None]
+        factors = on_device(weights, self.device, self.dtype)[:, None]
         gradients = torch.ops.aten.native_layer_norm_backward(
             self.matrix,
             self.matrix,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from elsewhere import DEVICE, Elsewhere, Pretending
-from skbgmd._utils.transfer import on_device
+from skbgmd._utils.transfer import as_tensor, on_device
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.float64])
@@ -35,3 +35,13 @@ def test_what_is_sent_to_a_cuda_device_may_be_overwritten_at_once(cuda: torch.de
         values[:] = number
         sent.append(on_device(values, cuda))
     assert all(bool((there == number).all()) for number, there in enumerate(sent))
+
+
+def test_tensors_stay_and_arrays_are_on_the_cpu_whatever_the_default_device():
+    values = np.array([0.5, -2.0])
+    given = torch.from_numpy(values)
+    with torch.device("meta"):
+        assert as_tensor(given) is given
+        for found in (as_tensor(values), as_tensor([0.5, -2.0]), on_device(values, given.device)):
+            assert found.tolist() == [0.5, -2.0]
+        assert as_tensor(given, torch.float32).dtype == as_tensor(values, torch.float32).dtype == torch.float32

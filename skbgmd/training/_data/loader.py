@@ -25,6 +25,7 @@ from torch.utils.data import (
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, plain_ids, refuse_masks
 from skbgmd._utils.threads import one_thread
+from skbgmd._utils.transfer import as_tensor
 from skbgmd.training._data.inputs import COLLATED, Items, is_sparse
 from skbgmd.training._data.samplers import ClientSampler, EvenBatchSampler, KeptSamples, StratifiedGroups
 
@@ -206,7 +207,7 @@ class ArrayLoader(DataLoader[Any]):
             return map(whole.returned, super().__iter__())
         # What a DataLoader does around each batch takes longer than the batch. It draws a seed for workers, whether
         # there are any or not: the order of the samples depends on it.
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        torch.empty((), dtype=torch.int64, device="cpu").random_(generator=self.generator)
         return self._batches(whole)
 
     def _batches(self, whole: _Whole) -> Iterator[Batch]:
@@ -228,7 +229,7 @@ class _Whole(torch.utils.data.Dataset[Batch]):
 
     def __init__(self, X: Any, y: Any, index: NDArray[np.int64] | None, n: int, weight: Any, clients: Any) -> None:
         self.X, self.y, self.index, self.n = X, y, index, n
-        self.weight = None if weight is None else torch.as_tensor(weight)
+        self.weight = None if weight is None else as_tensor(weight)
         self.clients = clients if clients is None or index is None else clients[index]
         self.pins = False
 
@@ -271,7 +272,7 @@ class _Whole(torch.utils.data.Dataset[Batch]):
         index = positions if self.index is None else self.index[positions]
         at = torch.from_numpy(index)
         # What a dataset without targets gives for each sample.
-        y = torch.zeros(len(index), 1) if self.y is None else _take(self.y, at)
+        y = torch.zeros(len(index), 1, device="cpu") if self.y is None else _take(self.y, at)
         return self._batch(_take(self.X, at), y, positions, index)
 
     def _batch(

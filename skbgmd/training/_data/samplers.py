@@ -66,10 +66,10 @@ def _permutation(order: RandomSampler | SequentialSampler) -> NDArray[np.int64]:
     generator = order.generator
     if generator is None:
         generator = torch.Generator()
-        generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
-    drawn: NDArray[np.int64] = torch.randperm(n, generator=generator).numpy()
+        generator.manual_seed(int(torch.empty((), dtype=torch.int64, device="cpu").random_().item()))
+    drawn: NDArray[np.int64] = torch.randperm(n, generator=generator, device="cpu").numpy()
     # torch draws the rest of another round, which is empty.
-    torch.randperm(n, generator=generator)
+    torch.randperm(n, generator=generator, device="cpu")
     return drawn
 
 
@@ -77,7 +77,8 @@ def _permutation(order: RandomSampler | SequentialSampler) -> NDArray[np.int64]:
 def draws_two_permutations() -> bool:
     """Tell whether this version of torch draws as :func:`_permutation`: generators must be left in the same state."""
     order = RandomSampler(range(5), generator=torch.Generator().manual_seed(0))
-    given, after = list(order), order.generator.get_state()
+    with torch.device("cpu"):  # that of the generator
+        given, after = list(order), order.generator.get_state()
     order.generator.manual_seed(0)
     return given == _permutation(order).tolist() and torch.equal(after, order.generator.get_state())
 
@@ -181,7 +182,11 @@ class ClientSampler(Sampler[list[int]]):
         left = members[:0]
         while True:
             if len(left) < size:
-                order = torch.randperm(len(members), generator=self.generator).numpy() if self.shuffle else slice(None)
-                left = np.concatenate([left, members[order]])
+                left = np.concatenate([left, self._shuffled(members) if self.shuffle else members])
             yield left[:size]
             left = left[size:]
+
+    def _shuffled(self, members: NDArray[np.intp]) -> NDArray[np.intp]:
+        order = torch.randperm(len(members), generator=self.generator, device="cpu")
+        shuffled: NDArray[np.intp] = members[order.numpy()]
+        return shuffled

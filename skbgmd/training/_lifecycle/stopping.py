@@ -179,7 +179,7 @@ class HeldOutStopping(StoppingCriterion):
         super().on_train_begin(net, **kwargs)
         # A copy of a net may still split by the one that this is a copy of.
         net.train_split = self.hold_out
-        self.summaries_, self.best_epoch_, self.best_model_weights_ = torch.zeros(0, 0, 0), 0, None
+        self.summaries_, self.best_epoch_, self.best_model_weights_ = torch.zeros(0, 0, 0, device="cpu"), 0, None
 
     def on_epoch_end(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
         summary = torch.from_numpy(self.summary(net, dataset_valid))[None]

@@ -102,5 +102,5 @@ def _like(values: Any, like: Any) -> Any:
     """Put samples (n, ...) in the dtype and the shape of those in a batch, unless that has them in containers."""
     if not isinstance(like, torch.Tensor):
         return values
-    plain = values if isinstance(values, torch.Tensor) else torch.tensor(np.asarray(values))
+    plain = values if isinstance(values, torch.Tensor) else torch.tensor(np.asarray(values), device="cpu")
     return plain.to(like).reshape(len(values), *like.shape[1:])

@@ -185,7 +185,7 @@ class FusedStep:
             values = losses.numpy()
             loss = torch.from_numpy(np.asarray(np.add.reduce(values) / values.dtype.type(n)))
         else:
-            loss = losses @ torch.as_tensor(own / own.sum()).to(losses)
+            loss = losses @ torch.from_numpy(own / own.sum()).to(losses)
         return {"loss": loss, "y_pred": predicted}
 
     def _weights_of(self, given: torch.Tensor | None, n: int) -> FloatArray:

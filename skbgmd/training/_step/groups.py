@@ -134,7 +134,7 @@ class GroupedBatch:
             values = values.double() * self.divisor.to(values.device)
         if self._target_weights is not None:
             means = self._target_weights.view(self.n_samples, -1).mean(dim=1).to(values.device)
-            of_group = self.sums(means) / torch.as_tensor(self.slices.lengths).to(values.device)
+            of_group = self.sums(means) / on_device(self.slices.lengths, values.device)
             values = values.double() / torch.where(of_group > 0.0, of_group, torch.nan)
         elif self.summed and isinstance(self.y, torch.Tensor) and self.y.is_floating_point():
             values = values.double() / (self.y.numel() / self.n_samples)
@@ -168,10 +168,10 @@ class GroupedBatch:
         lengths = self.slices.lengths
         equal = 1.0 / np.repeat(lengths, lengths)
         if self.weight is None:
-            return torch.as_tensor(equal)
+            return torch.from_numpy(equal)
         of_group, of_sample = np.repeat(self.weights, lengths), self.weight.cpu().numpy().astype(np.float64)
         # A group without weight has its own mean all the same: it is the rule that it doesn't count for.
-        return torch.as_tensor(np.divide(of_sample, of_group, out=equal, where=of_group > 0.0))
+        return torch.from_numpy(np.divide(of_sample, of_group, out=equal, where=of_group > 0.0))
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Sums of values (n,) over each group, (g,)."""
@@ -185,7 +185,7 @@ class GroupedBatch:
         """Weighted mean of the groups' losses (g,)."""
         if self.are_equal or self.weights.min() == self.weights.max():
             return losses.mean()
-        return losses @ torch.as_tensor(self.weights / self.weights.sum()).to(losses)
+        return losses @ torch.from_numpy(self.weights / self.weights.sum()).to(losses)
 
 
 def tilted_weights(losses: torch.Tensor, tilt: float) -> NDArray[np.float64] | None:
