@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
+from torch.utils._pytree import tree_map_only
 
 from skbgmd._utils.checks import check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.transfer import as_tensor
@@ -126,8 +128,19 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
         array = _of_nullable(X) if hasattr(X, "iloc") else np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular table of numbers; {error}.") from error
+    except (RuntimeError, TypeError):
+        # Among them are tensors that NumPy doesn't take: with a gradient, on another device or of another dtype.
+        array = np.asarray(tree_map_only(torch.Tensor, partial(_of_tensor, name=name), X))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers; found dtype {array.dtype}.")
+    return array
+
+
+def _of_tensor(values: torch.Tensor, name: str) -> NDArray[Any]:
+    check_tensor(values, name)
+    values = values.detach().resolve_neg().cpu()
+    # NumPy has no bfloat16.
+    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     return array
 
 
@@ -200,10 +213,7 @@ def as_weights(
         return ones
     if isinstance(sample_weight, torch.Tensor):
         refuse_masks(sample_weight, name)
-        check_tensor(sample_weight, name)
-        sample_weight = sample_weight.detach().resolve_neg().cpu()
-        # NumPy has no bfloat16.
-        sample_weight = (sample_weight.float() if sample_weight.dtype == torch.bfloat16 else sample_weight).numpy()
+        sample_weight = _of_tensor(sample_weight, name)
     given = as_real_array(sample_weight, name)
     if given.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one weight a row; found shape {given.shape}.")
@@ -214,5 +224,7 @@ def as_weights(
         raise ValueError(f"{name} must not be negative; found {weights.min()}.")
     if not weights.any():
         raise ValueError(f"{name} must have a positive entry; found only zeros.")
-    result: NDArray[np.float64] = (weights / weights.max()).astype(np.float64)
+    # The least of them may be nothing beside the largest.
+    with np.errstate(under="ignore"):
+        result: NDArray[np.float64] = (weights / weights.max()).astype(np.float64)
     return result

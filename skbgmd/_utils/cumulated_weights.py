@@ -29,7 +29,8 @@ def in_units(weights: FloatArray) -> NDArray[np.int64]:
     array([1., 2., 3.])
     """
     # Sums of the largest numbers overflow, and the smallest ones have few digits.
-    scaled = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
+    with np.errstate(under="ignore"):
+        scaled = np.ldexp(weights, -int(np.frexp(weights.max())[1]))
     scaled *= 2.0 ** (61 - int(np.frexp(scaled.sum())[1]))
     return scaled.astype(np.int64)
 

@@ -136,3 +136,26 @@ def test_weights_of_every_dtype():
     for given in (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), np.array([1, 2], dtype=">f4")):
         np.testing.assert_array_equal(as_weights(given, 2), [0.5, 1.0])
     np.testing.assert_array_equal(as_weights([5e-324, 5e-324], 2), [1.0, 1.0])
+
+
+def test_weights_that_are_nothing_beside_others():
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(as_weights([1e-300, 1e300, 0.0], 3), [0.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_sequences_of_tensors(dtype, requires_grad):
+    rows = [torch.tensor([1.0, 2.0], dtype=dtype, requires_grad=requires_grad), torch.tensor([3.0, 4.0], dtype=dtype)]
+    for given in (rows, tuple(rows), [list(row) for row in rows]):
+        matrix, _ = as_matrix(given)
+        assert matrix.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+        assert not matrix.requires_grad
+    np.testing.assert_array_equal(as_weights([row.sum() for row in rows], 2), [3 / 7, 1.0])
+
+
+def test_tensors_in_a_sequence_that_have_no_data_are_named():
+    with pytest.raises(ValueError, match="X must have data"):
+        as_matrix([torch.ones(2), torch.ones(2, device="meta")])
+    with pytest.raises(TypeError, match="X must be a dense tensor"):
+        as_matrix([torch.ones(2).to_sparse(), torch.ones(2)])

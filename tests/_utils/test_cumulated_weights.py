@@ -46,6 +46,11 @@ def test_weights_of_any_size(size):
     assert lower_and_upper(np.array([0.0, size, 0.0, size, 0.0])) == (1, 3)
 
 
+def test_weights_that_are_nothing_beside_others():
+    with np.errstate(all="raise"):
+        assert lower_and_upper(np.array([1e-300, 1e300, 0.0])) == (1, 1)
+
+
 def test_decimals_add_up_to_half():
     assert 0.1 + 0.2 != 0.3
     assert lower_and_upper(np.array([0.1, 0.2, 0.3])) == lower_and_upper(np.array([0.2, 0.1, 0.3])) == (1, 2)

@@ -204,7 +204,8 @@ def tilted_weights(losses: torch.Tensor, tilt: float) -> NDArray[np.float64] | N
     known = np.isfinite(values)
     if not known.any():
         return None
-    weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
+    with np.errstate(under="ignore"):
+        weights = np.exp(-tilt * (np.where(known, values, values[known].min()) - values[known].min()))
     tilted: NDArray[np.float64] = np.maximum(weights, limits.LEAST_PRIOR)
     return tilted
 

@@ -288,7 +288,8 @@ class SampleTrust:
         values = losses.double().cpu().numpy()
         # Of a sample whose target is to be ignored no loss is known.
         known = ~np.isnan(values)
-        likelihood = np.exp(-np.maximum(np.where(known, values, np.inf), 0.0))
+        with np.errstate(under="ignore"):
+            likelihood = np.exp(-np.maximum(np.where(known, values, np.inf), 0.0))
         for place, most in enumerate(limits.LIKELIHOOD_VISITS, start=4):
             fits[:, place] += likelihood * (visits < most)
         fits[:, 3] += likelihood
