@@ -35,8 +35,13 @@ class Coordinatewise(Aggregator):
 
     def _reduce_weighted(self, lines: torch.Tensor, weights: FloatArray) -> torch.Tensor:
         values, order = lines.sort(dim=1)
-        mass = on_device(in_units(weights), lines.device)[order].cumsum(dim=1)
-        return (values * self._shares(mass).to(values.dtype)).sum(dim=1).clamp(values[:, 0], values[:, -1])
+        units = in_units(weights)
+        mass = on_device(units, lines.device)[order].cumsum(dim=1)
+        return (
+            (values * self._shares(mass, int(units.sum())).to(values.dtype))
+            .sum(dim=1)
+            .clamp(values[:, 0], values[:, -1])
+        )
 
     def _validate(self) -> None:
         """Check the hyperparameters."""
@@ -46,8 +51,8 @@ class Coordinatewise(Aggregator):
         """One number from each line of sorted values (m, n) of equal weight."""
 
     @abstractmethod
-    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        """Weights (m, n) of sorted values from their cumulated weights, in units; each line adds up to one."""
+    def _shares(self, mass: torch.Tensor, total: int) -> torch.Tensor:
+        """Weights (m, n) of sorted values from their cumulated weights and the total, in units; a line's sum is one."""
 
 
 def _sorted(lines: torch.Tensor) -> torch.Tensor:

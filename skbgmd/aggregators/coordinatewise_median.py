@@ -27,9 +27,9 @@ class CoordinatewiseMedian(Coordinatewise):
         # Half of the smallest number underflows.
         return torch.where(low == high, low, 0.5 * low + 0.5 * high)
 
-    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
+    def _shares(self, mass: torch.Tensor, total: int) -> torch.Tensor:
         # The first value that reaches half of the weight, and the first that passes it.
-        least, most = bounds(int(mass[0, -1]), mass.shape[1])
+        least, most = bounds(total, mass.shape[1])
         low = (mass < least).sum(dim=1, keepdim=True)
         high = (mass <= most).sum(dim=1, keepdim=True)
         shares = torch.zeros_like(mass, dtype=torch.float64)

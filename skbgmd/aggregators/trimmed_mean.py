@@ -56,8 +56,8 @@ class TrimmedMean(Coordinatewise):
         # Sums of the largest numbers overflow, and so may the rounding of their mean.
         return (kept / kept.shape[1]).sum(dim=1).clamp(kept[:, 0], kept[:, -1])
 
-    def _shares(self, mass: torch.Tensor) -> torch.Tensor:
-        n, total = mass.shape[1], int(mass[0, -1])
+    def _shares(self, mass: torch.Tensor, total: int) -> torch.Tensor:
+        n = mass.shape[1]
         cut = int(total * (n_assumed_corrupt(float(self.fraction), n) / n))
         before = torch.nn.functional.pad(mass[:, :-1], (1, 0))
         kept = mass.clamp_max(total - cut) - before.clamp_min(cut)
