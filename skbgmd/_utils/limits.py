@@ -301,6 +301,10 @@ GRAM_PRODUCT_PASSES, READING_MULTIPLICATIONS = 8, 8
 #: Rows of a stripe of a factor's Gram matrix, whose other triangle is mirrored.
 FACTOR_STRIPE_ROWS = 64
 
+#: Elements of a buffer up to which it is copied before a call of a layer without a rule, which may change it in place.
+#: Such a change of a larger one is refused: copies of masks, tables and frozen weights would take memory in each call.
+COPIED_BUFFER_ELEMENTS = 1 << 16
+
 #: Difference between a sample's output alone and in its batch, as a share of the largest output, that rounding may
 #: make: half precision included.
 SAMPLE_ROUNDING = 2e-2

@@ -11,11 +11,13 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from skbgmd._utils import limits
+from skbgmd.ghost.before_call import BeforeCall
 from skbgmd.ghost.factors import DenseFactor, Factor
 
 
 def per_sample_factors(
     layer: nn.Module,
+    before: BeforeCall,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     outputs: list[torch.Tensor],
     gradients: list[torch.Tensor | None],
@@ -27,6 +29,8 @@ def per_sample_factors(
     ----------
     layer : Module
         Called anew, with one sample at a time under ``vmap``: it must treat each by itself and draw nothing.
+    before : BeforeCall
+        What it was before the call.
     arguments : tuple
         Positional arguments of the call, and others by name.
     outputs : list of tensors
@@ -47,7 +51,7 @@ def per_sample_factors(
         with warnings.catch_warnings():
             # That an operator has no batching rule: it is slower, and right.
             warnings.simplefilter("ignore", UserWarning)
-            found, alone = _differentiated(layer, arguments, gradients, used, n)
+            found, alone = _differentiated(layer, before, arguments, gradients, used, n)
     except Exception as error:
         # Random draws, decisions by values, changes in place, packed sequences, dtypes of a context that has been left.
         raise NotImplementedError(f"torch.func can't run it for single samples: {error}") from error
@@ -58,6 +62,7 @@ def per_sample_factors(
 
 def _differentiated(
     layer: nn.Module,
+    before: BeforeCall,
     arguments: tuple[tuple[Any, ...], dict[str, Any]],
     gradients: list[torch.Tensor | None],
     used: list[int],
@@ -74,34 +79,33 @@ def _differentiated(
     out_axes = [of_outputs[number] for number in used]
     if not mapped or None in out_axes:
         raise ValueError("what goes in or comes out is shared by all samples")
-    parameters = {name: parameter.detach() for name, parameter in layer.named_parameters() if parameter.requires_grad}
+    # Copies, for a layer may change its parameters in place, such as to a norm.
+    trained = {name: value.detach().clone() for name, value in layer.named_parameters() if value.requires_grad}
 
     def inner(
-        trained: dict[str, torch.Tensor], inputs: list[torch.Tensor], deltas: list[torch.Tensor]
+        parameters: dict[str, torch.Tensor],
+        others: dict[str, torch.Tensor],
+        inputs: list[torch.Tensor],
+        deltas: list[torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         one = list(values)
         for number, value in zip(mapped, inputs, strict=True):
             one[number] = value.unsqueeze(axes[number] or 0)
         positional, named = tree_unflatten(one, structure)
-        output = functional_call(layer, trained, positional, named)
+        output = functional_call(layer, {**others, **parameters}, positional, named)
         tensors = [value for value in tree_flatten(output)[0] if isinstance(value, torch.Tensor)]
         single = [tensors[number].squeeze(axis or 0) for number, axis in zip(used, out_axes, strict=True)]
         products = [(value * delta).sum() for value, delta in zip(single, deltas, strict=True)]
         return torch.stack(products).sum(), single
 
-    kept = [(inner_layer, dict(vars(inner_layer))) for inner_layer in layer.modules()]
     dims: Any = (0, out_axes)
-    per_sample = vmap(grad(inner, has_aux=True), (None, [axes[number] for number in mapped], out_axes), dims)
+    per_sample = vmap(grad(inner, has_aux=True), (None, None, [axes[number] for number in mapped], out_axes), dims)
     deltas: list[Any] = [gradients[number] for number in used]
-    try:
+    # What a layer keeps of its last call is that of the batch, and no tensor of torch.func's.
+    with before.restored():
         found: tuple[dict[str, torch.Tensor], list[torch.Tensor]] = per_sample(
-            parameters, [values[number] for number in mapped], deltas
+            trained, before.tensors, [values[number] for number in mapped], deltas
         )
-    finally:
-        # What a layer keeps of its last call is that of the batch, and no tensor of torch.func's.
-        for inner_layer, state in kept:
-            vars(inner_layer).clear()
-            vars(inner_layer).update(state)
     return found
 
 

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
+from skbgmd.ghost.before_call import BeforeCall, is_of_torch
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.registry import (
@@ -401,11 +402,22 @@ class _RuleHook:
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
-        # A rule is about what comes out before other hooks change it; torch.func runs these hooks as well.
-        first = self.layer.rule is not None
-        return [self.layer.module.register_forward_hook(self, with_kwargs=True, prepend=first)]
+        module = self.layer.module
+        # What comes out before other hooks change it.
+        handles: list[Any] = [module.register_forward_hook(self, with_kwargs=True, prepend=True)]
+        if self.layer.rule is None:
+            self._before: list[BeforeCall] = []
+            # What comes in after other hooks changed it; but torch's own are run again.
+            first = any(map(is_of_torch, module._forward_pre_hooks.values()))
+            handles.append(module.register_forward_pre_hook(self.before, prepend=first))
+        return handles
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._before.append(BeforeCall(module))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        rule = self.layer.rule
+        before = self._before.pop() if rule is None else None
         everything = _tensors(output)
         if len(everything) > 1:
             # One may have been made of another: what comes back to the other by way of the first isn't to count twice.
@@ -414,7 +426,6 @@ class _RuleHook:
         differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
         if not differentiable:
             return output
-        rule = self.layer.rule
         given = _tensors(args[0] if len(args) == 1 and not kwargs else _in_order(module, args, kwargs))
         # What follows may change it in place.
         outputs = [] if rule is not None else [value.detach().clone() for value in everything]
@@ -424,7 +435,8 @@ class _RuleHook:
             for number, gradient in zip(differentiable, gradients, strict=True):
                 of_all[number] = gradient
             if rule is None:
-                factors: Factors = per_sample_factors(module, (args, kwargs), outputs, of_all, n)
+                assert before is not None, "taken before each call"
+                factors: Factors = per_sample_factors(module, before, (args, kwargs), outputs, of_all, n)
             else:
                 factors = self._by_rule(rule, given, of_all, n)
             held = module.named_parameters() if module._modules else module._parameters.items()
