@@ -1,4 +1,4 @@
-"""Refusal of backward passes that don't give gradients back, but leave them in ``grad``: rows can't be had of these."""
+"""Graphs of losses, and refusal of passes that don't give gradients back, but leave them in ``grad``."""
 
 from __future__ import annotations
 
@@ -31,14 +31,28 @@ def refuse_reentrant(loss: torch.Tensor) -> None:
     ValueError
         There is one.
     """
+    if any(map(is_reentrant, nodes_of(loss))):
+        raise ValueError(REENTRANT)
+
+
+def is_in_half_precision(loss: torch.Tensor) -> bool:
+    """Tell whether any part of the graph of a loss is of fewer than 32 bits."""
+    return any(
+        found.dtype.is_floating_point and found.dtype.itemsize < torch.float32.itemsize
+        for node in nodes_of(loss)
+        for found in getattr(node, "_input_metadata", ())
+    )
+
+
+def nodes_of(loss: torch.Tensor) -> Iterator[Node]:
+    """Walk the graph of a loss."""
     seen: set[Node] = set()
     left = [loss.grad_fn]
     while left:
         node = left.pop()
         if node is None or node in seen:
             continue
-        if is_reentrant(node):
-            raise ValueError(REENTRANT)
+        yield node
         seen.add(node)
         left += [source for source, _ in node.next_functions]
 

@@ -104,7 +104,7 @@ class Chain:
             return None
         starts, start = {}, 0
         for parameter in parameters:
-            if type(parameter) is not nn.Parameter or parameter.dtype not in WIDE:
+            if type(parameter) is not nn.Parameter or parameter.dtype not in WIDE or parameter.numel() == 0:
                 return None
             starts[id(parameter)] = start
             start += parameter.numel()

@@ -116,8 +116,6 @@ class GradientRecorder:
     ----------
     parameters : list of tensors
         Those parameters, without the ones that are skipped.
-    in_half_precision : bool
-        A layer was computed in half precision, as under autocast, since the recorder was entered.
     check : object
         For who compares the gradients of some steps with others: what lasts from one comparison to the next.
 
@@ -133,7 +131,6 @@ class GradientRecorder:
         self.module = module
         self._given = None if parameters is None else list(dict.fromkeys(parameters))
         self.calls: list[Call] = []
-        self.in_half_precision = False
         self._handles: list[Any] = []
         self._hooks: list[_RuleHook | _WatchHook] = []
         self._layers: list[Layer] = []
@@ -147,7 +144,8 @@ class GradientRecorder:
         if any(parameter.is_complex() for parameter in parameters):
             raise GhostError("Parameters must be real for gradients of single samples; found a complex one.")
         self.parameters = parameters
-        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        # Those without elements have no gradients, and rules needn't know them.
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters) if parameter.numel() > 0}
         self._structure: Any = None
 
     @property
@@ -169,8 +167,8 @@ class GradientRecorder:
     def __enter__(self) -> Self:
         if self._handles:
             raise RuntimeError("A recorder must be left before it is entered again.")
-        self.calls, self.in_half_precision = [], False
-        if list(map(id, wanted := self._wanted())) != list(self._places):
+        self.calls = []
+        if list(map(id, wanted := self._wanted())) != list(map(id, self.parameters)):
             self._take(wanted)
         hooked = next((parameter for parameter in self.parameters if parameter._backward_hooks), None)
         if hooked is not None:
@@ -198,7 +196,6 @@ class GradientRecorder:
         edges = [get_gradient_edge(value) for value in outputs]
         sources = [value.grad_fn for value in given if value.grad_fn is not None]
         self.calls.append(Call(layer.name, edges, sources, [(value, value._version) for value in given], parts))
-        self.in_half_precision = self.in_half_precision or any(value.dtype in HALF for value in outputs)
 
     @without_autocast
     def factors(self, losses: torch.Tensor, *, retain_graph: bool = False) -> list[tuple[int, Factor]]:
@@ -226,8 +223,9 @@ class GradientRecorder:
         calls, self.calls = self.calls, []
         self._refuse_stray_parameters(losses, calls)
         edges = [edge for call in calls for edge in call.edges]
-        total = losses.sum()
-        gradients = iter(torch.autograd.grad(total, edges, None, retain_graph, allow_unused=True) if edges else ())
+        # Of the sum of the losses, which itself would have no graph under torch.no_grad().
+        ones = torch.ones_like(losses)
+        gradients = iter(torch.autograd.grad(losses, edges, ones, retain_graph, allow_unused=True) if edges else ())
         found: dict[int, dict[int, list[Factor]]] = {}
         with torch.no_grad():
             for call in calls:

@@ -274,7 +274,9 @@ def _check_recorder(recorder: GradientRecorder, losses: Any) -> None:
         raise ValueError("A recorder must have at least one parameter that requires a gradient; found none.")
     for parameter in recorder.parameters:
         _refuse_sharded(parameter)
-    if not recorder.calls:
+    # Lists of parameters are never called: the graph tells what uses them.
+    can_be_called = any(type(layer.module).forward is not nn.Module.forward for layer in recorder.layers)
+    if not recorder.calls and can_be_called:
         raise ValueError(
             "losses must be computed while the recorder is entered (with recorder: ...), anew for each call; found no "
             "recorded call of a layer."
@@ -327,11 +329,10 @@ def _recorded_rows(
         recorder.check = OnePassCheck(len(gradients.parameters))
     check, n = recorder.check, len(losses)
     exact = exact_sum(losses, even_slices(n, n), gradients.parameters) if check.is_due() else None
-    half = recorder.in_half_precision
     factors = recorder.factors(losses, retain_graph=retain_graph)
     rows = GhostRows(factors, n, gradients.n_columns, weights, units=gradients.units, device=losses.device)
     if exact is not None:
-        check.compare(rows, exact, gradients.parameters, half=half)
+        check.compare(rows, exact, gradients.parameters)
     gradients.use([start for start, _ in rows.factors])
     return write_out(rows, gradients.rows(n)) if is_better_written_out(rows) else rows
 

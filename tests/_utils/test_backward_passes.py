@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from nets import Checkpointed, Reversible
-from skbgmd._utils.backward_passes import refuse_reentrant, unwritten
+from skbgmd._utils.backward_passes import is_in_half_precision, refuse_reentrant, unwritten
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -54,3 +55,16 @@ def test_gradients_are_there_again_after_an_error():
     with unwritten([parameter]):
         torch.autograd.grad(parameter.sum(), parameter)
     assert parameter.grad is gradient
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_anywhere_in_a_graph_is_found(dtype):
+    x, net, frozen = torch.randn(6, 4), nn.Linear(4, 4), nn.Linear(4, 3).to(dtype).requires_grad_(False)
+    assert not is_in_half_precision(torch.ones(()))
+    assert not is_in_half_precision(net(x).sum())
+    assert not is_in_half_precision(net(x).double().sum())
+    assert is_in_half_precision(frozen(net(x).to(dtype)).float().sum())
+    assert is_in_half_precision(net(x).to(dtype).sum())
+    with torch.autocast("cpu", dtype=dtype):
+        predicted = net(x)
+    assert is_in_half_precision(predicted.float().sum())

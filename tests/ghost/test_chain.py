@@ -167,8 +167,10 @@ def hooked(name):
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))),
         lambda: nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4).double()),
         lambda: MLP(4, 3).half(),
+        lambda: nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 4)),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_what_is_no_chain(make):
     module = make()
     assert Chain.of(module, list(module.parameters())) is None

@@ -113,6 +113,44 @@ def test_stray_parameters_are_refused_by_name() -> None:
         ghost(Stray(), made((5, 3), torch.float32, 0), loss)
 
 
+class Empty(nn.Module):
+    """A layer, and another one of which nothing depends."""
+
+    def __init__(self, other: nn.Module, take: Any) -> None:
+        super().__init__()
+        self.other, self.take = other, [take]
+        self.nothing = nn.ParameterList([torch.empty(0)])
+        self.last = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(x) + self.take[0](self.other, x) + self.nothing[0].sum()
+        return result
+
+
+@pytest.mark.parametrize(
+    ("make", "take"),
+    [
+        (lambda: nn.Linear(0, 4), lambda layer, x: layer(x[:, :0])),
+        (lambda: nn.Linear(0, 4), lambda layer, x: layer(x[:, None, :0].expand(-1, 3, -1)).sum(dim=1)),
+        (lambda: nn.Linear(0, 4, bias=False), lambda layer, x: layer(x[:, :0])),
+        (lambda: nn.Linear(3, 0), lambda layer, x: layer(x).sum(dim=1, keepdim=True)),
+        (lambda: nn.Embedding(5, 0), lambda layer, x: layer(x[:, 0].long() * 0).sum(dim=1, keepdim=True)),
+        (lambda: nn.Linear(3, 4), lambda layer, x: layer(x[:, None][:, :0]).sum(dim=1)),
+    ],
+    ids=["no_inputs", "no_inputs_of_sequences", "nothing", "no_outputs", "no_dimensions", "empty_sequences"],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_parameters_without_elements_and_sequences_without_positions(make: Any, take: Any) -> None:
+    module, x = Empty(make(), take), made((5, 3), torch.float32, 0)
+    check(module, x)
+    recorder = GradientRecorder(module)
+    for _ in range(2):
+        with recorder:
+            losses = loss(module(x))
+        recorder.factors(losses)
+    assert len(recorder.parameters) == len(list(module.parameters()))
+
+
 def test_inputs_changed_in_place_are_refused() -> None:
     class Changed(nn.Module):
         def __init__(self) -> None:
@@ -307,15 +345,6 @@ def test_changes_are_seen_when_a_recorder_is_entered_again() -> None:
     module[1] = nn.Identity()
     with kept:
         assert len(kept.layers) == 2
-
-
-def test_half_precision_is_that_of_the_last_pass() -> None:
-    module = nn.Linear(3, 2)
-    kept = GradientRecorder(module, list(module.parameters()))
-    for half in (True, False):
-        with kept, torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            module(made((5, 3), torch.float32, 0))
-        assert kept.in_half_precision == half
 
 
 def test_what_was_recorded_is_not_kept() -> None:

@@ -444,6 +444,80 @@ def test_a_recorder_compares_now_and_then(monkeypatch):
     assert compared == [1, 2, 8]
 
 
+class Adapted(nn.Module):
+    """A frozen layer in half precision, and an adapter of it in single precision."""
+
+    def __init__(self, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs).to(dtype).requires_grad_(False)
+        self.down, self.up = nn.Linear(inputs, 2, bias=False), nn.Linear(2, outputs, bias=False)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.base(x) + self.up(self.down(x.float())).to(x.dtype)
+
+
+@pytest.mark.parametrize("of_loss", [torch.float32, None], ids=["float32_loss", "half_loss"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_adapters_of_networks_in_half_precision_pass_the_comparison(dtype, of_loss):
+    net = nn.Sequential(Adapted(20, 32, dtype), nn.GELU(), Adapted(32, 32, dtype), nn.GELU(), Adapted(32, 3, dtype))
+    recorder = GradientRecorder(net)
+    for _ in range(20):
+        X, y = batch(64, 20)
+        with recorder:
+            losses = cross_entropy(net(X.to(dtype)).to(of_loss or dtype), y, reduction="none")
+        robust_backward(losses, recorder, "mean")
+        recorder.check = None
+    expected = torch.autograd.grad(cross_entropy(net(X.to(dtype)).to(of_loss or dtype), y), recorder.parameters)
+    net.zero_grad()
+    with recorder:
+        losses = cross_entropy(net(X.to(dtype)).to(of_loss or dtype), y, reduction="none")
+    robust_backward(losses, recorder, "mean")
+    for parameter, gradient in zip(recorder.parameters, expected, strict=True):
+        assert parameter.dtype == torch.float32
+        torch.testing.assert_close(parameter.grad, gradient, rtol=5e-2, atol=5e-2 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("by", ["parameters", "recorder"])
+def test_a_call_without_gradients_of_what_it_computes(by):
+    net, (X, y) = perceptron(), batch()
+    recorder, found = GradientRecorder(net), []
+    for enabled in (True, False):
+        for _ in range(3):
+            with recorder:
+                losses = losses_of(net, X, y)
+            net.zero_grad()
+            with torch.set_grad_enabled(enabled):
+                robust_backward(losses, recorder if by == "recorder" else net.parameters(), "mean")
+        found.append(torch.cat([parameter.grad.reshape(-1) for parameter in net.parameters()]))
+        recorder.check = None
+    torch.testing.assert_close(found[0], found[1], rtol=0.0, atol=0.0)
+
+
+class Listed(nn.Module):
+    """A network whose only parameters are in a container."""
+
+    def __init__(self, container: Any) -> None:
+        super().__init__()
+        self.weights = container
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return x @ next(iter(self.parameters()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda weight: nn.ParameterList([weight]), lambda weight: nn.ParameterDict({"0": weight})],
+    ids=["list", "dict"],
+)
+def test_parameters_in_containers_alone_are_refused_by_name(make):
+    net = Listed(make(nn.Parameter(torch.randn(5, 3))))
+    recorder = GradientRecorder(net)
+    with recorder:
+        losses = losses_of(net, *batch())
+    with pytest.raises(GhostError, match=r"found 'weights\.0', which something else uses"):
+        robust_backward(losses, recorder)
+
+
 def test_a_recorder_takes_what_requires_gradients_when_it_is_entered():
     net = perceptron()
     recorder = GradientRecorder(net)

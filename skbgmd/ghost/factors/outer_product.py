@@ -29,6 +29,9 @@ class OuterProductFactor(Factor):
         self.dtype, self.device = torch.promote_types(left.dtype, right.dtype), left.device
         if left.dtype != right.dtype:
             left, right = left.to(self.dtype), right.to(self.dtype)
+        if left.shape[1] == 0:
+            # Sums of nothing, as of empty sequences.
+            left, right = (values.new_zeros((len(values), 1, values.shape[2])) for values in (left, right))
         self.left, self.right = left, right
         self.n_rows, self.positions, self.n_units = left.shape
         self.width = right.shape[2]

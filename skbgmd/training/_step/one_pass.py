@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from skbgmd._utils import limits
-from skbgmd._utils.backward_passes import refuse_reentrant, unwritten
+from skbgmd._utils.backward_passes import is_in_half_precision, refuse_reentrant, unwritten
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
@@ -85,7 +85,7 @@ def _rows_of_module(
     found = found or recorded_factors(net, criterion, batch, recorder, fit_params, is_due=is_due)
     rows = group_rows(found.factors, found.shares, batch, gradients.units)
     if found.exact is not None:
-        net._check_.compare(rows, found.exact, gradients.parameters, half=recorder.in_half_precision)
+        net._check_.compare(rows, found.exact, gradients.parameters)
     if rows.covers_all:
         gradients.use_all()
     else:
@@ -265,10 +265,13 @@ class Exact(NamedTuple):
         The sum.
     used : ndarray of shape (n_parameters,), bool
         Parameters that the losses depend on.
+    half : bool, default=False
+        A part of the graph was computed in half precision, as under autocast or in a frozen network.
     """
 
     vector: torch.Tensor
     used: NDArray[np.bool_]
+    half: bool = False
 
 
 def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.Tensor]) -> Exact:
@@ -290,14 +293,17 @@ def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.T
     """
     refuse_reentrant(losses)
     of_sample = np.repeat(_weights_to_check(len(slices)), slices.lengths)
-    total = losses @ torch.as_tensor(of_sample).to(losses)
-    gradients = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    half = is_in_half_precision(losses)
+    # By the gradient of the sum rather than the sum, which has no graph under torch.no_grad().
+    weights = torch.as_tensor(of_sample).to(losses)
+    gradients = torch.autograd.grad(losses, parameters, weights, retain_graph=True, allow_unused=True)
     parts = [
         torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
-    vector = torch.cat([part.detach().reshape(-1).to(losses.dtype) for part in parts])
-    return Exact(vector, np.array([gradient is not None for gradient in gradients]))
+    dtype = torch.promote_types(losses.dtype, torch.float32)
+    vector = torch.cat([part.detach().reshape(-1).to(dtype) for part in parts])
+    return Exact(vector, np.array([gradient is not None for gradient in gradients]), half)
 
 
 class OnePassCheck:
@@ -325,7 +331,7 @@ class OnePassCheck:
         self.n_steps += 1
         return self.n_steps > self._next
 
-    def compare(self, rows: GhostRows, exact: Exact, parameters: Sequence[torch.Tensor], *, half: bool = False) -> None:
+    def compare(self, rows: GhostRows, exact: Exact, parameters: Sequence[torch.Tensor]) -> None:
         """See whether the rows are the groups' gradients: whether a weighted sum of them is the exact one.
 
         Every row has a weight of its own, so that no mistake of any size cancels.
@@ -338,8 +344,6 @@ class OnePassCheck:
             What :func:`exact_sum` gives for them.
         parameters : sequence of tensors
             Whose gradients they hold, in their order.
-        half : bool, default=False
-            Gradients were computed in half precision.
 
         Raises
         ------
@@ -355,7 +359,7 @@ class OnePassCheck:
         vector = exact.vector
         found = rows.weighted_sum(weights).to(vector.dtype)
         norms, differences = _norms(vector, sizes), _norms(found - vector, sizes)
-        lossy = half or torch.get_float32_matmul_precision() != "highest"
+        lossy = exact.half or torch.get_float32_matmul_precision() != "highest"
         of_norm, of_part, of_whole = limits.CHECK_ROUNDING[torch.float16 if lossy else vector.dtype]
         rounding = of_part * of_rows + of_whole * whole
         wrong = differences > of_norm * norms + rounding

@@ -461,6 +461,34 @@ def test_comparisons_are_few() -> None:
     assert not closed.seen.any()
 
 
+class UnderFrozen(nn.Module):
+    """A trained layer under a frozen network in half precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.first = nn.Linear(20, 32)
+        self.frozen = nn.Sequential(nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 5)).bfloat16().requires_grad_(False)
+        self.dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.frozen(self.first(x).bfloat16()).to(self.dtype)
+        return result
+
+
+@pytest.mark.parametrize("gradients", ["one_pass", "auto"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_frozen_parts_in_half_precision_pass_the_comparison(dtype: torch.dtype, gradients: str) -> None:
+    net = a_net(UnderFrozen, gradients, module__dtype=dtype, group_size=1)
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        X = torch.as_tensor(generator.normal(size=(64, 20)), dtype=torch.float32)
+        net.optimizer_.zero_grad()
+        net.train_step_single((X, torch.arange(64) % 5))
+        net.optimizer_.step()
+        net._check_ = None
+    assert not net._no_one_pass_
+
+
 class Flattened(nn.Module):
     """Samples as lines of eight numbers."""
 
