@@ -37,6 +37,24 @@ def dataset_of(X: Any, y: Any, sample_weight: Any = None, clients: Any = None) -
     return dataset
 
 
+class Narrow(nn.Module):
+    """A perceptron that computes in bfloat16, or in what is told from outside."""
+
+    def __init__(self, inputs: int, outputs: int, inside: bool = True) -> None:
+        super().__init__()
+        self.first, self.last, self.inside = nn.Linear(inputs, 16), nn.Linear(16, outputs), inside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.inside:
+            return self.computed(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.computed(x)
+
+    def computed(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.last(torch.tanh(self.first(x)))
+        return result
+
+
 class Checkpointed(nn.Module):
     """A perceptron whose first layers are run once more in the backward pass, which torch takes inside of it."""
 

@@ -11,6 +11,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -107,6 +108,15 @@ _PARAMETERS = """
 """
 
 
+def _for_numpy(nonlinearity: Any, predicted: Any) -> Any:
+    """Apply a nonlinearity to what a module gives, both in single precision in the place of bfloat16."""
+    return _without_bfloat16(nonlinearity(_without_bfloat16(predicted)))
+
+
+def _without_bfloat16(values: Any) -> Any:
+    return values.float() if isinstance(values, torch.Tensor) and values.dtype == torch.bfloat16 else values
+
+
 class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
     """The life cycle of a robust training, for any of skorch's nets."""
 
@@ -162,6 +172,10 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         callbacks = super()._default_callbacks
         return [(name, _Log() if type(callback) is PrintLog else callback) for name, callback in callbacks]
+
+    def _get_predict_nonlinearity(self) -> Any:
+        # NumPy has no bfloat16, which modules give under autocast.
+        return partial(_for_numpy, super()._get_predict_nonlinearity())
 
     # ---- life cycle -------------------------------------------------------------------------------------------------
 

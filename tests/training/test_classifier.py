@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset, ValidSplit
 
 from fits import Fails, quick, states
+from nets import Narrow
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import AGGREGATORS, Krum
 from skbgmd.corruption import BitFlip, GaussianNoise
@@ -578,3 +580,38 @@ def test_rules_without_anything_to_compare(data, kind):
         with pytest.warns(UserWarning, match="must be several; found one client"):
             quick(group_size=1).fit(X, y, groups=np.zeros(160))
     quick(group_size=None).fit(X, y)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside", "around"])
+@pytest.mark.parametrize("labels", ["two", "one_number", "several"])
+def test_modules_that_give_bfloat16(data, inside, labels):
+    X, y = data[0].astype(np.float32), data[1]
+    several = np.column_stack([y == "yes", y == "no"]).astype(int)
+    criterion = torch.nn.BCEWithLogitsLoss if labels == "one_number" else None
+    outputs = 1 if labels == "one_number" else 2
+    settings = {"module__inputs": X.shape[1], "module__outputs": outputs, "module__inside": inside}
+    model = quick(module=Narrow, criterion=criterion, max_epochs=40, lr=0.03, **settings)
+    around = nullcontext() if inside else torch.autocast("cpu", dtype=torch.bfloat16)
+    targets = several if labels == "several" else y
+    with around:
+        model.fit(X, targets)
+        probabilities = model.predict_proba(X)
+        assert model.score(X, targets) > 0.9
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (160, 2)
+    assert {value.dtype for value in model.module_.parameters()} == {torch.float32}
+    np.testing.assert_allclose(model.predict_proba(X), probabilities, atol=2e-2)
+    assert model.predict(X).shape == targets.shape
+    found = model.to_module()(torch.as_tensor(X)).detach().numpy()
+    np.testing.assert_array_equal(found.reshape(160, -1)[:, -1], model.predict_proba(X)[:, -1])
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradients": "micro_batches"}, {"group_size": None}], ids=str)
+def test_autocast_around_a_training_does_not_keep_the_first_parameters(data, settings):
+    # In float64 autocast does nothing.
+    X, y = data[0].astype(np.float32), data[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model = quick(max_epochs=40, lr=0.03, **{"group_size": 4, **settings}).fit(X, y)
+        assert model.score(X, y) > 0.93
+    assert model.score(X, y) > 0.93
+    assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]

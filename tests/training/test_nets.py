@@ -17,7 +17,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from skorch.dataset import ValidSplit
 from skorch.helper import SliceDataset
 
-from nets import Renamed, dataset_of
+from nets import Narrow, Renamed, dataset_of
 from skbgmd import RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor
 from skbgmd.aggregators import (
     Aggregate,
@@ -928,3 +928,17 @@ def test_a_target_at_the_end_does_not_pull_without_a_limit(rng, size, group_size
         return net.fit(X, targets).predict(X)
 
     np.testing.assert_allclose(fitted(y), fitted(X[:, :1]), atol=0.3)
+
+
+@pytest.mark.parametrize("nonlinearity", ["auto", None, lambda values: values.softmax(dim=-1).bfloat16()])
+def test_nets_of_modules_that_give_bfloat16_predict_and_score(rng, nonlinearity):
+    X = rng.normal(size=(60, 3)).astype(np.float32)
+    settings = {"module__inputs": 3, "module__outputs": 2, "criterion": torch.nn.CrossEntropyLoss, "verbose": 0}
+    net = RobustNeuralNetClassifier(Narrow, predict_nonlinearity=nonlinearity, max_epochs=2, **settings)
+    net.fit(X, (X[:, 0] > 0).astype(np.int64))
+    assert net.predict_proba(X).dtype == np.float32
+    assert net.predict(X).shape == (60,)
+    assert net.forward(X).dtype == torch.bfloat16
+    assert len(net.history[:, "valid_acc"]) == 2
+    numbers = RobustNeuralNetRegressor(Narrow, module__inputs=3, module__outputs=1, verbose=0, max_epochs=2)
+    assert np.isfinite(numbers.fit(X, X[:, :1]).score(X, X[:, :1]))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
+from nets import Narrow
 from skbgmd import BlockGMDRegressor
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.training import regressor
@@ -168,3 +170,21 @@ def test_a_large_second_chunk_drops_no_first_one(line):
     model = BlockGMDRegressor(random_state=0, hidden_layer_sizes=(5,)).partial_fit(X[:1], y[:1]).partial_fit(X, y)
     assert model.n_iter_ == 2
     assert model._provisional is None
+
+
+@pytest.mark.parametrize("module", ["inside", "around", "perceptron"])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_modules_that_give_bfloat16(line, module, columns):
+    # In float64 autocast does nothing.
+    X, y = line[0].astype(np.float32), line[1]
+    targets = y if columns == 1 else np.column_stack([y, -y])
+    settings = {} if module == "perceptron" else {"module": Narrow, "module__inside": module == "inside"}
+    if settings:
+        settings |= {"module__inputs": X.shape[1], "module__outputs": columns}
+    model = BlockGMDRegressor(max_epochs=60, random_state=0, lr=0.02, **settings)
+    with nullcontext() if module == "inside" else torch.autocast("cpu", dtype=torch.bfloat16):
+        model.fit(X, targets)
+        assert model.score(X, targets) > 0.9
+    assert model.score(X, targets) > 0.9
+    assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
+    assert model.predict(X).shape == targets.shape

@@ -196,6 +196,8 @@ class RobustStep(AgreeingNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
+        # Autocast around a training would keep the parameters of the first step in half precision.
+        torch.clear_autocast_cache()
         predicted = super().infer(x, **fit_params)
         if not isinstance(predicted, tuple):
             return _of_samples(predicted, x)
