@@ -382,16 +382,19 @@ class _Graph(NamedTuple):
         Its nodes, but for those of the parameters.
     widest : int
         The most elements of a gradient with respect to what a node computed; 0 where that isn't known.
+    is_hooked : bool
+        Hooks of parameters or of modules are called in a backward pass; those of other tensors aren't known.
     """
 
     nodes: set[Node]
     widest: int
+    is_hooked: bool
 
 
 def _graph(loss: torch.Tensor) -> _Graph:
     nodes: set[Node] = set()
     seen: set[Node] = set()
-    widest = 0
+    widest, is_hooked = 0, False
     left = [loss.grad_fn]
     while left:
         node = left.pop()
@@ -400,18 +403,24 @@ def _graph(loss: torch.Tensor) -> _Graph:
         seen.add(node)
         if node.name() == "_DDPSinkBackward":
             raise _of_ranks()
+        hooks = getattr(getattr(node, "variable", None), "_backward_hooks", None)
+        is_hooked = is_hooked or bool(hooks) or node.name() == "BackwardHookFunctionBackward"
         if is_reentrant(node):
             raise ValueError(REENTRANT)
         widest = max([widest, *(math.prod(output.shape) for output in getattr(node, "_input_metadata", ()))])
         if not hasattr(node, "variable"):
             nodes.add(node)
         left += [source for source, _ in node.next_functions]
-    return _Graph(nodes, widest)
+    return _Graph(nodes, widest, is_hooked)
 
 
 def _rows_at_once(losses: torch.Tensor) -> int:
     """Rows that share a backward pass, so that it takes bounded memory and less time than one for each."""
-    widest = _graph(losses).widest
+    graph = _graph(losses)
+    if graph.is_hooked:
+        # Each row is to be seen, and what hooks keep of several at once can't be read afterwards.
+        return 1
+    widest = graph.widest
     on_cpu = losses.device.type == "cpu"
     elements = limits.BATCHED_GRADIENT_ELEMENTS if on_cpu else limits.BATCHED_GRADIENT_ELEMENTS_OF_DEVICE
     return max(1, elements // widest) if widest else 1

@@ -444,6 +444,18 @@ def test_a_recorder_compares_now_and_then(monkeypatch):
     assert compared == [1, 2, 8]
 
 
+@pytest.mark.parametrize("kind", ["parameter", "module"])
+def test_hooks_see_each_row(kind):
+    net, (X, y), seen = perceptron(), batch(), []
+    expected = [torch.autograd.grad(losses_of(net, X[i : i + 1], y[i : i + 1]).sum(), net[2].bias)[0] for i in range(N)]
+    if kind == "parameter":
+        net[2].bias.register_hook(lambda gradient: seen.append(gradient.square()))
+    else:
+        net[2].register_full_backward_hook(lambda module, given, gradient: seen.append(gradient[0].square().sum(dim=0)))
+    robust_backward(losses_of(net, X, y), net.parameters(), "mean")
+    torch.testing.assert_close(torch.stack(seen), torch.stack(expected).square())
+
+
 class Adapted(nn.Module):
     """A frozen layer in half precision, and an adapter of it in single precision."""
 
