@@ -616,6 +616,8 @@ NORMAL_MAD = 0.6745
 #: Share of its weight in a plain mean below which a client counts as distrusted in the metrics of a round: it is for
 #: the reader, and decides nothing.
 DISTRUSTED = 0.5
+#: Longest reason, in characters, for which a client's reply can't be used: its text may be the client's own.
+REASON_LENGTH = 300
 #: Rounds, with decay, from which what is remembered of a client says something: at a decay of 0.9 the third.
 CAMP_VISITS = 2.5
 #: Ratio of the two largest eigenvalues from which clients form two camps. On digits, ten clients, one seed that is in

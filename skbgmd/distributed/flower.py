@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator, AggregatorState, HuberMean, get_aggregator
@@ -222,8 +222,10 @@ class RobustFedAvg(FedAvg):
 
         def read(content: RecordDict) -> None:
             arrays = _read_arrays(content)
-            updates.append(model.update(arrays))
-            rest.append(model.buffers_of(arrays))
+            update, buffers = model.update(arrays), model.buffers_of(arrays)
+            # Both or neither: they are matched by their places.
+            updates.append(update)
+            rest.append(buffers)
 
         found = self._sort(replies, read)
         total = float(found.claims.sum())
@@ -297,12 +299,15 @@ class RobustFedAvg(FedAvg):
         self.state, self.client_memory = state, memory
 
     def _sort(self, replies: Iterable[Message], read: Callable[[RecordDict], None]) -> Replies:
-        """Sort the replies into those that can be used and those that can't; ``read`` raises a ValueError for these."""
+        """Sort the replies into those that can be used and those that can't; ``read`` raises an error for these.
+
+        They are sorted by node ids, too: in which order they arrive is chance.
+        """
         contents: dict[int, RecordDict] = {}
         claims: dict[int, float] = {}
         refused: dict[int, str] = {}
         dropped = []
-        for message in replies:
+        for message in sorted(replies, key=lambda message: message.metadata.src_node_id):
             client = message.metadata.src_node_id
             if message.has_error():
                 dropped.append(client)
@@ -314,9 +319,10 @@ class RobustFedAvg(FedAvg):
                     claims[client] = read_claim(_read_metrics(message.content).get(self.weighted_by_key))
                     read(message.content)
                     contents[client] = message.content
-                except ValueError as error:
-                    refused[client] = str(error)
-                    logger.warning("\t> Reply of client %d can't be used: %s.", client, error)
+                # Whatever is wrong with a reply costs its sender's share, and nothing else.
+                except Exception as error:
+                    refused[client] = _reason(error)
+                    logger.warning("\t> Reply of client %d can't be used: %s.", client, refused[client])
         known = cap_claims(np.array(list(claims.values()), dtype=np.float64), self.max_claim)
         capped = dict(zip(claims, known.tolist(), strict=True))
         most = float(known.max(initial=1.0 if len(known) == 0 else 0.0))
@@ -361,7 +367,7 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
     weights = np.array([metrics[weighted_by_key] for metrics in given], dtype=np.float64)
     aggregated = MetricRecord()
     for name in dict.fromkeys(name for metrics in given for name in metrics if name != weighted_by_key):
-        arrays = [np.asarray(metrics.get(name, np.nan), dtype=np.float64) for metrics in given]
+        arrays = [_numbers(metrics.get(name, np.nan)) for metrics in given]
         for shape in {array.shape for array in arrays}:
             used = [i for i, array in enumerate(arrays) if array.shape == shape and np.isfinite(array).all()]
             if weights[used].sum() > 0.5 * weights.sum():
@@ -371,6 +377,20 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
 
 def _wrong_buffers(buffers: Any) -> str:
     return f"buffers must be several patterns of names, such as ('*running_mean',); found {buffers!r}."
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a reply, in one line that isn't as long as its sender likes."""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[: limits.REASON_LENGTH]
+
+
+def _numbers(value: Any) -> FloatArray:
+    """A metric as an array, NaN for a number that is out of range."""
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except OverflowError:
+        return np.array(np.nan)
 
 
 def _read_metrics(content: RecordDict) -> MetricRecord:
@@ -388,8 +408,8 @@ def _read_arrays(content: RecordDict) -> dict[str, NDArray[Any]]:
     for name, array in next(iter(content.array_records.values())).items():
         try:
             arrays[name] = array.numpy()
-        # What NumPy raises for bytes that are no array, or that claim to be one that fits into no memory.
-        except (TypeError, ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile) as error:
+        # Bytes are a header of Python's literals, or an archive: there is no end to what their readers may raise.
+        except Exception as error:
             raise ValueError(f"array {name[:40]!r} must be readable; found {type(error).__name__}: {error}") from error
         if not isinstance(arrays[name], np.ndarray):
             raise ValueError(f"array {name[:40]!r} must be an array; found {type(arrays[name]).__name__}")

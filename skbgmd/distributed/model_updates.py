@@ -198,9 +198,10 @@ def median_array(arrays: list[NDArray[Any]], weights: FloatArray) -> NDArray[Any
 
 def _converted(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Convert numbers without a change of their order."""
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        array = array.clip(limits.min, limits.max)
+    if dtype.kind in "iu" and array.dtype.kind in "iu":
+        # Numbers beyond the range of the array's own dtype are no limits that NumPy takes.
+        own, wanted = np.iinfo(array.dtype), np.iinfo(dtype)
+        array = array.clip(max(own.min, wanted.min), min(own.max, wanted.max))
     with np.errstate(over="ignore"):
         return array.astype(dtype, copy=False)
 

@@ -27,13 +27,16 @@ import skbgmd
 from skbgmd._utils.random import seeded
 from skbgmd.aggregators import (
     AGGREGATORS,
+    AdaptiveClipping,
     BlockGeometricMedian,
     Bucketing,
     GeometricMedian,
     Mean,
     NearestNeighborMixing,
+    NormFilter,
 )
 from skbgmd.distributed.flower import RobustFedAvg, median_metrics
+from skbgmd.distributed.model_updates import GlobalModel
 
 GLOBAL = {
     "weight": np.zeros((2, 3), dtype=np.float32),
@@ -225,6 +228,25 @@ def test_another_key_for_the_weight():
 # ---- replies that can't be used
 
 
+#: Headers of arrays, by what NumPy's reader makes of them: each of the first ones raises an error of another type.
+HEADERS = {
+    "an open bracket": "((((((((",
+    "an indent": "if 1:\n  2\n 3",
+    "a dtype of nothing": "{'descr': (), 'fortran_order': False, 'shape': (2, 3), }",
+    "a dtype of commas": "{'descr': 'f4,,', 'fortran_order': False, 'shape': (2, 3), }",
+    "a shape beyond all integers": "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,), }",
+    "four thousand signs": "-" * 4000 + "1",
+    "a shape of objects": "{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }",
+    "a list as a key": "{[]: 2}",
+}
+
+
+def headed(header):
+    """Bytes of an array with a header of a client's own."""
+    text = header.encode("latin1").ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+
+
 def broken(name):
     """A reply of client 9 by what is wrong with it."""
     metrics = MetricRecord({"num-examples": 10})
@@ -239,6 +261,8 @@ def broken(name):
     archive, claimed = BytesIO(), BytesIO()
     np.savez(archive, x=np.zeros(3))
     np.lib.format.write_array_header_1_0(claimed, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    if name in HEADERS:
+        return raw(headed(HEADERS[name]))
     return {
         "empty": content(),
         "no arrays": content(metrics=metrics),
@@ -261,6 +285,7 @@ def broken(name):
         "archive": raw(archive.getvalue()),
         "broken archive": raw(b"PK\x03\x04" + bytes(50)),
         "too large for any memory": raw(claimed.getvalue()),
+        "archive of another version": raw(re.sub(rb"(PK\x01\x02..)..", b"\\1\x63\x00", archive.getvalue(), flags=re.S)),
         "another kind of data": raw(b"", stype="tensor"),
         "NaN": with_weight(Array(np.full((2, 3), np.nan, np.float32))),
         "beyond float32": with_weight(Array(np.full((2, 3), 1e300))),
@@ -289,9 +314,11 @@ BROKEN = [
     "archive",
     "broken archive",
     "too large for any memory",
+    "archive of another version",
     "another kind of data",
     "NaN",
     "beyond float32",
+    *HEADERS,
 ]
 
 
@@ -306,6 +333,48 @@ def test_one_broken_reply_is_left_out_and_a_majority_of_them_stops(name, caplog)
     assert "client 9 can't be used" in caplog.text
     with pytest.raises(AggregationError, match=r"More than half of the clients' weight .* found 2 of 3 .* client 9: "):
         strategy.aggregate_train(2, [reply(1), message(8, broken(name)), message(9, broken(name))])
+
+
+def test_bytes_of_any_kind_cost_no_more_than_their_senders_share():
+    header, strategy = HEADERS["a dtype of nothing"].replace("()", "'<f4'"), configured()
+    rng, whole = np.random.default_rng(0), record(GLOBAL)
+    for _ in range(200):
+        data = bytearray(headed(header))
+        for _ in range(rng.integers(1, 6)):
+            data[rng.integers(0, 70)] = rng.integers(0, 128)
+        given = Array(dtype="float32", shape=(2, 3), stype="numpy.ndarray", data=bytes(data))
+        arrays = ArrayRecord({**whole, "weight": given})
+        bad = message(9, content(arrays=arrays, metrics=MetricRecord({"num-examples": 10})))
+        arrays, metrics = strategy.aggregate_train(1, [reply(1), reply(2), bad])
+        assert weight_of(arrays) == pytest.approx(1.0, abs=0.5)
+        assert metrics["clients-used"] >= 2
+
+
+def test_an_error_in_one_clients_buffers_leaves_updates_and_buffers_matched(monkeypatch):
+    def fail_at(model, arrays, buffers_of=GlobalModel.buffers_of):
+        if arrays["weight"][0, 0] == 7.0:
+            raise OverflowError("Python integer out of bounds for int8 " * 100)
+        return buffers_of(model, arrays)
+
+    monkeypatch.setattr(GlobalModel, "buffers_of", fail_at)
+    counted = {"bn.num_batches_tracked": np.array(12)}
+    replies = [reply(1, 7.0), reply(2, 1.0, **counted), reply(3, 1.0, **counted)]
+    arrays, metrics = configured(RobustFedAvg("mean")).aggregate_train(1, replies)
+    assert weight_of(arrays) == 1.0
+    assert arrays["bn.num_batches_tracked"].numpy() == 12
+    assert (metrics["clients-used"], metrics["client-weight/1"]) == (2, 0.0)
+    with pytest.raises(AggregationError, match="client 1: OverflowError: Python integer out of bounds") as found:
+        configured().aggregate_train(1, replies[:1])
+    assert len(str(found.value)) < 500
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64])
+def test_a_counter_of_another_dtype_stops_nothing(dtype):
+    replies = [reply(client, **{"bn.num_batches_tracked": np.array(12)}) for client in (1, 2, 3)]
+    replies.append(reply(4, **{"bn.num_batches_tracked": np.array(12, dtype)}))
+    arrays, metrics = configured().aggregate_train(1, replies)
+    assert metrics["clients-used"] == 4
+    assert arrays["bn.num_batches_tracked"].numpy() == 12
 
 
 def test_the_stop_names_every_client_with_its_reason():
@@ -354,6 +423,26 @@ def test_the_first_of_two_replies_of_a_client_counts():
 def test_replies_may_be_an_iterator():
     arrays, _ = configured().aggregate_train(1, iter([reply(1), reply(2)]))
     assert weight_of(arrays) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rule", [None, Bucketing(random_state=0), AdaptiveClipping(NormFilter()), "krum"], ids=str)
+def test_the_order_in_which_replies_arrive_makes_no_difference(rule, rng):
+    strategies = RobustFedAvg(rule), RobustFedAvg(rule)
+    arrays = {"weight": np.zeros((5, 40), dtype=np.float32)}
+    for _ in range(4):
+        updates = rng.normal(size=(9, 5, 40)).astype(np.float32)
+        replies = [
+            message(i, content(arrays=record({"weight": updates[i]}), metrics=MetricRecord({"num-examples": 5 + i})))
+            for i in range(9)
+        ]
+        shuffled = [replies[i] for i in rng.permutation(9)]
+        found = [
+            configured(strategy, arrays).aggregate_train(1, given)
+            for strategy, given in zip(strategies, (replies, shuffled), strict=True)
+        ]
+        np.testing.assert_array_equal(found[0][0]["weight"].numpy(), found[1][0]["weight"].numpy())
+        assert dict(found[0][1]) == dict(found[1][1])
+        arrays = numpy(found[0][0])
 
 
 def test_replies_are_left_as_they_were():
@@ -661,7 +750,17 @@ def test_metrics_of_clients_are_medians_that_no_minority_moves(lie):
 
 
 @pytest.mark.parametrize(
-    "odd", [{}, {"loss": [1.0, 2.0]}, {"loss": 1.0, "extra": 5.0}, {"other": 1}, {"clients-used": 99}], ids=str
+    "odd",
+    [
+        {},
+        {"loss": [1.0, 2.0]},
+        {"loss": 1.0, "extra": 5.0},
+        {"other": 1},
+        {"clients-used": 99},
+        {"loss": 10**400},
+        {"history": [3, 10**400]},
+    ],
+    ids=lambda odd: str(odd)[:20],
 )
 def test_one_client_with_other_metrics_stops_nothing(odd):
     honest = [reply(i, metrics={"loss": 1.0, "history": [3, 4]}) for i in range(3)]
