@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
+from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, state_of, worker_ids
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.rows import DenseRows, Rows
@@ -28,11 +29,20 @@ class WorkerMomentumState(AggregatorState):
         Their running means.
     inner : object
         State of the inner aggregator.
+    away : tuple of m ints or strings
+        Ids of workers that weren't there in the last step, those that left last first.
+    means_away : tuple of m tensors of shape (d,)
+        Their running means.
+    steps_away : tuple of m ints
+        For how many steps they have been away.
     """
 
     ids: tuple[Any, ...] = ()
     momentum: torch.Tensor | None = None
     inner: Any = None
+    away: tuple[Any, ...] = ()
+    means_away: tuple[torch.Tensor, ...] = ()
+    steps_away: tuple[int, ...] = ()
 
 
 class WorkerMomentum(Aggregator):
@@ -41,9 +51,13 @@ class WorkerMomentum(Aggregator):
     .. math:: m_i \gets \mu m_i + (1 - \mu) x_i
 
     begins at a worker's first row [1]_. It takes the noise out of honest rows, in which an attack of ordinary length
-    hides, and is the step's momentum at once: the optimizer needs none. It remembers n × d numbers;
-    :class:`WorkerMemory` remembers 2 n². A worker whose row holds NaN or inf is left out of the step, and its running
-    mean stays as it is.
+    hides, and is the step's momentum at once: the optimizer needs none. A worker whose row holds NaN or inf is left out
+    of the step, and its running mean stays as it is. So does that of a worker that is away, as sampled clients are: it
+    is a mean of the worker's own rows, however long ago. A worker that is away for so many steps s in a row that
+    :math:`\mu^s` is no more than 0.001 is forgotten: 66 with the default.
+
+    It remembers d numbers for each worker of a step, and d for each that is away: where k of many clients are drawn in
+    a step, at most 65 k of them with the default. :class:`WorkerMemory` remembers 2 n² numbers for n workers.
 
     Parameters
     ----------
@@ -79,6 +93,11 @@ class WorkerMomentum(Aggregator):
         state = state_of(self, state, WorkerMomentumState) or WorkerMomentumState()
         if state.momentum is not None and len(state.momentum) != len(state.ids):
             raise ValueError(f"momentum of {len(state.ids)} ids must have as many rows; found {len(state.momentum)}.")
+        if not len(state.away) == len(state.means_away) == len(state.steps_away):
+            raise ValueError(
+                f"means_away and steps_away of {len(state.away)} workers must be as many; found "
+                f"{len(state.means_away)} and {len(state.steps_away)}."
+            )
         ids = worker_ids(rows)
         sample = rows.columns(torch.zeros(0, dtype=torch.int64, device=rows.device))
         dtype = torch.promote_types(sample.dtype, torch.float32)
@@ -86,16 +105,14 @@ class WorkerMomentum(Aggregator):
         kept = torch.empty((rows.n_rows, rows.n_held), dtype=dtype, device=rows.device)
         for part, chunk in rows.column_chunks():
             kept[:, part] = chunk
-        before, usable = self._of_workers(state, ids, rows.n_held), rows.finite
-        known = before >= 0
-        if state.momentum is not None and known.any():
+        found, usable = self._means_before(state, ids, kept), rows.finite
+        known = np.zeros(rows.n_rows, dtype=bool)
+        if found is not None:
             # Of rows that aren't finite the running mean stays as it is.
+            means, known = found
             new = np.where(usable, 1.0 - self.momentum, 0.0)
             of_row = torch.as_tensor(np.where(known, new, 1.0), dtype=dtype, device=rows.device)[:, None]
             kept[torch.as_tensor(np.flatnonzero(known & ~usable), device=rows.device)] = 0.0
-            means = state.momentum.to(kept)
-            if ids != state.ids:
-                means = means[torch.as_tensor(np.maximum(before, 0), device=rows.device)]
             kept.mul_(of_row).addcmul_(means, 1.0 - of_row)
         shown = kept
         if not usable.all():
@@ -104,7 +121,7 @@ class WorkerMomentum(Aggregator):
         lasting = known | usable
         remembered = kept if lasting.all() else kept[torch.as_tensor(lasting, device=rows.device)]
         names = tuple(worker for worker, lasts in zip(ids, lasting, strict=True) if lasts)
-        return aggregate, WorkerMomentumState(names, remembered, after)
+        return aggregate, WorkerMomentumState(names, remembered, after, *self._away(state, ids, rows.n_held))
 
     def _validate(self) -> None:
         if not (self.aggregator is None or isinstance(self.aggregator, Aggregator)):
@@ -113,13 +130,41 @@ class WorkerMomentum(Aggregator):
             raise ValueError("momentum must be less than 1: with 1 nothing new is ever seen.")
 
     @staticmethod
-    def _of_workers(state: WorkerMomentumState, ids: tuple[Any, ...], n_held: int) -> NDArray[np.intp]:
-        """Places (n,) of the workers in the state, -1 for those that aren't there."""
+    def _means_before(
+        state: WorkerMomentumState, ids: tuple[Any, ...], kept: torch.Tensor
+    ) -> tuple[torch.Tensor, BoolArray] | None:
+        """Running means (n, d) of the workers before this step, and who has one (n,); None where nobody has."""
+        n_held = kept.shape[1]
         # Of other columns: parameters were frozen or thawed.
         if state.momentum is None or state.momentum.shape[1] != n_held:
-            return np.full(len(ids), -1)
-        place = {worker: at for at, worker in enumerate(state.ids)}
-        return np.array([place.get(worker, -1) for worker in ids])
+            return None
+        if ids == state.ids:
+            return state.momentum.to(kept), np.ones(len(ids), dtype=bool)
+        place = {worker: at for at, worker in enumerate((*state.ids, *state.away))}
+        before = np.array([place.get(worker, -1) for worker in ids])
+        means, here = torch.zeros_like(kept), np.flatnonzero((before >= 0) & (before < len(state.ids)))
+        of_state = torch.as_tensor(before[here], device=state.momentum.device)
+        means[torch.as_tensor(here, device=kept.device)] = state.momentum[of_state].to(kept)
+        for at in np.flatnonzero(before >= len(state.ids)).tolist():
+            means[at] = state.means_away[before[at] - len(state.ids)].to(kept)
+        return means, before >= 0
+
+    def _away(
+        self, state: WorkerMomentumState, ids: tuple[Any, ...], n_held: int
+    ) -> tuple[tuple[Any, ...], tuple[torch.Tensor, ...], tuple[int, ...]]:
+        """Ids, running means and steps of absence of the workers that aren't here, but those away for too long."""
+        if state.momentum is None or state.momentum.shape[1] != n_held:
+            return (), (), ()
+        present, left = set(ids), []
+        if ids != state.ids and self.momentum > limits.FORGOTTEN_VISITS:
+            # A view would hold the means of all.
+            gone = [at for at, worker in enumerate(state.ids) if worker not in present]
+            left = [(state.ids[at], state.momentum[at].clone(), 1) for at in gone]
+        for worker, mean, steps in zip(state.away, state.means_away, state.steps_away, strict=True):
+            if worker not in present and self.momentum ** (steps + 1) > limits.FORGOTTEN_VISITS:
+                left.append((worker, mean, steps + 1))
+        away, means, steps_away = zip(*left, strict=True) if left else ((), (), ())
+        return tuple(away), tuple(means), tuple(steps_away)
 
 
 def _hold(rows: Rows, matrix: torch.Tensor) -> Rows:
