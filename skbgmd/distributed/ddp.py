@@ -8,13 +8,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from skbgmd._utils.checks import check_number
+from skbgmd._utils.checks import check_number, listed
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
 from skbgmd.distributed.block_exchange import refuse_columns
 from skbgmd.distributed.buckets import BlockBuckets, BucketExchange, ShardedBuckets, as_real
+from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.faults import telling_others
+from skbgmd.distributed.messages import gathered
 from skbgmd.distributed.rank_aggregator import RankAggregator
-from skbgmd.distributed.static_graph import StepOfBuckets
+from skbgmd.distributed.static_graph import StepOfBuckets, sparse_layers
 from skbgmd.rows import DenseRows
 
 
@@ -39,7 +42,8 @@ class RobustHook(RankAggregator):
         tenth for an eighth of the bytes, while the rest stays with its rank as a remainder that is added to the next
         gradient, see :class:`BlockExchange`. Nothing is sent then before the last bucket is there.
     group : ProcessGroup, default=None
-        The model's ``process_group``; None: all ranks.
+        None: the ``process_group`` of the model's ``DistributedDataParallel``. Another one must be of the same ranks,
+        such as one with a time limit of its own.
     transport_dtype : torch.dtype, default=None
         Dtype in which gradients travel, such as ``torch.bfloat16``, for half the bytes of float32; None: their own.
     random_state : int or None, default=None
@@ -71,7 +75,9 @@ class RobustHook(RankAggregator):
     ------
     TypeError, ValueError
         A parameter that is wrong; one of the rule's, too. In the first step: a rule that isn't the same on all ranks,
-        or sparse gradients.
+        sparse gradients on some rank, or a group of other ranks than the model's.
+    RankLostError
+        On the other ranks, where one raises an error alone, such as one of ``on_step``; it ends with that.
 
     Notes
     -----
@@ -175,19 +181,28 @@ class RobustHook(RankAggregator):
         return buckets
 
     def _add(self, bucket: Any) -> torch.futures.Future[torch.Tensor]:
-        gradient = bucket.buffer()
-        if gradient.is_sparse:
-            raise TypeError(
-                "Gradients must be dense for a robust hook; found sparse ones (an embedding's sparse=True)."
-            )
-        if bucket.index() == 0:
-            # The first step, or the first one after a state was loaded: before anything else is exchanged.
-            self._agree()
-        if self._buckets is None:
-            self._buckets = self._make_buckets()
         if self._step is None:
             self._step = StepOfBuckets()
-        if self._step.begins(bucket):
+        if self.exchange_ is None:
+            # The group is the model's until it is known that the hook's is of the same ranks.
+            wrapper = self._step.wrapper_of(bucket.parameters()[0])
+            model_group = None if wrapper is None else wrapper.process_group
+            with telling_others(self.group if wrapper is None else model_group):
+                self._ready(_group_of(self.group, model_group))
+        exchange = self._ready()
+        with telling_others(exchange.group):
+            return self._take(bucket, self._step, exchange)
+
+    def _take(self, bucket: Any, step: StepOfBuckets, exchange: Exchange) -> torch.futures.Future[torch.Tensor]:
+        gradient = bucket.buffer()
+        if bucket.index() == 0 and self._seeded is None:
+            # The first step, or the first one after a state was loaded: before anything else is exchanged.
+            self._agree(_refusal(gradient, step.wrapper_of(bucket.parameters()[0])))
+        if gradient.is_sparse:
+            raise TypeError(f"{_refusal(gradient, None)}.")
+        if self._buckets is None:
+            self._buckets = self._make_buckets()
+        if step.begins(bucket):
             # A step that raised has left some.
             self._buckets.reset()
             self._waiting: list[tuple[torch.Tensor, torch.futures.Future[torch.Tensor]]] = []
@@ -196,11 +211,11 @@ class RobustHook(RankAggregator):
         future: torch.futures.Future[torch.Tensor] = torch.futures.Future(devices=devices)
         self._buckets.add(gradient, bucket.parameters())
         self._waiting.append((gradient, future))
-        if self._step.ends(bucket):
-            self._finish()
+        if step.ends(bucket):
+            self._finish(exchange)
         return future
 
-    def _finish(self) -> None:
+    def _finish(self, exchange: Exchange) -> None:
         assert self._buckets is not None
         aggregate, found = self._buckets.finish(self._aggregate)
         for (gradient, future), vector in zip(self._waiting, found, strict=True):
@@ -210,6 +225,39 @@ class RobustHook(RankAggregator):
         self._buckets.reset()
         self._waiting = []
         self._record(aggregate)
+        if self.n_steps_ == 1:
+            # DDP rebuilds its buckets now, together with ranks that it knows nothing of.
+            gathered(Exchange(exchange.group), None, "the end of the first step")
+
+
+def _group_of(own: Any, model_group: Any) -> Any:
+    """The hook's group, or the model's where it has none; of a model without a wrapper that can be found, its own.
+
+    Raises
+    ------
+    ValueError
+        They are of different ranks: others would be aggregated than those that train the model.
+    """
+    if own is None:
+        # That of all ranks goes without its name: nobody shall hold it longer than the model does.
+        return None if model_group is dist.group.WORLD else model_group
+    if model_group is None:
+        return own
+    ranks, of_model = dist.get_process_group_ranks(own), dist.get_process_group_ranks(model_group)
+    if ranks != of_model:
+        raise ValueError(
+            f"group must be of the ranks that train the model, {of_model} by its process_group; found one of {ranks}."
+        )
+    return own
+
+
+def _refusal(gradient: torch.Tensor, wrapper: Any) -> str:
+    """What can't be aggregated of a model, of which a bucket's gradient is at hand; nothing where all can."""
+    layers = [] if wrapper is None else sparse_layers(wrapper)
+    if not (layers or gradient.is_sparse):
+        return ""
+    named = f" of layers {listed(layers)}" if layers else ""
+    return f"Gradients must be dense for a robust hook; found sparse ones{named} (an embedding's sparse=True)"
 
 
 def robust_hook(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from threading import Lock, Thread
@@ -90,7 +90,8 @@ class Watch:
     connections of the group, until for a second no other has answered.
 
     A rank that has waited for more than a second reads the records of the others: where one began another collective
-    as the same number, it lets its own fail at once, as all ranks would wait until the time limit.
+    as the same number, it lets its own fail at once, as all ranks would wait until the time limit. A rank that raises
+    an error between two collectives tells of it in the store, before it closes its connections.
 
     Parameters
     ----------
@@ -113,6 +114,7 @@ class Watch:
         self.waits_since: float | None = None
         self._has_warned = False
         if self.size > 1:
+            self._forget_earlier()
             Thread(target=_look_out, args=(ref(self),), daemon=True, name="skbgmd-watch").start()
 
     def begin(self, name: str, n_bytes: int | None = None, purpose: str = "") -> Collective:
@@ -148,21 +150,56 @@ class Watch:
                     )
                     warnings.warn(" ".join((waiting, *lines)), RuntimeWarning, stacklevel=2)
 
-    def roll_call(self, error: BaseException) -> RollCall:
-        """Close this rank's connections, answer, and list the ranks that don't; once, as the group is lost with it."""
+    def fail(self, error: BaseException) -> None:
+        """Tell the others of an error of this rank between two collectives, unless all have one at the same place.
+
+        Ranks that all raise after the same collective leave nobody waiting, and may go on together.
+        """
+        if self.size == 1 or self._called is not None:
+            return
+        place, others = str(self.n_begun), set(range(self.size)) - {self.rank}
+        # A store that doesn't answer is noticed in the roll call.
+        with suppress(RuntimeError):
+            self.store.set(f"skbgmd/error/{self.rank}", place)
+            end = time.monotonic() + limits.ROLL_CALL_SECONDS
+            while others and time.monotonic() < end:
+                keys = {rank: f"skbgmd/error/{rank}" for rank in others}
+                others -= {rank for rank, key in keys.items() if self.store.check([key]) and self._value(key) == place}
+                time.sleep(0.01 if others else 0.0)
+        if others:
+            self.roll_call(error, is_own=True)
+
+    def _value(self, key: str) -> str:
+        return str(self.store.get(key).decode())
+
+    def _forget_earlier(self) -> None:
+        """Delete what this rank wrote as one of an earlier group with the same store."""
+        # A store that can't is left as it is.
+        with suppress(RuntimeError):
+            for kind in ("begun", "present", "error"):
+                self.store.delete_key(f"skbgmd/{kind}/{self.rank}")
+            if self.store.check([_FAILED]) and self._value(_FAILED).startswith(f"{self.rank},"):
+                self.store.delete_key(_FAILED)
+
+    def roll_call(self, error: BaseException, *, is_own: bool = False) -> RollCall:
+        """Close this rank's connections, answer, and list the ranks that don't; once, as the group is lost with it.
+
+        The error is that of a collective, or one of this rank's own, which the others are told of.
+        """
+        own = said(error) if is_own else message_of(error)
         with _CALLING:
             if self._called is None or self._calling is None:
                 self._called = RollCall()
                 # A store on a rank that was stopped answers never, and its client waits without a limit.
-                self._calling = Thread(target=self._call, args=(self._called, str(error)), daemon=True)
+                self._calling = Thread(target=self._call, args=(self._called, own, is_own), daemon=True)
                 self._calling.start()
         self._calling.join(limits.ROLL_CALL_LIMIT + limits.ROLL_CALL_SECONDS)
         return self._called
 
-    def _call(self, call: RollCall, error: str) -> None:
+    def _call(self, call: RollCall, error: str, is_own: bool) -> None:
         try:
             # Before this rank's connections break, and with them the collective of others.
-            first = self.store.compare_set("skbgmd/failed", "", f"{self.rank},{error}").decode()
+            first = self.store.compare_set(_FAILED, "", f"{self.rank},{int(is_own)},{error}").decode()
             close_connections(self._group(), self.rank, self.size)
             self.store.set(f"skbgmd/present/{self.rank}", "")
             missing = set(range(self.size)) - {self.rank}
@@ -178,8 +215,10 @@ class Watch:
             call.trainings = self._trainings(sorted(missing))
         except (RuntimeError, ValueError):
             return
-        number, cause = first.split(",", 1)
-        call.first = "" if int(number) == self.rank else f"Rank {number} was the first on which it failed: {cause}"
+        number, is_own_of_first, cause = first.split(",", 2)
+        if int(number) != self.rank:
+            what = "failed by an error of its own" if int(is_own_of_first) else "was the first on which it failed"
+            call.first, call.is_failure = f"Rank {number} {what}: {cause}", bool(int(is_own_of_first))
         call.missing = tuple(sorted(missing))
 
     def _begun(self, ranks: Any) -> dict[int, Begun]:
@@ -230,6 +269,8 @@ class RollCall:
 
     missing: tuple[int, ...] | None = None
     first: str = ""
+    #: The first error is one of that rank's own, between two collectives.
+    is_failure: bool = False
     last_begun: dict[int, Begun | None] = field(default_factory=dict)
     #: In which collectives the ranks are, where they aren't in the same one.
     apart: str = ""
@@ -276,9 +317,12 @@ class Collective:
             f"{self.name} (number {self.number} of its group) failed on rank {self.watch.rank} after {waited:.1f} s"
         )
         message = f"Every rank must answer in a collective; {failed}, and {call.report(self.watch.size)} Cause: {error}"
-        if call.apart and not call.missing:
+        if call.is_failure:
+            report = f", and {call.report(self.watch.size)}" if call.missing else "."
+            message = f"{call.first}. So {failed}{report} Cause: {error}"
+        elif call.apart and not call.missing:
             message = f"{call.apart} So {failed}. Cause: {error}"
-        if call.first and not call.apart:
+        elif call.first and not call.apart:
             message += f" {call.first}"
         raise RankLostError(message, self.name, self.number, call.missing or (), waited) from error
 
@@ -307,7 +351,64 @@ def close_connections(group: Any, rank: int, size: int) -> None:
 #: Tag of messages that nobody sends.
 _UNUSED_TAG = 2**31 - 1
 
+#: The first rank that failed, whether by an error of its own, and the error.
+_FAILED = "skbgmd/failed"
+
 _WATCHES: WeakKeyDictionary[Any, Watch] = WeakKeyDictionary()
+
+
+def watch_of(group: Any = None) -> Watch:
+    """The record of collectives of a group, or of all ranks."""
+    group = group or _get_default_group()
+    if group not in _WATCHES:
+        _WATCHES[group] = Watch(group)
+    return _WATCHES[group]
+
+
+@contextmanager
+def telling_others(group: Any = None) -> Iterator[None]:
+    """Tell the other ranks of an error in what all ranks do together; of those of a collective they know.
+
+    Parameters
+    ----------
+    group : ProcessGroup, default=None
+        None: all ranks.
+    """
+    try:
+        yield
+    except RankLostError:
+        raise
+    except BaseException as error:
+        if dist.is_available() and dist.is_initialized():
+            watch_of(group).fail(error)
+        raise
+
+
+def said(error: BaseException) -> str:
+    """Class and message of an error, as text that UTF-8 can hold.
+
+    Examples
+    --------
+    >>> said(ValueError("too large"))
+    'ValueError: too large'
+    """
+    name, message = type(error).__name__, message_of(error)
+    return f"{name}: {message}" if message else name
+
+
+def message_of(error: BaseException) -> str:
+    r"""Message of an error, whatever its ``__str__`` does, as text that UTF-8 can hold: names of files may have bytes.
+
+    Examples
+    --------
+    >>> message_of(OSError("no file \udcff"))
+    'no file \\udcff'
+    """
+    try:
+        text = str(error)
+    except Exception as other:
+        text = f"a message that can't be made, by a {type(other).__name__}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def begin_collective(name: str, group: Any = None, n_bytes: int | None = None, purpose: str = "") -> Collective:
@@ -334,7 +435,4 @@ def begin_collective(name: str, group: Any = None, n_bytes: int | None = None, p
     ...     dist.barrier()
     >>> dist.destroy_process_group()
     """
-    group = group or _get_default_group()
-    if group not in _WATCHES:
-        _WATCHES[group] = Watch(group)
-    return _WATCHES[group].begin(name, n_bytes, purpose)
+    return watch_of(group).begin(name, n_bytes, purpose)

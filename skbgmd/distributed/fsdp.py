@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
-from skbgmd.distributed.faults import Collective, begin_collective
+from skbgmd.distributed.faults import Collective, begin_collective, telling_others
 from skbgmd.distributed.rank_aggregator import RankAggregator
 from skbgmd.distributed.rows import ShardedRows
 
@@ -70,14 +70,17 @@ class RobustReduceScatter(RankAggregator):
         ValueError
             A gradient divide factor that torch multiplies in on the way.
         """
-        if op not in (dist.ReduceOp.AVG, dist.ReduceOp.SUM):
-            raise ValueError(f"FSDP2 must ask for an average or a sum; found {_described(op)}.")
-        exchange = self._ready(group)
-        shard = exchange.to_shards(input_tensor[None]).wait()
-        aggregate = self._aggregate(ShardedRows(shard, input_tensor.numel(), exchange))
-        # Of a sum FSDP2 makes an average itself, in two steps where half precision might overflow.
-        output_tensor.copy_(aggregate.vector if op == dist.ReduceOp.AVG else aggregate.vector * exchange.size)
-        self._record(aggregate)
+        with telling_others(group):
+            if op not in (dist.ReduceOp.AVG, dist.ReduceOp.SUM):
+                raise ValueError(f"FSDP2 must ask for an average or a sum; found {_described(op)}.")
+            exchange = self._ready(group)
+            # Before anything else is exchanged.
+            self._agree()
+            shard = exchange.to_shards(input_tensor[None]).wait()
+            aggregate = self._aggregate(ShardedRows(shard, input_tensor.numel(), exchange))
+            # Of a sum FSDP2 makes an average itself, in two steps where half precision might overflow.
+            output_tensor.copy_(aggregate.vector if op == dist.ReduceOp.AVG else aggregate.vector * exchange.size)
+            self._record(aggregate)
 
 
 def _described(op: Any) -> str:

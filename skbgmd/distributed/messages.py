@@ -20,6 +20,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd.aggregators import NonFiniteRowsError
+from skbgmd.distributed.faults import said
 from skbgmd.training._ranks import RankDivergedError, RankFailedError
 
 #: Of each rank: whether it is well, a checksum of where it is, and the length of what it sends.
@@ -56,20 +57,20 @@ def gathered(exchange: Gathers, value: Any, what: str) -> list[Any]:
 def report(exchange: Gathers, error: BaseException) -> None:
     """Tell the other ranks, who are about to gather values, of an error."""
     status = _DIVERGED if isinstance(error, NonFiniteRowsError) else _FAILED
-    _round(exchange, status, "", f"{type(error).__name__}: {error}")
+    _round(exchange, status, "", said(error))
 
 
 def _round(exchange: Gathers, status: int, what: str, text: str) -> list[str]:
     """Texts of all ranks; an error where one has failed, or is at another place, unless this one has."""
-    payload = text.encode()
+    payload = _encoded(text)
     with uninterrupted():
-        header = _HEADER.pack(status, zlib.crc32(what.encode()), len(payload))
+        header = _HEADER.pack(status, zlib.crc32(_encoded(what)), len(payload))
         start = header + payload[: limits.INLINE_MESSAGE]
         purpose = what if status == _WELL else "an error"
         heads = _gather_bytes(exchange, start, _HEADER.size + limits.INLINE_MESSAGE, purpose)
         found = [_HEADER.unpack_from(head) for head in heads]
         if any(status for status, _, _ in found) or len({place for _, place, _ in found}) > 1:
-            place = payload if status != _WELL else what.encode()
+            place = payload if status != _WELL else _encoded(what)
             reasons = _gather_bytes(exchange, place[: limits.FAILURE_MESSAGE], limits.FAILURE_MESSAGE)
             if status != _WELL:
                 return []
@@ -86,6 +87,10 @@ def _gather_bytes(exchange: Gathers, own: bytes, width: int, purpose: str = "") 
     padded = torch.frombuffer(bytearray(own.ljust(width, b"\0")), dtype=torch.uint8)
     every = exchange.gather(padded.to(exchange.device), purpose)
     return [line.cpu().numpy().tobytes() for line in every]
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
 
 
 def _text(reason: bytes) -> str:

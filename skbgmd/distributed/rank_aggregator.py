@@ -18,6 +18,7 @@ from skbgmd.distributed.exchange import Exchange, check_transport
 from skbgmd.distributed.messages import gathered
 from skbgmd.distributed.ranks import refuse_ranks, seeded_rule, seeds_of
 from skbgmd.rows import DenseRows
+from skbgmd.training._ranks import named
 
 #: What becomes of a step in which half of the ranks or more have NaN or inf.
 NON_FINITE = ("raise", "propagate")
@@ -121,10 +122,11 @@ class RankAggregator:
         """Parts of a loaded state that tell its model."""
         return (None if self._loaded is None else self._loaded["n_columns"],)
 
-    def _agree(self) -> Aggregator:
+    def _agree(self, refused: str = "") -> Aggregator:
         """Make the rule with the first rank's seed, after a look whether all ranks have the same settings and state.
 
-        Whatever is odd is an error on all ranks: one that raised alone would leave the others waiting.
+        Whatever is odd is an error on all ranks: one that raised alone would leave the others waiting. So is what this
+        rank can't aggregate, if it says so.
         """
         if self._seeded is None:
             exchange = self._ready()
@@ -133,10 +135,13 @@ class RankAggregator:
             place = (saved["rank"], saved["n_ranks"])
             is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
             state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
-            own = (int(seed), _fingerprint(self.rule, self._settings()), *state)
+            own = (int(seed), _fingerprint(self.rule, self._settings()), *state, refused)
             what = "the agreement before a first step, or after load_state_dict"
             every = gathered(Exchange(exchange.group), own, what)
-            seeds, prints, steps, widths, odd = zip(*every, strict=True)
+            seeds, prints, steps, widths, odd, refusals = zip(*every, strict=True)
+            if any(refusals):
+                ranks = [rank for rank, each in enumerate(refusals) if each]
+                raise TypeError(f"{refusals[ranks[0]]} on {named(ranks)}.")
             self._check_same(prints, "rule, and what else is set,")
             if any(odd):
                 raise ValueError(

@@ -20,8 +20,9 @@ class StepOfBuckets:
     """
 
     def __init__(self) -> None:
-        #: The model's wrapper, once it was looked for, and its parameters.
+        #: The model's wrapper, once it was looked for, its parameters, and the last one whose first step has begun.
         self._wrapper: Callable[[], Any] = type(None)
+        self._had_step: Callable[[], Any] = type(None)
         self._of_wrapper: set[torch.Tensor] = set()
         #: Parameters that are still to come where buckets have no numbers.
         self._missing: set[torch.Tensor] = set()
@@ -42,17 +43,37 @@ class StepOfBuckets:
 
     def _to_come(self, first: torch.Tensor) -> set[torch.Tensor]:
         """Parameters of a step whose buckets have no numbers; none where they have."""
-        if self._wrapper() is not None and first in self._of_wrapper:
+        wrapper = self.wrapper_of(first)
+        if wrapper is None or wrapper is self._had_step():
             return set()
-        # It doesn't make itself known to its hook.
-        wrapper: Any = next((each for each in gc.get_objects() if _is_wrapper_of(each, first)), None)
-        if wrapper is None:
-            return set()
-        named, ignored = dict(wrapper.module.named_parameters()), wrapper.parameters_to_ignore
-        self._wrapper, self._of_wrapper = weakref.ref(wrapper), set(named.values())
+        self._had_step = weakref.ref(wrapper)
         if not wrapper.static_graph:
             return set()
+        named, ignored = dict(wrapper.module.named_parameters()), wrapper.parameters_to_ignore
         return {each for name, each in named.items() if each.requires_grad and name not in ignored}
+
+    def wrapper_of(self, parameter: torch.Tensor) -> Any:
+        """The wrapper of a model with this parameter; None: there is none that can be found."""
+        wrapper = self._wrapper()
+        if wrapper is None or parameter not in self._of_wrapper:
+            # It doesn't make itself known to its hook.
+            wrapper = next((each for each in gc.get_objects() if _is_wrapper_of(each, parameter)), None)
+            if wrapper is not None:
+                self._wrapper, self._of_wrapper = weakref.ref(wrapper), set(wrapper.module.parameters())
+        return wrapper
+
+
+def sparse_layers(wrapper: Any) -> list[str]:
+    """Names of the layers of a wrapped model whose gradients are sparse, as DDP itself tells them."""
+    ignored = wrapper.parameters_to_ignore
+    return [
+        name or type(layer).__name__
+        for name, layer in wrapper.module.named_modules()
+        if isinstance(layer, (torch.nn.Embedding, torch.nn.EmbeddingBag))
+        and layer.sparse
+        and layer.weight.requires_grad
+        and f"{name}.weight" not in ignored
+    ]
 
 
 def _is_wrapper_of(found: Any, parameter: torch.Tensor) -> bool:

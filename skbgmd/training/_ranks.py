@@ -247,7 +247,7 @@ def _announce(aggregator: Any, ranks: Ranks) -> None:
     alone = f"a training without other ranks, by aggregator={aggregator!r:.100}; is it to be AcrossRanks there, too?"
     what = alone if ranks.size == 1 else "a training across ranks"
     # Nobody waits for it, and no training depends on it.
-    with suppress(RuntimeError):
+    with suppress(RuntimeError, UnicodeError):
         _store().set(f"skbgmd/training/{dist.get_rank()}", f"{time.time()},{what}")
 
 

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import lru_cache
@@ -35,7 +36,7 @@ from skbgmd.aggregators import (
     WorkerMomentum,
     get_aggregator,
 )
-from skbgmd.distributed import RobustHook, robust_hook
+from skbgmd.distributed import RankLostError, RobustHook, robust_hook
 from skbgmd.rows import DenseRows, ParameterBlock
 
 #: So small that each parameter has a bucket of its own, or all but.
@@ -289,6 +290,165 @@ def test_all_ranks_raise_and_none_hangs():
         )
         assert found["sparse"][0] == "TypeError"
         assert "sparse" in found["sparse"][1]
+
+
+class Embedded(torch.nn.Module):
+    """An embedding in front of a layer, which has a bucket of its own if buckets are small."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        with seeded(0, "cpu"):
+            self.table, self.last = torch.nn.Embedding(9, 4, sparse=sparse), torch.nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.table(x))
+
+
+class Failing(GeometricMedian):
+    """A rule that raises on one rank after the first step."""
+
+    def __call__(self, rows: Any, state: Any = None) -> Any:
+        calls = vars(self).setdefault("calls", [])
+        calls.append(1)
+        if len(calls) == 2 and dist.get_rank() == 1:
+            raise MemoryError("no memory")
+        return super().__call__(rows, state)
+
+
+def complain(weights: Any) -> None:
+    if dist.get_rank() == 1:
+        raise ValueError("no space left")
+
+
+def interrupt(weights: Any) -> None:
+    if dist.get_rank() == 1:
+        raise KeyboardInterrupt
+
+
+#: Hooks that raise on rank 1, whether an embedding is sparse there, and what the others are told.
+ALONE: dict[str, tuple[Callable[[], RobustHook], bool, type[BaseException], str]] = {
+    "on_step": (
+        lambda: RobustHook(on_step=complain),
+        False,
+        ValueError,
+        "Rank 1 failed by an error of its own: ValueError: no space left. So gather",
+    ),
+    "interrupt": (
+        lambda: RobustHook(on_step=interrupt),
+        False,
+        KeyboardInterrupt,
+        "Rank 1 failed by an error of its own: KeyboardInterrupt. So gather",
+    ),
+    "rule": (lambda: RobustHook(Failing()), False, MemoryError, "Rank 1 failed by an error of its own: MemoryError: "),
+    "sparse": (RobustHook, True, TypeError, "found sparse ones of layers table (an embedding's sparse=True) on rank 1"),
+    "sparse in blocks": (lambda: RobustHook(beta=0.5), True, TypeError, "found sparse ones of layers table"),
+}
+
+
+def raise_alone(rank: int, size: int, name: str) -> Any:
+    make, sparse, own, _ = ALONE[name]
+    net = Embedded(sparse=sparse and rank == 1)
+    ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+    ddp.register_comm_hook(make(), robust_hook)
+    begin = time.monotonic()
+    try:
+        for _ in range(4):
+            net.zero_grad()
+            ddp(torch.tensor([1, 2])).square().sum().backward()
+    except (RankLostError, own) as error:
+        # A process that ends slowly keeps its connections: the others must not wait for that.
+        seconds = time.monotonic() - begin
+        time.sleep(2.0 * (rank == 1))
+        return type(error).__name__, str(error), seconds
+    return None
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_an_error_of_one_rank_reaches_all_by_name_and_cause(name):
+    _, sparse, own, told = ALONE[name]
+    # They can't meet afterwards, which "lost" says.
+    first, second, third = on_ranks(raise_alone, 3, name, lost={3})
+    assert second[0] == own.__name__
+    for kind, message, seconds in (first, third):
+        assert kind == ("TypeError" if sparse else "RankLostError")
+        assert told in message
+        assert seconds < 2.0
+
+
+def raise_together(rank: int, size: int) -> Any:
+    """An error of all ranks, late on one, after which they go on."""
+    steps: list[int] = []
+
+    def late(weights: Any) -> None:
+        steps.append(1)
+        if len(steps) == 2:
+            time.sleep(0.3 * rank)
+            raise ValueError("all")
+
+    net = Net()
+    for _ in range(2):
+        ddp = DistributedDataParallel(net)
+        hook = RobustHook(on_step=late)
+        ddp.register_comm_hook(hook, robust_hook)
+        try:
+            for _ in range(3):
+                net.zero_grad()
+                ddp(batch(rank, 0, 0)).square().sum().backward()
+        except ValueError as error:
+            steps.append(str(error))
+    return steps, hook.n_steps_
+
+
+def test_ranks_that_raise_together_may_go_on_together():
+    assert on_ranks(raise_together, 3) == [([1, 1, "all", 1, 1, 1], 3)] * 3
+
+
+def by_groups(rank: int, size: int, kind: str) -> Any:
+    """Two trainings of two ranks each."""
+    pairs = [[0, 1], [2, 3]]
+    groups = [dist.new_group(ranks) for ranks in pairs]
+    own = rank // 2
+    given = {
+        "none": None,
+        "own": groups[own],
+        "another of its ranks": [dist.new_group(ranks) for ranks in pairs][own],
+        "all": dist.group.WORLD,
+    }[kind]
+    net = Net()
+    ddp = DistributedDataParallel(net, process_group=groups[own])
+    hook = RobustHook("mean", group=given)
+    ddp.register_comm_hook(hook, robust_hook)
+    try:
+        ddp(batch(rank, 0, 0)).square().sum().backward()
+    except ValueError as error:
+        return str(error)
+    return len(hook.weights_), flat_gradient(net)
+
+
+def flat_gradient(net: torch.nn.Module) -> np.ndarray:
+    return torch.cat([p.grad.flatten() for p in net.parameters()]).numpy()
+
+
+@pytest.mark.parametrize("kind", ["none", "own", "another of its ranks"])
+def test_a_hook_aggregates_the_ranks_that_train_its_model(kind):
+    found = on_ranks(by_groups, 4, kind)
+    for own in (0, 1):
+        gradients = []
+        for rank in (2 * own, 2 * own + 1):
+            net = Net()
+            net(batch(rank, 0, 0)).square().sum().backward()
+            gradients.append(flat_gradient(net))
+            assert found[rank][0] == 2
+        for rank in (2 * own, 2 * own + 1):
+            np.testing.assert_allclose(found[rank][1], np.mean(gradients, axis=0), atol=1e-5)
+
+
+def test_a_group_of_other_ranks_than_the_models_is_refused_on_all():
+    for rank, message in enumerate(on_ranks(by_groups, 4, "all")):
+        assert message == (
+            f"group must be of the ranks that train the model, {[0, 1] if rank < 2 else [2, 3]} by its process_group; "
+            "found one of [0, 1, 2, 3]."
+        )
 
 
 def resumed(rank: int, size: int) -> Any:

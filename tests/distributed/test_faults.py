@@ -190,6 +190,46 @@ def test_a_roll_call_ends_though_nobody_answers(watches):
     assert time.monotonic() - begin < 2.0
 
 
+def test_errors_of_all_at_one_place_end_nothing(watches):
+    for watch in watches:
+        watch.n_begun = 7
+    timers = [Timer(0.1 * rank, watches[rank].fail, [ValueError("own")]) for rank in range(1, 5)]
+    for timer in timers:
+        timer.start()
+    begin = time.monotonic()
+    watches[0].fail(ValueError("all"))
+    assert time.monotonic() - begin < 1.0
+    for timer in timers:
+        timer.join()
+    assert all(watch._called is None for watch in watches)
+
+
+def test_an_error_of_one_is_told_to_all(watches):
+    for rank, watch in enumerate(watches):
+        watch.n_begun = 7 + (rank == 4)
+    watches[4].fail(ValueError("another place"))
+    watches[2].fail(ValueError("own"))
+    for watch in watches:
+        watch.roll_call(RuntimeError("lost"))
+    assert watches[4]._called.first == ""
+    for watch in watches[:4]:
+        assert watch._called.first == "Rank 4 failed by an error of its own: ValueError: another place"
+        assert watch._called.is_failure
+
+
+def test_what_a_failed_group_left_in_the_store_is_forgotten(watches):
+    store = watches[0].store
+    watches[1].n_begun = 7
+    watches[1].fail(ValueError("own"))
+    watches[0].roll_call(RuntimeError("lost"))
+    assert store.check(["skbgmd/failed", "skbgmd/present/1", "skbgmd/error/1", "skbgmd/present/0"])
+    watches[0]._forget_earlier()
+    assert store.check(["skbgmd/failed"])
+    assert not store.check(["skbgmd/present/0"])
+    watches[1]._forget_earlier()
+    assert not any(store.check([f"skbgmd/{key}"]) for key in ("failed", "present/1", "error/1"))
+
+
 def train(rank: int, size: int, n_hostile: int) -> Any:
     """A linear model by the exact geometric median; the first ranks send NaN, inf and reversed gradients by turns."""
     exchange = Exchange()

@@ -260,6 +260,41 @@ def test_a_rank_that_is_killed_is_named(setting):
         assert seconds < 5.0
 
 
+def raise_alone(rank: int, size: int, late: bool) -> Any:
+    def on_step(weights: Any) -> None:
+        if rank == 1 and not late:
+            raise ValueError("no space left")
+
+    net = sharded(["0", ""], net_of(torch.float32))
+    groups = robust_fully_sharded(net, "worker_memory", on_step=on_step)
+    begin = time.monotonic()
+    if late:
+        loss(net, rank, 0, torch.float32).backward()
+        if rank == 1:
+            groups["0"].load_state_dict(groups["0"].state_dict())
+    with pytest.raises((RankLostError, ValueError)) as caught:
+        loss(net, rank, 1, torch.float32).backward()
+    seconds = time.monotonic() - begin
+    time.sleep(2.0 * (rank == 1))
+    return str(caught.value), seconds
+
+
+def test_an_error_of_one_rank_reaches_all():
+    # They can't meet afterwards, which "lost" says.
+    first, second, last = on_ranks(raise_alone, 3, False, lost={3})
+    assert second[0] == "no space left"
+    for message, seconds in (first, last):
+        assert message.startswith("Rank 1 failed by an error of its own: ValueError: no space left. So ")
+        assert seconds < 3.0
+
+
+def test_ranks_agree_before_gradients_travel():
+    for message, seconds in on_ranks(raise_alone, 3, True, lost={3}):
+        assert message.startswith("All ranks must take part in the same collectives; found to_shards of ")
+        assert "(the agreement before a first step, or after load_state_dict)" in message
+        assert seconds < 5.0
+
+
 def own_all_gather(rank: int, size: int) -> Any:
     calls = []
 

@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import pytest
+import torch
 
 from processes import on_ranks
 from skbgmd._utils import limits
@@ -62,6 +63,45 @@ def test_ranks_at_different_places_are_told_where_all_are(tmp_path):
     assert second[1] == "told"
     for found in (first, third):
         assert "rank 1: ValueError: own error" in found[1]
+
+
+class Silent(Exception):
+    """An error whose message can't be made."""
+
+    def __str__(self) -> str:
+        raise AttributeError("no message")
+
+
+#: Errors that text can't hold as they are, and what others are told of them.
+ODD: dict[str, tuple[BaseException, str]] = {
+    "a file's name": (FileNotFoundError("no file b\udcff.npy"), r"rank 1: FileNotFoundError: no file b\udcff.npy"),
+    "no message": (Silent(), "rank 1: Silent: a message that can't be made, by a AttributeError"),
+}
+
+
+def report_odd(rank: int, size: int, name: str) -> str:
+    exchange, error = Exchange(), ODD[name][0]
+    if rank == 1:
+        report(exchange, error)
+        return ""
+    with pytest.raises(RankFailedError) as caught:
+        gathered(exchange, 1, "value")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_error_whose_message_is_no_text_reaches_all(name):
+    assert on_ranks(report_odd, 2, name)[0].endswith(ODD[name][1])
+
+
+def test_values_and_places_may_be_text_that_utf8_cannot_hold():
+    class Alone:
+        size, device = 2, torch.device("cpu")
+
+        def gather(self, values: torch.Tensor, purpose: str = "") -> torch.Tensor:
+            return torch.stack([values, values])
+
+    assert gathered(Alone(), {"name": "\udcff"}, "a place \udcff") == [{"name": "\udcff"}] * 2
 
 
 def interrupt(done: list[bool]) -> None:

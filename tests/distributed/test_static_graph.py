@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from skbgmd._utils.random import seeded
-from skbgmd.distributed.static_graph import StepOfBuckets
+from skbgmd.distributed.static_graph import StepOfBuckets, sparse_layers
 
 
 class Bucket:
@@ -86,6 +86,24 @@ def test_buckets_with_numbers_are_told_by_them():
     # One that was cut short.
     assert seen(step, buckets[:1] + buckets) == [(True, False), (True, False), (False, False), (False, True)]
     assert not wrapper.static_graph
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_layers_with_sparse_gradients_are_told_as_ddp_tells_them():
+    with seeded(0, "cpu"):
+        layers = {
+            "sparse": torch.nn.Embedding(3, 2, sparse=True),
+            "bag": torch.nn.EmbeddingBag(3, 2, sparse=True),
+            "dense": torch.nn.Embedding(3, 2),
+            "frozen": torch.nn.Embedding(3, 2, sparse=True).requires_grad_(False),
+        }
+    net = torch.nn.ModuleDict(layers)
+    wrapper = DistributedDataParallel(net)
+    assert sparse_layers(wrapper) == ["sparse", "bag"]
+    step = StepOfBuckets()
+    assert step.wrapper_of(net["dense"].weight) is wrapper
+    assert step.wrapper_of(torch.nn.Parameter(torch.ones(1))) is None
+    assert sparse_layers(DistributedDataParallel(net["sparse"])) == ["Embedding"]
 
 
 def test_parameters_without_a_wrapper_are_told_by_numbers():
