@@ -568,6 +568,9 @@ ROLL_CALL_LIMIT = 3.0
 #: Seconds after which a rank that waits reads whether others are in another collective: steps are to cost nothing, and
 #: ranks to stop within five seconds.
 APART_SECONDS = 1.0
+#: Seconds for which a rank looks whether all are about to gather the same, before what is seldom sent: longer than
+#: steps of which one rank does another thing, and short enough for a rank that is killed to be named within five.
+MEETING_SECONDS = 2.0
 #: Seconds after which a rank that waits warns of others that train by themselves.
 LATE_SECONDS = 10.0
 #: Collectives of this rank that others' are compared with: more than buckets that are on their way.

@@ -12,7 +12,9 @@ from scipy.sparse.csgraph import connected_components
 
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, TrimmedMean, get_aggregator
+from skbgmd.distributed.buckets import described
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.ranks import plain_ranks, settings_of
 from skbgmd.distributed.rsa import check_models
 from skbgmd.rows import DenseRows
 
@@ -20,9 +22,9 @@ from skbgmd.rows import DenseRows
 class Bridge(torch.optim.Optimizer):
     r"""Train on ranks that exchange models with their neighbors in a graph, some of them hostile: BRIDGE.
 
-    Decentralized: there is no master and no collective. In each step a node j sends its model to its neighbors, screens
-    theirs coordinate by coordinate (of :math:`n_j` neighbors the b largest and the b smallest values are left out), and
-    averages the rest with its own before it follows its own gradient:
+    Decentralized: there is no master, and no collective after the first step. In each step a node j sends its model to
+    its neighbors, screens theirs coordinate by coordinate (of :math:`n_j` neighbors the b largest and the b smallest
+    values are left out), and averages the rest with its own before it follows its own gradient:
 
     .. math::
         x_j \leftarrow \frac{1}{n_j - 2b + 1} \Bigl(x_j + \sum_{i \in \text{kept}} x_i\Bigr) - \eta \nabla f_j(x_j)
@@ -42,7 +44,8 @@ class Bridge(torch.optim.Optimizer):
     neighbors : sequence of sequences of int
         For each rank those that it receives from, itself not among them; the same on all ranks.
     lr : float, default=0.01
-        Learning rate η; a scheduler of torch's may change it. The authors' falls as 1 / step.
+        Learning rate η, which may be another on each rank; a scheduler of torch's may change it. The authors' falls as
+        1 / step.
     n_hostile : int, default=1
         Number b of hostile neighbors to withstand: each rank must have 2b + 1 neighbors or more.
     rule : str or Aggregator, default=None
@@ -61,9 +64,10 @@ class Bridge(torch.optim.Optimizer):
     ------
     TypeError, ValueError
         A parameter out of its range, or a graph that isn't of as many ranks, has too few neighbors of a rank, or falls
-        apart (:func:`check_graph`).
+        apart (:func:`check_graph`). In the first step, and after parameters were added, on all ranks: shapes or dtypes
+        of parameters, ``neighbors``, ``n_hostile`` or a rule that aren't the same on all.
     RankLostError
-        In a step: a rank doesn't answer.
+        In a step: a rank doesn't answer, or has parameters that the others haven't.
 
     Notes
     -----
@@ -101,6 +105,9 @@ class Bridge(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr})
         own = self.exchange.rank
         self.n_hostile, self.sources = n_hostile, list(neighbors[own])
+        self._neighbors = [sorted(map(int, theirs)) for theirs in neighbors]
+        #: What the ranks have compared.
+        self._compared: dict[str, Any] = {}
         self.targets = [rank for rank, theirs in enumerate(neighbors) if own in theirs]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -129,6 +136,7 @@ class Bridge(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         parameters = [parameter for parameter, _ in self._each()]
+        self._compare(parameters)
         own = torch.cat([parameter.detach().flatten() for parameter in parameters])
         received = self.exchange.swap(own, self.sources, self.targets)
         screened = screen(own, received, self.n_hostile, self.rule)
@@ -138,6 +146,18 @@ class Bridge(torch.optim.Optimizer):
             if parameter.grad is not None:
                 parameter.sub_(parameter.grad, alpha=lr)
         return loss
+
+    def _compare(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Compare with all ranks what must be the same on them, in the first step and after it has changed."""
+        found: dict[str, Any] = {
+            "shapes of params": [described(parameter) for parameter in parameters],
+            "neighbors": self._neighbors,
+            "n_hostile": self.n_hostile,
+            **({"rule": None} if self.rule is None else settings_of(self.rule, "rule")),
+        }
+        if found != self._compared:
+            plain_ranks(self.exchange.group).check_same(found, "What is set in Bridge")
+            self._compared = found
 
     def _each(self) -> list[tuple[torch.Tensor, float]]:
         return [(parameter, group["lr"]) for group in self.param_groups for parameter in group["params"]]

@@ -69,6 +69,9 @@ class Exchange:
 
     #: Whether ranks compare what they send: not where they have done so.
     compares = True
+    #: Whether all must be about to gather the same before this rank sends anything: where it is seldom done, and others
+    #: may be elsewhere.
+    meets = False
 
     def __init__(self, group: Any = None, transport_dtype: torch.dtype | None = None) -> None:
         check_transport(transport_dtype)
@@ -183,7 +186,10 @@ class Exchange:
             return values[None]
         stacked = values.new_empty((self.size, *values.shape))
         moved = [as_bytes(stacked), as_bytes(values)]
-        with begin_collective("gather", self.group, values.nbytes, purpose):
+        with begin_collective("gather", self.group, values.nbytes, purpose) as collective:
+            # What has no purpose belongs to what was gathered before.
+            if self.meets and purpose:
+                collective.watch.meet()
             _all_gather(moved[0], moved[1], group=self.group)
         await_release(moved)
         self._count(values.nbytes * (self.size - 1))
@@ -206,15 +212,17 @@ class Exchange:
         """
         sent = values.contiguous()
         received = sent.new_empty((len(sources), *sent.shape))
-        if not (sources or targets):
-            return received
         peer = dist.get_global_rank if self.group is not None else (lambda _, rank: rank)
         steps: list[tuple[Any, torch.Tensor, int]]
         steps = [(dist.irecv, line, source) for line, source in zip(received, sources, strict=True)]
         steps += [(dist.isend, sent, target) for target in targets]
-        with begin_collective("swap", self.group):
-            operations = [dist.P2POp(do, as_bytes(part), peer(self.group, at), self.group) for do, part, at in steps]
-            for work in dist.batch_isend_irecv(operations):
+        # Messages with other tags wait for each other, and where sizes differ they must not meet.
+        tag = sent.nbytes % _TAGS
+        with begin_collective("swap", self.group, sent.nbytes):
+            operations = [
+                dist.P2POp(do, as_bytes(part), peer(self.group, at), self.group, tag) for do, part, at in steps
+            ]
+            for work in dist.batch_isend_irecv(operations) if operations else ():
                 work.wait()
         self._count(sent.nbytes * len(targets))
         return received
@@ -238,7 +246,7 @@ class Exchange:
 
     def _check_same(self, values: dict[str, Any], name: str) -> None:
         """Check that values, made of what JSON can hold, are the same on all ranks; what that sends isn't counted."""
-        every = gathered(Exchange(self.group), {name: values}, "what ranks exchange for the first time")
+        every = gathered(exchange_of_messages(self.group), {name: values}, "what ranks exchange for the first time")
         refuse_differences([next(iter(each)) for each in every], "What ranks send")
         refuse_differences([each[name] for each in every], name)
 
@@ -252,6 +260,13 @@ class Exchange:
     def _count(self, sent: int) -> None:
         self.traffic.sent += sent
         self.traffic.n_collectives += 1
+
+
+def exchange_of_messages(group: Any = None) -> Exchange:
+    """An exchange for what is seldom sent, which is counted nowhere."""
+    exchange = Exchange(group)
+    exchange.meets = True
+    return exchange
 
 
 def is_transport(dtype: Any) -> bool:
@@ -294,6 +309,9 @@ class Pending:
             self._value, self._finish, self._collective = self._finish(), None, None
         return self._value
 
+
+#: Tags of messages from rank to rank are less than this.
+_TAGS = 2**31 - 1
 
 #: The older name is deprecated since torch 2.13.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor

@@ -130,6 +130,22 @@ class Watch:
                 self.store.set(self._key, record)
         return collective
 
+    def meet(self) -> None:
+        """Wait until all ranks have begun the collective that this one has, and raise an error if some began another.
+
+        It is for what is seldom sent, before it is: backends end processes that get more bytes than they expect. A rank
+        that is late is waited for in the collective itself.
+        """
+        end, pause, others = time.monotonic() + limits.MEETING_SECONDS, 1e-3, set(range(self.size)) - {self.rank}
+        while others and self._called is None and time.monotonic() < end:
+            begun = self._begun(others)
+            if self._apart(begun):
+                raise RuntimeError("Nothing was sent.")
+            others -= {rank for rank, theirs in begun.items() if theirs.number >= self.n_begun}
+            if others:
+                time.sleep(pause)
+                pause = min(2.0 * pause, 0.05)
+
     def look(self) -> None:
         """Let the collective that this rank waits for fail, if others are in another one; warn of those that train."""
         since = self.waits_since

@@ -14,7 +14,7 @@ from skbgmd._utils.checks import check_choice, check_integer
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.exchange import Exchange, check_transport
+from skbgmd.distributed.exchange import Exchange, check_transport, exchange_of_messages
 from skbgmd.distributed.messages import gathered
 from skbgmd.distributed.ranks import refuse_ranks, seeded_rule, seeds_of
 from skbgmd.rows import DenseRows
@@ -137,7 +137,7 @@ class RankAggregator:
             state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
             own = (int(seed), _fingerprint(self.rule, self._settings()), *state, refused)
             what = "the agreement before a first step, or after load_state_dict"
-            every = gathered(Exchange(exchange.group), own, what)
+            every = gathered(exchange_of_messages(exchange.group), own, what)
             seeds, prints, steps, widths, odd, refusals = zip(*every, strict=True)
             if any(refusals):
                 ranks = [rank for rank, each in enumerate(refusals) if each]

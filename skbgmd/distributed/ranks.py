@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from skbgmd.aggregators import Aggregator, Mean, get_aggregator
-from skbgmd.distributed.exchange import Exchange, as_bytes, await_release
+from skbgmd.distributed.exchange import Exchange, as_bytes, await_release, exchange_of_messages
 from skbgmd.distributed.faults import begin_collective
 from skbgmd.distributed.messages import gathered, report, uninterrupted
 from skbgmd.distributed.rows import ShardedRows
@@ -97,7 +97,7 @@ class DistributedRanks(Ranks):
 
 def plain_ranks(group: Any = None) -> DistributedRanks:
     """Ranks of a group, for messages that are counted nowhere."""
-    return DistributedRanks(Exchange(group), Mean())
+    return DistributedRanks(exchange_of_messages(group), Mean())
 
 
 def seeds_of(rule: Aggregator) -> dict[str, Any]:

@@ -83,6 +83,8 @@ def agree_on_prefix(store: Store, rank: int, size: int, timeout: timedelta) -> s
 class _OnDevice(Exchange):
     """Collectives of tensors on a given device."""
 
+    meets = True
+
     def __init__(self, group: Any, device: torch.device | str) -> None:
         super().__init__(group)
         self._device = torch.device(device)

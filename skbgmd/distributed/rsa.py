@@ -112,12 +112,12 @@ class RSA(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             _check_settings(**_settings(group))
+            # Those of the constructor all begin at once.
+            if hasattr(self, "exchange"):
+                self._begin(group["params"])
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-        # Those of the constructor all begin at once.
-        if hasattr(self, "exchange"):
-            self._begin(group["params"])
 
     def _begin(self, parameters: list[torch.Tensor]) -> None:
         """Begin with the first rank's parameters, which are the master's."""

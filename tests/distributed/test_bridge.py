@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from processes import on_ranks
 from skbgmd.aggregators import CoordinatewiseMedian, GeometricMedian, Krum, NonFiniteRowsError
-from skbgmd.distributed import Bridge
+from skbgmd.distributed import Bridge, RankLostError
 from skbgmd.distributed.bridge import bridge_step, check_graph, screen
 
 
@@ -253,3 +255,63 @@ def lonely(rank, size):
 
 def test_wrong_parameters_are_refused_on_ranks():
     on_ranks(lonely, 3)
+
+
+#: What one rank has otherwise than the others, and what all are told.
+ODD = {
+    "larger": ({"shape": (3, 2)}, "shapes of params"),
+    "smaller": ({"shape": (1, 2)}, "shapes of params"),
+    "another shape": ({"shape": (4,)}, "shapes of params"),
+    "another dtype": ({"dtype": torch.bfloat16}, "shapes of params"),
+    "another rule": ({"rule": "coordinate_median"}, "rule"),
+    "more hostile ranks": ({"n_hostile": 1}, "n_hostile"),
+    "another graph": ({"neighbors": ring(4, 1)}, "neighbors"),
+}
+
+
+def bridge_of(shape=(2, 2), dtype=torch.float16, neighbors=None, n_hostile=0, rule=None):
+    parameter = torch.nn.Parameter(torch.ones(shape, dtype=dtype))
+    return parameter, Bridge([parameter], neighbors or complete(4), n_hostile=n_hostile, rule=rule)
+
+
+def with_odd_ranks(rank, size):
+    found = {}
+    for name, (settings, _) in ODD.items():
+        _, optimizer = bridge_of(**(settings if rank == 1 else {}))
+        with pytest.raises(ValueError, match="must be the same on all ranks") as caught:
+            optimizer.step()
+        found[name] = str(caught.value)
+    _, optimizer = bridge_of()
+    optimizer.step()
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3, dtype=torch.float16))]})
+    optimizer.step()
+    return found
+
+
+def test_what_one_rank_has_otherwise_is_an_error_of_all():
+    for found in on_ranks(with_odd_ranks, 4):
+        for name, (_, odd) in ODD.items():
+            assert found[name].startswith(f"What is set in Bridge ({odd}) must be the same on all ranks; found ")
+            assert found[name].endswith("on rank 1.")
+
+
+def changed_by_one(rank, size, how):
+    parameter, optimizer = bridge_of()
+    optimizer.step()
+    begin = time.monotonic()
+    if rank == 1 and how == "added":
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3, dtype=torch.float16))]})
+    elif rank == 1:
+        parameter.data = parameter.data.to(how)
+    with pytest.raises(RankLostError) as caught:
+        optimizer.step()
+    return str(caught.value), time.monotonic() - begin
+
+
+@pytest.mark.parametrize("how", ["added", torch.bfloat16, torch.float64], ids=str)
+def test_parameters_that_one_rank_changes_alone_are_an_error_of_all(how):
+    # They can't meet afterwards, which "lost" says.
+    for message, seconds in on_ranks(changed_by_one, 4, how, lost={4}):
+        assert message.startswith("All ranks must take part in the same collectives; found swap of 8 bytes, number")
+        assert "(What is set in Bridge), number" in message
+        assert seconds < 5.0

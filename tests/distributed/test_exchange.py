@@ -14,8 +14,9 @@ import torch.distributed as dist
 
 from processes import on_ranks
 from skbgmd._utils import limits
-from skbgmd.distributed import Exchange
-from skbgmd.distributed.exchange import Releases, alias, as_bytes, await_release
+from skbgmd.distributed import Exchange, RankLostError
+from skbgmd.distributed.exchange import Releases, alias, as_bytes, await_release, exchange_of_messages
+from skbgmd.distributed.messages import gathered
 
 
 def there_and_back(rank: int, size: int, m: int, d: int, dtype: torch.dtype, transport: torch.dtype | None) -> Any:
@@ -95,6 +96,42 @@ def swap(rank, size):
     if rank > 0:
         inside = Exchange(group).swap(torch.tensor(rank), [2 - rank], [2 - rank]).tolist()
     return ahead.tolist(), whole.traffic.sent, inside
+
+
+def apart(rank, size, odd):
+    exchange = Exchange()
+    exchange.gather(torch.ones(1))
+    begin = time.monotonic()
+
+    def go_on():
+        if odd == "swap":
+            exchange.swap(torch.ones(2 if rank == 1 else 3), [(rank - 1) % size], [(rank + 1) % size])
+        elif rank == 1:
+            gathered(exchange_of_messages(), None, "a message")
+        else:
+            # One rank is early, and one late.
+            time.sleep(0.4 * rank)
+            exchange.gather(torch.ones(1000 if odd == "larger" else 2))
+
+    with pytest.raises(RankLostError) as caught:
+        go_on()
+    return str(caught.value), time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        ("swap", ("swap of 12 bytes, number 2, on ranks 0, 2", "swap of 8 bytes, number 2, on rank 1")),
+        ("larger", ("gather of 4000 bytes, number 2, on", "(a message), number 2, on rank 1")),
+        ("smaller", ("gather of 8 bytes, number 2, on", "(a message), number 2, on rank 1")),
+    ],
+)
+def test_what_differs_in_size_waits_rather_than_ends_processes(odd, expected):
+    # They can't meet afterwards, which "lost" says.
+    for message, seconds in on_ranks(apart, 3, odd, lost={3}):
+        assert message.startswith("All ranks must take part in the same collectives; found ")
+        assert all(part in message for part in expected)
+        assert seconds < 5.0
 
 
 def test_a_swap_is_of_neighbors_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from processes import on_ranks
-from skbgmd.distributed import RSA
+from skbgmd.distributed import RSA, RankLostError
 from skbgmd.distributed import rsa as module
 from skbgmd.distributed.rsa import master_step, rsa_step, signs
 
@@ -298,11 +299,30 @@ def added(rank, size):
     optimizer.step()
     with pytest.raises(ValueError, match="The shapes of params in RSA must be the same on all ranks"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3 + rank))]})
+    optimizer.step()
     return begin
 
 
 def test_parameters_that_are_added_begin_as_on_the_first_rank():
     assert on_ranks(added, 2) == [[5.0, 5.0]] * 2
+
+
+def added_by_one(rank, size):
+    optimizer = RSA([torch.nn.Parameter(torch.zeros(300))])
+    optimizer.step()
+    begin = time.monotonic()
+    later = {"params": [torch.nn.Parameter(torch.zeros(2))]}
+    with pytest.raises(RankLostError) as caught:
+        optimizer.add_param_group(later) if rank == 1 else optimizer.step()
+    return str(caught.value), time.monotonic() - begin
+
+
+def test_parameters_that_one_rank_adds_alone_are_an_error_of_all():
+    # They can't meet afterwards, which "lost" says.
+    for message, seconds in on_ranks(added_by_one, 3, lost={3}):
+        assert message.startswith("All ranks must take part in the same collectives; found gather of 305 bytes")
+        assert "(The shapes of params in RSA), number" in message
+        assert seconds < 5.0
 
 
 def test_states_of_other_optimizers_are_refused():
