@@ -109,8 +109,6 @@ MAKERS = {
     *("arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal"),
     *("ones", "rand", "randint", "randn", "randperm", "range", "scalar_tensor", "sparse_coo_tensor", "tensor", "zeros"),
 }
-#: Modules that don't name it everywhere yet.
-NOT_YET = {"ghost/rows.py", "training/_step/one_pass.py"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -125,4 +123,4 @@ def test_tensors_are_made_on_a_device_that_is_named(path):
         and node.func.value.id == "torch"
         and "device" not in {keyword.arg for keyword in node.keywords}
     ]
-    assert path.relative_to(ROOT).as_posix() in NOT_YET or not found
+    assert not found

@@ -112,7 +112,7 @@ class GhostRows(ChunkedRows):
         for part in self._gram_parts(dtype):
             total = part.double() if total is None else total.add_(part)
         if total is None:
-            total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64)
+            total = torch.zeros((self.n_rows, self.n_rows), dtype=torch.float64, device="cpu")
         products: FloatArray = total.cpu().numpy()
         squares = products.reshape(-1)[:: self.n_rows + 1]
         # As sums of products they may come out a little below zero.

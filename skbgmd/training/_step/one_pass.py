@@ -295,7 +295,7 @@ def exact_sum(losses: torch.Tensor, slices: Slices, parameters: Sequence[torch.T
     of_sample = np.repeat(_weights_to_check(len(slices)), slices.lengths)
     half = is_in_half_precision(losses)
     # By the gradient of the sum rather than the sum, which has no graph under torch.no_grad().
-    weights = torch.as_tensor(of_sample).to(losses)
+    weights = torch.from_numpy(of_sample).to(losses)
     gradients = torch.autograd.grad(losses, parameters, weights, retain_graph=True, allow_unused=True)
     parts = [
         torch.zeros_like(parameter) if gradient is None else gradient.to_dense()
