@@ -22,7 +22,7 @@ from skbgmd.training._ranks import named, training_of
 
 
 class RankLostError(RuntimeError):
-    """A collective failed because ranks stopped answering, or aren't in the same one.
+    """A collective failed because ranks stopped answering, aren't in the same one, or one raised an error of its own.
 
     The error of ``torch.distributed`` is its cause. The group can't be used any more: the process must end, and all
     ranks start again (:func:`skbgmd.distributed.init_from_env`).

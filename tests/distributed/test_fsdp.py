@@ -275,7 +275,7 @@ def raise_alone(rank: int, size: int, late: bool) -> Any:
     with pytest.raises((RankLostError, ValueError)) as caught:
         loss(net, rank, 1, torch.float32).backward()
     seconds = time.monotonic() - begin
-    time.sleep(2.0 * (rank == 1))
+    time.sleep(3.0 * (rank == 1 and not late))
     return str(caught.value), seconds
 
 
@@ -285,7 +285,7 @@ def test_an_error_of_one_rank_reaches_all():
     assert second[0] == "no space left"
     for message, seconds in (first, last):
         assert message.startswith("Rank 1 failed by an error of its own: ValueError: no space left. So ")
-        assert seconds < 3.0
+        assert seconds < 3.5
 
 
 def test_ranks_agree_before_gradients_travel():
