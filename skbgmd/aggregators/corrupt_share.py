@@ -95,9 +95,9 @@ def estimate_corrupt_share(rows: Rows) -> CorruptShare:
     usable = np.flatnonzero(gram.finite & weighs)
     some = gram if len(usable) == rows.n_rows else gram.subset(usable)
     resolution = some.resolution if usable.size else 0.0
-    looks = Looks.of(np.sqrt(some.squared_distances()), norms[usable] / gram.unit, resolution)
-    n, n_usable = int(weighs.sum()), len(usable)
     weights = rows.weights[usable]
+    looks = Looks.of(np.sqrt(some.squared_distances()), norms[usable] / gram.unit, weights, resolution)
+    n, n_usable = int(weighs.sum()), len(usable)
     # Fewer than half of the rows that are left can be told from the others.
     lost = max(1.0 - n_usable / max(n, 1), 1.0 - float(weights.sum()) / max(float(rows.weights.sum()), 1e-300))
     most = max(0, (n_usable - 1) // 2) / max(n_usable, 1)
@@ -139,19 +139,23 @@ class Looks(NamedTuple):
     is_blind: bool
 
     @classmethod
-    def of(cls, distances: FloatArray, norms: FloatArray, resolution: float = 0.0) -> Looks:
-        """Look at rows by their distances (n, n) and norms (n,), of which those below a resolution count as equal."""
+    def of(cls, distances: FloatArray, norms: FloatArray, weights: FloatArray, resolution: float = 0.0) -> Looks:
+        """Look at rows by their distances (n, n) and norms (n,), of which those below a resolution count as equal.
+
+        Weights (n,) decide where numbers of rows don't.
+        """
         n = len(norms)
         far = far_rows(distances, resolution)
         left = np.flatnonzero(~far)
         groups = tied_groups(distances[np.ix_(left, left)], norms[left], resolution)
         tied, spared = np.zeros((2, n), dtype=bool)
         tied[left] = groups >= 0
-        # Of rows that copy an honest one it is honest itself.
-        _, first = np.unique(groups, return_index=True)
-        spared[left[first]] = True
+        # Of rows that copy an honest one it is honest itself: the heaviest one, for a lower bound.
+        by_weight = np.argsort(-weights[left], kind="stable")
+        _, first = np.unique(groups[by_weight], return_index=True)
+        spared[left[by_weight[first]]] = True
         left = np.flatnonzero(~(far | tied))
-        found = opposed_rows(distances[np.ix_(left, left)], norms[left])
+        found = opposed_rows(distances[np.ix_(left, left)], norms[left], weights[left])
         opposed, least, most = np.zeros((3, n), dtype=bool)
         if found is not None:
             for mask, part in zip((opposed, least, most), found, strict=True):
@@ -199,8 +203,12 @@ def tied_groups(distances: FloatArray, norms: FloatArray, resolution: float = 0.
     return np.where((sizes > 1) & (2 * sizes < n), groups, -1)
 
 
-def opposed_rows(distances: FloatArray, norms: FloatArray) -> tuple[BoolArray, BoolArray, BoolArray] | None:
+def opposed_rows(
+    distances: FloatArray, norms: FloatArray, weights: FloatArray
+) -> tuple[BoolArray, BoolArray, BoolArray] | None:
     """Masks of the rows that point away from most: by sign, beyond rounding by noise, and up to it; None if none can.
+
+    Of two halves it is that of less weight.
 
     The cosines about zero follow from distances and norms,
     :math:`2 c_{ij} = (n_i^2 + n_j^2 - d_{ij}^2) / (n_i n_j)`.
@@ -217,8 +225,23 @@ def opposed_rows(distances: FloatArray, norms: FloatArray) -> tuple[BoolArray, B
     strength = values[-1] - 1.0
     if strength <= 0.0 or strength < limits.DIRECTION_GAP * max(values[-2] - 1.0, 1.0 - values[0]):
         return None
-    along = vectors[:, -1] * (1.0 if 2 * int((vectors[:, -1] < 0.0).sum()) <= n else -1.0)
+    along = vectors[:, -1]
+    # What is left of rounding is on neither side.
+    along = np.where(np.abs(along) > limits.LEAST_STRENGTH, along, 0.0)
+    along = along if _is_most(along, weights) else -along
     rest = cosines - strength * np.outer(along, along)
     # A row's entry is a sum of its cosines, whose errors are as large as what the eigenvector leaves of them.
     noise = 2.0 * float(np.sqrt(np.mean(rest[np.triu_indices(n, 1)] ** 2))) / strength
     return along < 0.0, along < -noise, along < noise
+
+
+def _is_most(along: FloatArray, weights: FloatArray) -> bool:
+    """True if more rows are positive than negative; of as many, if more weight is; of as much, by their sum."""
+    side, other = along > 0.0, along < 0.0
+    if side.sum() != other.sum():
+        return bool(side.sum() > other.sum())
+    weight, weight_other = float(weights[side].sum()), float(weights[other].sum())
+    # Sums of weights differ by their order.
+    if abs(weight - weight_other) > limits.LEAST_STRENGTH * (weight + weight_other):
+        return weight > weight_other
+    return float(along.sum()) > 0.0

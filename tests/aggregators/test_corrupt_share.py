@@ -144,6 +144,32 @@ def test_order_of_rows_changes_nothing_where_most_have_copies(dtype):
         assert found.tied < 0.5
 
 
+def test_of_weighted_copies_the_heaviest_may_be_honest_whatever_the_order(rng):
+    X, weights = honest(rng, 10, 50), np.array([1.0, 5.0, 1.0] + 7 * [3.0])
+    X[1:3] = X[0]
+    for order in ([0, 1, 2], [1, 0, 2], [2, 0, 1]):
+        some = [*order, *range(3, 10)]
+        share = estimate_corrupt_share(dense(X[some], weights[some]))
+        assert share.low == pytest.approx(0.2)
+        assert share.estimate == pytest.approx(0.3)
+
+
+def test_of_two_halves_the_lighter_one_is_opposed_whatever_the_order(rng):
+    X, weights = honest(rng, 8, 50, mean=5.0), np.array(4 * [1.0] + 4 * [5.0])
+    X[:4] *= -1.0
+    for _ in range(10):
+        order = rng.permutation(8)
+        assert estimate_corrupt_share(dense(X[order], weights[order])).opposed == pytest.approx(0.5)
+
+
+def test_rows_of_zeros_are_on_neither_side(rng):
+    X = honest(rng, 9, 50, mean=1.0)
+    X[:3] *= -1.0
+    X[3] = 0.0
+    for _ in range(5):
+        assert estimate_corrupt_share(dense(X[rng.permutation(9)])).opposed == pytest.approx(3 / 9)
+
+
 def test_scale_changes_nothing_at_a_gap_of_just_a_factor_of_two():
     X = np.array([1.0, 1.0, -1.0, 0.0, -1.0, 1.0, 0.0, 1.0, -2.0, 2.0])[:, None]
     estimates = {estimate_corrupt_share(dense(X * factor)).estimate for factor in (1.0, 2.0, 1024.0, 3.0, 1e-5)}
@@ -198,8 +224,8 @@ def test_tied_groups_by_hand():
 def test_opposed_rows_by_hand():
     X = 0.5 * np.eye(6)
     X[:, 0] += np.array([1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
-    opposed, least, most = opposed_rows(distances_of(X), np.linalg.norm(X, axis=1))
+    opposed, least, most = opposed_rows(distances_of(X), np.linalg.norm(X, axis=1), np.ones(6))
     np.testing.assert_array_equal(opposed, [False] * 4 + [True] * 2)
     assert (least <= opposed).all()
     assert (opposed <= most).all()
-    assert opposed_rows(distances_of(np.eye(6)), np.ones(6)) is None
+    assert opposed_rows(distances_of(np.eye(6)), np.ones(6), np.ones(6)) is None
