@@ -610,6 +610,8 @@ LEAST_STRENGTH = 1e-9
 FARTHEST = 1e100
 #: Digits after the point of workers' coordinates, in units of the largest, which rounding leaves.
 TIED_DIGITS = 12
+#: Largest change of a worker's trust, one in the mean of all, in the last iteration of Huber's mean.
+TRUST_TOL = 1e-4
 #: Median absolute deviation of a standard normal distribution.
 NORMAL_MAD = 0.6745
 

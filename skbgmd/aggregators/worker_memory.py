@@ -17,6 +17,7 @@ from skbgmd.aggregators.geometric_median import GeometricMedian
 from skbgmd.aggregators.huber_mean import HuberMean
 from skbgmd.aggregators.pre_aggregation import PreAggregationState, RowReplacement
 from skbgmd.aggregators.remembered_products import RememberedProducts
+from skbgmd.location.huber import huber_weights
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.averaged import AveragedRows
 from skbgmd.rows.gram import Gram, clip_factors, low_median, lower_weighted_median
@@ -73,7 +74,8 @@ class WorkerMemory(RowReplacement):
     -----
     Workers are known by ``rows.ids``, as the clients of a training are, or by their places where rows have none. A
     worker that is new, or that was away for long, is taken for one of ordinary likeness. Random buckets are no workers:
-    let :class:`Bucketing` come behind it rather than before it.
+    let :class:`Bucketing` come behind it rather than before it. The order of the workers makes no difference, but for
+    the tolerance of Huber's mean and of the inner rule.
 
     Where f is 0, with ``fraction=0``, which is warned of, and of one or two workers, each mean is that of all rows:
     nobody is judged but by the norm, whatever is remembered. Otherwise workers are judged from the first step on with
@@ -288,7 +290,8 @@ def most_trusted(places: FloatArray, kept: int) -> BoolArray:
     """
     equal = np.ones(len(places))
     trust = _trust(_mixing(places, equal, equal, kept) @ places, equal)
-    chosen: BoolArray = trust >= np.sort(trust)[-kept]
+    # Less than what the solver leaves isn't a difference.
+    chosen: BoolArray = trust >= np.sort(trust)[-kept] - limits.TRUST_TOL
     return chosen
 
 
@@ -380,8 +383,32 @@ def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:
     if not places.shape[1]:
         return weights
     rows = DenseRows(torch.from_numpy(np.ascontiguousarray(places)), weights)
-    trust: FloatArray = len(weights) * HuberMean(tol=1e-4).weights(rows)
+    line = _on_line(places)
+    if line is None:
+        trust: FloatArray = len(weights) * HuberMean(tol=limits.TRUST_TOL).weights(rows)
+        return trust
+    # With half of the weight on either side of a gap any point within is a median: which one is found is a matter of
+    # the rows' order.
+    gram = rows.gram(weights / weights.sum())
+    distances = np.abs(line - _middle(line, weights)) / gram.unit
+    limit = lower_weighted_median(distances, weights)
+    trust = len(weights) * huber_weights(gram, weights, distances, limit, tol=limits.TRUST_TOL, max_iter=100)
     return trust
+
+
+def _on_line(places: FloatArray) -> FloatArray | None:
+    """Positions (n,) of places that differ along a line, None for others."""
+    _, spread, directions = np.linalg.svd(places - places[0], full_matrices=False)
+    if spread[0] == 0.0 or (len(spread) > 1 and spread[1] > limits.LEAST_STRENGTH * spread[0]):
+        return None
+    line: FloatArray = (places - places[0]) @ directions[0]
+    return line
+
+
+def _middle(values: FloatArray, weights: FloatArray) -> float:
+    """Weighted median, the middle of all of them where there are several."""
+    low, high = lower_weighted_median(values, weights), -lower_weighted_median(-values, weights)
+    return 0.5 * low + 0.5 * high
 
 
 def _mixing(places: FloatArray, weights: FloatArray, votes: FloatArray, kept: int) -> FloatArray:

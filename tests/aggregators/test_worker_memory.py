@@ -15,6 +15,7 @@ from skbgmd.aggregators import GeometricMedian, Mean, NonFiniteRowsError, Worker
 from skbgmd.aggregators.base import n_assumed_corrupt
 from skbgmd.aggregators.remembered_products import RememberedProducts
 from skbgmd.aggregators.worker_memory import (
+    _trust,
     merge_equal,
     most_trusted,
     norm_in_honest_range,
@@ -413,6 +414,45 @@ def test_workers_are_known_by_their_ids(rng):
     assert aggregate.weights[there < F].sum() < 0.3 * (there < F).mean()
     # Subsets and blocks of rows keep their ids.
     assert rows.subset(np.array([3, 1])).ids == (there[3] + 100, there[1] + 100)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "seed", "fraction", "steps"),
+    [
+        # Half of the means on either side of a gap on a line.
+        (10, 50, 0, 0.4, 22),
+        (34, 2000, 0, 0.4, 6),
+        # More workers are trusted as much as the last one that is chosen.
+        (6, 40, 126, 0.2, 8),
+        (6, 5, 486, 0.2, 2),
+        (10, 40, 354, 0.2, 6),
+    ],
+)
+def test_the_order_of_workers_makes_no_difference(n, d, seed, fraction, steps):
+    rng, rule, states = np.random.default_rng(seed), WorkerMemory(fraction=fraction), [None, None]
+    for _ in range(steps):
+        X = rng.normal(size=(n, d)) + 0.3
+        order = rng.permutation(n)
+        found, states[0] = rule(DenseRows(torch.from_numpy(X), ids=tuple(range(n))), states[0])
+        shuffled = DenseRows(torch.from_numpy(X[order]), ids=tuple(order.tolist()))
+        again, states[1] = rule(shuffled, states[1])
+        # Huber's mean and the median stop at a tolerance of 1e-4.
+        assert torch.linalg.norm(again.vector - found.vector) < 1e-3 * torch.linalg.norm(found.vector)
+
+
+def test_among_places_on_a_line_with_a_gap_in_the_middle_trust_is_even():
+    line = np.array([0.0, 1.0, 2.0, 4.0, 5.0, 6.0])
+    for places in (line[:, None], np.outer(line, [0.6, 0.8])):
+        trust = _trust(places, np.ones(6))
+        for order in ([5, 4, 3, 2, 1, 0], [2, 0, 4, 1, 5, 3]):
+            np.testing.assert_allclose(_trust(places[order], np.ones(6)), trust[order])
+        np.testing.assert_allclose(trust, trust[::-1])
+
+
+def test_as_many_are_trusted_as_the_last_one_that_is_chosen():
+    camps = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    places = camps[:, None] + 0.1 * np.arange(6)[:, None] % 0.3
+    np.testing.assert_array_equal(most_trusted(places, 5), np.ones(6, dtype=bool))
 
 
 def test_rows_that_are_not_finite_or_far_are_left_out(rng):
