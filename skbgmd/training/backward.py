@@ -19,7 +19,7 @@ from torch.nn.functional import one_hot
 from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_weights
 from skbgmd._utils.autocast import without_autocast
-from skbgmd._utils.backward_passes import REENTRANT, is_reentrant, unwritten
+from skbgmd._utils.backward_passes import REENTRANT, is_reentrant, nodes_of, unwritten
 from skbgmd._utils.checks import check_choice
 from skbgmd._utils.slices import even_slices
 from skbgmd._utils.typing import FloatArray
@@ -393,14 +393,8 @@ class _Graph(NamedTuple):
 
 def _graph(loss: torch.Tensor) -> _Graph:
     nodes: set[Node] = set()
-    seen: set[Node] = set()
     widest, is_hooked = 0, False
-    left = [loss.grad_fn]
-    while left:
-        node = left.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_of(loss):
         if node.name() == "_DDPSinkBackward":
             raise _of_ranks()
         hooks = getattr(getattr(node, "variable", None), "_backward_hooks", None)
@@ -410,7 +404,6 @@ def _graph(loss: torch.Tensor) -> _Graph:
         widest = max([widest, *(math.prod(output.shape) for output in getattr(node, "_input_metadata", ()))])
         if not hasattr(node, "variable"):
             nodes.add(node)
-        left += [source for source, _ in node.next_functions]
     return _Graph(nodes, widest, is_hooked)
 
 
