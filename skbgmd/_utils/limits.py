@@ -541,8 +541,8 @@ FOREST_TREES, FOREST_SAMPLES, TOLD_FROM = 100, 4000, 0.6
 TOLD_BY_INPUTS = 0.5
 #: Samples that must be taken for far, and share of them that must be, for a group beside gross targets.
 FEWEST_TOLD, TOLD_RIGHTLY = 5, 0.75
-#: Share of the far targets that are nearly all of them: with 2 % gross ones among a tail 0.78 were predicted, with none
-#: 0.99.
+#: Share of the held-out labels, or of the far targets, that are nearly all of them. Of far targets with 2 % gross ones
+#: among a tail 0.78 were predicted, with none 0.99.
 NEARLY_ALL = 0.9
 
 

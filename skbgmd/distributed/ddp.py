@@ -252,7 +252,7 @@ def _group_of(own: Any, model_group: Any) -> Any:
 
 
 def _refusal(gradient: torch.Tensor, wrapper: Any) -> str:
-    """What can't be aggregated of a model, of which a bucket's gradient is at hand; nothing where all can."""
+    """Sentence on gradients of a model that can't be aggregated, by one of its buckets; empty where all can."""
     layers = [] if wrapper is None else sparse_layers(wrapper)
     if not (layers or gradient.is_sparse):
         return ""

@@ -380,7 +380,7 @@ def _wrong_buffers(buffers: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a reply, in one line that isn't as long as its sender likes."""
+    """Reason why a reply can't be used, in one line that isn't as long as its sender likes."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[: limits.REASON_LENGTH]
 

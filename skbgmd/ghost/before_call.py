@@ -1,4 +1,4 @@
-"""What a layer was before a call, for it to be called anew as if for the first time."""
+"""State of a layer before a call, for it to be called anew as if for the first time."""
 
 from __future__ import annotations
 

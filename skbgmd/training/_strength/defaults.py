@@ -25,7 +25,6 @@ TOL = 1e-4
 HUBER_OF_CLASSES, HUBER_OF_NUMBERS = 16.0, None
 #: Median distances beyond which rows are left out.
 REJECTION = 10.0
-#: Median lengths of inputs from which samples weigh less.
 
 
 def default_rule(
