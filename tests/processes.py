@@ -6,7 +6,10 @@ fresh interpreters.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
+import os
+import signal
 import tempfile
 import time
 import traceback
@@ -28,14 +31,14 @@ def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float
     """Call ``function(rank, size, *args)`` on so many ranks with a gloo group, and list what they return.
 
     The function is one of a module; so are its arguments' types. An exception on a rank is raised here, with its
-    traceback; ranks in ``lost`` may end in any way or not at all, and have None.
+    traceback; ranks in ``lost`` may end in any way or not at all, and have None. Of ranks that still run after so many
+    seconds, the error has the stacks.
     """
     with tempfile.TemporaryDirectory() as folder:
         queue = CONTEXT.SimpleQueue()
-        where = f"file://{Path(folder) / 'store'}"
         processes = [
             CONTEXT.Process(
-                target=_rank, args=(rank, size, where, timeout, queue, function, args, not lost), daemon=True
+                target=_rank, args=(rank, size, folder, timeout, queue, function, args, not lost), daemon=True
             )
             for rank in range(size)
         ]
@@ -47,7 +50,8 @@ def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float
             end = time.monotonic() + timeout
             # A process waits until what it returns is taken.
             while not queue.empty() or any(p.is_alive() for rank, p in enumerate(processes) if rank not in lost):
-                assert time.monotonic() < end, f"still running after {timeout} s: {processes}; {failures}"
+                if time.monotonic() > end:
+                    raise AssertionError(f"still running after {timeout} s: {failures}\n{_stacks(processes, folder)}")
                 if queue.empty():
                     time.sleep(0.005)
                     continue
@@ -64,10 +68,25 @@ def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float
         return found
 
 
-def _rank(rank: int, size: int, where: str, timeout: float, queue: Any, function: Any, args: Any, meets: bool) -> None:
+def _stacks(processes: list[Any], folder: str) -> str:
+    """Stacks of the processes that run, which hold no interpreter lock for it."""
+    running = {rank: process for rank, process in enumerate(processes) if process.is_alive()}
+    for process in running.values():
+        os.kill(process.pid, signal.SIGUSR1)
+    time.sleep(1.0)
+    return "\n".join(f"rank {rank}:\n{_stack_file(folder, rank).read_text()}" for rank in running)
+
+
+def _stack_file(folder: str, rank: int) -> Path:
+    return Path(folder) / f"stack {rank}"
+
+
+def _rank(rank: int, size: int, folder: str, timeout: float, queue: Any, function: Any, args: Any, meets: bool) -> None:
     torch.set_num_threads(1)
+    faulthandler.register(signal.SIGUSR1, _stack_file(folder, rank).open("w"))
     result, error = None, ""
     try:
+        where = f"file://{Path(folder) / 'store'}"
         dist.init_process_group("gloo", where, timedelta(seconds=timeout), size, rank)
         result = function(rank, size, *args)
         if meets:
