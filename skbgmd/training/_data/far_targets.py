@@ -52,21 +52,38 @@ class FarTargets(NamedTuple):
         is_sure = n >= limits.FEWEST_TOLD and share - np.sqrt(share * (1.0 - share) / n) > limits.TOLD_RIGHTLY
         return right if is_sure else np.zeros_like(right)
 
-    def are_given_up(self, places: NDArray[np.intp], residuals: NDArray[np.float64]) -> bool:
-        """True if predictions of some samples, with residuals (m, k), miss most of the group."""
-        some = self.group[places]
+    def are_given_up(
+        self, places: NDArray[np.intp], residuals: NDArray[np.float64], gentle: NDArray[np.float64]
+    ) -> bool:
+        """True if predictions of some samples give up the group, and that costs more than it saves.
+
+        Most of the group is missed, and its squared errors are more than what the other right samples, whose targets
+        aren't far, gain over gentle predictions: gross targets on one side draw these from all samples.
+
+        Parameters
+        ----------
+        places : ndarray of shape (m,)
+            Places of the samples.
+        residuals, gentle : ndarrays of shape (m, k)
+            Residuals of the predictions, and of gentle ones.
+        """
+        some, near = self.group[places], (self.asked & ~self.far)[places]
         sizes = np.abs(self.deviations[places]).max(axis=1)
-        errors = np.abs(np.nan_to_num(residuals / self.unit, nan=np.inf)).max(axis=1)
-        return bool(some.any() and np.mean(errors[some] > 0.5 * sizes[some]) > 0.5)
+        with np.errstate(over="ignore", invalid="ignore"):
+            errors, of_gentle = (np.abs(np.nan_to_num(each / self.unit, nan=np.inf)) for each in (residuals, gentle))
+            are_missed = some.any() and np.mean(errors[some].max(axis=1) > 0.5 * sizes[some]) > 0.5
+            # Gentle predictions may miss the group as well: by more samples, they would learn it.
+            saved = np.sum(of_gentle[near] ** 2) - np.sum(errors[near] ** 2)
+            return bool(are_missed and np.sum(errors[some] ** 2) > saved)
 
 
 def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed: int) -> FarTargets:
     """Find targets that are far, and ask a forest which are, by inputs of samples that it hasn't seen.
 
     Each sample is judged by the random trees without it in their bootstrap samples (out of the bag), see Breiman
-    (2001). Of copies only the first is looked at: each would tell the others. Nothing tells gross errors at random.
-    Samples of a kind of their own a forest has long before a network predicts their targets, for all that it is asked
-    is which they are.
+    (2001). Of copies only the first is looked at: each would tell the others. Nothing tells gross errors at random: a
+    third of the trees says so. Samples of a kind of their own a forest has long before a network predicts their
+    targets, for all that it is asked is which they are.
 
     Parameters
     ----------
@@ -103,9 +120,19 @@ def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed
     far[places] = np.any(np.abs(deviations[places]) > limits.MISSED_TARGET, axis=1)
     table = _table(X, places) if 0 < far.sum() < len(places) else None
     if table is not None:
-        forest = RandomForestClassifier(limits.FOREST_TREES, oob_score=True, random_state=rng).fit(table, far[places])
-        told[places] = forest.oob_decision_function_[:, 1] > limits.TOLD_FROM
+        told[places] = _votes(table, far[places], seed) > limits.TOLD_FROM
     return FarTargets(asked, unit, deviations, far, told)
+
+
+def _votes(table: Any, far: NDArray[np.bool_], seed: int) -> NDArray[np.float64]:
+    """Share of the trees without a sample that take it for far (m,); none where few trees can't tell far ones."""
+    forest = RandomForestClassifier(limits.FIRST_TREES, oob_score=True, warm_start=True, random_state=seed)
+    votes = forest.fit(table, far).oob_decision_function_[:, 1]
+    variance = votes[far].var() / far.sum() + votes[~far].var() / (~far).sum()
+    if votes[far].mean() - votes[~far].mean() <= limits.TELLING * np.sqrt(variance):
+        return np.zeros_like(votes)
+    votes = forest.set_params(n_estimators=limits.FOREST_TREES).fit(table, far).oob_decision_function_[:, 1]
+    return np.asarray(votes, dtype=np.float64)
 
 
 def _table(X: Any, places: NDArray[np.intp]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.ensemble import RandomForestClassifier
 
 from skbgmd._utils import limits
 from skbgmd.training._data.far_targets import FarTargets, far_targets
@@ -62,8 +63,42 @@ def test_a_group_beside_gross_targets_is_found_and_missed_by_predictions_that_gi
     assert (found.share_told > limits.TOLD_BY_INPUTS) == (share == 0.0)
     places = np.arange(0, 1000, 2)
     for predicted, are_given_up in ((X[:, :1], True), (right, False), (0.6 * right, False), (np.nan * right, True)):
-        assert found.are_given_up(places, (predicted - y)[places]) == are_given_up
-    assert not found.are_given_up(np.flatnonzero(~found.group), (X[:, :1] - y)[~found.group])
+        assert found.are_given_up(places, (predicted - y)[places], (right - y)[places]) == are_given_up
+    others = np.flatnonzero(~found.group)
+    assert not found.are_given_up(others, (X[:, :1] - y)[others], (right - y)[others])
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0, 12.0, np.nan])
+def test_a_group_is_given_up_where_gentle_predictions_of_all_others_are_worse(shift: float) -> None:
+    X, y = switched(1000, 0)
+    found, line, everyone = far_targets(X, y, everybody(1000), 0), X[:, :1], np.arange(1000)
+    lost = np.square((line - y)[found.group]).sum()
+    saved = shift**2 * (found.asked & ~found.far).sum()
+    # The gentle ones may miss the group, too: on a third of the samples they have few of it.
+    assert found.are_given_up(everyone, line - y, line + shift - y) == (lost > saved)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_more_trees_are_asked_where_few_tell_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_trees = []
+
+    class Counted(RandomForestClassifier):
+        def fit(self, *args: Any) -> Any:
+            n_trees.append(self.n_estimators)
+            return super().fit(*args)
+
+    monkeypatch.setattr("skbgmd.training._data.far_targets.RandomForestClassifier", Counted)
+    X, y = switched(500, seed)
+    group = far_targets(X, y, everybody(500), seed)
+    assert n_trees == [limits.FIRST_TREES, limits.FOREST_TREES]
+    # The same trees as if all were asked at once.
+    forest = RandomForestClassifier(limits.FOREST_TREES, oob_score=True, random_state=seed).fit(X, group.far)
+    np.testing.assert_array_equal(group.told, forest.oob_decision_function_[:, 1] > limits.TOLD_FROM)
+    y = X[:, :1].copy()
+    y[:75] += 20.0
+    n_trees.clear()
+    assert not far_targets(X, y, everybody(500), seed).told.any()
+    assert n_trees == [limits.FIRST_TREES]
 
 
 @pytest.mark.parametrize("seed", range(5))
