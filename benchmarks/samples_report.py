@@ -136,26 +136,16 @@ def near_the_truth(frame: pd.DataFrame, name: str) -> pd.Series:
     return near.astype(float).where(frame[name].notna())
 
 
-def beside_before(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the numbers of the same trainings by the rule before."""
-    key = ["data", "dirt", "share", "strength", "seed"]
-    before = pd.read_csv(RESULTS / "suspect_counts_before.csv").set_index(key)[["found", "low", "high"]]
-    return frame.join(before.add_suffix(" before"), on=key)
-
-
 def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """How many estimates are near the truth, beside the rule before and cleanlab, and how good the ranking is."""
-    frame = beside_before(frame)
+    """How many estimates are near the truth, beside cleanlab's, and how good the ranking is."""
     bounded = (frame["low"] <= frame["corrupt"]) & (frame["corrupt"] <= frame["high"])
     ratio = (frame["found"] / frame["corrupt"].where(frame["corrupt"] > 0)).mul(100.0)
-    names = ("found before", "found", "cleanlab")
-    near = {f"near {name}": 100.0 * near_the_truth(frame, name) for name in names}
+    near = {f"near {name}": 100.0 * near_the_truth(frame, name) for name in ("found", "cleanlab")}
     groups = frame.assign(**near, bounded=100.0 * bounded, ratio=ratio).groupby(["dirt", "share"], sort=False)
     return pd.DataFrame(
         {
             "trainings": groups.size(),
-            "within 30 % before, % of them": groups["near found before"].mean().round(),
-            "now": groups["near found"].mean().round(),
+            "within 30 %, % of them": groups["near found"].mean().round(),
             "cleanlab": groups["near cleanlab"].mean().round(),
             "truth within bounds, %": groups["bounded"].mean().round(),
             "median estimate, % of the truth": groups["ratio"].median().round(),
@@ -168,12 +158,10 @@ def suspect_counts_summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 def suspect_few(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of 5 % labels of the next class, by set: how good the ranking is, estimates in % of the truth."""
-    frame = beside_before(frame[(frame["dirt"] == "pair") & (frame["share"] == 0.05)])
+    frame = frame[(frame["dirt"] == "pair") & (frame["share"] == 0.05)]
     lines = []
     for name, rows in frame.groupby("data", sort=False):
-        percent = (
-            rows[["found before", "found", "low", "high", "cleanlab"]].div(rows["corrupt"], axis=0) * 100
-        ).round()
+        percent = (rows[["found", "low", "high", "cleanlab"]].div(rows["corrupt"], axis=0) * 100).round()
         shown = percent.astype(int).astype(str)
         lines.append(
             {
@@ -181,8 +169,7 @@ def suspect_few(frame: pd.DataFrame) -> pd.DataFrame:
                 "corrupt": round(rows["corrupt"].mean()),
                 "AUROC": rows["AUROC"].mean().round(3),
                 "precision": rows["precision"].mean().round(2),
-                "estimates before": ", ".join(shown["found before"]),
-                "now": ", ".join(shown["found"]),
+                "estimates": ", ".join(shown["found"]),
                 "bounds": ", ".join(shown["low"] + " to " + shown["high"]),
                 "cleanlab": ", ".join(shown["cleanlab"]),
             }

@@ -5,8 +5,7 @@ and its bounds, how many of the suspects are corrupt, areas under the ROC curve 
 ``sample_trust_``, and the precision of the ranking, the share of corrupt ones among as many first as there are. Beside
 it, for wrong labels, is cleanlab's number, of the confident joint of five-fold predictions by plain training. The rule
 was made on the seeds from 100 on; the tables have others. Run again it goes on where it was; with ``--models`` fitted
-estimators are kept, and another rule to count by needs no training: results/suspect_counts_before.csv has the same
-trainings by the rule before.
+estimators are kept, and another rule to count by needs no training.
 """
 
 from __future__ import annotations

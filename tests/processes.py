@@ -27,7 +27,7 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float = 60.0, lost: set[int] = frozenset()):
+def on_ranks(function: Callable[..., Any], size: int, *args: Any, timeout: float = 120.0, lost: set[int] = frozenset()):
     """Call ``function(rank, size, *args)`` on so many ranks with a gloo group, and list what they return.
 
     The function is one of a module; so are its arguments' types. An exception on a rank is raised here, with its

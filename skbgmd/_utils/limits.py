@@ -581,7 +581,8 @@ REMEMBERED_COLLECTIVES = 64
 
 #: Seconds in which a backend's thread drops the tensors of a complete collective: some microseconds, and a tenth of a
 #: second where twelve processes share a core. A backend that keeps them costs twice this in all, rather than hanging.
-RELEASE_SECONDS = 1.0
+#: Between looks it sleeps twice as long each time, up to the second.
+RELEASE_SECONDS, RELEASE_PAUSE = 1.0, 0.01
 
 #: Error of products, relative to the rows' distances, that an audit takes for rounding: float32 sums over a chunk of
 #: columns have a tenth of it. Error of what is computed twice in float64, relative to its terms.

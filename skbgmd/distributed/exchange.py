@@ -362,12 +362,14 @@ class Releases:
 
     def wait(self, held: Sequence[Callable[[], Any]]) -> None:
         """Wait until weakly referenced tensors are gone, for ``limits.RELEASE_SECONDS`` times the patience."""
-        end = time.monotonic() + self.patience * limits.RELEASE_SECONDS
+        end, pause = time.monotonic() + self.patience * limits.RELEASE_SECONDS, 1e-5
         while any(tensor() is not None for tensor in held):
             if time.monotonic() >= end:
                 self.patience *= 0.5
                 return
-            time.sleep(1e-5)
+            time.sleep(pause)
+            # Who wakes too soon takes the lock again before another thread has woken to take it.
+            pause = min(2.0 * pause, limits.RELEASE_PAUSE)
         self.patience = 1.0
 
 

@@ -208,6 +208,15 @@ def test_a_backend_that_keeps_tensors_costs_two_waits_and_one_that_was_late_gets
     assert time.monotonic() - start < 5.0  # a thousand times all the patience are 50
 
 
+def test_who_waits_for_a_backend_lends_the_lock_for_longer_and_longer(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    Releases().wait([Held(20)])
+    assert len(pauses) == 20
+    np.testing.assert_allclose(np.divide(pauses[1:11], pauses[:10]), [2.0] * 9 + [limits.RELEASE_PAUSE / pauses[9]])
+    assert max(pauses) == limits.RELEASE_PAUSE
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, "bfloat16", float])
 def test_transport_is_of_floating_point_numbers(dtype):
     with pytest.raises(TypeError, match=r"transport_dtype must be a floating-point torch\.dtype or None; found"):
