@@ -55,3 +55,21 @@ def bounds(total: int, n: int, share: float = 0.5) -> tuple[int, int]:
     at, slack = int(share * total), rounding(total, n)
     # A number without weight holds none, and none holds more than all.
     return max(at - slack, 1), min(at + slack, total - 1)
+
+
+def middle(weights: FloatArray, order: NDArray[np.intp]) -> tuple[int, int]:
+    """Places in an order of numbers that hold their lower and their upper weighted median.
+
+    They differ where the numbers up to one of them have exactly half of the weight.
+
+    Examples
+    --------
+    >>> middle(np.array([0.3, 0.1, 0.2]), np.array([1, 2, 0]))
+    (1, 2)
+    """
+    n = len(weights)
+    if weights.min() == weights.max():
+        return (n - 1) // 2, n // 2
+    mass = np.cumsum(in_units(weights)[order])
+    least, most = bounds(int(mass[-1]), n)
+    return int(mass.searchsorted(least)), int(mass.searchsorted(most, side="right"))

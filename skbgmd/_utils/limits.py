@@ -113,6 +113,13 @@ THRESHOLD_SAMPLE = 1 << 14
 #: squares in other orders differed by up to 8, of 5,000 by up to 29.
 TIED_ULPS = 64
 
+#: Share of the weight that is more than half, by rounding in the weights as well: trust that is remembered, of samples
+#: that are learnt, is near one.
+OVER_HALF = 0.5 + 1e-3
+#: Share of the norm of that place which rows are clipped to at least: the root of the rounding of the coarsest dtype,
+#: bfloat16, so that what is rounding has a share of the squares that is no more.
+LEAST_CLIP = 2.0**-4
+
 #: Rows up to which NumPy multiplies Gram matrices: with so few it needs one thread, and calls less than torch.
 NUMPY_PRODUCT_ROWS = 64
 

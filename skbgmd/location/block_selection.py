@@ -11,7 +11,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows import Rows
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock, largest, sums_of_runs
-from skbgmd.rows.gram import clip_factors, lower_weighted_median
+from skbgmd.rows.gram import clip_factors, lower_weighted_quantiles
 
 SELECTIONS = ("top", "sample", "uniform")
 BLOCKS = ("coordinate", "unit")
@@ -91,11 +91,24 @@ def _of_unit_size(
 
 
 def median_clip_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:
-    """Factors that scale each row to at most the weighted median norm.
+    """Factors that scale each row to at most the weighted median norm, see :func:`median_clip_limit`."""
+    return clip_factors(median_clip_limit(norms, weights), norms)
 
-    It is the lower one: rows of less than half of the weight can't raise it above the norm of every other row.
+
+def median_clip_limit(norms: FloatArray, weights: FloatArray | None) -> float:
+    """Norm that rows are clipped to for their scores: their weighted median norm; zero where most are zero.
+
+    It is no less than a small share of the norm that just over half of the weight is below. Where a shorter half of the
+    rows is nothing but rounding, as one row of two may be, the lower median is one of these: clipped to it, all rows
+    would count alike. So rows of rounding have a share of the scores that is rounding itself. Rows of just less than
+    half of the weight raise the limit above no norm that isn't among the others'. Weights of None are equal ones.
     """
-    return clip_factors(lower_weighted_median(norms, weights), norms)
+    if weights is None or weights.min() == weights.max():
+        ordered = np.sort(norms)
+        lower, upper = ordered.item((len(norms) - 1) // 2), ordered.item(math.ceil(limits.OVER_HALF * len(norms)) - 1)
+    else:
+        lower, upper = lower_weighted_quantiles(norms, weights, 0.5, limits.OVER_HALF)
+    return max(lower, limits.LEAST_CLIP * upper)
 
 
 def _score_factors(norms: FloatArray, weights: FloatArray) -> FloatArray:

@@ -217,7 +217,18 @@ def lower_weighted_quantile(values: FloatArray, weights: FloatArray, share: floa
     >>> lower_weighted_quantile(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4), 0.25)
     1.0
     """
+    return lower_weighted_quantiles(values, weights, share)[0]
+
+
+def lower_weighted_quantiles(values: FloatArray, weights: FloatArray, *shares: float) -> list[float]:
+    """Lower weighted quantiles for several shares, see :func:`lower_weighted_quantile`.
+
+    Examples
+    --------
+    >>> lower_weighted_quantiles(np.array([3.0, 1.0, 2.0, 9.0]), np.ones(4), 0.25, 0.5)
+    [1.0, 2.0]
+    """
     order = np.argsort(values, kind="stable")
     mass = np.cumsum(in_units(weights)[order])
-    least, _ = bounds(int(mass[-1]), len(mass), share)
-    return float(values[order[mass.searchsorted(least)]])
+    total = int(mass[-1])
+    return [float(values[order[mass.searchsorted(bounds(total, len(mass), share)[0])]]) for share in shares]

@@ -73,6 +73,61 @@ def test_runs(d, length, beta):
     np.testing.assert_allclose(result.median[result.block], geometric_median(X[:, result.block]), atol=1e-5)
 
 
+#: Of each row, whether it is one of order one, "1", or nothing but rounding, "r".
+HALF_ROUNDING = ["1r", "1rr1", "11r", "r111", "111rrr", "1", "r", "11"]
+
+
+def rows_with_rounding(rows: str, dtype: torch.dtype, seed: int) -> np.ndarray:
+    """Rows of order one, always the same, and others of less than an ulp of these, different by the seed."""
+    X, noise = np.random.default_rng(0).normal(size=(len(rows), 40)), np.random.default_rng(seed)
+    are_short = np.array([row == "r" for row in rows])
+    X[are_short] = 0.25 * torch.finfo(dtype).eps * noise.normal(size=(are_short.sum(), 40))
+    return X
+
+
+@pytest.mark.parametrize("rows", HALF_ROUNDING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_rows_of_rounding_dont_choose_the_block(rows, dtype, weight):
+    """As in a batch of two samples, of which one is learnt: its gradient is zero or not by the order of a sum."""
+    weights = np.full(len(rows), weight)
+    zeroed = rows_with_rounding(rows, dtype, 0) * np.array([[row == "1"] for row in rows])
+    expected = select_block(DenseRows(torch.from_numpy(zeroed).to(dtype), weights), 0.1).indices
+    for seed in range(5 if "1" in rows else 0):
+        X = rows_with_rounding(rows, dtype, seed)[np.random.default_rng(seed).permutation(len(rows))]
+        assert torch.equal(select_block(DenseRows(torch.from_numpy(X).to(dtype), weights), 0.1).indices, expected)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 3.0], [0.1, 0.2, 0.3], [0.1, 0.2 + 1e-7, 0.3]])
+def test_rows_of_rounding_with_half_of_the_weight_dont_choose_the_block(weights):
+    first, second = (
+        select_block(
+            DenseRows(torch.from_numpy(rows_with_rounding("rr1", torch.float64, seed)), np.array(weights)), 0.1
+        )
+        for seed in (0, 1)
+    )
+    assert torch.equal(first.indices, second.indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 2**32 - 1), st.sampled_from([torch.float32, torch.float64]))
+def test_a_block_is_the_same_for_rows_that_differ_by_rounding(n, seed, dtype):
+    """Columns in pairs, whose scores are tied, of which the block has half of one pair."""
+    rng = np.random.default_rng(seed)
+    X = np.repeat(rng.normal(size=(n, 6)), 2, axis=1) * rng.choice([0.0, 1.0, 1e-3], size=(n, 1))
+    X[:, 1::2] *= -1.0
+    other = X[rng.permutation(n)] * (1.0 + torch.finfo(dtype).eps * rng.uniform(-1.0, 1.0, size=X.shape))
+    first, second = (select_block(DenseRows(torch.from_numpy(each).to(dtype)), 0.25) for each in (X, other))
+    assert torch.equal(first.indices, second.indices)
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 9])
+def test_corrupt_rows_of_less_than_half_of_the_weight_are_clipped_to_an_honest_norm(n):
+    norms = np.ones(n)
+    norms[: (n - 1) // 2] = 1e30
+    np.testing.assert_allclose(median_clip_factors(norms, np.ones(n)) * norms, 1.0)
+
+
 def test_ties_give_exactly_k_columns():
     assert len(block_geometric_median(np.ones((3, 100)), beta=0.37, return_result=True).block) == 37
 

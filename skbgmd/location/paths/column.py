@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from skbgmd._utils.checks import not_finite
-from skbgmd._utils.cumulated_weights import bounds, in_units
-from skbgmd._utils.typing import FloatArray
+from skbgmd._utils.cumulated_weights import middle
 from skbgmd.location.ranges import exponents
 from skbgmd.location.solved import Solved
 from skbgmd.rows import DenseRows
@@ -21,7 +19,7 @@ def solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
         raise not_finite("X", column[:, None])
     values = column.cpu().numpy()
     order = np.argsort(values, kind="stable")
-    low, high = (int(order[at]) for at in _middle(rows.weights, order))
+    low, high = (int(order[at]) for at in middle(rows.weights, order))
     weights = np.zeros(rows.n_rows)
     weights[low] += 0.5
     weights[high] += 0.5
@@ -46,13 +44,3 @@ def solve_column(rows: DenseRows, dtype: torch.dtype) -> Solved:
         moved = float(rows.weights @ np.abs(scaled - np.ldexp(float(answer[0]), -exponent)))
         objective, excess = moved, excess + max(0.0, moved * (1.0 + 2.0**-50) - objective)
     return Solved(lambda: weights, answer, objective, excess, 0, exponent)
-
-
-def _middle(weights: FloatArray, order: NDArray[np.intp]) -> tuple[int, int]:
-    """Places in an order of the rows that hold its lower and its upper weighted median."""
-    n = len(weights)
-    if weights.min() == weights.max():
-        return (n - 1) // 2, n // 2
-    mass = np.cumsum(in_units(weights)[order])
-    least, most = bounds(int(mass[-1]), n)
-    return int(mass.searchsorted(least)), int(mass.searchsorted(most, side="right"))

@@ -9,6 +9,7 @@ import numpy as np
 from skbgmd.aggregators import Aggregate, BlockGeometricMedian, HuberMean
 from skbgmd.aggregators.block_geometric_median import BlockState
 from skbgmd.ghost.perceptron_rows import PerceptronRows
+from skbgmd.location.block_selection import median_clip_limit
 from skbgmd.location.off_block import BlockPart, cap_weights, off_block_norms
 from skbgmd.rows.gram import clip_factors, low_median, lower_weighted_median
 
@@ -43,11 +44,11 @@ def unit_block_mean(
         then it is for the rule.
     """
     norms, weights, units, location = rows.norms(), rows.weights, rows.units, rule.location
-    are_equal, ordered = rows.has_equal_weights, np.sort(norms)
-    typical = float(ordered[(len(ordered) - 1) // 2]) if are_equal else lower_weighted_median(norms, weights)
-    if units is None or not isinstance(location, HuberMean) or typical == 0.0 or not rows.has_square(ordered[-1]):
+    limit = median_clip_limit(norms, None if rows.has_equal_weights else weights)
+    longest = np.maximum.reduce(norms)
+    if units is None or not isinstance(location, HuberMean) or limit == 0.0 or not rows.has_square(longest):
         return None
-    clipped = clip_factors(typical, norms)
+    clipped = clip_factors(limit, norms)
     scores = rows.scores_of_units(units, (weights * clipped * clipped).astype(rows.array_dtype))
     total = float(np.add.reduce(scores))
     if not math.isfinite(total):
@@ -60,7 +61,7 @@ def unit_block_mean(
     part = BlockPart(block, inside, judged.weights)
     carried = cap_weights(judged.weights, weights) if judged.off_block is None else judged.off_block
     elsewhere = off_block_norms(rows, part)
-    typical = low_median(elsewhere) if are_equal else lower_weighted_median(elsewhere, weights)
+    typical = low_median(elsewhere) if rows.has_equal_weights else lower_weighted_median(elsewhere, weights)
     length = state.off_block.update(max(typical, judged.least))
     by_length = carried * clip_factors(location.c * length.value, elsewhere)
     vector = rows.sum_by_block(judged.weights, by_length, block)

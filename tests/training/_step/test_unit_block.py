@@ -34,12 +34,15 @@ class Batches:
         self.module, self.n, self.dtype = MLP(8, 5, hidden, dtype), n, dtype
         self.generator, self.rng = torch.Generator().manual_seed(1), np.random.default_rng(2)
 
-    def rows(self, scale: float = 1.0, *, far: int = 0, weighted: bool = False) -> tuple[PerceptronRows, GhostRows]:
+    def rows(
+        self, scale: float = 1.0, *, far: int = 0, short: int = 0, weighted: bool = False
+    ) -> tuple[PerceptronRows, GhostRows]:
         parameters = list(self.module.parameters())
         units, chain = ParameterBlock.of(parameters), Chain.of(self.module, parameters)
         x = torch.randn((self.n, 8), dtype=self.dtype, generator=self.generator)
         gradient = scale * torch.randn((self.n, 5), dtype=self.dtype, generator=self.generator)
         gradient[:far] *= 30.0
+        gradient[:short] *= 1e-7
         weights = self.rng.uniform(0.1, 1.0, size=self.n) if weighted else np.ones(self.n)
         general = GhostRows(chain.factors(chain.forward(x), gradient), self.n, units.total, weights, units=units)
         perceptron = Perceptron.of(chain, units)
@@ -93,6 +96,21 @@ def test_far_rows_count_as_much_as_by_the_rule(far: int, rejection: float | None
 @pytest.mark.parametrize("n", [7, 50, 300])
 def test_batches_of_any_size(n: int) -> None:
     assert_same_steps(Batches((30,), n), rule_of(), GROWING + SHRINKING)
+
+
+@pytest.mark.parametrize("n", [2, 6, 50])
+def test_rows_of_rounding_are_half_of_a_batch(n: int) -> None:
+    batches, rule = Batches((30,), n), rule_of()
+    state = after_some_steps(batches, rule)
+    found = []
+    for _ in range(2):
+        rows, general = batches.rows(short=n // 2)
+        (expected, after), (aggregate, found_state) = rule(general, state), unit_block_mean(rows, rule, state)
+        torch.testing.assert_close(aggregate.vector, expected.vector, rtol=1e-3, atol=1e-5)
+        assert aggregate.mass == pytest.approx(expected.mass, rel=1e-4)
+        assert found_state.step == after.step
+        found.append(aggregate.mass)
+    assert all(0.1 < mass < 0.9 for mass in found)
 
 
 def test_doubles() -> None:
