@@ -7,6 +7,8 @@ an integer weight counts as that number of equal rows.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +37,7 @@ def in_units(weights: FloatArray) -> NDArray[np.int64]:
     return scaled.astype(np.int64)
 
 
-def rounding(total: int, n: int) -> int:
+def rounding(total: Any, n: Any) -> Any:
     """Units by which sums of n weights, of a total of so many units, may differ by rounding."""
     return (total >> limits.SAME_WEIGHT_BITS) + 2 * n
 
@@ -55,6 +57,20 @@ def bounds(total: int, n: int, share: float = 0.5) -> tuple[int, int]:
     at, slack = int(share * total), rounding(total, n)
     # A number without weight holds none, and none holds more than all.
     return max(at - slack, 1), min(at + slack, total - 1)
+
+
+def halves(totals: NDArray[np.int64], n: int | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Least cumulated weights that count as half of some totals of n weights each, in units; see :func:`bounds`.
+
+    Of a total of nothing that is nothing.
+
+    Examples
+    --------
+    >>> halves(in_units(np.array([0.1, 0.2, 0.3])).cumsum()[-1:], 3) <= in_units(np.array([0.3, 0.1, 0.2])).cumsum()
+    array([ True,  True,  True])
+    """
+    least: NDArray[np.int64] = np.minimum(np.maximum((totals >> 1) - rounding(totals, n), 1), totals)
+    return least
 
 
 def middle(weights: FloatArray, order: NDArray[np.intp]) -> tuple[int, int]:

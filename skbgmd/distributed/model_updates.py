@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skbgmd._utils.checks import listed
+from skbgmd._utils.cumulated_weights import bounds, in_units
 from skbgmd._utils.typing import FloatArray
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -189,9 +190,9 @@ def median_array(arrays: list[NDArray[Any]], weights: FloatArray) -> NDArray[Any
         median.real, median.imag = (median_array(list(part), weights) for part in (values.real, values.imag))
         return median
     order = np.argsort(values, axis=0, kind="stable")
-    mass = np.cumsum(weights[order], axis=0)
-    # Sums of equal weights may differ in their last digits.
-    at = np.argmax(mass >= 0.5 * mass[-1:] * (1.0 - 1e-12), axis=0)[None]
+    units = in_units(weights)
+    least, _ = bounds(int(units.sum()), len(units))
+    at = np.argmax(np.cumsum(units[order], axis=0) >= least, axis=0)[None]
     lower: NDArray[Any] = np.take_along_axis(values, np.take_along_axis(order, at, axis=0), axis=0)[0]
     return lower
 

@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import get_len, unpack_data
 
 from skbgmd._utils.checks import check_integer, check_number
+from skbgmd._utils.cumulated_weights import in_units, rounding
 from skbgmd._utils.typing import FloatArray
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._losses import of_samples, unreduced
@@ -122,10 +123,10 @@ def lowest(losses: FloatArray, weight: FloatArray, share: float) -> NDArray[np.b
     array([False,  True, False,  True])
     """
     order = np.argsort(np.where(np.isfinite(losses), losses, np.inf), kind="stable")
-    mass = np.cumsum(weight[order])
-    kept = np.zeros(len(losses), dtype=bool)
-    # Sums of equal weights may differ in their last digits.
-    kept[order[: max(1, int(np.searchsorted(mass, share * mass[-1] * (1.0 + 1e-12), side="right")))]] = True
+    mass = np.cumsum(in_units(weight)[order])
+    total, kept = int(mass[-1]), np.zeros(len(losses), dtype=bool)
+    most = int(share * total) + rounding(total, len(mass))
+    kept[order[: max(1, int(mass.searchsorted(most, side="right")))]] = True
     return kept
 
 

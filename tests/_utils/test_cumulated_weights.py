@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbgmd._utils.cumulated_weights import bounds, in_units
+from skbgmd._utils.cumulated_weights import bounds, halves, in_units, middle
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=60).filter(any)
 
@@ -67,3 +69,22 @@ def test_many_weights_that_are_all_rounded(n):
     weights[-1] += 1e-6
     assert lower_and_upper(weights) == (n, n)
     assert lower_and_upper(np.append(weights[:-1], weights[0])) == (n - 1, n)
+
+
+@given(COUNTS, st.floats(1e-3, 1e3), st.randoms(use_true_random=False))
+def test_places_of_the_middle_are_those_of_repeated_numbers(counts: list[int], factor: float, random: Random) -> None:
+    order = random.sample(range(len(counts)), len(counts))
+    places = np.repeat(np.arange(len(counts)), [counts[at] for at in order])
+    assert middle(factor * np.array(counts), np.array(order)) == (
+        places[(len(places) - 1) // 2],
+        places[len(places) // 2],
+    )
+
+
+@given(COUNTS)
+def test_halves_are_the_bounds_of_each_total(counts: list[int]) -> None:
+    units, n = in_units(np.array(counts, dtype=np.float64)), len(counts)
+    totals = np.append(np.cumsum(units), 0)
+    found = [bounds(int(total), n)[0] if total else 0 for total in totals]
+    # A share of a total is taken in floats.
+    np.testing.assert_allclose(halves(totals, n), found, rtol=0, atol=256)

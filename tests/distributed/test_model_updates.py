@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skbgmd.distributed.model_updates import GlobalModel, median_array
 
@@ -105,6 +107,26 @@ def test_the_median_goes_by_weight():
     np.testing.assert_array_equal(median_array(arrays, np.array([1.0, 0.0, 0.0])), arrays[0])
     # One without weight isn't the least that reaches half of nothing.
     np.testing.assert_array_equal(median_array(arrays, np.array([0.0, 0.0, 1.0])), arrays[2])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1, max_size=12).filter(
+        lambda pairs: any(count for _, count in pairs)
+    ),
+    st.sampled_from([1.0, 0.1, 1.0 / 3.0, 1e-20, 1e20]),
+)
+def test_weights_of_any_scale_count_as_repeated_clients(pairs, scale):
+    repeated = sorted(number for number, count in pairs for _ in range(count))
+    found = median_array([np.array([number]) for number, _ in pairs], scale * np.array([count for _, count in pairs]))
+    assert found.tolist() == [repeated[(len(repeated) - 1) // 2]]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-300, 1e290])
+def test_large_integer_weights_are_told_apart(size):
+    arrays = [np.array([1.0]), np.array([2.0])]
+    assert median_array(arrays, size * np.array([2.0**40 - 1.0, 2.0**40 + 1.0])) == 2.0
+    assert median_array(arrays, size * np.array([2.0**40, 2.0**40])) == 1.0
+    assert median_array(arrays, np.array([1e308, 1e308])) == 1.0
 
 
 def test_a_minority_of_nan_or_huge_numbers_moves_no_median():

@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -23,6 +25,8 @@ from skbgmd.training import ArrayLoader, TrimmedLoss
 from skbgmd.training.trimmed_loss import losses_of, lowest
 
 COEFFICIENTS = np.array([1.0, -2.0, 3.0, 0.5])
+#: Factors of weights that are whole numbers.
+SCALES = st.sampled_from([1.0, 0.1, 1.0 / 3.0, 1e-20, 1e20])
 
 
 def linear(share, seed=0, n=400):
@@ -181,10 +185,22 @@ def test_losses_are_those_of_samples(forked):
         ([2.0, 1.0], [1.0, 1.0], 0.1, [0, 1]),
         ([1.0] * 10, [0.1] * 10, 0.7, [1] * 7 + [0] * 3),
         ([2.0, 1.0, 3.0], [1.0, 1.0, 1.0], 1.0, [1, 1, 1]),
+        ([1.0, 2.0, 3.0], [2.0**39, 1.0, 2.0**39 - 1.0], 0.5, [1, 0, 0]),
+        ([1.0, 2.0], [2.0**39 + 1.0, 2.0**39 - 1.0], 0.5, [1, 0]),
+        ([1.0, 2.0, 3.0], [2.0**39 - 1.0, 2.0, 2.0**39 - 1.0], 0.5, [1, 0, 0]),
+        ([1.0, 2.0, 3.0], [1e308, 1e308, 1e308], 0.5, [1, 0, 0]),
     ],
 )
 def test_lowest(losses, weight, share, expected):
     np.testing.assert_array_equal(lowest(np.array(losses), np.array(weight), share), np.array(expected, dtype=bool))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), SCALES, st.integers(1, 10), st.randoms())
+def test_weights_of_any_scale_count_as_repeated_samples(counts, scale, tenths, random):
+    losses = np.array(random.sample(range(len(counts)), len(counts)), dtype=np.float64)
+    mass = np.array([sum(np.array(counts)[losses <= loss]) for loss in losses])
+    expected = (10 * mass <= tenths * sum(counts)) | (losses == 0.0)
+    np.testing.assert_array_equal(lowest(losses, scale * np.array(counts), tenths / 10), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
+from skbgmd._utils.cumulated_weights import halves, in_units
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.inputs import arrays_of, is_sparse, n_samples
@@ -159,10 +160,10 @@ def _medians(values: FloatArray, weight: FloatArray, are_counted: NDArray[np.boo
         ordered = np.sort(values, axis=1)
     else:
         order = np.argsort(values, axis=1, kind="stable")
-        weights = np.broadcast_to(weight, values.shape) if are_counted is None else np.where(are_counted, weight, 0.0)
-        mass = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1)
-        # Sums of equal weights may differ in their last digits.
-        at = (mass >= 0.5 * mass[:, -1:] * (1.0 - 1e-12)).argmax(axis=1)
+        units = in_units(weight)
+        counted = np.broadcast_to(units, values.shape) if are_counted is None else np.where(are_counted, units, 0)
+        mass = np.cumsum(np.take_along_axis(counted, order, axis=1), axis=1)
+        at = (mass >= halves(mass[:, -1:], n)).argmax(axis=1)
         ordered = np.take_along_axis(values, order, axis=1)
     found: FloatArray = ordered[np.arange(len(values)), at]
     return found
@@ -174,11 +175,10 @@ def _medians_of_groups(
     """Numbers of the groups of values (n,), (k,), and their lower weighted medians; all weights are positive."""
     order = np.lexsort((values, groups))
     known, starts = np.unique(groups[order], return_index=True)
-    mass = np.cumsum(weight[order])
+    mass = np.cumsum(in_units(weight)[order])
     ends = np.append(mass[starts[1:] - 1], mass[-1])
-    before = np.append(0.0, ends[:-1])
-    # Sums of equal weights may differ in their last digits.
-    at = np.searchsorted(mass, 0.5 * (before + ends) * (1.0 - 1e-12))
+    before = np.append(0, ends[:-1])
+    at = np.searchsorted(mass, before + halves(ends - before, np.diff(starts, append=len(order))))
     return known, values[order[np.maximum(at, starts)]]
 
 

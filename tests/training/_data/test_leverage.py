@@ -17,7 +17,7 @@ from sklearn.metrics import r2_score
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.corruption import GaussianNoise
 from skbgmd.training._data.inputs import Items, SeveralInputs
-from skbgmd.training._data.leverage import DEVIATION, leverage_weights
+from skbgmd.training._data.leverage import DEVIATION, _medians, _medians_of_groups, leverage_weights
 from skbgmd.training._strength import choice
 
 NUMBERS = st.floats(-100.0, 100.0, allow_subnormal=False).map(lambda value: round(value, 3))
@@ -50,6 +50,40 @@ def exact(X: Any, limit: float, weight: Any = None, strata: Any = None) -> Any:
 
 def as_weights(found: Any, n: int) -> Any:
     return np.ones(n) if found is None else found
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1, 1.0 / 3.0, 1e-20, 1e20, 1e300])
+@pytest.mark.parametrize("is_sparse", [False, True])
+def test_weights_of_any_scale_count_as_repeated_samples(scale: float, is_sparse: bool) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        X, counts = rng.integers(0, 4, size=(12, 3)).astype(float), rng.integers(1, 6, size=12)
+        strata, order = rng.integers(0, 3, size=12), rng.permutation(12)
+        X[rng.integers(12)] *= 50.0
+        given, repeated = (
+            sparse.csr_array(each) if is_sparse else each for each in (X[order], X.repeat(counts, axis=0))
+        )
+        expected = leverage_weights(repeated, 1.5, strata=strata.repeat(counts))
+        found = leverage_weights(given, 1.5, scale * counts[order], strata[order])
+        np.testing.assert_array_equal(
+            as_weights(found, 12), as_weights(expected, counts.sum())[np.cumsum(counts) - 1][order]
+        )
+
+
+@pytest.mark.parametrize("kind", ["features", "groups"])
+def test_large_integer_weights_are_told_apart(kind: str) -> None:
+    values, weight = np.array([1.0, 2.0]), np.array([2.0**40 - 1.0, 2.0**40 + 1.0])
+    for size in (1.0, 1e-300, 1e290):
+        if kind == "features":
+            assert _medians(values[None], size * weight) == 2.0
+        else:
+            assert _medians_of_groups(values, size * weight, np.zeros(2, dtype=int))[1] == 2.0
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 1], [1, 1, 0]])
+def test_groups_of_next_to_no_weight_have_a_median_of_their_own(groups: list[int]) -> None:
+    known, medians = _medians_of_groups(np.array([3.0, 4.0, 5.0]), np.array([1e-30, 1e-30, 1.0]), np.array(groups))
+    assert dict(zip(known.tolist(), medians.tolist(), strict=True)) == {groups[0]: 3.0, groups[2]: 5.0}
 
 
 @given(data=st.data(), n=st.integers(1, 12), d=st.integers(1, 4), limit=st.sampled_from([1.0, 1.5, 3.0]))
