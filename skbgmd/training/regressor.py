@@ -260,13 +260,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         return errors_ahead(gentlest.reshape(columns.shape), columns, weight)
 
     def _objects(
-        self,
-        X: Any,
-        y: NDArray[Any],
-        weight: NDArray[np.float64] | None,
-        held_out: Any = None,
-        predicted: Any = None,
-        gentle: Any = None,
+        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, held_out: Any = None, predicted: Any = None
     ) -> bool:
         columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         by_length = self._by_length(X, y, weight)
@@ -277,11 +271,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         if predicted is None:
             objects = found.share_told > limits.TOLD_BY_INPUTS
         else:
-            given = columns[held_out]
-            residuals = [
-                np.asarray(each, dtype=np.float64).reshape(given.shape) - given for each in (predicted, gentle)
-            ]
-            objects = found.are_given_up(held_out, *residuals)
+            residuals = np.asarray(predicted, dtype=np.float64).reshape(-1, columns.shape[1]) - columns[held_out]
+            objects = found.are_given_up(held_out, residuals)
         return float(current_ranks().median([float(objects)], "far targets that inputs tell")[0]) > 0.5
 
     def _held_out_stopping(self, **settings: Any) -> HeldOutStopping:

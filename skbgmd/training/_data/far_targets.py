@@ -52,29 +52,12 @@ class FarTargets(NamedTuple):
         is_sure = n >= limits.FEWEST_TOLD and share - np.sqrt(share * (1.0 - share) / n) > limits.TOLD_RIGHTLY
         return right if is_sure else np.zeros_like(right)
 
-    def are_given_up(
-        self, places: NDArray[np.intp], residuals: NDArray[np.float64], gentle: NDArray[np.float64]
-    ) -> bool:
-        """True if predictions of some samples give up the group, and that costs more than it saves.
-
-        Most of the group is missed, and its squared errors are more than what the other right samples, whose targets
-        aren't far, gain over gentle predictions: gross targets on one side draw these from all samples.
-
-        Parameters
-        ----------
-        places : ndarray of shape (m,)
-            Places of the samples.
-        residuals, gentle : ndarrays of shape (m, k)
-            Residuals of the predictions, and of gentle ones.
-        """
-        some, near = self.group[places], (self.asked & ~self.far)[places]
+    def are_given_up(self, places: NDArray[np.intp], residuals: NDArray[np.float64]) -> bool:
+        """True if predictions of some samples, with residuals (m, k), miss most of the group."""
+        some = self.group[places]
         sizes = np.abs(self.deviations[places]).max(axis=1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            errors, of_gentle = (np.abs(np.nan_to_num(each / self.unit, nan=np.inf)) for each in (residuals, gentle))
-            are_missed = some.any() and np.mean(errors[some].max(axis=1) > 0.5 * sizes[some]) > 0.5
-            # Gentle predictions may miss the group as well: by more samples, they would learn it.
-            saved = np.sum(of_gentle[near] ** 2) - np.sum(errors[near] ** 2)
-            return bool(are_missed and np.sum(errors[some] ** 2) > saved)
+        errors = np.abs(np.nan_to_num(residuals / self.unit, nan=np.inf)).max(axis=1)
+        return bool(some.any() and np.mean(errors[some] > 0.5 * sizes[some]) > 0.5)
 
 
 def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed: int) -> FarTargets:

@@ -328,7 +328,7 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
             agree=_over_ranks,
             ahead=errors_ahead,
             proof=self._proof,
-            objects=lambda predicted, gentle: self._objects(X, y, weight, held_out, predicted, gentle),
+            objects=lambda predicted: self._objects(X, y, weight, held_out, predicted),
         )
 
     def _allows_choice(self) -> bool:
@@ -406,15 +406,9 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         return limits.CLEAR_GAIN
 
     def _objects(
-        self,
-        X: Any,
-        y: NDArray[Any],
-        weight: NDArray[np.float64] | None,
-        held_out: Any = None,
-        predicted: Any = None,
-        gentle: Any = None,
+        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, held_out: Any = None, predicted: Any = None
     ) -> bool:
-        """True if a strength isn't to be taken that predicted held-out samples so, and the gentlest so; None: none."""
+        """True if a strength isn't to be taken that predicted held-out samples so; None: it didn't."""
         return False
 
 

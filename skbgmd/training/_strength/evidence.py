@@ -174,7 +174,7 @@ def choose(
     agree: Callable[[dict[str, Evidence]], dict[str, Evidence]] = dict,
     ahead: Callable[[Mapping[str, Any]], float] = lambda _: limits.CLEAR_GAIN,
     proof: float = limits.CLEAR_GAIN,
-    objects: Callable[[Any, Any], bool] = lambda *_: False,
+    objects: Callable[[Any], bool] = lambda _: False,
 ) -> tuple[str, dict[str, Evidence]]:
     """Choose among settings by held-out samples.
 
@@ -203,8 +203,7 @@ def choose(
     proof : float
         Standard errors that are asked for, or fewer, where something is surely wrong.
     objects : callable
-        Called with the predictions of another that is to be chosen, and those of the gentle one; True if it isn't to
-        be, however far it is ahead.
+        Called with the predictions of another that is to be chosen; True if it isn't to be, however far it is ahead.
 
     Returns
     -------
@@ -252,7 +251,7 @@ def choose(
         beside = compare({best: known[best], **{name: known[name] for name in others}})
         others = [name for name in others if not all(of[name].is_behind for of in beside)]
     is_decided = others == [best] and all(of[best].is_far_ahead and of[best].errors_ahead <= proof for of in scores)
-    if is_decided and not objects(known[best], known[gentle]):
+    if is_decided and not objects(known[best]):
         return best, evidence
     known = {name: found for name in (gentle, *others) if (found := predict(name, epochs - first)) is not None}
     if not known:
@@ -262,7 +261,7 @@ def choose(
     note(scores, others)
     clear = [name for name in others if all(of[name].is_clear for of in scores)]
     best = max(clear, key=lambda name: evidence[name].gain, default=start)
-    if best != start and objects(known[best], known[start]):
+    if best != start and objects(known[best]):
         return start, {name: of._replace(errors_ahead=math.inf) for name, of in evidence.items()}
     return best, evidence
 

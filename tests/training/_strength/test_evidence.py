@@ -194,8 +194,7 @@ def test_an_objection_after_a_third_is_asked_for_again() -> None:
         trained |= {"mild": 0, "firm": 0}
         seen.clear()
 
-        def objects(predicted: int, gentle: int, least: int = least) -> bool:
-            assert gentle == predicted
+        def objects(predicted: int, least: int = least) -> bool:
             seen.append(predicted)
             return predicted < least
 
@@ -466,8 +465,8 @@ def test_where_nothing_is_enough_another_is_never_taken() -> None:
 def test_who_objects_is_asked_only_where_another_is_ahead() -> None:
     asked = []
 
-    def objects(predicted: str, gentle: str) -> bool:
-        asked.append((predicted, gentle))
+    def objects(predicted: str) -> bool:
+        asked.append(predicted)
         return True
 
     for last, n_asked in ((0.4, 0), (0.6, 1)):
@@ -483,7 +482,7 @@ def test_who_objects_is_asked_only_where_another_is_ahead() -> None:
             objects=objects,
         )
         assert name == "mild"
-        assert asked == [("firm", "mild")] * n_asked
+        assert len(asked) == n_asked
         assert not evidence["firm"].is_clear
 
 
