@@ -109,7 +109,9 @@ def far_targets(X: Any, y: NDArray[np.float64], counted: NDArray[np.bool_], seed
 
 def _votes(table: Any, far: NDArray[np.bool_], seed: int) -> NDArray[np.float64]:
     """Share of the trees without a sample that take it for far (m,); none where few trees can't tell far ones."""
-    forest = RandomForestClassifier(limits.FIRST_TREES, oob_score=True, warm_start=True, random_state=seed)
+    forest = RandomForestClassifier(
+        limits.FIRST_TREES, min_samples_leaf=limits.FOREST_LEAF, oob_score=True, warm_start=True, random_state=seed
+    )
     votes = forest.fit(table, far).oob_decision_function_[:, 1]
     variance = votes[far].var() / far.sum() + votes[~far].var() / (~far).sum()
     if votes[far].mean() - votes[~far].mean() <= limits.TELLING * np.sqrt(variance):

@@ -81,7 +81,8 @@ def test_no_more_trees_are_asked_where_few_tell_nothing(seed: int, monkeypatch: 
     group = far_targets(X, y, everybody(500), seed)
     assert n_trees == [limits.FIRST_TREES, limits.FOREST_TREES]
     # The same trees as if all were asked at once.
-    forest = RandomForestClassifier(limits.FOREST_TREES, oob_score=True, random_state=seed).fit(X, group.far)
+    settings = {"min_samples_leaf": limits.FOREST_LEAF, "oob_score": True, "random_state": seed}
+    forest = RandomForestClassifier(limits.FOREST_TREES, **settings).fit(X, group.far)
     np.testing.assert_array_equal(group.told, forest.oob_decision_function_[:, 1] > limits.TOLD_FROM)
     y = X[:, :1].copy()
     y[:75] += 20.0
