@@ -175,6 +175,9 @@ class RSA(torch.optim.Optimizer):
                 f"{tuple(own[odd[0]])}."
             )
         super().load_state_dict(state_dict)
+        # Torch takes the tensors of a state as they are; a step changes the master in place.
+        for parameter, _ in self._each():
+            self.state[parameter]["master"] = self.state[parameter]["master"].clone()
         self._is_loaded = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:

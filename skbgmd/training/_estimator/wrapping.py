@@ -54,15 +54,15 @@ def _nets(base: Any) -> list[Any]:
 
 
 def deep_copies(parts: dict[str, Any]) -> dict[str, Any]:
-    """Copies of modules and other things that know nothing of the originals.
+    """Copies of modules, states and other things that know nothing of the originals.
 
     Torch itself copies no tensors that were computed, such as an activation that a module keeps to be looked at.
     """
     kept = [
         value
         for part in parts.values()
-        for layer in (part.modules() if isinstance(part, nn.Module) else ())
-        for value in tree_leaves(vars(layer))
+        for held in (map(vars, part.modules()) if isinstance(part, nn.Module) else (part,))
+        for value in tree_leaves(held)
         if isinstance(value, torch.Tensor) and not value.is_leaf
     ]
     return copy.deepcopy(parts, {id(value): value.detach().clone() for value in kept})
@@ -82,8 +82,10 @@ def copied(net: NeuralNet) -> NeuralNet:
     twin._check_, twin._trust_ = copy.deepcopy(net._check_), copy.deepcopy(net._trust_)
     # Made anew, with the hooks and attributes that a copy of it wouldn't have.
     twin.initialize_optimizer()
-    for name in net._optimizers:
-        getattr(twin, f"{name}_").load_state_dict(getattr(net, f"{name}_").state_dict())
+    # Torch's optimizers take the tensors of a state as they are, and change them in place.
+    states = deep_copies({name: getattr(net, f"{name}_").state_dict() for name in net._optimizers})
+    for name, state in states.items():
+        getattr(twin, f"{name}_").load_state_dict(state)
     return twin
 
 

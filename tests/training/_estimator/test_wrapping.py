@@ -16,11 +16,13 @@ import pytest
 import skops.io
 import torch
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import Callback, LRScheduler
+from torch.utils._pytree import tree_leaves
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._estimator import wrapping
-from skbgmd.training._estimator.wrapping import robust_class, wrapped
+from skbgmd.training._estimator.wrapping import copied, deep_copies, robust_class, wrapped
 
 # Loaders, layers and nets draw from torch's global generator, as they do without this library.
 pytestmark = pytest.mark.usefixtures("forked")
@@ -189,3 +191,143 @@ def test_settings_that_the_net_has_itself_are_told_of(rng):
         model = BlockGMDClassifier(net, strength=None, random_state=0).set_params(module__lr=0.5, module__max_epochs=3)
         assert len(model.fit(X, y).history_) == 3
     assert model.net_.lr == 0.5
+
+
+class Breaks(Callback):
+    """An error after some steps of a training; None: never."""
+
+    after = None
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and Breaks.after is not None:
+            Breaks.after -= 1
+            if Breaks.after < 0:
+                raise RuntimeError("in the middle")
+
+
+class Normalized(torch.nn.Sequential):
+    """A module with buffers, whose pass may fail as where memory runs out."""
+
+    error, after = None, 0
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2))
+
+    def forward(self, X):
+        if self.training and Normalized.error is not None:
+            Normalized.after -= 1
+            if Normalized.after < 0:
+                raise Normalized.error
+        return super().forward(X.float())
+
+
+MOMENTUM = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
+#: Estimators whose optimizers or rules remember something.
+GOING_ON = {
+    "Adam": (BlockGMDClassifier, {}),
+    "Adam of the regressor": (BlockGMDRegressor, {}),
+    "AMSGrad": (BlockGMDClassifier, {"optimizer__amsgrad": True}),
+    "momentum": (BlockGMDClassifier, MOMENTUM),
+    "momentum of the regressor": (BlockGMDRegressor, MOMENTUM),
+    "LBFGS": (BlockGMDClassifier, {"optimizer": torch.optim.LBFGS, "lr": 0.1}),
+    "groups": (BlockGMDClassifier, {"group_size": 8}),
+    "groups of the regressor": (BlockGMDRegressor, {"group_size": 8, **MOMENTUM}),
+    "a block": (BlockGMDClassifier, {"beta": 0.2, "memory": "weighted", "group_size": 4}),
+    "trust": (BlockGMDClassifier, {"trust_power": 2.0}),
+    "a scheduler": (
+        BlockGMDClassifier,
+        {"callbacks": [LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1), Breaks()]},
+    ),
+    "a module": (BlockGMDClassifier, {"module": Normalized, "group_size": 8}),
+    "a skorch net": (
+        BlockGMDClassifier,
+        {
+            "module": NeuralNetClassifier(
+                Normalized,
+                criterion=torch.nn.CrossEntropyLoss,
+                callbacks=[Breaks()],
+                max_epochs=3,
+                verbose=0,
+                train_split=None,
+                batch_size=20,
+                **MOMENTUM,
+            ),
+            "group_size": 8,
+        },
+    ),
+}
+
+
+def fitted(kind, settings, rng):
+    X = rng.normal(size=(60, 4))
+    own = {} if isinstance(settings.get("module"), NeuralNet) else {"max_epochs": 3, "batch_size": 20}
+    own |= {"random_state": 0, **({"callbacks": [Breaks()]} if own else {}), **settings}
+    y = X[:, 0] if kind is BlockGMDRegressor else (X[:, 0] > 0).astype(int)
+    return kind(**own).fit(X, y), X, y
+
+
+def assert_same_training(model, other):
+    for (name, value), expected in zip(
+        model.module_.state_dict().items(), other.module_.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, expected), name
+    np.testing.assert_array_equal(model.sample_trust_, other.sample_trust_)
+    found, expected = (repr(each.net_.optimizer_.state_dict()) for each in (model, other))
+    assert found == expected
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize("name", GOING_ON)
+def test_a_training_that_fails_leaves_what_the_next_goes_on_from(name, method, rng, monkeypatch):
+    kind, settings = GOING_ON[name]
+    model, X, y = fitted(kind, settings, rng)
+    model.warm_start = method == "fit"
+    expected = copy.deepcopy(model)
+    monkeypatch.setattr(Breaks, "after", 1)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        getattr(model, method)(X[::-1], y[::-1])
+    monkeypatch.setattr(Breaks, "after", None)
+    assert_same_training(model, expected)
+    # As many global random numbers for both.
+    for each in (model, expected):
+        with torch.random.fork_rng(devices=[]):
+            each.partial_fit(X, y)
+    assert_same_training(model, expected)
+
+
+@pytest.mark.parametrize(("error", "after"), [(RuntimeError("out of memory"), 1), (KeyboardInterrupt(), 0)], ids=str)
+def test_a_pass_that_fails_leaves_what_the_next_goes_on_from(error, after, rng, monkeypatch):
+    model, X, y = fitted(BlockGMDClassifier, {"module": Normalized, "group_size": None}, rng)
+    expected = copy.deepcopy(model)
+    monkeypatch.setattr(Normalized, "error", error)
+    monkeypatch.setattr(Normalized, "after", after)
+    # Before its first step an interrupt has nothing to keep.
+    told = pytest.warns(UserWarning, match="interrupted by user") if after == 0 else pytest.raises(RuntimeError)
+    with told:
+        model.partial_fit(X, y)
+    monkeypatch.setattr(Normalized, "error", None)
+    for each in (model, expected):
+        with torch.random.fork_rng(devices=[]):
+            each.partial_fit(X, y)
+    assert_same_training(model, expected)
+
+
+@pytest.mark.parametrize("name", GOING_ON)
+def test_copies_share_no_memory(name, rng):
+    model, _, _ = fitted(*GOING_ON[name], rng)
+
+    def memory(net):
+        tensors = tree_leaves([net.optimizer_.state_dict(), net.module_.state_dict(), net.aggregator_.state_dict()])
+        return {each.data_ptr() for each in tensors if isinstance(each, torch.Tensor) and each.numel()}
+
+    twin = copied(model.net_)
+    assert not memory(model.net_) & memory(twin)
+    assert len(memory(twin)) == len(memory(model.net_))
+
+
+def test_copies_of_states_that_were_computed():
+    computed = torch.ones(2, requires_grad=True) * 2.0
+    copies = deep_copies({"optimizer": {"state": {0: {"buffer": computed}}}})
+    found = copies["optimizer"]["state"][0]["buffer"]
+    assert found.tolist() == [2.0, 2.0]
+    assert found.data_ptr() != computed.data_ptr()
