@@ -75,6 +75,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
     __metadata_request__partial_fit: ClassVar = {"groups": UNUSED}
     # What X was in fit: the names of its inputs, or their number.
     _structure: Any = None
+    # What _kind_of_parameters() was in fit: parameters that are set later are of the next one.
+    _kind_in_fit: tuple[bool, bool] | None = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -91,6 +93,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
             check_tensor(y, "y", accept_sparse=True)
         if y is not None:
             check_targets(y)
+        if reset:
+            self._kind_in_fit = self._kind_of_parameters()
         # Only then an array may be made of it.
         multi_output = self._takes_columns(y)
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
@@ -117,8 +121,9 @@ class BlockGMDBase(RobustParameters, Interruptible):
     def _inputs(self, X: Any, n: int | None, *, fitted: Any) -> Any:
         """X as the module is to get it; an error where that is another kind of data than in ``fit``."""
         refuse_masks_and_dates(X, "X")
-        X = as_inputs(X, n, fitted=fitted, collates=self._collates())
-        if self.module is None and is_structured(X):
+        is_perceptron, collates = self._kind()
+        X = as_inputs(X, n, fitted=fitted, collates=collates)
+        if is_perceptron and is_structured(X):
             raise TypeError(
                 f"X must be one array or sparse matrix, of shape (n_samples, n_features), for the perceptron that is "
                 f"made without a module; found {described(X)}. Give a module that takes it."
@@ -130,12 +135,20 @@ class BlockGMDBase(RobustParameters, Interruptible):
             raise ValueError(f"X must have the inputs that it had in fit, {of_fit}; found {described(X)}.")
         return X
 
-    def _collates(self) -> bool:
-        """True if batches are made of single samples by a function or a class of the user's own."""
-        if not isinstance(self.module, NeuralNet):
-            return "iterator_train__collate_fn" in self._routed()
-        own = self.module.dataset is not Dataset or self.module.iterator_train not in (DataLoader, ArrayLoader)
-        return own or "collate_fn" in self.module.get_params_for("iterator_train")
+    def _kind(self) -> tuple[bool, bool]:
+        """Whether the network is the perceptron, and whether samples are collated, as it was in ``fit``."""
+        return self._kind_of_parameters() if self._kind_in_fit is None else self._kind_in_fit
+
+    def _kind_of_parameters(self) -> tuple[bool, bool]:
+        """Whether the network is to be the perceptron that is made without a module, and what batches are made by.
+
+        The latter is True for a function or a class of the user's own, which makes them of single samples.
+        """
+        module = self.module
+        if not isinstance(module, NeuralNet):
+            return module is None, "iterator_train__collate_fn" in self._routed()
+        own = module.dataset is not Dataset or module.iterator_train not in (DataLoader, ArrayLoader)
+        return False, own or "collate_fn" in module.get_params_for("iterator_train")
 
     def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
         """Take a rank's share of data that all ranks have; which samples it is, None: all, and their data."""
@@ -153,7 +166,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
         current_ranks().check_same(call, "What is trained")
 
     def _kind_of_data(self) -> dict[str, Any]:
-        if self.module is None:
+        is_perceptron, _ = self._kind()
+        if is_perceptron:
             return {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
         return {"dtype": "numeric", "allow_nd": True, "accept_sparse": "csr"}
 
@@ -220,7 +234,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         """Warn of features whose scales differ much, where so many epochs of a fit have hardly learnt anything."""
         losses = [mean_loss(epoch) for epoch in net.history[len(net.history) - n_epochs :] if is_whole(epoch)]
         # Of other modules and losses it isn't known what they make of scales, and what is little.
-        if self.module is not None or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
+        if not self._kind()[0] or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
             return
         # The losses are there; the scales take a look at all of the data.
         if stalls(losses, constant := self._constant_loss(samples)) and (
@@ -247,7 +261,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(network_of(net), samples)
         with noted_if_sparse(samples.X):
-            if self.module is not None or getattr(self, "multilabel_", False):
+            if not self._kind()[0] or getattr(self, "multilabel_", False):
                 samples = self._suited(net, samples)
             before = generator_states()
             net._is_estimators_ = True
@@ -365,7 +379,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
         averages = traits_of(criterion) is not None and reduction == "mean"
         watched = self.train_split is not None or bool(self.callbacks) or self._holds_out()
-        return self.module is None and not watched and not sampled and averages
+        return self._kind()[0] and not watched and not sampled and averages
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net

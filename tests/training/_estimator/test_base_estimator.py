@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import warnings
 from contextlib import nullcontext
+from functools import partial
 
 import joblib
 import numpy as np
@@ -22,6 +25,7 @@ from fits import Fails, quick, states
 from nets import Renamed
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
 from skbgmd.corruption import BitFlip
+from skbgmd.inspection import find_suspects, sample_losses
 from skbgmd.training._estimator.base_estimator import restored_on_error
 from skbgmd.training._estimator.wrapping import copied
 from skbgmd.training._step.gradient_matrix import GradientMatrix
@@ -675,3 +679,112 @@ def test_every_hard_matrix(name, settings):
         model = kind(max_epochs=2, random_state=0, hidden_layer_sizes=(5,), **settings).fit(X, y)
         assert np.isfinite(np.asarray(model.predict(X), dtype=np.float64)).all()
         assert all(bool(parameter.isfinite().all()) for parameter in model.module_.parameters())
+
+
+class TwoInputs(torch.nn.Linear):
+    """A module of two inputs by their names."""
+
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, a, b):
+        return super().forward(torch.cat([a, b], dim=1).float())
+
+
+class Flat(torch.nn.Linear):
+    """A module of images."""
+
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, X):
+        return super().forward(X.float().flatten(1))
+
+
+class MeanOfTokens(torch.nn.EmbeddingBag):
+    """A module of sequences of different lengths, padded by zeros."""
+
+    def __init__(self):
+        super().__init__(9, 2, padding_idx=0)
+
+
+def padded(pairs):
+    X, y = zip(*pairs, strict=True)
+    tokens = [torch.as_tensor(np.asarray(each)) for each in X]
+    return torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True), torch.as_tensor(np.asarray(y))
+
+
+#: Values of parameters that are set after a fit, whether or not they could be fitted with.
+SET_LATER = {
+    "module": [None, Flat, MeanOfTokens(), NeuralNetClassifier(Flat), "odd"],
+    "criterion": [torch.nn.BCEWithLogitsLoss, torch.nn.NLLLoss(), "odd"],
+    "optimizer": [torch.optim.SGD],
+    "device": ["cuda", "odd"],
+    "class_weight": ["balanced", {0: 2.0}],
+    "predict_nonlinearity": [None, torch.sigmoid],
+    "iterator_train__collate_fn": [padded],
+    "iterator_valid__collate_fn": [padded],
+    "iterator_valid__batch_size": [1],
+    "module__in_features": [7],
+    "optimizer__momentum": [0.9],
+    "criterion__reduction": ["sum"],
+}
+#: Estimators by what their X is.
+OF_DATA = {
+    "array": BlockGMDClassifier,
+    "array of a regressor": BlockGMDRegressor,
+    "several labels": BlockGMDClassifier,
+    "images": partial(BlockGMDClassifier, Flat),
+    "dict": partial(BlockGMDClassifier, TwoInputs),
+    "sequences": partial(
+        BlockGMDClassifier, MeanOfTokens, iterator_train__collate_fn=padded, iterator_valid__collate_fn=padded
+    ),
+    "array of a net": partial(
+        BlockGMDClassifier,
+        NeuralNetClassifier(Flat, criterion=torch.nn.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OF_DATA)
+def test_parameters_that_are_set_later_are_of_the_next_fit(kind, rng, forked):
+    X = rng.normal(size=(40, 4))
+    y = X[:, :2] > 0.0 if kind == "several labels" else X[:, 0] if "regressor" in kind else (X[:, 0] > 0).astype(int)
+    if kind == "images":
+        X = X.reshape(40, 2, 2)
+    elif kind == "dict":
+        X = {"a": X[:, :2], "b": X[:, 2:]}
+    elif kind == "sequences":
+        X = [rng.integers(1, 9, size=1 + n % 5).tolist() for n in range(40)]
+    epochs = {} if kind == "array of a net" else {"max_epochs": 2}
+    model = OF_DATA[kind](random_state=0, **epochs).fit(X, y)
+    ways = ["predict", "predict_proba"] if hasattr(model, "predict_proba") else ["predict"]
+
+    def found(fitted):
+        predicted = [getattr(fitted, way)(X) for way in ways]
+        # Lists are samples of arrays, unless something of the user's own collates them.
+        predicted += [fitted.predict(X.tolist())] if "array" in kind else []
+        losses = [sample_losses(fitted, X, y)] if kind != "sequences" else []
+        kept = [fitted.score(X, y), fitted.sample_trust_, fitted.loss_curve_, find_suspects(fitted, 5)]
+        return [*predicted, *losses, *kept, [*fitted.to_module().state_dict().values()]]
+
+    expected = found(model)
+    values = {name: [object()] for name in model.get_params(deep=False)} | SET_LATER
+    if "regressor" in kind:
+        values = {name: held for name, held in values.items() if name not in ("class_weight", "predict_nonlinearity")}
+    for name in sorted(values):
+        # Those of a net that is the module are set in it.
+        for value in values[name] if not (kind == "array of a net" and name.startswith("module__")) else ():
+            twin = copy.copy(model).set_params(**{name: value})
+            for each, other in zip(found(twin), expected, strict=True):
+                assert repr(each) == repr(other), (name, value)
+    every = copy.copy(model).set_params(**{name: None for name in values if "__" not in name})
+    assert repr(found(pickle.loads(pickle.dumps(every)))) == repr(expected)
+
+
+def test_a_training_goes_on_with_the_kind_of_data_that_it_began_with(data, forked):
+    X, y = data
+    model = BlockGMDClassifier(Flat, max_epochs=2, random_state=0, warm_start=True).fit(X.reshape(-1, 2, 2), y)
+    model.set_params(module=None).fit(X.reshape(-1, 2, 2), y)
+    assert model.n_iter_ == 4
+    assert model.set_params(warm_start=False).fit(X, y).predict(X).shape == y.shape
