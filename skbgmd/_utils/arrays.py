@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from torch.utils._pytree import tree_map_only
 
-from skbgmd._utils.checks import check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import as_numpy, check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.transfer import as_tensor
 
 
@@ -138,9 +138,7 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
 
 def _of_tensor(values: torch.Tensor, name: str) -> NDArray[Any]:
     check_tensor(values, name)
-    values = values.detach().resolve_neg().cpu()
-    # NumPy has no bfloat16.
-    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    array: NDArray[Any] = as_numpy(values, name)
     return array
 
 

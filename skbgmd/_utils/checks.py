@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from sklearn.utils import column_or_1d
 
 from skbgmd._utils import limits
@@ -277,6 +278,30 @@ def check_tensor(
         raise ValueError(f"{name} must have data; found a tensor on the meta device.")
 
 
+def as_numpy(values: Any, name: str = "X") -> Any:
+    """Convert a tensor to an array, without its gradient, a sparse one to a sparse array; all else stays as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`check_tensor` does, for a parameter of this name.
+
+    Examples
+    --------
+    >>> as_numpy(torch.ones(2, requires_grad=True))
+    array([1., 1.], dtype=float32)
+    """
+    if not isinstance(values, torch.Tensor):
+        return values
+    check_tensor(values, name, accept_sparse=True)
+    # NumPy has neither bfloat16 nor negative bits, as of the imaginary part of a conjugate.
+    values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu()
+    if values.layout == torch.strided:
+        return values.resolve_neg().numpy()
+    values = values.to_sparse_coo().coalesce()
+    return sparse.coo_array((values.values().numpy(), tuple(values.indices().numpy())), shape=tuple(values.shape))
+
+
 def refuse_missing(values: Any, name: str) -> None:
     """Raise an error for None, NA or NaN among labels, except NaN in arrays of numbers, which others find.
 
@@ -349,6 +374,7 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
     """
     refuse_masks(values, name)
     refuse_missing(values, name)
+    values = as_numpy(values, name)
     shape = np.asarray(values).shape
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(f"{name} must have shape (n,); found shape {shape}.")

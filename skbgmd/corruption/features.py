@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skbgmd._utils.checks import check_number, refuse_masks_and_dates
+from skbgmd._utils.checks import as_numpy, check_number, refuse_masks_and_dates
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
@@ -155,6 +155,7 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         refuse_masks_and_dates(X, "X")
+        X = as_numpy(X)
         array: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True)
         return array
 

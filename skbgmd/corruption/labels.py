@@ -12,7 +12,7 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from skbgmd._utils.checks import as_labels, check_choice, check_number, check_targets, is_missing
+from skbgmd._utils.checks import as_labels, as_numpy, check_choice, check_number, check_targets, is_missing
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
@@ -292,7 +292,7 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
             y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
         )
         # Last, as it sets attributes learned from X.
-        validate_data(self, X, dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
+        validate_data(self, as_numpy(X), dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
         return result
 
     def __sklearn_tags__(self) -> Any:

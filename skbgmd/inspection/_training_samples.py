@@ -21,6 +21,13 @@ from skbgmd.training._strength.held_out_labels import HeldOutLabels
 GENTLEST = next(iter(STRENGTHS_OF_CLASSES))
 
 
+def innermost(estimator: Any) -> Any:
+    """The estimator itself, or the one at the end of a pipeline or within a search, whatever it is."""
+    while isinstance(estimator, Pipeline) or hasattr(estimator, "best_estimator_"):
+        estimator = estimator[-1] if isinstance(estimator, Pipeline) else estimator.best_estimator_
+    return estimator
+
+
 def robust_estimator_in(estimator: Any) -> Any:
     """The estimator itself, or the one at the end of a pipeline or within a search.
 
@@ -29,9 +36,7 @@ def robust_estimator_in(estimator: Any) -> Any:
     TypeError
         Not an estimator.
     """
-    inner = estimator
-    while isinstance(inner, Pipeline) or hasattr(inner, "best_estimator_"):
-        inner = inner[-1] if isinstance(inner, Pipeline) else inner.best_estimator_
+    inner = innermost(estimator)
     if not hasattr(inner, "fit"):
         raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(inner)}.")
     return inner
@@ -61,7 +66,7 @@ def check_training_samples(n: int, **given: Any) -> None:
     """Check that what is given, by its name, is of the n training samples of an estimator and has no masks."""
     for name, value in given.items():
         refuse_masks(value, name)
-        found = n if value is None else n_samples(value)
+        found = None if value is None else n_samples(value)
         if found != n:
             raise ValueError(f"{name} must be of the {n} samples that the estimator was fitted on; found {found}.")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skbgmd._utils.checks import check_targets, refuse_masks
+from skbgmd._utils.checks import as_ids, as_numpy, check_targets, refuse_masks
+from skbgmd.inspection._training_samples import innermost
 from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
 
 
@@ -30,26 +32,37 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     TypeError
         Targets that are dates or durations.
     ValueError
-        Labels that the classifier doesn't know, targets of another shape than the predictions, masked entries or
-        missing targets.
+        Labels that the classifier doesn't know, or of another number than the samples, targets of another shape than
+        the predictions, masked entries or missing targets.
+
+    Warns
+    -----
+    sklearn.exceptions.DataConversionWarning
+        Labels in a column, (n_samples, 1), which are taken as (n_samples,).
     """
     refuse_masks(X, "X")
     check_targets(y)
+    y = as_numpy(y, "y")
     if hasattr(estimator, "predict_proba"):
-        if has_columns(y):
+        if has_columns(y) or getattr(innermost(estimator), "multilabel_", False):
             of_labels: NDArray[np.float64] = label_losses(estimator, X, y).mean(axis=1)
             return of_labels
+        labels = as_ids(y, "y", warn=True)
         probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
-        unknown = np.setdiff1d(y, estimator.classes_)
+        if len(labels) != len(probabilities):
+            raise ValueError(
+                f"y must have a label for each of the {len(probabilities)} samples of X; found {len(labels)}."
+            )
+        unknown = np.setdiff1d(labels, estimator.classes_)
         if len(unknown):
             raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")
-        place = np.searchsorted(estimator.classes_, np.asarray(y))
+        place = np.searchsorted(estimator.classes_, labels)
         chosen = probabilities[np.arange(len(place)), place]
         losses: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
         return losses
     predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
     columns = predicted.reshape(len(predicted), -1)
-    if targets.reshape(len(targets), -1).shape != columns.shape:
+    if (*targets.shape[:1], math.prod(targets.shape[1:])) != columns.shape:
         raise ValueError(f"y must have the shape of the predictions, {predicted.shape}; found {targets.shape}.")
     squares: NDArray[np.float64] = np.square(columns - targets.reshape(columns.shape)).mean(axis=1)
     return squares
@@ -94,6 +107,7 @@ def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
     """
     refuse_masks(X, "X")
     check_targets(y)
+    y = as_numpy(y, "y")
     probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
     if probabilities.ndim != 2:
         raise ValueError(

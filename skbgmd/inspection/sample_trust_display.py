@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+from skbgmd._utils.checks import as_numpy
 from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._training_samples import (
     check_training_samples,
@@ -111,8 +112,8 @@ class SampleTrustDisplay:
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
-        check_training_samples(len(trust), X=X, y=y, corrupted=corrupted)
-        known = None if corrupted is None else np.asarray(corrupted, dtype=bool)
+        check_training_samples(len(trust), X=X, y=y, **({} if corrupted is None else {"corrupted": corrupted}))
+        known = None if corrupted is None else np.asarray(as_numpy(corrupted, "corrupted"), dtype=bool)
         found: dict[str, Any] = {}
         inner = robust_estimator_in(estimator)
         of_single = known_of(inner)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from skbgmd._utils.checks import check_integer
+from skbgmd._utils.checks import as_numpy, brief, check_integer
 from skbgmd.inspection._plotting import ORANGE, foreground, panels_to_draw_on
 from skbgmd.inspection._training_samples import check_training_samples, sample_trust
 from skbgmd.inspection.suspects import find_suspects
@@ -91,8 +93,10 @@ class SuspectGridDisplay:
         ----------
         estimator : BlockGMDClassifier or BlockGMDRegressor
             Fitted on X and y; or a pipeline that ends with one, or a search for its parameters.
-        X, y : array-like
+        X : array-like or sparse matrix
             The training data, as the estimator, or the whole pipeline, was given them.
+        y : array-like
+            Its labels or numbers.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, channels) of a sample; None: that of X, where X isn't flat. Images of
             (1 or 3 channels, height, width), as networks of torch take them, are turned.
@@ -112,21 +116,23 @@ class SuspectGridDisplay:
         ImportError
             matplotlib isn't installed.
         TypeError
-            Not an estimator.
+            Not an estimator, or an image_shape that is no sequence of integers.
         sklearn.exceptions.NotFittedError
             The estimator isn't fitted.
         ValueError
-            X isn't of the training samples, its samples aren't images of this shape, or the axes are too few.
+            X or y isn't of the training samples, samples aren't images of this shape, or the axes are too few.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
         check_training_samples(len(trust), X=X, y=y)
         n = min(check_integer(n, "n"), len(trust))
         indices = find_suspects(estimator, n)
-        some = _safe_indexing(X, indices)
-        images = _images(np.asarray(some), image_shape)
-        predicted = np.asarray(estimator.predict(some))
-        display = cls(images, indices, np.asarray(y)[indices], predicted, trust[indices])
+        shape = None if image_shape is None else _checked_shape(image_shape)
+        X = as_numpy(X)
+        some = _safe_indexing(X.tocsr() if issparse(X) else X, indices)
+        images = _images(np.asarray(_dense(some)), shape)
+        given, predicted = (np.asarray(_dense(values)) for values in (as_numpy(y, "y"), estimator.predict(some)))
+        display = cls(images, indices, given[indices], predicted, trust[indices])
         return display.plot(ax, n_columns=n_columns)
 
     def plot(self, ax: Any = None, *, n_columns: int = 6, cmap: str = "gray_r") -> Self:
@@ -173,10 +179,33 @@ def _short(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
+def _dense(values: Any) -> Any:
+    """Some samples, or their labels, that may be sparse."""
+    # To its types, a sparse array isn't one that can be made dense.
+    held: Any = values
+    return held.toarray() if issparse(values) else values
+
+
+def _checked_shape(given: Any) -> tuple[int, ...]:
+    """The shape of an image: integers of at least one."""
+    if isinstance(given, (str, bytes)) or not isinstance(given, (Sequence, np.ndarray)):
+        raise TypeError(
+            f"image_shape must be (height, width), (height, width, channels) or None; found {brief(given)}."
+        )
+    return tuple(check_integer(size, "Each number of image_shape") for size in given)
+
+
 def _images(samples: NDArray[Any], shape: tuple[int, ...] | None) -> NDArray[Any]:
     """Samples (n, ...) as images (n, height, width) or (n, height, width, channels) in the range of imshow."""
     own = samples.shape[1:]
-    shape = own if shape is None else tuple(shape)
+    if samples.dtype.kind not in "fiub":
+        raise TypeError(f"X must hold the numbers of images; found dtype {samples.dtype}.")
+    if shape is None and len(own) not in (2, 3):
+        raise ValueError(
+            f"image_shape must be given where samples of X aren't images, of shape (height, width) or (height, width, "
+            f"channels); found image_shape=None with samples of shape {own}. Samples of a table are no images."
+        )
+    shape = own if shape is None else shape
     if len(shape) not in (2, 3) or math.prod(shape) != math.prod(own):
         raise ValueError(
             f"image_shape must be (height, width) or (height, width, channels) with as many numbers as a sample of X, "

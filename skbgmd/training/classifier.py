@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_labels, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_labels, as_numpy, check_targets, refuse_masks_and_dates
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
 from skbgmd.training._data.inputs import unpacked
@@ -547,7 +547,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
         refuse_masks_and_dates(sample_weight, "sample_weight")
-        return float(super().score(X, y, sample_weight))
+        return float(super().score(X, as_numpy(y, "y"), as_numpy(sample_weight, "sample_weight")))
 
 
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:

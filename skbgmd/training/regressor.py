@@ -14,7 +14,7 @@ from sklearn.base import RegressorMixin
 from skorch import NeuralNet
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_numpy, check_targets, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.far_targets import far_targets
@@ -332,7 +332,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
         refuse_masks_and_dates(sample_weight, "sample_weight")
-        return float(super().score(X, y, sample_weight))
+        return float(super().score(X, as_numpy(y, "y"), as_numpy(sample_weight, "sample_weight")))
 
 
 class _Part(NamedTuple):

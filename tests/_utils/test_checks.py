@@ -14,6 +14,7 @@ from scipy import sparse
 from skbgmd._utils.checks import (
     as_ids,
     as_labels,
+    as_numpy,
     check_choice,
     check_flag,
     check_integer,
@@ -163,3 +164,16 @@ def test_row_weights():
     assert check_row_weights(weights, 2) is weights
     np.testing.assert_array_equal(check_row_weights(np.array([True, False]), 2), [1.0, 0.0])
     assert check_row_weights(np.ones(0), 0).shape == (0,)
+
+
+def test_tensors_are_arrays_without_a_gradient():
+    given = torch.tensor([[0.0, 2.0]], requires_grad=True)
+    assert as_numpy(given).tolist() == as_numpy(given.detach()).tolist() == [[0.0, 2.0]]
+    assert as_numpy(given.bfloat16()).dtype == np.float32
+    # The bit of a negative imaginary part is none of NumPy's.
+    assert as_numpy(torch.tensor([1.0 + 2.0j]).conj().imag).tolist() == [-2.0]
+    assert as_numpy(given.to_sparse()).toarray().tolist() == [[0.0, 2.0]]
+    assert as_numpy(values := [1.0]) is values
+    assert as_ids(given[0], "ids").tolist() == [0.0, 2.0]
+    with pytest.raises(TypeError, match="y must hold real numbers; found dtype"):
+        as_numpy(torch.ones(2, dtype=torch.complex64), "y")

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -221,3 +222,15 @@ def test_frames_keep_names_and_index(corruption, dtype):
     np.testing.assert_array_equal(framed.fit_transform(X).to_numpy(), plain)
     with pytest.raises(ValueError, match="feature names"):
         framed.transform(X[["b", "a", "c"]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_with_a_gradient_are_data(kind, dtype, rng):
+    X = torch.tensor(rng.normal(size=(20, 3)), dtype=dtype, requires_grad=True)
+    plain = X.detach().to(torch.float32 if dtype == torch.bfloat16 else dtype).numpy()
+    noise, other = kind(fraction=0.3, random_state=0), kind(fraction=0.3, random_state=0)
+    np.testing.assert_array_equal(noise.fit_transform(X), other.fit_transform(plain))
+    np.testing.assert_array_equal(noise.transform(X), plain)
+    with pytest.raises(TypeError, match="Sparse data was passed for X"):
+        kind().fit(X.detach().to_sparse())

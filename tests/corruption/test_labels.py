@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
@@ -228,3 +229,12 @@ def test_classes_that_no_sample_has(y, classes, dtype):
     found, _ = corrupt_labels(y, fraction=0.5, classes=classes, random_state=0)
     assert found.dtype == (y.dtype if dtype is None else dtype)
     assert sorted(found.tolist()) == sorted(classes)
+
+
+def test_tensors_with_a_gradient_are_labels():
+    X, y = IRIS
+    of_grad = torch.tensor(X, requires_grad=True), torch.tensor(y, dtype=torch.float64, requires_grad=True)
+    sampler, other = (LabelCorruption(fraction=0.2, random_state=0) for _ in range(2))
+    unchanged, found = sampler.fit_resample(*of_grad)
+    assert unchanged is of_grad[0]
+    np.testing.assert_array_equal(found, other.fit_resample(X, y.astype(float))[1])

@@ -283,3 +283,15 @@ class Plain(TransformerMixin, BaseEstimator):
 def test_what_is_refused(options, kind, message):
     with pytest.raises(kind, match=message):
         robustness_curve(GaussianNB(), *IRIS, **({"corruption": GaussianNoise()} | options))
+
+
+def test_tensors_with_a_gradient_are_targets():
+    X, y = IRIS[0][:60], IRIS[0][:60, 0] * 2.0
+    of_grad = torch.tensor(y, requires_grad=True)
+    settings = {"corruption": GaussianNoise(), "fractions": [0.2], "cv": 2, "random_state": 0}
+    model = DescentRegressor(n_steps=3)
+    found, expected = (
+        robustness_curve(make_pipeline(MinMaxScaler(), model), *data, **settings, error_score="raise")
+        for data in ((X, of_grad), (X, y))
+    )
+    np.testing.assert_array_equal(found[2], expected[2])

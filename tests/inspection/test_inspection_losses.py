@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits, make_regression
+from sklearn.exceptions import DataConversionWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
-from skbgmd.inspection import sample_losses
+from skbgmd.inspection import label_losses, sample_losses
 
 
 def test_losses_are_of_targets_that_can_be() -> None:
@@ -24,3 +29,48 @@ def test_losses_are_of_targets_that_can_be() -> None:
     both = BlockGMDRegressor(max_epochs=1).fit(X[:5], np.stack([y[:5]] * 2, axis=1))
     with pytest.raises(ValueError, match=r"found \(2, 5\)"):
         sample_losses(both, X[:5], np.stack([y[:5]] * 2))
+
+
+CLASSIFIERS = {
+    "robust": BlockGMDClassifier(max_epochs=1, random_state=0),
+    "pipeline": make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=1, random_state=0)),
+    "other": LogisticRegression(max_iter=200),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_labels_are_as_many_as_samples(kind: str, rng: np.random.Generator) -> None:
+    X = rng.normal(size=(60, 3))
+    y = np.where(X[:, 0] > 0.0, "yes", "no")
+    model = CLASSIFIERS[kind].fit(X, y)
+    for n_samples, n_labels in ((60, 40), (60, 1), (60, 0), (40, 60), (1, 60)):
+        with pytest.raises(ValueError, match=rf"y must have a label for each of the {n_samples} .* found {n_labels}\."):
+            sample_losses(model, X[:n_samples], y[:n_labels])
+    expected = sample_losses(model, X, y)
+    assert expected.shape == (60,)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        np.testing.assert_array_equal(sample_losses(model, X, y[:, None]), expected)
+    with pytest.raises(ValueError, match="y must"):
+        sample_losses(model, X, y[None])
+    with pytest.raises(ValueError, match=r"y must have shape \(n,\); found shape \(\)"):
+        sample_losses(model, X, y[0])
+
+
+def test_targets_are_as_many_as_samples(rng: np.random.Generator) -> None:
+    X = rng.normal(size=(60, 3))
+    model = BlockGMDRegressor(max_epochs=1, random_state=0).fit(X, X[:, 0])
+    for wrong in (X[:40, 0], X[:1, 0], X[:0, 0], X[:0], X[0, 0]):
+        with pytest.raises(ValueError, match=r"y must have the shape of the predictions, \(60,\); found \("):
+            sample_losses(model, X, wrong)
+
+
+def test_several_labels_are_no_classes(rng: np.random.Generator) -> None:
+    X = rng.normal(size=(60, 3))
+    y = (X[:, :2] > 0.0).astype(int)
+    model = make_pipeline(StandardScaler(), BlockGMDClassifier(max_epochs=1, random_state=0)).fit(X, y)
+    for wrong in (y[:, 0], y[:, :1], y[:40], y[:0]):
+        with pytest.raises(ValueError, match="y must be an indicator matrix"):
+            sample_losses(model, X, wrong)
+    given = torch.tensor(y, dtype=torch.float64, requires_grad=True)
+    np.testing.assert_array_equal(label_losses(model, X, given), label_losses(model, X, y))
+    np.testing.assert_array_equal(sample_losses(model, X, given), label_losses(model, X, y).mean(axis=1))

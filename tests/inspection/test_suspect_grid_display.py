@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
+from scipy import sparse
 from sklearn.datasets import load_digits
 
 from skbgmd import BlockGMDClassifier
@@ -72,8 +74,19 @@ def test_arguments_are_checked(fitted: Any) -> None:
     model, X, y = fitted
     with pytest.raises(ValueError, match="y must be of the 200 samples"):
         SuspectGridDisplay.from_estimator(model, X, y[:3], image_shape=(8, 8))
-    with pytest.raises(ValueError, match=r"of shape \(64,\); found \(64,\)"):
+    with pytest.raises(ValueError, match=r"image_shape must be given .*of shape \(64,\)\. .*table are no images"):
         SuspectGridDisplay.from_estimator(model, X, y)
+    for missing in ({"X": None, "y": y}, {"X": X, "y": None}):
+        with pytest.raises(ValueError, match=r"must be of the 200 samples .* found None"):
+            SuspectGridDisplay.from_estimator(model, **missing, image_shape=(8, 8))
+    for wrong in (8, "ab", (8.0, 8.0), ((8, 8),), {8}, (True, 64), (8, (8,))):
+        with pytest.raises(TypeError, match="image_shape must be"):
+            SuspectGridDisplay.from_estimator(model, X, y, image_shape=wrong)
+    for wrong in ((-8, -8), (0, 64), (8,), ()):
+        with pytest.raises(ValueError, match="image_shape must be"):
+            SuspectGridDisplay.from_estimator(model, X, y, image_shape=wrong)
+    with pytest.raises(TypeError, match="X must hold the numbers of images; found dtype"):
+        SuspectGridDisplay.from_estimator(model, X.astype(str), y, image_shape=(8, 8))
     with pytest.raises(ValueError, match=r"found \(8, 9\)"):
         SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 9))
 
@@ -87,3 +100,23 @@ def test_images_are_put_in_the_order_and_range_of_pictures() -> None:
     assert _images(flat, (1, 6, 8)).shape == _images(flat, (6, 8, 1)).shape == (2, 6, 8)
     with pytest.raises(ValueError, match=r"1, 3 or 4 channels, the last; found \(4, 6, 2\)"):
         _images(flat, (4, 6, 2))
+
+
+def test_data_of_any_kind_are_drawn_alike(fitted: Any) -> None:
+    model, X, y = fitted
+    expected = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(8, 8), n=3)
+    of_grad = torch.tensor(X, requires_grad=True), torch.tensor(y, dtype=torch.float64, requires_grad=True)
+    sparse_ones = [kind(X) for kind in (sparse.csr_matrix, sparse.coo_array, sparse.csc_array)]
+    for given, labels in (of_grad, (torch.tensor(X).to_sparse(), y), *((each, y) for each in sparse_ones)):
+        found = SuspectGridDisplay.from_estimator(model, given, labels, image_shape=np.array([8, 8]), n=3)
+        for name in ("images", "indices", "given", "predicted", "trust"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_sparse_labels(fitted: Any) -> None:
+    _, X, y = fitted
+    labels = sparse.csr_matrix(np.stack([y > 3, y > 5], axis=1).astype(int))
+    model = BlockGMDClassifier(max_epochs=2, random_state=0).fit(sparse.csr_matrix(X), labels)
+    found = SuspectGridDisplay.from_estimator(model, sparse.csr_matrix(X), labels, image_shape=(8, 8), n=2)
+    np.testing.assert_array_equal(found.given, labels.toarray()[found.indices])
+    assert found.predicted.shape == (2, 2)

@@ -19,7 +19,7 @@ from skorch.utils import multi_indexing
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from skbgmd._utils.checks import check_tensor
+from skbgmd._utils.checks import as_numpy
 
 #: The rule for samples of different shapes.
 COLLATED = (
@@ -277,25 +277,6 @@ def cast_to(X: Any, dtype: np.dtype[Any], *, keeps_integers: bool) -> Any:
         return cast
 
     return mapped(X, cast)
-
-
-def as_numpy(X: Any, name: str = "X") -> Any:
-    """A tensor as an array, a sparse one as a sparse array; anything else as it is.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`skbgmd._utils.checks.check_tensor` does, for a parameter of this name.
-    """
-    if not isinstance(X, torch.Tensor):
-        return X
-    check_tensor(X, name, accept_sparse=True)
-    # NumPy has no bfloat16.
-    X = (X.float() if X.dtype == torch.bfloat16 else X).detach().cpu()
-    if X.layout == torch.strided:
-        return X.numpy()
-    X = X.to_sparse_coo().coalesce()
-    return sparse.coo_array((X.values().numpy(), tuple(X.indices().numpy())), shape=tuple(X.shape))
 
 
 # ---- details ---------------------------------------------------------------------------------------------------------

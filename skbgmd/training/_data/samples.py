@@ -15,8 +15,8 @@ from skorch import NeuralNet
 from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_ids, refuse_masks_and_dates
-from skbgmd.training._data.inputs import as_numpy, cast_to, is_sparse, n_samples, sparse_width, take
+from skbgmd._utils.checks import as_ids, as_numpy, refuse_masks_and_dates
+from skbgmd.training._data.inputs import cast_to, is_sparse, n_samples, sparse_width, take
 
 
 @dataclass(frozen=True)

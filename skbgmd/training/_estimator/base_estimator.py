@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import (
+    as_numpy,
     check_targets,
     check_tensor,
     refuse_masks_and_dates,
@@ -31,7 +32,6 @@ from skbgmd.training._data.encoding import EncodedSplit, Encoder, encoded_truste
 from skbgmd.training._data.inputs import (
     Items,
     as_inputs,
-    as_numpy,
     described,
     is_structured,
     n_samples,

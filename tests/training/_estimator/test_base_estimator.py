@@ -788,3 +788,27 @@ def test_a_training_goes_on_with_the_kind_of_data_that_it_began_with(data, forke
     model.set_params(module=None).fit(X.reshape(-1, 2, 2), y)
     assert model.n_iter_ == 4
     assert model.set_params(warm_start=False).fit(X, y).predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize("kind", [BlockGMDClassifier, BlockGMDRegressor])
+def test_tensors_with_a_gradient_are_data(kind, rng):
+    X = rng.normal(size=(40, 3))
+    y, weight = np.round(X[:, 0]).clip(-1.0, 1.0), rng.uniform(1.0, 2.0, size=40)
+    clients = np.repeat(np.arange(8.0), 5)
+    given = [torch.tensor(values, requires_grad=True) for values in (X, y, weight, clients)]
+    settings = {"max_epochs": 2, "random_state": 0}
+    model, other = kind(**settings).fit(X, y), kind(**settings).fit(*given[:2])
+    expected = model.predict(X)
+    np.testing.assert_array_equal(other.predict(given[0]), expected)
+    assert model.score(*given[:3]) == model.score(X, y, weight)
+    np.testing.assert_array_equal(sample_losses(model, *given[:2]), sample_losses(model, X, y))
+    for name, of_sample, plain in (
+        ("sample_weight", given[2], weight),
+        ("clients", given[3], clients),
+        ("sample_id", given[0][:, 1], X[:, 1]),
+    ):
+        found, wanted = (
+            kind(**settings).fit(*data, **{name: values}).predict(X)
+            for data, values in ((given[:2], of_sample), ((X, y), plain))
+        )
+        np.testing.assert_array_equal(found, wanted)
