@@ -46,11 +46,13 @@ def test_pipelines_and_searches_are_looked_into() -> None:
 
 
 def test_data_must_be_of_as_many_samples_as_the_training() -> None:
-    check_training_samples(3, X=[[1.0], [2.0], [3.0]], corrupted=None)
+    check_training_samples(3, X=[[1.0], [2.0], [3.0]])
     with pytest.raises(
         ValueError, match="corrupted must be of the 3 samples that the estimator was fitted on; found 2"
     ):
         check_training_samples(3, corrupted=[True, False])
+    with pytest.raises(ValueError, match="y must be of the 3 samples that the estimator was fitted on; found None"):
+        check_training_samples(3, y=None)
 
 
 def test_samples_are_known_by_trust_and_likelihood_both() -> None:
