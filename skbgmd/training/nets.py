@@ -39,6 +39,7 @@ from skbgmd.training._data.checked_data import CheckedDataNet
 from skbgmd.training._data.loader import ArrayLoader, known_of_samples, source
 from skbgmd.training._lifecycle.checked_pickle import load_naming, named_in
 from skbgmd.training._lifecycle.compiled_pickle import compiled_kind, dumps
+from skbgmd.training._lifecycle.loss_dtype import in_dtype_of
 from skbgmd.training._lifecycle.resume import ResumableNet
 from skbgmd.training._ranks import RankFailedError, current_ranks, together
 from skbgmd.training._step.divergence import diverged
@@ -237,6 +238,15 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         # What steps have found of the module: that it doesn't allow one pass for all groups, or what they saw of it.
         self._no_one_pass_, self._check_ = False, None
         return super().initialize_module()
+
+    def _initialize_criterion(self, *args: Any, **kwargs: Any) -> Any:
+        super()._initialize_criterion(*args, **kwargs)
+        # Before an optimizer takes its parameters.
+        with self._current_init_context("criterion"):
+            for name in (f"{each}_" for each in self._criteria):
+                if hasattr(self, name):
+                    setattr(self, name, in_dtype_of(self._networks(), getattr(self, name)))
+        return self
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         if self._fuses_where_it_can_ and not all(_may_fuse(each) for _, each in self.get_all_learnable_params()):
