@@ -349,6 +349,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         resume: bool,
         epochs: int | None,
     ) -> Self:
+        self._check_loss("labels" if self.multilabel_ else "classes")
         if self.multilabel_ and isinstance(self.module, NeuralNet):
             check_net_of_labels(self.module)
         elif self.multilabel_:

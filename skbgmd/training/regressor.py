@@ -174,6 +174,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         resume: bool,
         epochs: int | None,
     ) -> Self:
+        self._check_loss("numbers")
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
         self._check_ranks(X, y, resume=resume, epochs=epochs)

@@ -45,6 +45,7 @@ from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._data.samples import Samples, cast, drop_and_merge, in_dtype_of, network_of, predicted_at_once
 from skbgmd.training._data.scaling import scale_ratio, scaling_advice, stalls
 from skbgmd.training._estimator.export import predictor_of
+from skbgmd.training._estimator.loss_of_task import Task, check_loss_of_task, check_net_of_task
 from skbgmd.training._estimator.parameters import RobustParameters
 from skbgmd.training._estimator.wrapping import copied, deep_copies, wrapped
 from skbgmd.training._lifecycle.interrupts import Interruptible, TrainingInterrupted
@@ -149,6 +150,13 @@ class BlockGMDBase(RobustParameters, Interruptible):
             return module is None, "iterator_train__collate_fn" in self._routed()
         own = module.dataset is not Dataset or module.iterator_train not in (DataLoader, ArrayLoader)
         return False, own or "collate_fn" in module.get_params_for("iterator_train")
+
+    def _check_loss(self, task: Task) -> None:
+        """Refuse a loss that can't learn what is to be learnt."""
+        if isinstance(self.module, NeuralNet):
+            check_net_of_task(self.module, task, collates=self._collates())
+        elif self.criterion is not None and not self._collates():
+            check_loss_of_task(self.criterion, task)
 
     def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
         """Take a rank's share of data that all ranks have; which samples it is, None: all, and their data."""
