@@ -153,9 +153,10 @@ class BlockGMDBase(RobustParameters, Interruptible):
 
     def _check_loss(self, task: Task) -> None:
         """Refuse a loss that can't learn what is to be learnt."""
+        _, collates = self._kind_of_parameters()
         if isinstance(self.module, NeuralNet):
-            check_net_of_task(self.module, task, collates=self._collates())
-        elif self.criterion is not None and not self._collates():
+            check_net_of_task(self.module, task, collates=collates)
+        elif self.criterion is not None and not collates:
             check_loss_of_task(self.criterion, task)
 
     def _share(self, X: Any, y: Any, *of_samples: Any) -> tuple[NDArray[np.intp] | None, tuple[Any, ...]]:
