@@ -85,6 +85,13 @@ def check_flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def check_verbosity(value: Any, name: str = "verbose") -> int:
+    """Check how much is to be printed: an integer, or True or False."""
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    return check_integer(value, name, at_least=0)
+
+
 def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
     """Check one of a few names, or None where that is one of them."""
     if not (value is None or isinstance(value, str)) or value not in choices:
@@ -307,8 +314,14 @@ def refuse_missing(values: Any, name: str) -> None:
 
     Raises
     ------
+    TypeError
+        For an index of several levels.
     ValueError
     """
+    if hasattr(values, "isna") and getattr(values, "nlevels", 1) > 1:
+        raise TypeError(
+            f"{name} must be one label a sample; found a {type(values).__name__} of {values.nlevels} levels."
+        )
     if hasattr(values, "isna"):
         missing = np.asarray(values.isna())
     elif getattr(values, "dtype", None) is not None and values.dtype != np.dtype(object):
@@ -346,6 +359,24 @@ def check_targets(y: Any, name: str = "y") -> None:
     # Before dates, as this error tells the position.
     refuse_missing(y, name)
     refuse_masks_and_dates(y, name)
+
+
+def refuse_unknown_objects(y: Any, name: str = "y") -> None:
+    """Raise an error for an array of objects that aren't all texts, of which scikit-learn knows no order.
+
+    Raises
+    ------
+    ValueError
+    """
+    if getattr(y, "dtype", None) != np.dtype(object):
+        return
+    kinds = list(dict.fromkeys(map(type, np.asarray(y).ravel())))
+    if not all(issubclass(kind, str) for kind in kinds):
+        found = ", ".join(kind.__name__ for kind in kinds[: limits.NAMED_PARAMETERS])
+        raise ValueError(
+            f"Unknown label type: {name} must hold labels of one kind, numbers of a numeric dtype or texts; found an "
+            f"array of objects of the types {found}. Convert them, as by {name}.astype(str)."
+        )
 
 
 def as_labels(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:

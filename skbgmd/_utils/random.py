@@ -45,8 +45,28 @@ def random_source(random_state: Any) -> np.random.RandomState:
     return source
 
 
+def check_random_source(random_state: Any) -> None:
+    """Check what :func:`torch_generator` is to be made of, without drawing from it.
+
+    Raises
+    ------
+    ValueError
+    """
+    # Of the operating system there is always something to draw.
+    if random_state is None or isinstance(random_state, np.random.RandomState):
+        return
+    try:
+        np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"random_state must be an integer of at least 0, a RandomState, a Generator or None; found "
+            f"{random_state!r}."
+        ) from error
+
+
 def torch_generator(random_state: Any, device: torch.device) -> torch.Generator:
     """Make a torch generator from a seed or a NumPy generator; None: seeded afresh, never from the global state."""
+    check_random_source(random_state)
     if isinstance(random_state, np.random.RandomState):
         seed = int(random_state.randint(0, 2**31))
     else:

@@ -279,7 +279,11 @@ class ImpulseNoise(FeatureCorruption):
         if self.value_range is None:
             return
         refuse_masks_and_dates(self.value_range, "value_range")
-        limits = np.asarray(self.value_range, dtype=np.float64)
+        try:
+            limits = np.asarray(self.value_range, dtype=np.float64)
+        except (TypeError, ValueError):
+            # No numbers.
+            limits = np.empty(0)
         if limits.shape != (2,) or not np.isfinite(limits).all() or limits[0] > limits[1]:
             raise ValueError(
                 f"value_range must be None or two finite numbers in ascending order; found {self.value_range!r}."

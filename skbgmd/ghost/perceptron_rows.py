@@ -84,7 +84,8 @@ class PerceptronRows(GhostRows):
     @property
     def input_squares(self) -> Array:
         """Squared norms (n,) of what all layers were given."""
-        squares: Array = sum((part.right_squares for part in self._parts[1:]), self._parts[0].right_squares)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares: Array = sum((part.right_squares for part in self._parts[1:]), self._parts[0].right_squares)
         return squares
 
     def norms(self, run_length: int = 1) -> FloatArray:

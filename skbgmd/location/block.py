@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike
 
 from skbgmd._utils.arrays import as_matrix, as_weights
 from skbgmd._utils.autocast import without_autocast
-from skbgmd._utils.checks import check_choice, check_integer, check_number, not_finite
-from skbgmd._utils.random import torch_generator
+from skbgmd._utils.checks import check_choice, check_flag, check_integer, check_number, not_finite
+from skbgmd._utils.random import check_random_source, torch_generator
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.block_memory import MEMORY_RULES, as_memory, check_range
 from skbgmd.location.block_selection import SELECTIONS, select_block, take_norms
@@ -203,6 +203,8 @@ def block_geometric_median(
     run_length = check_integer(run_length, "run_length")
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
+    check_flag(return_result, "return_result")
+    check_random_source(random_state)
     if check_choice(algorithm, "algorithm", ALGORITHMS) == "bgmd_paper":
         _check_published(
             selection=selection,

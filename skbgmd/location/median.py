@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skbgmd._utils.arrays import as_matrix, as_weights
 from skbgmd._utils.autocast import without_autocast
-from skbgmd._utils.checks import check_integer, check_number
+from skbgmd._utils.checks import check_flag, check_integer, check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.paths.choice import solve
 from skbgmd.location.solver import as_float_array
@@ -137,6 +137,7 @@ def geometric_median(
     weights = as_weights(sample_weight, matrix.shape[0])
     tol = check_number(tol, "tol")
     max_iter = check_integer(max_iter, "max_iter")
+    check_flag(return_result, "return_result")
     rows = DenseRows(matrix, weights)
     solved = solve(rows, tol=tol, max_iter=max_iter, dtype=caller.rounded_to)
     solved = solved.of_rounded_rows(caller.lost(), weights)

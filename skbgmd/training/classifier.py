@@ -17,14 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_labels, as_numpy, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_labels, as_numpy, check_targets, refuse_unknown_objects
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
 from skbgmd.training._data.inputs import unpacked
-from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none
+from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none, weights_of_score
 from skbgmd.training._data.scaling import cross_entropy_of_shares
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
-from skbgmd.training._estimator.class_weight import weighted_by_class
+from skbgmd.training._estimator.class_weight import check_class_weight, weighted_by_class
 from skbgmd.training._estimator.multilabel import (
     RobustMultilabelNet,
     balanced_points,
@@ -278,7 +278,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """
         with in_training(self):
             self._refuse_part()
-            if self.class_weight == "balanced":
+            check_class_weight(self.class_weight)
+            if isinstance(self.class_weight, str) and self.class_weight == "balanced":
                 raise ValueError('class_weight="balanced" needs all the data; give the weights as a dict.')
             resume = hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
@@ -302,6 +303,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
     def _checked_labels(self, y: Any, resume: bool) -> NDArray[Any]:
         """Labels (n,); or of several a sample the indicator matrix (n, n_labels)."""
+        refuse_unknown_objects(y)
         check_classification_targets(y)
         multilabel = has_columns(y)
         if resume and multilabel != self.multilabel_:
@@ -547,8 +549,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
-        refuse_masks_and_dates(sample_weight, "sample_weight")
-        return float(super().score(X, as_numpy(y, "y"), as_numpy(sample_weight, "sample_weight")))
+        return float(super().score(X, as_numpy(y, "y"), weights_of_score(sample_weight)))
 
 
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:

@@ -37,6 +37,7 @@ from skbgmd._utils.random import random_source
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 from skbgmd.training._data.checked_data import CheckedDataNet
 from skbgmd.training._data.loader import ArrayLoader, known_of_samples, source
+from skbgmd.training._lifecycle.callbacks import check_each_callback
 from skbgmd.training._lifecycle.checked_pickle import load_naming, named_in
 from skbgmd.training._lifecycle.compiled_pickle import compiled_kind, dumps
 from skbgmd.training._lifecycle.loss_dtype import in_dtype_of
@@ -279,6 +280,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         check_choice(self.gradients, "gradients", ("auto", "one_pass", "micro_batches"))
         for name in ("trust_power", "tilt"):
             check_number(getattr(self, name), name, at_least=0.0)
+        check_each_callback(self.callbacks)
         if self.gradients == "one_pass" and self.local_steps > 1:
             raise ValueError(f'gradients="one_pass" must have local_steps=1; found {self.local_steps}.')
         corruption = self.gradient_corruption

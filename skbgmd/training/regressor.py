@@ -14,13 +14,13 @@ from sklearn.base import RegressorMixin
 from skorch import NeuralNet
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_numpy, check_targets, refuse_masks_and_dates
+from skbgmd._utils.checks import as_numpy, check_targets
 from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.far_targets import far_targets
-from skbgmd.training._data.inputs import mapped, unpacked
+from skbgmd.training._data.inputs import is_sparse, mapped, unpacked
 from skbgmd.training._data.leverage import have_lengths
-from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none
+from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none, weights_of_score
 from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
 from skbgmd.training._estimator.parameters import PARAMETERS
@@ -175,12 +175,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         epochs: int | None,
     ) -> Self:
         self._check_loss("numbers")
+        _refuse_sparse(y)
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
         self._check_ranks(X, y, resume=resume, epochs=epochs)
         n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
-        columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        columns = _columns(y)
         if not resume:
             self._choose_leverage(X, y, weight, clients, epochs=epochs)
             self._choose_strength(X, y, weight, clients, epochs=epochs)
@@ -332,8 +333,33 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         """
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
-        refuse_masks_and_dates(sample_weight, "sample_weight")
-        return float(super().score(X, as_numpy(y, "y"), as_numpy(sample_weight, "sample_weight")))
+        _refuse_sparse(y)
+        return float(super().score(X, as_numpy(y, "y"), weights_of_score(sample_weight)))
+
+
+def _refuse_sparse(y: Any) -> None:
+    """Refuse sparse targets, of which most would be zero."""
+    if is_sparse(y) or (isinstance(y, torch.Tensor) and y.layout != torch.strided):
+        raise TypeError(
+            f"y must be dense for a regressor; found a sparse {type(y).__name__}. Give y.toarray(), or y.to_dense() of "
+            f"a tensor."
+        )
+
+
+def _columns(y: Any) -> NDArray[np.float64]:
+    """Targets (n, k) in float64; numbers of other kinds may be beyond it."""
+    found = ""
+    try:
+        with np.errstate(over="ignore"):
+            columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        beyond = ~np.isfinite(columns)
+        if not beyond.any():
+            return columns
+        found = f"; found {np.asarray(y).reshape(columns.shape)[beyond][0]!s}"
+    except OverflowError:
+        # Of Python's integers.
+        pass
+    raise ValueError(f"y must be finite in float64, which targets are scaled in{found}.")
 
 
 class _Part(NamedTuple):

@@ -21,10 +21,13 @@ from skbgmd._utils.checks import (
     check_number,
     check_once,
     check_row_weights,
+    check_targets,
+    check_verbosity,
     not_finite,
     refuse_masks,
     refuse_masks_and_dates,
     refuse_missing,
+    refuse_unknown_objects,
 )
 
 
@@ -177,3 +180,31 @@ def test_tensors_are_arrays_without_a_gradient():
     assert as_ids(given[0], "ids").tolist() == [0.0, 2.0]
     with pytest.raises(TypeError, match="y must hold real numbers; found dtype"):
         as_numpy(torch.ones(2, dtype=torch.complex64), "y")
+
+
+@pytest.mark.parametrize("given", [0, 3, True, False, np.bool_(True), np.int64(2)], ids=str)
+def test_verbosity(given):
+    assert check_verbosity(given) == int(given)
+
+
+@pytest.mark.parametrize(("given", "error"), [("x", TypeError), (1.5, TypeError), (None, TypeError), (-1, ValueError)])
+def test_what_is_no_verbosity(given, error):
+    with pytest.raises(error, match="verbose must be"):
+        check_verbosity(given)
+
+
+def test_labels_that_are_objects_of_several_kinds():
+    refuse_unknown_objects(np.array(["a", np.str_("b")], dtype=object))
+    refuse_unknown_objects(np.array([1, 2]))
+    with pytest.raises(
+        ValueError, match=r"Unknown label type: y must hold labels of one kind.* types int, str\. .*astype"
+    ):
+        refuse_unknown_objects(np.array([1, "a", 2], dtype=object))
+
+
+@pytest.mark.parametrize("check", [check_targets, as_ids], ids=["targets", "ids"])
+def test_an_index_of_several_levels(check):
+    index = pd.MultiIndex.from_arrays([["a", "b"], ["c", "d"]])
+    with pytest.raises(TypeError, match="y must be one label a sample; found a MultiIndex of 2 levels"):
+        check(index, "y")
+    check(pd.Index(["a", "b"]), "y")

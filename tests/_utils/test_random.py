@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import random
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, WeightedRandomSampler
 
 from skbgmd._utils.random import (
+    check_random_source,
     generator_states,
     generators_of,
     random_source,
@@ -102,3 +104,17 @@ def test_step_seed():
     assert step_seed(None, 3) is None
     assert step_seed(1, 2).integers(1 << 30) == step_seed(1, 2).integers(1 << 30)
     assert step_seed(1, 2).integers(1 << 30) != step_seed(1, 3).integers(1 << 30)
+
+
+@pytest.mark.parametrize("given", ["x", 1.5, -1, [-1]], ids=str)
+def test_what_makes_no_generator_is_refused(given):
+    with pytest.raises(ValueError, match=r"random_state must be an integer of at least 0, .*; found"):
+        torch_generator(given, torch.device("cpu"))
+
+
+def test_checks_draw_nothing():
+    for source in (np.random.RandomState(0), np.random.default_rng(0)):
+        before = copy.deepcopy(source)
+        check_random_source(source)
+        assert source.bytes(4) == before.bytes(4)
+    check_random_source(None)

@@ -234,3 +234,9 @@ def test_tensors_with_a_gradient_are_data(kind, dtype, rng):
     np.testing.assert_array_equal(noise.transform(X), plain)
     with pytest.raises(TypeError, match="Sparse data was passed for X"):
         kind().fit(X.detach().to_sparse())
+
+
+@pytest.mark.parametrize("given", ["a", ("a", "b"), (1,), (2, 1), (0, np.inf), 3, [[0, 1]]], ids=str)
+def test_ranges_that_are_none(given):
+    with pytest.raises(ValueError, match="value_range must be None or two finite numbers in ascending order; found"):
+        ImpulseNoise(value_range=given).fit(np.ones((4, 2)))

@@ -181,7 +181,7 @@ def test_the_input_is_left_alone(rng):
             "memory must be finite .*; found nan",
         ),
         ({"tol": -1.0}, ValueError, "tol must be"),
-        ({"random_state": "x", "selection": "sample"}, TypeError, "SeedSequence|random_state"),
+        ({"random_state": "x", "selection": "sample"}, ValueError, "random_state must be an integer"),
     ],
 )
 def test_bad_parameters(parameters, kind, message):
@@ -235,3 +235,12 @@ def test_parameters_may_be_given_as_the_papers_algorithm_fixes_them(rng):
     expected = block_geometric_median(X, **fixed)
     found = block_geometric_median(X, **fixed, selection="sample", clip_scores=False, memory_rule="mean")
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("selection", ["top", "sample"])
+def test_parameters_that_are_none(selection):
+    for given in ("x", 1.5, -1):
+        with pytest.raises(ValueError, match=r"random_state must be .*; found"):
+            block_geometric_median(np.eye(3), selection=selection, random_state=given)
+    with pytest.raises(TypeError, match="return_result must be True or False; found 'x'"):
+        block_geometric_median(np.eye(3), selection=selection, return_result="x")

@@ -465,3 +465,9 @@ def test_a_line_of_many_columns_with_a_third_far_out(far, dtype):
         true = (np.abs(places - place) - np.abs(places - best)).sum() / np.abs(places - best).sum()
         assert abs(place) < 3.0
         assert result.gap >= true - ORACLE
+
+
+@pytest.mark.parametrize("given", ["x", 1, None], ids=str)
+def test_return_result_is_a_flag(given):
+    with pytest.raises(TypeError, match="return_result must be True or False; found"):
+        geometric_median(np.eye(3), return_result=given)

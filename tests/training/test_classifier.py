@@ -615,3 +615,10 @@ def test_autocast_around_a_training_does_not_keep_the_first_parameters(data, set
         assert model.score(X, y) > 0.93
     assert model.score(X, y) > 0.93
     assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
+
+
+def test_labels_of_several_kinds_are_refused(data):
+    X, y = data
+    labels = np.array([1, "a"], dtype=object)[np.unique(y, return_inverse=True)[1] % 2]
+    with pytest.raises(ValueError, match="Unknown label type: y must hold labels of one kind"):
+        quick().fit(X, labels)

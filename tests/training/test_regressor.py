@@ -9,9 +9,10 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import coo_array, csr_matrix
 
 from nets import Narrow
-from skbgmd import BlockGMDRegressor
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.training import regressor
 
@@ -188,3 +189,52 @@ def test_modules_that_give_bfloat16(line, module, columns):
     assert model.score(X, targets) > 0.9
     assert model.loss_curve_[-1] < 0.5 * model.loss_curve_[0]
     assert model.predict(X).shape == targets.shape
+
+
+@pytest.mark.parametrize("large", [1e307, 1.7e308])
+@pytest.mark.parametrize("settings", [{}, {"group_size": 4}, {"max_epochs": 30}], ids=str)
+def test_weights_whose_sum_overflows_are_those_times_a_constant(large, settings):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y, weight = X[:, 0], np.linspace(0.5, 1.0, 60)
+    models = [
+        BlockGMDRegressor(random_state=0, **{"max_epochs": 3, **settings}).fit(X, y, sample_weight=given)
+        for given in (large * weight, weight)
+    ]
+    found, expected = (model.predict(X) for model in models)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+    assert models[0].score(X, y, large * weight) == pytest.approx(models[0].score(X, y, weight))
+
+
+@pytest.mark.parametrize("kind", ["matrix", "array", "tensor"])
+def test_sparse_targets_are_refused(kind):
+    X, y = np.eye(6), np.arange(6.0)[:, None]
+    makes = {"matrix": csr_matrix, "array": coo_array, "tensor": lambda y: torch.from_numpy(y).to_sparse()}
+    with pytest.raises(TypeError, match="y must be dense for a regressor; found a sparse"):
+        BlockGMDRegressor().fit(X, makes[kind](y))
+    with pytest.raises(TypeError, match="y must be dense for a regressor; found a sparse"):
+        BlockGMDRegressor(max_epochs=1).fit(X, y[:, 0]).score(X, makes[kind](y))
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        pytest.param(
+            np.arange(6) * np.longdouble("1e400"),
+            marks=pytest.mark.skipif(np.finfo(np.longdouble).maxexp <= 1024, reason="extended precision is float64"),
+        ),
+        np.array([10**400] * 6, dtype=object),
+    ],
+    ids=["longdouble", "integers"],
+)
+def test_targets_beyond_float64_are_refused(y):
+    for targets in (y, np.column_stack([y, y])):
+        with pytest.raises(ValueError, match="y must be finite in float64"):
+            BlockGMDRegressor().fit(np.eye(6), targets)
+
+
+@pytest.mark.parametrize("kind", [BlockGMDRegressor, BlockGMDClassifier])
+@pytest.mark.parametrize("settings", [{}, {"max_epochs": 25}, {"group_size": 4}, {"leverage": None}], ids=str)
+def test_inputs_near_the_end_of_float32_make_no_warnings(kind, settings):
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    model = kind(random_state=0, **{"max_epochs": 5, **settings}).fit((1e38 * X).astype(np.float32), (X[:, 0] > 0) * 1)
+    assert np.isfinite(model.predict((1e38 * X).astype(np.float32))).all()

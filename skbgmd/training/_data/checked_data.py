@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
@@ -25,6 +26,8 @@ class CheckedDataNet(NeuralNet):
 
     def _refuse(self, X: Any, y: Any) -> None:
         """Refuse masked data, and such as torch makes no tensors of, where nothing of a user's own does."""
+        if self.dataset is Dataset and _is_empty(X):
+            raise ValueError("X must have at least one sample; found none.")
         if is_plain(X) and is_plain(y):
             return
         own = self.dataset is not Dataset or any(
@@ -77,3 +80,14 @@ class CheckedDataNet(NeuralNet):
                 f"sampler or batch_sampler, for samples to have {' and '.join(lost)}; found {iterator!r}."
             )
         return iterator
+
+
+def _is_empty(X: Any) -> bool:
+    """True for data without a sample; of several inputs, where none has any."""
+    if is_dataset(X):
+        return hasattr(X, "__len__") and len(X) == 0
+    if isinstance(X, Mapping):
+        X = list(X.values())
+    if isinstance(X, (list, tuple)):
+        return not X or all(getattr(part, "shape", None) is not None and _is_empty(part) for part in X)
+    return tuple(getattr(X, "shape", ()))[:1] == (0,)

@@ -135,16 +135,58 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
     if isinstance(sample_weight, Real):
         sample_weight = np.full(len(X), float(sample_weight))
     given = as_numpy(sample_weight, "sample_weight")
-    weight: NDArray[np.float64] = check_array(
-        given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
-    )
+    with np.errstate(over="ignore"):
+        weight: NDArray[np.float64] = check_array(
+            given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
+        )
     if weight.shape != (len(X),):
         raise ValueError(f"sample_weight must have shape ({len(X)},); found shape {weight.shape}.")
     if (weight < 0.0).any():
         raise ValueError(f"sample_weight must not be negative; found {weight.min():g}.")
     if not weight.any():
         raise ValueError("sample_weight must have a positive entry; found only zeros.")
-    return weight
+    return moderate(weight)
+
+
+def moderate(weight: NDArray[np.float64], factor: float | NDArray[np.float64] = 1.0) -> NDArray[np.float64]:
+    """Weights (n,) times a factor, and by a power of two that lets their sums be finite, where it takes one.
+
+    Examples
+    --------
+    >>> weight = np.array([1.0, 2.0])
+    >>> moderate(weight, 3.0)
+    array([3., 6.])
+    >>> found = moderate(1e308 * weight / 2.0, 1e308)
+    >>> bool(np.isfinite(found.sum())), found / found.max()
+    (True, array([0.5, 1. ]))
+    """
+    one, exponents = np.frexp(weight)
+    other, more = np.frexp(np.asarray(factor, dtype=np.float64))
+    mantissas, powers = one * other, exponents + more
+    beyond = max(0, int(powers[mantissas > 0.0].max(initial=0)) - limits.WEIGHT_EXPONENT)
+    if not beyond:
+        product: NDArray[np.float64] = weight * factor
+        return product
+    # What is nothing beside the others may become zero.
+    with np.errstate(under="ignore"):
+        scaled: NDArray[np.float64] = np.ldexp(mantissas, powers - beyond)
+    return scaled
+
+
+def weights_of_score(sample_weight: Any) -> Any:
+    """Weights for a score of scikit-learn's, which checks them; such as can be added up, where they are finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`skbgmd._utils.checks.refuse_masks_and_dates` does.
+    """
+    refuse_masks_and_dates(sample_weight, "sample_weight")
+    given = as_numpy(sample_weight, "sample_weight")
+    numbers = np.asarray(given)
+    if numbers.ndim != 1 or numbers.dtype != np.float64:
+        return given
+    return moderate(numbers) if len(numbers) and (numbers >= 0.0).all() and np.isfinite(numbers).all() else given
 
 
 def check_ids(ids: ArrayLike | None, name: str, X: Any) -> NDArray[Any] | None:

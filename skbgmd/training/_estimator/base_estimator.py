@@ -100,9 +100,11 @@ class BlockGMDBase(RobustParameters, Interruptible):
         multi_output = self._takes_columns(y)
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
-            X, y = validate_data(
-                self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
-            )
+            # scikit-learn looks for inf by a sum, which may overflow to both sides.
+            with np.errstate(over="ignore", invalid="ignore"):
+                X, y = validate_data(
+                    self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
+                )
         else:
             y = validate_data(self, "no_validation", as_numpy(y, "y"), multi_output=multi_output, reset=reset)
             if n_samples(X) != n_samples(y):
@@ -475,7 +477,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if self._structure is None and structure(X) is not None:
             raise ValueError(f"X must be what it was in fit, without several inputs; found {described(X)}.")
         if not is_structured(X):
-            X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
+            with np.errstate(over="ignore", invalid="ignore"):
+                X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
         result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))
         return result
 

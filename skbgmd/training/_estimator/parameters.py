@@ -19,10 +19,12 @@ from skbgmd._utils.checks import (
     check_flag,
     check_integer,
     check_number,
+    check_verbosity,
 )
 from skbgmd.aggregators import Aggregator, Mean, NearestNeighborMixing
 from skbgmd.location.block_selection import BLOCKS, SELECTIONS
 from skbgmd.training._estimator.hints import hints_for
+from skbgmd.training._lifecycle.callbacks import check_each_callback
 from skbgmd.training._lifecycle.stopping import (
     HeldOutStopping,
     stopping_of,
@@ -446,6 +448,7 @@ class RobustParameters(StrengthChoice):
         if self.group_size is not None:
             check_integer(self.group_size, "group_size")
         check_number(self.lr, "lr")
+        check_verbosity(self.verbose)
         check_device(self.device)
         self._check_parts()
         sizes = self.hidden_layer_sizes
@@ -501,6 +504,7 @@ class RobustParameters(StrengthChoice):
                 "callbacks must be a list of callbacks, such as [skorch.callbacks.EarlyStopping()], None or 'disable'; "
                 f"found {self.callbacks!r}."
             )
+        check_each_callback(self.callbacks)
         if not (self.train_split is None or callable(self.train_split)):
             raise TypeError(
                 f"train_split must be callable, such as skorch.dataset.ValidSplit(5), or None; found "

@@ -30,6 +30,24 @@ def listens(callback: Any, event: str) -> bool:
     )
 
 
+def check_each_callback(callbacks: Any) -> None:
+    """Check that a list of callbacks holds them, or classes of them, with names or without; None: one that is off.
+
+    Raises
+    ------
+    TypeError
+    """
+    for held in callbacks if isinstance(callbacks, (list, tuple)) else ():
+        is_named = isinstance(held, tuple) and len(held) == 2 and isinstance(held[0], str)
+        callback = held[1] if is_named else held
+        # What does all that is asked of one needn't be a Callback.
+        if callback is not None and not (hasattr(callback, "initialize") and hasattr(callback, "set_params")):
+            raise TypeError(
+                f"callbacks must hold callbacks, such as skorch.callbacks.EarlyStopping(), or pairs of a name and one; "
+                f"found {held!r}."
+            )
+
+
 def count_of(callback: Any) -> Any:
     """Count of a callback's epochs, by which it is seen if it has counted the last one; None: it counts none."""
     if isinstance(callback, EarlyStopping):

@@ -183,7 +183,9 @@ class FusedStep:
         if equal:
             # torch's mean takes longer, and so does NumPy's.
             values = losses.numpy()
-            loss = torch.from_numpy(np.asarray(np.add.reduce(values) / values.dtype.type(n)))
+            # An epoch whose losses overflow is refused.
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss = torch.from_numpy(np.asarray(np.add.reduce(values) / values.dtype.type(n)))
         else:
             loss = losses @ torch.from_numpy(own / own.sum()).to(losses)
         return {"loss": loss, "y_pred": predicted}

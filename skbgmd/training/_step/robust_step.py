@@ -198,6 +198,9 @@ class RobustStep(AgreeingNet):
         """Predictions for a batch, as in skorch; those of a single sample have an axis for it."""
         # Autocast around a training would keep the parameters of the first step in half precision.
         torch.clear_autocast_cache()
+        if isinstance(x, dict) and not all(isinstance(name, str) for name in x):
+            other = next(name for name in x if not isinstance(name, str))
+            raise TypeError(f"X must be a dict by the names of the arguments of forward; found the key {other!r}.")
         predicted = super().infer(x, **fit_params)
         if not isinstance(predicted, tuple):
             return _of_samples(predicted, x)

@@ -52,3 +52,21 @@ def test_weights_must_reach_the_steps(data):
     with pytest.raises(ValueError, match=r"train_split must give the training data or .* to have weights; found"):
         linear_net(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(weighted, y)
     linear_net(train_split=lambda dataset, y: (Dataset(X, y), None)).fit(dataset_of(X, y), y)
+
+
+@pytest.mark.parametrize("kind", [RobustNeuralNet, RobustNeuralNetClassifier, RobustNeuralNetRegressor])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_no_samples_are_refused(kind, method):
+    X, y = np.zeros((0, 3), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    none = [X, [], {"X": X}, [X, X], torch.from_numpy(X), torch.utils.data.TensorDataset(torch.from_numpy(X))]
+    for data in none:
+        net = linear_net(kind=kind)
+        with pytest.raises(ValueError, match="X must have at least one sample; found none"):
+            getattr(net, method)(data, y)
+        assert not net.initialized_
+
+
+def test_predictions_of_no_samples_are_refused(data):
+    net = linear_net(kind=RobustNeuralNetRegressor).initialize()
+    with pytest.raises(ValueError, match="X must have at least one sample; found none"):
+        net.predict(data[0][:0])

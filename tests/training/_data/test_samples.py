@@ -11,7 +11,14 @@ from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
 from skbgmd.training._data.inputs import SeveralInputs, as_inputs
-from skbgmd.training._data.samples import check_ids, check_weights, drop_and_merge, predicted_at_once
+from skbgmd.training._data.samples import (
+    check_ids,
+    check_weights,
+    drop_and_merge,
+    moderate,
+    predicted_at_once,
+    weights_of_score,
+)
 
 
 def test_samples_without_weight_are_left_out(rng):
@@ -102,3 +109,33 @@ def test_few_samples_are_predicted_at_once_where_any_input_is_sparse_and_wide():
     assert predicted_at_once(sparse.csr_array((40, 100 * limits.DENSE_ELEMENTS))) == 1
     for given in (narrow, {"numbers": narrow}, {"text": wide[:, :5]}, as_inputs(sequences, 40, collates=True)):
         assert predicted_at_once(given) == limits.PREDICTED_SAMPLES
+
+
+@pytest.mark.parametrize("large", [1e307, 1e308, 1.7e308, np.longdouble(1e308)])
+def test_weights_whose_sum_would_overflow_are_those_by_a_power_of_two(large):
+    given = np.full(200, large) * np.linspace(0.5, 1.0, 200)
+    found = check_weights(given, given)
+    assert np.isfinite(found.sum())
+    np.testing.assert_array_equal(found / found[-1], given.astype(np.float64) / float(given[-1]))
+
+
+def test_weights_times_a_factor():
+    weight, factor = np.array([0.0, 1.0, 3.0]), np.array([2.0, 0.5, 1.0])
+    np.testing.assert_array_equal(moderate(weight, factor), weight * factor)
+    np.testing.assert_array_equal(moderate(weight), weight)
+    large = moderate(1e300 * weight, 1e300 * factor)
+    np.testing.assert_allclose(large / large[2], weight * factor / 3.0)
+    assert moderate(np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "given", [None, [1, 2], np.array([1.0, np.nan]), np.array([-1.0, 2.0]), np.array(2.0)], ids=str
+)
+def test_other_weights_of_a_score_are_for_scikit_learn_to_check(given):
+    assert weights_of_score(given) is given
+
+
+def test_weights_of_a_score():
+    found = weights_of_score(np.full(3, 1e308))
+    assert np.isfinite(found.sum())
+    assert (found == found[0]).all()

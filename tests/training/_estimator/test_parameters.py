@@ -77,3 +77,9 @@ def test_bad_parameters(data, settings, error, match):
 def test_parts_are_checked(data, settings, error, message):
     with pytest.raises(error, match=message):
         quick(**settings).fit(*data)
+
+
+@pytest.mark.parametrize("given", ["x", 1.5, -1], ids=str)
+def test_verbose_is_an_integer(data, given):
+    with pytest.raises((TypeError, ValueError), match="verbose must be"):
+        quick(verbose=given).fit(*data)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from checkpointed import estimator
 from skorch.callbacks import Callback, EarlyStopping
 
-from skbgmd.training._lifecycle.callbacks import count_of, listens
+from skbgmd import BlockGMDClassifier, RobustNeuralNet
+from skbgmd.training._lifecycle.callbacks import check_each_callback, count_of, listens
 
 
 @pytest.fixture
@@ -49,3 +52,45 @@ def test_counts_of_epochs():
     stopping.misses_, stopping.best_epoch_ = 2, 5
     assert count_of(stopping) == (2, 5)
     assert count_of(Watches()) is None
+
+
+#: What is none, by its kind.
+NO_CALLBACKS = {
+    "number": 3,
+    "text": "x",
+    "named number": ("a", 3),
+    "name alone": ("a",),
+    "number as a name": (3, EarlyStopping()),
+    "class": object,
+    "named class": ("a", object),
+}
+CALLBACKS = {
+    "off": None,
+    "named and off": ("a", None),
+    "class": EarlyStopping,
+    "instance": EarlyStopping(),
+    "named class": ("a", EarlyStopping),
+    "plain": Callback(),
+}
+
+
+@pytest.mark.parametrize("held", NO_CALLBACKS.values(), ids=NO_CALLBACKS)
+def test_what_is_no_callback_is_refused(held):
+    with pytest.raises(TypeError, match=r"callbacks must hold callbacks, such as .*; found"):
+        check_each_callback([EarlyStopping(), held])
+    model = BlockGMDClassifier(callbacks=[held])
+    before = dict(vars(model))
+    with pytest.raises(TypeError, match="callbacks must hold callbacks"):
+        model.fit(np.zeros((4, 3), dtype=np.float32), np.arange(4) % 2)
+    assert vars(model) == before
+    net = RobustNeuralNet(torch.nn.Linear, callbacks=[held], criterion=torch.nn.MSELoss)
+    with pytest.raises(TypeError, match="callbacks must hold callbacks"):
+        net.initialize()
+
+
+@pytest.mark.parametrize("held", CALLBACKS.values(), ids=CALLBACKS)
+def test_callbacks_by_name_by_class_and_off(held):
+    check_each_callback([held])
+    check_each_callback((held,))
+    check_each_callback(None)
+    check_each_callback("disable")

@@ -298,3 +298,22 @@ def test_losses_of_groups_without_weight_are_their_means(gradients: str, attack:
     torch.testing.assert_close(made.losses.detach(), each.view(4, 2).mean(dim=1).detach())
     assert (made.rows.norms() > 0.0).all()
     np.testing.assert_array_equal(made.rows.weights, [1.0, 1.0, 0.0, 0.0])
+
+
+class _TakesBoth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2).double()
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat([a, b], dim=1))
+
+
+@pytest.mark.parametrize("names", [(0, 1), ("a", 1)], ids=str)
+def test_inputs_are_named_by_text(names: tuple[Any, Any]) -> None:
+    X = dict(zip(names, np.ones((2, 12, 2)), strict=True))
+    other = next(name for name in names if not isinstance(name, str))
+    with pytest.raises(
+        TypeError, match=f"X must be a dict by the names of the arguments of forward; found the key {other}"
+    ):
+        BlockGMDClassifier(_TakesBoth, max_epochs=1).fit(X, np.arange(12) % 2)
