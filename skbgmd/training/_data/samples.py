@@ -156,7 +156,7 @@ def moderate(weight: NDArray[np.float64], factor: float | NDArray[np.float64] = 
     >>> weight = np.array([1.0, 2.0])
     >>> moderate(weight, 3.0)
     array([3., 6.])
-    >>> found = moderate(1e308 * weight / 2.0, 1e308)
+    >>> found = moderate(1e308 * (weight / 2.0), 1e308)
     >>> bool(np.isfinite(found.sum())), found / found.max()
     (True, array([0.5, 1. ]))
     """
