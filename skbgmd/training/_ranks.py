@@ -105,12 +105,9 @@ class Ranks:
         """Sorted labels that some rank has, of those (k,) of this rank, sorted as well."""
         if self.size == 1:
             return labels
-        # NumPy's kinds of text are one.
-        kind = "text" if labels.dtype.kind in "OU" else labels.dtype.kind
-        self.check_same(kind, "The kind of the labels in y")
-        every = list(chain.from_iterable(self.gather(labels.tolist(), "labels")))
-        union = np.unique(np.array(every, dtype=object if labels.dtype.kind == "O" else None))
-        return union if kind == "text" else union.astype(labels.dtype)
+        self.check_same(_kind_of(labels), "The kind of the labels in y")
+        found = self.gather([labels.dtype.str, labels.tolist()], "labels")
+        return joined([(np.dtype(dtype), each) for dtype, each in found])
 
     def share(self, n: int, seed: int) -> NDArray[np.intp] | None:
         """Indices, sorted, of this rank's share of n samples that all ranks have; None: all, or it was asked before.
@@ -146,6 +143,61 @@ class Ranks:
         if min(lengths) == 0:
             raise ValueError(f"All ranks must have a batch to train on; found none on rank {lengths.index(0)}.")
         return islice(chain.from_iterable(repeat(batches)), max(lengths))
+
+
+#: What labels are, by the kinds of dtypes: text and integers are one, however they are stored.
+_KINDS = {"O": "text", "U": "text", "i": "integers", "u": "integers", "b": "booleans", "f": "floats"}
+
+
+def _kind_of(labels: NDArray[Any]) -> str:
+    return _KINDS.get(labels.dtype.kind, str(labels.dtype))
+
+
+def joined(found: Sequence[tuple[np.dtype[Any], list[Any]]]) -> NDArray[Any]:
+    """Sorted labels of all ranks, of one kind, in a dtype that holds each of them as it is.
+
+    Parameters
+    ----------
+    found : sequence of (dtype, list)
+        Labels of each rank, and their dtype there.
+
+    Raises
+    ------
+    ValueError
+        No integer dtype holds all labels, or some differ by no more than the rounding of a rank's dtype.
+
+    Examples
+    --------
+    >>> joined([(np.dtype("int8"), [0, 1]), (np.dtype("int64"), [0, 1000])])
+    array([   0,    1, 1000])
+    """
+    every = sorted({label for _, labels in found for label in labels})
+    dtypes = [dtype for dtype, _ in found]
+    if any(dtype.kind == "O" for dtype in dtypes):
+        return np.array(every, dtype=object)
+    if all(dtype.kind == "U" for dtype in dtypes):
+        return np.array(every)
+    common = np.result_type(*dtypes)
+    if common.kind == "f" and dtypes[0].kind in "iu":
+        # None of NumPy's dtypes holds both int64 and uint64, but one may hold these labels.
+        fitting = [kind for kind in (np.int64, np.uint64) if _holds(kind, every)]
+        if not fitting:
+            raise ValueError(
+                f"An integer dtype must hold the labels in y of all ranks; found {every[0]} and {every[-1]}."
+            )
+        common = np.dtype(fitting[0])
+    if common.kind == "f":
+        narrowest = np.array(every, dtype=common).astype(min(dtypes, key=lambda dtype: dtype.itemsize))
+        if len(np.unique(narrowest)) < len(every):
+            raise ValueError(
+                f"The labels in y must have one dtype on all ranks, where some differ by its rounding only; found "
+                f"{', '.join(map(str, dtypes))}."
+            )
+    return np.array(every, dtype=common)
+
+
+def _holds(kind: Any, integers: Sequence[int]) -> bool:
+    return not integers or bool(np.iinfo(kind).min <= integers[0] and integers[-1] <= np.iinfo(kind).max)
 
 
 def median_of_known(every: NDArray[Any]) -> FloatArray:

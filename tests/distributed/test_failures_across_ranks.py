@@ -131,7 +131,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "features": ({"X": np.zeros((70, 3))}, r"What is trained \(features\) must be .*\[2\] on rank 0; \[3\] on rank 1"),
     "kind of labels": (
         {"y": np.array(["a", "b"] * 35)},
-        "The kind of the labels .*'i' on rank 0; 'text' on rank 1",
+        "The kind of the labels .*'integers' on rank 0; 'text' on rank 1",
     ),
     "learning rate": (
         {"lr": 0.5},

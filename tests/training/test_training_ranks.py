@@ -9,6 +9,7 @@ import pytest
 
 from skbgmd.aggregators import GeometricMedian, NearestNeighborMixing
 from skbgmd.training._ranks import (
+    _KINDS,
     ALONE,
     RankDivergedError,
     RankFailedError,
@@ -97,10 +98,39 @@ def test_medians_leave_out_nan(every, expected):
     ],
 )
 def test_labels_of_some_rank_are_labels_of_all(own, other, found):
-    kind = "text" if own.dtype.kind in "OU" else own.dtype.kind
-    union = Recording(kind, other).union(own)
+    union = Recording(_KINDS[own.dtype.kind], [own.dtype.str, other]).union(own)
     assert union.tolist() == found
     assert union.dtype.kind == own.dtype.kind
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "dtype", "labels"),
+    [
+        (np.array([0, 1], np.int8), np.array([1000]), "int64", [0, 1, 1000]),
+        (np.array([0, 1]), np.array([7], np.int8), "int64", [0, 1, 7]),
+        (np.array([200], np.uint8), np.array([-1], np.int8), "int16", [-1, 200]),
+        (np.array([2**63 + 1], np.uint64), np.array([1]), "uint64", [1, 2**63 + 1]),
+        (np.array([2**53 + 1], np.uint64), np.array([-1]), "int64", [-1, 2**53 + 1]),
+        (np.array([1.0], np.float32), np.array([0.1]), "float64", [0.1, 1.0]),
+        (np.array(["b"]), np.array(["longer"]), "<U6", ["b", "longer"]),
+        (np.array(["b"]), np.array(["longer"], dtype=object), "object", ["b", "longer"]),
+    ],
+    ids=["wide", "narrow", "unsigned", "beyond int64", "mixed", "floats", "lengths", "objects"],
+)
+def test_labels_of_all_ranks_fit_their_dtype(own, other, dtype, labels):
+    for one, two in ((own, other), (other, own)):
+        union = Recording(_KINDS[two.dtype.kind], [two.dtype.str, two.tolist()]).union(one)
+        assert union.tolist() == labels
+        assert union.dtype == dtype
+
+
+def test_labels_that_no_dtype_holds_are_refused():
+    with pytest.raises(ValueError, match=r"An integer dtype must hold the labels .* found -1 and 9223372036854775809"):
+        Recording("integers", ["<u8", [2**63 + 1]]).union(np.array([-1]))
+    with pytest.raises(ValueError, match=r"labels in y must have one dtype .* found float64, float32"):
+        Recording("floats", ["<f4", np.array([0.1], np.float32).tolist()]).union(np.array([0.1]))
+    with pytest.raises(ValueError, match=r"kind of the labels .* 'integers' on rank 0; 'booleans' on rank 1"):
+        Recording("booleans").union(np.array([1]))
 
 
 def test_differences_name_the_ranks_and_what_they_have():
@@ -108,8 +138,10 @@ def test_differences_name_the_ranks_and_what_they_have():
         Recording(5).check_same(3, "max_epochs")
     with pytest.raises(ValueError, match=r"Call \(b\) must be .* found 2 on rank 0; None on rank 1"):
         Recording({"a": 1}).check_same({"a": 1, "b": 2}, "Call")
-    with pytest.raises(ValueError, match=r"The kind of the labels in y must be the same .*'i' on rank 0; 'f' on"):
-        Recording("f").union(np.array([1]))
+    with pytest.raises(
+        ValueError, match=r"The kind of the labels in y must be the same .*'integers' on rank 0; 'floats' on"
+    ):
+        Recording("floats").union(np.array([1]))
 
 
 def test_shares_are_disjoint_and_asked_for_once():
