@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,14 +110,16 @@ class Ranks:
         found = self.gather([labels.dtype.str, labels.tolist()], "labels")
         return joined([(np.dtype(dtype), each) for dtype, each in found])
 
-    def share(self, n: int, seed: int) -> NDArray[np.intp] | None:
+    def share(self, n: int, seed: int, checksums: Any = None) -> NDArray[np.intp] | None:
         """Indices, sorted, of this rank's share of n samples that all ranks have; None: all, or it was asked before.
 
+        ``checksums`` of the data are made of what JSON can hold, and must be the same on all ranks.
         Shares are disjoint, and of sizes that differ by one at most; the seed is that of the first rank.
         """
         if self.size == 1 or not self.splits_data:
             return None
         self.check_same(n, 'With data="split", the number of samples')
+        self.check_same(checksums, 'With data="split", the checksums of the data')
         if n < self.size:
             raise ValueError(f'With data="split", X must have a sample for each of {self.size} ranks; found {n}.')
         self.splits_data = False
@@ -262,6 +265,30 @@ def _maker(aggregator: Aggregator) -> Callable[[], Ranks] | None:
     """Find the method that makes the processes, of a rule or of one in it; None: there is none."""
     makers = (getattr(rule, "ranks", None) for rule in (aggregator, *aggregator.get_params().values()))
     return next((make for make in makers if callable(make)), None)
+
+
+def with_group_of(aggregator: Any, other: Any) -> Any:
+    """A copy of a rule whose processes are the group of another rule's; itself where it has none, or the same."""
+    own, given = _groups(aggregator), list(_groups(other).values())
+    if not given or all(group is given[0] for group in own.values()):
+        return aggregator
+    twin = copy.deepcopy(aggregator)
+    twin.set_params(**dict.fromkeys(own, given[0]))
+    return twin
+
+
+def _groups(aggregator: Any) -> dict[str, Any]:
+    """Groups of processes of a rule, or of one in it, by the names of the parameters."""
+    if not isinstance(aggregator, Aggregator):
+        return {}
+    params = aggregator.get_params()
+    rules = {"": aggregator, **{f"{name}__": value for name, value in params.items()}}
+    groups = {
+        f"{name}group": getattr(rule, "group", None)
+        for name, rule in rules.items()
+        if callable(getattr(rule, "ranks", None))
+    }
+    return {name: group for name, group in groups.items() if name in params}
 
 
 @contextmanager

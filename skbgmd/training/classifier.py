@@ -246,7 +246,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             resume = self.warm_start and hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             y = self._checked_labels(y, resume)
-            self._check_ranks(X, y, resume=resume, epochs=None)
+            self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=None)
             classes = current_ranks().union(np.arange(y.shape[1]) if self.multilabel_ else np.unique(y))
             if resume and not np.array_equal(classes, self.classes_):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
@@ -284,7 +284,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             resume = hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             y = self._checked_labels(y, resume)
-            self._check_ranks(X, y, resume=resume, epochs=1)
+            self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=1)
             if self.multilabel_ and classes is None:
                 classes = np.arange(y.shape[1])
             known = current_ranks().union(self._known_classes(classes, resume))
@@ -554,6 +554,9 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
     """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
+    if y.dtype.kind in "iu" and classes.dtype.kind in "iu" and np.result_type(y, classes).kind == "f":
+        # As float64, which NumPy compares them as, labels beyond 2**53 would be one.
+        y, classes = y.astype(object), classes.astype(object)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")

@@ -306,6 +306,8 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         self._has_stepped_, self._is_first_batch_ = False, True
         self._most_groups_, self._most_samples_, self._is_told_, self._is_told_of_share_ = 0, 0, False, False
         aggregator, loaded = self._rule(X), self.aggregator_.hand_over()
+        # Another group is no other rule.
+        self.aggregator_.join(aggregator)
         held = self.aggregator_.aggregator
         is_other = type(aggregator) is not type(held) or repr(aggregator.get_params()) != repr(held.get_params())
         was_provisional, self.aggregator_.provisional = self.aggregator_.provisional, False

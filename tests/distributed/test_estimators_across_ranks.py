@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Checkpoint, EarlyStopping, GradientNormClipping, LoadInitState, LRScheduler
@@ -398,3 +399,46 @@ def under_attack_that_asks_the_rule(rank: int, size: int) -> Any:
 
 def test_attacks_ask_the_rule_within_their_rank() -> None:
     assert len(set(alike(on_ranks(under_attack_that_asks_the_rule, 3)))) == 2
+
+
+def with_another_group(rank: int, size: int, kind: Any, settings: dict[str, Any]) -> Any:
+    """Models that trained in a group go on in it, or in one that they are given, after a pickle or not."""
+    X, y = classes_of(40, rank)
+    group, other = dist.new_group([0, 1]), dist.new_group([0, 1])
+    found = []
+    for way in ("as it was", "pickled", "given another"):
+        torch.manual_seed(0)
+        model = kind(**settings, aggregator=AcrossRanks("huber_mean", "centered_clipping", group=group), max_epochs=2)
+        model = quietly(model.fit, X.astype(np.float32), y)
+        if way == "pickled":
+            model = pickle.loads(pickle.dumps(model))
+        if way != "as it was":
+            model.set_params(aggregator__group=other)
+        model = quietly(model.partial_fit, X.astype(np.float32), y)
+        net = getattr(model, "net_", model)
+        assert net.aggregator.group is net.aggregator_.rule.group is (group if way == "as it was" else other)
+        found.append((bits(model), net.aggregator_.n_batches))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (BlockGMDClassifier, {**FAST, "random_state": 0}),
+        (
+            RobustNeuralNetClassifier,
+            {
+                "module": nn.Linear,
+                "module__in_features": 2,
+                "module__out_features": 3,
+                "criterion": nn.CrossEntropyLoss,
+                "train_split": None,
+                "random_state": 0,
+            },
+        ),
+    ],
+    ids=["estimator", "net"],
+)
+def test_a_group_that_is_given_later_goes_on_with_what_was_trained(kind, settings):
+    for found in on_ranks(with_another_group, 2, kind, settings):
+        assert found[1:] == found[:1] * 2

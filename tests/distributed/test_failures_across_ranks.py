@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -94,6 +95,27 @@ class Wide(nn.Linear):
         self.unused = nn.Parameter(torch.zeros(extra))
 
 
+class Ordered(nn.Linear):
+    """A linear layer with parts that are registered in an order of their own."""
+
+    def __init__(self, names: str) -> None:
+        super().__init__(2, 2)
+        for name in names:
+            self.add_module(name, nn.Linear(2, 2))
+
+    def forward(self, X: Any) -> Any:
+        return self.b(torch.relu(self.a(super().forward(X))))
+
+
+class Buffered(nn.Linear):
+    """A linear layer with buffers, which aren't in its state, in an order of their own."""
+
+    def __init__(self, names: str) -> None:
+        super().__init__(2, 2)
+        for name in names:
+            self.register_buffer(name, torch.full((3,), float(ord(name))), persistent=False)
+
+
 def data(rank: int) -> tuple[Any, Any]:
     rng = np.random.default_rng(rank)
     X = rng.normal(size=(40 + 30 * rank, 2))
@@ -137,21 +159,49 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         {"lr": 0.5},
         r"settings of optimizers \(optimizer, group 0, lr\) .* 0\.005 on rank 0; 0\.5 on rank 1",
     ),
+    "names of features": (
+        {"X": pd.DataFrame(data(1)[0], columns=["b", "a"])},
+        r"What is trained \(feature_names_in_\[0\]\) must .* found 'a' on rank 0; 'b' on rank 1",
+    ),
+    "names on one rank": (
+        {"X": pd.DataFrame(data(1)[0], columns=["a", "b"])},
+        r"What is trained \(feature_names_in_\[0\]\) must .* found None on rank 0; 'a' on rank 1",
+    ),
+    "early stopping": ({"early_stopping": True}, r"What is trained \(early_stopping\) .* 'True' on rank 1"),
+    "strength": ({"strength": "auto"}, r"What is trained \(strength\) .* found 'None' on rank 0; 'auto' on rank 1"),
+    "groups": ({"group_size": 8}, r"What is trained \(group_size\) .* found '1' on rank 0; 'more than 1' on rank 1"),
+    "clients": ({"clients": np.arange(70) % 5}, r"What is trained \(clients\) .* 'not given' on rank 0; 'given' on"),
+    "order": ({"module": Ordered, "module__names": "ba"}, r"order of parameters.*module\.a.* on rank 0; .*b"),
+    "order of buffers": ({"module": Buffered, "module__names": "ba"}, r"order of parameters.*\.a' on rank 0; .*\.b"),
+    "same data": (
+        {"aggregator": AcrossRanks(data="split"), "X": data(0)[0][::-1].copy(), "y": data(0)[1]},
+        r'With data="split", the checksums of the data \(X\) must be the same',
+    ),
     "shapes": ({"module": Wide, "module__extra": 3}, "shapes of parameters.*unused.*on rank 0; .* on rank 1"),
+}
+
+#: What is otherwise on the other ranks, where they don't have the defaults.
+OTHERS: dict[str, dict[str, Any]] = {
+    "shapes": {"module": Wide, "module__extra": 2},
+    "names of features": {"X": pd.DataFrame(data(0)[0], columns=["a", "b"])},
+    "order": {"module": Ordered, "module__names": "ab"},
+    "order of buffers": {"module": Buffered, "module__names": "ab"},
+    "same data": {"aggregator": AcrossRanks(data="split"), "X": data(0)[0], "y": data(0)[1]},
 }
 
 
 def fit(rank: int, settings: dict[str, Any], model: Any = None) -> Any:
     X, y = data(rank)
     settings = dict(settings)
-    X, y, weight = settings.pop("X", X), settings.pop("y", y), settings.pop("sample_weight", None)
+    X, y = settings.pop("X", X), settings.pop("y", y)
+    of_samples = {name: settings.pop(name, None) for name in ("sample_weight", "clients")}
     kind = settings.pop("kind", BlockGMDClassifier)
     params = {**FAST, "aggregator": AcrossRanks(), "random_state": rank, **settings}
     if model is None:
-        return kind(**params).fit(X, y, sample_weight=weight)
+        return kind(**params).fit(X, y, **of_samples)
     model.set_params(**settings)
     model.__class__ = kind
-    return model.fit(X, y, sample_weight=weight)
+    return model.fit(X, y, **of_samples)
 
 
 def failing(rank: int, size: int, cases: Any, common: dict[str, Any]) -> Any:
@@ -160,8 +210,8 @@ def failing(rank: int, size: int, cases: Any, common: dict[str, Any]) -> Any:
     for name in cases:
         settings, _ = {**CASES, **DIFFERENT}[name]
         here = dict(settings) if rank == size - 1 else {}
-        if name == "shapes" and rank < size - 1:
-            here = {"module": Wide, "module__extra": 2}
+        if rank < size - 1:
+            here = OTHERS.get(name, {})
         if name == "validation":
             here["train_split"] = ValidSplit(3)
         model = copy.deepcopy(fitted)

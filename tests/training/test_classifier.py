@@ -25,6 +25,7 @@ from nets import Narrow
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.aggregators import AGGREGATORS, Krum
 from skbgmd.corruption import BitFlip, GaussianNoise
+from skbgmd.training.classifier import _codes
 
 
 def test_fit_and_predict(data):
@@ -622,3 +623,10 @@ def test_labels_of_several_kinds_are_refused(data):
     labels = np.array([1, "a"], dtype=object)[np.unique(y, return_inverse=True)[1] % 2]
     with pytest.raises(ValueError, match="Unknown label type: y must hold labels of one kind"):
         quick().fit(X, labels)
+
+
+def test_labels_beyond_floats_stay_apart():
+    classes = np.array([2**53, 2**53 + 1, 2**63], dtype=np.uint64)
+    assert _codes(np.array([2**53 + 1, 2**53]), classes, False).tolist() == [1, 0]
+    with pytest.raises(ValueError, match="y must have labels among the classes"):
+        _codes(np.array([2**53 + 2]), classes, False)

@@ -157,6 +157,12 @@ def test_shares_are_disjoint_and_asked_for_once():
     alone.splits_data = True
     with pytest.raises(ValueError, match="a sample for each of 2 ranks; found 1"):
         alone.share(1, 0)
+    other = Recording(5, {"X": 1})
+    other.splits_data = True
+    with pytest.raises(
+        ValueError, match=r"the checksums of the data \(X\) must be the same .* found 2 on rank 0; 1 on"
+    ):
+        other.share(5, 0, {"X": 2})
 
 
 def test_ranks_with_fewer_batches_begin_again():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -220,6 +221,29 @@ def shapes(X: Any) -> Any:
     if isinstance(X, Items):
         return None
     return {name: shapes(part) for name, part in _named(X)} if is_structured(X) else list(X.shape[1:])
+
+
+def checksums(X: Any) -> Any:
+    """Checksum of each array, sparse matrix or tensor, by its bytes, shape and dtype; None of other data."""
+    if is_structured(X):
+        return {str(name): checksums(part) for name, part in _named(X)}
+    if sparse.issparse(X):
+        # Of equal matrices parts may be in another order, until they are sorted.
+        X = sparse.csr_array(X)
+        X = X if X.has_canonical_format else X.copy()
+        X.sum_duplicates()
+        parts = [X.data, np.asarray(X.indices, dtype=np.int64), np.asarray(X.indptr, dtype=np.int64)]
+    elif isinstance(X, torch.Tensor) and X.layout == torch.strided:
+        parts = [X.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()]
+    elif isinstance(X, np.ndarray):
+        parts = [X]
+    else:
+        return None
+    crc = zlib.crc32(f"{tuple(X.shape)} {X.dtype}".encode())
+    for part in parts:
+        own = repr(part.tolist()).encode() if part.dtype.kind == "O" else np.ascontiguousarray(part).tobytes()
+        crc = zlib.crc32(own, crc)
+    return crc
 
 
 # ---- samples of it ---------------------------------------------------------------------------------------------------

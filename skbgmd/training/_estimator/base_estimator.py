@@ -32,6 +32,7 @@ from skbgmd.training._data.encoding import EncodedSplit, Encoder, encoded_truste
 from skbgmd.training._data.inputs import (
     Items,
     as_inputs,
+    checksums,
     described,
     is_structured,
     n_samples,
@@ -61,7 +62,7 @@ from skbgmd.training._lifecycle.stopping import (
     stopping_of,
 )
 from skbgmd.training._losses import traits_of
-from skbgmd.training._ranks import current_ranks, together
+from skbgmd.training._ranks import current_ranks, together, with_group_of
 from skbgmd.training._step.trust import SampleRecord
 from skbgmd.training.networks import MLP
 
@@ -166,14 +167,26 @@ class BlockGMDBase(RobustParameters, Interruptible):
         ranks = current_ranks()
         if not ranks.splits_data:
             return None, (X, y, *of_samples)
-        chosen = ranks.share(len(y), int(random_source(self.random_state).randint(0, 2**31 - 1)))
+        seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
+        chosen = ranks.share(len(y), seed, {"X": checksums(X), "y": checksums(y)})
         return chosen, tuple(
             values if values is None or chosen is None else take(values, chosen) for values in (X, y, *of_samples)
         )
 
-    def _check_ranks(self, X: Any, y: Any, *, resume: bool, epochs: int | None) -> None:
-        """Check that all ranks begin the same training."""
-        call = {"features": shapes(X), "targets": list(y.shape[1:]), "goes on": resume, "epochs": epochs}
+    def _check_ranks(self, X: Any, y: Any, *, has_clients: bool, resume: bool, epochs: int | None) -> None:
+        """Check that all ranks begin the same training, with the same decisions on the way."""
+        call = {
+            "features": shapes(X),
+            **{f"feature_names_in_[{i}]": str(name) for i, name in enumerate(getattr(self, "feature_names_in_", ()))},
+            "targets": list(y.shape[1:]),
+            "goes on": resume,
+            "epochs": epochs,
+            "early_stopping": str(self.early_stopping),
+            "strength": str(self.strength),
+            # Groups may be of another size on each rank, but not of samples on some.
+            "group_size": {None: "None", 1: "1"}.get(self.group_size, "more than 1"),
+            "clients": "given" if has_clients else "not given",
+        }
         current_ranks().check_same(call, "What is trained")
 
     def _kind_of_data(self) -> dict[str, Any]:
@@ -202,6 +215,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             self._warn_of_scales(net, samples, len(net.history) if is_fit else 0)
             return net
         before, net = len(net.history), copied(net)
+        net.aggregator = with_group_of(net.aggregator, self.aggregator)
         source = self._source()
         net.set_params(verbose=source.verbose)
         epochs = source.max_epochs if epochs is None else epochs

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import Subset
 
 from skbgmd._utils.random import random_source
+from skbgmd.training._data.inputs import checksums
 from skbgmd.training._ranks import current_ranks, scores_agreed
 from skbgmd.training._step.stateful import StatefulAggregator
 
@@ -30,7 +31,7 @@ class AgreeingNet(NeuralNet):
         """Take a rank's share of data that all ranks have."""
         dataset = self.get_dataset(X, y)
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        chosen = current_ranks().share(len(dataset), seed)
+        chosen = current_ranks().share(len(dataset), seed, {"X": checksums(X), "y": checksums(y)})
         if chosen is None:
             return X, y
         return Subset(dataset, chosen.tolist()), None if y is None else multi_indexing(y, chosen)
@@ -54,9 +55,20 @@ class AgreeingNet(NeuralNet):
         parts = [*self._learning_parts(), *((name, getattr(self, f"{name}_")) for name in self._optimizers)]
         tensors = dict(chain.from_iterable(_tensors(part.state_dict(), name) for name, part in parts))
         tensors = {name: tensor for name, tensor in tensors.items() if not is_lazy(tensor)}
+        # What follows takes them in their order; a state lacks some buffers, and may have an order of its own.
+        named = [
+            (f"{part}.{name}", tensor)
+            for part, module in self._learning_parts()
+            for name, tensor in (*module.named_parameters(), *module.named_buffers())
+            if not is_lazy(tensor)
+        ]
         ranks.check_same(
-            {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in tensors.items()},
+            {name: f"{tuple(tensor.shape)}, {tensor.dtype}" for name, tensor in (*tensors.items(), *named)},
             "The shapes of parameters, buffers and states of optimizers",
+        )
+        ranks.check_same(
+            {f"number {i}": name for i, name in enumerate((*tensors, *(name for name, _ in named)))},
+            "The order of parameters, buffers and states of optimizers",
         )
         settings = {
             f"{optimizer}, group {number}, {name}": value

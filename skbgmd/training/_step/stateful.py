@@ -16,6 +16,7 @@ from skbgmd._utils.typing import AttackContext
 from skbgmd.aggregators import Aggregate, Aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.rows import DenseRows, Rows
+from skbgmd.training._ranks import with_group_of
 
 
 class StatefulAggregator:
@@ -56,6 +57,10 @@ class StatefulAggregator:
         aggregate, after = self._rule(rows, self.state)
         self.advance(after)
         return aggregate
+
+    def join(self, aggregator: Any) -> None:
+        """Train with the processes of another rule, with the same state and seeds."""
+        self.aggregator, self._rule = (with_group_of(rule, aggregator) for rule in (self.aggregator, self._rule))
 
     @property
     def rule(self) -> Aggregator:

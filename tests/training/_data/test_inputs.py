@@ -25,7 +25,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNet
 from skbgmd.corruption import GaussianNoise, LabelCorruption
 from skbgmd.inspection import find_suspects, robustness_curve, sample_losses
-from skbgmd.training._data.inputs import Items, SeveralInputs, as_inputs, n_samples, take, unpacked
+from skbgmd.training._data.inputs import Items, SeveralInputs, as_inputs, checksums, n_samples, take, unpacked
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._step.groups import GroupedBatch
 
@@ -727,3 +727,16 @@ def test_ids_of_another_number_of_samples_are_named(table, name):
     X, y = table
     with pytest.raises(ValueError, match=rf"{name} must have shape \({len(y)},\); found shape \(3,\)"):
         BlockGMDClassifier(max_epochs=1).fit(X, y, **{name: [0, 1, 2]})
+
+
+def test_checksums_tell_data_apart():
+    X = np.arange(6.0).reshape(3, 2)
+    distinct = [X, X[::-1], X.T, X.astype(np.float32), X.reshape(2, 3), sparse.csr_array(X), torch.tensor(X).bfloat16()]
+    assert len({checksums(each) for each in distinct}) == len(distinct)
+    for one, two in (
+        (X, np.asfortranarray(X)),
+        (sparse.csr_array(X), sparse.csc_array(X)),
+        (np.array(["a", "b"], dtype=object), np.array(["a", "b"], dtype=object)),
+    ):
+        assert checksums(one) == checksums(two)
+    assert checksums({"a": X, "b": None}) == {"a": checksums(X), "b": None}
