@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, BlockGeometricMedian, Zeno, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.distributed.exchange import Exchange
-from skbgmd.distributed.ranks import plain_ranks, refuse_ranks, settings_of
+from skbgmd.distributed.exchange import Exchange, exchange_of_messages
+from skbgmd.distributed.ranks import DistributedRanks, plain_ranks, refuse_ranks, seeded_rule, seeds_of, settings_of
 from skbgmd.distributed.remainders import Part, regroup
 from skbgmd.distributed.rows import ShardedRows
 from skbgmd.rows.blocks import CoordinateBlock, sums_of_runs
@@ -176,7 +177,8 @@ class BlockExchange:
     Notes
     -----
     What rounding to ``transport_dtype`` loses goes into the remainder as well. A rank whose gradient isn't finite takes
-    no part in the step and keeps its remainder. An error of the rule, such as
+    no part in the step and keeps its remainder. A remainder that isn't finite, or doesn't add up with the gradient to
+    numbers that are, is dropped with a warning: the rank sends its gradient alone. An error of the rule, such as
     :class:`skbgmd.aggregators.NonFiniteRowsError`, leaves all remainders as they were.
 
     References
@@ -220,6 +222,9 @@ class BlockExchange:
         self.aggregator.check_parameters()
         self.exchange = exchange or Exchange()
         self.parts: list[Part] = []
+        #: Seeds of what draws in the rule, those of the first rank, and the rule with them; None: before a step.
+        self._seeds: tuple[int, ...] | None = None
+        self._rule: Aggregator | None = None
         #: Layouts and dtypes that the ranks have compared.
         self._compared: set[Any] = set()
 
@@ -259,8 +264,8 @@ class BlockExchange:
                 tell(plain_ranks(self.exchange.group), error)
             raise
         self._agree(part, vector.dtype)
-        row = kept + part.remainder
-        aggregate, remainder, state = self._exchanged(row, part, vector.dtype, bool(vector.isfinite().all()))
+        part, row, is_usable = _added_up(part, kept)
+        aggregate, remainder, state = self._exchanged(row, part, vector.dtype, is_usable)
         self.parts = [*others, Part(part.layout, remainder, part.step + 1, state)]
         return aggregate
 
@@ -280,6 +285,7 @@ class BlockExchange:
             "dtype of the vector": str(dtype),
             **{f"elements of {name!r}": size for name, size in part.layout.items()},
             "order of the layout": list(part.layout),
+            "seeds in the state": None if self._seeds is None else list(self._seeds),
             "steps; a state must be loaded on all ranks, on a new one with remainders=False": part.step,
         }
         plain_ranks(self.exchange.group).check_same(found, "BlockExchange")
@@ -301,13 +307,25 @@ class BlockExchange:
         # What is beyond the range of a narrower dtype stays in the remainder.
         sent = self._in_range(row[index], dtype).to(dtype)
         rows = ShardedRows(self.exchange.to_shards(sent[None]).wait(), len(index), self.exchange)
-        found, state = self.aggregator(rows, part.state)
+        found, state = self._seeded()(rows, part.state)
         on_block = self.exchange.from_shards(found.vector, len(index)).wait()
         aggregate = row.new_zeros(d, dtype=dtype).index_copy_(0, index, on_block.to(dtype))
         if not is_usable:
             return aggregate, part.remainder, state
         remainder = row.index_add(0, index, self._arrived(sent).to(row.dtype), alpha=-1)
         return aggregate, limit_norm(remainder, limit), state
+
+    def _seeded(self) -> Aggregator:
+        """The rule, with one seed on all ranks for whatever draws."""
+        if self._rule is None:
+            if not seeds_of(self.aggregator):
+                return self.aggregator
+            if self._seeds is None:
+                self._seeds = DistributedRanks(exchange_of_messages(self.exchange.group), self.aggregator).agreed_seeds(
+                    "seeds of BlockExchange"
+                )
+            self._rule = seeded_rule(self.aggregator, self._seeds)
+        return self._rule
 
     def _block(self, scores: torch.Tensor, n_chosen: int, step: int, d: int) -> torch.Tensor:
         runs = choose_runs(scores, n_chosen, step, self.round_robin)
@@ -338,7 +356,9 @@ class BlockExchange:
 
     def state_dict(self) -> dict[str, Any]:
         """State to save, of plain containers and tensors: the remainders are this rank's own, so each rank saves it."""
-        return {"parts": [{**vars(part), "state": pack_state(part.state)} for part in self.parts]}
+        parts = [{**vars(part), "state": pack_state(part.state)} for part in self.parts]
+        seeds = None if self._seeds is None else list(self._seeds)
+        return {"parts": parts, "rule": self._rule_name(), "seeds": seeds}
 
     def load_state_dict(self, state: Mapping[str, Any], *, remainders: bool = True) -> None:
         """Load what :meth:`state_dict` gave on this rank, on all ranks before the next step.
@@ -348,11 +368,92 @@ class BlockExchange:
         state : dict
         remainders : bool, default=True
             False: begin with remainders of zero, on a rank that is new and loads another rank's state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Something else, or the state of another rule; nothing is changed then.
         """
-        self.parts = [Part(**{**part, "state": unpack_state(part["state"])}) for part in state["parts"]]
+        parts = _loaded(state, self._rule_name())
         if not remainders:
-            self.parts = [replace(part, remainder=torch.zeros_like(part.remainder)) for part in self.parts]
+            parts = [replace(part, remainder=torch.zeros_like(part.remainder)) for part in parts]
+        seeds, n_drawn = state.get("seeds"), len(seeds_of(self.aggregator))
+        if seeds is not None and len(seeds) != n_drawn:
+            raise ValueError(f"seeds in state must be {n_drawn} for {self.aggregator!r}; found {seeds!r}.")
+        self.parts, self._seeds, self._rule = parts, None if seeds is None else tuple(seeds), None
         self._compared.clear()
+
+    def _rule_name(self) -> str:
+        """Names of the rule and those in it."""
+        rules = sorted(
+            (name, type(rule).__name__)
+            for name, rule in self.aggregator.get_params().items()
+            if isinstance(rule, Aggregator)
+        )
+        return ", ".join([type(self.aggregator).__name__, *(f"{name}={kind}" for name, kind in rules)])
+
+
+def _added_up(part: Part, kept: torch.Tensor) -> tuple[Part, torch.Tensor, bool]:
+    """A part, the sum of its remainder and a gradient, and whether that is finite; a remainder at fault is dropped."""
+    row = kept + part.remainder
+    if row.isfinite().all():
+        return part, row, True
+    is_usable = bool(kept.isfinite().all())
+    if not is_usable and part.remainder.isfinite().all():
+        return part, row, False
+    warnings.warn(
+        f"The remainder must be finite, and so must its sum with the gradient; found one of {', '.join(part.layout)} "
+        f"that isn't. It is dropped.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return replace(part, remainder=torch.zeros_like(part.remainder)), kept, is_usable
+
+
+def _loaded(state: Any, rule: str) -> list[Part]:
+    """Parts of what ``state_dict()`` gave, checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Something else, or the state of another rule.
+    """
+    if not isinstance(state, Mapping) or "parts" not in state or set(state) - {"parts", "rule", "seeds"}:
+        found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(f"state must be what state_dict() gave, with parts, rule and seeds; found {found}.")
+    if state.get("rule", rule) != rule:
+        raise ValueError(f"state must be of the rule {rule}; found that of {state['rule']}.")
+    seeds = state.get("seeds")
+    if not (seeds is None or (isinstance(seeds, (list, tuple)) and all(isinstance(seed, int) for seed in seeds))):
+        raise ValueError(f"seeds in state must be integers or None; found {seeds!r}.")
+    if not isinstance(state["parts"], (list, tuple)):
+        raise TypeError(f"parts in state must be a list; found {type(state['parts']).__name__}.")
+    parts = [_loaded_part(part, f"parts[{i}]") for i, part in enumerate(state["parts"])]
+    names = [name for part in parts for name in part.layout]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"parts in state must have each parameter once; found {', '.join(twice)} twice.")
+    return parts
+
+
+def _loaded_part(part: Any, name: str) -> Part:
+    keys = [each.name for each in fields(Part)]
+    if not isinstance(part, Mapping) or set(part) != set(keys):
+        found = ", ".join(sorted(map(str, part))) if isinstance(part, Mapping) else type(part).__name__
+        raise ValueError(f"{name} in state must have {', '.join(keys)}; found {found}.")
+    layout, remainder = part["layout"], part["remainder"]
+    if not isinstance(layout, Mapping):
+        raise TypeError(f"{name} in state must have a dict as layout; found {type(layout).__name__}.")
+    for size in layout.values():
+        check_integer(size, f"layout of {name} in state", at_least=0)
+    check_integer(part["step"], f"step of {name} in state", at_least=0)
+    shape = (sum(layout.values()),)
+    is_tensor = isinstance(remainder, torch.Tensor)
+    if not is_tensor or remainder.shape != shape or not remainder.is_floating_point():
+        found = f"shape {tuple(remainder.shape)} of {remainder.dtype}" if is_tensor else type(remainder).__name__
+        raise ValueError(
+            f"{name} in state must have a remainder of shape {shape} of floating-point numbers; found {found}."
+        )
+    return Part(dict(layout), remainder, part["step"], unpack_state(part["state"]))
 
 
 def _checked(vector: Any, layout: Mapping[str, int] | None) -> dict[str, int]:

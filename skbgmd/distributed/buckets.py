@@ -250,7 +250,7 @@ class BlockBuckets:
 
     def state_dict(self) -> dict[str, Any]:
         """Get this rank's remainder, and what its columns are of."""
-        return {"parameters": self._order.state_dict(), **self._block.state_dict()}
+        return {"parameters": self._order.state_dict(), "parts": self._block.state_dict()["parts"]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with a remainder."""

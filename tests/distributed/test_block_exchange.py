@@ -6,6 +6,7 @@ import io
 import math
 import re
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from processes import on_ranks
-from skbgmd.aggregators import GeometricMedian, HuberMean, Mean, NonFiniteRowsError
+from skbgmd.aggregators import Bucketing, GeometricMedian, HuberMean, Mean, NonFiniteRowsError
 from skbgmd.distributed import AcrossRanks, BlockExchange, Exchange, RankFailedError, ShardedRows
 from skbgmd.distributed.block_exchange import choose_runs, limit_norm, magnitudes_of_runs, median_scores
 from skbgmd.rows import DenseRows
@@ -458,3 +459,93 @@ def test_rules_of_ranks_are_refused():
         BlockExchange(AcrossRanks())
     with pytest.raises(ValueError, match="rejection must be"):
         BlockExchange(GeometricMedian(rejection=0.5))
+
+
+def overflowing(rank: int, size: int, options: dict[str, Any], how: str) -> Any:
+    """One rank's remainder overflows with its gradient, or is loaded as NaN; what it has weighed in the last step."""
+    rows, weights = gradients(size, 200, 20), []
+    block = BlockExchange(Spy(weights), beta=0.2, run_length=8, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step, row in enumerate(rows):
+            gradient = row[rank]
+            if rank == 1 and how == "overflow" and step in (3, 4):
+                gradient = gradient.sign() * 3e38
+            if rank == 1 and how == "loaded" and step == 3:
+                block.parts[0].remainder[7] = torch.nan
+            block(gradient)
+    return weights[-1], bool(block.parts[0].remainder.isfinite().all()), [str(each.message) for each in caught]
+
+
+class Spy(GeometricMedian):
+    """A geometric median that notes its weights."""
+
+    def __init__(self, weights: Any) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def __call__(self, rows: Any, state: Any = None) -> Any:
+        found = super().__call__(rows, state)
+        self.weights.append(found[0].weights.tolist())
+        return found
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"remainder_limit": None}, {"round_robin": 1.0}], ids=["", "no limit", "turns"]
+)
+@pytest.mark.parametrize("how", ["overflow", "loaded"])
+def test_a_remainder_that_is_not_finite_is_dropped(options, how):
+    for rank, (weights, is_finite, messages) in enumerate(on_ranks(overflowing, 3, options, how)):
+        assert is_finite
+        assert min(weights) > 0.0
+        assert all("The remainder must be finite" in message for message in messages)
+        assert len(messages) == int(rank == 1) or how == "overflow"
+        assert not messages or rank == 1
+
+
+STATE = {"layout": {"vector": 4}, "remainder": torch.zeros(4), "step": 1, "state": None}
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "message"),
+    [
+        (None, ValueError, "state must be what state_dict.. gave, with parts, rule and seeds; found NoneType"),
+        ({"part": []}, ValueError, r"found \['part'\]"),
+        ({"parts": 3}, TypeError, "parts in state must be a list; found int"),
+        ({"parts": [3]}, ValueError, r"parts\[0\] in state must have layout, remainder, step, state; found int"),
+        ({"parts": [{"layout": {}}]}, ValueError, "must have layout, remainder, step, state; found layout"),
+        ({"parts": [{**STATE, "layout": 4}]}, TypeError, "must have a dict as layout; found int"),
+        ({"parts": [{**STATE, "layout": {"a": 4.0}}]}, TypeError, "layout of parts.0. in state"),
+        ({"parts": [{**STATE, "step": -1}]}, ValueError, "step of parts.0. in state"),
+        ({"parts": [{**STATE, "remainder": torch.zeros(3)}]}, ValueError, r"shape \(4,\) .*; found shape \(3,\)"),
+        ({"parts": [{**STATE, "remainder": [0.0] * 4}]}, ValueError, r"a remainder of shape \(4,\) .*; found list"),
+        ({"parts": [{**STATE, "remainder": torch.zeros(4).int()}]}, ValueError, "found shape .* of torch.int32"),
+        ({"parts": [STATE, STATE]}, ValueError, "each parameter once; found vector twice"),
+        ({"parts": [], "rule": "Mean"}, ValueError, "state must be of the rule GeometricMedian; found that of Mean"),
+        ({"parts": [], "seeds": "x"}, ValueError, "seeds in state must be integers or None; found 'x'"),
+        ({"parts": [], "seeds": [1]}, ValueError, r"seeds in state must be 0 for GeometricMedian.*; found \[1\]"),
+    ],
+)
+def test_a_state_is_checked_before_anything_is_changed(state, error, message):
+    block = BlockExchange(beta=0.5, run_length=2)
+    block(torch.arange(4.0))
+    parts = block.parts
+    with pytest.raises(error, match=message):
+        block.load_state_dict(state)
+    assert block.parts is parts
+
+
+def drawing(rank: int, size: int, rows: torch.Tensor) -> Any:
+    block = BlockExchange(Bucketing(GeometricMedian(), 2), beta=0.2, run_length=8)
+    for row in rows[:3]:
+        block(row[rank])
+    other = BlockExchange(Bucketing(GeometricMedian(), 2), beta=0.2, run_length=8)
+    other.load_state_dict(block.state_dict())
+    found = [(block(row[rank]), other(row[rank])) for row in rows[3:]]
+    assert all(torch.equal(one, two) for one, two in found)
+    return [one.tolist() for one, _ in found]
+
+
+def test_what_a_rule_draws_is_the_same_on_all_ranks_and_after_a_state_was_loaded():
+    first, *others = on_ranks(drawing, 3, gradients(3, 200, 6))
+    assert others == [first, first]

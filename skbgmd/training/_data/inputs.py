@@ -228,11 +228,12 @@ def checksums(X: Any) -> Any:
     if is_structured(X):
         return {str(name): checksums(part) for name, part in _named(X)}
     if sparse.issparse(X):
+        given: Any = X
         # Of equal matrices parts may be in another order, until they are sorted.
-        X = sparse.csr_array(X)
-        X = X if X.has_canonical_format else X.copy()
-        X.sum_duplicates()
-        parts = [X.data, np.asarray(X.indices, dtype=np.int64), np.asarray(X.indptr, dtype=np.int64)]
+        matrix = given.tocsr()
+        matrix = matrix if matrix.has_canonical_format else matrix.copy()
+        matrix.sum_duplicates()
+        parts = [matrix.data, matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     elif isinstance(X, torch.Tensor) and X.layout == torch.strided:
         parts = [X.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()]
     elif isinstance(X, np.ndarray):
