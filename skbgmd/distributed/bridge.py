@@ -14,12 +14,12 @@ from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, TrimmedMean, get_aggregator
 from skbgmd.distributed.buckets import described
 from skbgmd.distributed.exchange import Exchange
-from skbgmd.distributed.ranks import plain_ranks, settings_of
-from skbgmd.distributed.rsa import check_models
+from skbgmd.distributed.ranks import plain_ranks, refuse_ranks, settings_of
+from skbgmd.distributed.rsa import RankOptimizer, check_models
 from skbgmd.rows import DenseRows
 
 
-class Bridge(torch.optim.Optimizer):
+class Bridge(RankOptimizer):
     r"""Train on ranks that exchange models with their neighbors in a graph, some of them hostile: BRIDGE.
 
     Decentralized: there is no master, and no collective after the first step. In each step a node j sends its model to
@@ -74,6 +74,9 @@ class Bridge(torch.optim.Optimizer):
     So many neighbors are necessary, and not enough for all graphs: honest ranks must agree whichever b neighbors each
     of them leaves out. Complete graphs of 3b + 1 ranks and more do, and so do dense random ones.
 
+    A deep copy has the same group, which isn't pickled: what comes of a pickle takes part in the default one, unless
+    its ``exchange`` is set.
+
     Examples
     --------
     Each rank knows its neighbors and its own data; here a ring with chords, of seven ranks:
@@ -89,6 +92,8 @@ class Bridge(torch.optim.Optimizer):
         optimizer.step()
     """
 
+    _kept = ("rule", "n_hostile", "sources", "targets", "_neighbors", "_compared")
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -102,6 +107,7 @@ class Bridge(torch.optim.Optimizer):
         self.exchange = Exchange(group)
         check_graph(neighbors, self.exchange.size, n_hostile)
         self.rule = None if rule is None else get_aggregator(rule)
+        refuse_ranks(self.rule, "rule")
         super().__init__(params, {"lr": lr})
         own = self.exchange.rank
         self.n_hostile, self.sources = n_hostile, list(neighbors[own])
@@ -197,6 +203,7 @@ def bridge_step(
     check_models(models, "models", gradients)
     check_graph(neighbors, len(models), n_hostile)
     aggregator = None if rule is None else get_aggregator(rule)
+    refuse_ranks(aggregator, "rule")
     screened = [
         screen(own, models[list(theirs)], n_hostile, aggregator) for own, theirs in zip(models, neighbors, strict=True)
     ]

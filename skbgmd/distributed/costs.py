@@ -14,6 +14,7 @@ from scipy.signal import convolve2d
 from scipy.stats import binom
 
 from skbgmd._utils import limits
+from skbgmd._utils.checks import check_integer, check_number
 
 #: Bytes of an element of a Gram matrix.
 GRAM_BYTES = 8
@@ -52,6 +53,12 @@ class Cost:
         return self.n_messages * latency + self.sent / bandwidth
 
 
+def _check(*, at_least: int = 1, **counts: int) -> None:
+    """Check that counts, by their names, are integers of at least so much."""
+    for name, count in counts.items():
+        check_integer(count, name, at_least=at_least)
+
+
 def all_reduce(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
     """Sum by a ring, as plain data-parallel training has it.
 
@@ -60,6 +67,7 @@ def all_reduce(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
     >>> all_reduce(4, 1000).sent
     6000
     """
+    _check(n_ranks=n_ranks, n_columns=n_columns, itemsize=itemsize)
     if n_ranks == 1:
         return Cost()
     sent = 2 * itemsize * n_columns * (n_ranks - 1) // n_ranks
@@ -76,11 +84,13 @@ def _one_way(n_ranks: int, n_columns: int, itemsize: int, memory: int) -> Cost:
 
 def to_shards(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
     """Each rank's columns of all rows: a copy of the row to send, and the shard."""
+    _check(n_ranks=n_ranks, n_columns=n_columns, itemsize=itemsize)
     return _one_way(n_ranks, n_columns, itemsize, 2 * itemsize * n_ranks * -(-n_columns // n_ranks))
 
 
 def from_shards(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
     """The vector of all columns, from what each rank has for its shard."""
+    _check(n_ranks=n_ranks, n_columns=n_columns, itemsize=itemsize)
     return _one_way(n_ranks, n_columns, itemsize, itemsize * -(-n_columns // n_ranks))
 
 
@@ -98,6 +108,7 @@ def geometric_median(n_ranks: int, n_columns: int) -> Cost:
 
     The rule needs one Gram matrix; where its digits don't suffice for the tolerance it takes a second.
     """
+    _check(n_ranks=n_ranks, n_columns=n_columns)
     width = -(-n_columns // n_ranks)
     gram = _sample(n_ranks) + all_reduce(n_ranks, n_ranks**2, GRAM_BYTES)
     operations = gram.operations + n_ranks * (n_ranks + 1) * width + 2 * n_ranks * width
@@ -118,6 +129,7 @@ def exact(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
 
 def all_gather(n_ranks: int, n_columns: int, itemsize: int = 4) -> Cost:
     """Geometric median on each rank, of all rows that every rank is sent."""
+    _check(n_ranks=n_ranks, n_columns=n_columns, itemsize=itemsize)
     sent = itemsize * n_columns * (n_ranks - 1)
     operations = n_ranks * (n_ranks + 1) * n_columns + 2 * n_ranks * n_columns
     memory = itemsize * n_ranks * n_columns + GRAM_BYTES * n_ranks**2
@@ -132,6 +144,8 @@ def block(n_ranks: int, n_columns: int, beta: float = 0.1, run_length: int = 64,
     >>> round(block(4, 1_000_000, 0.1).sent / all_reduce(4, 1_000_000).sent, 3)
     0.116
     """
+    _check(n_ranks=n_ranks, n_columns=n_columns, run_length=run_length, itemsize=itemsize)
+    check_number(beta, "beta", at_most=1.0)
     n_runs, n_chosen = -(-n_columns // run_length), -(-max(1, math.ceil(beta * n_columns)) // run_length)
     on_block = exact(n_ranks, min(n_chosen * run_length, n_columns), itemsize)
     # The remainder, and the row with it.
@@ -151,6 +165,7 @@ def hierarchy(n_groups: int, group_size: int, n_columns: int, itemsize: int = 4)
     >>> round(nested.sent / flat.sent, 2), round(nested.n_messages / flat.n_messages, 2)
     (1.0, 0.06)
     """
+    _check(n_groups=n_groups, group_size=group_size, n_columns=n_columns, itemsize=itemsize)
     width = -(-n_columns // group_size)
     inside = to_shards(group_size, n_columns, itemsize) + geometric_median(group_size, n_columns)
     return inside + exact(n_groups, width, itemsize) + from_shards(group_size, n_columns, itemsize)
@@ -158,6 +173,7 @@ def hierarchy(n_groups: int, group_size: int, n_columns: int, itemsize: int = 4)
 
 def n_to_break(n_rows: int) -> int:
     """Least number of rows that can send a geometric median anywhere: half of them, rounded up."""
+    _check(n_rows=n_rows)
     return -(-n_rows // 2)
 
 
@@ -171,6 +187,7 @@ def n_to_break_groups(n_groups: int, group_size: int) -> int:
     >>> n_to_break_groups(32, 32), n_to_break(32 * 32)
     (256, 512)
     """
+    _check(n_groups=n_groups, group_size=group_size)
     return n_to_break(n_groups) * n_to_break(group_size)
 
 
@@ -182,6 +199,12 @@ def probability_of_break(n_groups: int, group_size: int, n_hostile: int) -> floa
     >>> round(probability_of_break(32, 32, 400), 4), round(probability_of_break(32, 32, 480), 2)
     (0.0, 0.14)
     """
+    _check(n_groups=n_groups, group_size=group_size)
+    _check(n_hostile=n_hostile, at_least=0)
+    if n_hostile > n_groups * group_size:
+        raise ValueError(f"n_hostile must be at most the number of ranks, {n_groups * group_size}; found {n_hostile}.")
+    if n_hostile in (0, n_groups * group_size):
+        return float(n_hostile > 0)
     # Were each rank hostile by itself, groups would be independent; what is wanted is given the total number.
     share = n_hostile / (n_groups * group_size)
     counts = np.arange(group_size + 1)

@@ -201,7 +201,10 @@ class Checkpoints:
         found = self._gathered(own)
         common = set.intersection(*map(set, found)) - {-1}
         if not common:
-            if any(-1 not in steps for steps in found):
+            content = self._attempt(own[-1])[0] if own[-1] >= 0 else None
+            self._check_size(None if content is None else content["size"])
+            # A rank that was killed before its first checkpoint has none; the others have one at most.
+            if any(-1 not in steps for steps in found) or all(steps[-1] >= 0 for steps in found):
                 raise ValueError(f"All ranks must have a checkpoint of the same step in {self.folder}; found {found}.")
             self._last = -1
             return None
@@ -215,14 +218,20 @@ class Checkpoints:
             damage.append(f"{self._path(step)}: {error}" if error else f"step {step} on ranks {ranks}")
         else:
             raise ValueError(f"All ranks must have a checkpoint that can be read; damaged: {'; '.join(damage)}.")
-        if content["size"] != self.exchange.size:
-            raise ValueError(
-                f"The number of ranks must be that of the checkpoint, {content['size']}; found {self.exchange.size}."
-            )
+        self._check_size(content["size"])
         if damage:
             warnings.warn(f"All ranks resume step {step}; damaged: {'; '.join(damage)}.", UserWarning, stacklevel=2)
         self._last = step
-        return step, {name: unpack_state(value) for name, value in content["state"].items()}
+        return step, content["state"]
+
+    def _check_size(self, size: int | None) -> None:
+        """Check, on all ranks, that files of all of them are of as many ranks; None: there is none to tell."""
+        every = self._gathered(size)
+        if odd := [rank for rank, each in enumerate(every) if each not in (None, self.exchange.size)]:
+            raise ValueError(
+                f"The number of ranks must be that of the checkpoint, {every[odd[0]]}; found {self.exchange.size}. "
+                f"Files of ranks {odd} say so."
+            )
 
     def _gathered(self, value: Any) -> list[Any]:
         """List the values of all ranks."""
@@ -231,7 +240,8 @@ class Checkpoints:
     def _attempt(self, step: int) -> tuple[dict[str, Any] | None, str | None]:
         """Read a file: its content, or what is wrong with it."""
         try:
-            return _read(self._path(step)), None
+            content = _read(self._path(step))
+            return {**content, "state": {name: unpack_state(each) for name, each in content["state"].items()}}, None
         except Exception as error:  # of pickle, zipfile, struct or torch, by where the damage is
             return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
 
@@ -252,6 +262,10 @@ def _read(file: Any, **settings: Any) -> dict[str, Any]:
     content = torch.load(file, weights_only=True, map_location="cpu", **settings)
     if not (isinstance(content, dict) and set(content) == {"size", "state"}):
         raise ValueError("not a checkpoint")
+    if not isinstance(content["size"], int) or content["size"] < 1:
+        raise ValueError(f"size must be a number of ranks; found {content['size']!r}")
+    if not isinstance(content["state"], dict):
+        raise ValueError(f"state must be a dict; found {type(content['state']).__name__}")
     return content
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -18,7 +19,40 @@ from skbgmd.training._ranks import named
 _MARK_BYTES = 5
 
 
-class RSA(torch.optim.Optimizer):
+class RankOptimizer(torch.optim.Optimizer):
+    """An optimizer of several ranks: a deep copy has the same group, which isn't pickled.
+
+    What comes of a pickle takes part in the default group, unless it is given another ``exchange``.
+    """
+
+    #: Attributes that copies have, besides those of torch's optimizers.
+    _kept: ClassVar[tuple[str, ...]] = ()
+    _exchange: Exchange | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        """The ranks."""
+        if self._exchange is None:
+            self._exchange = Exchange()
+        return self._exchange
+
+    @exchange.setter
+    def exchange(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._kept}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if self._exchange is not None:
+            twin.exchange = Exchange(self._exchange.group, self._exchange.transport_dtype)
+        return twin
+
+
+class RSA(RankOptimizer):
     r"""Train on several ranks by exchanging the signs of differences between models: Byzantine-robust RSA.
 
     Each rank k has a model :math:`x_k` of its own, and all of them the same master model :math:`x_0`:
@@ -71,7 +105,8 @@ class RSA(torch.optim.Optimizer):
     -----
     Evaluate and keep the master's model: ``optimizer.load_master()`` puts it in the model's place at the end of a
     training. Of a rank whose model holds NaN, that coordinate has no say. Buffers, such as those of batch
-    normalization, stay each rank's own. ``state_dict()`` has the master.
+    normalization, stay each rank's own. ``state_dict()`` has the master. A deep copy has the same group, which isn't
+    pickled: what comes of a pickle takes part in the default one, unless its ``exchange`` is set.
 
     Examples
     --------
@@ -90,6 +125,8 @@ class RSA(torch.optim.Optimizer):
     >>> bool((model.weight - 3.0).abs() < 0.1)
     True
     """
+
+    _kept = ("_is_loaded",)
 
     def __init__(
         self,
@@ -112,8 +149,10 @@ class RSA(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             _check_settings(**_settings(group))
+            for parameter in group["params"]:
+                check_tensor(parameter, "params", FLOATS)
             # Those of the constructor all begin at once.
-            if hasattr(self, "exchange"):
+            if "_is_loaded" in vars(self):
                 self._begin(group["params"])
         except (TypeError, ValueError):
             self.param_groups.pop()
@@ -149,7 +188,7 @@ class RSA(torch.optim.Optimizer):
         for (parameter, master, group), sent in zip(each, parts, strict=True):
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             moved = worker_step(parameter, master, gradient, lr=group["lr"], penalty=group["penalty"])
-            master.copy_(master_step(master, sent.view(-1, *master.shape), **_settings(group)))
+            master.copy_(master_step(master, sent.view(len(sent), *master.shape), **_settings(group)))
             parameter.copy_(moved)
         return loss
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from processes import on_ranks
 from skbgmd.aggregators import CoordinatewiseMedian, GeometricMedian, Krum, NonFiniteRowsError
-from skbgmd.distributed import Bridge, RankLostError
+from skbgmd.distributed import AcrossRanks, Bridge, RankLostError
 from skbgmd.distributed.bridge import bridge_step, check_graph, screen
 
 
@@ -315,3 +318,30 @@ def test_parameters_that_one_rank_changes_alone_are_an_error_of_all(how):
         assert message.startswith("All ranks must take part in the same collectives; found swap of 8 bytes, number")
         assert "(What is set in Bridge), number" in message
         assert seconds < 5.0
+
+
+def copied(rank, size):
+    group = dist.new_group([0, 1, 2])
+    optimizer = Bridge([torch.nn.Parameter(torch.full((2,), float(rank)))], complete(3), n_hostile=0, group=group)
+    twins = copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))
+    found = []
+    for each in (optimizer, *twins):
+        each.step()
+        found.append(each.param_groups[0]["params"][0].tolist())
+    return found[0] == found[1] == found[2] and twins[0].exchange.group is group
+
+
+def test_copies_go_on():
+    assert on_ranks(copied, 3) == [True] * 3
+
+
+def test_rules_across_ranks_are_refused():
+    with pytest.raises(ValueError, match=r"rule must be a rule for rows, .* found AcrossRanks"):
+        bridge_step(torch.ones(4, 2), torch.ones(4, 2), complete(4), lr=0.1, rule=AcrossRanks())
+    assert on_ranks(with_ranks_rule, 2) == [True] * 2
+
+
+def with_ranks_rule(rank, size):
+    with pytest.raises(ValueError, match=r"rule must be a rule for rows, .* found AcrossRanks"):
+        Bridge([torch.nn.Parameter(torch.ones(2))], [[1], [0]], n_hostile=0, rule=AcrossRanks())
+    return True

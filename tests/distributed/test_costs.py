@@ -19,10 +19,15 @@ from skbgmd.distributed.costs import (
     all_reduce,
     block,
     exact,
+    from_shards,
     hierarchy,
     n_to_break,
     n_to_break_groups,
     probability_of_break,
+    to_shards,
+)
+from skbgmd.distributed.costs import (
+    geometric_median as cost_of_median,
 )
 
 BETAS = (0.05, 0.1, 0.3, 1.0)
@@ -148,3 +153,37 @@ def test_random_groups_by_drawing_them(share):
     broken = (2 * drawn.sum(axis=2) >= group_size).sum(axis=1)
     expected = probability_of_break(n_groups, group_size, n_hostile)
     assert np.mean(2 * broken >= n_groups) == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "error", "message"),
+    [
+        (probability_of_break, (4, 4, -1), ValueError, "n_hostile must be .* found -1"),
+        (
+            probability_of_break,
+            (4, 4, 17),
+            ValueError,
+            "n_hostile must be at most the number of ranks, 16; found 17",
+        ),
+        (probability_of_break, (0, 4, 0), ValueError, "n_groups must be"),
+        (probability_of_break, (4, 4, 1.5), TypeError, "n_hostile must be"),
+        (all_reduce, (0, 10), ValueError, "n_ranks must be"),
+        (all_gather, (0, 10), ValueError, "n_ranks must be"),
+        (to_shards, (0, 10), ValueError, "n_ranks must be"),
+        (from_shards, (3, 0), ValueError, "n_columns must be"),
+        (cost_of_median, (0, 10), ValueError, "n_ranks must be"),
+        (exact, (0, 10), ValueError, "n_ranks must be"),
+        (block, (3, 10, 2.0), ValueError, "beta must be"),
+        (block, (3, 10, 0.1, 0), ValueError, "run_length must be"),
+        (hierarchy, (3, 0, 10), ValueError, "group_size must be"),
+        (n_to_break, (0,), ValueError, "n_rows must be"),
+        (n_to_break_groups, (3, 0), ValueError, "group_size must be"),
+    ],
+)
+def test_numbers_are_checked(function, arguments, error, message):
+    with pytest.raises(error, match=message):
+        function(*arguments)
+
+
+def test_none_or_all_ranks_are_hostile():
+    assert (probability_of_break(4, 4, 0), probability_of_break(4, 4, 16)) == (0.0, 1.0)

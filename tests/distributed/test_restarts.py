@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from datetime import timedelta
@@ -301,3 +302,36 @@ def test_training_restarted_by_torchrun_comes_to_the_same_bits(tmp_path):
     assert "exitcode: -9" in run.stderr
     assert re.findall(r"begins with step (\d)", run.stdout) == ["1", "1", "3", "3"]
     assert set(re.findall(r"ends with (\w{16})", run.stdout)) == ends
+
+
+def with_odd_files(rank: int, size: int, folder: str, content: Any, steps: Any) -> Any:
+    checkpoints = Checkpoints(folder)
+    for step in steps[rank]:
+        checkpoints.save(step, {"a": step})
+    if rank == 1 and content is not None:
+        torch.save(content, Path(folder) / f"rank-1-step-{steps[rank][-1]}.pt")
+    dist.barrier()
+    try:
+        with warnings.catch_warnings():
+            # Of damage, where there is any.
+            warnings.simplefilter("ignore")
+            return Checkpoints(folder).load()
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "expected"),
+    [
+        ({"size": 2, "state": [1]}, [[1, 2], [1, 2]], (1, {"a": 1})),
+        ({"size": "two", "state": {}}, [[1, 2], [1, 2]], (1, {"a": 1})),
+        ({"size": 2, "state": {"a": {"kind": "x", "values": {}}}}, [[1, 2], [1, 2]], (1, {"a": 1})),
+        ({"size": 3, "state": {}}, [[1], [1]], "number of ranks must be that of the checkpoint, 3; found 2"),
+        ({"size": 3, "state": {}}, [[], [1]], "number of ranks must be that of the checkpoint, 3; found 2"),
+        (None, [[1], [2]], "All ranks must have a checkpoint of the same step"),
+    ],
+    ids=["state", "size", "kind", "of more ranks", "of more ranks, one new", "other steps"],
+)
+def test_what_one_rank_has_in_its_file_is_known_to_all(tmp_path, content, steps, expected):
+    for found in on_ranks(with_odd_files, 2, str(tmp_path), content, steps):
+        assert found == expected if isinstance(expected, tuple) else expected in found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import time
 from contextlib import nullcontext
 
@@ -335,3 +336,39 @@ def test_states_of_other_optimizers_are_refused():
     with pytest.raises(ValueError, match=r"parameters of the same shapes; found \(3,\) for one of \(2,\)"):
         optimizer.load_state_dict(RSA([torch.nn.Parameter(torch.ones(3))]).state_dict())
     optimizer.step()
+
+
+@pytest.mark.parametrize("how", ["copied", "pickled"])
+def test_copies_go_on(how):
+    optimizer = RSA([torch.nn.Parameter(torch.ones(3))], lr=0.1, weight_decay=0.5)
+    optimizer.step()
+    twin = copy.deepcopy(optimizer) if how == "copied" else pickle.loads(pickle.dumps(optimizer))
+    for each in (optimizer, twin):
+        each.step()
+        each.load_master()
+        each.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+    (one, _), (two, _) = ([parameter for parameter, _ in each._each()] for each in (optimizer, twin))
+    assert one is not two
+    assert torch.equal(one, two)
+
+
+def copied_in_group(rank, size):
+    group = dist.new_group([0, 1])
+    optimizer = RSA([torch.nn.Parameter(torch.ones(3))], group=group)
+    twin = copy.deepcopy(optimizer)
+    twin.step()
+    twin.load_state_dict(optimizer.state_dict())
+    twin.step()
+    return twin.exchange.group is group and twin.exchange.size == size
+
+
+def test_a_deep_copy_has_the_group():
+    assert on_ranks(copied_in_group, 2) == [True, True]
+
+
+def test_kinds_of_parameters():
+    RSA(
+        [torch.nn.Parameter(torch.zeros(0)), torch.nn.Parameter(torch.ones(2, 0)), torch.nn.Parameter(torch.ones(2))]
+    ).step()
+    with pytest.raises(TypeError, match=r"params must hold floating point numbers; found dtype torch\.complex64"):
+        RSA([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))])
