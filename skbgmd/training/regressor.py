@@ -339,7 +339,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
 
 def _refuse_sparse(y: Any) -> None:
     """Refuse sparse targets, of which most would be zero."""
-    if is_sparse(y) or (isinstance(y, torch.Tensor) and y.layout != torch.strided):
+    # Nested tensors have a layout of their own, and are refused wherever arrays are asked for.
+    if is_sparse(y) or (isinstance(y, torch.Tensor) and y.layout != torch.strided and not y.is_nested):
         raise TypeError(
             f"y must be dense for a regressor; found a sparse {type(y).__name__}. Give y.toarray(), or y.to_dense() of "
             f"a tensor."
