@@ -128,7 +128,7 @@ PARAMETERS = """
         classes by more than a quarter of one where some labels are surely wrong, of numbers by more where few are gross
         or they have a tail, and never where it misses far targets that inputs tell; then all samples are trained
         on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen}
-        Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it. It takes 1.2 to 2.6
+        Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it. It takes 1.2 to 2.7
         times as long as a fit, on a few hundred samples three to five times.
     aggregator : str or Aggregator, default="auto"
         The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
