@@ -550,8 +550,9 @@ FOREST_TREES, FOREST_SAMPLES, TOLD_FROM = 100, 4000, 0.6
 #: Trees that say whether more are asked, and standard errors by which far targets must have more of their votes than
 #: others: 3.8 and more where all trees find a group. By chance one of forty has two, which costs the other trees.
 FIRST_TREES, TELLING = 34, 2.0
-#: Samples of a leaf at least. Of five rare rules with 15 % gross targets on six other draws it finds 87 %, by leaves of
-#: one sample 73 %, and as many of clean ones; leaves of three find 95 %, but of clean ones fewer are told.
+#: Samples of a leaf at least. Of five rare rules with 15 % gross targets on six other draws (in no table) it finds
+#: 87 %, by leaves of one sample 73 %, and as many of clean ones; leaves of three find 95 %, but of clean ones fewer are
+#: told.
 FOREST_LEAF = 2
 #: Share of the far targets, less that of others, from which on they are told by inputs, and so not gross: of gross ones
 #: at random -0.1 to 0.1 are, and of a switch that is on in 3 to 5 % of 500 and 1,000 samples 0.7 to 1.0.

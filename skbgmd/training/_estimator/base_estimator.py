@@ -140,13 +140,19 @@ class BlockGMDBase(RobustParameters, Interruptible):
         return X
 
     def _kind(self) -> tuple[bool, bool]:
-        """Whether the network is the perceptron, and whether samples are collated, as it was in ``fit``."""
+        """What :meth:`_kind_of_parameters` was in ``fit``, or is now before it."""
         return self._kind_of_parameters() if self._kind_in_fit is None else self._kind_in_fit
 
-    def _kind_of_parameters(self) -> tuple[bool, bool]:
-        """Whether the network is to be the perceptron that is made without a module, and what batches are made by.
+    @property
+    def _is_perceptron(self) -> bool:
+        """True for the perceptron that is made without a module."""
+        return self._kind()[0]
 
-        The latter is True for a function or a class of the user's own, which makes them of single samples.
+    def _kind_of_parameters(self) -> tuple[bool, bool]:
+        """Tell of the parameters: True if they ask for the perceptron, and True if samples are collated.
+
+        The former is made without a module. The latter is done by a function or a class of the user's own, which makes
+        batches of single samples.
         """
         module = self.module
         if not isinstance(module, NeuralNet):
@@ -190,8 +196,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         current_ranks().check_same(call, "What is trained")
 
     def _kind_of_data(self) -> dict[str, Any]:
-        is_perceptron, _ = self._kind()
-        if is_perceptron:
+        if self._is_perceptron:
             return {"dtype": (np.float64, np.float32), "accept_sparse": "csr"}
         return {"dtype": "numeric", "allow_nd": True, "accept_sparse": "csr"}
 
@@ -259,7 +264,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         """Warn of features whose scales differ much, where so many epochs of a fit have hardly learnt anything."""
         losses = [mean_loss(epoch) for epoch in net.history[len(net.history) - n_epochs :] if is_whole(epoch)]
         # Of other modules and losses it isn't known what they make of scales, and what is little.
-        if not self._kind()[0] or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
+        if not self._is_perceptron or self.criterion is not None or len(losses) < limits.STALLED_EPOCHS:
             return
         # The losses are there; the scales take a look at all of the data.
         if stalls(losses, constant := self._constant_loss(samples)) and (
@@ -286,7 +291,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             net.set_params(max_epochs=epochs)
         samples = in_dtype_of(network_of(net), samples)
         with noted_if_sparse(samples.X):
-            if not self._kind()[0] or getattr(self, "multilabel_", False):
+            if not self._is_perceptron or getattr(self, "multilabel_", False):
                 samples = self._suited(net, samples)
             before = generator_states()
             net._is_estimators_ = True
@@ -404,7 +409,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         reduction = routed.get("criterion__reduction", getattr(criterion, "reduction", "mean"))
         averages = traits_of(criterion) is not None and reduction == "mean"
         watched = self.train_split is not None or bool(self.callbacks) or self._holds_out()
-        return self._kind()[0] and not watched and not sampled and averages
+        return self._is_perceptron and not watched and not sampled and averages
 
     def _keep(self, net: NeuralNet, samples: Samples) -> Self:
         self.net_ = net
