@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import re
 import sys
@@ -103,9 +104,17 @@ def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
 def check_row_weights(weights: Any, n: int) -> NDArray[np.float64]:
     """Check the weights of n rows: an array (n,) of numbers that are finite and not negative.
 
+    They count by their ratios. So huge and tiny ones, whose sums, squares or products would over- or underflow, here or
+    in the rows' dtype, are divided by a power of two, the largest coming to lie between a half and one.
+
     Raises
     ------
     TypeError, ValueError
+
+    Examples
+    --------
+    >>> check_row_weights(np.array([1.0, 3.0]), 2), check_row_weights(np.array([2.0**1000, 2.0**999]), 2)
+    (array([1., 3.]), array([0.5 , 0.25]))
     """
     if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiub":
         found = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
@@ -113,10 +122,19 @@ def check_row_weights(weights: Any, n: int) -> NDArray[np.float64]:
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one for each row; found {weights.shape}.")
     checked = weights if weights.dtype == np.float64 else weights.astype(np.float64)
+    if not n:
+        return checked
+    largest = checked[checked.argmax()]
     # NaN is neither.
-    if n and not (checked[checked.argmin()] >= 0.0 and checked[checked.argmax()] < np.inf):
+    if not (checked[checked.argmin()] >= 0.0 and largest < np.inf):
         raise ValueError(f"weights must be finite and not negative; found {checked.tolist()[:9]}.")
-    return checked
+    exponent = math.frexp(largest)[1]
+    if abs(exponent) <= limits.ROW_WEIGHT_EXPONENT:
+        return checked
+    # What is nothing beside the largest may become zero.
+    with np.errstate(under="ignore"):
+        scaled: NDArray[np.float64] = np.ldexp(checked, -exponent)
+    return scaled
 
 
 def check_device(device: Any) -> None:

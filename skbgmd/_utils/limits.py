@@ -29,6 +29,9 @@ SINGLE_DISTANCE_RATIO, SINGLE_ROUNDING = 1e8, 2.0**-23
 #: Power of two up to which weights of samples and classes may go, for sums of them to be far below 2**1023: larger ones
 #: are all divided by a power of two.
 WEIGHT_EXPONENT = 900
+#: And powers of two up to which the largest weight of a step's rows may go, either way, for squares of it in float32 to
+#: be far from their limits.
+ROW_WEIGHT_EXPONENT = 32
 
 #: Sums of weights are the same where they differ by 2 to the minus so many of the total: each weight may have been
 #: rounded a few times. Of integers with a total of up to 2**45 a difference of one is told.

@@ -145,6 +145,10 @@ class Looks(NamedTuple):
         Weights (n,) decide where numbers of rows don't.
         """
         n = len(norms)
+        if n and float(distances.max()) <= resolution:
+            # Rows that are all equal, zero as well, point away from none.
+            nowhere = np.zeros(n, dtype=bool)
+            return cls(nowhere, nowhere, nowhere, nowhere, nowhere, is_blind=False)
         far = far_rows(distances, resolution)
         left = np.flatnonzero(~far)
         groups = tied_groups(distances[np.ix_(left, left)], norms[left], resolution)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils import limits
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.checks import check_row_weights
 from skbgmd._utils.slices import Slices
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import BoolArray, FloatArray
@@ -40,7 +41,7 @@ class GhostRows(ChunkedRows):
         covers are zero.
     n_rows, n_columns : int
     weights : ndarray of shape (n_rows,), default=None
-        Non-negative weights of the rows; None: all one.
+        Non-negative weights of the rows, which count by their ratios; None: all one.
     units : ParameterBlock, default=None
         Units of the parameters.
     device : torch.device, default=None
@@ -73,7 +74,7 @@ class GhostRows(ChunkedRows):
     ) -> None:
         self.units = units
         self.n_rows, self.n_columns = n_rows, n_columns
-        self.weights = np.ones(n_rows) if weights is None else weights
+        self.weights = np.ones(n_rows) if weights is None else check_row_weights(weights, n_rows)
         self.device = device or (factors[0][1].device if factors else torch.device("cpu"))
         wide = any(factor.dtype == torch.float64 for _, factor in factors)
         self.dtype = torch.float64 if wide else torch.float32

@@ -26,7 +26,8 @@ class DenseRows(ChunkedRows):
     matrix : tensor of shape (n, d)
         float16, bfloat16 (computed in float32), float32 or float64.
     weights : ndarray of shape (n,), default=None
-        Non-negative weights of the rows; None: all one.
+        Non-negative weights of the rows, which count by their ratios: huge and tiny ones are divided by a power of two.
+        None: all one.
     index : tensor of shape (k,), default=None
         Use these columns only; they are gathered a chunk at a time.
     picked : ndarray of shape (m,), default=None

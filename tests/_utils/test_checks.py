@@ -167,6 +167,15 @@ def test_row_weights():
     assert check_row_weights(weights, 2) is weights
     np.testing.assert_array_equal(check_row_weights(np.array([True, False]), 2), [1.0, 0.0])
     assert check_row_weights(np.ones(0), 0).shape == (0,)
+    np.testing.assert_array_equal(check_row_weights(np.zeros(2), 2), [0.0, 0.0])
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-310, 1e-200, 1e-30, 1e30, 1e200, 1e308])
+def test_huge_and_tiny_row_weights_keep_their_ratios(size):
+    weights = np.array([0.0, size, size])
+    np.testing.assert_array_equal(check_row_weights(weights, 3) > 0.0, [False, True, True])
+    assert 0.5 <= check_row_weights(weights, 3)[1] == check_row_weights(weights, 3)[2] < 1.0
+    assert weights[1] == size
 
 
 def test_tensors_are_arrays_without_a_gradient():

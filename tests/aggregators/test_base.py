@@ -244,6 +244,21 @@ def test_scale_of_rows(aggregator, rng):
     np.testing.assert_allclose(aggregator(dense(1e6 * X))[0].vector, 1e6 * once, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_count_by_their_ratios(aggregator, dtype, rng):
+    """However large or small all of them are: sums, squares and products of them, in the rows' dtype, have no range."""
+    X, weights = (
+        torch.tensor(rng.normal(size=(9, 25))).to(dtype),
+        np.array([1.0, 2.0, 1.0, 3.0, 1.0, 1.0, 2.0, 1.0, 1.0]),
+    )
+    X[:2] *= 30.0
+    for given in (np.ones(9), weights):
+        expected = aggregator(DenseRows(X, given))[0]
+        for exponent in (-1072, -600, -300, -140, -40, 40, 127, 300, 600, 1022):
+            found = aggregator(DenseRows(X, np.ldexp(given, exponent)))[0]
+            torch.testing.assert_close(found.vector, expected.vector, msg=f"2**{exponent}")
+
+
 def test_parameters_clone_and_repr(aggregator):
     twin = clone(aggregator)
     assert set(twin.get_params(deep=False)) == set(type(aggregator)._get_param_names())

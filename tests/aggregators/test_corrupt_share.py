@@ -119,6 +119,12 @@ def test_equal_rows_are_not_corrupt(n, dtype, rng):
         assert share.estimate == 0.0
 
 
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e-320, 1e300])
+@pytest.mark.parametrize("n", [1, 2, 3, 9, 20])
+def test_rows_that_are_all_equal_show_nothing(n, value):
+    assert estimate_corrupt_share(dense(np.full((n, 5), value))) == (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
 def test_a_majority_of_equal_rows_is_honest(rng):
     X = np.tile(rng.normal(size=40), (10, 1))
     X[:4] = rng.normal(size=(4, 40))

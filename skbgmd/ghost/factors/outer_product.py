@@ -23,9 +23,19 @@ class OuterProductFactor(Factor):
         The vectors that differ between units; a linear layer's gradients with respect to its outputs at t positions.
     right : tensor of shape (n, t, width)
         The vectors that units share; the layer's inputs there.
+
+    Raises
+    ------
+    ValueError
+        Other numbers of dimensions, and other numbers of rows or of positions in one than in the other.
     """
 
     def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        if left.ndim != 3 or right.ndim != 3 or left.shape[:2] != right.shape[:2]:
+            raise ValueError(
+                f"left and right must have shapes (n, t, n_units) and (n, t, width), of t positions each, one where a "
+                f"layer has no more; found {tuple(left.shape)} and {tuple(right.shape)}."
+            )
         self.dtype, self.device = torch.promote_types(left.dtype, right.dtype), left.device
         if left.dtype != right.dtype:
             left, right = left.to(self.dtype), right.to(self.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from itertools import product
 
 import numpy as np
 import pytest
@@ -309,6 +310,17 @@ def test_finite_rows_of_any_size_stay_finite(name, dtype):
             attacked = attack(gradients, random_state=0)
             assert attacked.dtype == dtype
             assert torch.isfinite(attacked).all(), kind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_deviations_of_the_largest_numbers_stay_finite(dtype):
+    """Where all entries are the largest number or its opposite, means and deviations are rounded at it."""
+    largest, shapes = torch.finfo(dtype).max, ((4, 2), (10, 6), (20, 7), (9, 200))
+    for shape, seed, fraction in product(shapes, range(20), (0.2, 0.4)):
+        signs = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).sign().to(dtype)
+        for name in ("min_max", "min_sum"):
+            attacked = make(name, direction="std", fraction=fraction)(largest * signs, random_state=0)
+            assert torch.isfinite(attacked).all(), (name, shape, seed)
 
 
 @pytest.mark.parametrize(

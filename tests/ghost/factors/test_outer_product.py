@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from single import made
@@ -39,6 +40,14 @@ def test_other_factors_stay_apart() -> None:
         assert with_biases(factors) == factors
     twice = with_biases([(0, weight), (12, bias), (15, bias)])
     assert [start for start, _ in twice] == [0, 15]
+
+
+@pytest.mark.parametrize(
+    "shapes", [((4, 2), (4, 3)), ((4, 1, 2), (4, 3)), ((4, 1, 2), (5, 1, 3)), ((4, 2, 2), (4, 1, 3))]
+)
+def test_other_shapes_are_named(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"left and right must have shapes .*; found \(4, "):
+        OuterProductFactor(*map(torch.zeros, shapes))
 
 
 def test_dtypes_are_promoted_together() -> None:
