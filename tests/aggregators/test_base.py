@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -46,6 +48,19 @@ from skbgmd.aggregators.base import (
     usable_rows,
 )
 from skbgmd.rows import DenseRows
+
+#: Made once.
+extremes_of, lines_of = lru_cache(extremes), lru_cache(lines_with_far_rows)
+
+
+@contextmanager
+def named_in_errors(name):
+    """What fails says of which matrix."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"The matrix is: {name}")
+        raise
 
 
 def mean_of(displacement):
@@ -93,33 +108,34 @@ def aggregator(request):
     return EVERY[request.param]
 
 
-@pytest.mark.parametrize("name", list(ZOO))
-def test_every_hard_matrix(aggregator, name):
-    X = ZOO[name]
-    before = X.copy()
-    aggregate, _ = aggregator(dense(X))
-    assert aggregate.vector.shape == (X.shape[1],)
-    assert torch.isfinite(aggregate.vector).all()
-    np.testing.assert_array_equal(X, before)
-    assert_convex(aggregate.weights)
+def test_every_hard_matrix(aggregator):
+    for name, X in ZOO.items():
+        before = X.copy()
+        with named_in_errors(name):
+            aggregate, _ = aggregator(dense(X))
+            assert aggregate.vector.shape == (X.shape[1],)
+            assert torch.isfinite(aggregate.vector).all()
+            np.testing.assert_array_equal(X, before)
+            assert_convex(aggregate.weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_every_extreme_matrix(aggregator, dtype, weighted):
+def test_every_extreme_matrix(aggregator, dtype):
     """Denormal numbers, the largest ones, and both of them: finite answers, within what the rows span."""
-    for name, X in extremes(dtype).items():
-        before, weights = X.clone(), np.linspace(0.1, 1.0, len(X)) if weighted else None
-        aggregate, _ = aggregator(DenseRows(X, weights))
-        assert_within(aggregate, X)
-        assert torch.equal(X, before), name
-        assert_convex(aggregate.weights)
+    for name, X in extremes_of(dtype).items():
+        for weights in (None, np.linspace(0.1, 1.0, len(X))):
+            before = X.clone()
+            with named_in_errors(f"{name}, {'no weights' if weights is None else 'weights'}"):
+                aggregate, _ = aggregator(DenseRows(X, weights))
+                assert_within(aggregate, X)
+                assert torch.equal(X, before)
+                assert_convex(aggregate.weights)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ON_LINES)
 def test_far_rows_on_a_line_move_nothing_far(name, dtype):
-    for kind, (X, n_far) in lines_with_far_rows(dtype).items():
+    for kind, (X, n_far) in lines_of(dtype).items():
         aggregate, _ = EVERY[name](DenseRows(X))
         longest = float(X[n_far:].double().norm(dim=1).max())
         assert float(aggregate.vector.double().norm()) <= 20.0 * longest, kind
