@@ -215,7 +215,7 @@ def test_data_are_of_the_dtype_of_the_network_that_is_made(data, rng, forked):
         Holder(),
         NeuralNetClassifier(Hashed, criterion=torch.nn.CrossEntropyLoss),
     ):
-        settings = {"max_epochs": 100, "lr": 0.1}
+        settings = {"max_epochs": 40, "lr": 0.1}
         if isinstance(module, NeuralNetClassifier):
             module.set_params(optimizer=torch.optim.Adam, train_split=None, verbose=0, **settings)
             settings = {}
