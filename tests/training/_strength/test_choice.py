@@ -369,7 +369,7 @@ def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
         ({"early_stopping": True}, None),
         ({"rejection": 7.0}, 7.0),
         ({"leverage": None}, 10.0),
-        ({"gradient_corruption": BitFlip(0.1)}, 10.0),
+        ({"gradient_corruption": BitFlip(0.1), "max_epochs": 20}, 10.0),
         ({"strength": None}, 10.0),
     ],
     ids=str,
@@ -675,9 +675,12 @@ def test_a_few_far_off_with_a_rule_of_their_own_are_learnt(n: int) -> None:
     assert BlockGMDRegressor(strength="mild", random_state=0).fit(wrong, rng.permutation(y[:n])).leverage_ == 3.0
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4])
-@pytest.mark.parametrize("given", [{}, {"strength": "mild"}, {"strength": None}, {"leverage": None}])
-def test_rows_have_a_limit_where_gradients_are_made_wrong(share: float, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({}, 0.2), ({}, 0.4), ({"strength": "mild"}, 0.4), ({"strength": None}, 0.2), ({"leverage": None}, 0.4)],
+    ids=str,
+)
+def test_rows_have_a_limit_where_gradients_are_made_wrong(given: dict[str, Any], share: float) -> None:
     """No input is long, and yet what is far is wrong."""
     X, y = make_friedman1(700, noise=0.5, random_state=0)
     X = StandardScaler().fit_transform(X)
