@@ -37,9 +37,11 @@ def wrong(source):
     return found
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_run_that_was_read(path):
-    assert wrong(path.read_text(encoding="utf-8")) == []
+def test_nothing_is_run_that_was_read():
+    paths = sorted(ROOT.rglob("*.py"))
+    assert len(paths) > 40
+    found = {str(path.relative_to(ROOT)): wrong(path.read_text(encoding="utf-8")) for path in paths}
+    assert {name: calls for name, calls in found.items() if calls} == {}
 
 
 @pytest.mark.parametrize(
