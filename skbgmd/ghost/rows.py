@@ -47,6 +47,13 @@ class GhostRows(ChunkedRows):
     device : torch.device, default=None
         Where the factors are, if there may be none.
 
+    Raises
+    ------
+    TypeError
+        For weights that aren't an array of numbers.
+    ValueError
+        For weights of another shape, negative ones, NaN or inf.
+
     Examples
     --------
     >>> import numpy as np
