@@ -27,13 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 from measure import environment, ratio
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from skbgmd import RobustNeuralNetClassifier, geometric_median
-from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, HuberMean, Mean
+from skbgmd.aggregators import BlockGeometricMedian, GeometricMedian, Mean
 from skbgmd.aggregators.memory import Scale
-from skbgmd.training._strength.defaults import TOL
+from skbgmd.training._strength.defaults import HUBER_OF_CLASSES, TOL, default_rule
 from skbgmd.training.networks import LeNet
 
 RESULTS = Path(__file__).resolve().parent / "results" / "ghost.csv"
@@ -81,8 +82,8 @@ BY_PASSES = "geometric median, a pass for each sample"
 VARIANTS: dict[str, tuple[Any, int | None, str]] = {
     "plain": (Mean(), None, "auto"),
     "geometric median": (GeometricMedian(tol=TOL), 1, "one_pass"),
-    "Huber, the default": (HuberMean(2.0, rejection=10.0, remember=True, tol=TOL), 1, "one_pass"),
-    "Huber, the scale rises": (HuberMean(2.0, rejection=10.0, remember=True, tol=TOL), 1, "one_pass"),
+    "Huber, the default": (default_rule(huber=HUBER_OF_CLASSES, of_samples=True), 1, "one_pass"),
+    "Huber, the scale rises": (default_rule(huber=HUBER_OF_CLASSES, of_samples=True), 1, "one_pass"),
     "block of units, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL), block="unit"), 1, "one_pass"),
     "block of coordinates, beta=0.1": (BlockGeometricMedian(0.1, GeometricMedian(tol=TOL)), 1, "one_pass"),
     BY_PASSES: (GeometricMedian(tol=TOL), 1, "micro_batches"),
@@ -308,7 +309,9 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(others)
         for name in names:
-            rows = [*steps(arguments.rounds, [name], device), *memories([name] if name in BY_VMAP else [], device)]
+            # Threads of NumPy's products would wait for work, and processor time counts that.
+            with threadpool_limits(arguments.threads):
+                rows = [*steps(arguments.rounds, [name], device), *memories([name] if name in BY_VMAP else [], device)]
             for row in rows:
                 rounded = {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()}
                 writer.writerow({**rounded, **known})
