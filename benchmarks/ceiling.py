@@ -1,8 +1,8 @@
-"""How well wrong labels can be withstood at all: families of models whose settings are chosen by the clean test labels.
+"""How well wrong labels can be withstood by families of models whose settings the clean test labels choose.
 
-No one can choose so: what the best of all settings has is out of reach for any choice among them by dirty labels.
-"right samples alone" is plain training on the samples whose labels are right, "best strength" the best of the
-classifier's three. Rows of "auto" and plain training are of results/dirty.csv, of the same sets and seeds.
+No one can choose so, and no choice among these settings can be better than the best of all. "right samples alone" is
+plain training on the samples whose labels are right, "best strength" the best of the classifier's three. Rows of "auto"
+and plain training are of results/dirty.csv, of the same sets and seeds.
 
 Each row of results/ceiling.csv is a set, a kind of dirt, a family and a seed, with the best balanced accuracy on clean
 test data in points, and the setting. Run again it goes on where it was; ``--report`` makes the table in docs/results.

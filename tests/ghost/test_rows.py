@@ -150,3 +150,20 @@ def test_many_small_gradients_are_multiplied_some_at_a_time(monkeypatch: pytest.
         monkeypatch.setattr(limits, "WRITTEN_ELEMENTS", at_once * 6 * limits.ONE_PRODUCT_COLUMNS)
         assert len(list(rows._gram_parts(torch.float64))) == -(-5 // at_once)
         np.testing.assert_allclose(rows._gram_in(torch.float64).products, (whole @ whole.T).numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [GeometricMedian(), HuberMean(2.0), BlockGeometricMedian(0.5)])
+@pytest.mark.parametrize("exponent", [-1060, -300, 300, 1020])
+def test_weights_count_by_their_ratios(rule, exponent):
+    factor, weights = DenseFactor(torch.randn(6, 10)), np.array([1.0, 2.0, 1.0, 3.0, 1.0, 1.0])
+    expected = rule(GhostRows([(0, factor)], 6, 10, weights))[0].vector
+    assert torch.equal(rule(GhostRows([(0, factor)], 6, 10, np.ldexp(weights, exponent)))[0].vector, expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error"),
+    [([1.0] * 6, TypeError), (np.ones(5), ValueError), (-np.ones(6), ValueError), (np.full(6, np.nan), ValueError)],
+)
+def test_weights_are_checked(weights, error):
+    with pytest.raises(error, match="weights must "):
+        GhostRows([(0, DenseFactor(torch.ones(6, 10)))], 6, 10, weights)
