@@ -469,13 +469,13 @@ def test_goes_with_scikit_learn(data):
 
 
 # Equal samples may be held out or trained on, each by itself; and partial_fit refuses. Whole trainings go through the
-# checks elsewhere: these are as short as those of other rules there.
+# checks elsewhere: these have the fewest epochs for which anything is chosen.
 EXCEPT = {"check_sample_weight_equivalence_on_dense_data", "check_sample_weight_equivalence_on_sparse_data"}
 CHECKS = [
     (estimator, check)
     for kind in (BlockGMDClassifier, BlockGMDRegressor)
     for estimator, check in estimator_checks_generator(
-        kind(early_stopping=True, validation_fraction=0.3, max_epochs=20)
+        kind(early_stopping=True, validation_fraction=0.3, max_epochs=limits.CHOICE_LEAST_EPOCHS)
     )
     if getattr(check, "func", check).__name__ not in EXCEPT
 ]

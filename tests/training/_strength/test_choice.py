@@ -369,7 +369,7 @@ def test_two_wide_classes_among_many_narrow_samples_are_learnt() -> None:
         ({"early_stopping": True}, None),
         ({"rejection": 7.0}, 7.0),
         ({"leverage": None}, 10.0),
-        ({"gradient_corruption": BitFlip(0.1), "max_epochs": 20}, 10.0),
+        ({"gradient_corruption": BitFlip(0.1), "max_epochs": limits.CHOICE_LEAST_EPOCHS}, 10.0),
         ({"strength": None}, 10.0),
     ],
     ids=str,
