@@ -104,8 +104,9 @@ def check_choice(value: Any, name: str, choices: tuple[str | None, ...]) -> Any:
 def check_row_weights(weights: Any, n: int) -> NDArray[np.float64]:
     """Check the weights of n rows: an array (n,) of numbers that are finite and not negative.
 
-    They count by their ratios. So huge and tiny ones, whose sums, squares or products would over- or underflow, here or
-    in the rows' dtype, are divided by a power of two, the largest coming to lie between a half and one.
+    They count by their ratios. So huge and tiny ones, whose sums, squares or products might over- or underflow, here or
+    in the rows' dtype, are divided by a power of two, the largest coming to lie between a half and one. Weights of some
+    of the rows may so be another multiple than those of all.
 
     Raises
     ------
@@ -116,6 +117,7 @@ def check_row_weights(weights: Any, n: int) -> NDArray[np.float64]:
     >>> check_row_weights(np.array([1.0, 3.0]), 2), check_row_weights(np.array([2.0**1000, 2.0**999]), 2)
     (array([1., 3.]), array([0.5 , 0.25]))
     """
+    refuse_masks(weights, "weights")
     if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiub":
         found = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
         raise TypeError(f"weights must be an array of numbers, one for each row; found {found}.")

@@ -146,7 +146,7 @@ class Looks(NamedTuple):
         """
         n = len(norms)
         if n and float(distances.max()) <= resolution:
-            # Rows that are all equal, zero as well, point away from none.
+            # Rows that are all equal, or all zero, point away from none.
             nowhere = np.zeros(n, dtype=bool)
             return cls(nowhere, nowhere, nowhere, nowhere, nowhere, is_blind=False)
         far = far_rows(distances, resolution)

@@ -52,7 +52,7 @@ class GhostRows(ChunkedRows):
     TypeError
         For weights that aren't an array of numbers.
     ValueError
-        For weights of another shape, negative ones, NaN or inf.
+        For weights of another shape, masked or negative ones, NaN or inf.
 
     Examples
     --------

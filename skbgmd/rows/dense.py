@@ -78,7 +78,6 @@ class DenseRows(ChunkedRows):
         check_tensor(matrix, "matrix", FLOATS)
         if matrix.ndim != 2:
             raise ValueError(f"matrix must have two dimensions, a line a row; found shape {tuple(matrix.shape)}.")
-        refuse_masks(weights, "weights")
         # An iterator would be used up by the first look.
         self.units, self.ids = units, tuple(ids) if isinstance(ids, Iterator) else ids
         self.matrix, self.index, self.picked = matrix.detach(), index, picked

@@ -162,7 +162,13 @@ def test_weights_count_by_their_ratios(rule, exponent):
 
 @pytest.mark.parametrize(
     ("weights", "error"),
-    [([1.0] * 6, TypeError), (np.ones(5), ValueError), (-np.ones(6), ValueError), (np.full(6, np.nan), ValueError)],
+    [
+        ([1.0] * 6, TypeError),
+        (np.ones(5), ValueError),
+        (-np.ones(6), ValueError),
+        (np.full(6, np.nan), ValueError),
+        (np.ma.masked_equal(np.arange(6.0), 2.0), ValueError),
+    ],
 )
 def test_weights_are_checked(weights, error):
     with pytest.raises(error, match="weights must "):

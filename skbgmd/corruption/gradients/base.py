@@ -283,7 +283,7 @@ def std_of_rows(gradients: torch.Tensor, index: torch.Tensor, mean: torch.Tensor
     std, share = torch.zeros_like(mean), len(index) ** -0.5
     for row in index.tolist():
         std = torch.hypot(std, gradients[row] * share - mean * share)
-    # That of a dtype's largest numbers may overflow by rounding, as their mean.
+    # That of finite rows may overflow by rounding, as their mean.
     return std.clamp_(max=info.max)
 
 

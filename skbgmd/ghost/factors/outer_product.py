@@ -27,14 +27,14 @@ class OuterProductFactor(Factor):
     Raises
     ------
     ValueError
-        Other numbers of dimensions, and other numbers of rows or of positions in one than in the other.
+        If one hasn't three dimensions, or the two differ in n or t.
     """
 
     def __init__(self, left: torch.Tensor, right: torch.Tensor) -> None:
         if left.ndim != 3 or right.ndim != 3 or left.shape[:2] != right.shape[:2]:
             raise ValueError(
-                f"left and right must have shapes (n, t, n_units) and (n, t, width), of t positions each, one where a "
-                f"layer has no more; found {tuple(left.shape)} and {tuple(right.shape)}."
+                f"left and right must have shapes (n, t, n_units) and (n, t, width), with t = 1 for a layer without "
+                f"positions; found {tuple(left.shape)} and {tuple(right.shape)}."
             )
         self.dtype, self.device = torch.promote_types(left.dtype, right.dtype), left.device
         if left.dtype != right.dtype:

@@ -140,7 +140,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         return X
 
     def _kind(self) -> tuple[bool, bool]:
-        """What :meth:`_kind_of_parameters` was in ``fit``, or is now before it."""
+        """Tell what :meth:`_kind_of_parameters` was in ``fit``, or is now before it."""
         return self._kind_of_parameters() if self._kind_in_fit is None else self._kind_in_fit
 
     @property
