@@ -14,6 +14,7 @@ from skbgmd._utils.checks import check_integer, check_number
 from skbgmd.aggregators import Aggregator, TrimmedMean, get_aggregator
 from skbgmd.distributed.buckets import described
 from skbgmd.distributed.exchange import Exchange
+from skbgmd.distributed.faults import telling_others
 from skbgmd.distributed.ranks import plain_ranks, refuse_ranks, settings_of
 from skbgmd.distributed.rsa import RankOptimizer, check_models
 from skbgmd.rows import DenseRows
@@ -103,12 +104,13 @@ class Bridge(RankOptimizer):
         rule: str | Aggregator | None = None,
         group: Any = None,
     ) -> None:
-        check_number(lr, "lr")
         self.exchange = Exchange(group)
-        check_graph(neighbors, self.exchange.size, n_hostile)
-        self.rule = None if rule is None else get_aggregator(rule)
-        refuse_ranks(self.rule, "rule")
-        super().__init__(params, {"lr": lr})
+        with telling_others(self.exchange.group):
+            check_number(lr, "lr")
+            check_graph(neighbors, self.exchange.size, n_hostile)
+            self.rule = None if rule is None else get_aggregator(rule)
+            refuse_ranks(self.rule, "rule")
+            super().__init__(params, {"lr": lr})
         own = self.exchange.rank
         self.n_hostile, self.sources = n_hostile, list(neighbors[own])
         self._neighbors = [sorted(map(int, theirs)) for theirs in neighbors]
@@ -118,15 +120,16 @@ class Bridge(RankOptimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with a learning rate of their own; on all ranks before the next step."""
-        super().add_param_group(param_group)
-        try:
-            check_number(self.param_groups[-1]["lr"], "lr")
-            dtypes = {parameter.dtype for parameter, _ in self._each()}
-            if len(dtypes) > 1:
-                raise ValueError(f"params must have one dtype; found {', '.join(sorted(map(str, dtypes)))}.")
-        except (TypeError, ValueError):
-            self.param_groups.pop()
-            raise
+        with telling_others(self.exchange.group):
+            super().add_param_group(param_group)
+            try:
+                check_number(self.param_groups[-1]["lr"], "lr")
+                dtypes = {parameter.dtype for parameter, _ in self._each()}
+                if len(dtypes) > 1:
+                    raise ValueError(f"params must have one dtype; found {', '.join(sorted(map(str, dtypes)))}.")
+            except (TypeError, ValueError):
+                self.param_groups.pop()
+                raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -137,10 +140,7 @@ class Bridge(RankOptimizer):
         closure : callable, default=None
             Computes the loss and its gradients, as for other optimizers of torch.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = self._loss_of(closure)
         parameters = [parameter for parameter, _ in self._each()]
         self._compare(parameters)
         own = torch.cat([parameter.detach().flatten() for parameter in parameters])

@@ -12,6 +12,7 @@ import torch
 from skbgmd._utils.checks import FLOATS, check_number, check_tensor
 from skbgmd.distributed.buckets import described
 from skbgmd.distributed.exchange import Exchange, as_bytes
+from skbgmd.distributed.faults import telling_others
 from skbgmd.distributed.ranks import plain_ranks
 from skbgmd.training._ranks import named
 
@@ -50,6 +51,13 @@ class RankOptimizer(torch.optim.Optimizer):
         if self._exchange is not None:
             twin.exchange = Exchange(self._exchange.group, self._exchange.transport_dtype)
         return twin
+
+    def _loss_of(self, closure: Callable[[], Any] | None) -> Any:
+        """The loss of a step, None without a closure; an error in it is told to the other ranks, which wait."""
+        if closure is None:
+            return None
+        with torch.enable_grad(), telling_others(self.exchange.group):
+            return closure()
 
 
 class RSA(RankOptimizer):
@@ -136,21 +144,24 @@ class RSA(RankOptimizer):
         weight_decay: float = 0.0,
         group: Any = None,
     ) -> None:
-        _check_settings(lr, penalty, weight_decay)
-        super().__init__(params, {"lr": lr, "penalty": penalty, "weight_decay": weight_decay})
         self.exchange = Exchange(group)
+        with telling_others(self.exchange.group):
+            _check_settings(lr, penalty, weight_decay)
+            super().__init__(params, {"lr": lr, "penalty": penalty, "weight_decay": weight_decay})
         #: A state was loaded, and no step taken since.
         self._is_loaded = False
         self._begin([parameter for parameter, _ in self._each()])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, with settings of their own; on all ranks, which begin with those of the first rank."""
-        super().add_param_group(param_group)
+        with telling_others(self.exchange.group):
+            super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            _check_settings(**_settings(group))
-            for parameter in group["params"]:
-                check_tensor(parameter, "params", FLOATS)
+            with telling_others(self.exchange.group):
+                _check_settings(**_settings(group))
+                for parameter in group["params"]:
+                    check_tensor(parameter, "params", FLOATS)
             # Those of the constructor all begin at once.
             if "_is_loaded" in vars(self):
                 self._begin(group["params"])
@@ -177,10 +188,7 @@ class RSA(RankOptimizer):
         closure : callable, default=None
             Computes the loss and its gradients, as for other optimizers of torch.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = self._loss_of(closure)
         each = [(parameter, self.state[parameter]["master"], group) for parameter, group in self._each()]
         own = torch.cat([signs(parameter, master).flatten() for parameter, master, _ in each])
         every = self._compared(self.exchange.gather(torch.cat([own, self._mark(own.device)])))

@@ -260,6 +260,27 @@ def test_wrong_parameters_are_refused_on_ranks():
     on_ranks(lonely, 3)
 
 
+def failing_alone(rank, size, where):
+    """What fails on the second of three ranks, where the others go on to a step."""
+    begin = time.monotonic()
+    with pytest.raises(RankLostError if rank != 1 else (ValueError, ZeroDivisionError)) as caught:
+        n_hostile = 5 if (rank, where) == (1, "graph") else 0
+        optimizer = Bridge([torch.nn.Parameter(torch.zeros(1))], complete(size), n_hostile=n_hostile)
+        if (rank, where) == (1, "group"):
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": -1.0})
+        optimizer.step((lambda: 1 / 0) if (rank, where) == (1, "closure") else None)
+    return str(caught.value), time.monotonic() - begin
+
+
+@pytest.mark.parametrize("where", ["graph", "group", "closure"])
+def test_the_others_are_told_what_fails_on_one_rank_alone(where):
+    found = on_ranks(failing_alone, 3, where, lost={3})
+    own = f"{'ZeroDivisionError' if where == 'closure' else 'ValueError'}: {found[1][0]}"
+    for message, seconds in (found[0], found[2]):
+        assert f"Rank 1 failed by an error of its own: {own}" in message
+        assert seconds < 5.0
+
+
 #: What one rank has otherwise than the others, and what all are told.
 ODD = {
     "larger": ({"shape": (3, 2)}, "shapes of params"),

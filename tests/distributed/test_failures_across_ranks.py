@@ -177,6 +177,10 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         {"aggregator": AcrossRanks(data="split"), "X": data(0)[0][::-1].copy(), "y": data(0)[1]},
         r'With data="split", the checksums of the data \(X\) must be the same',
     ),
+    "same weights": (
+        {"aggregator": AcrossRanks(data="split"), "X": data(0)[0], "y": data(0)[1], "sample_weight": np.full(40, 2.0)},
+        r'With data="split", the checksums of the data \(sample_weight\) must be .* found None on rank 0; ',
+    ),
     "shapes": ({"module": Wide, "module__extra": 3}, "shapes of parameters.*unused.*on rank 0; .* on rank 1"),
 }
 
@@ -187,6 +191,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "order": {"module": Ordered, "module__names": "ab"},
     "order of buffers": {"module": Buffered, "module__names": "ab"},
     "same data": {"aggregator": AcrossRanks(data="split"), "X": data(0)[0], "y": data(0)[1]},
+    "same weights": {"aggregator": AcrossRanks(data="split"), "X": data(0)[0], "y": data(0)[1]},
 }
 
 

@@ -327,6 +327,26 @@ def test_parameters_that_one_rank_adds_alone_are_an_error_of_all():
         assert seconds < 5.0
 
 
+def failing_alone(rank, size, where):
+    """What fails on the second of three ranks, where the others go on to a step."""
+    begin = time.monotonic()
+    with pytest.raises(RankLostError if rank != 1 else (ValueError, ZeroDivisionError)) as caught:
+        optimizer = RSA([torch.nn.Parameter(torch.zeros(1))], lr=-1.0 if (rank, where) == (1, "lr") else 0.1)
+        if (rank, where) == (1, "group"):
+            optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": -1.0})
+        optimizer.step((lambda: 1 / 0) if (rank, where) == (1, "closure") else None)
+    return str(caught.value), time.monotonic() - begin
+
+
+@pytest.mark.parametrize("where", ["lr", "group", "closure"])
+def test_the_others_are_told_what_fails_on_one_rank_alone(where):
+    found = on_ranks(failing_alone, 3, where, lost={3})
+    own = f"{'ZeroDivisionError' if where == 'closure' else 'ValueError'}: {found[1][0]}"
+    for message, seconds in (found[0], found[2]):
+        assert f"Rank 1 failed by an error of its own: {own}" in message
+        assert seconds < 5.0
+
+
 def test_states_of_other_optimizers_are_refused():
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = RSA([parameter])

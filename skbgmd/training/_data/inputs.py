@@ -17,7 +17,7 @@ from sklearn.utils.validation import _num_samples
 from skorch.dataset import Dataset
 from skorch.helper import SliceDataset
 from skorch.utils import multi_indexing
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from skbgmd._utils.checks import as_numpy
@@ -224,9 +224,22 @@ def shapes(X: Any) -> Any:
 
 
 def checksums(X: Any) -> Any:
-    """Checksum of each array, sparse matrix or tensor, by its bytes, shape and dtype; None of other data."""
-    if is_structured(X):
+    """Checksum of each input by its bytes, shape and dtype, of samples in a list all together; None of other data.
+
+    Samples of a Dataset have none: what makes them may draw numbers, so that they differ each time.
+    """
+    if isinstance(X, Items) and X.read in (_of_dataset, _of_slices):
+        return None
+    if isinstance(X, Items):
+        held = X.read is _of_container
+        return checksums(take(X.source, X.index) if held else [X[place] for place in range(len(X))])
+    if isinstance(X, (Mapping, SeveralInputs)):
         return {str(name): checksums(part) for name, part in _named(X)}
+    if isinstance(X, (list, tuple)):
+        leaves, shape = tree_flatten(X)
+        found = [checksums(leaf) if hasattr(leaf, "shape") else leaf for leaf in leaves]
+        are_known = all(isinstance(each, (str, int, float)) for each in found)
+        return zlib.crc32(repr((found, shape)).encode()) if are_known else None
     if sparse.issparse(X):
         given: Any = X
         # Of equal matrices parts may be in another order, until they are sorted.
@@ -236,8 +249,8 @@ def checksums(X: Any) -> Any:
         parts = [matrix.data, matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)]
     elif isinstance(X, torch.Tensor) and X.layout == torch.strided:
         parts = [X.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()]
-    elif isinstance(X, np.ndarray):
-        parts = [X]
+    elif isinstance(X, (np.ndarray, np.generic)):
+        parts = [np.asarray(X)]
     else:
         return None
     crc = zlib.crc32(f"{tuple(X.shape)} {X.dtype}".encode())

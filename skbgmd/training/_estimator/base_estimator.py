@@ -174,7 +174,9 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if not ranks.splits_data:
             return None, (X, y, *of_samples)
         seed = int(random_source(self.random_state).randint(0, 2**31 - 1))
-        chosen = ranks.share(len(y), seed, {"X": checksums(X), "y": checksums(y)})
+        names = ("X", "y", "sample_weight", "clients", "sample_id")
+        every = dict(zip(names, (X, y, *of_samples), strict=True))
+        chosen = ranks.share(len(y), seed, {name: checksums(values) for name, values in every.items()})
         return chosen, tuple(
             values if values is None or chosen is None else take(values, chosen) for values in (X, y, *of_samples)
         )

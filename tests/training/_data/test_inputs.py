@@ -25,6 +25,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNet
 from skbgmd.corruption import GaussianNoise, LabelCorruption
 from skbgmd.inspection import find_suspects, robustness_curve, sample_losses
+from skbgmd.training._data import inputs
 from skbgmd.training._data.inputs import Items, SeveralInputs, as_inputs, checksums, n_samples, take, unpacked
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._step.groups import GroupedBatch
@@ -740,3 +741,33 @@ def test_checksums_tell_data_apart():
     ):
         assert checksums(one) == checksums(two)
     assert checksums({"a": X, "b": None}) == {"a": checksums(X), "b": None}
+
+
+def test_checksums_of_samples_in_lists():
+    def items(*samples):
+        return as_inputs(list(samples), len(samples), collates=True)
+
+    a, b = np.array([1.0, 2.0]), np.array([3.0])
+    for make in (
+        items,
+        lambda *samples: as_inputs({"text": list(samples)}, 2, collates=True),
+        lambda *samples: samples,
+    ):
+        found = [checksums(make(*samples)) for samples in ((a, b), (b, a), (a, a), ("a", "b"), ([1, 2], [3]))]
+        assert len(set(map(str, found))) == len(found)
+        assert found[0] == checksums(make(a.copy(), b.copy())) is not None
+    # A sample of these may be another each time that it is asked for.
+    held = Items(Changing(), inputs._of_dataset, np.arange(3))
+    assert checksums(held) is None
+    assert checksums(as_inputs({"a": held, "b": [a, b, b]}, 3, collates=True))["a"] is None
+    assert checksums([object()]) is None
+
+
+class Changing(torch.utils.data.Dataset):
+    """Samples that are drawn when they are asked for."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        return np.random.default_rng().normal(size=2)
