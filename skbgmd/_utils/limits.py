@@ -154,6 +154,10 @@ SINGLE_SUM_ROWS = 64
 #: show how many would be, at a small part of what another path costs.
 WEISZFELD_STEPS = 12
 
+#: Squared distance from a line within which rows are on it, relative to the squared distance of the farthest: rounding
+#: of float32 makes some 1e-14. And rows that tell whether all may be, before Weiszfeld steps are tried.
+LINE_SLACK, LINE_SAMPLE = 1e-12, 8
+
 #: Rows that make a Gram matrix cost as much as an evaluation of Weiszfeld steps, and Newton steps in R^d as a whole, in
 #: evaluations. On one core the Gram matrix of 500 rows of 5000 columns took 28, that of 1024 rows of 41,000 columns 44,
 #: and Newton steps took 15 at 1000 rows of 100 columns, where half of an evaluation is calls.

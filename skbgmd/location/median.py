@@ -113,8 +113,7 @@ def geometric_median(
     The proof is a duality gap: :doc:`/mathematics`.
 
     The median is unique unless the rows lie on a line with half of the weight on either side of a gap: then every point
-    between the two rows at the gap is one. Of a single column the answer is their midpoint, as ``numpy.median`` has;
-    of more columns it is one of these points, often an end, and which may depend on the order of the rows.
+    between the two rows at the gap is one. The answer is their midpoint, as ``numpy.median`` has of a single column.
 
     References
     ----------
@@ -129,6 +128,8 @@ def geometric_median(
     array([1., 1.])
     >>> geometric_median([[1.0], [2.0], [4.0], [9.0]])
     array([3.])
+    >>> geometric_median([[0.0, 0.0], [2.0, 2.0]])
+    array([1., 1.])
     >>> result = geometric_median([[0, 0], [1, 0], [0, 1], [1, 1]], return_result=True)
     >>> result.median, result.gap <= 1e-6
     (array([0.5, 0.5]), True)

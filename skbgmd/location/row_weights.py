@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from skbgmd._utils.typing import FloatArray
+from skbgmd.location.collinear import centered
 from skbgmd.location.solver import Solution, as_float_array, minimize
 from skbgmd.location.spaces import GramSpace
 from skbgmd.rows import Rows
@@ -37,6 +38,7 @@ def gram_weights(
     space = GramSpace(gram, weights)
     start = clipped_start(gram.norms, weights) if start is None else start
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
+    solution = centered(space, solution, tol=tol, rounding=gram.rounding)
     return solution if gram.shrinkage is None else replace(solution, restored=gram.restore(solution.weights))
 
 

@@ -108,6 +108,13 @@ class HasNewtonSteps(Protocol):
     def newton_step(self, position: Vector) -> tuple[Vector, float]: ...
 
 
+class HasRows(Protocol):
+    """The points themselves."""
+
+    def row(self, index: int) -> Vector: ...
+    def inner(self, left: Vector, right: Vector) -> float: ...
+
+
 class Space(Evaluable, HasError, Protocol):
     """Questions that the loop asks of the points."""
 
@@ -201,7 +208,7 @@ def minimize(space: Space, start: Vector, *, tol: float, max_iter: int, step: St
         best, n_iter = _descend(space, start, tol, max_iter, step or newton_step)
         position = best.position + vardi_zhang_step(best)
     vertex = int(best.at.argmax()) if best.is_vertex_optimum else None
-    return Solution(position, best, n_iter, _is_close(best, tol), vertex)
+    return Solution(position, best, n_iter, is_close(best, tol), vertex)
 
 
 def approach(space: HasNewtonSteps, start: Vector, *, tol: float, max_iter: int) -> tuple[Vector, int]:
@@ -270,7 +277,7 @@ def minimize_while(
         point, n_iter, left = space.at(_accelerated(space, step, ahead, before)), 1, math.inf
         before = step, ahead
         # Rounding is a part of the bound that steps don't bring down.
-        while not _is_close(point, tol):
+        while not is_close(point, tol):
             if n_iter >= max_iter or point.rounding == math.inf:
                 return None
             if not point.rounding < tol * point.excess.near_objective:
@@ -297,7 +304,7 @@ def _accelerated(space: HasSteps, step: Vector, ahead: Vector, before: tuple[Vec
 
 def _steps_left(last: Iterate, point: Iterate, tol: float) -> float:
     """Predict the steps to the tolerance, if all bring the excess down as the last one did."""
-    if _is_close(point, tol):
+    if is_close(point, tol):
         return 0.0
     if not point.excess.absolute < last.excess.absolute < math.inf:
         return math.inf
@@ -307,7 +314,7 @@ def _steps_left(last: Iterate, point: Iterate, tol: float) -> float:
 
 def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step) -> tuple[Iterate, int]:
     point, rejected = space.at(start), set[int]()
-    best, lowest, n_iter, stalled, close = point, point.objective, 0, 0, _is_close(point, tol)
+    best, lowest, n_iter, stalled, close = point, point.objective, 0, 0, is_close(point, tol)
     # At an optimal vertex there is nothing left to do, even where rounding keeps the proof from saying so.
     while not (close or point.is_vertex_optimum) and n_iter < max_iter and stalled < 3:
         if math.isnan(point.objective):
@@ -315,7 +322,7 @@ def _descend(space: Space, start: Vector, tol: float, max_iter: int, step: Step)
         n_iter += 1
         point = step(space, point, Progress(best.excess.absolute, tol, rejected))
         # What is close is the answer, also where the one before has nearly as small a bound, at fewer near rows.
-        close = _is_close(point, tol)
+        close = is_close(point, tol)
         proves_more = close or point.is_vertex_optimum or _improves(point, best)
         # On the way from one cluster to another the bound may rise for a while as the objective falls.
         stalled = 0 if proves_more or point.objective < (1.0 - limits.OBJECTIVE_FALL) * lowest else stalled + 1
@@ -365,7 +372,8 @@ def vardi_zhang_weights(point: Iterate) -> PerRow:
     return stay * at + (1.0 - stay) / point.total_weiszfeld_weight * point.weiszfeld_weights
 
 
-def _is_close(point: Iterate, tol: float) -> bool:
+def is_close(point: Iterate, tol: float) -> bool:
+    """True if the excess is proved to be within the tolerance, at the scale of the near rows."""
     return point.excess.absolute <= tol * point.excess.near_objective
 
 

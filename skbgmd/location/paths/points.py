@@ -10,6 +10,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.transfer import on_device
+from skbgmd.location.collinear import centered
 from skbgmd.location.paths.ranged import solve_ranged
 from skbgmd.location.ranges import are_far_apart
 from skbgmd.location.solved import Solved, as_rounded, rounding_move_of_point
@@ -45,7 +46,7 @@ def solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype)
         if not (space.newton_is_expensive or may_be_row):
             start, taken = approach(space, start, tol=tol, max_iter=max_iter - n_iter - 1)
             n_iter += taken
-        solution = minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter))
+        solution = centered(space, minimize(space, start, tol=tol, max_iter=max(1, max_iter - n_iter)), tol=tol)
         if space.out_of_range:
             # As it is where a number isn't finite.
             return solve_ranged(rows, tol, max_iter, dtype)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils.checks import not_finite
+from skbgmd.location.collinear import centered
 from skbgmd.location.ranges import RangedRows, coordinatewise_median
 from skbgmd.location.solved import Solved, excess_of
 from skbgmd.location.solver import as_float_array, minimize
@@ -25,6 +26,7 @@ def solve_ranged(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype)
             ranged = RangedRows.of(matrix, weights, about)
         space = EuclideanSpace(ranged.points, weights, np.zeros(rows.n_columns))
         solution = minimize(space, np.zeros(rows.n_columns), tol=tol, max_iter=max(1, max_iter - n_iter))
+        solution = centered(space, solution, tol=tol)
         n_iter += solution.n_iter
         exact = matrix[solution.vertex] if solution.vertex is not None else ranged.restored(solution.position)
         exact = np.clip(exact, matrix.min(axis=0), matrix.max(axis=0))

@@ -11,6 +11,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.transfer import on_device
+from skbgmd.location.collinear import line_of, seem_collinear, slack_of
 from skbgmd.location.solved import Solved, as_rounded, rounding_move
 from skbgmd.location.solver import minimize_while
 from skbgmd.location.spaces import ExpandedSpace
@@ -50,6 +51,11 @@ def solve_by_weiszfeld(
             solution = minimize_while(space, start, tol=tol, max_iter=max_iter - n_iter, pays=pays)
             n_iter += 0 if solution is None else solution.n_iter
     if solution is None or not solution.converged:
+        return None
+    with np.errstate(all="ignore"):
+        line = line_of(space, solution.iterate, slack_of(space.rounding))
+    if line is not None and seem_collinear(rows):
+        # Other paths find the middle of several medians.
         return None
     place = solution.position if space.center is None else solution.position + space.center
     exact = torch.from_numpy(place) if on_cpu else place

@@ -76,6 +76,11 @@ class ExpandedSpace(BaseSpace):
             return values
         return values.astype(np.float64) if self.xp is np else values.double()
 
+    def row(self, index: int) -> Any:
+        """One point as a position."""
+        point = self.points[index] if self.center is None else self.points[index] - self.center
+        return self._widen(point)
+
     def start(self) -> Any:
         """The step from the center, which is as good as the mean and less moved by far points.
 
