@@ -49,7 +49,8 @@ REGRESSORS: dict[str, Callable[[int], Any]] = {
         aggregator="mean", group_size=None, random_state=seed
     ),
     "BGMD, groups of 32": lambda seed: BlockGMDRegressor(group_size=32, huber=None, random_state=seed),
-    "BGMD, samples, median (default)": lambda seed: BlockGMDRegressor(random_state=seed),
+    "BGMD, default": lambda seed: BlockGMDRegressor(random_state=seed),
+    "BGMD, samples, median": lambda seed: BlockGMDRegressor(strength=None, random_state=seed),
     "BGMD, samples, huber=1": lambda seed: BlockGMDRegressor(huber=1.0, random_state=seed),
     "BGMD, samples, huber=2": lambda seed: BlockGMDRegressor(**PER_SAMPLE, random_state=seed),
     "BGMD, samples, linear model": lambda seed: BlockGMDRegressor(
