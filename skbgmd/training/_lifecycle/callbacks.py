@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping
 
@@ -64,13 +67,30 @@ def callback_states(
         kept = vars(callback)
         counted = {key: kept[key] for key in _COUNTED if key in kept}
         try:
-            state = plain(scheduler.state_dict() if hasattr(scheduler, "state_dict") else counted)
+            state = plain(_with_tensors(scheduler.state_dict()) if hasattr(scheduler, "state_dict") else counted)
         except TypeError:
             # It would keep the whole file from being loaded; skorch makes the callback anew.
+            yield name, {"state": None, "is_behind": False}
             continue
         count = count_of(callback)
         if state:
             yield name, {"state": state, "is_behind": count is not None and before.get(name) == count}
+
+
+def _with_tensors(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a scheduler with tensors in the place of arrays, which files of torch don't hold."""
+    return {
+        key: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else value
+        for key, value in state.items()
+    }
+
+
+def _with_arrays(state: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a scheduler with arrays where it has arrays now."""
+    return {
+        key: value.numpy().copy() if isinstance(now.get(key), np.ndarray) and isinstance(value, torch.Tensor) else value
+        for key, value in state.items()
+    }
 
 
 def resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
@@ -79,12 +99,20 @@ def resume_callbacks(net: NeuralNet, states: Mapping[str, Any]) -> None:
         if name not in states:
             continue
         state = states[name]["state"]
+        if state is None:
+            warnings.warn(
+                f"The state of {type(callback).__name__}, callback {name!r}, must be made of numbers, text, tensors "
+                f"and arrays to be saved; it wasn't, and begins anew.",
+                UserWarning,
+                stacklevel=4,
+            )
+            continue
         if isinstance(callback, EarlyStopping) and state.get("misses_") == callback.patience:
             # It stopped there; whoever goes on nonetheless has its patience again.
             continue
         scheduler: Any = getattr(callback, "lr_scheduler_", None)
         if hasattr(scheduler, "load_state_dict"):
-            scheduler.load_state_dict(state)
+            scheduler.load_state_dict(_with_arrays(state, scheduler.state_dict()))
         else:
             vars(callback).update(state)
         if states[name]["is_behind"]:

@@ -30,7 +30,7 @@ from skbgmd._utils.random import generator_states
 from skbgmd._utils.saving import written_whole
 from skbgmd.training._lifecycle.callbacks import EACH_BATCH, callback_states, listens
 from skbgmd.training._lifecycle.interrupts import Interruptible
-from skbgmd.training._lifecycle.plain import plain
+from skbgmd.training._lifecycle.plain import plain, plain_numbers
 
 #: The key of the training's state in the optimizer's file.
 KEY = "skbgmd"
@@ -340,7 +340,8 @@ class _WithTraining:
         self.optimizer, self.net = optimizer, net
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.optimizer.state_dict(), KEY: self.net._whole_state()}
+        # A rate of a NumPy dtype, as of a grid by logspace, would keep the file from being loaded.
+        return {**plain_numbers(self.optimizer.state_dict()), KEY: self.net._whole_state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict({key: value for key, value in state_dict.items() if key != KEY})

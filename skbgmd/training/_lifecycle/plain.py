@@ -7,6 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._pytree import tree_map_only
+
+
+def plain_numbers(value: Any) -> Any:
+    """Make Python's numbers of NumPy's, in whatever containers; other values stay as they are."""
+    return tree_map_only(np.generic, lambda number: number.item(), value)
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -350,6 +351,8 @@ class OnePassCheck:
         GhostError
             They aren't.
         """
+        # Rows keep what they have computed, and go another way by it: a step must not depend on comparisons.
+        rows = copy.copy(rows)
         sizes = [parameter.numel() for parameter in parameters]
         weights = _weights_to_check(rows.n_rows)
         of_rows = _norms_in_parts(rows, np.abs(weights), sizes)

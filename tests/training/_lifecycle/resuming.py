@@ -14,7 +14,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, Freezer, LoadI
 from skorch.dataset import ValidSplit
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier
-from skbgmd.aggregators import BlockGeometricMedian, Bucketing, NearestNeighborMixing
+from skbgmd.aggregators import BlockGeometricMedian, Bucketing, CenteredClipping, NearestNeighborMixing
 from skbgmd.corruption import BitFlip
 
 EPOCHS, KILLED = 5, 3
@@ -87,6 +87,14 @@ TRAININGS = {
     "corrupt": (classifier, {"gradient_corruption": BitFlip(0.2), "pre_aggregation": "nearest"}, [], []),
     "dropout": (classifier, {"module": Own}, [], []),
     "dropout, no one pass": (classifier, {"module": Own, "module__known": False}, [], []),
+    "dropout, rows that are mixed": (
+        classifier,
+        {"module": Own, "aggregator": NearestNeighborMixing(CenteredClipping()), "batch_size": 12},
+        [],
+        [],
+    ),
+    "NumPy numbers": (classifier, {"lr": np.float64(0.1), "optimizer__weight_decay": np.float32(0.01)}, [], []),
+    "warm restarts": (classifier, {}, schedule("WarmRestartLR", base_period=3, max_lr=0.1), []),
     "frozen": (classifier, {"module": Own}, [], [("freezer", Freezer("first.*"))]),
     "clients": (classifier, {"module": Own, "local_steps": 2, "batch_size": 8}, [], []),
     "schedule after": (classifier, {}, [], schedule(gamma=0.5)),

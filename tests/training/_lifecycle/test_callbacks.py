@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ from checkpointed import estimator
 from skorch.callbacks import Callback, EarlyStopping
 
 from skbgmd import BlockGMDClassifier, RobustNeuralNet
-from skbgmd.training._lifecycle.callbacks import check_each_callback, count_of, listens
+from skbgmd.training._lifecycle.callbacks import (
+    callback_states,
+    check_each_callback,
+    count_of,
+    listens,
+    resume_callbacks,
+)
 
 
 @pytest.fixture
@@ -31,7 +39,41 @@ class LambdaState:
 
 def test_schedulers_of_any_kind(data, folder):
     assert estimator(folder, epochs=2, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 2
-    assert estimator(folder, epochs=3, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 3
+    with pytest.warns(UserWarning, match="The state of Custom, callback 'custom', must be made of .* begins anew"):
+        assert estimator(folder, epochs=3, callbacks=[("custom", Custom())]).fit(*data).n_iter_ == 3
+
+
+class Table(torch.optim.lr_scheduler.LRScheduler):
+    """Learning rates of an array, and others beside it."""
+
+    def __init__(self, optimizer, last_epoch=-1):
+        self.rates, self.names = np.linspace(0.1, 0.01, 8), np.array(["a"])
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self):
+        return [float(self.rates[self.last_epoch])] * len(self.base_lrs)
+
+
+def test_states_with_arrays():
+    def scheduler(steps):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        callback = Callback()
+        callback.lr_scheduler_ = Table(optimizer)
+        for _ in range(steps):
+            optimizer.step()
+            callback.lr_scheduler_.step()
+        return callback
+
+    after, anew = scheduler(3), scheduler(0)
+    # Texts in arrays are in no file.
+    with pytest.warns(UserWarning, match="callback 'table'"):
+        resume_callbacks(SimpleNamespace(callbacks_=[("table", anew)]), dict(callback_states([("table", after)], {})))
+    del after.lr_scheduler_.names, anew.lr_scheduler_.names
+    states = dict(callback_states([("table", after)], {}))
+    resume_callbacks(SimpleNamespace(callbacks_=[("table", anew)]), states)
+    assert anew.lr_scheduler_.last_epoch == 3
+    assert isinstance(anew.lr_scheduler_.rates, np.ndarray)
+    np.testing.assert_array_equal(anew.lr_scheduler_.rates, after.lr_scheduler_.rates)
 
 
 class Watches(Callback):
