@@ -48,35 +48,38 @@ from skbgmd.training.nets import RobustNeuralNetClassifier
 
 
 class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
-    __doc__ = f"""A classifier trained by block coordinate geometric median descent.
+    __doc__ = f"""Neural network classifier that withstands wrong labels, features, gradients and clients.
 
-    Each step splits its batch into groups, takes their gradients as the rows of a matrix, and follows a robust mean of
-    them: samples, clients or machines that send wrong gradients lose their say as long as most groups are sound.
+    It is trained by block coordinate geometric median descent (BGMD) [1]_ and its relatives. Each step splits its batch
+    into groups, takes their gradients as the rows of a matrix, and follows a robust mean of these rows. Samples,
+    clients or machines that send wrong gradients lose their say as long as most groups are sound.
 
-    By default rows are single samples, and held-out ones choose how strongly they are distrusted: judged by all
-    columns, or by a block of a tenth of them with remembered trust. ``beta`` below 1 is a block in any case, and
-    ``aggregator="bgmd_paper"`` the paper's algorithm to the letter.
+    By default each row is the gradient of a single sample, and held-out samples choose how strongly to distrust the
+    others. The strengths "mild" and "firm" judge rows by all columns; "strict" judges them by a block of a tenth of the
+    columns, with remembered trust. With ``beta`` below 1 rows are judged by a block in any case.
+    ``aggregator="bgmd_paper"`` is the paper's algorithm to the letter.
 {
         PARAMETERS.format(
             huber="16.0",
             rule="``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)``",
-            criterion='''None: cross-entropy of logits; of an indicator matrix ``BCEWithLogitsLoss`` of each label.
-        ``NLLLoss``, as in skorch, is of probabilities.''',
+            criterion='''None: cross-entropy of logits; for an indicator matrix, ``BCEWithLogitsLoss`` of each label.
+        ``NLLLoss`` takes probabilities, as in skorch.''',
             class_weight='''class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn; "balanced" counts samples by their ``sample_weight``.
     predict_nonlinearity : callable, "auto" or None, default="auto"
-        As in skorch: makes probabilities of what the module gives, a tensor. "auto" knows what to do for the losses of
-        skorch and torch; with one of your own ``predict_proba`` needs a module that gives probabilities, or this.
+        Makes probabilities of what the module returns, a tensor, as in skorch. "auto" knows what to do for the losses
+        of skorch and torch. With a loss of your own, ``predict_proba`` needs this, or a module that returns
+        probabilities.
     ''',
             strengths='{"mild", "firm", "strict"}',
-            unchosen=' In shorter ones, in ``partial_fit`` and where a training ends by itself it is "mild".',
+            unchosen=' Shorter fits, ``partial_fit`` and trainings that end by themselves are "mild".',
             settings=described(STRENGTHS_OF_CLASSES),
-            score='''the mean of log(p + 1 / 10K), p the probability of a sample's label among K; or the accuracy, where
-        the network doesn't give probabilities; of several labels the mean over them''',
+            score='''the mean of log(p + 1 / 10K), where p is the probability of a sample's label among K; or the
+          accuracy, where the network doesn't return probabilities. Of several labels it is the mean over them''',
             classes='''classes_ : ndarray of shape (n_classes,)
         The labels, sorted; for an indicator matrix the numbers of its columns, from 0 on.
     multilabel_ : bool
-        Whether y was an indicator matrix.
+        True if y was an indicator matrix.
     ''',
         )
     }
@@ -220,23 +223,28 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features); with a module also other inputs
-            Training data. A module may take samples of any shape, (n_samples, ...), a dict of arrays by the names of
-            what ``forward`` takes, a list of arrays, which it gets as a list, a map-style Dataset of pairs (X, y), or,
-            with a ``collate_fn``, a list of samples of different lengths. Sparse matrices become dense a batch at a
-            time. See :ref:`inputs`.
+            Training data. Sparse matrices become dense a batch at a time. Your own module may also take
+
+            - samples of any shape, (n_samples, ...);
+            - a dict of arrays, by the names of the arguments of ``forward``;
+            - a list of arrays, which it gets as a list;
+            - a map-style Dataset of pairs (X, y);
+            - with a ``collate_fn``, a list of samples of different lengths.
+
+            See :ref:`inputs`.
         y : array-like of shape (n_samples,), or array-like or sparse matrix (n_samples, n_labels), default=None
-            Labels of any type; or an indicator matrix of 0 and 1, where a sample may have several labels. None: those
-            of the Dataset that is X, whose items are read for them once.
+            Labels of any type; or an indicator matrix of 0 and 1, where a sample may have several labels. None: the
+            labels of the Dataset X, whose items are each read once for them.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights: of the groups in the geometric median, and of the samples within a group.
+            Non-negative weights, of the groups in the geometric median and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
-            Another name of ``clients``, where it is given to ``fit`` itself: in searches and cross-validation it is the
-            splitter's, and no metadata routing hands it on.
+            Another name of ``clients``, if given to ``fit`` itself. In searches and cross-validation ``groups`` belong
+            to the splitter, and metadata routing doesn't pass them on.
         sample_id : array-like of shape (n_samples,), default=None
-            Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
-            they are known by their order, in data of as many samples as in the call before.
+            Ids by which samples are remembered from call to call, where ``trust_power`` is in use. None: samples are
+            known by their order, in data of as many samples as in the call before.
         clients : array-like of shape (n_samples,), default=None
-            Ids of the clients that samples are of. If given, each row of the gradient matrix comes from one client.
+            Id of the client of each sample. If given, each row of the gradient matrix comes from one client.
 
         Returns
         -------
@@ -269,8 +277,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         X, y, sample_weight, groups, sample_id, clients
             As in :meth:`fit`.
         classes : array-like of shape (n_classes,), default=None
-            All labels there are; needed in the first call. Of an indicator matrix they are its columns' numbers, from 0
-            on, and needn't be given.
+            All labels there are; needed in the first call. For an indicator matrix they are the numbers of its columns,
+            from 0 on, and needn't be given.
 
         Returns
         -------

@@ -42,10 +42,11 @@ LINEAR_FROM = 2.0
 
 
 class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
-    __doc__ = f"""A regressor trained by block coordinate geometric median descent.
+    __doc__ = f"""Neural network regressor that withstands gross targets, wrong features, gradients and clients.
 
-    As :class:`BlockGMDClassifier`; y may have several columns. Targets are scaled inside by their median and their
-    median absolute deviation, and predictions are scaled back.
+    It is trained as :class:`BlockGMDClassifier` is, by block coordinate geometric median descent (BGMD) and its
+    relatives; y may have several columns. The regressor scales targets by their median and their median absolute
+    deviation, and scales predictions back.
 {
         PARAMETERS.format(
             huber="None",
@@ -54,13 +55,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         up to two robust standard deviations, and count linearly beyond.''',
             class_weight="",
             strengths='{"mild", "firm"}',
-            unchosen=''' In shorter ones and in ``partial_fit`` it is "firm" where targets look gross, with the default
-        criterion.''',
+            unchosen=''' Shorter fits and ``partial_fit`` are "firm" where targets look gross, with the default
+          criterion.''',
             settings=described(STRENGTHS_OF_NUMBERS),
-            score='''minus the mean of log(1 + (r / 3s)²), r the residuals and s, by which all epochs are compared, the
-        smallest median of their sizes in an epoch so far; a second has the robust standard deviation of the targets
-        as s, and a third is of far targets alone that inputs tell. One that improves is enough to go on, and the best
-        epoch is that of the largest sum''',
+            score='''minus the mean of log(1 + (r / 3s)²), where r are the residuals and s, by which all epochs are
+          compared, is the smallest median of their sizes in an epoch so far. A second score has the robust standard
+          deviation of the targets as s, and a third is of those far targets alone that inputs tell. Training goes on
+          as long as one of them improves, and the best epoch has the largest sum''',
             classes="",
         )
     }
@@ -109,22 +110,27 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features); with a module also other inputs
-            Training data. A module may take samples of any shape, (n_samples, ...), a dict of arrays by the names of
-            what ``forward`` takes, a list of arrays, which it gets as a list, a map-style Dataset of pairs (X, y), or,
-            with a ``collate_fn``, a list of samples of different lengths. Sparse matrices become dense a batch at a
-            time. See :ref:`inputs`.
+            Training data. Sparse matrices become dense a batch at a time. Your own module may also take
+
+            - samples of any shape, (n_samples, ...);
+            - a dict of arrays, by the names of the arguments of ``forward``;
+            - a list of arrays, which it gets as a list;
+            - a map-style Dataset of pairs (X, y);
+            - with a ``collate_fn``, a list of samples of different lengths.
+
+            See :ref:`inputs`.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            Targets; None: those of the Dataset that is X, whose items are read for them once.
+            Targets. None: those of the Dataset X, whose items are each read once for them.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights: of the groups in the geometric median, and of the samples within a group.
+            Non-negative weights, of the groups in the geometric median and of the samples within a group.
         groups : array-like of shape (n_samples,), default=None
-            Another name of ``clients``, where it is given to ``fit`` itself: in searches and cross-validation it is the
-            splitter's, and no metadata routing hands it on.
+            Another name of ``clients``, if given to ``fit`` itself. In searches and cross-validation ``groups`` belong
+            to the splitter, and metadata routing doesn't pass them on.
         sample_id : array-like of shape (n_samples,), default=None
-            Ids of the samples, by which they are remembered from call to call where ``trust_power`` is in use. None:
-            they are known by their order, in data of as many samples as in the call before.
+            Ids by which samples are remembered from call to call, where ``trust_power`` is in use. None: samples are
+            known by their order, in data of as many samples as in the call before.
         clients : array-like of shape (n_samples,), default=None
-            Ids of the clients that samples are of. If given, each row of the gradient matrix comes from one client.
+            Id of the client of each sample. If given, each row of the gradient matrix comes from one client.
 
         Returns
         -------
@@ -145,9 +151,9 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
     ) -> Self:
         """Train for one more epoch, on these samples.
 
-        Targets are scaled as those of the first calls, of 32 samples and more, that differ. Until there are so many the
-        samples are kept, of earlier calls the last 1,024 at most. Whenever their number has doubled the network is
-        trained anew on all of them, with a scale of all: as it would have been, had that been known from the first.
+        The first calls set the scale of the targets, as soon as they have 32 samples or more whose targets differ.
+        Until then the samples are kept, of earlier calls at most the last 1,024. Whenever their number has doubled, the
+        network is trained anew on all of them with the scale of all, as if that had been known from the first.
 
         Parameters
         ----------

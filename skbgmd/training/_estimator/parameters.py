@@ -49,135 +49,158 @@ PARAMETERS = """
     Parameters
     ----------
     module : Module class, Module, skorch net, or None, default=None
-        The network. None: a multilayer perceptron of the data's shape and dtype. A module may take images, sequences,
-        several inputs and samples of a Dataset, see :meth:`fit`. It gives a number for each class or target; one for
-        two classes, with or without an axis of its own, where the criterion is ``BCEWithLogitsLoss`` or ``BCELoss``. An
-        unfitted skorch net keeps its own settings; only its training step is replaced, and of the parameters below
-        ``group_size`` to ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``, ``random_state`` and a
-        classifier's ``class_weight`` apply.
+        The network. None: a multilayer perceptron that fits the data's shape and dtype.
+
+        - Your own module may take images, sequences, several inputs or samples of a Dataset, see :meth:`fit`. It
+          returns a number for each class or target. With ``BCEWithLogitsLoss`` or ``BCELoss`` it returns one number for
+          two classes, with or without an axis of its own.
+        - An unfitted skorch net keeps its own settings; only its training step is replaced. Of the parameters below,
+          these apply: ``group_size`` to ``gradient_corruption``, ``early_stopping`` to ``tol``, ``warm_start``,
+          ``random_state`` and a classifier's ``class_weight``.
     hidden_layer_sizes : sequence of int, default=(100,)
         Hidden layers of the perceptron.
     criterion : loss class, default=None
         {criterion}
-        With a loss that skorch doesn't know, what the module gives is taken for what is to be predicted.
+        With a loss that skorch doesn't know, the module's output is taken for the prediction.
     optimizer : Optimizer class, default=torch.optim.Adam
-        What takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on
-        CPU and CUDA, unless ``optimizer__fused`` or ``optimizer__foreach`` is given, or parameters are complex or
-        have gaps in memory, such as slices, which torch's fused steps are wrong for.
+        Takes the steps; parameters that it isn't given get no gradients. Torch's own Adam and AdamW are fused on CPU
+        and CUDA. They aren't if you give ``optimizer__fused`` or ``optimizer__foreach``, nor for parameters that are
+        complex or have gaps in memory, such as slices, for which torch's fused steps are wrong.
     lr : float, default=0.005
         Learning rate.
     max_epochs : int, default=100
-        Passes over the data; in ``fit``, those of a checkpoint that a callback loads are among them.
+        Passes over the data. In ``fit``, epochs of a checkpoint that a callback loads count among them.
     batch_size : int, default=256
-        Samples of a step; with ``clients``, samples from each of them.
+        Samples in a step; with ``clients``, samples of each client in a step.
     group_size : int or None, default=1
-        Samples whose mean gradient is a row of the matrix that is aggregated. With 1 each sample is judged by itself.
-        Larger groups suit networks with layers that mix samples. None: plain training.
+        Number of samples whose mean gradient is one row of the matrix that the rule aggregates. 1: each sample is
+        judged by itself. Larger groups suit networks with layers that mix samples. None: plain training.
     beta : float or None, default=None
-        Share of the coordinates by which rows are judged, in (0, 1]. None: that of the rule, which is 1, all of them,
-        for "auto", and 0.1, as in the paper, for "block_geometric_median" and "bgmd_paper".
+        Share of the coordinates by which rows are judged, in (0, 1]. None: the rule's own, which is 1, all of them, for
+        "auto", and 0.1, as in the paper, for "block_geometric_median" and "bgmd_paper".
     selection : {{"top", "sample", "uniform"}}, default="top"
-        How they are chosen, see :func:`skbgmd.block_geometric_median`.
+        How the coordinates of the block are chosen, see :func:`skbgmd.block_geometric_median`.
     block : {{"unit", "coordinate"}}, default="unit"
-        What is chosen: whole slices of the parameters along their first axis, such as the weights of one output, or
-        single coordinates, as in the paper.
+        "unit": the block is made of whole slices of the parameters along their first axis, such as all weights of one
+        output. "coordinate": of single coordinates, as in the paper.
     memory : {{"weighted", "mean"}} or None, default=None
-        None: every coordinate moves in each step, by the block's weights or, where rows are groups, by weights of their
-        own (``complement="filtered"`` of :class:`skbgmd.aggregators.BlockGeometricMedian`). "weighted": the step is
-        confined to the block, and what is left out is kept for later steps. "mean": kept as the paper does; not robust.
+        What becomes of the coordinates outside the block.
+
+        - None: every coordinate moves in each step, by the block's weights or, where rows are groups, by weights of
+          their own (``complement="filtered"`` of :class:`skbgmd.aggregators.BlockGeometricMedian`).
+        - "weighted": the step is confined to the block; what is left out is kept for later steps.
+        - "mean": the same, kept as in the paper; not robust.
     huber : float, "auto" or None, default="auto"
-        Rows nearer to the median than so many typical distances, which are remembered from step to step, count in full,
-        see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller values withstand more wrong labels and targets,
-        larger ones keep minorities. None: the geometric median, which overrules minorities, and in regression is what
-        withstands gross outliers; but where many samples are alike, as empty or constant ones are, others have a say.
-        Only where rows are single samples: means of groups and of clients are much more alike. "auto": {huber}, where
-        there is no strength.
+        Rows within this many typical distances of the median count in full; farther rows count by their direction. The
+        typical distance is remembered from step to step, see :class:`skbgmd.aggregators.BlockGeometricMedian`. Smaller
+        values withstand more wrong labels and targets, larger ones keep minorities.
+
+        - None: the geometric median. It overrules minorities; in regression it withstands gross outliers. Where many
+          samples are alike, as empty or constant ones are, the other samples still have a say.
+        - "auto": {huber}, where no strength sets it.
+
+        It applies to rows of single samples only: means of groups and of clients are much more alike.
     rejection : float, "auto" or None, default="auto"
-        Rows farther from the median than this many times the typical distance, more than 1, are left out, and the
-        median is taken of the others; with ``huber``, the largest typical distance that five steps in a row have had,
-        so that what is learnt last stays. None: a row that is far off pulls as much as any other. "auto": what the
-        strength says and otherwise 10.0, or None where lengths of inputs, see ``leverage``, say that none is wrong,
-        where a class lies apart, whose rows are as long as wrong ones, and where no input is long for "mild", of which
-        a limit gives up rare classes, and for numbers by any strength.
+        Rows farther from the median than this many typical distances, more than 1, are left out, and the median is
+        taken of the others. With ``huber`` the typical distance is the largest that five steps in a row have had, so
+        that what is learnt last stays.
+
+        - None: no row is left out; one that is far off pulls as much as any other.
+        - "auto": as the strength says, otherwise 10.0. It is None where the lengths of inputs, see ``leverage``, say
+          that none is wrong, and where a class lies apart, whose rows are as long as wrong ones. Where no input is
+          long it is None for "mild", because a limit would give up rare classes, and for numbers by any strength.
     leverage : float, "auto" or None, default="auto"
-        Samples whose inputs are longer than so many times the median length, at least 1, weigh less, by the square of
-        the ratio: a gradient is as long as a residual times an input, and samples with wrong features pull by the
-        latter. Lengths are of features that are centred and scaled by medians, see
-        :func:`~skbgmd.training._data.leverage.leverage_weights`, and for classes those of a sample's class count where
-        they are larger. "auto": 3.0 where "auto" of ``strength`` would hold out samples, unless held-out ones with long
-        inputs are predicted, by a network that is trained on a third of the samples, or two thirds where that can't
-        say. None: inputs aren't looked at. Integers that a module takes have no length, nor have samples that a Dataset
-        makes one by one.
+        Samples whose inputs are longer than this many times the median length, at least 1, weigh less, by the square of
+        the ratio. A gradient is as long as a residual times an input, and samples with wrong features pull by their
+        inputs. Lengths are of features that are centred and scaled by medians, see
+        :func:`~skbgmd.training._data.leverage.leverage_weights`; for classes, the median of the sample's class counts
+        where it is larger.
+
+        - None: inputs aren't looked at. Integers that a module takes have no length, nor have samples that a Dataset
+          makes one by one.
+        - "auto": 3.0 under the conditions in which ``strength="auto"`` holds out samples, unless the held-out samples
+          with long inputs are predicted. A network that is trained on a third of the samples predicts them, or one
+          trained on two thirds where that can't say.
     pre_aggregation : {{"nearest"}} or None, default=None
-        "nearest": rows are replaced by means of their nearest rows first, which withstands attacks of ordinary length
+        "nearest": replaces each row by the mean of its nearest rows first. This withstands attacks of ordinary length
         better, and costs accuracy where data are clean or clients differ.
     trust_power : float or None, default=None
-        Samples weigh in later epochs by the trust that they earned in earlier ones, over the median of their class, or
-        of samples with targets near theirs, at most one, to this power. 1 to 3 withstands many more wrong labels and
-        targets, which stay far from the others when the rest is learnt; on clean data it costs what is hard. Clients
-        likewise. 0 and None: nothing is remembered.
+        Weighs samples in later epochs by the trust that they earned in earlier ones, to this power. Trust is relative
+        to the median of the sample's class, or of samples with targets near its own, and at most one. Powers from 1 to
+        3 withstand many more wrong labels and targets, which stay far from the others when the rest is learnt. On clean
+        data they cost what is hard. Clients are remembered likewise. 0 and None: nothing is remembered.
     tilt : float or None, default=None
-        Samples weigh by :math:`e^{{-tilt \\cdot loss}}`, groups by their mean loss: the step is that of tilted
+        Weighs samples by :math:`e^{{-tilt \\cdot loss}}`, and groups by their mean loss. The step is that of tilted
         empirical risk minimization and, with cross-entropy, of generalized cross-entropy, whose weight is the
-        probability of the label to this power. 0.7 withstands wrong labels, and 2.0 gross targets; samples that are
-        hard get less weight as well. 0 and None: none.
+        probability of the label to this power. 0.7 withstands wrong labels, and 2.0 gross targets; hard samples get
+        less weight as well. 0 and None: no tilt.
     strength : {strengths}, "auto" or None, default="auto"
-        How strongly samples are distrusted: ``huber``, ``beta``, ``trust_power`` and ``tilt`` together. {settings}.
-        "auto": held-out samples choose, with their labels or targets as they are, between trainings on a third of the
-        samples. Another than "mild" is taken only where it predicts the rest better by more than a standard error, of
-        classes by more than a quarter of one where some labels are surely wrong, of numbers by more where few are gross
-        or they have a tail, and never where it misses far targets that inputs tell; then all samples are trained
-        on. So it is in ``fit`` of at least 100 samples and 20 epochs where rows are single samples.{unchosen}
-        Otherwise, with any of the four given or with an ``aggregator``, and by None, they say it. It takes 1.2 to 2.7
-        times as long as a fit, on a few hundred samples three to five times.
+        How strongly to distrust samples. A name sets ``huber``, ``beta``, ``trust_power`` and ``tilt`` together:
+        {settings}.
+
+        - "auto": held-out samples choose, with their labels or targets as they are, between trainings on a third of the
+          samples; then all samples are trained on. A strength other than "mild" must predict the held-out samples
+          better by more than one standard error. For classes a quarter of one is enough where some labels are surely
+          wrong; for numbers it takes more where few targets are gross or they have a tail, and the strength must not
+          miss far targets that inputs tell. The choice takes place in ``fit`` with at least 100 samples and 20 epochs,
+          where rows are single samples.{unchosen} A fit with the choice takes 1.2 to 2.7 times as long as one without,
+          and three to five times on a few hundred samples.
+        - None, or "auto" with one of the four parameters or an ``aggregator`` given, or with rows of groups or clients:
+          the parameters say how rows are judged.
     aggregator : str or Aggregator, default="auto"
-        The rule. "auto": what ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` say, which
-        with their defaults is {rule} for single samples, and
-        ``GeometricMedian(rejection=10.0, tol=0.0001)`` for groups and clients; ``net_.aggregator_.aggregator`` is the
-        rule of a fitted estimator. Otherwise a key of :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", the
-        paper's algorithm to the letter, or an aggregator. Parameters that a rule ignores are warned of.
+        The rule.
+
+        - "auto": the rule that ``beta``, ``selection``, ``block``, ``memory``, ``huber`` and ``rejection`` describe.
+          With their defaults this is {rule} for single samples, and
+          ``GeometricMedian(rejection=10.0, tol=0.0001)`` for groups and clients. ``net_.aggregator_.aggregator`` is the
+          rule of a fitted estimator.
+        - A key of :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", the paper's algorithm to the letter, or
+          an aggregator. The estimator warns of parameters that the rule ignores.
     local_steps : int, default=1
         Steps that each group takes by itself, see :class:`skbgmd.RobustNeuralNet`.
     gradients : {{"auto", "one_pass", "micro_batches"}}, default="auto"
-        How the rows are had, see :class:`skbgmd.RobustNeuralNet`.
+        How the rows are computed, see :class:`skbgmd.RobustNeuralNet`.
     gradient_corruption : GradientCorruption, default=None
         Corrupts gradients in training, to see what a rule withstands.
     {class_weight}train_split : callable or None, default=None
-        As in skorch: what holds out data for validation. Data of their own, by ``skorch.helper.predefined_split``, have
+        As in skorch: holds out data for validation. Data of their own, by ``skorch.helper.predefined_split``, have
         labels and targets as y has.
     callbacks : list of callbacks, default=None
         As in skorch.
     early_stopping : bool or "loss", default=False
-        False: train for ``max_epochs``. True: hold out some of the samples, or of the clients where these are
-        given, and end once their score hasn't improved by ``tol`` for ``n_iter_no_change`` epochs; the parameters are
-        those of the best epoch. Held-out samples may be as corrupt as the others, and their score is
-        {score}.
-        "loss": end once the training loss hasn't improved by so much, as scikit-learn's perceptrons do by default, with
-        the last parameters. A warning tells that ``max_epochs`` were reached before.
+        When to end before ``max_epochs``; a warning tells if these were reached first.
+
+        - False: never.
+        - True: hold out some of the samples, or of the clients where these are given, and end once their score hasn't
+          improved by ``tol`` for ``n_iter_no_change`` epochs. The parameters are then those of the best epoch. Held-out
+          samples may be as corrupt as the others; their score is
+          {score}.
+        - "loss": end once the training loss hasn't improved by so much, as scikit-learn's perceptrons do by default,
+          with the last parameters.
     validation_fraction : float, default=0.1
         Share that is held out, of each class for a classifier; of the clients, where these are given.
     n_iter_no_change : int or "auto", default="auto"
         Epochs without an improvement after which training ends. "auto": 10, and as many as have 50 steps.
     tol : float, default=1e-4
-        An improvement by less is none.
+        Least improvement that counts as one.
     warm_start : bool, default=False
-        Go on from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Other parameters than that,
-        ``verbose`` and ``class_weight`` stay as they were.
+        Continue from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Changes of ``max_epochs``,
+        ``verbose`` and ``class_weight`` take effect; other parameters stay as they were.
     shuffle : bool, default=True
         Draw a new order of the samples in each epoch.
     device : str, default="cpu"
         Where to train, as in torch.
     compile : bool, default=False
-        Whether to compile the module, for predictions and plain training. Gradients of single samples are those of the
-        module that it is made of, as nothing is seen of layers inside of a compiled one.
+        Compile the module, for predictions and plain training. Gradients of single samples are computed by the module
+        as it was before, as a compiled one hides its layers.
     random_state : int, RandomState or None, default=None
-        Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw.
-        Global generators are left as they were, but by iterators of your own in predictions. As torch draws from one,
-        trainings in threads of a process take turns: a callback mustn't wait for another.
+        Seed of the initialisation, the order of the samples, dropout, and what aggregators and corruptions draw. Global
+        generators are left as they were, except by your own iterators in predictions. As torch draws from a global one,
+        trainings in threads of one process take turns: a callback mustn't wait for another training.
     verbose : int, default=0
-        Whether to print a line for each epoch.
+        Print a line for each epoch.
     **module__kwargs
-        Parameters for parts: ``module__x``, ``criterion__x``, ``optimizer__x``, ``iterator_train__x``,
+        Parameters of the parts: ``module__x``, ``criterion__x``, ``optimizer__x``, ``iterator_train__x``,
         ``iterator_valid__x``, ``callbacks__x``.
 
     Attributes
@@ -187,34 +210,36 @@ PARAMETERS = """
     feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has any.
     net_ : NeuralNet
-        The trained skorch net, of which the next four are.
+        The trained skorch net, to which the next four belong.
     module_ : Module
         The trained network.
     history_ : skorch.history.History
-        Losses and times of each epoch; ``aggregation_time`` in seconds, ``lower_half_weight``, the weight on the half
-        of the rows that is trusted least, and ``selected_mass``, the share of the squared gradients in the block, where
-        there is one; ``corrupt_share``, the estimated share of corrupt rows, of rules with ``fraction="auto"``.
+        Losses and times of each epoch. Also ``aggregation_time`` in seconds; ``lower_half_weight``, the weight on the
+        half of the rows that is trusted least; ``selected_mass``, the share of the squared gradients in the block,
+        where there is one; and ``corrupt_share``, the estimated share of corrupt rows, of rules with
+        ``fraction="auto"``.
     n_iter_ : int
         Epochs trained.
     loss_curve_ : list of float
         Training loss of each epoch.
     leverage_ : float or None
-        The ``leverage`` that was given, or 3.0 or None, as samples with long inputs are taken for wrong or right.
+        The ``leverage`` that was given. With "auto": 3.0 where samples with long inputs were taken for wrong, None
+        where they weren't.
     strength_ : str or None
         The strength that was given or chosen; None: the parameters say it.
     strength_scores_ : dict
-        Where it was chosen, for each candidate that was tried its score on held-out samples, how much more that is than
-        the gentlest one's, the standard error of this gain, and how many of them it must be ahead by.
+        Evidence for the choice, for each strength that was tried: its score on held-out samples, its gain over the
+        gentlest one, the standard error of this gain, and by how many standard errors it had to be ahead.
     validation_scores_ : list of float, or None
         Score of the held-out samples in each epoch; None without ``early_stopping=True``.
     best_validation_score_ : float or None
-        That of the epoch, of the last ``fit``, whose parameters these are.
+        Score of the epoch, of the last ``fit``, whose parameters were kept.
     sample_trust_ : ndarray of shape (n_samples,)
-        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored; more than 1 where others got less.
-        NaN for samples that no step was taken on, which have no weight or were held out, and where the aggregator
-        doesn't weigh rows.
+        Mean weight that each training sample got: 1 as in a plain mean, 0 ignored, more than 1 where others got less.
+        NaN for samples that no step was taken on, because they have no weight or were held out, and where the
+        aggregator doesn't weigh rows.
     sample_record_ : SampleRecord
-        What the training noted of each sample, for :func:`skbgmd.inspection.find_suspects`: trust, likelihood, norm of
+        Notes of the training on each sample, for :func:`skbgmd.inspection.find_suspects`: trust, likelihood, norm of
         the layers' inputs and class.
 """
 
