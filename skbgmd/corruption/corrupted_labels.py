@@ -34,24 +34,25 @@ def _delegated(name: str) -> Callable[[Method], Method]:
 class CorruptedLabels(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     r"""Train a classifier on corrupt labels, and score it on clean ones.
 
-    ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. Everything else is the fitted
-    estimator's: in ``cross_validate`` or a search, it trains on corrupt folds and is scored on clean ones.
+    ``fit`` corrupts y with :func:`corrupt_labels` and fits a clone of the estimator. All other methods are those of the
+    fitted estimator. In ``cross_validate`` or a search, it therefore trains on corrupt folds and is scored on clean
+    ones.
 
-    With metadata routing enabled, ``fit`` and the other methods hand on what the estimator requests, such as
-    ``sample_weight``; without it, everything. ``y_corrupt`` can be requested by ``set_fit_request(y_corrupt=True)``.
+    With metadata routing enabled, ``fit`` and the other methods pass on what the estimator requests, such as
+    ``sample_weight``; without it, they pass on everything. ``set_fit_request(y_corrupt=True)`` requests ``y_corrupt``.
 
     Parameters
     ----------
     estimator : classifier
-        Classifier to train; it is cloned.
+        Classifier to train; ``fit`` clones it.
     fraction : float, default=0.0
-        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
+        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, the share of those that aren't ``target``.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        New label: any other class, the next one, or ``target``; see :func:`corrupt_labels`.
+        New label: any other class, the next class, or ``target``; see :func:`corrupt_labels`.
     target : label, default=None
-        The class to which a backdoor leads.
+        Class that a backdoor assigns.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the draws; the estimator's own ``random_state`` is left alone.
+        Source of randomness for the labels. It doesn't touch the estimator's own ``random_state``.
 
     Attributes
     ----------
@@ -64,7 +65,7 @@ class CorruptedLabels(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, Ba
     n_features_in_ : int
         The estimator's number of features.
     feature_names_in_ : ndarray of shape (n_features,)
-        The estimator's names of features, where it has them.
+        The estimator's feature names, if it has them.
 
     Examples
     --------

@@ -56,8 +56,8 @@ def salt_and_pepper(
 class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class of transformers that corrupt training rows; inherit from it and write ``_corrupt``.
 
-    ``fit_transform`` corrupts, ``transform`` is the identity. So a pipeline trains on corrupt rows and predicts on
-    clean ones.
+    ``fit_transform`` corrupts the rows, and ``transform`` returns them unchanged. A pipeline therefore trains on
+    corrupt rows and predicts on clean ones.
     """
 
     fraction: float
@@ -179,27 +179,30 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
 class GaussianNoise(FeatureCorruption):
     r"""Add Gaussian noise to every feature of some training rows.
 
-    A corrupt row becomes :math:`x + \sigma z` with :math:`z \sim N(0, I)`: the additive feature corruption of
+    Use it as a step of a pipeline: it corrupts the rows in ``fit_transform`` and leaves them alone in ``transform``.
+
+    A corrupt row becomes :math:`x + \sigma z` with :math:`z \sim N(0, I)`. This is the additive feature corruption of
     Acharya et al. (2022), after Hendrycks & Dietterich (2018), where :math:`\sigma^2 = 100`.
 
     Parameters
     ----------
     fraction : float, default=0.0
-        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. From 0.5 on there is a
+        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. A share of 0.5 or more raises a
         warning.
     std : float, default=10.0
         Standard deviation σ, in units of the features.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows and the noise. None: another one each time, never NumPy's global one.
+        Source of randomness for the rows and the noise. None: a fresh one each time; NumPy's global state is never
+        used.
 
     Attributes
     ----------
     corrupted_ : ndarray of shape (n_samples,), bool
-        Which rows the last ``fit_transform`` corrupted; after ``fit``, none.
+        Mask of the rows that the last ``fit_transform`` corrupted; all False after ``fit``.
     n_features_in_ : int
-        Number of features; of images (n, channels, height, width), of channels.
+        Number of features; for images of shape (n, channels, height, width), the number of channels.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where all of them are strings.
+        Names of the features, if all of them are strings.
 
     Examples
     --------
@@ -226,33 +229,36 @@ class GaussianNoise(FeatureCorruption):
 class ImpulseNoise(FeatureCorruption):
     r"""Add impulse noise (salt and pepper): set most features of some training rows to their lowest or highest value.
 
-    Each feature of a corrupt row is replaced with probability ``amount``, by the minimum or the maximum of the data
-    at even odds. The impulse corruption of Acharya et al. (2022), after Hendrycks & Dietterich (2018), sets 90 % of
-    the pixels to 0 or 1: ``amount=0.9, value_range=(0, 1)``.
+    Use it as a step of a pipeline: it corrupts the rows in ``fit_transform`` and leaves them alone in ``transform``.
+
+    Each feature of a corrupt row is replaced with probability ``amount``. The new value is the minimum or the maximum
+    of the data, each with the same probability. The impulse corruption of Acharya et al. (2022), after Hendrycks &
+    Dietterich (2018), sets 90 % of the pixels to 0 or 1: ``amount=0.9, value_range=(0, 1)``.
 
     Parameters
     ----------
     fraction : float, default=0.0
-        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. From 0.5 on there is a
+        Share ψ of the rows to corrupt, in [0, 1]: :math:`\lfloor \psi n \rfloor` rows. A share of 0.5 or more raises a
         warning.
     amount : float, default=0.9
         Probability that a feature of a corrupt row is replaced, in [0, 1].
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows and the draws. None: another one each time, never NumPy's global one.
+        Source of randomness for the rows and the values. None: a fresh one each time; NumPy's global state is never
+        used.
     value_range : pair of floats or None, default=None
         Lowest and highest value, the same for all features. None: each feature's own minimum and maximum, learned
-        in ``fit``. Give it for images: a pixel that is black in all of them would stay black.
+        in ``fit``. Set it for images: otherwise a pixel that is black in all of them stays black.
 
     Attributes
     ----------
     corrupted_ : ndarray of shape (n_samples,), bool
-        Which rows the last ``fit_transform`` corrupted; after ``fit``, none.
+        Mask of the rows that the last ``fit_transform`` corrupted; all False after ``fit``.
     data_min_, data_max_ : ndarray of shape (n_features, ...)
         Values of pepper and salt for each feature.
     n_features_in_ : int
-        Number of features; of images (n, channels, height, width), of channels.
+        Number of features; for images of shape (n, channels, height, width), the number of channels.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where all of them are strings.
+        Names of the features, if all of them are strings.
 
     Examples
     --------

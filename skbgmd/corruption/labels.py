@@ -30,45 +30,47 @@ def corrupt_labels(
     target: Any = None,
     random_state: Any = None,
 ) -> tuple[Any, BoolArray]:
-    r"""Corrupt labels: give some of them another class (label noise).
+    r"""Corrupt labels: give a random share of them another class (label noise).
 
-    :math:`\lfloor \psi m \rfloor` of the m labels in question are drawn at random, and every drawn label changes:
+    Use it to test how well a classifier withstands wrong labels. The function draws :math:`\lfloor \psi m \rfloor` of
+    the m eligible labels at random, and changes each of them. ``kind`` decides which labels are eligible and what they
+    become:
 
-    - ``"uniform"``: any label, to any of the other classes at even odds (symmetric label noise).
-    - ``"pair"``: any label, to the class that follows in sorted order, after the last the first (pair flip).
-    - ``"backdoor"``: any label other than ``target``, to ``target``. Acharya et al. (2022) draw from all labels; those
-      drawn that are ``target`` already stay, so that the expected number of changes is the same.
+    - ``"uniform"``: any label becomes one of the other classes, each with the same probability (symmetric label noise).
+    - ``"pair"``: any label becomes the next class in sorted order; the last class becomes the first (pair flip).
+    - ``"backdoor"``: any label other than ``target`` becomes ``target``. Acharya et al. (2022) draw from all labels
+      instead; drawn labels that already are ``target`` stay as they are, so the expected number of changes is the same.
 
     Parameters
     ----------
     y : array-like of shape (n,)
         Labels of any type that can be sorted: integers, booleans, strings.
     fraction : float
-        Share ψ of the labels in question to corrupt, in [0, 1].
+        Share ψ of the eligible labels to corrupt, in [0, 1].
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        New label: any other class, the next one, or ``target``.
+        New label: any other class, the next class, or ``target``.
     classes : array-like of shape (n_classes,), default=None
-        All classes there are; None: those found in y. With a single class there is no other, and nothing changes.
+        All classes there are. None: the classes found in y. With a single class there is no other, and nothing changes.
     target : label, default=None
-        The class to which a backdoor leads; one of the classes. For the other kinds it must be None.
+        Class that a backdoor assigns; it must be one of the classes. For the other kinds it must be None.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the draws. None: another one each time, never NumPy's global one.
+        Source of randomness. None: a fresh one each time; NumPy's global state is never used.
 
     Returns
     -------
     y_corrupt : ndarray of shape (n,)
-        A copy. Of a Series, an Index or another column of pandas it is of the same kind, with the dtype, the
-        categories, the name and the index.
+        A corrupted copy. For a pandas Series, Index or other column it is of the same kind, with the same dtype,
+        categories, name and index.
     corrupted : ndarray of shape (n,), bool
-        Which labels were changed.
+        Mask of the labels that were changed.
 
     Raises
     ------
     TypeError
-        ``fraction`` isn't a number; labels that are dates or durations, or can't be sorted.
+        If ``fraction`` isn't a number, or if the labels are dates or durations or can't be sorted.
     ValueError
-        ``fraction``, ``kind``, ``classes`` or ``target`` out of range; y that has no classes (continuous, more than
-        one column), masked or missing labels (None, NA, NaN), or one that isn't in ``classes``.
+        If ``fraction``, ``kind``, ``classes`` or ``target`` is out of range; if y has no classes (continuous, more than
+        one column); if labels are masked or missing (None, NA, NaN); or if a label isn't in ``classes``.
 
     Examples
     --------
@@ -194,31 +196,31 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
 
 
 class LabelCorruption(DocumentationLink, BaseEstimator):
-    """Sampler that corrupts labels, for imbalanced-learn's pipelines.
+    """Sampler that corrupts labels, for imbalanced-learn pipelines.
 
-    It speaks that library's protocol, ``fit_resample(X, y)``, and doesn't need it installed: an
-    ``imblearn.pipeline.Pipeline`` calls it in ``fit`` and passes it by in ``predict`` and ``score``. In other
-    pipelines use :class:`CorruptedLabels`.
+    It follows imbalanced-learn's protocol, ``fit_resample(X, y)``, and doesn't need that library installed. An
+    ``imblearn.pipeline.Pipeline`` calls it in ``fit`` and skips it in ``predict`` and ``score``. In other pipelines,
+    use :class:`CorruptedLabels`.
 
     Parameters
     ----------
     fraction : float, default=0.0
-        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, of those that aren't the target.
+        Share ψ of the labels to corrupt, in [0, 1]; for a backdoor, the share of those that aren't ``target``.
     kind : {"uniform", "pair", "backdoor"}, default="uniform"
-        New label: any other class, the next one, or ``target``; see :func:`corrupt_labels`.
+        New label: any other class, the next class, or ``target``; see :func:`corrupt_labels`.
     target : label, default=None
-        The class to which a backdoor leads.
+        Class that a backdoor assigns.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the draws. None: another one each time, never NumPy's global one.
+        Source of randomness. None: a fresh one each time; NumPy's global state is never used.
 
     Attributes
     ----------
     corrupted_ : ndarray of shape (n_samples,), bool
-        Mask of the labels that the last ``fit_resample`` changed; after ``fit``, none.
+        Mask of the labels that the last ``fit_resample`` changed; all False after ``fit``.
     n_features_in_ : int
         Number of features.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where all of them are strings.
+        Names of the features, if all of them are strings.
 
     Examples
     --------
@@ -237,7 +239,7 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
         self.fraction, self.kind, self.target, self.random_state = fraction, kind, target, random_state
 
     def fit(self, X: Any, y: ArrayLike) -> LabelCorruption:
-        """Check the parameters and the data; corrupts nothing.
+        """Check the parameters and the data, and corrupt nothing.
 
         Parameters
         ----------
@@ -253,14 +255,15 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            A parameter of the wrong kind or out of its range; y without classes, or not as long as X.
+            If a parameter is of the wrong kind or out of its range, if y has no classes, or if X and y differ in
+            length.
         """
         _, corrupted = self._corrupt(X, y)
         self.corrupted_ = np.zeros_like(corrupted)
         return self
 
     def fit_resample(self, X: Any, y: ArrayLike) -> tuple[Any, Any]:
-        """Corrupt labels.
+        """Corrupt the labels and return them with the rows.
 
         Parameters
         ----------
@@ -272,9 +275,9 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
         Returns
         -------
         X : object
-            As it was given.
-        y_corrupt : ndarray of shape (n_samples,), or of the kind of y where that is of pandas
-            A copy.
+            The rows, unchanged.
+        y_corrupt : ndarray of shape (n_samples,), or of the kind of y if y is a pandas object
+            A corrupted copy.
 
         Raises
         ------

@@ -37,24 +37,24 @@ PUBLISHED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BlockGeometricMedianResult:
-    """A block step with its weights, its block, its memory and its proof.
+    """Result of a block step: the vector, row weights, block, memory and a proof of accuracy.
 
     Attributes
     ----------
     median : array or tensor of shape (d,)
-        The geometric median on the block; off it, the part that ``complement`` chooses.
+        On the block, the geometric median; off the block, the part that ``complement`` chooses.
     weights : array or tensor of shape (n,)
-        Weights of the rows in the geometric median of the block. In float32 for half precision, in which they would not
-        add up to one.
+        Row weights in the geometric median on the block. For half-precision input they are float32, because
+        half-precision weights would not add up to one.
     block : array or tensor of shape (k,), int64
-        The selected columns, ascending.
+        Indices of the selected columns, ascending.
     memory : array or tensor of shape (d,), or None
-        To be handed in with the next call; None unless ``complement="memory"``.
+        Memory to pass to the next call; None unless ``complement="memory"``.
     gap : float
-        Proved upper bound on the relative excess objective, on the block, of the median rounded to its dtype; before a
-        memory is added.
+        Proved upper bound on the relative excess objective on the block. It holds for the median rounded to its dtype,
+        before a memory is added.
     n_iter : int
-        Steps taken.
+        Number of steps.
     converged : bool
         True if ``gap <= tol``.
     """
@@ -86,10 +86,13 @@ def block_geometric_median(
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
     return_result: bool = False,
 ) -> Any:
-    r"""Block coordinate geometric median (BGMD): the median of the rows on a block of columns, carried over to all.
+    r"""Block coordinate geometric median (BGMD): the geometric median on a block of columns, carried over to all.
 
-    With a memory :math:`m` (zero without one), columns :math:`I` are selected by their scores
-    :math:`s_j = \sum_i a_i (c_i x_{ij} + m_j)^2`, and the step is
+    The function selects a block of columns and computes the geometric median there. By default it takes the other
+    columns from the rows' mean, weighted by the block's weights.
+
+    With a memory :math:`m` (zero without one), it selects columns :math:`I` by their scores
+    :math:`s_j = \sum_i a_i (c_i x_{ij} + m_j)^2`. The step on the block is
 
     .. math:: y_I = \operatorname{GM}_i(x_{i, I}) + m_I = \sum_i w_i x_{i, I} + m_I .
 
@@ -98,37 +101,41 @@ def block_geometric_median(
     X : array-like or tensor of shape (n, d)
         The rows, as in :func:`geometric_median`.
     algorithm : {"robust", "bgmd_paper"}, default="robust"
-        "robust": as the other parameters say; their defaults withstand any rows in the minority. "bgmd_paper":
-        Algorithms 1 and 2 of [1]_ to the letter, which one corrupt row can lead anywhere: the same as
-        ``selection="sample", complement="memory", memory_rule="mean", clip_scores=False, run_length=1``, none of
-        which may then be given otherwise.
+        "robust" follows the other parameters; their defaults withstand any rows in the minority. "bgmd_paper" is
+        Algorithms 1 and 2 of [1]_ to the letter, which one corrupt row can lead anywhere. It equals
+        ``selection="sample", complement="memory", memory_rule="mean", clip_scores=False, run_length=1``. Giving one of
+        these parameters another value is then an error.
     beta : float, default=0.1
-        Share of the columns in the block, in (0, 1]: :math:`k = \max(1, \lceil \beta d \rceil)`. With 1 this is
-        :func:`geometric_median`.
+        Share of the columns in the block, in (0, 1]: :math:`k = \max(1, \lceil \beta d \rceil)`. With 1 the function
+        equals :func:`geometric_median`.
     selection : {"top", "sample", "uniform"}, default="top"
-        "top": the k highest scores. "sample": without replacement, with probabilities proportional to the scores
-        (Algorithm 2 of [1]_). "uniform": any k.
+        "top": the k columns with the highest scores. "sample": k columns drawn without replacement, with probabilities
+        proportional to the scores (Algorithm 2 of [1]_). "uniform": any k columns, drawn at random.
     complement : {"weighted", "filtered", "zero", "memory"}, default="weighted"
-        Off-block part of the step. "weighted": the rows' mean by the block's weights, a full estimate of location.
-        "filtered": the same by weights of their own, against rows that agree to be beyond reproach on the block and
-        wrong elsewhere; it takes a Gram matrix of all columns, and eigenvectors of it: of more than 1,024 rows it is
-        "weighted". "zero": nothing. "memory": nothing now; it is kept for the next call (error feedback).
+        Off-block part of the step:
+
+        - "weighted": the rows' mean by the block's weights, a full estimate of location.
+        - "filtered": the rows' mean by weights that come from the off-block parts. It counters rows that agree to look
+          honest on the block and are wrong elsewhere. It needs a Gram matrix of all columns and its eigenvectors; with
+          more than 1,024 rows it falls back to "weighted".
+        - "zero": zero.
+        - "memory": zero in this step; the off-block part is kept for the next call (error feedback).
     memory : array-like or tensor of shape (d,), default=None
-        The memory that the last call returned, added to every row. Only with ``complement="memory"``.
+        The memory that the last call returned; it is added to every row. Only with ``complement="memory"``.
     memory_rule : {"weighted", "mean"}, default="weighted"
-        Average of the rows' off-block parts that is kept. "mean": the plain mean, as in Algorithm 1 of [1]_; one
-        corrupt row can send it anywhere. "weighted": by the block's weights, each row clipped as below, and scaled to
-        at most 1 / beta times that length.
+        Average of the rows' off-block parts that the memory keeps. "mean": the plain mean, as in Algorithm 1 of [1]_;
+        one corrupt row can send it anywhere. "weighted": the mean by the block's weights, with each row clipped as in
+        the Notes; the memory is scaled to at most 1 / beta times the length that rows are clipped to.
     clip_scores : bool, default=True
-        Score the columns after clipping each row to the (weighted) median row norm, :math:`c_i = \min(1, M / \lVert x_i
-        \rVert)`. Without it (:math:`c_i = 1`, the paper's rule) one corrupt row with huge entries in k columns is
-        all of their score and decides the block at every step.
+        Before scoring the columns, clip each row to the (weighted) median row norm M:
+        :math:`c_i = \min(1, M / \lVert x_i \rVert)`. With False (:math:`c_i = 1`, the paper's rule), one corrupt row
+        with huge entries in k columns makes up their whole score and decides the block at every step.
     run_length : int, default=1
-        Length of runs of adjacent columns, which are selected by their summed scores. 1 is the paper's rule. Longer
-        runs make gathering the block cheaper, and from 32 on norms and scores take a single pass. The block then
-        holds whole runs, k or a few more columns.
+        Length of runs of adjacent columns; runs are selected by their summed scores. 1 is the paper's rule. Longer runs
+        make it cheaper to gather the block, and from 32 on norms and scores take a single pass. The block then holds
+        whole runs: k columns or a few more.
     sample_weight : array-like or tensor of shape (n,), default=None
-        Non-negative weights :math:`a_i` of the rows.
+        Non-negative weights :math:`a_i` of the rows. None: all weights are one.
     tol, max_iter
         As in :func:`geometric_median`, on the block.
     random_state : int, RandomState, Generator or None, default=None
@@ -139,37 +146,42 @@ def block_geometric_median(
     Returns
     -------
     median : array or tensor of shape (d,)
-        In the caller's kind of array, dtype and device; or a :class:`BlockGeometricMedianResult`.
+        The step, as the caller's kind of array, with its dtype and on its device. With ``return_result=True``, a
+        :class:`BlockGeometricMedianResult`.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`geometric_median`, and for a parameter out of its range, a memory of a wrong shape, or a parameter
-        that contradicts ``algorithm="bgmd_paper"``.
+        As for :func:`geometric_median`. Also if a parameter is out of its range, if the memory has a wrong shape, or if
+        a parameter contradicts ``algorithm="bgmd_paper"``.
 
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        As :func:`geometric_median`.
+        As for :func:`geometric_median`.
 
     Notes
     -----
-    The block's weights don't depend on the other columns: a row that looks honest on the block may hold anything
-    elsewhere. "weighted" (complement or memory) therefore scales each row's off-block part to at most the median
-    norm of these parts, and weighs it by :math:`a_i \min(1, M / d_i)`, with :math:`d_i` the distance to the median on
-    the block and :math:`M` their median; the median's own weights :math:`a_i / d_i` have no bound. With less than half
-    of the rows corrupt the median norm is at most the norm of an honest row, so the answer is bounded by the honest
-    rows on every column: the breakdown point is 1/2. And no row counts for more than twice its share off the block,
-    so that a few corrupt rows can't turn the answer around there, either.
+    **Robustness off the block.** The block's weights don't depend on the other columns: a row that looks honest on the
+    block may hold anything elsewhere. "weighted" (as ``complement`` or ``memory_rule``) therefore bounds each row in
+    two ways:
 
-    "filtered" takes nothing from the block but which rows have no weight there. Where a direction has more than
-    :math:`1 / \sqrt r` of the variance of the clipped off-block parts, r the number of directions, rows far along it
-    lose weight, up to 40 % of all. Where none has, as with clean rows in many dimensions, it is the mean of the clipped
-    parts. That a row is far on the block counts only where such rows are rejected, as ``rejection`` of
-    :class:`skbgmd.aggregators.GeometricMedian` does.
+    - It scales the row's off-block part to at most the median norm of these parts.
+    - It weighs that part by :math:`a_i \min(1, M / d_i)`, where :math:`d_i` is the row's distance to the median on the
+      block and :math:`M` is the median of these distances. The median's own weights, :math:`a_i / d_i`, have no bound.
 
-    The clip is about zero, which gradients should be near; center other data first if they have a large common
-    offset.
+    If less than half of the rows are corrupt, the median norm is at most the norm of an honest row. The honest rows
+    then bound the answer on every column: the breakdown point is 1/2. Also, no row counts for more than twice its share
+    off the block, so a few corrupt rows can't turn the answer around there, either.
+
+    **The filter.** "filtered" uses only one fact from the block: which rows have no weight there. Let r be the number
+    of directions in which the clipped off-block parts vary. If a direction has more than :math:`1 / \sqrt r` of their
+    variance, rows far along it lose weight, up to 40 % of all. If no direction has, as with clean rows in many
+    dimensions, the result is the mean of the clipped parts. A row that is far on the block therefore counts less only
+    if the rule rejects such rows, as ``rejection`` of :class:`skbgmd.aggregators.GeometricMedian` does.
+
+    **Centering.** Rows are clipped about zero, which gradients should be near. Center other data first if they have a
+    large common offset.
 
     References
     ----------

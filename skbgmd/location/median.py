@@ -23,21 +23,21 @@ from skbgmd.rows import DenseRows
 
 @dataclass(frozen=True)
 class GeometricMedianResult:
-    """A geometric median with its weights and its proof.
+    """Geometric median with row weights and a proof of its accuracy.
 
     Attributes
     ----------
     median : array or tensor of shape (d,)
-        The point; the caller's kind of array, dtype and device.
+        The median, as the caller's kind of array, with its dtype and on its device.
     weights : array or tensor of shape (n,)
-        Non-negative, adding up to one; ``weights @ X`` is the median, to rounding. In float32 for half precision, in
-        which they would not add up.
+        Non-negative row weights that add up to one; ``weights @ X`` is the median, to rounding. For half-precision
+        input they are float32, because half-precision weights would not add up.
     objective : float
-        ``g = sum_i a_i ||x_i - median||``, of the median as it is here, rounded to its dtype.
+        ``g = sum_i a_i ||x_i - median||``, for the median as returned, rounded to its dtype.
     gap : float
-        Proved upper bound on the relative excess ``(g - g*) / g*``, of the same.
+        Proved upper bound on the relative excess ``(g - g*) / g*``, for the same rounded median.
     n_iter : int
-        Steps taken.
+        Number of steps.
     converged : bool
         True if ``gap <= tol``.
     """
@@ -61,45 +61,49 @@ def geometric_median(
 ) -> Any:
     r"""Geometric median (spatial median, L1-median): the point with the smallest sum of distances to the rows.
 
+    Use it in place of the mean when some of the rows may be wrong.
+
     .. math:: \operatorname*{argmin}_y g(y), \qquad g(y) = \sum_i a_i \lVert x_i - y \rVert_2
 
-    It stays bounded as long as rows of less than half the weight are moved, however far: its breakdown point
-    is 1/2.
+    The median stays bounded as long as the rows that are moved, however far, hold less than half of the weight. Its
+    breakdown point is 1/2.
 
     Parameters
     ----------
     X : array-like or tensor of shape (n, d)
-        The rows. Lists, NumPy arrays, data frames, tensors on any device; any real dtype. Integers and extended
-        precision are computed in float64, half precision in float32. Gradients are not followed.
+        The rows: a list, a NumPy array, a data frame, or a tensor on any device, of any real dtype. The computation
+        runs in float64 for integers and extended precision, and in float32 for half precision. Autograd doesn't track
+        it.
     sample_weight : array-like or tensor of shape (n,), default=None
-        Non-negative weights :math:`a_i`; an integer weight counts as that number of equal rows. None: all one.
+        Non-negative weights :math:`a_i`. An integer weight counts as that number of equal rows. None: all weights are
+        one.
     tol : float, default=1e-6
-        Proved relative accuracy: the answer satisfies :math:`g \le (1 + tol) \, g^*`. Where rows are far out,
-        iteration goes on until the same holds of the distances to the near rows.
+        Proved relative accuracy, positive: the median satisfies :math:`g \le (1 + tol) \, g^*`. If some rows are far
+        out, iteration goes on until the same holds for the distances to the near rows.
     max_iter : int, default=1000
-        Largest number of steps.
+        Maximum number of steps.
     return_result : bool, default=False
         Return a :class:`GeometricMedianResult` instead of the median alone.
 
     Returns
     -------
     median : array or tensor of shape (d,)
-        A NumPy array, or a tensor on the input's device; of the input's floating dtype, float64 for integers.
-        Or a :class:`GeometricMedianResult`.
+        A NumPy array, or a tensor on the input's device. It has the input's floating dtype, or float64 for integers.
+        With ``return_result=True``, a :class:`GeometricMedianResult`.
 
     Raises
     ------
     TypeError
-        Complex, object, text or sparse data, dates or durations; parameters of a wrong type.
+        If X holds complex numbers, objects, text, dates or durations, or is sparse; or if a parameter has a wrong type.
     ValueError
-        NaN, NA or inf, masked entries, a wrong shape, no rows; weights that are negative, all zero or of a wrong
-        length; tol <= 0. With ``return_result``, an objective that overflows float64.
+        If X holds NaN, NA, inf or masked entries, has a wrong shape or has no rows; if weights are negative, all zero
+        or of a wrong length; or if ``tol <= 0``. With ``return_result=True``, also if the objective overflows float64.
 
     Warns
     -----
     sklearn.exceptions.ConvergenceWarning
-        The accuracy could not be proved within ``max_iter`` steps and the dtype's precision; the best point is
-        returned.
+        If the accuracy could not be proved within ``max_iter`` steps and the dtype's precision. The function then
+        returns the best point that it found.
 
     See Also
     --------
@@ -107,13 +111,18 @@ def geometric_median(
 
     Notes
     -----
-    Safeguarded Newton steps from a robust start; the Vardi-Zhang rule on data points [1]_. With few rows of
-    many columns all steps happen in the Gram matrix of the rows, which costs one product; else in R^d. With many
-    rows of many columns accelerated Weiszfeld steps come first, as long as they are predicted to cost less.
-    The proof is a duality gap: :doc:`/mathematics`.
+    The algorithm takes safeguarded Newton steps from a robust start, with the Vardi-Zhang rule on data points [1]_.
 
-    The median is unique unless the rows lie on a line with half of the weight on either side of a gap: then every point
-    between the two rows at the gap is one. The answer is their midpoint, as ``numpy.median`` has of a single column.
+    - With few rows of many columns, all steps happen in the Gram matrix of the rows, which costs one product.
+    - Otherwise they happen in R^d.
+    - With many rows of many columns, accelerated Weiszfeld steps come first, as long as they are predicted to cost
+      less.
+
+    The proof of accuracy is a duality gap: :doc:`/mathematics`.
+
+    The median is unique unless the rows lie on a line with half of the weight on either side of a gap. In that case
+    every point between the two rows at the gap is a median. The function returns their midpoint, as ``numpy.median``
+    does for a single column.
 
     References
     ----------
