@@ -58,13 +58,13 @@ AGGREGATORS: dict[str, Callable[[], Aggregator]] = {
 
 
 def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
-    """Look up an aggregator.
+    """Look up an aggregator by its name.
 
     Parameters
     ----------
     aggregator : str or Aggregator
-        A key of :data:`AGGREGATORS`, for that aggregator with its default hyperparameters; or an aggregator, which
-        is returned as it is.
+        A key of :data:`AGGREGATORS`, for that aggregator with its default hyperparameters. An aggregator is returned as
+        it is.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def get_aggregator(aggregator: str | Aggregator) -> Aggregator:
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown.
 
     Examples
     --------

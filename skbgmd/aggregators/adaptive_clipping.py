@@ -21,13 +21,13 @@ from skbgmd.rows.scaled import ScaledRows
 class AdaptiveClipping(RowReplacement):
     r"""Adaptive robust clipping (ARC): clip the longest rows to the norm of the next. Allouah et al. (2025).
 
-    With :math:`f = \lceil \psi n \rceil` rows assumed corrupt (less than half), the :math:`k = \lfloor 2 (f / n)
-    (n - f) \rfloor` rows of largest norm are shortened to the norm of the row that comes next. A corrupt row is then
-    no longer than an honest one, without a limit that has to be tuned; and clipped rows keep what a robust rule says of
-    those of ordinary length.
+    With :math:`f = \lceil \psi n \rceil` rows assumed corrupt (less than half), it shortens the
+    :math:`k = \lfloor 2 (f / n) (n - f) \rfloor` rows of largest norm to the norm of the row that comes next. A corrupt
+    row is then no longer than an honest one, and there is no limit to tune. Clipped rows keep the guarantee that a
+    robust rule gives for rows of ordinary length.
 
     The weights of the aggregate are those of the clipped rows, of which it is a weighted mean. The history of a
-    training has ``noise_to_signal``, see :func:`group_size_needed`.
+    training records ``noise_to_signal``; see :func:`group_size_needed`.
 
     Parameters
     ----------

@@ -26,20 +26,20 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Aggregate:
-    """Aggregate of the rows, with the weights that they have in it.
+    """Aggregate of the rows, with the weight of each row in it.
 
     Attributes
     ----------
     vector : tensor of shape (d,)
         The aggregate, on the rows' device.
     weights : ndarray of shape (n,), or None
-        Weight of each row, non-negative and adding up to one; None where the columns were reduced one by one.
+        Weight of each row, non-negative and adding up to one; None if the rule reduced the columns one by one.
     block : tensor of shape (k,), int64, or None
-        The columns that were looked at, where not all were.
+        The columns that the rule looked at; None: all.
     mass : float, or None
-        Share of the rows' summed squares, each row clipped as for the scores, that lies in the block.
+        Share of the rows' summed squares that lies in the block, with each row clipped as for the scores.
     record : mapping
-        Numbers, or lists of them, that a training is to record in its history, by name; their means over an epoch are.
+        Numbers, or lists of them, by name. A training records their means over an epoch in its history.
     """
 
     vector: torch.Tensor
@@ -50,9 +50,9 @@ class Aggregate:
 
 
 class AggregatorState:
-    """State that an aggregator carries from one call to the next: a base for frozen dataclasses.
+    """Base class of states that an aggregator carries from one call to the next; inherit as a frozen dataclass.
 
-    Their fields are tensors, numbers, text, None, tuples of these, or other states. Then a state can be saved and
+    The fields must be tensors, numbers, text, None, tuples of these, or other states. A state can then be saved and
     loaded as plain containers of these, which ``torch.load`` reads without executing anything.
     """
 
@@ -95,10 +95,10 @@ def unpack_state(packed: Any) -> Any:
 
 
 class Aggregator(DocumentationLink, BaseEstimator, ABC):
-    """Gradient aggregation rule: turns rows into one vector.
+    """Base class of gradient aggregation rules, which turn rows into one vector.
 
-    An aggregator holds hyperparameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work);
-    a call changes nothing in it. What has to last from one call to the next goes in and comes out as ``state``.
+    An aggregator holds only hyperparameters: ``get_params``, ``set_params`` and ``sklearn.base.clone`` work. A call
+    changes nothing in it. Anything that must last from one call to the next goes in and comes out as ``state``.
     """
 
     @abstractmethod
@@ -110,22 +110,23 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
         rows : Rows
             The rows and their weights. Rows that hold NaN or inf get weight zero.
         state : object, default=None
-            State that the last call returned; None to begin with.
+            State that the last call returned; None in the first call.
 
         Returns
         -------
         aggregate : Aggregate
+            The aggregate and the weights of the rows.
         state : object
-            To be handed in with the next call.
+            State to pass to the next call.
 
         Raises
         ------
         TypeError
-            An array or a tensor in place of rows; the state of another rule.
+            If an array or a tensor is given in place of rows, or if the state belongs to another rule.
         ValueError
-            A hyperparameter out of its range; no row, or no column.
+            If a hyperparameter is out of its range, or if there is no row or no column.
         NonFiniteRowsError
-            Half of the rows or more not finite.
+            If half of the rows or more aren't finite.
         """
 
     def looked_at(self, rows: Rows, state: Any = None) -> torch.Tensor | None:
@@ -220,7 +221,7 @@ def _plain(ids: Any) -> tuple[Any, ...]:
 
 
 class Judgement(NamedTuple):
-    """Weights that a rule gives rows, by their columns on a block or by all.
+    """Weights that a rule gives rows, by their columns on a block or by all columns.
 
     Attributes
     ----------
@@ -229,11 +230,12 @@ class Judgement(NamedTuple):
     state : object
         State for the next call.
     clip : float, or None
-        Limit of off-block parts, in typical lengths, beyond which they are clipped; None: the block's own limit.
+        Limit, in typical lengths, to which off-block parts are clipped; None: the block's own limit.
     least : float
         Lower bound for the typical length off a block.
     off_block : ndarray of shape (n,), or None
-        Weights of the rows off a block; None: ``weights``, none of which counts for more there than a typical one.
+        Weights of the rows off a block. None: ``weights``, capped so that no row counts for more there than a typical
+        one.
     record : mapping
         As in :class:`Aggregate`.
     """
@@ -247,7 +249,7 @@ class Judgement(NamedTuple):
 
 
 class LocationRule(Aggregator):
-    """Aggregator that is a weighted mean of the rows, and can weigh them by a block of their columns as well."""
+    """Base class of rules that are a weighted mean of the rows, and can also weigh rows by a block of their columns."""
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         judged = self._judge_usable(rows, state)
@@ -281,7 +283,7 @@ class LocationRule(Aggregator):
 
 
 class RowWeighting(LocationRule):
-    """Aggregator that is a weighted mean of the rows; without state."""
+    """Base class of rules that are a weighted mean of the rows and have no state."""
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
         refuse_state(self, state)
@@ -293,7 +295,7 @@ class RowWeighting(LocationRule):
 
 
 class NonFiniteRowsError(ValueError):
-    """Half of the rows' weight or more is on rows with NaN or inf: a training that has diverged."""
+    """Error: rows with NaN or inf have half of the weight or more, which means that the training has diverged."""
 
 
 def usable_rows(rows: Rows, finite: BoolArray) -> NDArray[np.intp]:

@@ -42,13 +42,13 @@ class BlockState(AggregatorState):
     memory : tensor of shape (d,), or None
         Off-block parts that earlier steps left out.
     step : int
-        Number of calls so far; each draws by a seed of its own.
+        Number of calls so far; each call draws with a seed of its own.
     location : object
         State of the location rule.
     off_block : Scale
-        Typical norm of off-block parts over steps.
+        Typical norm of off-block parts over the steps.
     n_columns : int
-        Columns of the rows that the memory is of, in all processes; 0: not known.
+        Number of columns of the rows that the memory belongs to, in all processes; 0: unknown.
     """
 
     memory: torch.Tensor | None = None
@@ -61,22 +61,22 @@ class BlockState(AggregatorState):
 class BlockGeometricMedian(Aggregator):
     """Block coordinate geometric median (BGMD's aggregate): a robust weighted mean by a block of columns.
 
-    The step of :func:`skbgmd.block_geometric_median` with its state, for the geometric median or another robust
-    location.
+    It takes the step of :func:`skbgmd.block_geometric_median` and carries the state from call to call. ``location`` may
+    replace the geometric median by another robust location rule.
 
     Parameters
     ----------
     beta : float, default=0.1
-        Share of the columns in the block, in (0, 1]. 1: the location rule on all columns.
+        Share of the columns in the block, in (0, 1]. 1: the location rule sees all columns.
     location : LocationRule, default=None
         Rule that weighs the rows by their columns in the block; None: :class:`GeometricMedian`.
     selection, complement, memory_rule, clip_scores, run_length
         As in :func:`skbgmd.block_geometric_median`. ``complement="memory"`` keeps the memory in the state.
     block : {"coordinate", "unit"}, default="coordinate"
-        Unit of the selection: single columns (or runs of them), or, where the rows are gradients of parameters, whole
-        slices along a parameter's first axis, such as the weights of one output.
+        Unit of the selection. "coordinate": single columns, or runs of them. "unit": if the rows are gradients of
+        parameters, whole slices along a parameter's first axis, such as the weights of one output.
     random_state : int or None, default=None
-        Seed for ``selection`` "sample" and "uniform"; each call draws afresh. None: another seed each call.
+        Seed for ``selection`` "sample" and "uniform"; each call draws afresh. None: another seed in each call.
 
     Examples
     --------

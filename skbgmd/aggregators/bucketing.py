@@ -15,16 +15,16 @@ from skbgmd.rows import Rows
 class Bucketing(PreAggregation):
     """Bucketing: average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
 
-    Brings rows from different distributions nearer together, at the price that a corrupt row spoils its bucket.
+    It brings rows from different distributions nearer together. The price: a corrupt row spoils its whole bucket.
 
     Parameters
     ----------
     aggregator : Aggregator, default=None
         Rule that aggregates the buckets; None: :class:`GeometricMedian`.
     bucket_size : int, default=2
-        Rows in a bucket; the last may hold fewer.
+        Number of rows in a bucket; the last bucket may hold fewer.
     random_state : int or None, default=None
-        Seed; each call draws other buckets. None: another seed each call.
+        Seed; each call draws other buckets. None: another seed in each call.
     """
 
     def __init__(

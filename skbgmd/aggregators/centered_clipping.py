@@ -26,9 +26,9 @@ class CenteredClippingState(AggregatorState):
     Attributes
     ----------
     center : tensor of shape (d,)
-        The last aggregate; of columns that are spread over processes, those held here.
+        The last aggregate. If columns are spread over processes, its columns held here.
     n_columns : int
-        Columns of the rows that it is of, in all processes.
+        Number of columns of the rows that the center belongs to, in all processes.
     """
 
     center: torch.Tensor
@@ -38,33 +38,39 @@ class CenteredClippingState(AggregatorState):
 class CenteredClipping(Aggregator):
     r"""Centered clipping: the last aggregate, moved by the mean of the rows' clipped differences from it.
 
-    :math:`y \leftarrow y + \sum_i a_i \min(1, \tau / \lVert x_i - y \rVert) (x_i - y)` for weights :math:`a_i` that add
-    up to one, begun at the aggregate of the last call, which is the state. Karimireddy, He and Jaggi (2021), "Learning
-    from history for Byzantine robust optimization".
+    Each iteration moves the center,
+    :math:`y \leftarrow y + \sum_i a_i \min(1, \tau / \lVert x_i - y \rVert) (x_i - y)`, for weights :math:`a_i` that
+    add up to one. A call begins at the aggregate of the last call, which is the state. Karimireddy, He and Jaggi
+    (2021), "Learning from history for Byzantine robust optimization".
 
-    The right choice for workers that send momenta rather than gradients, and for many rows: an attack that hides within
-    the spread of each step's gradients, but pushes the same way in all of them, is averaged out by momentum, and a row
-    moves the aggregate by :math:`a_i \tau` at most in each iteration, whatever it holds. It takes two passes over the
-    rows for each iteration and n numbers, where rules by distances between rows take n² products; and the memory of one
-    more row. It follows a gradient that jumps by more than the radius only from call to call.
+    Use it for workers that send momenta rather than gradients, and for many rows:
+
+    - Momentum averages out an attack that hides within the spread of each step's gradients but pushes the same way in
+      all of them.
+    - A row moves the aggregate by at most :math:`a_i \tau` in each iteration, whatever it holds.
+
+    The cost is two passes over the rows for each iteration, n numbers, and the memory of one more row. Rules by
+    distances between rows take n² products. If a gradient jumps by more than the radius, the rule follows it only from
+    call to call.
 
     Parameters
     ----------
     radius : float or None, default=None
-        Distance τ from the center beyond which rows are clipped, in the rows' unit, as in the paper: it bounds what an
-        iteration moves. None: the median distance of the rows to the center, anew in each iteration. That needs no
-        tuning and follows gradients that shrink or jump, but the bound is then the rows' own, at most the largest
-        distance of an honest row.
+        Distance τ from the center beyond which rows are clipped. A number, as in the paper, is in the rows' unit and
+        bounds what an iteration moves. None: the median distance of the rows to the center, computed anew in each
+        iteration. That needs no tuning and follows gradients that shrink or jump. But the bound then comes from the
+        rows: it is at most the largest distance of an honest row.
     n_iter : int, default=1
-        Iterations of each call; the paper takes one in all of its experiments.
+        Number of iterations in each call; the paper takes one in all of its experiments.
 
     Notes
     -----
-    The first call has no aggregate to begin with, and begins at the geometric median, which takes the Gram matrix once.
-    The authors' analysis asks for a good beginning; their experiments begin at zero, which a small radius takes many
-    steps to leave.
+    The first call has no last aggregate. It begins at the geometric median, which takes the Gram matrix once. The
+    authors' analysis asks for a good beginning; their experiments begin at zero, which a small radius takes many steps
+    to leave.
 
-    Weights of rows are their factors, divided by their sum: what is left of the last aggregate is of no row.
+    The weights of the rows are their factors, divided by their sum: what remains of the last aggregate belongs to no
+    row.
 
     Examples
     --------

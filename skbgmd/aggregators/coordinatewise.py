@@ -16,7 +16,7 @@ from skbgmd.rows import Rows
 
 
 class Coordinatewise(Aggregator):
-    """Reduces sorted columns, a chunk at a time; without state."""
+    """Base class of rules that reduce each sorted column by itself, a chunk of columns at a time; without state."""
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         self._validate()

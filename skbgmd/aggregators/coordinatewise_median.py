@@ -9,7 +9,7 @@ from skbgmd.aggregators.coordinatewise import Coordinatewise
 
 
 class CoordinatewiseMedian(Coordinatewise):
-    """Coordinate-wise median; for an even number of rows, the mean of the middle two. Yin et al. (2018).
+    """Coordinate-wise median; for an even number of rows, the mean of the two middle values. Yin et al. (2018).
 
     Examples
     --------

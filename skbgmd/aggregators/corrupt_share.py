@@ -14,21 +14,22 @@ from skbgmd.rows import Rows
 
 
 class CorruptShare(NamedTuple):
-    """Share of the rows that look corrupt; of the rows' number or of their weight, whichever is larger.
+    """Estimated share of corrupt rows: by number or by weight, whichever share is larger.
 
     Attributes
     ----------
     estimate : float
-        Share of the rows that are far, tied or opposed. Less than a half, but for rows that hold NaN or inf.
+        Share of the rows that are far, tied or opposed. It is less than a half, except for rows that hold NaN or inf.
     low, high : float
-        Bounds for what shows. One row of each tied group may be honest, and rows nearly at right angles to the others
-        may be on either side. ``high`` is the largest share below a half where opposed rows can't be told.
+        Bounds for the visible share. They differ because one row of each tied group may be honest, and rows nearly at
+        right angles to the others may be on either side. If opposed rows can't be told, ``high`` is the largest share
+        below a half.
     far : float
-        Share of rows far from most others, those that hold NaN or inf included.
+        Share of rows far from most others, including those that hold NaN or inf.
     tied : float
         Share of rows in groups much tighter than the others; less than a half.
     opposed : float
-        Share of rows that point away from most others; NaN where the rows have no common direction to tell by.
+        Share of rows that point away from most others; NaN if the rows have no common direction to tell by.
     """
 
     estimate: float
@@ -40,26 +41,27 @@ class CorruptShare(NamedTuple):
 
 
 def estimate_corrupt_share(rows: Rows) -> CorruptShare:
-    r"""Estimate the share of corrupt rows, with bounds, from what shows in one step.
+    r"""Estimate the share of corrupt rows in one step, with bounds, from their distances and norms.
 
-    Three kinds show, looked for in this order, each among the rows that are left:
+    The function looks for three kinds of corrupt rows, in this order, each among the rows that are left:
 
-    - *far*: with :math:`r_i` the median distance of row i to the others, in ascending order, and :math:`r_m` their
-      lower median, all rows beyond the first gap above it with
-      :math:`\log(r_{(j+1)} / r_{(j)}) > \max(\log 2, \tfrac{3}{2} \log(r_m / r_{(1)}))`. Scaled bit flips and noise
-      are, and so are rows with NaN or inf;
-    - *tied*: groups of fewer than half of the rows, linked by distances relative to the longer row,
-      :math:`\rho_{ij} = d_{ij} / \max(\lVert x_i \rVert, \lVert x_j \rVert)`, below a quarter of the upper quartile of
-      all rows' smallest. Colluding rows that are all equal are, whatever their length, unless three quarters of the
-      rows have copies;
-    - *opposed*: rows on the lesser side of the top eigenvector of the m cosines about zero, if its eigenvalue stands
-      out by :math:`\lambda_1 - 1 \ge 2 \max(\lambda_2 - 1, 1 - \lambda_m)`, twice what noise and the spread of the
-      rows make of the others. Flipped signs are, as long as honest rows have a direction in common.
+    - *far*: let :math:`r_i` be the median distance of row i to the others, in ascending order, and :math:`r_m` their
+      lower median. The first gap above it with
+      :math:`\log(r_{(j+1)} / r_{(j)}) > \max(\log 2, \tfrac{3}{2} \log(r_m / r_{(1)}))` is the limit; all rows beyond
+      it are far. Scaled bit flips, noise, and rows with NaN or inf are far.
+    - *tied*: distances relative to the longer row,
+      :math:`\rho_{ij} = d_{ij} / \max(\lVert x_i \rVert, \lVert x_j \rVert)`, link rows if they are below a quarter of
+      the upper quartile of all rows' smallest. Linked groups of fewer than half of the rows are tied. Colluding rows
+      that are all equal are tied, whatever their length, unless three quarters of the rows have copies.
+    - *opposed*: rows on the lesser side of the top eigenvector of the m cosines about zero are opposed, if its
+      eigenvalue stands out by :math:`\lambda_1 - 1 \ge 2 \max(\lambda_2 - 1, 1 - \lambda_m)`. That is twice the value
+      that noise and the spread of the rows give to the other eigenvalues. Flipped signs are opposed, as long as honest
+      rows have a direction in common.
 
-    Camps are told by the spectrum as for spiked matrices: Baik, Ben Arous & Péché (2005). The thresholds were set by
-    measurement, on rows with Gaussian noise and gradients of a perceptron; see :doc:`/corrupt_share`.
+    The last test finds camps in the spectrum as for spiked matrices: Baik, Ben Arous & Péché (2005). The thresholds
+    were set by measurement, on rows with Gaussian noise and gradients of a perceptron; see :doc:`/corrupt_share`.
 
-    What hides in the spread of the honest rows can't be counted by any rule, and isn't: ``estimate`` is what shows.
+    No rule can count rows that hide in the spread of the honest rows. ``estimate`` counts only the rows that show.
 
     Parameters
     ----------
@@ -69,12 +71,12 @@ def estimate_corrupt_share(rows: Rows) -> CorruptShare:
     Returns
     -------
     CorruptShare
-        The same for permuted and scaled rows. All zero for rows that are all equal.
+        The same for permuted and scaled rows. All zero if all rows are equal.
 
     Raises
     ------
     TypeError
-        An array or a tensor in place of rows.
+        If an array or a tensor is given in place of rows.
 
     Examples
     --------

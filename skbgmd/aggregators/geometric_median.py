@@ -22,18 +22,18 @@ class GeometricMedian(LocationRule):
     Parameters
     ----------
     rejection : float or None, default=None
-        Leave out rows farther from the median than this many times the median distance, more than 1, and take the
-        median of the others. Rows that are far off then have no influence at all, where on the median alone they have
-        as much as any other.
+        Leave out the rows farther from the median than ``rejection`` times the median distance, and take the median of
+        the others. More than 1. Rows that are far off then have no influence at all; in the plain median they have as
+        much as any other row. None: no row is left out.
     ties : {"median", "huber"}, default="median"
-        Rule for tied rows, such as gradients of empty, constant or repeated samples. "median": many of them may be the
-        geometric median, whatever the others are. "huber": then the answer is Huber's mean with the others' typical
-        distance as its scale, which is remembered from step to step as in :class:`HuberMean`. For rows that are single
-        samples.
+        Rule for tied rows, such as gradients of empty, constant or repeated samples. "median": many tied rows may
+        themselves be the geometric median, whatever the other rows are. "huber": in that case the answer is Huber's
+        mean. Its scale is the typical distance of the other rows, remembered from step to step as in
+        :class:`HuberMean`. Use "huber" for rows that are single samples.
     tol : float, default=1e-6
-        Proved relative accuracy, as in :func:`skbgmd.geometric_median`. There is no warning where it isn't reached.
+        Proved relative accuracy, as in :func:`skbgmd.geometric_median`. The rule doesn't warn if it can't reach it.
     max_iter : int, default=100
-        Largest number of steps.
+        Maximum number of steps.
 
     Examples
     --------

@@ -24,33 +24,43 @@ from skbgmd.rows.means import means
 
 
 class HuberMean(LocationRule):
-    r"""Huber's M-estimate of location: near rows count in full, far rows by their direction.
+    r"""Huber's M-estimate of location: near rows count in full, far rows only by their direction.
 
-    Minimizes :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)` with :math:`\rho(t) = t^2 / 2` up to :math:`c M`
-    and linear beyond; the scale :math:`M` is the median distance of the rows to their geometric median. Weights
+    It minimizes :math:`\sum_i a_i \rho(\lVert x_i - y \rVert)`, where :math:`\rho(t) = t^2 / 2` up to :math:`c M` and
+    linear beyond. The scale :math:`M` is the median distance of the rows to their geometric median. The weights are
     :math:`\propto a_i \min(1, c M / d_i)`, iterated in the Gram matrix. A large ``c`` gives the mean, a small one the
     geometric median. Huber (1964); in several dimensions Maronna (1976).
 
     Parameters
     ----------
     c : float, default=1.0
-        Distance, in scales, from which a row's weight falls.
+        Distance, in scales, beyond which a row's weight falls.
     rejection : float or None, default=None
-        Distance, in scales, beyond which a row has no weight, unless it is among the nearer half; more than 1.
+        Distance, in scales, beyond which a row has no weight, unless it is among the nearer half; more than 1. None: no
+        row is rejected.
     remember : bool, default=False
-        Remember the scale from step to step, for gradients of single samples: it is the median of the last five steps'
-        typical distances or, if that is larger, an earlier one, which decays by 0.1 % a step. Gradients shrink as
-        samples are learned, and samples still to be learned would look like outliers. ``rejection`` is in the largest
-        scale that five steps in a row have had, which doesn't decay: a rare class that is learned last is as far by it
-        as in the first step. The typical distance of a step
-        is the median distance; where many rows are tied, as those of empty, constant or repeated samples are, that of
-        the others, see :func:`skbgmd.location.typical_distance.typical_distance`. The scale is the state. Corrupt rows
-        that keep within ``c`` scales count in full, like samples still to be learned, and may outweigh a mean that has
-        become short: it withstands corrupt samples, not machines that attack in step.
+        Remember the scale from step to step; see the Notes. Use it for gradients of single samples. It withstands
+        corrupt samples, not machines that attack in step.
     tol : float, default=1e-6
         Stop when no weight changes by more than this, in shares of 1/n.
     max_iter : int, default=100
-        Largest number of iterations.
+        Maximum number of iterations.
+
+    Notes
+    -----
+    With ``remember=True`` the state is the scale. Gradients shrink as samples are learned; without a memory, samples
+    still to be learned would look like outliers.
+
+    - **Typical distance of a step:** the median distance. If many rows are tied, as those of empty, constant or
+      repeated samples are, it is the median distance of the others; see
+      :func:`skbgmd.location.typical_distance.typical_distance`.
+    - **Scale:** the median of the last five steps' typical distances or, if that is larger, an earlier scale, which
+      decays by 0.1 % a step.
+    - **Scale for rejection:** the largest scale that five steps in a row have had. It doesn't decay: by this
+      scale, a rare class that is learned last is as far as in the first step.
+
+    Corrupt rows that keep within ``c`` scales count in full, like samples still to be learned, and may outweigh a mean
+    that has become short.
 
     Examples
     --------

@@ -14,20 +14,23 @@ from skbgmd.rows import Rows
 class Krum(FractionWeighting):
     r"""Krum and multi-Krum: mean of the rows that lie closest to their neighbors. Blanchard et al. (2017).
 
-    The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows; the
-    ``n_selected`` rows of least score are averaged. The row itself is no neighbor of its own; at least one neighbor
-    counts, however few the rows. :math:`f = \lceil \psi n \rceil`, but no more than Krum's condition
-    :math:`2 f + 2 < n` allows, :math:`\lfloor (n - 3) / 2 \rfloor`: with f larger, rows that equal each other would
-    have no other neighbors, and win. So no minority of equal rows wins, wherever it is; what Krum's theorem says of the
-    answer holds for as many corrupt rows as the condition allows.
+    The score of a row is the sum of its squared distances to its :math:`n - f - 2` nearest other rows. The rule
+    averages the ``n_selected`` rows with the lowest scores. A row is no neighbor of its own, and at least one neighbor
+    counts, however few the rows.
+
+    The number of rows assumed corrupt is :math:`f = \lceil \psi n \rceil`, but at most
+    :math:`\lfloor (n - 3) / 2 \rfloor`, as Krum's condition :math:`2 f + 2 < n` demands. With a larger f, rows that
+    equal each other would have no other neighbors, and would win. With this limit no minority of equal rows wins,
+    wherever it is. Krum's theorem holds for as many corrupt rows as the condition allows.
 
     Parameters
     ----------
     fraction : float or "auto", default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
-        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of the last steps
+        (see :func:`estimate_corrupt_share`), or 0 if that estimate is zero. "auto" is blind to rows that hide in the
+        spread of the others.
     n_selected : int, default=1
-        Rows to average: 1 is Krum, more is multi-Krum. At most :math:`n - f` are used.
+        Number of rows to average: 1 is Krum, more is multi-Krum. At most :math:`n - f` rows are used.
     """
 
     def __init__(self, fraction: Fraction = 0.4, n_selected: int = 1) -> None:

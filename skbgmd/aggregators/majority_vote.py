@@ -19,39 +19,40 @@ from skbgmd.rows import Rows
 class MajorityVote(Aggregator):
     r"""Majority vote over redundant gradients (Draco's repetition code): exact while most of each group are honest.
 
-    Rows come in consecutive groups of r, each the same gradient computed r times, by r workers [1]_. In each group the
-    row counts that more than half of the r agree on, so that :math:`(r - 1) / 2` of them may be anything; the groups'
-    winners are aggregated by another rule. With the mean that is the gradient which r times fewer honest workers would
-    have given, bit by bit.
+    Rows come in consecutive groups of r; each group is the same gradient, computed by r workers [1]_. In each group,
+    the row that more than half of the r agree on wins, so :math:`(r - 1) / 2` of them may be anything. Another rule
+    aggregates the groups' winners. With the mean, the result is bit by bit the gradient that r times fewer honest
+    workers would have given.
 
     A group without a majority is left out and counted in the aggregate's ``record``, as ``groups_without_majority``.
 
     Parameters
     ----------
     r : int, default=3
-        Rows in a group; odd numbers make the most of them. 1: there is nothing to vote on.
+        Number of rows in a group. Odd numbers make the most of them; with 1 there is nothing to vote on.
     aggregator : Aggregator, default=None
-        Rule that aggregates the winners; None: :class:`Mean`. A robust one withstands groups with a corrupt majority.
+        Rule that aggregates the winners; None: :class:`Mean`. A robust rule withstands groups with a corrupt majority.
     rtol : float, default=0.0
-        Rows a and b agree if :math:`\lVert a - b \rVert \leq rtol \cdot \max(\lVert a \rVert, \lVert b \rVert)`. 0: if
-        they are equal, as gradients of the same samples are on machines of the same kind. Otherwise a corrupt row may
-        win that is as near as that to an honest one.
+        Rows a and b agree if :math:`\lVert a - b \rVert \leq rtol \cdot \max(\lVert a \rVert, \lVert b \rVert)`. With 0
+        they agree if they are equal, as gradients of the same samples are on machines of the same kind. With more than
+        0, a corrupt row as near as that to an honest one may win.
 
     Raises
     ------
     ValueError
-        Rows that can't be cut into groups of r; half of the groups or more without a majority, so that the rows aren't
-        redundant, or too many are corrupt.
+        If the rows can't be cut into groups of r. Also if half of the groups or more have no majority: then the rows
+        aren't redundant, or too many are corrupt.
     NonFiniteRowsError
-        Half of the rows or more not finite.
+        If half of the rows or more aren't finite.
 
     Notes
     -----
+    Use it if the machines are yours, you hand out the samples yourself, and a few machines may fail or lie. It can't
+    help against wrong samples, because all r workers of a group get them.
+
     It costs r times the computation, and next to nothing beside it: some comparisons of each row. In return it needs no
-    assumption on how honest gradients are spread, where all other rules give up accuracy for it. Take it where the
-    machines are yours, hand out the samples themselves, and a few of them may fail or lie; it can't help against wrong
-    samples, which all r workers of a group are given. A group has the weight of the row that wins, the first of those
-    that have a majority behind them.
+    assumption on how honest gradients are spread; all other rules lose some accuracy to that spread. The weight of a
+    group is the weight of its winning row, the first of those that have a majority behind them.
 
     See Also
     --------

@@ -12,7 +12,7 @@ from skbgmd.rows.means import in_range
 
 
 class Mean(RowWeighting):
-    """Weighted mean of the rows, plain SGD's aggregate: one corrupt row moves it anywhere (breakdown point 0).
+    """Weighted mean of the rows, as in plain SGD: one corrupt row moves it anywhere (breakdown point 0).
 
     Examples
     --------

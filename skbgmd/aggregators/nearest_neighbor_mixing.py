@@ -16,16 +16,17 @@ from skbgmd.rows import Rows
 class NearestNeighborMixing(PreAggregation):
     r"""Nearest-neighbor mixing (NNM): replace each row by the mean of its nearest rows. Allouah et al. (2023).
 
-    The mean is over :math:`n - f` rows, the row itself included, with :math:`f = \lceil \psi n \rceil` (less than
-    half). It takes the spread out of the honest rows, in which an attack of ordinary length hides.
+    The mean is over :math:`n - f` rows, including the row itself, with :math:`f = \lceil \psi n \rceil` (less than
+    half). Mixing removes the spread of the honest rows, in which an attack of ordinary length hides.
 
     Parameters
     ----------
     aggregator : Aggregator, default=None
         Rule that aggregates the mixed rows; None: :class:`GeometricMedian`.
     fraction : float or "auto", default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
-        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of the last steps
+        (see :func:`estimate_corrupt_share`), or 0 if that estimate is zero. "auto" is blind to rows that hide in the
+        spread of the others.
     """
 
     keeps_workers = True

@@ -17,9 +17,9 @@ from skbgmd.rows.gram import lower_weighted_median
 def indistinguishable_distance(fraction: float) -> float:
     r"""Compute the distance of means, in standard deviations of a row, up to which no rule can tell them apart.
 
-    Where a share ε of the rows is anything at all, :math:`(1 - ε) N(μ_1, σ^2) + ε Q_1` and :math:`(1 - ε) N(μ_2, σ^2)
-    + ε Q_2` can be the same distribution if and only if the total variation distance of the two normal distributions,
-    :math:`2 Φ(|μ_1 - μ_2| / 2 σ) - 1`, is at most :math:`ε / (1 - ε)`. Hence
+    Let a share ε of the rows be anything at all. Then :math:`(1 - ε) N(μ_1, σ^2) + ε Q_1` and
+    :math:`(1 - ε) N(μ_2, σ^2) + ε Q_2` can be the same distribution if and only if the total variation distance of the
+    two normal distributions, :math:`2 Φ(|μ_1 - μ_2| / 2 σ) - 1`, is at most :math:`ε / (1 - ε)`. Hence
 
     .. math:: |μ_1 - μ_2| \le 2 σ \, Φ^{-1}\Big(\frac{1}{2 (1 - ε)}\Big).
 
@@ -39,8 +39,9 @@ def indistinguishable_distance(fraction: float) -> float:
 def group_size_needed(noise_to_signal: float, fraction: float = 0.4) -> int:
     r"""Compute the samples that a row must be the mean of, for any rule to tell a mean gradient from its opposite.
 
-    Means :math:`μ` and :math:`-μ` of normal rows are :math:`2 |μ|` apart; a row of g samples has the standard deviation
-    :math:`σ / \sqrt{g}`. They can be told apart only if (:func:`indistinguishable_distance`)
+    Means :math:`μ` and :math:`-μ` of normal rows are :math:`2 |μ|` apart. A row that is the mean of g samples has the
+    standard deviation :math:`σ / \sqrt{g}`. A rule can tell the two means apart only if (see
+    :func:`indistinguishable_distance`)
 
     .. math:: g > \Big(\frac{σ}{|μ|} \, Φ^{-1}\Big(\frac{1}{2 (1 - ε)}\Big)\Big)^2,
 
@@ -50,20 +51,20 @@ def group_size_needed(noise_to_signal: float, fraction: float = 0.4) -> int:
     Parameters
     ----------
     noise_to_signal : float
-        :math:`σ / |μ|` of single samples: standard deviation of their gradients along the mean, over its norm. A
-        training whose rows are means of g samples records that of rows, which is smaller by :math:`\sqrt{g}`.
+        :math:`σ / |μ|` of single samples: the standard deviation of their gradients along the mean, over its norm. A
+        training whose rows are means of g samples records the ratio of rows, which is smaller by :math:`\sqrt{g}`.
     fraction : float, default=0.4
         Share ε of corrupt rows, in [0, 0.5).
 
     Returns
     -------
     int
-        At least 1.
+        Number of samples, at least 1.
 
     Raises
     ------
     ValueError
-        A parameter out of its range.
+        If a parameter is out of its range.
 
     Examples
     --------

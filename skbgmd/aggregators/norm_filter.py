@@ -15,17 +15,18 @@ from skbgmd.rows import Rows
 class NormFilter(FractionWeighting):
     r"""Norm filter (comparative gradient elimination): mean of the rows without those of largest norm.
 
-    Drops :math:`f = \lceil \psi n \rceil` rows (less than half). Rows of equal norms at the limit, as clipping leaves
-    them, share the places that are left. Blind to a row of ordinary length that points the wrong way. Ghosh et al.
-    (2019); Gupta et al. (2020), comparative gradient elimination.
+    It drops the :math:`f = \lceil \psi n \rceil` rows (less than half) of largest norm. Rows of equal norm at the
+    limit, as clipping leaves them, share the places that are left. The rule is blind to a row of ordinary length that
+    points the wrong way. Ghosh et al. (2019); Gupta et al. (2020), comparative gradient elimination.
 
     Parameters
     ----------
     fraction : float or "auto", default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
-        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of the last steps
+        (see :func:`estimate_corrupt_share`), or 0 if that estimate is zero. "auto" is blind to rows that hide in the
+        spread of the others.
     both_tails : bool, default=False
-        Drop as many rows of the smallest norms too, which leaves the mean of those of middling length.
+        Drop as many rows of smallest norm too, which leaves the mean of the rows of middling length.
     """
 
     def __init__(self, fraction: Fraction = 0.4, both_tails: bool = False) -> None:

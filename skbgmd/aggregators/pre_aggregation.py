@@ -35,15 +35,15 @@ class PreAggregationState(AggregatorState):
     Attributes
     ----------
     step : int
-        Number of calls.
+        Number of calls so far.
     inner : object
-        The inner aggregator's state.
+        State of the inner aggregator.
     share : ShareMemory, or None
         Estimates of how many rows are corrupt.
     memory : object
-        What else is remembered of the rows.
+        Anything else remembered of the rows.
     rule : str
-        Name of the pre-aggregation's class; empty, where the state is of an earlier version.
+        Name of the pre-aggregation's class; empty if the state is from an earlier version.
     """
 
     step: int = 0
@@ -145,7 +145,10 @@ class RowReplacement(Aggregator):
 
 
 class PreAggregation(RowReplacement):
-    r"""Aggregate averages of rows in place of the rows; :math:`K \to M K M^T` on the Gram matrix."""
+    r"""Base class of rules that aggregate averages of the rows in place of the rows.
+
+    On the Gram matrix that is :math:`K \to M K M^T`.
+    """
 
     def _replace(self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState) -> tuple[Rows, FloatArray, Any]:
         mixing, weights = self._average(rows, state.step)

@@ -10,23 +10,25 @@ from skbgmd.rows import Rows
 
 
 class SpectralFilter(FractionWeighting):
-    r"""Spectral filter: mean after filtering along the direction of largest variance, again and again.
+    r"""Spectral filter: mean after repeated filtering along the direction of largest variance.
 
-    The iterative filter of Diakonikolas et al. (2017), as used by Sever (2019) and, with a breakdown point of 1/4, by
-    Data and Diggavi (2020): in each round the weight of a row is multiplied by :math:`1 - \tau_i / \max_j
-    \tau_j`, with :math:`\tau_i` the squared projection of the centered row on the top eigenvector of the weighted
-    covariance, until the share ``fraction`` of the weight is gone. The eigenvector comes from the Gram matrix.
+    This is the iterative filter of Diakonikolas et al. (2017), as used by Sever (2019) and, with a breakdown point of
+    1/4, by Data and Diggavi (2020). In each round it multiplies the weight of a row by
+    :math:`1 - \tau_i / \max_j \tau_j`. Here :math:`\tau_i` is the squared projection of the centered row on the top
+    eigenvector of the weighted covariance, which comes from the Gram matrix. The filter stops when the share
+    ``fraction`` of the weight is gone.
 
     Parameters
     ----------
     fraction : float or "auto", default=0.2
-        Share of the weight to remove, in [0, 0.5). "auto": one row more than the largest estimate of
-        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
+        Share of the weight to remove, in [0, 0.5). "auto": one row more than the largest estimate of the last steps
+        (see :func:`estimate_corrupt_share`), or 0 if that estimate is zero. "auto" is blind to rows that hide in the
+        spread of the others.
     threshold : float, default=None
-        Stop before that once the direction of largest variance has no more than ``threshold`` / √r of all variance, r
-        the number of directions with any; positive. Clean rows then keep most of their weight. Without, corrupt
-        rows that lie close together may outlive honest ones, once the directions of large variance are those of
-        honest rows. None: never.
+        Stop earlier, once the direction of largest variance has no more than ``threshold`` / √r of all variance, where
+        r is the number of directions with any; positive. Clean rows then keep most of their weight. Without a
+        threshold, corrupt rows that lie close together may outlive honest ones, once the directions of large variance
+        are those of honest rows. None: never stop earlier.
     """
 
     def __init__(self, fraction: Fraction = 0.2, threshold: float | None = None) -> None:

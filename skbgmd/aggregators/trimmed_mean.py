@@ -16,15 +16,17 @@ from skbgmd.rows import Rows
 
 
 class TrimmedMean(Coordinatewise):
-    r"""Coordinate-wise trimmed mean: each column without its extreme values. Yin et al. (2018).
+    r"""Coordinate-wise trimmed mean: the mean of each column without its extreme values. Yin et al. (2018).
 
-    Trims :math:`f = \lceil \psi n \rceil` rows (less than half) at either end, or that share of the weight.
+    It trims :math:`f = \lceil \psi n \rceil` rows (less than half) at either end of each column, or that share of the
+    weight.
 
     Parameters
     ----------
     fraction : float or "auto", default=0.4
-        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of
-        the last steps, see :func:`estimate_corrupt_share`, if that isn't zero; blind to what hides in the rows' spread.
+        Assumed share ψ of corrupt rows, in [0, 0.5). "auto": one row more than the largest estimate of the last steps
+        (see :func:`estimate_corrupt_share`), or 0 if that estimate is zero. "auto" is blind to rows that hide in the
+        spread of the others.
     """
 
     def __init__(self, fraction: Fraction = 0.4) -> None:

@@ -41,50 +41,53 @@ class WorkerProducts(RememberedProducts):
 class WorkerMemory(RowReplacement):
     r"""Memory of workers: withstand colluding workers by what their rows have had in common over many steps.
 
-    For rows that are the same worker's in every step: clients, ranks, machines. Of each step's rows, clipped to their
-    median norm, the inner products are remembered, :math:`\bar K \gets` their mean with decay. Honest noise averages
-    out of it, an attack that hides in the noise of one step does not. Then
+    Use it if a row comes from the same worker in every step: a client, a rank, a machine. The rule remembers the inner
+    products of each step's rows, clipped to their median norm: :math:`\bar K \gets` their mean with decay. Honest noise
+    averages out of :math:`\bar K`; an attack that hides in the noise of one step does not. Then the rule takes four
+    steps:
 
-    1. of the eigenvalues of :math:`\bar K` without its diagonal, those beyond the edge of noise are kept, shrunk by as
-       much as noise has added, and give each worker a few coordinates (:func:`worker_coordinates`);
-    2. workers whose remembered products with all others are the same, and with the :math:`n - f` most trusted ones,
-       share one vote (:func:`worker_votes`);
-    3. each row is replaced by the mean of the nearest rows, in these coordinates, that have :math:`n - f` votes, with
-       :math:`f = \lceil \psi n \rceil`, in which a row longer than the median counts in inverse proportion to its
-       norm; no matter how far rows are apart now;
-    4. another rule aggregates these means, each with its votes times the weight that it has in Huber's mean of the
-       coordinates.
+    1. **Coordinates.** Of the eigenvalues of :math:`\bar K` without its diagonal, it keeps those beyond the edge of
+       noise, shrunk by as much as noise has added. They give each worker a few coordinates
+       (:func:`worker_coordinates`).
+    2. **Votes.** Workers share one vote if they have the same remembered products with all others, and with the
+       :math:`n - f` most trusted ones (:func:`worker_votes`).
+    3. **Mixing.** Each row is replaced by the mean of the nearest rows, in these coordinates, that have :math:`n - f`
+       votes, with :math:`f = \lceil \psi n \rceil`. In this mean, a row longer than the median counts in inverse
+       proportion to its norm. How far rows are apart now doesn't matter.
+    4. **Aggregation.** Another rule aggregates these means. Each mean has its votes times the weight that it has in
+       Huber's mean of the coordinates.
 
-    Rows that hold NaN are left out of a step, and at most f that are longer than ten median norms. The median is by
-    votes, too, but within the range of honest norms, whatever is remembered (:func:`norm_in_honest_range`). It is
-    nearest-neighbor mixing [1]_ by a remembered Gram matrix; a memory of each worker's momentum [2]_ takes n × d
-    numbers, this one 2 n².
+    A step leaves out rows that hold NaN, and at most f rows that are longer than ten median norms. The median is by
+    votes, too, but stays within the range of honest norms, whatever is remembered (:func:`norm_in_honest_range`).
+
+    The method is nearest-neighbor mixing [1]_ by a remembered Gram matrix. It takes 2 n² numbers; a memory of each
+    worker's momentum [2]_ takes n × d.
 
     Parameters
     ----------
     aggregator : Aggregator, default=None
-        Rule that aggregates the means; None: ``GeometricMedian(tol=1e-4)``, as means of neighbors are so close together
-        that more digits take a pass of their own.
+        Rule that aggregates the means. None: ``GeometricMedian(tol=1e-4)``; means of neighbors are so close together
+        that more digits would take a pass of their own.
     fraction : float, default=0.4
-        Assumed share ψ of corrupt workers, in [0, 0.5); 0: nobody is judged.
+        Assumed share ψ of corrupt workers, in [0, 0.5). 0: no worker is judged.
     decay : float, default=0.99
-        Factor of what is remembered, for each step, in [0, 1]. 0: nothing but this step; 1: all steps alike.
+        Factor by which the memory decays in each step, in [0, 1]. 0: only this step counts. 1: all steps count alike.
 
     Notes
     -----
-    Workers are known by ``rows.ids``, as the clients of a training are, or by their places where rows have none. A
-    worker that is new, or that was away for long, is taken for one of ordinary likeness. Random buckets are no workers:
-    let :class:`Bucketing` come behind it rather than before it. The order of the workers makes no difference, but for
-    the tolerance of Huber's mean and of the inner rule.
+    **Identity.** The rule knows workers by ``rows.ids``, as the clients of a training are known, or by their places if
+    rows have no ids. It takes a worker that is new, or that was away for long, for one of ordinary likeness. Random
+    buckets aren't workers: put :class:`Bucketing` after this rule, not before it. The order of the workers makes no
+    difference, except for the tolerance of Huber's mean and of the inner rule.
 
-    Where f is 0, with ``fraction=0``, which is warned of, and of one or two workers, each mean is that of all rows:
-    nobody is judged but by the norm, whatever is remembered. Otherwise workers are judged from the first step on with
-    any decay, with 0 by what a single step tells.
+    **No judgement.** With f = 0 each mean is the mean of all rows, whatever is remembered, and the rule judges workers
+    only by their norm. That is so with ``fraction=0``, for which the rule warns, and with one or two workers. Otherwise
+    it judges workers from the first step on with any decay; with decay 0, it judges by a single step.
 
-    Of n workers with the same weight let f' be corrupt, at most f. Where the inner rule's answer is a mean of its rows,
-    it is at most :math:`1 + f' / (n - f - f')` times as long as the longest honest row, whatever is remembered; ten
-    times that if f' is more than f, but less than half (:ref:`proof <workers-bound>`). Where most rows are zero, the
-    longest honest row of the last step in which they weren't counts as one.
+    **Bound.** Let f' of n workers with the same weight be corrupt, at most f. If the inner rule returns a mean of its
+    rows, the answer is at most :math:`1 + f' / (n - f - f')` times as long as the longest honest row, whatever is
+    remembered. If f' is more than f, but less than half, it is at most ten times that (:ref:`proof <workers-bound>`).
+    If most rows are zero, the longest honest row of the last step in which they weren't counts as one.
 
     References
     ----------

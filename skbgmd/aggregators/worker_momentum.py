@@ -48,16 +48,21 @@ class WorkerMomentumState(AggregatorState):
 class WorkerMomentum(Aggregator):
     r"""Worker momentum: aggregate each worker's running mean in place of its row, against colluding workers.
 
+    The running mean of worker i,
+
     .. math:: m_i \gets \mu m_i + (1 - \mu) x_i
 
-    begins at a worker's first row [1]_. It takes the noise out of honest rows, in which an attack of ordinary length
-    hides, and is the step's momentum at once: the optimizer needs none. A worker whose row holds NaN or inf is left out
-    of the step, and its running mean stays as it is. So does that of a worker that is away, as sampled clients are: it
-    is a mean of the worker's own rows, however long ago. A worker that is away for so many steps s in a row that
-    :math:`\mu^s` is no more than 0.001 is forgotten: 66 with the default.
+    begins at the worker's first row [1]_. It removes the noise of honest rows, in which an attack of ordinary length
+    hides. It also is the step's momentum, so the optimizer needs none.
 
-    It remembers d numbers for each worker of a step, and d for each that is away: where k of many clients are drawn in
-    a step, at most 65 k of them with the default. :class:`WorkerMemory` remembers 2 n² numbers for n workers.
+    - **Rows that hold NaN or inf:** the step leaves the worker out, and its running mean stays as it is.
+    - **Workers that are away,** as sampled clients are: the running mean stays as it is too. It is a mean of the
+      worker's own rows, however long ago.
+    - **Workers that are away for long:** after s steps in a row with :math:`\mu^s` no more than 0.001, the rule forgets
+      the worker: 66 steps with the default.
+
+    The rule remembers d numbers for each worker of a step, and d for each that is away. If each step draws k of many
+    clients, at most 65 k of them are away with the default. :class:`WorkerMemory` remembers 2 n² numbers for n workers.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ def with_sample_loss(loss: SampleLoss) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class ZenoState(AggregatorState):
-    """State of Zeno: the number of calls, for each draws other trusted samples."""
+    """State of :class:`Zeno`: the number of calls so far; each call draws other trusted samples."""
 
     step: int = 0
 
@@ -71,53 +71,61 @@ class ZenoState(AggregatorState):
 class Zeno(Aggregator):
     r"""Zeno: mean of the rows that lower the loss on trusted samples most, even where most rows are corrupt.
 
-    The score of a row is how far a step along it descends, less a penalty for its length [1]_,
+    Use it if you have trusted samples, and half of the rows or more may be corrupt or attacks stay near the honest
+    rows.
+
+    The score of a row is the descent of a step along it, less a penalty for the row's length [1]_,
 
     .. math:: s_i = f(x) - f(x - \gamma g_i) - \rho \lVert g_i \rVert^2,
 
-    f the mean loss on a few trusted samples, drawn afresh in each call. The :math:`n - b` rows of highest score are
-    averaged, :math:`b = \lceil \psi n \rceil` and less than n. It takes one honest row, not a majority, if at least as
-    many rows are dropped as are corrupt: rows are compared with the trusted samples, not with each other.
+    where f is the mean loss on a few trusted samples, drawn afresh in each call. The rule averages the :math:`n - b`
+    rows of highest score, with :math:`b = \lceil \psi n \rceil`, less than n. It compares rows with the trusted
+    samples, not with each other. So it needs one honest row, not a majority, if it drops at least as many rows as are
+    corrupt.
 
     Parameters
     ----------
     oracle : callable, default=None
-        ``oracle(displacement)``, from a tensor (d,) to the trusted loss at the parameters plus the displacement, a
-        number or a tensor of one. Called once for each row, with :math:`-\gamma g_i`; all calls for the same rows must
-        be of the same samples. None: a loss on ``trusted``.
+        ``oracle(displacement)`` takes a tensor (d,) and returns the trusted loss at the parameters plus the
+        displacement, as a number or a tensor of one. The rule calls it once for each row, with :math:`-\gamma g_i`. All
+        calls for the same rows must use the same samples. None: a loss on ``trusted``.
     trusted : tuple (X, y), default=None
-        Samples that are known to be good, with their targets, in place of an oracle. Only estimators and nets that are
-        being trained can say what the loss on them is; targets are given to an estimator as in ``fit``, and so is a
-        data frame, with the same columns in the same order.
+        Samples that are known to be good, with their targets, in place of an oracle. This works only in the training of
+        an estimator or a net, which knows the loss on them. For an estimator, give targets as in ``fit``, and a data
+        frame with the same columns in the same order.
     lr : float or None, default=None
-        Length γ of the step that is tried. None: the learning rate of the training, to be given with an ``oracle``.
+        Length γ of the trial step. None: the learning rate of the training. With an ``oracle`` it must be given.
     fraction : float, default=0.4
         Assumed share ψ of corrupt rows, in [0, 1).
     rho : float or None, default=None
         Weight ρ of the penalty. None: γ / 200, the ratio in the authors' experiments.
     n_trusted : int, default=32
-        Trusted samples drawn in each call; all, where there are fewer.
+        Number of trusted samples drawn in each call; all of them if there are fewer.
     random_state : int or None, default=None
-        Seed of these draws. None: another seed each call; a training gives it one.
+        Seed of these draws. None: another seed in each call; a training sets one.
 
     Raises
     ------
     ValueError
-        Both or neither of ``oracle`` and ``trusted``; ``trusted`` outside of a training; ``oracle`` without ``lr``.
+        If both or neither of ``oracle`` and ``trusted`` are given, if ``trusted`` is used outside of a training, or if
+        ``oracle`` comes without ``lr``.
     NonFiniteRowsError
-        No row is finite, or the loss is finite after none: a training that has diverged.
+        If no row is finite, or if the loss is finite after none of them: the training has diverged.
 
     Notes
     -----
-    Take it where half of the rows or more may be corrupt, or where attacks stay near the honest rows, and trusted
-    samples are at hand. It costs a forward pass on ``n_trusted`` samples for each row, some two geometric medians for
-    34 rows of a perceptron with 100,000 parameters. It is as good as these samples: for a class that they don't have,
-    honest rows are dropped. A loss that isn't finite ranks last, and rows that aren't get weight zero.
+    **Cost.** The rule takes a forward pass on ``n_trusted`` samples for each row. That is some two geometric medians
+    for 34 rows of a perceptron with 100,000 parameters.
 
-    Copies share the oracle. For ``trusted``, networks are put into evaluation mode; afterwards parameters, buffers,
-    modes and random generators are as they were. Of rows across ranks each rank forms all, and evaluates the loss by
-    itself; the ranks take the mean of what they find, so give all the same trusted samples. As the rule across ranks of
-    an estimator it takes a network without floating-point buffers, such as those of batch normalization, on which ranks
+    **Limits.** The rule is as good as the trusted samples: if they lack a class, honest rows for that class are
+    dropped. Rows whose loss isn't finite rank last, and rows that aren't finite get weight zero.
+
+    **Side effects.** Copies share the oracle. For ``trusted``, networks are put into evaluation mode; afterwards
+    parameters, buffers, modes and random generators are as they were.
+
+    **Several ranks.** For rows across ranks, each rank forms all rows and evaluates the loss by itself. The ranks take
+    the mean of the losses they find, so give all of them the same trusted samples. As the rule across ranks of an
+    estimator, Zeno takes a network without floating-point buffers, such as those of batch normalization, on which ranks
     agree by the same rule.
 
     References
