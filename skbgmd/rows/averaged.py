@@ -18,14 +18,14 @@ from skbgmd.rows.protocol import Rows
 
 
 class AveragedRows(ChunkedRows):
-    """Weighted means of other rows, ``averaging @ rows``, never formed but a chunk of columns at a time.
+    """Weighted means of other rows, ``averaging @ rows``, formed only a chunk of columns at a time.
 
     Parameters
     ----------
     rows : Rows
         The rows to average, all of them finite.
     averaging : ndarray of shape (m, n)
-        Non-negative; each line adds up to one.
+        Non-negative coefficients; each line adds up to one.
     weights : ndarray of shape (m,)
         Weights of the averaged rows.
     """

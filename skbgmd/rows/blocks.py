@@ -18,16 +18,16 @@ from skbgmd._utils.transfer import on_device
 
 @dataclass(frozen=True)
 class CoordinateBlock:
-    """A block of columns: runs of ``length`` adjacent ones that start at multiples of ``length``.
+    """Block of columns: runs of ``length`` adjacent columns that start at multiples of ``length``.
 
     Attributes
     ----------
     runs : tensor of shape (r,), int64
         Numbers of the runs, ascending; run ``q`` begins at column ``q * length``.
     length : int
-        Columns of a run; the last run of all ends with the matrix.
+        Number of columns in a run; the last run of the matrix ends with the matrix.
     total : int
-        Columns of the matrix.
+        Number of columns of the matrix.
     """
 
     runs: torch.Tensor
@@ -72,16 +72,16 @@ class CoordinateBlock:
 
 @dataclass(frozen=True)
 class ParameterBlock:
-    """A block of units, out of all units of the columns.
+    """Block of units, such as slices of a parameter, out of all units of the columns.
 
     Attributes
     ----------
     starts : ndarray of shape (u,), int64
-        The first column of each unit, ascending; a unit ends where the next one begins.
+        First column of each unit, ascending; a unit ends where the next one begins.
     total : int
-        Columns in all.
+        Number of columns in all.
     chosen : ndarray of shape (c,), int64
-        Chosen units, ascending.
+        Numbers of the chosen units, ascending.
     device : torch.device
         Device of the columns.
     """

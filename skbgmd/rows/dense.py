@@ -24,31 +24,31 @@ class DenseRows(ChunkedRows):
     Parameters
     ----------
     matrix : tensor of shape (n, d)
-        float16, bfloat16 (computed in float32), float32 or float64.
+        The rows, in float16, bfloat16, float32 or float64. The half-precision types are computed in float32.
     weights : ndarray of shape (n,), default=None
-        Non-negative weights of the rows, which count by their ratios: huge and tiny ones are divided by a power of two.
-        None: all one.
+        Non-negative weights of the rows. Only their ratios count: huge and tiny ones are divided by a power of two.
+        None: all weights are one.
     index : tensor of shape (k,), default=None
-        Use these columns only; they are gathered a chunk at a time.
+        Use only these columns; they are gathered a chunk at a time. None: all columns.
     picked : ndarray of shape (m,), default=None
-        Use these rows only.
+        Use only these rows. None: all rows.
     run_length : int, default=1
-        ``index`` holds runs of so many adjacent columns, of which the last may be shorter.
+        Length of the runs of adjacent columns that ``index`` holds; the last run may be shorter.
     norms : ndarray of shape (n,), default=None
         Norms of the rows, if known.
     units : ParameterBlock, default=None
         Columns that belong together.
     ids : tuple of n numbers or strings, default=None
-        Ids of the workers that the rows are of, for rules that remember workers; an array or a tensor of them counts by
-        its values. None: their places.
+        Ids of the workers that the rows belong to, for rules that remember workers. An array or a tensor of ids counts
+        by its values. None: the places of the rows.
 
     Raises
     ------
     TypeError
-        For a matrix that isn't a dense tensor of one of these dtypes, and weights that aren't an array of numbers.
+        If the matrix isn't a dense tensor of one of these dtypes, or if the weights aren't an array of numbers.
     ValueError
-        For masked entries, another number of dimensions than two, and a tensor without data; weights of another shape,
-        negative ones, NaN or inf.
+        If the matrix has masked entries, no data, or another number of dimensions than two. Also if the weights have
+        another shape, are negative, or hold NaN or inf.
 
     Examples
     --------

@@ -17,28 +17,29 @@ from skbgmd._utils.typing import BoolArray, FloatArray
 class Gram:
     """Inner products of the rows about some point, in float64 on the CPU.
 
-    Only differences and distances have a meaning, for they don't depend on that point.
+    Only differences and distances have a meaning, because they don't depend on that point.
 
     Attributes
     ----------
     products : ndarray of shape (n, n)
         ``<x_i - c, x_j - c>``; zero for rows that are not finite.
     finite : ndarray of shape (n,), bool
-        Rows that hold neither NaN nor inf.
+        Mask of the rows that hold neither NaN nor inf.
     rounding : float
-        ``|error of products_ij| <= rounding * l_i * l_j``, ``l`` the lengths.
+        ``|error of products_ij| <= rounding * l_i * l_j``, where ``l`` are the lengths.
     lengths : ndarray of shape (n,), or None
-        None for the norms ``||x_i - c||``. Means of rows, which may be much shorter, have means of the rows' lengths.
+        None stands for the norms ``||x_i - c||``. Means of rows may be much shorter than the rows; they have the means
+        of the rows' lengths instead.
     unit : float
-        Length that counts as one: other than 1 where squares of the rows are out of range.
+        Length that counts as one. It differs from 1 if squares of the rows are out of range.
     shrinkage : ndarray of shape (n,), or None
         Factors of at most one by which far rows were shrunk for the same reason.
     original : Gram, or None
-        The products before that, where they are in range.
+        The products before that shrinkage, if they are in range.
     floor : float
         Additional error of every product, from terms that underflow.
     about_zero : bool
-        The point is known to be zero: these are inner products of the rows themselves.
+        True if the point is known to be zero: the products are then inner products of the rows themselves.
     """
 
     products: FloatArray

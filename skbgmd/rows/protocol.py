@@ -17,7 +17,7 @@ from skbgmd.rows.layout import ColumnLayout
 
 @runtime_checkable
 class Rows(Protocol):
-    """n vectors of d numbers, in memory or elsewhere."""
+    """Protocol of n vectors of d numbers, in memory or elsewhere, which aggregation rules read."""
 
     #: Weight of each row, float64 (n,), on the CPU.
     weights: FloatArray

@@ -18,7 +18,7 @@ from skbgmd.rows.protocol import Rows
 
 
 class ScaledRows(ChunkedRows):
-    """Other rows, each times a number, never formed but a chunk of columns at a time.
+    """Other rows, each multiplied by a number, formed only a chunk of columns at a time.
 
     Parameters
     ----------

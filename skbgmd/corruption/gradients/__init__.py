@@ -56,13 +56,13 @@ GRADIENT_CORRUPTIONS: dict[str, type[GradientCorruption]] = {
 
 
 def get_gradient_corruption(corruption: str | GradientCorruption) -> GradientCorruption:
-    """Look up an attack on gradients.
+    """Look up an attack on gradients by its name.
 
     Parameters
     ----------
     corruption : str or GradientCorruption
-        A key of :data:`GRADIENT_CORRUPTIONS`, for that attack with its default parameters; or an attack, which is
-        returned as it is.
+        A key of :data:`GRADIENT_CORRUPTIONS`, for that attack with its default parameters. An attack is returned as it
+        is.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def get_gradient_corruption(corruption: str | GradientCorruption) -> GradientCor
     Raises
     ------
     ValueError
-        For an unknown name.
+        If the name is unknown.
 
     Examples
     --------

@@ -20,23 +20,26 @@ from skbgmd.corruption.gradients.base import (
 class ALittleIsEnough(AlongLine):
     r"""A little is enough (ALIE): :math:`g \to \mu - z \sigma`, hidden in the spread of the honest rows.
 
-    Baruch et al. (2019). :math:`\mu` and :math:`\sigma` are mean and standard deviation of each column over the
-    honest rows (divided by their number), and all corrupt rows are equal. With ``own=True``,
-    :math:`g \to g - z \sigma`: each keeps its own noise, so that none stands out by having twins. Omniscient; Baruch
-    et al. estimate both from the corrupt workers' own gradients.
+    Baruch et al. (2019). :math:`\mu` and :math:`\sigma` are the mean and the standard deviation of each column over the
+    honest rows (divided by their number). All corrupt rows are equal. With ``own=True``, :math:`g \to g - z \sigma`:
+    each corrupt row keeps its own noise, so no row stands out by having twins.
+
+    The attack is omniscient: it knows the honest rows. Baruch et al. estimate both moments from the corrupt workers'
+    own gradients instead.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     z : float, default=1.5
         Number of standard deviations from the mean, finite.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
     own : bool, default=False
-        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
+        True: shift each corrupt row's own gradient. False: shift the honest mean, which all corrupt rows send.
 
     Examples
     --------

@@ -15,20 +15,20 @@ from skbgmd.corruption.gradients.base import GradientCorruption, multiply_add
 class AdditiveNoise(GradientCorruption):
     r"""Gaussian noise, :math:`g \to g + \sigma z` with :math:`z \sim N(0, I)`.
 
-    Gradient corruption of Acharya et al. (2022), after Fu (1998) and Xie et al. (2019), with :math:`\sigma^2 = 100`.
-    The same seed gives other noise on another kind of device.
+    This is the gradient corruption of Acharya et al. (2022), after Fu (1998) and Xie et al. (2019), with
+    :math:`\sigma^2 = 100`. The same seed gives different noise on different kinds of device.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     std : float, default=10.0
         Standard deviation σ, in units of the gradient's entries.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows and the noise, if a call isn't given another. None: another one each time, never the
-        global one.
+        Source of randomness for the rows and the noise, unless a call passes its own. None: a fresh one each time; the
+        global state is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -21,15 +21,17 @@ from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_brea
 class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
     r"""Base class of Byzantine attacks on the rows of a matrix of gradients; inherit and write ``_replace``.
 
-    Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. With ``corrupt`` given, these
-    rows are corrupt in every call, and ``fraction`` is ignored: in a training with clients these are numbers of
-    clients, which follow them whichever clients a step has rows of (:doc:`/corruption`); otherwise places of the groups
-    in a batch. Those that a call has no row for, as in a last batch of fewer groups, are skipped. An attack holds
-    parameters only (``get_params``, ``set_params`` and ``sklearn.base.clone`` work); a call changes nothing in it.
+    Each call draws :math:`\lfloor \psi b \rfloor` of the b rows afresh and replaces them. An attack holds parameters
+    only: ``get_params``, ``set_params`` and ``sklearn.base.clone`` work, and a call changes nothing in it.
 
-    An attack that needs honest rows takes all rows where none is honest, for ``fraction=1``. Entries that are larger
-    than any number of the gradients' dtype become the largest one; only :class:`NonFinite` makes NaN or inf of finite
-    rows.
+    With ``corrupt``, the same rows are corrupt in every call, and ``fraction`` is ignored. In a training with clients,
+    these are numbers of clients: they follow a client, whichever clients a step has rows of (:doc:`/corruption`).
+    Otherwise they are places of the groups in a batch. A call skips those that it has no row for, as in a last batch of
+    fewer groups.
+
+    If no row is honest, as with ``fraction=1``, an attack that needs honest rows takes all rows in their place. Entries
+    beyond the largest number of the gradients' dtype become that number. Only :class:`NonFinite` turns finite rows into
+    NaN or inf.
     """
 
     #: True for an attack that makes finite rows of finite rows.
@@ -55,22 +57,22 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         gradients : tensor of shape (b, d)
             A gradient in each row, of a floating dtype, on any device.
         random_state : int, RandomState, Generator or None, default=None
-            Source of the draws, instead of the one given to the constructor. To draw other rows at every step, hand
-            in one source at all of them. None: the constructor's; if that is None too, another one each time.
+            Source of randomness, instead of the constructor's. To draw other rows at every step, pass the same source
+            at all of them. None: the constructor's; if that is None too, a fresh one each time.
         context : AttackContext, default=None
-            The workers that rows are of, by which those of ``corrupt`` are found; and the rule that is attacked and the
-            number of steps before, for attacks that ask for them (``uses_context``).
+            The workers that the rows belong to, by which the attack finds the rows of ``corrupt``. For attacks that ask
+            for it (``uses_context``), also the attacked rule and the number of earlier steps.
 
         Returns
         -------
         corrupt : tensor of shape (b, d)
-            Rows that weren't drawn are as they were, bit by bit.
+            The corrupted copy. Rows that weren't drawn are unchanged, bit by bit.
 
         Raises
         ------
         TypeError, ValueError
-            A parameter of the wrong kind or out of its range; gradients that aren't a matrix of floating numbers,
-            or masked.
+            If a parameter is of the wrong kind or out of its range, or if the gradients are masked or aren't a matrix
+            of floating-point numbers.
         """
         self._check(gradients)
         copy = gradients.detach().clone()

@@ -15,18 +15,19 @@ from skbgmd.corruption.gradients.base import GradientCorruption, scaled
 class BitFlip(GradientCorruption):
     r"""Scaled bit flip, :math:`g \to s g`: the corrupt gradients point the wrong way and are long.
 
-    Gradient corruption of Acharya et al. (2022), after Bernstein et al. (2018), with :math:`s = -100`.
+    This is the gradient corruption of Acharya et al. (2022), after Bernstein et al. (2018), with :math:`s = -100`.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     scale : float, default=-100.0
         Factor s, finite.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

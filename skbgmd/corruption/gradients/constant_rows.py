@@ -14,22 +14,22 @@ from skbgmd.corruption.gradients.base import GradientCorruption, block_size
 class ConstantRows(GradientCorruption):
     r"""Fixed huge block: corrupt rows hold :math:`\pm v` on the same columns at every step, and are honest elsewhere.
 
-    Written against block methods: the columns have by far the largest norms, so that a selection by plain norms
-    takes these and no others. They are the first :math:`k = \max(1, \lceil s d \rceil)` columns, with alternating
-    signs.
+    It targets block methods: these columns have by far the largest norms, so a selection by plain norms takes them and
+    no others. They are the first :math:`k = \max(1, \lceil s d \rceil)` columns, with alternating signs.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     value : float, default=1e6
         Size v of the entries, positive.
     share : float, default=0.1
-        Share s of the columns, in (0, 1]; with 1 the rows are constant but for signs.
+        Share s of the columns, in (0, 1]. With 1, the rows are constant except for signs.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -17,21 +17,22 @@ class ConstantVote(GradientCorruption):
     .. math:: g_j \to \frac{\operatorname{median}_i \lVert g_i \rVert}{\sqrt{k}} \quad \text{for } j \le k,
         \qquad 0 \text{ otherwise.}
 
-    Written against selections by scores of clipped rows, which :class:`ConstantRows` doesn't get past: a row of the
-    median norm isn't clipped, and a whole row's score on the first :math:`k = \max(1, \lceil s d \rceil)` columns
-    outweighs honest ones that are spread over all. Signs are constant, so that a memory adds them up. Omniscient: the
-    norm is the honest rows'.
+    It targets selections by scores of clipped rows, which :class:`ConstantRows` doesn't get past. A row of the median
+    norm isn't clipped. Its whole score falls on the first :math:`k = \max(1, \lceil s d \rceil)` columns and outweighs
+    honest scores that are spread over all columns. The signs are constant, so a memory adds them up. The attack is
+    omniscient: it knows the norms of the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     share : float, default=0.1
         Share s of the columns, in (0, 1].
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -14,16 +14,17 @@ from skbgmd.corruption.gradients.constant_rows import hold_block
 
 
 class DecoyBlock(GradientCorruption):
-    r"""Split adversary: decoys own the block, the others are honest on it and turn around everywhere else.
+    r"""Split adversary: decoys own the block; the others are honest on it and turn around everywhere else.
 
-    Written against block methods that carry weights from the block over to the other columns. Of c corrupt rows,
-    :math:`\lceil c / 2 \rceil` hold :math:`\pm v` on the first :math:`k = \max(1, \lceil s d \rceil)` columns, with
-    alternating signs; the others hold :math:`\lambda g` on all columns but those. The rest of each row is honest.
+    It targets block methods that carry weights from the block over to the other columns. Of c corrupt rows,
+    :math:`\lceil c / 2 \rceil` are decoys: they hold :math:`\pm v` on the first :math:`k = \max(1, \lceil s d \rceil)`
+    columns, with alternating signs. The others hold :math:`\lambda g` on all other columns. The rest of each row is
+    honest.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     value : float, default=1e9
         Size v of the decoys' entries, positive.
     scale : float, default=-1000.0
@@ -31,9 +32,10 @@ class DecoyBlock(GradientCorruption):
     share : float, default=0.1
         Share s of the columns that decoys hold, in (0, 1].
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

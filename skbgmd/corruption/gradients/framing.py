@@ -13,25 +13,27 @@ from skbgmd.corruption.gradients.base import GradientCorruption, mean_of_rows, m
 
 
 class Framing(GradientCorruption):
-    r"""Framing: copies of the honest mean with little noise, which makes honest rows look bad by comparison.
+    r"""Framing: copies of the honest mean with little noise, which make honest rows look bad by comparison.
 
     .. math:: g \to \mu + \eta \, \sigma \odot z, \qquad z \sim N(0, I) ,
 
-    with mean and standard deviation of each column over the honest rows. Written against rules that remember how far
-    each worker was off: the aggregate is hardly harmed, but corrupt workers earn trust, which another attack spends
-    (:class:`Sleeper`), and of heterogeneous honest ones the rare are framed. Omniscient.
+    where :math:`\mu` and :math:`\sigma` are the mean and the standard deviation of each column over the honest rows.
+
+    It targets rules that remember how far each worker was off. The attack hardly harms the aggregate. But corrupt
+    workers earn trust, which another attack can spend (:class:`Sleeper`), and if honest workers are heterogeneous, it
+    frames the rare ones. The attack is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     noise : float, default=0.1
-        Size η of the noise in standard deviations of the honest rows, at least 0; with 0 the rows are equal.
+        Size η of the noise in standard deviations of the honest rows, at least 0. With 0, the corrupt rows are equal.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows and the noise, if a call isn't given another. None: another one each time, never the
-        global one.
+        Source of randomness for the rows and the noise, unless a call passes its own. None: a fresh one each time; the
+        global state is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

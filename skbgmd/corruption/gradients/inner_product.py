@@ -18,22 +18,23 @@ from skbgmd.corruption.gradients.base import (
 class InnerProduct(AlongLine):
     r"""Inner product manipulation: :math:`g \to -\epsilon \mu`, against the mean of the honest rows.
 
-    Xie, Koyejo & Gupta (2020), *Fall of Empires*. Their small :math:`\epsilon` keeps the corrupt rows near the
-    others. With ``own=True``, :math:`g \to g - (1 + \epsilon) \mu`: about :math:`-\epsilon \mu` each keeps its own
-    noise. Omniscient.
+    Xie, Koyejo & Gupta (2020), *Fall of Empires*. Their small :math:`\epsilon` keeps the corrupt rows near the others.
+    With ``own=True``, :math:`g \to g - (1 + \epsilon) \mu`: each corrupt row keeps its own noise about
+    :math:`-\epsilon \mu`. The attack is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     epsilon : float, default=1.1
-        Length of the corrupt rows in lengths of the honest mean, positive.
+        Length of the corrupt rows, in lengths of the honest mean; positive.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
     own : bool, default=False
-        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
+        True: shift each corrupt row's own gradient. False: shift the honest mean, which all corrupt rows send.
 
     Examples
     --------

@@ -18,21 +18,24 @@ from skbgmd.corruption.gradients.base import GradientCorruption
 class LabelFlip(GradientCorruption):
     r"""Label flip: corrupt workers send gradients of flipped labels, :math:`y \to C - 1 - y` of C classes.
 
-    The usual form of data poisoning in federated learning: Fang et al. (2020), Karimireddy et al. (2022). Targets of a
-    regression become :math:`-y`, labels 0 and 1 of a binary loss :math:`1 - y`, probabilities of classes are reversed.
-    A training calls :meth:`corrupt_targets` before it makes gradients; a matrix of gradients has no labels to flip,
-    and a call with one is an error.
+    This is the usual form of data poisoning in federated learning: Fang et al. (2020), Karimireddy et al. (2022).
+    Regression targets become :math:`-y`, labels 0 and 1 of a binary loss become :math:`1 - y`, and probabilities of
+    classes are reversed.
+
+    A training calls :meth:`corrupt_targets` before it computes gradients. A matrix of gradients has no labels to flip,
+    so a call with one raises an error.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     n_classes : int, default=None
-        Number C of classes; None: that of the net that is trained, which a classifier knows.
+        Number C of classes. None: that of the trained net, which a classifier knows.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -24,23 +24,25 @@ class MemoryFiller(GradientCorruption):
 
     .. math:: g_{ij} \to g_{ij} + \kappa \sigma_j \quad \text{for } j \in L .
 
-    Written against memories of what a block left out (error feedback): L is the share of the columns with the lowest
-    scores, of honest rows clipped to their median norm, which a block takes last, and :math:`\sigma_j` the standard
-    deviation of a column over the honest rows. No row is out of the ordinary at any step; but pushes of the same sign
-    add up in a memory, and the noise doesn't. Omniscient.
+    It targets memories of the columns that a block left out (error feedback). L is the share of the columns with the
+    lowest scores, which a block takes last. The scores are those of honest rows, clipped to their median norm.
+    :math:`\sigma_j` is the standard deviation of a column over the honest rows. At no step is a row out of the
+    ordinary. But pushes of the same sign add up in a memory, and the noise doesn't. The attack is omniscient: it knows
+    the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     push : float, default=0.5
-        Size κ of the push in standard deviations, finite; its sign is that of the push.
+        Size κ of the push in standard deviations, finite. Its sign is the sign of the push.
     share : float, default=0.5
         Share of the columns in L, in (0, 1].
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -19,20 +19,21 @@ from skbgmd.corruption.gradients.base import (
 class Mimic(GradientCorruption):
     r"""Mimic: all corrupt rows copy one honest row, :math:`g \to g_t`, the same at every step.
 
-    Karimireddy et al. (2022). No row is far from the others; but where the rows come from different distributions,
-    the copied one counts for many. Omniscient: the corrupt rows see another's gradient.
+    Karimireddy et al. (2022). No row is far from the others. But if the rows come from different distributions, the
+    copied row counts for many. The attack is omniscient: the corrupt rows see another worker's gradient.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     target : int, default=0
-        The row t to copy, less than b; it is never drawn itself, so at most b - 1 rows are. In a training with clients
-        it is the number of one, as in ``corrupt``; a step without its row has no attack.
+        The row t to copy, less than b. It is never drawn itself, so at most b - 1 rows are corrupt. In a training with
+        clients it is the number of a client, as in ``corrupt``; a step without that client's row has no attack.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -8,26 +8,27 @@ from skbgmd.corruption.gradients.optimized import Optimized, larger_root
 
 
 class MinMax(Optimized):
-    r"""Min-max: as far from the honest mean as distances to honest rows stay within the largest among these.
+    r"""Min-max: as far from the honest mean as possible, and no farther from honest rows than two of these are apart.
 
     Shejwalkar & Houmansadr (2021): :math:`g \to \mu + \gamma p` with the largest :math:`\gamma` for which
 
     .. math:: \max_i \lVert \mu + \gamma p - g_i \rVert \le \max_{i, j} \lVert g_i - g_j \rVert ,
 
-    i and j honest. Each row bounds :math:`\gamma` by a root of a quadratic; the least root is taken, with no
-    bisection. The rows that the attack replaces are all equal. Omniscient.
+    where i and j are honest. Each row bounds :math:`\gamma` by a root of a quadratic; the attack takes the smallest
+    root, without bisection. All corrupt rows are equal. The attack is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     direction : {"std", "sign", "unit"}, default="std"
         The perturbation p: minus the columns' standard deviations, minus the signs of the mean, or minus the mean
         divided by its length.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -8,25 +8,27 @@ from skbgmd.corruption.gradients.optimized import Optimized, larger_root
 
 
 class MinSum(Optimized):
-    r"""Min-sum: as far from the honest mean as the sum of squared distances stays within an honest row's.
+    r"""Min-sum: as far from the honest mean as possible, with a sum of squared distances no larger than an honest row's.
 
     Shejwalkar & Houmansadr (2021): :math:`g \to \mu + \gamma p` with the largest :math:`\gamma` for which
 
     .. math:: \sum_i \lVert \mu + \gamma p - g_i \rVert^2 \le \max_j \sum_i \lVert g_i - g_j \rVert^2 ,
 
-    i and j honest; a root of one quadratic. The rows that the attack replaces are all equal. Omniscient.
+    where i and j are honest. This :math:`\gamma` is a root of one quadratic. All corrupt rows are equal. The attack is
+    omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     direction : {"std", "sign", "unit"}, default="std"
         The perturbation p: minus the columns' standard deviations, minus the signs of the mean, or minus the mean
         divided by its length.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

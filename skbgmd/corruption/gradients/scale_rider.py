@@ -17,20 +17,21 @@ class ScaleRider(GradientCorruption):
     .. math:: g \to \mu - s D \frac{\mu}{\lVert \mu \rVert}, \qquad
         D = \operatorname{median}_i \lVert g_i - \mu \rVert .
 
-    Written against rules that reject rows by their distance in units of a scale that they remember, for matrices with
-    a row for each sample: rows that stay just within the cutoff keep a full weight, and the scale grows with them.
-    :math:`\mu` and D are of the honest rows. Omniscient.
+    It targets rules that reject rows by their distance in units of a remembered scale, on matrices with a row for each
+    sample. Rows that stay just within the cutoff keep full weight, and the scale grows with them. :math:`\mu` and D are
+    computed from the honest rows: the attack is omniscient.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     scale : float, default=1.8
         Number s of typical distances, positive.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -11,31 +11,33 @@ from skbgmd.corruption.gradients.searched import Searched
 class SearchedALittleIsEnough(Searched, ALittleIsEnough):
     r"""Line-searched ALIE (optimized ALIE): :math:`g \to \mu - z \sigma`, with the most harmful z for the rule.
 
-    z is searched anew in each call, against the rule and its present state, as known from the context of a training:
+    Each call searches z anew, against the rule in its present state, which the context of a training supplies:
 
     .. math:: z = \arg\max_z \; -\frac{\langle A(z), \mu \rangle}{\lVert \mu \rVert^2}
         \quad\text{or}\quad \arg\max_z \; \lVert A(z) - \mu \rVert ,
 
-    where A(z) is the aggregate and :math:`\mu` the honest mean: the lost progress, or the deviation of Shejwalkar &
-    Houmansadr (2021) and Allouah et al. (2023). A geometric grid of nine strengths, then two refinements about the
-    best: 13 aggregates a call. Baruch et al. (2019) for the attack. Omniscient.
+    where A(z) is the aggregate and :math:`\mu` the honest mean. The first objective is the lost progress; the second is
+    the deviation of Shejwalkar & Houmansadr (2021) and Allouah et al. (2023). The search takes a geometric grid of nine
+    strengths, then two refinements about the best: 13 aggregates a call. The attack itself is that of Baruch et al.
+    (2019). It is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     objective : {"progress", "deviation"}, default="progress"
-        Harm to maximize.
+        Harm to maximize: the lost progress or the deviation.
     weakest, strongest : float, default=0.1, 100.0
         Bounds of z, positive.
     aggregator : callable, default=None
-        Rule to search against, a function from a matrix (b, d) to a vector (d,); None: that of the context.
+        Rule to search against, a function from a matrix (b, d) to a vector (d,). None: the rule in the context.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
     own : bool, default=False
-        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
+        True: shift each corrupt row's own gradient. False: shift the honest mean, which all corrupt rows send.
 
     Examples
     --------

@@ -11,24 +11,26 @@ from skbgmd.corruption.gradients.searched import Searched
 class SearchedInnerProduct(Searched, InnerProduct):
     r"""Line-searched inner product manipulation: :math:`g \to -\epsilon \mu`, with the most harmful ε for the rule.
 
-    As :class:`skbgmd.corruption.SearchedALittleIsEnough`, after Xie, Koyejo & Gupta (2020). Omniscient.
+    The search is that of :class:`skbgmd.corruption.SearchedALittleIsEnough`; the attack follows Xie, Koyejo & Gupta
+    (2020). It is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     objective : {"progress", "deviation"}, default="progress"
-        Harm to maximize.
+        Harm to maximize: the lost progress or the deviation.
     weakest, strongest : float, default=0.1, 100.0
         Bounds of ε, positive.
     aggregator : callable, default=None
-        Rule to search against, a function from a matrix (b, d) to a vector (d,); None: that of the context.
+        Rule to search against, a function from a matrix (b, d) to a vector (d,). None: the rule in the context.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
     own : bool, default=False
-        Whether to shift each corrupt row's own gradient, rather than the honest mean, which all send.
+        True: shift each corrupt row's own gradient. False: shift the honest mean, which all corrupt rows send.
 
     Examples
     --------

@@ -14,24 +14,26 @@ from skbgmd.corruption.gradients.base import GradientCorruption, scaled, times_p
 class Shadowing(GradientCorruption):
     r"""Shadowing: each corrupt worker copies an honest one of its own, always the same, and adds a small lasting shift.
 
-    Where honest workers differ for good, corrupt rows then differ from one another as honest ones do, and no memory of
-    workers has a camp to see. The j-th of c corrupt rows follows the j-th of the h honest ones, the :math:`(j - h)`-th
-    where there are fewer of these:
+    If honest workers differ for good, corrupt rows then differ from one another as honest ones do, and a memory of
+    workers has no camp to see. The j-th of c corrupt rows follows the j-th of the h honest rows; if there are fewer of
+    these, it follows the :math:`(j - h)`-th:
 
     .. math:: g_j \to g_{h(j)} - z \sigma ,
 
-    where :math:`\sigma` is the standard deviation of each column of the honest rows. Omniscient.
+    where :math:`\sigma` is the standard deviation of each column over the honest rows. The attack is omniscient: it
+    knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     z : float, default=None
         Number of standard deviations of the shift, positive; None: :math:`1 / \sqrt{c}`.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -16,28 +16,30 @@ from skbgmd.corruption.gradients.base import GradientCorruption, scaled, times_p
 class Simplex(GradientCorruption):
     r"""Simplex: ALIE's common shift, hidden by corners of a simplex that make corrupt rows orthogonal to one another.
 
-    Rules that look for rows in agreement, by inner products about the mean, find equal corrupt rows. Here c of them
-    share the shift :math:`s = -z \sigma` of :class:`ALittleIsEnough`, and each adds a corner :math:`v_i` of a regular
-    simplex about zero, orthogonal to s and otherwise random, of the size at which the products vanish:
+    It targets rules that look for rows in agreement, by inner products about the mean; such rules find equal corrupt
+    rows. Here the c corrupt rows share the shift :math:`s = -z \sigma` of :class:`ALittleIsEnough`. Each adds a corner
+    :math:`v_i` of a regular simplex about zero, orthogonal to s and otherwise random. The size of the simplex makes the
+    products vanish:
 
     .. math:: g_i \to \mu + s + v_i, \qquad \sum_i v_i = 0, \qquad
         \langle s + v_i, s + v_j \rangle = \lVert s \rVert^2 - \frac{\lVert v \rVert^2}{c - 1} = 0 .
 
-    The corrupt rows' mean keeps the full shift, and each is :math:`\sqrt{c} \, \lVert s \rVert` from :math:`\mu`. In
-    fewer than c + 1 columns there is no such simplex, and the products vanish but roughly. Omniscient.
+    The mean of the corrupt rows keeps the full shift, and each row is :math:`\sqrt{c} \, \lVert s \rVert` from
+    :math:`\mu`. In fewer than c + 1 columns there is no such simplex, and the products vanish only roughly. The attack
+    is omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     z : float, default=None
-        Number of standard deviations from the mean, positive; None: :math:`1 / \sqrt{c}`, at which the corrupt rows are
-        as far from the mean as honest ones are by their mean square.
+        Number of standard deviations from the mean, positive. None: :math:`1 / \sqrt{c}`, at which the corrupt rows are
+        as far from the mean as honest rows are in the root mean square.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows and the directions, if a call isn't given another. None: another one each time, never the
-        global one.
+        Source of randomness for the rows and the directions, unless a call passes its own. None: a fresh one each time;
+        the global state is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

@@ -19,23 +19,24 @@ from skbgmd.corruption.gradients.base import GradientCorruption
 class Sleeper(GradientCorruption):
     r"""Sleeper: honest for a number of steps, then another attack.
 
-    Written against rules that remember rows, workers or scales: what was learned in honest steps, by which the attack
-    is judged, is no longer true. Fixed workers (``corrupt``) have a past to be trusted for. A call without a context
-    doesn't know the step, and attacks.
+    It targets rules that remember rows, workers or scales. They judge the attack by facts learned in honest steps,
+    which no longer hold. Fixed workers (``corrupt``) have a past to be trusted for. A call without a context doesn't
+    know the step, and attacks.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     attack : GradientCorruption, default=None
         Attack after the honest steps; its own ``fraction``, ``corrupt`` and ``random_state`` are ignored. None:
         :class:`ALittleIsEnough`.
     n_honest_steps : int, default=100
-        Steps without an attack, at least 0.
+        Number of steps without an attack, at least 0.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------

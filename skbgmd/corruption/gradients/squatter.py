@@ -23,35 +23,37 @@ from skbgmd.corruption.gradients.searched import harm_of, strongest_harm
 class Squatter(GradientCorruption):
     r"""Squatter on the block: the honest geometric median on the columns that a rule looks at, wrong on all others.
 
-    Written against block methods that judge rows by a few columns. On the block B, corrupt rows are the geometric
-    median of the honest rows on B, so that no row has a larger weight; off B they point against the honest mean, with
-    the median norm that honest rows have there:
+    It targets block methods that judge rows by a few columns. On the block B, corrupt rows are the geometric median of
+    the honest rows on B, so no row has a larger weight. Off B they point against the honest mean, with the median norm
+    that honest rows have there:
 
     .. math:: g_B \to \operatorname{GM}(G_B), \qquad
         g_{\bar B} \to -\operatorname{median}_i \lVert g_{i \bar B} \rVert \,
         \frac{\mu_{\bar B}}{\lVert \mu_{\bar B} \rVert} .
 
-    The corrupt rows have a vote in the selection, so that the block is selected again with them, until it stays as it
-    is, and five times at most. In a training it is the block of the rule that is attacked, in its present state, if
-    that has one; otherwise the columns with the largest scores of rows clipped to the median norm. Omniscient.
+    The corrupt rows have a vote in the selection. So the attack selects the block again with them, until it stays as it
+    is, and at most five times. In a training, B is the block of the attacked rule in its present state, if the rule has
+    one. Otherwise B holds the columns with the largest scores of rows clipped to the median norm. The attack is
+    omniscient: it knows the honest rows.
 
     Parameters
     ----------
     fraction : float, default=0.2
-        Share ψ of the rows to corrupt, in [0, 1]; from 0.5 on there is a warning.
+        Share ψ of the rows to corrupt, in [0, 1]. A share of 0.5 or more raises a warning.
     beta : float, default=0.1
-        Share of the columns that the rule is supposed to look at, in (0, 1], where the context doesn't tell them.
+        Share of the columns that the rule is supposed to look at, in (0, 1], if the context doesn't tell them.
     searched : bool, default=False
-        Whether the length off the block is searched anew in each call, for the least progress of the rule along the
-        honest mean, from a tenth of the median norm to twice that: what a rule lets pass that filters by directions of
-        large variance, and no more. The context must tell the rule, as that of a training does.
+        Search the length off the block anew in each call, from a tenth of the median norm to twice that norm, for the
+        least progress of the rule along the honest mean. Such a length is just what a rule lets pass that filters by
+        directions of large variance. The context must supply the rule, as that of a training does.
     own : bool, default=False
-        Whether corrupt rows keep the noise of their own gradients off the block: they agree on a shift, and are drawn
-        in to the median norm where they are longer.
+        Let corrupt rows keep the noise of their own gradients off the block. They agree on a shift, and are drawn in to
+        the median norm if they are longer.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the rows, if a call isn't given another. None: another one each time, never the global one.
+        Source of randomness for the rows, unless a call passes its own. None: a fresh one each time; the global state
+        is never used.
     corrupt : sequence of int, default=None
-        Rows that are corrupt in every call, instead of a fraction; None: drawn anew in each.
+        Rows that are corrupt in every call; ``fraction`` is then ignored. None: each call draws rows anew.
 
     Examples
     --------
