@@ -8,7 +8,7 @@ from skbgmd.corruption.gradients.optimized import Optimized, larger_root
 
 
 class MinSum(Optimized):
-    r"""Min-sum: as far from the honest mean as possible, with a sum of squared distances no larger than an honest row's.
+    r"""Min-sum: as far from the honest mean as an honest row's sum of squared distances allows.
 
     Shejwalkar & Houmansadr (2021): :math:`g \to \mu + \gamma p` with the largest :math:`\gamma` for which
 
