@@ -109,10 +109,10 @@ class BlockGeometricMedian(Aggregator):
 
     @classmethod
     def published(cls, beta: float = 0.1, random_state: int | None = None) -> Self:
-        """BGMD as in Algorithms 1 and 2 of the paper: blocks sampled by unclipped scores, and the mean memory.
+        """Make BGMD as in Algorithms 1 and 2 of the paper: blocks sampled by unclipped scores, and the mean memory.
 
-        The aggregator by the name of "bgmd_paper", and ``block_geometric_median(X, algorithm="bgmd_paper")`` with its
-        state. It serves comparisons: one corrupt row decides the block and sends the memory anywhere.
+        This is the aggregator named "bgmd_paper": ``block_geometric_median(X, algorithm="bgmd_paper")`` with its state.
+        It serves comparisons: one corrupt row decides the block and sends the memory anywhere.
         """
         return cls(beta, **PUBLISHED, random_state=random_state)
 

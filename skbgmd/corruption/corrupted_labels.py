@@ -96,13 +96,13 @@ class CorruptedLabels(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, Ba
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Training rows, handed on as they are.
+            Training rows, passed on as they are.
         y : array-like of shape (n_samples,)
             Clean labels.
         y_corrupt : array-like of shape (n_samples,), default=None
-            Corrupt labels to use as they are, in place of drawing any.
+            Corrupt labels to use as they are. None: draw them.
         **params : dict
-            For the estimator's ``fit``.
+            Parameters for the estimator's ``fit``.
 
         Returns
         -------
@@ -111,9 +111,10 @@ class CorruptedLabels(DocumentationLink, ClassifierMixin, MetaEstimatorMixin, Ba
         Raises
         ------
         TypeError
-            The estimator isn't a classifier: there are no labels to corrupt in a regression.
+            If the estimator isn't a classifier: a regression has no labels to corrupt.
         ValueError
-            A parameter out of its range; y without classes, with masked or missing labels, or not as long as X.
+            If a parameter is out of its range, if y has no classes, if labels are masked or missing, or if X and y
+            differ in length.
         """
         if not is_classifier(self.estimator):
             raise TypeError(f"estimator must be a classifier: only labels are corrupted; found {self.estimator!r}.")

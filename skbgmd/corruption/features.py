@@ -64,7 +64,7 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
     random_state: Any
 
     def fit(self, X: ArrayLike, y: Any = None) -> FeatureCorruption:
-        """Learn the shape and the range of the features; corrupts nothing.
+        """Learn the shape and the range of the features, and corrupt nothing.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
         Raises
         ------
         TypeError, ValueError
-            A parameter of the wrong kind or out of its range; X that is empty, sparse, masked, of dates or not
+            If a parameter is of the wrong kind or out of its range, or if X is empty, sparse, masked, of dates or not
             finite.
         """
         self._learn(X)
@@ -99,8 +99,8 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
         Returns
         -------
         X_corrupt : ndarray of the shape of X
-            A copy, float32 for float32 and float64 for all others. ``corrupted_`` says which rows were corrupted;
-            the others are as they were, bit by bit.
+            A corrupted copy, float32 for float32 input and float64 for any other. ``corrupted_`` marks the corrupt
+            rows; the other rows are unchanged, bit by bit.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
         return result
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
-        """Return X as it is, after a check of its shape.
+        """Return X unchanged, after a check of its shape.
 
         Parameters
         ----------
@@ -129,14 +129,14 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
         Returns
         -------
         X : ndarray of the same shape
-            Not a copy where X is a float32 or float64 array already.
+            The rows; not a copy if X is already a float32 or float64 array.
 
         Raises
         ------
         NotFittedError
             Before ``fit`` or ``fit_transform``.
         TypeError, ValueError
-            X that is empty, sparse, masked, of dates, not finite or of another shape of rows.
+            If X is empty, sparse, masked, of dates or not finite, or if its rows have another shape than in ``fit``.
         """
         check_is_fitted(self)
         array = self._validated(X, reset=False)

@@ -116,26 +116,27 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         kind: str | None = None,
         n_classes: int | None = None,
     ) -> Any:
-        """Corrupt the targets of corrupt groups of samples; for attacks that act on them, others change nothing.
+        """Corrupt the targets of corrupt groups of samples, in attacks that act on targets; other attacks change nothing.
 
         Parameters
         ----------
         targets : tensor of shape (n, ...), or tensors in containers
-            Targets of the samples in a batch; not to be changed.
+            Targets of the samples in a batch; an attack must not change them in place.
         groups : sequence of slices
-            Samples of each group, which gives a row.
+            Samples of each group; each group gives a row.
         random_state : int, RandomState, Generator or None, default=None
             As for a call.
         context : AttackContext, default=None
             As for a call.
         kind : {"numbers", "classes", "binary", "signs"}, default=None
-            What the targets are: numbers, indices or probabilities of classes, 0 and 1, or -1 and 1. None: not known.
+            Kind of the targets: numbers, indices or probabilities of classes, 0 and 1, or -1 and 1. None: unknown.
         n_classes : int, default=None
-            Number of classes. None: not known.
+            Number of classes. None: unknown.
 
         Returns
         -------
         targets : tensor of shape (n, ...), or tensors in containers
+            The targets, with those of corrupt groups replaced.
         """
         return targets
 
