@@ -116,7 +116,7 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         kind: str | None = None,
         n_classes: int | None = None,
     ) -> Any:
-        """Corrupt the targets of corrupt groups of samples, in attacks that act on targets; other attacks change nothing.
+        """Corrupt the targets of corrupt groups of samples, if the attack acts on targets; others change nothing.
 
         Parameters
         ----------
