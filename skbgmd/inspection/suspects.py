@@ -32,15 +32,16 @@ class SuspectEstimate(NamedTuple):
     n : int
         Number of suspects.
     low, high : int
-        Bounds of it: where the two groups of samples may as well be told apart, and a standard error of counting; and
-        as few and as many wrong labels as held-out samples allow, where the strength was chosen by some. These are of
-        labels that are wrong irrespective of the features; with ``n=0``, ``high`` says how many there may be still.
+        Bounds of that number. They allow for other places at which the two groups of samples may as well be told
+        apart, and for a standard error of counting. Where held-out samples chose the strength, the bounds also hold as
+        few and as many wrong labels as these samples allow, of labels that are wrong irrespective of the features. With
+        ``n=0``, ``high`` says how many there may still be.
     n_badly_fitted : int
-        Suspects that the training fitted badly, as mislabeled ones.
+        Suspects that the training fitted badly, as it does mislabeled ones.
     n_unusual_inputs : int
-        Suspects with unusually large inputs, as ones with wrong features.
+        Suspects with unusually large inputs, as samples with wrong features have.
     threshold : float
-        Likelihood below which the former are; NaN where there are none.
+        Likelihood below which a sample counts as badly fitted; NaN where none does.
     """
 
     n: int
@@ -52,42 +53,46 @@ class SuspectEstimate(NamedTuple):
 
 
 def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: float | None = None) -> NDArray[np.int64]:
-    """Find suspicious training samples, such as mislabeled ones and ones with wrong features, or as many as there are.
+    """Find training samples with wrong labels, targets or features, the most suspicious first.
 
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
-        Fitted; or a pipeline that ends with one, or a search for its parameters. Only ``group_size=1`` tells single
-        samples apart, best with ``strength="firm"``.
+        A fitted estimator, a pipeline that ends with one, or a search for its parameters. Only ``group_size=1`` tells
+        single samples apart, best with ``strength="firm"``.
     n_suspects : int, default=None
-        Number of samples to list. With neither this nor a fraction it is estimated, see :func:`estimate_n_suspects`.
+        Number of samples to list. If neither this nor ``fraction`` is given, the number is estimated, see
+        :func:`estimate_n_suspects`.
     fraction : float, default=None
-        Or their share, in (0, 1]; rounded up.
+        Share of the samples to list, in (0, 1]; their number is rounded up.
 
     Returns
     -------
     indices : ndarray of shape (n_suspects,), int64
-        Indices of training samples, the most suspicious first. Samples that nothing is known of are left out. An empty
-        array says that no group of suspects stands out, not that there are none: with few samples, or after a training
-        that trusted all of them, ``n_suspects`` still lists the most suspicious ones.
+        Indices of training samples, the most suspicious first. Samples of which nothing is known are left out. An empty
+        array says that no group of suspects stands out, not that there are none. With few samples, or after a training
+        that trusted all of them, give ``n_suspects`` to list the most suspicious ones nonetheless.
 
     Raises
     ------
     TypeError
-        Not an estimator.
+        If it is no such estimator.
     sklearn.exceptions.NotFittedError
-        The estimator isn't fitted.
+        If the estimator isn't fitted.
     ValueError
-        Both of the two are given, one is out of its range, or the trust is unknown: the aggregator doesn't weigh rows.
-        Of samples in groups, or in plain training, also where all are trusted alike or a number is to be estimated.
+        If both ``n_suspects`` and ``fraction`` are given, if one is out of its range, or if the trust is unknown
+        because the aggregator doesn't weigh rows. After a training by groups, or plain training, also if all samples
+        are trusted alike or if the number is to be estimated.
 
     Notes
     -----
-    Samples are ranked by their mean likelihood over the training, with cross-entropy the probability of the given
-    label, and by the size of their inputs: a network is slow to fit wrong labels, and samples with huge inputs are
-    fitted by chance. Where samples were in groups, they are ranked by trust, the mean weight in training
-    (``sample_trust_``). Rare and hard samples are suspicious, too: inspect suspects before you drop them. A sample with
-    several labels is judged as a whole, by their mean loss; which of them looks wrong, :func:`label_losses` tells.
+    Samples are ranked by their mean likelihood over the training, which with cross-entropy is the probability of the
+    given label, and by the size of their inputs. A network is slow to fit wrong labels, and it fits samples with huge
+    inputs by chance. After a training by groups, samples are ranked by trust, their mean weight in training
+    (``sample_trust_``).
+
+    Rare and hard samples are suspicious, too: inspect suspects before you drop them. A sample with several labels is
+    judged as a whole, by their mean loss; :func:`label_losses` tells which of them looks wrong.
 
     Examples
     --------

@@ -70,41 +70,50 @@ _PARAMETERS = """
     module : torch module (class or instance)
         As in skorch.
     aggregator : str or Aggregator, default="auto"
-        The rule that makes one gradient of the groups' gradients. "auto": that of :class:`skbgmd.BlockGMDClassifier`
-        and :class:`skbgmd.BlockGMDRegressor` with their defaults, by what the net learns and whether rows are of
-        single samples; ``aggregator_.aggregator`` is the rule of a net. Otherwise a key of
-        :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", or an aggregator.
+        The rule that makes one gradient of the groups' gradients.
+
+        - "auto": the rule of :class:`skbgmd.BlockGMDClassifier` and :class:`skbgmd.BlockGMDRegressor` with their
+          defaults, by what the net learns and whether rows are of single samples. ``aggregator_.aggregator`` is the
+          rule of a net.
+        - A key of :data:`skbgmd.aggregators.AGGREGATORS`, such as "bgmd_paper", or an aggregator.
     group_size : int or None, default=8
-        Samples whose mean gradient is a row. A batch is split into as few groups of at most so many samples as can
-        be, of sizes as equal as can be. None: the whole batch is one group, which is plain training. Where targets are
-        classes, the default loader deals the samples of each class out to all groups of a batch, unless
-        ``iterator_train__stratify=None``; so it does under a binary loss, where they are whole numbers. It makes the
-        batches of an epoch as equal in size as can be, unless ``iterator_train__even=False``: a small one for the end
-        may be a single group, which nothing is compared with. Other loaders should drop it (``drop_last=True``), for
-        a batch of one group takes a plain step, however long its gradient is.
+        Largest number of samples whose mean gradient is one row. A batch is split into as few groups as possible, of
+        sizes as equal as possible. None: the whole batch is one group, which is plain training.
+
+        - Where targets are classes, the default loader deals the samples of each class out to all groups of a batch,
+          unless ``iterator_train__stratify=None``. It does so under a binary loss, too, if targets are whole numbers.
+        - The default loader makes the batches of an epoch as equal in size as possible, unless
+          ``iterator_train__even=False``: a small batch at the end may be a single group, which nothing is compared
+          with. Other loaders should drop it (``drop_last=True``), because a batch of one group takes a plain step,
+          however long its gradient is.
     local_steps : int, default=1
-        Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples; its
-        row is then the way it went, divided by the learning rate.
+        Steps of plain gradient descent that each group takes by itself, on as many equal parts of its samples. Its row
+        is then the way it went, divided by the learning rate.
     gradients : {"auto", "one_pass", "micro_batches"}, default="auto"
-        How the groups' gradients are had. "one_pass": of one forward and backward pass of the whole batch, from what
-        went into the layers and what came back to them; the module must treat each sample by itself. In the first
-        steps, and now and then later, a sum of these gradients is compared with that of a backward pass more.
-        "micro_batches": a pass for each group. "auto": one pass where the module and the loss are known to allow it and
-        groups have no more than 32 samples, 8 where a CPU has convolutions to do, or 2 where a layer has no rule. The
-        results are the same but for rounding, for what dropout draws, for samples at the border of rejection, and by
-        up to half a per cent for the scale of ``huber``, of which steps without a Gram matrix remember an upper bound;
-        where many samples are tied, the scale may only be raised by later steps that take the Gram matrix.
+        How the groups' gradients are computed.
+
+        - "one_pass": by one forward and backward pass of the whole batch, from the inputs of the layers and the
+          gradients at their outputs. The module must treat each sample by itself. In the first steps, and now and then
+          later, a sum of these gradients is compared with that of one more backward pass.
+        - "micro_batches": by a pass for each group.
+        - "auto": by one pass where the module and the loss are known to allow it and groups are small: at most 32
+          samples, 8 if the network has convolutions on a CPU, or 2 if a layer has no rule.
+
+        The results are the same, with these exceptions: rounding, what dropout draws, samples at the border of
+        rejection, and up to half a per cent in the scale of ``huber``, because steps without a Gram matrix remember an
+        upper bound of it. Where many samples are tied, the scale may rise only in later steps that take the Gram
+        matrix.
     trust_power : float, default=0.0
-        Samples weigh in later epochs by the trust that they earned in earlier ones, relative to their class, to this
-        power; clients likewise. For ``group_size=1`` or clients. ``partial_fit`` goes on with it where the dataset is
-        as long as before, or where datasets have an attribute ``sample_id``. 0: nothing is remembered.
+        Weighs samples in later epochs by the trust that they earned in earlier ones, relative to their class, to this
+        power; clients likewise. It is for ``group_size=1`` or clients. ``partial_fit`` goes on with it if the dataset
+        is as long as before, or if datasets have an attribute ``sample_id``. 0: nothing is remembered.
     tilt : float, default=0.0
-        Groups weigh by :math:`e^{-tilt \\cdot loss}` of their mean loss, as in tilted empirical risk minimization and,
-        for losses that are minus a log-probability, in generalized cross-entropy.
+        Weighs groups by :math:`e^{-tilt \\cdot loss}` of their mean loss, as in tilted empirical risk minimization
+        and, for losses that are minus a log-probability, in generalized cross-entropy.
     gradient_corruption : GradientCorruption, default=None
-        Corrupts rows before they are aggregated, or the targets that they are of, to see what a rule withstands.
+        Corrupts rows before they are aggregated, or the targets that they come from, to see what a rule withstands.
     random_state : int, RandomState or None, default=None
-        Seed of what the gradient corruption draws, and an aggregator without a seed of its own.
+        Seed of what the gradient corruption draws, and of an aggregator without a seed of its own.
     **kwargs
         Parameters of the skorch net.
 """
