@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +23,7 @@ from skbgmd._utils.starting import (
     INTERRUPTED,
     MESSAGE,
     PROGRAM,
+    interrupts_held_back,
     leave_when_interrupted,
     raise_when_interrupted,
 )
@@ -270,13 +272,17 @@ def _announcement(name: str, data: Mapping[int, Data], training: Mapping[str, An
 
 
 def _watched(data: Mapping[int, Data], training: Mapping[str, Any], n_jobs: int | None) -> list[Outcome]:
-    from tqdm import tqdm
-
     from skbgmd.inspection.demonstration import METHODS, cases, run
 
     n_trainings = len(cases()) * len(METHODS) * len(data)
     shown: Any = {"unit": " trainings", "leave": False, "dynamic_ncols": True}
-    with tqdm(total=n_trainings, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown) as bar:
+    with ExitStack() as stack:
+        # A bar that is half made complains when it is dropped.
+        with interrupts_held_back():
+            from tqdm import tqdm
+
+            bar = tqdm(total=n_trainings, file=LenientStream(sys.stderr), disable=sys.stderr is None, **shown)
+            stack.enter_context(bar)
         return run(data, training, n_jobs=n_jobs, progress=bar.update)
 
 

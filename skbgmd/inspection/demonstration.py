@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,6 +20,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.parallel import Parallel, delayed
 
 from skbgmd._utils import limits
+from skbgmd._utils.starting import interrupts_held_back
 from skbgmd.aggregators import NonFiniteRowsError
 from skbgmd.corruption import BitFlip, GaussianNoise, GradientCorruption, corrupt_labels
 from skbgmd.inspection.datasets import load_fashion_mnist
@@ -274,7 +273,10 @@ def run(
     parallel = Parallel(n_jobs=n_jobs, batch_size=1, mmap_mode="c", return_as="generator_unordered")
     outcomes, found = {}, None
     try:
-        with nullcontext() if n_jobs == 1 else _interrupts_held_back():
+        if n_jobs != 1:
+            _start_tracker()
+        # Processes that are started meanwhile never get interrupts: who started them ends them.
+        with nullcontext() if n_jobs == 1 else interrupts_held_back():
             # The last are the longest: begun first, they let all processes end at about the same time.
             found = parallel(delayed(_outcome)(data[key[-1]], training, *key) for key in reversed(keys))
         for outcome in found:
@@ -288,28 +290,12 @@ def run(
     return [outcomes[key] for key in keys]
 
 
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Hold back interrupts, which processes that are started meanwhile never get: who started them ends them."""
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _start_tracker() -> None:
+    """Start joblib's tracker of resources, once; older versions let interrupts through when they have started it."""
     with suppress(ImportError):
-        # Once; older versions let interrupts through when they have started it.
         from joblib.externals.loky.backend.resource_tracker import ensure_running
 
         ensure_running()
-    held: list[int] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # They may still reach another thread, whose handler this is as well.
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number in held[:1]:
-            signal.raise_signal(number)
 
 
 def _outcome(data: Data, training: Mapping[str, Any], kind: str, fraction: float, method: str, seed: int) -> Outcome:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from joblib.externals.loky.backend import resource_tracker
 
 from skbgmd._utils import starting
-from skbgmd._utils.starting import leave_when_interrupted, raise_when_interrupted
+from skbgmd._utils.starting import interrupts_held_back, leave_when_interrupted, raise_when_interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +46,38 @@ def test_handlers_of_others_stay(kept: Any) -> None:
     leave_when_interrupted()
     raise_when_interrupted()
     assert signal.getsignal(signal.SIGINT) is kept
+
+
+def interrupt_while_held_back(reached: list[bool]) -> None:
+    with interrupts_held_back():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        reached.append(True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_an_interrupt_that_is_held_back_is_raised_later_whatever_thread_gets_it() -> None:
+    over = threading.Event()
+    reached: list[bool] = []
+    threading.Thread(target=over.wait, daemon=True).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt_while_held_back(reached)
+    finally:
+        over.set()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT}
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
+def test_processes_that_are_started_never_get_an_interrupt() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts_held_back():
+        # What may let them through again has been started.
+        resource_tracker.ensure_running()
+        asked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+        done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert signal.getsignal(signal.SIGINT) == before

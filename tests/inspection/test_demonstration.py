@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import signal
-import subprocess
-import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 import torch
-from joblib.externals.loky.backend import resource_tracker
 
 from skbgmd import BlockGMDClassifier
 from skbgmd.inspection import demonstration
@@ -140,37 +134,3 @@ def test_an_error_in_between_ends_the_others(data, error):
     with pytest.raises(error):
         run({0: data}, {"max_epochs": 1}, n_jobs=1, progress=progress)
     assert len(seen) == 1
-
-
-def interrupt_while_held_back(reached):
-    with demonstration._interrupts_held_back():
-        for _ in range(3):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)
-        reached.append(True)
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
-def test_an_interrupt_that_is_held_back_is_raised_later_whatever_thread_gets_it():
-    over, reached = threading.Event(), []
-    threading.Thread(target=over.wait, daemon=True).start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupt_while_held_back(reached)
-    finally:
-        over.set()
-    assert reached
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGINT}
-
-
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="there are no masks of signals")
-def test_processes_that_are_started_never_get_an_interrupt():
-    before = signal.getsignal(signal.SIGINT)
-    with demonstration._interrupts_held_back():
-        # What may let them through again has been started.
-        resource_tracker.ensure_running()
-        asked = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-        done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
-    assert signal.getsignal(signal.SIGINT) == before
