@@ -63,6 +63,9 @@ _PARTS = (
 _NAMES = (
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray._reconstruct",
+    # Parameters of a grid are numbers of NumPy's.
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray.scalar",
     "numpy.dtype",
     "numpy.ndarray",
     "skbgmd.training._lifecycle.stopping.LabelStopping.hold_out",

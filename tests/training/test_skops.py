@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 from functools import reduce
 
+import numpy as np
 import pytest
+import skops.io
 
-from skbgmd.aggregators import AGGREGATORS
+from skbgmd import BlockGMDClassifier
+from skbgmd.aggregators import AGGREGATORS, HuberMean
 from skbgmd.training import SKOPS_TRUSTED
 
 
@@ -19,7 +22,16 @@ def test_names_are_of_things_that_are_there():
         if reduce(lambda thing, part: getattr(thing, part, None), parts[n:], _module(".".join(parts[:n]))) is None:
             missing.append(name)
     # Of two names that NumPy has had for one thing, a version may lack one; plain skorch has one only with pandas.
-    assert set(missing) <= {"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"}
+    of_numpy = {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")}
+    assert set(missing) <= of_numpy
+
+
+def test_parameters_may_be_numbers_of_numpy(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    model = BlockGMDClassifier(lr=np.logspace(-3, -2, 2)[0], aggregator=HuberMean(np.float64(2.0)), max_epochs=2)
+    skops.io.dump(model.fit(X, y), tmp_path / "model.skops")
+    loaded = skops.io.load(tmp_path / "model.skops", trusted=SKOPS_TRUSTED)
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
 
 
 def _module(name):
