@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from skbgmd._utils import limits
 from skbgmd._utils.cumulated_weights import middle
-from skbgmd.location.solver import HasRows, Iterate, Solution, Space, Vector, as_float_array, is_close
-from skbgmd.rows import DenseRows
+from skbgmd._utils.typing import FloatArray
+from skbgmd.location.solver import Iterate, Solution, Space, Vector, as_float_array, is_close
 
 
 def centered(space: Space, solution: Solution, *, tol: float, rounding: float = 2.0**-52) -> Solution:
@@ -31,11 +32,11 @@ def centered(space: Space, solution: Solution, *, tol: float, rounding: float = 
     Solution
         The given one where there is no other, or none that is proved.
     """
-    point, slack = solution.iterate, slack_of(rounding)
+    point, slack = solution.iterate, max(limits.LINE_SLACK, 8.0 * rounding)
     if not (solution.converged or point.is_vertex_optimum):
         return solution
     with np.errstate(all="ignore"):
-        line = line_of(space, point, slack)
+        line = _line_of(space, point, slack)
         if line is None:
             return solution
         direction, length = line
@@ -51,12 +52,7 @@ def centered(space: Space, solution: Solution, *, tol: float, rounding: float = 
     return Solution(position, found, solution.n_iter, converged=True) if is_close(found, tol) else solution
 
 
-def slack_of(rounding: float) -> float:
-    """Squared distance within which rows are on a line, for squared distances of this relative error."""
-    return max(limits.LINE_SLACK, 8.0 * rounding)
-
-
-def line_of(space: HasRows, point: Iterate, slack: float) -> tuple[Vector, float] | None:
+def _line_of(space: Space, point: Iterate, slack: float) -> tuple[Vector, float] | None:
     """Vector to the row farthest from a point, and its length; None where another row isn't on a line with both.
 
     One row mostly tells that there is no line.
@@ -68,18 +64,28 @@ def line_of(space: HasRows, point: Iterate, slack: float) -> tuple[Vector, float
     return (direction, length) if _away(along, float(point.distances[other]), length) <= slack else None
 
 
-def seem_collinear(rows: DenseRows) -> bool:
-    """Tell from a few rows whether all may be on a line; equal ones don't."""
-    if rows.n_rows == 1:
-        return False
-    every = -(-rows.n_rows // limits.LINE_SAMPLE)
-    some = rows.matrix[::every].double()
-    differences = some[1:] - some[0]
-    products = (differences @ differences.T).cpu().numpy()
-    squares = products.diagonal()
-    farthest = int(squares.argmax())
+def seem_collinear(rows: Callable[[list[int]], FloatArray], distances: Any) -> bool:
+    """Tell from a few rows whether all may be on a line; equal ones don't.
+
+    Parameters
+    ----------
+    rows : callable
+        Gives rows (k, d), float64, by their indices.
+    distances : ndarray or tensor of shape (n,)
+        Of the rows to a median. Among rows of two kinds, the nearest is of one and the farthest of the other.
+    """
+    n = len(distances)
+    ends = [int(distances.argmax()), int(distances.argmin())]
+    every = range(0, n, -(-n // limits.LINE_SAMPLE))
+    return all(_are_on_line(rows(some)) for some in ([*ends, n // 2], [*ends, *every]))
+
+
+def _are_on_line(points: FloatArray) -> bool:
     with np.errstate(all="ignore"):
-        lengths = np.sqrt(squares)
+        differences = points[1:] - points[0]
+        products = differences @ differences.T
+        squares = products.diagonal()
+        farthest, lengths = int(squares.argmax()), np.sqrt(squares)
         away = _away(products[farthest], lengths, float(lengths[farthest]))
     return bool((away <= limits.LINE_SLACK).all())
 

@@ -108,13 +108,6 @@ class HasNewtonSteps(Protocol):
     def newton_step(self, position: Vector) -> tuple[Vector, float]: ...
 
 
-class HasRows(Protocol):
-    """The points themselves."""
-
-    def row(self, index: int) -> Vector: ...
-    def inner(self, left: Vector, right: Vector) -> float: ...
-
-
 class Space(Evaluable, HasError, Protocol):
     """Questions that the loop asks of the points."""
 

@@ -76,9 +76,37 @@ def test_rows_beside_a_line_have_one_median():
     np.testing.assert_allclose(geometric_median(np.array([[1.0, 2.0]] * 2 + [[5.0, 4.0]] * 2)), [3.0, 3.0])
 
 
+@pytest.mark.parametrize("offset", [10.0, 1e3, 1e5])
+@pytest.mark.parametrize(("n", "d"), [(2, 65), (2, 300), (2, 999), (6, 100), (400, 100), (2000, 600)])
+def test_far_from_zero(n, d, offset):
+    rng = np.random.default_rng(n + d)
+    X, places, direction = line(n, d, n + d, offset)
+    low, high = np.sort(places)[[n // 2 - 1, n // 2]]
+    at = int(np.argsort(places)[n // 2])
+    wanted = X[at] + (0.5 * (low + high) - places[at]) * direction
+    for _ in range(2):
+        median = geometric_median(X[rng.permutation(n)])
+        np.testing.assert_allclose(median, wanted, rtol=0.0, atol=1e-12 * offset)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [8, 16, 64, 400])
+def test_rows_of_two_kinds_in_any_pattern(n, dtype):
+    for d in (2, 100, 2000):
+        for X in (np.zeros((n, d), dtype), np.full((n, d), 3.0, dtype)):
+            X[1::2, 0] += 1.0
+            for rows in (X, X[::-1], X[np.argsort(X[:, 0], kind="stable")]):
+                assert abs(geometric_median(rows)[0] - X[0, 0] - 0.5) < 1e-6
+
+
 def test_a_few_rows_tell_lines():
+    def tells(X):
+        return seem_collinear(lambda index: X[index], np.linalg.norm(X, axis=1))
+
     X = line(100, 50, 3)[0]
-    assert seem_collinear(DenseRows(torch.from_numpy(X)))
-    assert seem_collinear(DenseRows(torch.from_numpy(X).float()))
-    assert not seem_collinear(DenseRows(torch.randn(100, 50, generator=torch.Generator().manual_seed(0))))
-    assert not seem_collinear(DenseRows(torch.ones(100, 50)))
+    assert tells(X)
+    assert tells(X.astype(np.float32).astype(np.float64))
+    assert not tells(np.random.default_rng(0).normal(size=(100, 50)))
+    assert not tells(np.ones((100, 50)))
+    # Most rows are equal, but not all.
+    assert tells(np.eye(100, 50)[:1].repeat(100, axis=0) * (np.arange(100) > 90)[:, None])

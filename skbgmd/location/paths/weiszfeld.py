@@ -11,7 +11,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.transfer import on_device
-from skbgmd.location.collinear import line_of, seem_collinear, slack_of
+from skbgmd.location.collinear import seem_collinear
 from skbgmd.location.solved import Solved, as_rounded, rounding_move
 from skbgmd.location.solver import minimize_while
 from skbgmd.location.spaces import ExpandedSpace
@@ -52,9 +52,7 @@ def solve_by_weiszfeld(
             n_iter += 0 if solution is None else solution.n_iter
     if solution is None or not solution.converged:
         return None
-    with np.errstate(all="ignore"):
-        line = line_of(space, solution.iterate, slack_of(space.rounding))
-    if line is not None and seem_collinear(rows):
+    if seem_collinear(space.rows, solution.iterate.distances):
         # Other paths find the middle of several medians.
         return None
     place = solution.position if space.center is None else solution.position + space.center
