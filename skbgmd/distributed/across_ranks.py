@@ -60,51 +60,55 @@ class _Flat:
 class AcrossRanks(Aggregator):
     """Distributed aggregation of gradients under ``torchrun``: rows within each rank, then vectors across ranks.
 
-    As ``aggregator`` of an estimator or a robust net it makes that train in all processes of a process group together,
-    see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch; the ranks' vectors are
-    the rows that ``across`` aggregates, to the same bits on all ranks. They count alike, however many samples a rank
-    has: no rank can claim a weight. A rank most of whose rows hold NaN or inf has none in that step, as long as fewer
-    than half of the ranks have such rows. Without ``torch.distributed`` set up there is one rank.
+    Pass it as ``aggregator`` of an estimator or a robust net, which then trains in all processes of a process group
+    together, see :doc:`/distributed_estimators`. Each rank aggregates the rows of its own batch by ``within``. The
+    resulting vectors, one for each rank, are the rows that ``across`` aggregates, to the same bits on all ranks.
 
-    ``across`` with its parameters but for seeds, ``data`` and ``transport_dtype`` must be the same on all ranks, which
-    compare them before a training and each step: otherwise there is an error on all of them. ``within`` may be another
-    on each rank: how it judges its own rows is its own affair.
+    - All ranks count alike, however many samples a rank has: no rank can claim a weight.
+    - A rank most of whose rows hold NaN or inf doesn't count in that step, as long as fewer than half of the ranks
+      have such rows.
+    - If ``torch.distributed`` isn't set up, there is one rank.
+
+    ``across``, ``data`` and ``transport_dtype`` must be the same on all ranks, and so must the parameters of
+    ``across``, except for seeds. The ranks compare them before a training and before each step; if they differ, all
+    ranks raise an error. ``within`` may differ from rank to rank.
 
     Parameters
     ----------
     within : str or Aggregator, default="auto"
-        Rule for the rows of a rank. "auto": that which the estimator or the net would have without ranks, by its
-        parameters ``huber``, ``beta``, ``strength`` and so on; called by itself,
+        Rule for the rows of a rank. "auto": the rule that the estimator or the net would use without ranks, by its
+        parameters ``huber``, ``beta``, ``strength`` and so on. Called outside of a training, "auto" is
         ``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)``.
     across : str or Aggregator, default="geometric_median"
-        Rule for the ranks' vectors. Of two ranks no rule can tell which is wrong.
+        Rule for the ranks' vectors. With two ranks no rule can tell which one is wrong.
     data : {"own", "split"}, default="own"
         "own": each rank is given data of its own. "split": all ranks are given the same data, and each trains on a
-        random share of them, with their weights, groups and ids; shares differ by one sample at most.
+        random share of them, with their weights, groups and ids. Shares differ by one sample at most.
     transport_dtype : torch.dtype, default=None
-        Floating point dtype in which vectors travel, such as ``torch.bfloat16``; None: their own.
+        Floating-point dtype in which vectors travel, such as ``torch.bfloat16``. None: their own dtype.
     group : ProcessGroup, default=None
-        Ranks that train together, as ``torch.distributed.new_group`` gave it on each of them; with a time limit of its
-        own, if it was given one. Ranks are numbered within it. None: all ranks.
+        Ranks that train together, as ``torch.distributed.new_group`` returned it on each of them. If the group has a
+        time limit of its own, it applies. Ranks are numbered within the group. None: all ranks.
 
     Raises
     ------
     TypeError, ValueError
-        In a training or a call: a parameter that is wrong, or isn't the same on all ranks; a group without this rank,
-        on the ranks that aren't in it, which must not call it.
+        In a training or a call: if a parameter is wrong or differs between ranks; or, on a rank that isn't in
+        ``group``, because only the group's ranks may call it.
 
     Notes
     -----
-    The weights of an aggregate are those of this rank's rows; they add up to the weight of the rank times the number of
-    ranks, which is one where all ranks count alike. So the trust in a sample is one as in a plain mean of all ranks'
-    samples, whatever rank it is on. Where ``across`` doesn't weigh rows, they add up to one. The aggregate's ``record``
-    has ``rank_weights``, the weights (size,) of the ranks, adding up to one.
+    The ``weights`` of an aggregate are those of this rank's rows. They add up to the weight of the rank times the
+    number of ranks, which is one if all ranks count alike. So a trust of one in a sample means that it counts as in a
+    plain mean of all ranks' samples, whatever rank it is on. If ``across`` doesn't weigh rows, the weights add up to
+    one. The aggregate's ``record`` has ``rank_weights``, the weights of the ranks of shape (size,), which add up to
+    one.
 
-    Copies and clones have the same group. It can't be pickled: a rule that comes of a pickle, which had one, must be
-    given one by ``set_params(group=...)`` before it trains where ``torch.distributed`` is set up. Estimators that are
-    fitted predict without.
+    Copies and clones have the same group. A group can't be pickled: after unpickling, give a rule that had one a group
+    by ``set_params(group=...)`` before it trains, if ``torch.distributed`` is set up. Fitted estimators predict without
+    a group.
 
-    Neither ``within`` nor ``across`` may be, or hold, another rule across ranks.
+    Neither ``within`` nor ``across`` may be, or contain, another rule across ranks.
 
     See Also
     --------
@@ -157,7 +161,7 @@ class AcrossRanks(Aggregator):
         return value if name == "group" else function(value)
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; ``within__x`` and ``across__x`` are those of the rules, also of named ones."""
+        """Set parameters by name; ``within__x`` and ``across__x`` set those of the rules, named ones too."""
         for place in ("within", "across"):
             nested = any(name.startswith(f"{place}__") for name in params)
             if nested and isinstance(params.get(place, getattr(self, place)), str):
@@ -166,9 +170,10 @@ class AcrossRanks(Aggregator):
         return self
 
     def ranks(self) -> DistributedRanks:
-        """The ranks, for a training that aggregates by this rule; as it begins they compare its parameters.
+        """Get the ranks, for a training that aggregates by this rule; as it begins, they compare its parameters.
 
-        A parameter that is wrong is an error only then, on all of them; but a group that is none, or without this rank.
+        A wrong parameter raises an error only then, on all ranks. A wrong ``group``, or one without this rank, raises
+        an error at once.
         """
         dtype = self.transport_dtype
         exchange = Exchange(self._checked_group(), dtype if is_transport(dtype) else None)

@@ -24,13 +24,16 @@ from skbgmd.rows import DenseRows
 class RobustHook(RankAggregator):
     """Byzantine-robust gradient aggregation for DistributedDataParallel, as the state of its communication hook.
 
-    Registered with :func:`robust_hook`, it replaces DDP's average of gradients by an aggregation rule over the ranks.
-    Each bucket is exchanged as soon as it is ready, while the backward pass goes on: a rank gets its share of the
-    columns of all ranks' gradients, for as many bytes as half of a ring all-reduce. With the last bucket the rule is
-    called once, on all columns; what it gives is sent back for the other half. The weights are always this step's, and
-    all ranks have the same bits.
+    Register it with :func:`robust_hook`. It replaces DDP's average of gradients by an aggregation rule over the ranks.
 
-    DDP doesn't divide by the number of ranks where there is a hook; a weighted mean is the analogue of its average. It
+    1. Each bucket is exchanged as soon as it is ready, while the backward pass goes on. Every rank gets its share of
+       the columns of all ranks' gradients, for as many bytes as half of a ring all-reduce.
+    2. Once the last bucket is there, the rule is called once, on all columns.
+    3. The aggregate is sent back, for the other half of the bytes.
+
+    The weights are always those of the current step, and all ranks have the same bits.
+
+    With a hook DDP doesn't divide by the number of ranks; the rule's weighted mean takes the place of DDP's average. It
     takes more than two ranks to outvote one.
 
     Parameters
@@ -38,58 +41,62 @@ class RobustHook(RankAggregator):
     rule : str or Aggregator, default="geometric_median"
         A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. Pass the same on all ranks.
     beta : float, default=1.0
-        Share of the coordinates that travels in each step, in (0, 1]. 1: all of them, exactly. Less: a block, such as a
-        tenth for an eighth of the bytes, while the rest stays with its rank as a remainder that is added to the next
-        gradient, see :class:`BlockExchange`. Nothing is sent then before the last bucket is there.
+        Share of the coordinates that travels in each step, in (0, 1]. 1: all of them, exactly. Less than 1: a block of
+        the coordinates, such as a tenth for an eighth of the bytes. The rest stays with its rank as a remainder that is
+        added to the next gradient, see :class:`BlockExchange`. Nothing is then sent before the last bucket is there.
     group : ProcessGroup, default=None
-        None: the ``process_group`` of the model's ``DistributedDataParallel``. Another one must be of the same ranks,
-        such as one with a time limit of its own.
+        Ranks to aggregate over. None: the ``process_group`` of the model's ``DistributedDataParallel``. Any other group
+        must be of the same ranks, such as one with a time limit of its own.
     transport_dtype : torch.dtype, default=None
-        Dtype in which gradients travel, such as ``torch.bfloat16``, for half the bytes of float32; None: their own.
+        Dtype in which gradients travel, such as ``torch.bfloat16``, for half the bytes of float32. None: their own
+        dtype.
     random_state : int or None, default=None
-        Seed for whatever draws at random in the rule and has no seed of its own. The ranks take that of the first one;
-        None: it picks one.
+        Seed for the random draws of a rule that has no seed of its own. All ranks take the first rank's seed; if that
+        is None, the first rank picks one.
     history_size : int, default=1000
-        Steps whose weights ``history`` keeps.
+        Number of steps whose weights ``history`` keeps.
     on_step : callable, default=None
         Called as ``on_step(weights)`` after each step, on every rank, with ``weights_``.
     non_finite : {"raise", "propagate"}, default="raise"
-        What happens where half of the ranks or more have NaN or inf in their gradients: all ranks raise
-        :class:`~skbgmd.aggregators.NonFiniteRowsError`, or the aggregate is NaN on all, as an all-reduce makes it.
-        ``torch.amp.GradScaler`` relies on the latter to skip a step; with ``beta`` less than 1 it is refused. Fewer
-        such ranks get weight zero.
+        What happens if half of the ranks or more have NaN or inf in their gradients. Fewer such ranks get weight zero.
+
+        - "raise": all ranks raise :class:`~skbgmd.aggregators.NonFiniteRowsError`.
+        - "propagate": the aggregate is NaN on all ranks, as after an all-reduce. ``torch.amp.GradScaler`` relies on
+          this to skip a step. It is refused with ``beta`` less than 1.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_ranks,), or None
-        Weights of the ranks in the last step, float64, non-negative and adding up to one; None before it, and where the
-        rule has none, such as the coordinate-wise median.
+        Weights of the ranks in the last step, float64, non-negative and adding up to one. None before the first step,
+        and if the rule has no weights, as the coordinate-wise median.
     history : deque of ndarray
         The weights of the last steps, the newest last.
     n_steps_ : int
-        Steps so far.
+        Number of steps so far.
     exchange_ : Exchange
-        What sends, and counts bytes; from the first step on.
+        Sends gradients and counts bytes; it exists from the first step on.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter that is wrong; one of the rule's, too. In the first step: a rule that isn't the same on all ranks,
-        sparse gradients on some rank, or a group of other ranks than the model's.
+        If a parameter, or a parameter of the rule, is wrong. In the first step: if the rule differs between ranks, if
+        gradients are sparse on some rank, or if the group has other ranks than the model's.
     RankLostError
-        On the other ranks, where one raises an error alone, such as one of ``on_step``; it ends with that.
+        On the other ranks, if one rank alone raises an error, such as one in ``on_step``. That rank ends with its own
+        error.
 
     Notes
     -----
-    Columns are in the order of the first step's buckets from the last to the first, which is that of the model's
-    parameters unless dtypes take turns, so that a block, and what a rule remembers of the columns, outlast buckets
-    that DDP rebuilds, and states that are loaded under the same wrapper. Of complex parameters the real and
-    imaginary parts are columns. A state tells parameters by their shapes and dtypes alone. Gradients of several
-    dtypes are judged in the widest of them. With ``beta`` less than 1 and ``find_unused_parameters``, what a block
-    sends of a parameter that no rank uses in this step is lost.
+    Columns are in the order of the first step's buckets from the last to the first. That is the order of the model's
+    parameters unless dtypes take turns. So a block, and what a rule remembers of the columns, stay valid when DDP
+    rebuilds its buckets and when a state is loaded under the same wrapper. The real and imaginary parts of complex
+    parameters are columns of their own. A state tells parameters apart by their shapes and dtypes alone.
 
-    ``mixed_precision`` of DDP is a hook of its own, and DDP takes one only; ``torch.autocast`` works. A pickled hook is
-    without its group.
+    Gradients of several dtypes are judged in the widest of them. With ``beta`` less than 1 and
+    ``find_unused_parameters``, what a block sends of a parameter that no rank uses in this step is lost.
+
+    DDP's ``mixed_precision`` doesn't work with it, because it is a hook of its own, and DDP takes only one;
+    ``torch.autocast`` works. A pickled hook is without its group.
 
     Examples
     --------
@@ -269,14 +276,14 @@ def robust_hook(
     Parameters
     ----------
     state : RobustHook
-        The rule, and what it remembers; one for each model.
+        The rule and what it remembers. Make one for each model.
     bucket : torch.distributed.GradBucket
         Gradients of some parameters.
 
     Returns
     -------
     Future
-        Of the bucket's aggregate, complete once the last bucket is there.
+        Future of the bucket's aggregate, complete once the last bucket is there.
 
     Examples
     --------

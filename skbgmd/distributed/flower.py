@@ -64,14 +64,14 @@ class Replies(NamedTuple):
 class RobustFedAvg(FedAvg):
     r"""Federated averaging that withstands hostile clients, for Flower: FedAvg with a robust aggregation rule.
 
-    With the global arrays :math:`\theta` that were sent out and the arrays :math:`\theta_i` that clients send back, the
-    next ones are
+    Use it in place of Flower's ``FedAvg``, of which it is a subclass. From the global arrays :math:`\theta` that the
+    server sent out and the arrays :math:`\theta_i` that clients send back, it computes the next global arrays
 
-    .. math:: \theta + A(\theta_1 - \theta, \dots, \theta_k - \theta),
+    .. math:: \theta + A(\theta_1 - \theta, \dots, \theta_k - \theta).
 
-    where the rule A gets the updates as rows, with the clients' claimed numbers of examples, capped, as weights. A
-    plain mean without a cap is McMahan et al. (2017); the geometric median, of the arrays themselves, Pillutla et al.
-    (2022). Replies that can't be used are left out. It is a subclass of Flower's ``FedAvg`` and is used in its place.
+    The rule A gets the clients' updates as rows. Their weights are the clients' claimed numbers of examples, capped.
+    Replies that can't be used are left out. A plain mean without a cap is the method of McMahan et al. (2017); the
+    geometric median, of the arrays themselves, is that of Pillutla et al. (2022).
 
     Parameters
     ----------
@@ -79,22 +79,22 @@ class RobustFedAvg(FedAvg):
         A key of :data:`skbgmd.aggregators.AGGREGATORS` or an aggregator. None: ``HuberMean(c=3.0, rejection=3.0)``,
         the mean of the updates that are no farther from their geometric median than three median distances.
     max_claim : float or None, default=1.0
-        Largest claimed number of examples that counts, in median claims; 0: all clients with examples count alike;
-        None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
+        Cap on the claimed numbers of examples, as a multiple of the median claim. 0: all clients with examples count
+        alike. None: claims count as they are. See :func:`skbgmd.distributed.client_weights.cap_claims`.
     memory : float or None, default=0.9
-        Decay, for each round, of the remembered similarities of clients; if they fall into two camps, the smaller one
-        has no weight. In (0.6, 1): with less no client is ever remembered for long enough to be judged. Rounds in which
-        most updates are short, as training has converged, aren't remembered. See
-        :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered, for clients whose node
-        ids don't last.
+        Decay, for each round, of the remembered similarities of clients, in (0.6, 1). If the clients fall into two
+        camps, the smaller one has no weight. With a decay of 0.6 or less no client would be remembered for long enough
+        to be judged. Rounds in which most updates are short, because training has converged, aren't remembered. See
+        :class:`skbgmd.distributed.client_memory.ClientMemory`. None: nothing is remembered; use it if clients' node ids
+        don't last.
     buffers : iterable of str, default=RUNNING_STATISTICS
-        Patterns of the names of floating-point and complex arrays that are no part of the updates, as of
-        :mod:`fnmatch`; those of torch's running statistics by default, ``*running_mean``, ``*running_var`` and
-        ``*num_batches_tracked``. They become coordinate-wise lower medians, weighted by capped claims, in the global
-        dtype, and so do all arrays of other dtypes.
+        Patterns, as of :mod:`fnmatch`, of the names of floating-point and complex arrays that are no part of the
+        updates. The default matches torch's running statistics: ``*running_mean``, ``*running_var`` and
+        ``*num_batches_tracked``. The next values of these arrays, and of all arrays of other dtypes, are the clients'
+        coordinate-wise lower medians, weighted by capped claims, in the global dtype.
     **options
-        Parameters of ``flwr.serverapp.strategy.FedAvg``. ``train_metrics_aggr_fn`` and ``evaluate_metrics_aggr_fn``
-        are :func:`median_metrics` by default, and get capped claims in place of what clients claim.
+        Parameters of ``flwr.serverapp.strategy.FedAvg``. By default ``train_metrics_aggr_fn`` and
+        ``evaluate_metrics_aggr_fn`` are :func:`median_metrics`. Both get capped claims in place of the clients' own.
 
     Attributes
     ----------
@@ -106,14 +106,17 @@ class RobustFedAvg(FedAvg):
     Raises
     ------
     TypeError, ValueError
-        For parameters out of their range.
+        If a parameter is out of its range.
 
     Notes
     -----
-    The metrics of a round's training have, besides those of the clients, ``clients-used``, ``clients-refused``,
-    ``clients-dropped``; and, for rules that are weighted means, ``client-weight/<node id>`` for each client,
-    ``clients-distrusted``, the number whose weight is less than half of that in a mean with the same claims, and
-    ``lower-half-weight``, the weight of the half of the clients that is trusted least.
+    Besides the clients' own metrics, the training metrics of a round have ``clients-used``, ``clients-refused`` and
+    ``clients-dropped``. For rules that are weighted means they also have
+
+    - ``client-weight/<node id>``, the weight of each client;
+    - ``clients-distrusted``, the number of clients whose weight is less than half of that in a mean with the same
+      claims;
+    - ``lower-half-weight``, the weight of the half of the clients that is trusted least.
 
     References
     ----------
@@ -179,7 +182,7 @@ class RobustFedAvg(FedAvg):
         Raises
         ------
         ValueError
-            Without arrays of floating-point or complex numbers to train, and for NaN or inf in the arrays.
+            If there are no floating-point or complex arrays to train, or if arrays hold NaN or inf.
         """
         model = GlobalModel({name: array.numpy() for name, array in arrays.items()}, self.buffers)
         if model.n_columns == 0:
@@ -360,8 +363,8 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
     Returns
     -------
     MetricRecord
-        The lower weighted median of each metric that is a finite number, or a list of as many of them, for more than
-        half of the weight; others are left out.
+        The lower weighted median of each metric. A metric is left out unless, for more than half of the weight, it is
+        a finite number, or a list of as many finite numbers.
     """
     given = [next(iter(record.metric_records.values())) for record in records]
     weights = np.array([metrics[weighted_by_key] for metrics in given], dtype=np.float64)

@@ -37,16 +37,16 @@ from skbgmd.training._strength.defaults import AUTO, HUBER_OF_CLASSES, default_r
 class BackwardState(AggregatorState):
     """State of a rule between two calls of :func:`skbgmd.robust_backward`, to be saved with the network.
 
-    ``torch.save`` and ``torch.load`` take it as they are, beside a ``state_dict``.
+    ``torch.save`` and ``torch.load`` take it without conversion, beside a ``state_dict``.
 
     Attributes
     ----------
     rule : str
-        The rule that it is of.
+        Name of the rule that the state belongs to.
     n_columns : int
-        Numbers in the parameters that it is of.
+        Number of elements of all parameters that the state belongs to.
     inner : object
-        What the rule remembers; None for one without memory.
+        What the rule remembers; None for a rule without memory.
     """
 
     rule: str
@@ -65,71 +65,77 @@ def robust_backward(
     retain_graph: bool = False,
     non_finite: str = "raise",
 ) -> tuple[Aggregate, BackwardState]:
-    r"""Backpropagate a robust mean of per-sample gradients, in the place of ``losses.mean().backward()``.
+    r"""Backpropagate a robust mean of per-sample gradients, in place of ``losses.mean().backward()``.
 
-    .. math:: g \mathrel{+}= A(\nabla \ell_1, \dots, \nabla \ell_n)
+    For the aggregation rule :math:`A` and the gradients :math:`g` of the parameters, their ``grad``, it computes
 
-    for the gradients :math:`g` of the parameters, their ``grad``, and the aggregation rule :math:`A`; with the rule
-    "mean" it is the gradient of the losses' mean. Every rule is on that scale, so that the learning rate stays as it
-    is. As in ``loss.backward()`` gradients are added to those that are there, and parameters that the losses don't
-    depend on get none. No gradient changes where an error is raised.
+    .. math:: g \mathrel{+}= A(\nabla \ell_1, \dots, \nabla \ell_n).
+
+    With the rule "mean" this adds the gradient of the losses' mean. Every rule is on that scale, so the learning rate
+    stays as it is. As in ``loss.backward()``, gradients are added to existing ones, and parameters that the losses
+    don't depend on get none. If an error is raised, no gradient changes.
 
     Parameters
     ----------
     losses : tensor of shape (n,), or sequence of n scalar tensors
-        The loss of each sample, such as with ``reduction="none"``; or the mean loss of each group of samples, client or
-        task. A group may have a forward pass of its own.
+        The loss of each sample, as a loss function with ``reduction="none"`` gives it, or the mean loss of each group
+        of samples, client or task. A group may have a forward pass of its own.
     parameters : iterable of tensors, or GradientRecorder
-        Tensors to differentiate by, such as ``net.parameters()``, without names or groups; those that require no
-        gradient are skipped, and each counts once. The rows are written out, n times as many numbers as in the
-        parameters, by n backward passes through the graph of the losses, some of them at once where that is faster.
+        Tensors to differentiate by, such as ``net.parameters()``, without names or groups. Tensors that require no
+        gradient are skipped, and each tensor counts once.
 
-        A :class:`~skbgmd.ghost.GradientRecorder` that the losses were computed in gives the same gradients for about
-        the price of one backward pass, and writes none of them out. Now and then a sum of them is compared with
-        autograd's, in steps 1, 2, 8, 32 and 128 at least: make it once, before the loop.
+        - With tensors, the gradients of all losses are written out: n times as many numbers as the parameters have.
+          This takes n backward passes through the graph of the losses, some of them at once where that is faster.
+        - With a :class:`~skbgmd.ghost.GradientRecorder` that was entered while the losses were computed, the gradients
+          are the same. They cost about as much as one backward pass, and none of them is written out. Make the
+          recorder once, before the loop: now and then, at least in steps 1, 2, 8, 32 and 128, a sum of its gradients
+          is compared with autograd's.
     rule : str or Aggregator, default="auto"
-        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. "auto" is what estimators begin with:
-        ``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)`` for a tensor of losses and
+        A key of :data:`skbgmd.aggregators.AGGREGATORS`, or an aggregator. "auto" is the rule that estimators begin
+        with: ``HuberMean(c=16.0, rejection=10.0, remember=True, tol=0.0001)`` for a tensor of losses, and
         ``GeometricMedian(rejection=10.0, tol=0.0001)`` for a sequence.
     state : BackwardState, default=None
-        What the last call returned; None to begin with. Rules without memory need none.
+        The state that the last call returned; None in the first call. Rules without memory need none.
     weights : array-like of shape (n,), default=None
-        Non-negative weights of the rows, such as numbers of samples in groups; None: all one.
+        Non-negative weights of the losses, such as the numbers of samples in the groups. None: all one.
     retain_graph : bool, default=False
         Keep the graph of the losses for another backward pass.
     non_finite : {"raise", "propagate"}, default="raise"
-        What to do where half of the weight or more is on rows with NaN or inf: raise an error, or give the parameters
-        NaN, as ``loss.backward()`` does, upon which ``torch.amp.GradScaler`` skips the step.
+        What to do if half of the weight or more is on gradients with NaN or inf. "raise": raise an error.
+        "propagate": give the parameters gradients of NaN, as ``loss.backward()`` does; ``torch.amp.GradScaler`` then
+        skips the step.
 
     Returns
     -------
     aggregate : Aggregate
-        ``aggregate.weights`` has the weight of each row, (n,), which is near zero for those that the rule overrules.
+        Its ``weights`` of shape (n,) are the weights of the gradients in the aggregate, near zero for those that the
+        rule overrules.
     state : BackwardState
-        For the next call.
+        State for the next call.
 
     Raises
     ------
     TypeError
-        Parameters, losses or a state of the wrong kind.
+        If parameters, losses or state are of the wrong kind.
     ValueError
-        Losses that aren't one for each sample or group, or have no graph; no parameters that require gradients; an
-        unknown rule; a state of another rule or of other parameters; a graph with parts that don't give gradients back,
-        but write them to ``grad``.
+        If losses aren't one for each sample or group, or have no graph; if no parameters require gradients; if the rule
+        is unknown; if the state is that of another rule or of other parameters; or if parts of the graph don't return
+        gradients, but write them to ``grad``.
     NonFiniteRowsError
-        Half of the weight or more is on rows with NaN or inf.
+        If half of the weight or more is on gradients with NaN or inf, with ``non_finite="raise"``.
     GhostError
-        A recorder's gradients aren't those of single samples, as where a layer mixes samples.
+        If a recorder's gradients aren't those of single samples, for example because a layer mixes samples.
 
     Notes
     -----
-    The gradient of one loss through batch normalization in training mode is well defined, but it is not that of one
-    sample: the others have a part in it, through the batch's mean and variance. A recorder refuses such layers.
+    With batch normalization in training mode, the gradient of one loss is well defined, but it isn't the gradient of
+    one sample: the other samples affect it through the mean and variance of the batch. A recorder refuses such layers.
 
-    ``DistributedDataParallel`` waits for a plain backward pass, and exchanges nothing here. Where several processes
-    train one network, begin with the same parameters on all, leave it out, and take
-    ``rule=skbgmd.distributed.AcrossRanks()``: samples are judged within a process, and what each made of its own across
-    them. With any other rule there is a warning, as ranks then go their own ways.
+    ``DistributedDataParallel`` waits for a plain backward pass, so it exchanges nothing here. To train one network in
+    several processes, leave it out, begin with the same parameters in all processes, and use
+    ``rule=skbgmd.distributed.AcrossRanks()``. Samples are then judged within each process, and the processes'
+    aggregates are judged across processes. With any other rule each process trains a network of its own, and a warning
+    says so.
 
     Examples
     --------
