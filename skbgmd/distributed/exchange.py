@@ -31,33 +31,33 @@ class Traffic:
 
 
 class Exchange:
-    """Collectives of a process group, with the bytes that they send.
+    """Collectives of a process group for rows and their aggregate; it counts the bytes that this rank sends.
 
-    Where one fails because a rank is gone or hangs, a :class:`RankLostError` names it. Before rows of a new shape or
-    dtype travel the ranks compare these, once: where they differ, there is an error on all ranks.
+    If a collective fails because a rank is gone or hangs, a :class:`RankLostError` names that rank. Before rows of a
+    new shape or dtype travel, the ranks compare shapes and dtypes, once. If these differ, all ranks raise an error.
 
-    Without ``torch.distributed`` set up there is one rank, which keeps what it has.
+    If ``torch.distributed`` isn't set up, there is one rank, which keeps its rows.
 
     Parameters
     ----------
     group : ProcessGroup, default=None
-        Ranks that take part; None: all of them.
+        Ranks that take part. None: all of them.
     transport_dtype : torch.dtype, default=None
-        Floating point dtype in which rows and their aggregate travel, such as ``torch.bfloat16``, which halves the
-        bytes of float32 and keeps 8 binary digits. None: their own.
+        Floating-point dtype in which rows and their aggregate travel, such as ``torch.bfloat16``, which halves the
+        bytes of float32 and keeps 8 binary digits. None: their own dtype.
 
     Attributes
     ----------
     rank, size : int
         Number of this rank in the group, and number of ranks.
     traffic : Traffic
-        Sent so far, without what ranks compare.
+        Bytes and collectives so far, without the comparisons between ranks.
 
     Raises
     ------
     TypeError, ValueError
-        A ``transport_dtype`` of integers or truth values; a group without this rank. In :meth:`to_shards` and
-        :meth:`from_shards`: what the ranks send differs in shape or dtype.
+        If ``transport_dtype`` is a dtype of integers or truth values, or if this rank isn't in the group. In
+        :meth:`to_shards` and :meth:`from_shards`: if the shape or dtype of what is sent differs between ranks.
 
     Examples
     --------
@@ -104,15 +104,15 @@ class Exchange:
         Parameters
         ----------
         rows : tensor of shape (m, d)
-            Of this rank.
+            Rows of this rank.
         sizes : sequence of int, default=None
-            Columns of each part, where every rank holds a piece of each; None: one part.
+            Numbers of columns of each part, if every rank holds a piece of each part. None: one part.
 
         Returns
         -------
         Pending
-            Of a tensor of shape (size * m, k): the columns that this rank holds of the rows of all ranks, in the order
-            of the ranks.
+            Its ``wait`` returns a tensor of shape (size * m, k): the columns that this rank holds of the rows of all
+            ranks, in the order of the ranks.
         """
         if rows.ndim != 2:
             raise ValueError(f"rows must have shape (m, d); found shape {tuple(rows.shape)}.")
@@ -133,21 +133,21 @@ class Exchange:
         )
 
     def from_shards(self, vector: torch.Tensor, columns: int | Sequence[int], *, narrows: bool = True) -> Pending:
-        """Join what each rank has for the columns that it holds.
+        """Join the parts of a vector that the ranks have for the columns that they hold.
 
         Parameters
         ----------
         vector : tensor of shape (k,)
-            Of this rank's columns.
+            Part of the vector for this rank's columns.
         columns : int or sequence of int
-            Columns of all ranks, d, or of each part.
+            Number of columns of all ranks, d, or numbers of columns of each part.
         narrows : bool, default=True
-            Send in ``transport_dtype``; False: in the vector's own dtype.
+            Send in ``transport_dtype``. False: send in the vector's own dtype.
 
         Returns
         -------
         Pending
-            Of a tensor of shape (d,), the same bits on all ranks.
+            Its ``wait`` returns a tensor of shape (d,), the same bits on all ranks.
         """
         if self.size == 1:
             return Pending(vector)

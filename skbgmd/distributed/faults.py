@@ -22,21 +22,21 @@ from skbgmd.training._ranks import named, training_of
 
 
 class RankLostError(RuntimeError):
-    """A collective failed because ranks stopped answering, aren't in the same one, or one raised an error of its own.
+    """Error: a collective failed because of a rank that is gone, is in another collective, or raised an error alone.
 
-    The error of ``torch.distributed`` is its cause. The group can't be used any more: the process must end, and all
-    ranks start again (:func:`skbgmd.distributed.init_from_env`).
+    Its cause is the error of ``torch.distributed``. The group can't be used any more. The process must end, and all
+    ranks must start again (:func:`skbgmd.distributed.init_from_env`).
 
     Attributes
     ----------
     collective : str
         Name of the collective that failed.
     number : int
-        Its number among those of the group, from 1 on.
+        Number of that collective among those of the group, from 1 on.
     missing : tuple of int
-        Ranks of the group that didn't answer a roll call; empty where all did, or the store didn't answer either.
+        Ranks of the group that didn't answer a roll call. Empty if all did, or if the store didn't answer either.
     waited : float
-        Seconds from the begin of the collective to its failure.
+        Seconds from the beginning of the collective to its failure.
     """
 
     def __init__(self, message: str, collective: str, number: int, missing: tuple[int, ...], waited: float) -> None:
@@ -428,20 +428,20 @@ def message_of(error: BaseException) -> str:
 
 
 def begin_collective(name: str, group: Any = None, n_bytes: int | None = None, purpose: str = "") -> Collective:
-    """Name lost ranks in errors of a collective: issue it, and wait for it, in a ``with`` block of what this returns.
+    """Name lost ranks in the errors of a collective: issue it, and wait for it, in a ``with`` block.
 
-    :class:`skbgmd.distributed.Exchange` does so for its own.
+    Use it for collectives of your own. :class:`skbgmd.distributed.Exchange` uses it for its collectives.
 
     Parameters
     ----------
     name : str
-        The same on all ranks, for messages; it has no tabs.
+        Name of the collective for messages, the same on all ranks, without tabs.
     group : ProcessGroup, default=None
-        None: all ranks.
+        Group of the collective. None: all ranks.
     n_bytes : int, default=None
-        Size of what this rank sends, where it is the same on all ranks.
+        Number of bytes that this rank sends, if it is the same on all ranks.
     purpose : str, default=""
-        For messages alone.
+        What the collective is for; used only in messages.
 
     Examples
     --------

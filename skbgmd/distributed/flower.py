@@ -364,7 +364,7 @@ def median_metrics(records: list[RecordDict], weighted_by_key: str) -> MetricRec
     -------
     MetricRecord
         The lower weighted median of each metric. A metric is left out unless, for more than half of the weight, it is
-        a finite number, or a list of as many finite numbers.
+        a finite number, or a list of finite numbers of one length.
     """
     given = [next(iter(record.metric_records.values())) for record in records]
     weights = np.array([metrics[weighted_by_key] for metrics in given], dtype=np.float64)

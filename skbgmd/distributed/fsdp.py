@@ -18,15 +18,18 @@ from skbgmd.distributed.rows import ShardedRows
 class RobustReduceScatter(RankAggregator):
     """Robust aggregation in place of the reduce-scatter of one of FSDP2's parameter groups.
 
-    :func:`robust_fully_sharded` installs one in every group; ``module.set_custom_reduce_scatter`` takes one by hand.
-    FSDP2 hands over this rank's gradients, sorted by the rank that holds them: these are exchanged as they are, the
-    rule is called on the ranks' rows, and its columns here are this rank's shard of the aggregate. That sends as many
-    bytes as the reduce-scatter.
+    :func:`robust_fully_sharded` installs one in every group. To install one by hand, pass it to
+    ``module.set_custom_reduce_scatter``.
+
+    FSDP2 hands over this rank's gradients, sorted by the rank that holds them. They are exchanged as they are, and the
+    rule is called on the ranks' rows. The columns that this rank holds of the result are its shard of the aggregate.
+    This sends as many bytes as the reduce-scatter.
 
     Parameters
     ----------
     rule, group, transport_dtype, random_state, history_size, on_step, non_finite
-        As in :class:`~skbgmd.distributed.RobustHook`. ``group`` must be None: FSDP2 says over which ranks it shards.
+        As in :class:`~skbgmd.distributed.RobustHook`. ``group`` must be None, because FSDP2 says over which ranks it
+        shards.
 
     Attributes
     ----------
@@ -36,7 +39,7 @@ class RobustReduceScatter(RankAggregator):
     Raises
     ------
     TypeError, ValueError
-        A parameter that is wrong; a rule that wants a block of units, for FSDP2 doesn't tell where they are.
+        If a parameter is wrong, or if the rule wants a block of units, because FSDP2 doesn't tell where they are.
 
     Examples
     --------
@@ -140,33 +143,35 @@ def robust_fully_sharded(
 ) -> dict[str, RobustReduceScatter]:
     """Byzantine-robust gradient aggregation for FSDP2: models that ``fully_shard`` has sharded.
 
-    FSDP2 reduces the gradients of one parameter group after the other, one for each module that ``fully_shard`` was
-    called on. The rule is called on each of them, so that every group has its own rows and its own weights: it is a
-    blockwise rule. A rank may be trusted in one layer and not in another, and what keeps the majority right does so
-    layer by layer. A model that is sharded as one group has one set of weights for all of it.
+    Call it after ``fully_shard`` and before the first backward pass.
 
-    Where a collective fails, of the gradients or of the parameters, a :class:`~skbgmd.distributed.RankLostError`
-    names the ranks that are gone.
+    FSDP2 reduces the gradients of one parameter group after the other. There is one group for each module that
+    ``fully_shard`` was called on. The rule is called on each group, so every group has its own rows and its own
+    weights: the rule is blockwise. A rank may be trusted in one layer and not in another, and an honest majority
+    protects the training layer by layer. A model that is sharded as one group has one set of weights for all of it.
+
+    If a collective of the gradients or of the parameters fails, a :class:`~skbgmd.distributed.RankLostError` names the
+    ranks that are gone.
 
     Parameters
     ----------
     model : Module
-        After ``fully_shard``, before its first backward pass.
+        Model after ``fully_shard``, before its first backward pass.
     rule, transport_dtype, random_state, history_size, on_step, non_finite
         As in :class:`~skbgmd.distributed.RobustHook`. ``on_step`` is called after each group.
 
     Returns
     -------
     dict of str to RobustReduceScatter
-        What aggregates, by the name of the module of each group, with its ``weights_``, ``history`` and
-        ``state_dict()``. With one rank FSDP2 doesn't call it.
+        The objects that aggregate, by the name of the module of each group, with their ``weights_``, ``history`` and
+        ``state_dict()``. With one rank FSDP2 doesn't call them.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter that is wrong; a model that isn't sharded, or is replicated as well (HSDP).
+        If a parameter is wrong, or if the model isn't sharded, or is replicated as well (HSDP).
     RuntimeError
-        A version of torch whose FSDP2 can't have another reduce-scatter.
+        If FSDP2 of this version of torch doesn't allow another reduce-scatter.
 
     Examples
     --------

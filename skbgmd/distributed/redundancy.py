@@ -15,30 +15,30 @@ def redundant_sampler(
 ) -> DistributedSampler[Any]:
     """Hand the same samples to r consecutive ranks: torch's ``DistributedSampler`` for redundant gradients (Draco).
 
-    With :class:`skbgmd.aggregators.MajorityVote` of the same r as the rule across ranks, fewer than r / 2 of each r
-    ranks may compute or send anything. What draws at random in the module, such as dropout, must draw the same within a
-    group: seed it by ``rank // r``.
+    Use it with :class:`skbgmd.aggregators.MajorityVote` of the same r as the rule across ranks. Then fewer than r / 2
+    of each r ranks may compute or send anything. Random draws in the module, such as those of dropout, must be the same
+    within a group: seed them by ``rank // r``.
 
     Parameters
     ----------
     dataset : Dataset
         As in ``DistributedSampler``.
     r : int, default=3
-        Ranks that are given the same samples.
+        Number of ranks that are given the same samples.
     size, rank : int, default=None
-        Number of ranks, and the rank to sample for; None: those of the default process group.
+        Number of ranks, and the rank to sample for. None: those of the default process group.
     **kwargs
         Other parameters of ``DistributedSampler``: ``shuffle``, ``seed``, ``drop_last``.
 
     Returns
     -------
     DistributedSampler
-        That of replica ``rank // r`` of ``size // r``.
+        The sampler of replica ``rank // r`` of ``size // r``.
 
     Raises
     ------
     ValueError
-        A number of ranks that isn't a multiple of r.
+        If the number of ranks isn't a multiple of r.
 
     Examples
     --------

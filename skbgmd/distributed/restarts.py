@@ -31,21 +31,22 @@ from skbgmd.distributed.messages import gathered
 def init_from_env(backend: str | None = None, timeout: timedelta = default_pg_timeout) -> None:
     """Set up ``torch.distributed`` under torchrun, after a restart of the ranks as well.
 
-    Torchrun's store outlives the ranks: after a restart ``init_process_group`` finds addresses of processes that are
-    gone, and waits for them. Here the ranks of an attempt first agree on a prefix that none has used before. The
-    environment's count of restarts isn't one: each machine counts its own.
+    Call it in place of ``init_process_group``. Torchrun's store outlives the ranks: after a restart
+    ``init_process_group`` finds addresses of processes that are gone, and waits for them. With this function the ranks
+    of an attempt first agree on a prefix that no attempt has used before. The environment's count of restarts can't be
+    that prefix, because each machine counts its own restarts.
 
     Parameters
     ----------
     backend : str, default=None
-        As of ``init_process_group``.
+        As in ``init_process_group``.
     timeout : timedelta, default=30 minutes
-        Longest wait for the ranks to start, and in every collective: after it a rank that hangs is given up.
+        Longest wait for the ranks to start, and in every collective. After it a rank that hangs is given up.
 
     Raises
     ------
     TimeoutError
-        Ranks that don't start in time; rank 0 names the first of them.
+        If ranks don't start in time; rank 0 names the first of them.
     """
     store, rank, size = next(rendezvous("env://", timeout=timeout))
     prefix = agree_on_prefix(store, rank, size, timeout)
@@ -97,20 +98,21 @@ class _OnDevice(Exchange):
 class Checkpoints:
     """Checkpoints of a training on many ranks: each writes its own files, and all resume the same step.
 
-    A file takes its name when it is complete and has been read once, so that a rank which is killed leaves no half of
-    one. The last two are kept: ranks that meet in a collective in every step are one step apart at most, and the last
-    step that all have is among them.
+    A file gets its name only when it is complete and has been read once, so a rank that is killed leaves no partial
+    file. The last two files are kept. Ranks that meet in a collective in every step are at most one step apart, so the
+    last step that all ranks have is among these.
 
-    A folder is of one training. Another that begins anew has a folder of its own, or an empty one.
+    Use a folder for one training only. A new training needs a folder of its own, or an empty one.
 
     Parameters
     ----------
     folder : path
-        One that lasts, shared by the ranks or each machine's own. It is made where it is missing.
+        A folder that outlasts a restart, either shared by the ranks or local to each machine. It is made if it is
+        missing.
     exchange : Exchange, default=None
-        The ranks; None: all of them.
+        The ranks. None: all of them.
     device : device, default="cpu"
-        Where the ranks' backend finds tensors; "cuda" with NCCL.
+        Device from which the ranks' backend takes tensors; "cuda" with NCCL.
 
     Examples
     --------
@@ -135,26 +137,26 @@ class Checkpoints:
         self._last: int | None = None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write this rank's state after a step; without waiting for other ranks.
+        """Write this rank's state after a step, without waiting for other ranks.
 
         Parameters
         ----------
         step : int
-            Number of the step, from 0 on, larger from call to call and than the one that :meth:`load` gave. Files of
-            later steps, which other ranks didn't come to, are deleted after a :meth:`load`.
+            Number of the step, from 0 on. It must be larger than in the last call, and than the step that :meth:`load`
+            returned. Files of later steps, which other ranks didn't come to, are deleted after a :meth:`load`.
         state : mapping
             States of the model, the optimizer (``state_dict()``), the rule, random generators
-            (:func:`random_states`), and whatever ``torch.load`` reads with ``weights_only=True``: tensors, plain
+            (:func:`random_states`), and anything that ``torch.load`` reads with ``weights_only=True``: tensors, plain
             numbers, strings and containers, nothing of NumPy.
 
         Raises
         ------
         TypeError
-            A step that isn't an integer; a state that couldn't be loaded again. No file is left of it.
+            If the step isn't an integer, or if the state couldn't be loaded again; no file of it is left.
         ValueError
-            A step that isn't later than the last one, or, before a :meth:`load`, than those in the folder.
+            If the step isn't later than the last one, or, before a :meth:`load`, than those in the folder.
         OSError
-            A file that can't be written.
+            If the file can't be written.
         """
         step = check_integer(step, "step", at_least=0)
         found = self._steps()
@@ -187,15 +189,15 @@ class Checkpoints:
             self._path(old).unlink()
 
     def load(self) -> tuple[int, dict[str, Any]] | None:
-        """Read the last step that all ranks have, and this rank's state after it; None where there is none yet.
+        """Read the last step that all ranks have, and this rank's state after it; None if there is none yet.
 
-        A collective: all ranks call it. Where a rank can't read its file, all go back to the step before, with a
-        warning.
+        It is a collective: all ranks must call it. If a rank can't read its file, all ranks go back to the step before,
+        with a warning.
 
         Raises
         ------
         ValueError
-            A rank has lost its files or can't read them, or they are of another number of ranks.
+            If a rank has lost its files or can't read them, or if the files are of another number of ranks.
         """
         own = ([-1] * self.N_KEPT + self._steps())[-self.N_KEPT :]
         found = self._gathered(own)
@@ -288,7 +290,7 @@ def _unreadable(value: Any, name: str) -> str | None:
 
 
 def random_states() -> dict[str, Any]:
-    """States of the global random generators of torch (all devices), NumPy and Python, to be saved."""
+    """Get the states of the global random generators of torch (all devices), NumPy and Python, to save them."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
@@ -299,7 +301,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Set the global random generators to what :func:`random_states` returned."""
+    """Set the global random generators to the states that :func:`random_states` returned."""
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])

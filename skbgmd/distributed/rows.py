@@ -107,21 +107,21 @@ class ShardedLayout(ColumnLayout):
 class ShardedRows(DenseRows):
     """Rows of all ranks of a process group, of which each rank holds a shard of the columns.
 
-    Every rule of :mod:`skbgmd.aggregators` runs on them as on rows in one process, and comes to the same bits on all
-    ranks: what sums over columns (products, squares, inner products, scores) is summed over the ranks. Vectors hold
-    this rank's columns; :meth:`Exchange.from_shards` joins them. All ranks must call the same methods in the same
-    order.
+    Use them to run any rule of :mod:`skbgmd.aggregators` across ranks. Rules run on them as on rows in one process, and
+    return the same bits on all ranks, because sums over columns (products, squares, inner products, scores) are added
+    up over the ranks. Vectors hold this rank's columns; :meth:`Exchange.from_shards` joins them. All ranks must call
+    the same methods in the same order.
 
     Parameters
     ----------
     matrix : tensor of shape (n, k)
         This rank's columns of all rows, from :meth:`Exchange.to_shards`.
     columns : int or sequence of int
-        Columns of all ranks; or of each part, where every rank holds a piece of each.
+        Number of columns of all ranks, or, if every rank holds a piece of each of several parts, of each part.
     exchange : Exchange
         The ranks.
     weights : ndarray of shape (n,), default=None
-        Non-negative weights of the rows, the same on all ranks; None: all one.
+        Non-negative weights of the rows, the same on all ranks. None: all one.
     units : ParameterBlock, default=None
         Columns that belong together, out of those of all ranks.
 

@@ -44,7 +44,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class GhostError(ValueError):
-    """Per-sample gradients of this module don't follow from one backward pass."""
+    """Error: the per-sample gradients of this module don't follow from one backward pass."""
 
 
 class Layer(NamedTuple):
@@ -99,30 +99,32 @@ class Call:
 
 
 class GradientRecorder:
-    """Records the calls of a module's layers while it is entered, and gives the per-sample gradients of losses.
+    """Per-sample gradients from one backward pass: a context manager that records the calls of a module's layers.
 
-    It may be entered again, for another forward pass. The layers and their rules are found at first, and again after a
-    change of the module, of its parameters or of the registered rules.
+    Compute the losses while the recorder is entered, then ask for their gradients by :meth:`factors`, or pass the
+    recorder to :func:`skbgmd.robust_backward`. It may be entered again, for another forward pass. The recorder looks up
+    the layers and their rules when it is first entered, and again after a change of the module, of its parameters or of
+    the registered rules.
 
     Parameters
     ----------
     module : Module
-        The network. Its layers with parameters are hooked while the recorder is entered, and not changed.
+        The network. Its layers with parameters have hooks while the recorder is entered, and aren't changed.
     parameters : iterable of tensors, default=None
-        Parameters whose gradients are wanted; None: all of the module's. Those that require no gradient when it is
-        entered are skipped, and each counts once.
+        Parameters whose gradients are wanted. None: all of the module's. Parameters that require no gradient when the
+        recorder is entered are skipped, and each counts once.
 
     Attributes
     ----------
     parameters : list of tensors
-        Those parameters, without the ones that are skipped.
+        The parameters, without the skipped ones.
     check : object
-        For who compares the gradients of some steps with others: what lasts from one comparison to the next.
+        State of the comparisons with exact gradients, kept for the caller that makes them.
 
     Raises
     ------
     GhostError
-        A complex parameter; when entered: a layer that mixes samples.
+        If a parameter is complex; when it is entered, if a layer mixes samples.
     """
 
     check: Any = None
@@ -199,25 +201,25 @@ class GradientRecorder:
 
     @without_autocast
     def factors(self, losses: torch.Tensor, *, retain_graph: bool = False) -> list[tuple[int, Factor]]:
-        """Per-sample gradients of the losses, as factors.
+        """Get the per-sample gradients of the losses, as factors.
 
         Parameters
         ----------
         losses : tensor of shape (b,)
-            The loss of each sample, which must depend on that sample alone.
+            The loss of each sample. It must depend on that sample alone.
         retain_graph : bool, default=False
             Keep the graph of the losses for another backward pass.
 
         Returns
         -------
         list of (int, Factor)
-            The column at which a parameter's part begins, in the order of the parameters, and its factor.
+            The column at which a parameter's part begins, in the order of the parameters, and the parameter's factor.
 
         Raises
         ------
         GhostError
-            A parameter is used other than by a layer; a layer's input doesn't have the samples along its first axis;
-            what went into a layer was changed in place; or the losses go through a reentrant checkpoint.
+            If a parameter is used outside of a layer; if a layer's input doesn't have the samples along its first axis;
+            if the input of a layer was changed in place; or if the losses go through a reentrant checkpoint.
         """
         # Whatever comes, what was recorded is over: it holds a batch's graph.
         calls, self.calls = self.calls, []

@@ -57,32 +57,35 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
-    """Register a rule for types of layers and their subclasses that don't override ``forward``.
+    """Register a rule that gives the per-sample gradients of layers of one or more types.
+
+    The rule is also used for subclasses that don't override ``forward``.
 
     Parameters
     ----------
     *layers : classes of modules
-        Types that the rule is for; an earlier rule of theirs is replaced.
+        Types of layers that the rule is for. It replaces an earlier rule for them.
 
     Returns
     -------
     decorator : callable
-        Of a function ``rule(layer, inputs, gradient)`` that gives a dict: for the name of each of the layer's
-        parameters, those of modules within it included, a :class:`Factor`, or several of adjacent ranges of the units.
+        Decorator of a function ``rule(layer, inputs, gradient)`` that returns a dict. Its keys are the names of the
+        layer's parameters, including those of modules within the layer. Its values are a :class:`Factor` for each, or
+        several factors, of adjacent ranges of the parameter's units.
 
-        ``inputs`` is a tuple of the tensors that went in, ``gradient`` is that of the summed losses with respect to the
-        output, both without a graph; line i of them is of sample i. It is a tuple where there are several outputs,
-        with None where the losses don't depend on one.
+        ``inputs`` is a tuple of the layer's input tensors. ``gradient`` is the gradient of the summed losses with
+        respect to the layer's output. Both have no graph, and row i of each belongs to sample i. If the layer has
+        several outputs, ``gradient`` is a tuple, with None for outputs that the losses don't depend on.
 
     Raises
     ------
     TypeError
-        No classes of modules; in a training step: not such a dict.
+        If ``layers`` aren't classes of modules; in a training step, if the rule doesn't return such a dict.
 
     Notes
     -----
-    In its first steps, and now and then later, a training compares a sum of all gradients with an exact one. Where they
-    differ, ``gradients="auto"`` warns and takes micro-batches, ``"one_pass"`` is an error.
+    In its first steps, and now and then later, a training compares a sum of all gradients with an exact one. If they
+    differ, ``gradients="auto"`` warns and switches to micro-batches, and ``gradients="one_pass"`` raises an error.
 
     Examples
     --------
@@ -101,7 +104,7 @@ def register_rule(*layers: type[nn.Module]) -> Callable[[Rule], Rule]:
     ... def scale(layer, inputs, gradient):
     ...     return {"factor": DenseFactor(inputs[0] * gradient)}
 
-    One that scales the channels of images (b, c, h, w): what the positions of an image add is summed.
+    A layer that scales the channels of images (b, c, h, w), where the positions of an image are summed:
 
     >>> class Gain(torch.nn.Module):
     ...     def __init__(self, c):

@@ -29,30 +29,32 @@ F = TypeVar("F", Factor, JoinedFactor)
 
 
 class GhostRows(ChunkedRows):
-    """Per-sample gradients with respect to many parameters, through their factors.
+    """Per-sample gradients with respect to many parameters as rows, known by their factors.
 
-    They take the memory of the factors, which are the layers' inputs and output gradients, and of Gram matrices: no
-    more than some units' gradients are written out at a time.
+    Use them to aggregate per-sample gradients without writing them out. They take the memory of the factors, which are
+    the layers' inputs and output gradients, and of Gram matrices. The gradients of no more than some units are written
+    out at a time.
 
     Parameters
     ----------
     factors : list of (int, Factor or AffineFactor)
-        The column at which a part begins, ascending, and the factor of the rows' parts there. Columns that no part
-        covers are zero.
+        For each part of the columns: the column at which it begins, ascending, and the factor of the rows there.
+        Columns that no part covers are zero.
     n_rows, n_columns : int
+        Number of rows, and of columns.
     weights : ndarray of shape (n_rows,), default=None
-        Non-negative weights of the rows, which count by their ratios; None: all one.
+        Non-negative weights of the rows, of which only ratios matter. None: all one.
     units : ParameterBlock, default=None
         Units of the parameters.
     device : torch.device, default=None
-        Where the factors are, if there may be none.
+        Device of the factors; give it if there may be no factors.
 
     Raises
     ------
     TypeError
-        For weights that aren't an array of numbers.
+        If weights aren't an array of numbers.
     ValueError
-        For weights of another shape, masked or negative ones, NaN or inf.
+        If weights have another shape, are masked or negative, or hold NaN or inf.
 
     Examples
     --------

@@ -45,24 +45,24 @@ def robustness_curve(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Cross-validated scores of an estimator over the share of corrupt training rows.
 
-    In each fold and for each fraction, clones of the corruption and the estimator are made, the training part is
-    corrupted, the estimator is fitted to it and scored on clean rows: as
-    :func:`sklearn.model_selection.learning_curve`, with corrupt rows in place of fewer rows.
+    It works like :func:`sklearn.model_selection.learning_curve`, with corrupt rows in place of fewer rows. For each
+    fold and each fraction it clones the corruption and the estimator, corrupts the training part, fits the estimator to
+    it, and scores the estimator on clean rows.
 
-    Each fold has a seed of its own, the same for all fractions: the rows that are corrupt at a small fraction are
+    Each fold has a seed of its own, the same for all fractions. So the rows that are corrupt at a small fraction are
     among those at a larger one. With an int as ``random_state`` (and as the estimator's, if it has one) the curve is
-    the same each time, whatever ``n_jobs`` is; curves of several estimators then compare the same corrupt rows.
+    the same each time, whatever ``n_jobs`` is. Curves of several estimators then compare the same corrupt rows.
 
     Parameters
     ----------
-    estimator : object with ``fit`` and what ``scoring`` needs
-        It is cloned.
+    estimator : object with ``fit`` and the methods that ``scoring`` needs
+        Estimator to fit; it is cloned.
     X : array-like of shape (n_samples, ...)
         Clean rows.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Clean targets.
     corruption : object or str
-        Corruption, with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
+        Corruption with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
 
         - features: a transformer such as :class:`skbgmd.corruption.GaussianNoise`, whose ``fit_transform`` is applied
           to the training rows;
@@ -76,38 +76,39 @@ def robustness_curve(
     groups : array-like of shape (n_samples,), default=None
         Groups for the splitter. With metadata routing enabled, pass them in ``params``.
     cv : int, splitter, iterable or None, default=None
-        Splitter, as in scikit-learn; None: 5 folds, stratified for a classifier.
+        Splitter, as in scikit-learn. None: 5 folds, stratified for a classifier.
     scoring : str, callable or None, default=None
-        One score, as in scikit-learn; None: the estimator's ``score``.
+        One score, as in scikit-learn. None: the estimator's ``score``.
     n_jobs : int or None, default=None
         Number of jobs; -1: one for each processor.
     random_state : int, RandomState, Generator or None, default=None
-        Source of the folds' seeds. None: other ones each time, never NumPy's global source.
+        Source of the folds' seeds. None: different seeds each time, never drawn from NumPy's global source.
     error_score : "raise" or float, default=nan
-        Score of a fit or a score that fails, with a ``FitFailedWarning``; "raise": the error is raised.
+        Score to record if fitting or scoring fails, with a ``FitFailedWarning``. "raise": raise the error.
     verbose : int, default=0
-        Larger numbers for more messages.
+        The larger, the more messages.
     params : dict, default=None
         Metadata for the estimator's ``fit``, such as ``sample_weight``; arrays as long as X are split like X. With
-        metadata routing enabled, for whatever requests it: the estimator, the splitter, the scorer.
+        metadata routing enabled, metadata for whatever requests it: the estimator, the splitter, the scorer.
 
     Returns
     -------
     fractions : ndarray of shape (n_fractions,)
         As they were given.
     train_scores : ndarray of shape (n_fractions, n_folds)
-        Scores on the training rows as they were before the corruption: how much of the truth was learned, not how
-        well the corruption was.
+        Scores on the training rows as they were before the corruption. They say how much of the truth was learned, not
+        how much of the corruption.
     test_scores : ndarray of shape (n_fractions, n_folds)
-        Scores on the other rows, clean too.
+        Scores on the test rows, which are clean, too.
 
     Raises
     ------
     TypeError
-        ``corruption`` is none of the three kinds, or ``scoring`` gives several scores.
+        If ``corruption`` is none of the three kinds, or if ``scoring`` gives several scores.
     ValueError
-        A parameter out of range; masked entries; no or more than one parameter ``gradient_corruption``; an attack by
-        fixed workers, whose fraction can't be varied; every fit failed.
+        If a parameter is out of range; if there are masked entries; if the estimator has no parameter
+        ``gradient_corruption``, or more than one; if an attack is by fixed workers, because its fraction can't be
+        varied; or if every fit failed.
 
     Examples
     --------

@@ -42,10 +42,10 @@ def load_fashion_mnist(
     Parameters
     ----------
     folder : str, Path or None, default=None
-        Folder of its four idx files, compressed with gzip or not. None: that of Debian's package
+        Folder of the four idx files, compressed with gzip or not. None: the folder of Debian's package
         ``dataset-fashion-mnist``.
     download : bool, default=False
-        Fetch them from OpenML where the package isn't installed. Not with a ``folder``.
+        Fetch the data from OpenML if the package isn't installed. Ignored if ``folder`` is given.
 
     Returns
     -------
@@ -54,14 +54,16 @@ def load_fashion_mnist(
     y_train : ndarray of shape (n_train,), int64
         Labels, 0 to 9.
     X_test : ndarray of shape (n_test, 1, 28, 28), float32
+        Test images, in [0, 1].
     y_test : ndarray of shape (n_test,), int64
+        Their labels, 0 to 9.
 
     Raises
     ------
     FileNotFoundError
-        There are no files, and no leave to download them.
+        If there are no files, and ``download`` doesn't allow to fetch them.
     ValueError
-        A file isn't what its name says.
+        If a file doesn't hold what its name says.
 
     Examples
     --------
@@ -84,9 +86,9 @@ def load_cifar10(folder: str | Path | None = None, *, download: bool = False) ->
     ----------
     folder : str, Path or None, default=None
         Folder of the files of the binary version, ``data_batch_1.bin`` to at most ``data_batch_5.bin`` and
-        ``test_batch.bin``. None: to be downloaded.
+        ``test_batch.bin``. None: ``cifar-10-batches-bin`` in the current folder, unless ``download=True``.
     download : bool, default=False
-        Fetch all 60,000 images from OpenML. Not with a ``folder``.
+        Fetch all 60,000 images from OpenML. Ignored if ``folder`` is given.
 
     Returns
     -------
@@ -95,14 +97,16 @@ def load_cifar10(folder: str | Path | None = None, *, download: bool = False) ->
     y_train : ndarray of shape (n_train,), int64
         Labels, 0 to 9.
     X_test : ndarray of shape (n_test, 3, 32, 32), float32
+        Test images, in [0, 1].
     y_test : ndarray of shape (n_test,), int64
+        Their labels, 0 to 9.
 
     Raises
     ------
     FileNotFoundError
-        There are no files, and no leave to download them.
+        If there are no files, and ``download`` doesn't allow to fetch them.
     ValueError
-        A file isn't made of records of one label and 3072 pixels.
+        If a file isn't made of records of one label and 3072 pixels.
 
     Examples
     --------

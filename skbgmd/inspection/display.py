@@ -37,22 +37,24 @@ FAILED = "diverged or failed, not in the mean"
 class RobustnessCurveDisplay:
     """Robustness curve visualization: scores over the share of corrupt training rows.
 
-    Make one by :meth:`from_estimator`, or from the arrays that :func:`robustness_curve` gives. For several
-    estimators in one picture, hand the first's ``ax_`` to the others. Runs without a finite score, which diverged or
-    failed, are left out of means and standard deviations, and marked with their number at the lower edge.
+    Make one by :meth:`from_estimator`, or from the arrays that :func:`robustness_curve` returns. To draw several
+    estimators in one picture, pass the first display's ``ax_`` to the others.
+
+    Runs that diverged or failed have no finite score. They are left out of means and standard deviations, and marks at
+    the lower edge give their number.
 
     Parameters
     ----------
     fractions : ndarray of shape (n_fractions,)
         Shares of corrupt rows.
     train_scores, test_scores : ndarray of shape (n_fractions, n_folds)
-        Scores on clean training rows, and on the other rows; NaN for a run that failed.
+        Scores on the clean training rows, and on the test rows; NaN for a run that failed.
     score_name : str, default=None
-        Label of the vertical axis; None: "Score".
+        Label of the vertical axis. None: "Score".
     corruption_name : str, default="Corrupt training samples"
         Label of the horizontal axis, to which the unit is added.
     name : str, default=None
-        Name of the estimator in the legend; None: the type of score, "Test" or "Train".
+        Name of the estimator in the legend. None: the type of score, "Test" or "Train".
 
     Attributes
     ----------
@@ -124,32 +126,32 @@ class RobustnessCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None: a new figure.
+            Axes to draw on. None: a new figure.
         score_name : str, default=None
-            Label of the vertical axis; None: the display's.
+            Label of the vertical axis. None: the display's label.
         score_type : {"test", "train", "both"}, default="test"
             Scores to draw.
         std_display_style : {"fill_between", "errorbar"} or None, default="fill_between"
             Style of the standard deviations: a band, bars, or none.
         line_kw, fill_between_kw, errorbar_kw : dict, default=None
-            Arguments for matplotlib's ``plot`` (not for the style "errorbar"), ``fill_between`` and ``errorbar``. A
-            label is extended by the type of score where both are drawn.
+            Arguments for matplotlib's ``plot`` (not for the style "errorbar"), ``fill_between`` and ``errorbar``. If
+            both types of score are drawn, the type is added to a label.
         name : str, default=None
-            Name of the estimator in the legend; None: the display's.
+            Name of the estimator in the legend. None: the display's name.
 
         Returns
         -------
         display : RobustnessCurveDisplay
-            Itself.
+            The display itself.
 
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            ``ax`` isn't an axes.
+            If ``ax`` isn't an axes.
         ValueError
-            An unknown ``score_type`` or ``std_display_style``.
+            If ``score_type`` or ``std_display_style`` is unknown.
         """
         check_choice(score_type, "score_type", SCORE_TYPES)
         if std_display_style is not None:
@@ -232,9 +234,9 @@ class RobustnessCurveDisplay:
         ax, score_type, std_display_style, line_kw, fill_between_kw, errorbar_kw
             As for :meth:`plot`.
         score_name : str, default=None
-            Label of the vertical axis; None: the name of ``scoring``.
+            Label of the vertical axis. None: the name of ``scoring``.
         name : str, default=None
-            Name of the estimator in the legend; None: that of its class.
+            Name of the estimator in the legend. None: the name of its class.
 
         Returns
         -------

@@ -14,12 +14,15 @@ from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
 
 
 def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Compute the loss of each sample: minus the log-probability of its label, or labels' mean, or the squared error.
+    """Compute the loss of each sample under a fitted classifier or regressor.
+
+    For a classifier it is minus the log-probability of the sample's label, or its mean over several labels. For a
+    regressor it is the squared error.
 
     Parameters
     ----------
     estimator : classifier with ``predict_proba``, or regressor
-        Fitted.
+        A fitted estimator.
     X, y : array-like
         Samples and their targets.
 
@@ -30,15 +33,15 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     Raises
     ------
     TypeError
-        Targets that are dates or durations.
+        If targets are dates or durations.
     ValueError
-        Labels that the classifier doesn't know, or of another number than the samples, targets of another shape than
-        the predictions, masked entries or missing targets.
+        If the classifier doesn't know a label, if there are not as many labels as samples, if targets have another
+        shape than the predictions, if entries are masked, or if targets are missing.
 
     Warns
     -----
     sklearn.exceptions.DataConversionWarning
-        Labels in a column, (n_samples, 1), which are taken as (n_samples,).
+        If labels are a column of shape (n_samples, 1), which is taken as (n_samples,).
     """
     refuse_masks(X, "X")
     check_targets(y)
@@ -69,14 +72,14 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
 
 
 def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
-    """Compute the loss of each label of samples with several, to see which label of a suspicious sample looks wrong.
+    """Compute the loss of each label of multilabel samples, to see which label of a suspicious sample looks wrong.
 
-    Minus the log-probability that the label is as it was given, there or not.
+    The loss is minus the log-probability that the label is as it was given, present or absent.
 
     Parameters
     ----------
     estimator : classifier with ``predict_proba`` of shape (n_samples, n_labels)
-        Fitted.
+        A fitted classifier.
     X : array-like of shape (n_samples, ...)
         Samples.
     y : array-like or sparse matrix of shape (n_samples, n_labels)
@@ -89,8 +92,8 @@ def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        No indicator matrix of as many labels as are predicted, masked entries, or an estimator that predicts them
-        otherwise, such as scikit-learn's MultiOutputClassifier.
+        If ``y`` isn't an indicator matrix of as many labels as the estimator predicts, if entries are masked, or if the
+        estimator returns probabilities in another form, as scikit-learn's MultiOutputClassifier does.
 
     Examples
     --------

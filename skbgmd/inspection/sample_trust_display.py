@@ -23,11 +23,14 @@ from skbgmd.inspection.losses import sample_losses
 class SampleTrustDisplay:
     """Visualization of suspicious training samples: how likely the training found them, and trust against loss.
 
-    On the left the histogram of the mean likelihoods, with counts on a logarithmic scale and the threshold that
-    :func:`find_suspects` estimates; of the mean weights, ``sample_trust_``, where single samples aren't known. On the
-    right trust against the loss of the trained estimator. Suspects are drawn apart, or samples known to be corrupt.
+    Make one by :meth:`from_estimator`. It has two panels:
 
-    Make one by :meth:`from_estimator`.
+    - On the left, the histogram of the samples' mean likelihoods in training, with counts on a logarithmic scale and
+      the threshold that :func:`find_suspects` estimates. If nothing is known of single samples, it is the histogram of
+      their mean weights, ``sample_trust_``.
+    - On the right, trust against the loss under the trained estimator.
+
+    Samples that are known to be corrupt are highlighted, or else the suspects.
 
     Parameters
     ----------
@@ -36,20 +39,20 @@ class SampleTrustDisplay:
     loss : ndarray of shape (n_samples,)
         Loss of each sample.
     known : ndarray of shape (n_samples,), bool, default=None
-        Samples that are known to be corrupt, drawn apart.
+        Samples that are known to be corrupt, which are highlighted.
     likelihood : ndarray of shape (n_samples,), default=None
-        Mean likelihood of each sample in training; None: the histogram is of the trust.
+        Mean likelihood of each sample in training. None: the histogram is of the trust.
     suspects : ndarray of shape (n_samples,), bool, default=None
-        Suspects, drawn apart where no sample is known to be corrupt.
+        Suspects, which are highlighted unless ``known`` is given.
     threshold : float, default=nan
-        Likelihood below which badly fitted samples are suspects; NaN: none.
+        Likelihood below which badly fitted samples are suspects; NaN: none is drawn.
 
     Attributes
     ----------
     axes_ : ndarray of two matplotlib Axes
-        Of the histogram, and of trust against loss.
+        Axes of the histogram, and of trust against loss, in the last plot.
     figure_ : matplotlib Figure
-        Their figure.
+        Figure of the last plot.
 
     Examples
     --------
@@ -87,13 +90,13 @@ class SampleTrustDisplay:
         Parameters
         ----------
         estimator : BlockGMDClassifier or BlockGMDRegressor
-            Fitted on X and y; or a pipeline that ends with one, or a search for its parameters.
+            An estimator fitted on X and y, a pipeline that ends with one, or a search for its parameters.
         X, y : array-like
-            The training data, as the estimator, or the whole pipeline, was given them.
+            The training data, as they were passed to the estimator or the whole pipeline.
         corrupted : array-like of shape (n_samples,), bool, default=None
-            Samples that are known to be corrupt; None: suspects are drawn apart.
+            Samples that are known to be corrupt, which are highlighted. None: suspects are highlighted.
         ax : matplotlib Axes or array-like of two of them, default=None
-            Axes to draw on, or one within whose bounds both are made; None: a new figure.
+            Two axes to draw on, or one, within whose bounds both panels are made. None: a new figure.
 
         Returns
         -------
@@ -102,13 +105,13 @@ class SampleTrustDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            Not an estimator.
+            If it is no such estimator.
         sklearn.exceptions.NotFittedError
-            The estimator isn't fitted.
+            If the estimator isn't fitted.
         ValueError
-            Other data than those of the training, or neither one axes nor two.
+            If X and y aren't the training data, or if ``ax`` is neither one axes nor two.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
@@ -125,14 +128,14 @@ class SampleTrustDisplay:
         return cls(trust, sample_losses(estimator, X, y), known, **found).plot(ax)
 
     def plot(self, ax: Any = None, *, bins: int = 40) -> Self:
-        """Draw the picture.
+        """Draw the two panels.
 
         Parameters
         ----------
         ax : matplotlib Axes or array-like of two of them, default=None
-            Axes to draw on, or one within whose bounds both are made; None: a new figure.
+            Two axes to draw on, or one, within whose bounds both panels are made. None: a new figure.
         bins : int, default=40
-            Bars of the histogram.
+            Number of bars of the histogram.
 
         Returns
         -------
@@ -141,9 +144,9 @@ class SampleTrustDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         ValueError
-            Neither one axes nor two.
+            If ``ax`` is neither one axes nor two.
         """
         axes = panels_to_draw_on(ax, 2, f"{type(self).__name__}.plot", figsize=(9.0, 3.6)).ravel()
         left, right = axes

@@ -22,32 +22,33 @@ if TYPE_CHECKING:
 class StrengthDisplay:
     """Visualization of the choice of a strength: the gain of each candidate on held-out samples.
 
-    Each point is the score of a candidate less that of the gentlest, with a bar to either side of as many standard
-    errors as it must be ahead by. Only a candidate whose bar is to the right of zero may be chosen, and among these the
-    one with the largest gain. Where far targets are predicted the gentlest is chosen whatever the gain, and bars are of
-    one standard error.
-    Gains are of the last epoch that a candidate was trained for, which may be that after a third of them; those that
-    weren't tried aren't drawn.
-
     Make one by :meth:`from_estimator`.
+
+    Each point is a candidate's gain: its score minus that of the gentlest candidate. The bar to either side is as many
+    standard errors long as the candidate must be ahead by. Only a candidate whose whole bar is to the right of zero may
+    be chosen; among these the one with the largest gain is. If far targets are predicted, the gentlest candidate is
+    chosen whatever the gain, and bars are one standard error long.
+
+    Gains are those of the last epoch that a candidate was trained for, which may be after a third of the epochs.
+    Candidates that weren't tried aren't drawn.
 
     Parameters
     ----------
     evidence : mapping of str to Evidence
-        An estimator's ``strength_scores_``.
+        The estimator's ``strength_scores_``.
     chosen : str
-        Its ``strength_``.
+        The estimator's ``strength_``.
     score_name : str, default="score"
         Name of the score, with its unit.
     scale : float, default=1.0
-        Factor of the scores in the picture, such as 100 for percent.
+        Factor that scores are multiplied by in the picture, such as 100 for percent.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
         Axes of the last plot.
     figure_ : matplotlib Figure
-        Their figure.
+        Figure of the last plot.
 
     Examples
     --------
@@ -79,9 +80,9 @@ class StrengthDisplay:
         Parameters
         ----------
         estimator : BlockGMDClassifier or BlockGMDRegressor
-            Fitted with ``strength="auto"``; or a pipeline that ends with one, or a search for its parameters.
+            An estimator fitted with ``strength="auto"``, a pipeline that ends with one, or a search for its parameters.
         ax : matplotlib Axes, default=None
-            Axes to draw on; None: a new figure.
+            Axes to draw on. None: a new figure.
 
         Returns
         -------
@@ -90,13 +91,14 @@ class StrengthDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            Not an estimator, or ``ax`` isn't an axes.
+            If it is no such estimator, or if ``ax`` isn't an axes.
         sklearn.exceptions.NotFittedError
-            The estimator isn't fitted.
+            If the estimator isn't fitted.
         ValueError
-            No strength was chosen: one was given, or there were too few samples or epochs for a choice.
+            If no strength was chosen, because one was given, or because there were too few samples or epochs for a
+            choice.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         inner = robust_estimator_in(estimator)
@@ -115,12 +117,12 @@ class StrengthDisplay:
         return cls(inner.strength_scores_, inner.strength_, score_name=name, scale=scale).plot(ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the picture.
+        """Draw the gains of the candidates.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Axes to draw on; None: a new figure.
+            Axes to draw on. None: a new figure.
 
         Returns
         -------
@@ -129,9 +131,9 @@ class StrengthDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            ``ax`` isn't an axes.
+            If ``ax`` isn't an axes.
         """
         ax = axes_to_draw_on(ax, f"{type(self).__name__}.plot", figsize=(5.0, 1.6 + 0.4 * len(self.evidence)))
         # The gentlest first, in whatever order they were tried.

@@ -33,20 +33,20 @@ class SuspectGridDisplay:
     Parameters
     ----------
     images : ndarray of shape (n, height, width) or (n, height, width, channels)
-        Images, the least trusted first.
+        Images, the most suspicious first.
     indices : ndarray of shape (n,), int64
-        Their places in the training data.
+        Indices of the images in the training data.
     given, predicted : ndarray of shape (n,)
         Labels or numbers that the images came with, and those that the estimator predicts.
     trust : ndarray of shape (n,)
-        Trust in each.
+        Trust in each image.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes, of shape (n_rows, n_columns)
-        Axes of the last plot; those left over are off.
+        Axes of the last plot; those without an image are turned off.
     figure_ : matplotlib Figure
-        Their figure.
+        Figure of the last plot.
 
     Examples
     --------
@@ -92,20 +92,20 @@ class SuspectGridDisplay:
         Parameters
         ----------
         estimator : BlockGMDClassifier or BlockGMDRegressor
-            Fitted on X and y; or a pipeline that ends with one, or a search for its parameters.
+            An estimator fitted on X and y, a pipeline that ends with one, or a search for its parameters.
         X : array-like or sparse matrix
-            The training data, as the estimator, or the whole pipeline, was given them.
+            The training data, as they were passed to the estimator or the whole pipeline.
         y : array-like
-            Its labels or numbers.
+            Labels or numbers of the training data.
         image_shape : tuple of int, default=None
-            (height, width) or (height, width, channels) of a sample; None: that of X, where X isn't flat. Images of
-            (1 or 3 channels, height, width), as networks of torch take them, are turned.
+            (height, width) or (height, width, channels) of a sample. None: the shape of a sample in X, if X isn't flat.
+            Images of (1 or 3 channels, height, width), as networks of torch take them, are transposed.
         n : int, default=24
             Number of images.
         n_columns : int, default=6
-            Images in a row of the grid.
+            Number of images in a row of the grid.
         ax : matplotlib Axes or array-like of at least n of them, default=None
-            Axes to draw on, or one within whose bounds all are made; None: a new figure.
+            Axes to draw on, or one, within whose bounds the grid is made. None: a new figure.
 
         Returns
         -------
@@ -114,13 +114,13 @@ class SuspectGridDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            Not an estimator, or an image_shape that is no sequence of integers.
+            If it is no such estimator, or if ``image_shape`` is no sequence of integers.
         sklearn.exceptions.NotFittedError
-            The estimator isn't fitted.
+            If the estimator isn't fitted.
         ValueError
-            X or y isn't of the training samples, samples aren't images of this shape, or the axes are too few.
+            If X and y aren't the training data, if samples aren't images of this shape, or if there are too few axes.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
@@ -141,11 +141,11 @@ class SuspectGridDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array-like of at least n of them, default=None
-            Axes to draw on, or one within whose bounds all are made; None: a new figure.
+            Axes to draw on, or one, within whose bounds the grid is made. None: a new figure.
         n_columns : int, default=6
-            Images in a row of a new grid.
+            Number of images in a row of a new grid.
         cmap : str, default="gray_r"
-            Colors of images with one channel.
+            Colormap of images with one channel.
 
         Returns
         -------
@@ -154,9 +154,9 @@ class SuspectGridDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         ValueError
-            Fewer axes than images.
+            If there are fewer axes than images.
         """
         n = len(self.images)
         n_columns = min(check_integer(n_columns, "n_columns"), n)

@@ -152,19 +152,26 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
 def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     """Estimate the number of suspicious training samples, with bounds.
 
-    Two kinds are counted: those of a separate group of small likelihoods, as mislabeled samples are, and those with
-    large inputs from where on they are fitted worse than the others, as samples with wrong features are. Where classes
-    overlap or the network fits wrong labels early, neither stands out, and there are none; ``strength="firm"`` makes it
-    fit them later. Where ``strength="auto"`` chose one, the labels of samples held out for that say how many are wrong,
-    and bound it: a group of hard samples isn't taken for one of wrong labels, and few among overlapping classes and
-    many that were learnt by heart are counted. Labels that are wrong near the boundary between classes alone can't be
-    told from overlap, unless a gentle training tells them apart as well. How far the estimate is off is measured in
-    :doc:`/samples`.
+    Two kinds of suspects are counted:
+
+    - samples in a separate group of small likelihoods, as mislabeled samples are;
+    - samples with inputs so large that samples of this size or more are fitted worse than the others, as samples with
+      wrong features are.
+
+    If classes overlap, or if the network fits wrong labels early, neither kind stands out, and the estimate is zero.
+    ``strength="firm"`` makes the network fit wrong labels later.
+
+    If ``strength="auto"`` chose a strength by held-out samples, the labels of these samples say how many labels are
+    wrong, and bound the estimate. A group of hard samples then isn't taken for one of wrong labels. Few wrong labels
+    among overlapping classes are counted, and so are many that were learnt by heart. Labels that are wrong only near
+    the boundary between classes can't be told from overlap, unless a gentle training tells them apart as well.
+
+    :doc:`/samples` has measurements of how far the estimate is off.
 
     Parameters
     ----------
     estimator : BlockGMDClassifier or BlockGMDRegressor
-        Fitted with ``group_size=1``; or a pipeline that ends with one, or a search for its parameters.
+        An estimator fitted with ``group_size=1``, a pipeline that ends with one, or a search for its parameters.
 
     Returns
     -------
@@ -173,11 +180,12 @@ def estimate_n_suspects(estimator: Any) -> SuspectEstimate:
     Raises
     ------
     TypeError
-        Not an estimator.
+        If it is no such estimator.
     sklearn.exceptions.NotFittedError
-        The estimator isn't fitted.
+        If the estimator isn't fitted.
     ValueError
-        Nothing is known of single samples: they were in groups, of clients for example, or this is plain training.
+        If nothing is known of single samples, because they were in groups, of clients for example, or because this is
+        plain training.
 
     Examples
     --------

@@ -35,14 +35,16 @@ if TYPE_CHECKING:
 class TrainingHistoryDisplay:
     """Training history visualization: losses, weights of the least trusted rows, and the time that aggregation takes.
 
-    Three panels over the epochs. On the left the mean loss of training and validation samples. In the middle the weight
-    that the half of a step's rows with the least has in the aggregate: 0.5, the dotted line, where all count alike, and
-    near 0 where half of the rows are left out. On the right the aggregation's share of an epoch's duration. A panel
-    says so where the training recorded nothing for it: a rule that isn't a weighted mean of the rows has no weights,
-    plain training no aggregation, and ``callbacks="disable"`` no durations.
+    Make one by :meth:`from_estimator`. To draw several trainings in one picture, pass the first display's ``axes_`` to
+    the others, and a name to each. It has three panels over the epochs:
 
-    Make one by :meth:`from_estimator`. For several trainings in one picture, hand the first's ``axes_`` to the others,
-    and a name to each.
+    - On the left, the mean loss of training and of validation samples.
+    - In the middle, the weight in the aggregate of the lower half of a step's rows, those with the least weight. It is
+      0.5, the dotted line, if all rows count alike, and near 0 if half of the rows are left out.
+    - On the right, the share of an epoch's duration that aggregation takes.
+
+    A panel says so if the training recorded nothing for it. A rule that isn't a weighted mean of the rows records no
+    weights, plain training no aggregation, and ``callbacks="disable"`` no durations.
 
     Parameters
     ----------
@@ -51,16 +53,16 @@ class TrainingHistoryDisplay:
     lower_half_weight : ndarray of shape (n_epochs,)
         Mean weight of the lower half of the rows over the steps of each epoch; NaN where there is none.
     aggregation_share : ndarray of shape (n_epochs,)
-        Time of the aggregation over that of the epoch, validation included, within [0, 1]; NaN where it isn't known.
+        Time of the aggregation divided by that of the epoch, validation included, in [0, 1]; NaN where it isn't known.
     name : str, default=None
-        Name of the training in the legend; None: none.
+        Name of the training in the legend. None: no name.
 
     Attributes
     ----------
     axes_ : ndarray of three matplotlib Axes
-        Of the losses, the weights and the shares.
+        Axes of the losses, the weights and the shares, in the last plot.
     figure_ : matplotlib Figure
-        Their figure.
+        Figure of the last plot.
     lines_ : list of matplotlib Line2D
         The curves, from left to right.
 
@@ -102,7 +104,7 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         estimator : BlockGMDClassifier, BlockGMDRegressor, or a skorch net such as RobustNeuralNet
-            Fitted; or a pipeline that ends with one, or a search for its parameters.
+            A fitted estimator, a pipeline that ends with one, or a search for its parameters.
         ax, name, line_kw
             As for :meth:`plot`.
 
@@ -113,13 +115,13 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         TypeError
-            Not an estimator, or one without a history.
+            If it is no estimator, or one without a history.
         sklearn.exceptions.NotFittedError
-            The estimator isn't fitted.
+            If the estimator isn't fitted.
         ValueError
-            Neither one axes nor three.
+            If ``ax`` is neither one axes nor three.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         history = _history_of(robust_estimator_in(estimator))
@@ -138,9 +140,9 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         ax : matplotlib Axes or array-like of three of them, default=None
-            Axes to draw on, or one within whose bounds the three are made; None: a new figure.
+            Three axes to draw on, or one, within whose bounds the panels are made. None: a new figure.
         name : str, default=None
-            Name of the training in the legend; None: the display's.
+            Name of the training in the legend. None: the display's name.
         line_kw : dict, default=None
             Arguments for matplotlib's ``plot``, the same for all curves.
 
@@ -151,9 +153,9 @@ class TrainingHistoryDisplay:
         Raises
         ------
         ImportError
-            matplotlib isn't installed.
+            If matplotlib isn't installed.
         ValueError
-            Neither one axes nor three.
+            If ``ax`` is neither one axes nor three.
         """
         caller = f"{type(self).__name__}.plot"
         axes = panels_to_draw_on(ax, 3, caller, width_ratios=(1.8, 1.0, 1.0), figsize=(9.0, 3.0)).ravel()

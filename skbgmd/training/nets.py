@@ -168,7 +168,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         self.tilt = tilt
 
     def set_params(self, **kwargs: Any) -> Any:
-        """Set parameters by name; ``aggregator__x`` and ``gradient_corruption__x`` are those of these objects."""
+        """Set parameters by name; ``aggregator__x`` and ``gradient_corruption__x`` set those of these objects."""
         nested = {name for name in kwargs if re.match(r"(aggregator|gradient_corruption)__", name)}
         super().set_params(**{name: value for name, value in kwargs.items() if name not in nested})
         for name in sorted(nested):
@@ -209,7 +209,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         return module if name in self._criteria else super().torch_compile(module, name)
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Train anew, as in skorch; an error for what is no data before the net is initialized."""
+        """Train from new parameters, as in skorch; data that can't be used raise an error before initialization."""
         with together(self.aggregator):
             self._refuse(X, y)
             return super().fit(X, y, **fit_params)
@@ -391,7 +391,7 @@ class _RobustTraining(RobustStep, CheckedDataNet, ResumableNet):
         super().on_epoch_end(net, **kwargs)
 
     def partial_fit(self, X: Any, y: Any = None, classes: Any = None, **fit_params: Any) -> Any:
-        """Train on, as in skorch; an error for what is no data, or parameters that are not finite afterwards."""
+        """Continue training, as in skorch; unusable data, or parameters that aren't finite afterwards, are errors."""
         with together(self.aggregator) as ranks:
             self._refuse(X, y)
             if ranks.splits_data:

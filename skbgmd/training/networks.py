@@ -11,7 +11,7 @@ from skbgmd._utils.checks import check_integer
 
 
 class MLP(torch.nn.Sequential):
-    """Linear layers with rectified linear units between them.
+    """Multilayer perceptron: linear layers with rectified linear units between them.
 
     Parameters
     ----------
@@ -47,16 +47,16 @@ class MLP(torch.nn.Sequential):
 
 
 class LeNet(torch.nn.Sequential):
-    """Two convolutions and two linear layers for images of 28 x 28 pixels; gives logits.
+    """LeNet for images of 28 x 28 pixels: two convolutions and two linear layers, which return logits.
 
-    With ten classes it has 1,163,978 parameters, those of the network in Acharya et al. (2022).
+    With ten classes it has 1,163,978 parameters, as many as the network in Acharya et al. (2022).
 
     Parameters
     ----------
     n_classes : int, default=10
-        Number of logits.
+        Number of classes, and so of logits.
     dropout : float, default=0.5
-        Probability with which a unit of the hidden linear layer is left out in training.
+        Probability that a unit of the hidden linear layer is left out in training.
 
     Examples
     --------

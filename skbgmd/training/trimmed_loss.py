@@ -20,43 +20,50 @@ from skbgmd.training._losses import of_samples, unreduced
 class TrimmedLoss(Callback):
     r"""Train on the samples of lowest loss only, selected anew by the network itself: iterative trimmed loss.
 
-    A callback for nets and estimators, beside any rule, the mean included. It alternates between selecting the share
-    :math:`1 - \alpha` of the samples, by weight, whose losses are lowest, and epochs on these alone. Shen and Sanghavi
-    (2019), "Learning with bad training data via iterative trimmed loss minimization".
+    It is a callback for nets and estimators, beside any rule, the mean included. It alternates between two things: it
+    selects the share :math:`1 - \alpha` of the samples, by weight, whose losses are lowest, and the net trains some
+    epochs on these alone. The method is that of Shen and Sanghavi (2019), "Learning with bad training data via
+    iterative trimmed loss minimization".
 
-    The right choice where a known share of the samples has wrong targets or features, and the others are much alike:
-    a sample that is left out has no influence at all, where a robust mean of gradients leaves it some, and selection is
-    over all samples rather than those of a batch. What is rare or hard has a large loss as well, and is left out with
-    the wrong samples: not for clean data, rare classes or long tails. Costs are a forward pass over all samples for
-    each selection, and n losses; epochs are shorter by the share that is left out.
+    Use it if a known share of the samples has wrong targets or features, and the others are much alike. A sample that
+    is left out has no influence at all, whereas a robust mean of gradients leaves it some. Selection is over all
+    samples rather than those of a batch.
+
+    Don't use it for clean data, rare classes or long tails: rare or hard samples have large losses as well, and are
+    left out with the wrong ones.
+
+    Each selection costs a forward pass over all samples, and memory for n losses. Epochs are shorter by the share that
+    is left out.
 
     Parameters
     ----------
     fraction : float
         Share α of the samples to leave out, in [0, 1): the share that is wrong, or a little more.
     warm_up : int, default=10
-        Epochs on all samples before the first selection. An early one leaves out whole classes that the network has yet
-        to learn, and then never learns; a late one comes after wrong labels were learnt by heart.
+        Number of epochs on all samples before the first selection. A selection that is too early leaves out whole
+        classes that the network has yet to learn, and then never learns. One that is too late comes after wrong labels
+        were learnt by heart.
     every : int, default=1
-        Epochs from one selection to the next.
+        Number of epochs from one selection to the next.
 
     Attributes
     ----------
     kept_ : tensor of shape (n,), bool, or None
-        Which of the training samples, of ``train_split`` if there is one, the last epoch was trained on; None: all.
+        Which training samples the last epoch was trained on, out of those that ``train_split`` leaves for training;
+        None: all.
 
     Raises
     ------
     TypeError
-        In a training: a net that isn't of this library, batches of a loader other than :class:`ArrayLoader` with
-        arrays, samples with clients.
+        In a training: if the net isn't of this library, if batches come from a loader other than :class:`ArrayLoader`
+        with arrays, or if samples have clients.
     ValueError
-        In a training: a parameter out of its range, or a criterion without an attribute ``reduction``.
+        In a training: if a parameter is out of its range, or if the criterion has no attribute ``reduction``.
 
     Notes
     -----
-    Samples whose losses are not finite are left out first. Of several ranks each selects among its own samples. What is
-    selected is saved with checkpoints: a training that is resumed goes on as if it hadn't been interrupted.
+    Samples whose losses are not finite are left out first. With several ranks, each rank selects among its own samples.
+    The selection is saved with checkpoints, so that a resumed training goes on as if it hadn't been interrupted.
 
     Examples
     --------
