@@ -25,10 +25,10 @@ from skbgmd.rows.gram import low_median
 
 
 class AuditedExchange(Exchange):
-    """Exchange in which every rank knows the others' terms of a sum, so that they can be held to them.
+    """Exchange for audits: every rank knows the others' terms of a sum, so that they can be held to them.
 
-    Sums are of gathered terms, in the order of the ranks: ``size / 2`` times the bytes of an all-reduce, for (n, n)
-    products little beside the rows.
+    Terms are gathered and added up in the order of the ranks. That takes ``size / 2`` times the bytes of an all-reduce,
+    which for (n, n) products is little compared with the rows.
 
     Attributes
     ----------
@@ -66,11 +66,11 @@ class AuditReport:
     size : int
         Number of ranks.
     wrong_products, wrong_aggregate : tuple of int
-        Ranks whose products, or whose part of the aggregate, aren't those of the columns that they showed themselves.
+        Ranks whose products, or whose part of the aggregate, don't match the columns that they themselves showed.
     disputes : tuple of (int, int)
-        Senders and holders that show different numbers: one of the two lies.
+        Pairs of a sender and a holder that show different numbers: one of the two lies.
     sent : int
-        Bytes that this rank sent for the audit.
+        Number of bytes that this rank sent for the audit.
     """
 
     size: int
@@ -101,24 +101,25 @@ class CommitmentError(RuntimeError):
 
 
 def shared_seed(exchange: Exchange, nonce: bytes | None = None, device: torch.device | str = "cpu") -> int:
-    """Draw a seed that no rank can know before, nor choose, by committing and revealing.
+    """Draw a common random seed that no rank can know in advance or choose, by committing and revealing.
 
-    Each rank sends a hash of 32 random bytes; once all hashes are there, the bytes themselves; the seed is a hash of
-    all of them. It is random if one rank is honest: the others had committed before they saw that one's bytes.
+    Each rank sends a hash of 32 random bytes, and once all hashes are there, the bytes themselves. The seed is a hash
+    of all the bytes. It is random if one rank is honest, because the others committed before they saw that rank's
+    bytes.
 
     Parameters
     ----------
     exchange : Exchange
         The ranks.
     nonce : bytes of length 32, default=None
-        This rank's bytes, to repeat a draw; None: from the operating system.
+        This rank's bytes, to repeat a draw. None: random bytes from the operating system.
     device : device, default="cpu"
-        Where the ranks' backend finds tensors; "cuda" with NCCL.
+        Device from which the ranks' backend takes tensors; "cuda" with NCCL.
 
     Raises
     ------
     CommitmentError
-        Bytes that aren't those of the hash; the ranks are named.
+        If a rank's bytes don't match its hash; the error names the ranks.
 
     Examples
     --------
@@ -175,13 +176,17 @@ def audit_ranks(
     run_length: int = 64,
     nonce: bytes | None = None,
 ) -> AuditReport:
-    r"""Check random columns of every rank's shard against what the senders of the rows send once more.
+    r"""Audit ranks: check random columns of every rank's shard against what the senders of the rows send once more.
 
-    A collective, called once the aggregate has been joined. The ranks draw a random vector v whose entries add up to
-    zero, and each holder h says :math:`e_c = \sum_{j \in c} (v^T X_j)^2` of every run c of its columns. They must add
-    up to :math:`v^T G_h v`, for the products :math:`G_h` that it gave the rule. Then some runs are drawn; senders and
-    holders show their columns, and all ranks compute :math:`e_c` and the aggregate there. A lie on a share q of the
-    runs is found by m runs of the shard with probability :math:`1 - (1 - q)^m` or more.
+    It is a collective: call it on all ranks, once the aggregate has been joined.
+
+    1. The ranks draw a random vector v whose entries add up to zero. Each holder h sends
+       :math:`e_c = \sum_{j \in c} (v^T X_j)^2` for every run c of its columns. These must add up to
+       :math:`v^T G_h v`, for the products :math:`G_h` that the holder gave the rule.
+    2. The ranks draw some runs. Senders and holders show their columns of these runs, and all ranks compute
+       :math:`e_c` and the aggregate there.
+
+    A lie on a share q of the runs is found by m runs of the shard with probability :math:`1 - (1 - q)^m` or more.
 
     Parameters
     ----------
@@ -196,9 +201,9 @@ def audit_ranks(
     weights : ndarray of shape (n,)
         Weights of the rows: the aggregate is ``weights @ rows``.
     n_runs, run_length : int
-        Runs of each shard that are looked at, and adjacent columns of a run.
+        Number of runs of each shard to check, and number of adjacent columns in a run.
     nonce : bytes, default=None
-        As of :func:`shared_seed`.
+        As in :func:`shared_seed`.
 
     Returns
     -------
@@ -207,10 +212,10 @@ def audit_ranks(
     Raises
     ------
     ValueError
-        The rule gave no weights, or used no products of all rows on this exchange, as where it drops rows before; or
-        rows whose squares float64 doesn't hold.
+        If the rule gave no weights, if it used no products of all rows on this exchange, for example because it drops
+        rows before, or if float64 doesn't hold the squares of rows.
     CommitmentError
-        A rank that cheats in a draw.
+        If a rank cheats in a draw.
 
     Examples
     --------

@@ -138,17 +138,19 @@ def refuse_columns(rule: Aggregator) -> None:
 class BlockExchange:
     r"""Robust gradient aggregation across ranks that sends a block of the coordinates (BGMD between machines).
 
-    Each rank adds what it has not sent yet, its remainder :math:`r_i`, to its gradient, :math:`p_i = g_i + r_i`; all
-    ranks agree on a block :math:`B` of coordinates; the block travels, and the rest stays with the rank (error
-    feedback [2]_, [3]_):
+    Each rank adds its remainder :math:`r_i`, which it has not sent yet, to its gradient: :math:`p_i = g_i + r_i`. All
+    ranks agree on a block :math:`B` of coordinates. The block travels, and the rest stays with the rank (error feedback
+    [2]_, [3]_):
 
     .. math:: a_B = \operatorname{rule}(p_{1,B}, \dots, p_{n,B}), \quad a_{\bar B} = 0, \quad
         r_{i,B} \gets 0, \quad r_{i,\bar B} \gets p_{i,\bar B}.
 
-    That is Algorithm 1 of [1]_ with a memory for each row in place of their mean: no rank can do anything to another's
-    remainder. The block is made of runs of adjacent coordinates. The score of a run is the lower median over the ranks
-    of its magnitude, so that hostile ranks, fewer than half, can't decide it; a share of the runs is sent by turns, so
-    that they can't keep a run from being sent either.
+    That is Algorithm 1 of [1]_ with a memory for each row in place of the mean memory, so no rank can change another
+    rank's remainder.
+
+    The block is made of runs of adjacent coordinates. The score of a run is the lower median over the ranks of its
+    magnitude, so hostile ranks, fewer than half, can't decide it. A share of the runs is sent by turns, so hostile
+    ranks can't keep a run from being sent either.
 
     Parameters
     ----------
@@ -156,18 +158,18 @@ class BlockExchange:
         Rule for the block.
     beta : float, default=0.1
         Share of the coordinates that is sent, in (0, 1]: whole runs with :math:`\lceil \beta d \rceil` coordinates or a
-        few more. 1: the rule on all of them, and no remainder.
+        few more. 1: the rule on all coordinates, and no remainder.
     run_length : int, default=64
-        Adjacent coordinates of a run; a score is sent for each run, so that about ``beta + 1 / run_length`` of an
+        Number of adjacent coordinates in a run. A score is sent for each run, so about ``beta + 1 / run_length`` of an
         all-reduce is sent.
     round_robin : float, default=0.125
         Share of the block that is sent by turns, in [0, 1]. Each run is then sent within ``1 / (beta * round_robin)``
         steps at the latest, which bounds a remainder by as many gradients. 1: no scores are exchanged.
     remainder_limit : float or None, default=3.0
-        Norm of a remainder, in median norms of the ranks' :math:`p_i`, to which a longer one is scaled: a gradient that
-        is once too large then isn't sent for many steps. None: no limit.
+        Largest norm of a remainder, as a multiple of the median norm of the ranks' :math:`p_i`. A longer remainder is
+        scaled to it, so that a gradient that is too large once isn't sent for many steps. None: no limit.
     exchange : Exchange, default=None
-        The ranks, and the dtype in which numbers travel; None: all ranks, and the vector's dtype.
+        The ranks, and the dtype in which numbers travel. None: all ranks, and the vector's dtype.
 
     Attributes
     ----------
@@ -176,9 +178,9 @@ class BlockExchange:
 
     Notes
     -----
-    What rounding to ``transport_dtype`` loses goes into the remainder as well. A rank whose gradient isn't finite takes
-    no part in the step and keeps its remainder. A remainder that isn't finite, or doesn't add up with the gradient to
-    numbers that are, is dropped with a warning: the rank sends its gradient alone. An error of the rule, such as
+    The loss by rounding to ``transport_dtype`` goes into the remainder as well. A rank whose gradient isn't finite
+    takes no part in the step and keeps its remainder. If a remainder, or its sum with the gradient, isn't finite, it is
+    dropped with a warning, and the rank sends its gradient alone. An error of the rule, such as
     :class:`skbgmd.aggregators.NonFiniteRowsError`, leaves all remainders as they were.
 
     References

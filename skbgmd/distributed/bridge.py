@@ -23,60 +23,63 @@ from skbgmd.rows import DenseRows
 class Bridge(RankOptimizer):
     r"""Train on ranks that exchange models with their neighbors in a graph, some of them hostile: BRIDGE.
 
-    Decentralized: there is no master, and no collective after the first step. In each step a node j sends its model to
-    its neighbors, screens theirs coordinate by coordinate (of :math:`n_j` neighbors the b largest and the b smallest
-    values are left out), and averages the rest with its own before it follows its own gradient:
+    It is decentralized: there is no master, and no collective after the first step. In each step a node j sends its
+    model to its neighbors and screens theirs, coordinate by coordinate: it leaves out the b largest and the b smallest
+    values of its :math:`n_j` neighbors. It averages the rest with its own model, and then follows its own gradient:
 
     .. math::
         x_j \leftarrow \frac{1}{n_j - 2b + 1} \Bigl(x_j + \sum_{i \in \text{kept}} x_i\Bigr) - \eta \nabla f_j(x_j)
 
-    Yang and Bajwa (2019), "BRIDGE: Byzantine-resilient decentralized gradient descent".
+    The method is that of Yang and Bajwa (2019), "BRIDGE: Byzantine-resilient decentralized gradient descent".
 
-    The right choice where no rank is trusted to coordinate, or links are few. Each rank sends its parameters once to
-    each neighbor, however many ranks there are, and holds :math:`n_j` models; an all-reduce sends them twice in all, so
-    that more than two neighbors cost more than it. Agreement spreads along the graph: the larger its diameter, the
-    later. Where the data of ranks are unlike, ranks agree on a model near the minimizer of the mean loss rather than on
-    it, for screening leaves out honest models as well, and with a constant learning rate they agree up to steps.
+    Use it if no rank is trusted to coordinate, or if links are few.
+
+    - Cost: each rank sends its parameters once to each neighbor, however many ranks there are, and holds :math:`n_j`
+      models. An all-reduce sends the parameters twice in all, so more than two neighbors cost more than an all-reduce.
+    - Agreement spreads along the graph: the larger its diameter, the later ranks agree. With a constant learning rate
+      they agree only up to the size of steps.
+    - If the ranks' data are unlike, they agree on a model near the minimizer of the mean loss rather than on the
+      minimizer, because screening leaves out honest models as well.
 
     Parameters
     ----------
     params : iterable
         Parameters of this rank's model, of one dtype and in the same order on all ranks.
     neighbors : sequence of sequences of int
-        For each rank those that it receives from, itself not among them; the same on all ranks.
+        For each rank, the ranks that it receives from, without itself; the same on all ranks.
     lr : float, default=0.01
-        Learning rate η, which may be another on each rank; a scheduler of torch's may change it. The authors' falls as
-        1 / step.
+        Learning rate η, which may differ between ranks; a scheduler of torch may change it. The authors' learning rate
+        falls as 1 / step.
     n_hostile : int, default=1
-        Number b of hostile neighbors to withstand: each rank must have 2b + 1 neighbors or more.
+        Number b of hostile neighbors to withstand. Each rank must have 2b + 1 neighbors or more.
     rule : str or Aggregator, default=None
-        None: screening by the trimmed mean, as above (BRIDGE-T). Otherwise a rule that aggregates the neighbors' models
-        and the rank's own, which come last and count alike, without state: "coordinate_median" is BRIDGE-M, "krum"
-        BRIDGE-K.
+        None: screening by the trimmed mean, as above (BRIDGE-T). Otherwise a rule without state that aggregates the
+        neighbors' models and the rank's own model, which comes last; all of them count alike. "coordinate_median" is
+        BRIDGE-M, "krum" is BRIDGE-K.
     group : ProcessGroup, default=None
-        Ranks that take part; None: all of them.
+        Ranks that take part. None: all of them.
 
     Attributes
     ----------
     exchange : Exchange
-        The ranks; ``exchange.traffic.sent`` has the bytes that this one has sent.
+        The ranks. ``exchange.traffic.sent`` has the number of bytes that this rank has sent.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter out of its range, or a graph that isn't of as many ranks, has too few neighbors of a rank, or falls
-        apart (:func:`check_graph`). In the first step, and after parameters were added, on all ranks: shapes or dtypes
-        of parameters, ``neighbors``, ``n_hostile`` or a rule that aren't the same on all.
+        If a parameter is out of its range, or if the graph isn't of as many ranks, has a rank with too few neighbors,
+        or falls apart (:func:`check_graph`). In the first step, and after parameters were added, on all ranks: if
+        shapes or dtypes of parameters, ``neighbors``, ``n_hostile`` or the rule differ between ranks.
     RankLostError
-        In a step: a rank doesn't answer, or has parameters that the others haven't.
+        In a step: if a rank doesn't answer, or has parameters that the others don't have.
 
     Notes
     -----
-    So many neighbors are necessary, and not enough for all graphs: honest ranks must agree whichever b neighbors each
-    of them leaves out. Complete graphs of 3b + 1 ranks and more do, and so do dense random ones.
+    2b + 1 neighbors are necessary, but not enough for all graphs: honest ranks must agree whichever b neighbors each
+    of them leaves out. They do in complete graphs of 3b + 1 ranks or more, and in dense random graphs.
 
-    A deep copy has the same group, which isn't pickled: what comes of a pickle takes part in the default one, unless
-    its ``exchange`` is set.
+    A deep copy has the same group. The group isn't pickled: an unpickled optimizer takes part in the default group,
+    unless its ``exchange`` is set.
 
     Examples
     --------
@@ -183,21 +186,22 @@ def bridge_step(
     Parameters
     ----------
     models : tensor of shape (n, d)
-        Model of each node, whatever hostile ones claim theirs to be.
+        Model of each node; those of hostile nodes may hold anything.
     gradients : tensor of shape (n, d)
-        Of each node's loss at its model.
+        Gradient of each node's loss at its model.
     neighbors, lr, n_hostile, rule
         As in :class:`Bridge`.
 
     Returns
     -------
     models : tensor of shape (n, d)
+        Model of each node after the step.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter out of its range; gradients of another shape than the models; a graph that isn't of as many nodes,
-        has too few neighbors of a node, or falls apart (:func:`check_graph`).
+        If a parameter is out of its range; if gradients have another shape than the models; or if the graph isn't of as
+        many nodes, has a node with too few neighbors, or falls apart (:func:`check_graph`).
     """
     check_number(lr, "lr")
     check_models(models, "models", gradients)
@@ -218,17 +222,19 @@ def screen(own: torch.Tensor, received: torch.Tensor, n_hostile: int, rule: Aggr
     Parameters
     ----------
     own : tensor of shape (d,)
+        Model of the node.
     received : tensor of shape (m, d)
-        Of the neighbors.
+        Models of its neighbors.
     n_hostile : int
         Number of values to leave out at either end of each coordinate.
     rule : Aggregator, default=None
-        Aggregates the neighbors' models and the node's own, which is the last row; None: the trimmed mean of the
-        neighbors', averaged with the node's own.
+        Rule that aggregates the neighbors' models and the node's own, which is the last row. None: the values that are
+        left of the neighbors', averaged with the node's own.
 
     Returns
     -------
     tensor of shape (d,)
+        The average.
 
     Examples
     --------
@@ -249,21 +255,22 @@ def screen(own: torch.Tensor, received: torch.Tensor, n_hostile: int, rule: Aggr
 
 
 def check_graph(neighbors: Sequence[Sequence[int]], n_ranks: int, n_hostile: int) -> None:
-    """Check a graph of ranks: enough neighbors of each to withstand hostile ones, and a way from each to all others.
+    """Check a graph of ranks: each has enough neighbors to withstand hostile ones, and a path to all others.
 
     Parameters
     ----------
     neighbors : sequence of sequences of int
-        For each rank those that it receives from.
+        For each rank, the ranks that it receives from.
     n_ranks, n_hostile : int
+        Number of ranks, and number of hostile neighbors to withstand.
 
     Raises
     ------
     TypeError
-        A number that is no integer.
+        If a number is no integer.
     ValueError
-        A graph that isn't of as many ranks; a neighbor that is no other rank, or twice there; fewer than
-        ``2 * n_hostile + 1`` neighbors of a rank; ranks that can't reach each other.
+        If the graph isn't of ``n_ranks`` ranks; if a neighbor is no other rank, or is listed twice; if a rank has fewer
+        than ``2 * n_hostile + 1`` neighbors; or if ranks can't reach each other.
     """
     least = 2 * check_integer(n_hostile, "n_hostile", at_least=0) + 1
     if isinstance(neighbors, Mapping) or not all(hasattr(theirs, "__len__") for theirs in neighbors):

@@ -21,19 +21,19 @@ class ClientMemory(RememberedProducts):
     .. math:: C = D^{-1/2} P D^{-1/2}, \quad P = (I - 1 a^T) K (I - a 1^T), \quad D = \operatorname{diag}(P)
 
     are added up with decay, and so are those about zero, with K in place of P. Honest noise averages out over rounds;
-    what an attack adds in each of them does not.
+    what an attack adds in each round does not.
 
-    Where the updates of most clients are shorter than 0.6 times the longest that each has sent, the round isn't added,
-    and what was remembered stays as it is (:func:`has_converged`). Updates of honest clients get shorter as the network
-    comes to fit their samples; what is left of them adds up to nothing, and of vectors that add up to zero any two
-    halves are opposed. Where camps pull in different directions, updates stay long. Clients that turn
-    hostile later show in cosines about the mean of all rounds, which don't depend on the sum: where camps stand out of
-    these, the round is added.
+    If the updates of most clients are shorter than 0.6 times the longest update that each has sent, the round isn't
+    added, and the memory stays as it is (:func:`has_converged`). Updates of honest clients get shorter as the network
+    comes to fit their samples. What remains of the updates adds up to nothing, and of vectors that add up to zero any
+    two halves are opposed. If camps pull in different directions, updates stay long. Clients that turn hostile later
+    show in cosines about the mean of all rounds, which don't depend on the sum: if camps stand out of these, the round
+    is added.
 
-    Clients are judged once their rounds, each counting the less by the decay the longer ago it was, add up to 2.5
-    (:meth:`trust`). Of a client that is in every m-th round they come to :math:`1 / (1 - \lambda^m)` at most with the
-    decay :math:`\lambda`: nobody is ever judged with a decay of 0.6 or less (:func:`can_judge`), and with one of 0.9
-    no client that comes in every fifth round or more rarely.
+    A client is judged once the weights of its rounds add up to 2.5 (:meth:`trust`); the weight of a round decays the
+    longer ago it was. For a client that takes part in every m-th round, the weights add up to at most
+    :math:`1 / (1 - \lambda^m)` with the decay :math:`\lambda`. So with a decay of 0.6 or less no client is ever judged
+    (:func:`can_judge`), and with 0.9 no client that takes part in every fifth round or more rarely.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class ClientMemory(RememberedProducts):
         weights : ndarray of shape (k,)
             Weights of the mean that the updates are centred about.
         decay : float, default=0.9
-            Factor of what is remembered, for each round; more than 0.6 for clients to be judged.
+            Factor by which the memory decays in each round; clients are judged only if it is more than 0.6.
         lengths : ndarray of shape (k,), default=None
             Norms of the updates, in a unit that is the same in all rounds. None: every round is added.
         """
@@ -109,12 +109,17 @@ class ClientMemory(RememberedProducts):
     def trust(self, clients: tuple[int, ...], weights: FloatArray) -> FloatArray:
         """Trust in clients (k,): 0 for the smaller of two camps among those known for long enough, 1 for all others.
 
-        Camps are those of :func:`larger_camp`; where it finds none, those of :func:`opposed_camps`, if the cosine
-        between their means is below -0.3; and where there are none either, those of :func:`larger_camp` in all rounds,
-        by an eigenvalue of 2.5 times the second. Clients without weight are trusted.
+        Camps are the first that are found of
 
-        Nobody is left out unless the camp that stays has more than half of all k clients that have weight, known or
-        not: clients that are in every round are known before others, and most of those that are known. So
+        1. those of :func:`larger_camp`;
+        2. those of :func:`opposed_camps`, if the cosine between their means is below -0.3;
+        3. those of :func:`larger_camp` in all rounds, by an eigenvalue of 2.5 times the second.
+
+        Clients without weight are trusted.
+
+        No client is left out unless the camp that stays has more than half of all k clients that have weight, known or
+        not. The known clients alone would not do: clients that are in every round are known before others, and so may
+        be most of the known ones. So
 
         - if fewer than half are hostile, and no camp has both hostile and honest clients, more than half of those that
           stay are honest: the camp that stays, of more than k / 2, is too large to be hostile;
@@ -155,9 +160,9 @@ def can_judge(decay: float) -> bool:
 
 
 def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray) -> bool:
-    """Say whether the updates of more than half of the clients are shorter than 0.6 times each one's longest.
+    """Say if the updates of more than half of the clients are shorter than 0.6 times each client's longest.
 
-    Fewer than half can't have it so alone, however short or long their updates.
+    Fewer than half of the clients can't bring this about alone, however short or long their updates are.
 
     Parameters
     ----------

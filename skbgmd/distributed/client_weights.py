@@ -52,26 +52,26 @@ def read_claim(value: Any, name: str = "num-examples") -> float:
 def cap_claims(claims: FloatArray, max_claim: float | None = 1.0) -> FloatArray:
     r"""Cap clients' claimed numbers of examples at a multiple of the median claim.
 
-    With the median m of the claims :math:`n_i > 0`, the lower one of an even number, and the multiple c, a client
+    With the median m of the claims :math:`n_i > 0` (the lower median of an even number) and the multiple c, a client
     weighs
 
     .. math:: w_i = \min(n_i, \max(c m, \min_{n_j > 0} n_j)).
 
-    As long as more than half of the claims are true, :math:`c m` is at most c times a true one: no lie is worth more
-    than the claim of a client of ordinary size. What *several* clients weigh together is another matter: fewer than
-    half may outweigh the others, where most of these have few examples.
+    As long as more than half of the claims are true, :math:`c m` is at most c times a true claim: no lie is worth more
+    than the claim of a client of ordinary size. This doesn't limit the weight of *several* clients together: fewer than
+    half of the clients may outweigh the others, if most of the others have few examples.
 
     Parameters
     ----------
     claims : ndarray of shape (k,)
         Claimed numbers of examples, finite and at least zero.
     max_claim : float or None, default=1.0
-        The multiple c; 0: the same for each client that has examples; None: no cap.
+        The multiple c. 0: the same weight for each client that has examples. None: no cap.
 
     Returns
     -------
     capped : ndarray of shape (k,)
-        In examples.
+        Capped numbers of examples.
 
     Examples
     --------

@@ -70,51 +70,62 @@ class RSA(RankOptimizer):
         x_0 &\leftarrow x_0 - \eta \Bigl(\rho x_0 + \lambda \sum_k \operatorname{sign}(x_0 - x_k)\Bigr)
 
     That is subgradient descent on :math:`\sum_k f_k(x_k) + \tfrac{\rho}{2} \lVert x_0 \rVert^2 + \lambda \sum_k
-    \lVert x_k - x_0 \rVert_1`. Li, Xu, Chen, Giannakis and Ling (2019), "RSA: Byzantine-robust stochastic aggregation
-    methods for distributed learning from heterogeneous datasets".
+    \lVert x_k - x_0 \rVert_1`. The method is that of Li, Xu, Chen, Giannakis and Ling (2019), "RSA: Byzantine-robust
+    stochastic aggregation methods for distributed learning from heterogeneous datasets".
 
-    The right choice where hostile ranks are among ranks with unlike data, of which a robust mean of gradients takes
-    the rarest for hostile, and where a bound is wanted that needs no assumption on what ranks send: a rank moves each
-    coordinate of the master by :math:`\eta \lambda` at most in a step. It costs a byte for each parameter to each other
-    rank, the memory of the master and of a byte for each parameter of each rank, and accuracy: steps of signs have one
-    size, whatever there is to go, so that the learning rate must fall for the master to settle; ranks whose data are
-    unlike need a large λ to agree; and q hostile ranks move where it settles by an amount that grows with
-    :math:`\lambda q`.
+    Use it
+
+    - if some ranks are hostile and the honest ranks' data are unlike: a robust mean of gradients then takes the ranks
+      with the rarest data for hostile;
+    - if you want a bound that needs no assumption on what ranks send: in a step a rank moves each coordinate of the
+      master by at most :math:`\eta \lambda`.
+
+    It costs
+
+    - communication: a byte for each parameter to each other rank;
+    - memory: the master, and a byte for each parameter of each rank;
+    - accuracy: steps of signs have one size, however far the master still has to go, so the learning rate must fall for
+      it to settle. Ranks whose data are unlike need a large λ to agree. Where the master settles, q hostile ranks move
+      it by an amount that grows with :math:`\lambda q`.
 
     Parameters
     ----------
     params : iterable
         Parameters of this rank's model. All ranks begin with those of the first rank.
     lr : float, default=0.01
-        Learning rate η, the same on all ranks; a scheduler of torch's may change it.
+        Learning rate η, the same on all ranks; a scheduler of torch may change it.
     penalty : float, default=0.01
-        Weight λ of the differences, the same on all ranks. It bounds what a rank may do, and what it may teach: models
-        agree exactly at the optimum if it is at least the largest derivative of any :math:`f_k` there, and stay apart
-        if it is less.
+        Weight λ of the differences, the same on all ranks. It bounds the harm that a rank can do, and also what the
+        others can learn from it. If it is at least the largest derivative of any :math:`f_k` at the optimum, models
+        agree exactly there; if it is less, they stay apart.
     weight_decay : float, default=0.0
         Weight ρ of the master's squared norm, the paper's :math:`f_0`.
     group : ProcessGroup, default=None
-        Ranks that take part; None: all of them.
+        Ranks that take part. None: all of them.
 
     Attributes
     ----------
     exchange : Exchange
-        The ranks; ``exchange.traffic.sent`` has the bytes that this one has sent.
+        The ranks. ``exchange.traffic.sent`` has the number of bytes that this rank has sent.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter that isn't a number, or is out of its range. On all ranks: shapes of parameters that aren't the same
-        on all; in a step: settings that aren't, or a state that was loaded on some of them only.
+        If a parameter isn't a number, or is out of its range. On all ranks: if shapes of parameters differ between
+        ranks; in a step, if settings differ, or if a state was loaded on some of the ranks only.
     RankLostError
-        In a step: a rank doesn't answer.
+        In a step: if a rank doesn't answer.
 
     Notes
     -----
-    Evaluate and keep the master's model: ``optimizer.load_master()`` puts it in the model's place at the end of a
-    training. Of a rank whose model holds NaN, that coordinate has no say. Buffers, such as those of batch
-    normalization, stay each rank's own. ``state_dict()`` has the master. A deep copy has the same group, which isn't
-    pickled: what comes of a pickle takes part in the default one, unless its ``exchange`` is set.
+    Evaluate and keep the master's model: at the end of a training, ``optimizer.load_master()`` puts it in the place of
+    this rank's model. ``state_dict()`` contains the master.
+
+    A coordinate that is NaN in a rank's model has no influence. Buffers, such as those of batch normalization, stay
+    each rank's own.
+
+    A deep copy has the same group. The group isn't pickled: an unpickled optimizer takes part in the default group,
+    unless its ``exchange`` is set.
 
     Examples
     --------
@@ -274,27 +285,30 @@ def rsa_step(
     penalty: float,
     weight_decay: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a step of RSA for all workers and the master in one process, as of federated clients that are simulated.
+    """Take a step of RSA for all workers and the master in one process, for example to simulate federated clients.
 
     Parameters
     ----------
     workers : tensor of shape (n, d)
-        Models of the workers, whatever hostile ones claim theirs to be.
+        Models of the workers; those of hostile workers may hold anything.
     master : tensor of shape (d,)
+        Model of the master.
     gradients : tensor of shape (n, d)
-        Of each worker's loss at its model.
+        Gradient of each worker's loss at its model.
     lr, penalty, weight_decay
         As in :class:`RSA`.
 
     Returns
     -------
     workers : tensor of shape (n, d)
+        Models of the workers after the step.
     master : tensor of shape (d,)
+        Model of the master after the step.
 
     Raises
     ------
     TypeError, ValueError
-        A parameter that isn't a number, or is out of its range; models or gradients of other shapes.
+        If a parameter isn't a number, or is out of its range, or if models or gradients have other shapes.
 
     Examples
     --------
