@@ -65,8 +65,8 @@ class AcrossRanks(Aggregator):
     resulting vectors, one for each rank, are the rows that ``across`` aggregates, to the same bits on all ranks.
 
     - All ranks count alike, however many samples a rank has: no rank can claim a weight.
-    - A rank most of whose rows hold NaN or inf doesn't count in that step, as long as fewer than half of the ranks
-      have such rows.
+    - If half or more of a rank's rows, by weight, hold NaN or inf, the rank doesn't count in that step, as long as
+      fewer than half of the ranks have such rows.
     - If ``torch.distributed`` isn't set up, there is one rank.
 
     ``across``, ``data`` and ``transport_dtype`` must be the same on all ranks, and so must the parameters of

@@ -363,18 +363,19 @@ class BlockExchange:
         return {"parts": parts, "rule": self._rule_name(), "seeds": seeds}
 
     def load_state_dict(self, state: Mapping[str, Any], *, remainders: bool = True) -> None:
-        """Load what :meth:`state_dict` gave on this rank, on all ranks before the next step.
+        """Load what :meth:`state_dict` returned on this rank, on all ranks before the next step.
 
         Parameters
         ----------
         state : dict
+            The state.
         remainders : bool, default=True
-            False: begin with remainders of zero, on a rank that is new and loads another rank's state.
+            Load the remainders. False: begin with remainders of zero, on a new rank that loads another rank's state.
 
         Raises
         ------
         TypeError, ValueError
-            Something else, or the state of another rule; nothing is changed then.
+            If it is something else, or the state of another rule; nothing is changed then.
         """
         parts = _loaded(state, self._rule_name())
         if not remainders:

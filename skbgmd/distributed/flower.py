@@ -177,7 +177,7 @@ class RobustFedAvg(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Remember the global arrays, and send them to the clients of this round.
+        """Store the global arrays, and send them to the clients of this round.
 
         Raises
         ------
@@ -204,18 +204,18 @@ class RobustFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate the clients' updates by the rule, and say in the metrics how far each was trusted.
+        """Aggregate the clients' updates by the rule, and report in the metrics how far each client was trusted.
 
         Returns
         -------
         arrays : ArrayRecord or None
-            The new global arrays; None where no client sent anything to aggregate: Flower then keeps the old ones.
+            The new global arrays. None if no client sent anything to aggregate; Flower then keeps the old ones.
         metrics : MetricRecord or None
 
         Raises
         ------
         AggregationError
-            Half of the clients' weight or more is on replies that can't be used.
+            If half of the clients' weight or more is on replies that can't be used.
         """
         model = self.model
         if model is None:
@@ -271,14 +271,14 @@ class RobustFedAvg(FedAvg):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on with what :meth:`state_dict` gave.
+        """Load what :meth:`state_dict` returned.
 
-        With ``{**state_dict, "state": None}`` another rule begins anew, with what was remembered of the clients.
+        To change the rule and keep the memory of clients, load ``{**state_dict, "state": None}``.
 
         Raises
         ------
         ValueError
-            Something else, or the state of another rule. Nothing is changed then.
+            If it is something else, or the state of another rule. Nothing is changed then.
         """
         own = {"state", "client_memory"}
         if not isinstance(state_dict, Mapping) or not own <= set(state_dict) <= own | {"rule"}:

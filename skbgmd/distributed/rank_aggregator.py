@@ -74,7 +74,8 @@ class RankAggregator:
     def state_dict(self) -> dict[str, Any]:
         """Get what the next step needs, as plain containers and tensors that ``torch.load`` reads without code.
 
-        Each rank saves its own: of what a rule remembers of the columns, a rank has those that it holds.
+        Each rank must save its own state, because a rule's memory of the columns is split over the ranks: each has that
+        of the columns that it holds.
         """
         if self._loaded is not None:
             return dict(self._loaded)
@@ -89,12 +90,13 @@ class RankAggregator:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave on this rank.
+        """Load what :meth:`state_dict` returned on this rank.
 
         Raises
         ------
         ValueError
-            Something else; or, in the next step, that of another rank, another number of ranks or another model.
+            If it is something else; or, in the next step, if it is the state of another rank, another number of ranks
+            or another model.
         """
         keys = {"n_steps", "random_state", "rule_state", "rank", "n_ranks", "n_columns"}
         if not isinstance(state, Mapping) or set(state) != keys:

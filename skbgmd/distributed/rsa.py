@@ -212,12 +212,12 @@ class RSA(RankOptimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what ``state_dict()`` gave; on all ranks before the next step.
+        """Load what ``state_dict()`` returned, on all ranks before the next step.
 
         Raises
         ------
         ValueError
-            The state of another optimizer, without a master, or of other parameters.
+            If it is the state of another optimizer, without a master, or of other parameters.
         """
         places = [place for group in state_dict["param_groups"] for place in group["params"]]
         masters = [state_dict["state"].get(place, {}).get("master") for place in places]
