@@ -97,3 +97,23 @@ def _rank(rank: int, size: int, folder: str, timeout: float, queue: Any, functio
     queue.put((rank, result, error))
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def error_and_seconds(action: Callable[[], Any]) -> tuple[str, str, float]:
+    """Class and message of the error that an action raises, and the seconds that it took."""
+    begin = time.monotonic()
+    try:
+        action()
+    except Exception as error:
+        return type(error).__name__, str(error), time.monotonic() - begin
+    raise AssertionError("no error")
+
+
+def check_all_know(found: list[tuple[str, str, float]], failing: int) -> None:
+    """Check of :func:`error_and_seconds` by rank that all others soon know the own error of the failing one."""
+    own = f"Rank {failing} failed by an error of its own: {found[failing][0]}: {found[failing][1]}"
+    assert found[failing][0] in ("ValueError", "ZeroDivisionError")
+    for kind, message, seconds in (each for rank, each in enumerate(found) if rank != failing):
+        assert kind == "RankLostError"
+        assert own in message
+        assert seconds < 5.0

@@ -155,7 +155,7 @@ SINGLE_SUM_ROWS = 64
 WEISZFELD_STEPS = 12
 
 #: Squared distance from a line within which rows are on it, relative to the squared distance of the farthest: rounding
-#: of float32 makes some 1e-14. And rows that tell whether all may be, before Weiszfeld steps are tried.
+#: of float32 makes some 1e-14. And rows that tell whether all may be, after Weiszfeld steps.
 LINE_SLACK, LINE_SAMPLE = 1e-12, 8
 
 #: Rows that make a Gram matrix cost as much as an evaluation of Weiszfeld steps, and Newton steps in R^d as a whole, in

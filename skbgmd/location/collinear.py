@@ -10,7 +10,6 @@ import numpy as np
 
 from skbgmd._utils import limits
 from skbgmd._utils.cumulated_weights import middle
-from skbgmd._utils.typing import FloatArray
 from skbgmd.location.solver import Iterate, Solution, Space, Vector, as_float_array, is_close
 
 
@@ -64,13 +63,13 @@ def _line_of(space: Space, point: Iterate, slack: float) -> tuple[Vector, float]
     return (direction, length) if _away(along, float(point.distances[other]), length) <= slack else None
 
 
-def seem_collinear(rows: Callable[[list[int]], FloatArray], distances: Any) -> bool:
+def seem_collinear(rows: Callable[[list[int]], Any], distances: Any) -> bool:
     """Tell from a few rows whether all may be on a line; equal ones don't.
 
     Parameters
     ----------
     rows : callable
-        Gives rows (k, d), float64, by their indices.
+        Gives rows (k, d), float64, by their indices, as an array or a tensor.
     distances : ndarray or tensor of shape (n,)
         Of the rows to a median. Among rows of two kinds, the nearest is of one and the farthest of the other.
     """
@@ -80,10 +79,10 @@ def seem_collinear(rows: Callable[[list[int]], FloatArray], distances: Any) -> b
     return all(_are_on_line(rows(some)) for some in ([*ends, n // 2], [*ends, *every]))
 
 
-def _are_on_line(points: FloatArray) -> bool:
+def _are_on_line(points: Any) -> bool:
     with np.errstate(all="ignore"):
         differences = points[1:] - points[0]
-        products = differences @ differences.T
+        products = as_float_array(differences @ differences.T)
         squares = products.diagonal()
         farthest, lengths = int(squares.argmax()), np.sqrt(squares)
         away = _away(products[farthest], lengths, float(lengths[farthest]))

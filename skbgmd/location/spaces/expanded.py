@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd._utils.typing import FloatArray
 from skbgmd.location.certificate import Excess
 from skbgmd.location.solver import Iterate, near_radius
 from skbgmd.location.spaces.base import BaseSpace
@@ -77,11 +76,9 @@ class ExpandedSpace(BaseSpace):
             return values
         return values.astype(np.float64) if self.xp is np else values.double()
 
-    def rows(self, index: list[int]) -> FloatArray:
+    def rows(self, index: list[int]) -> Any:
         """Some points, as they are, in float64."""
-        some = self._widen(self.points[index])
-        result: FloatArray = some if self.xp is np else some.cpu().numpy()
-        return result
+        return self._widen(self.points[index])
 
     def start(self) -> Any:
         """The step from the center, which is as good as the mean and less moved by far points.
