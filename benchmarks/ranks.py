@@ -98,6 +98,8 @@ ATTACKS: dict[str, Callable[[torch.Tensor, int], torch.Tensor] | None] = {
     "flip every other step": flip_every_other_step,
     "constant block": constant_block,
 }
+#: In place of an attack: the hostile ranks are left out, as if it were known which they are.
+ABSENT = "absent"
 
 
 @lru_cache(maxsize=4)
@@ -190,34 +192,52 @@ def update(module: torch.nn.Module, optimizer: torch.optim.Optimizer, aggregate:
     optimizer.step()
 
 
-def train(
-    data: str, ranks: int, attack: str, beta: float | None, rule: Aggregator, lr: float, momentum: float, seed: int
-) -> float:
-    """Accuracy on test samples, in %; that of chance where the training diverges."""
+def accuracies(
+    data: str,
+    ranks: int,
+    attack: str,
+    beta: float | None,
+    rule: Aggregator,
+    lr: float,
+    momentum: float,
+    seed: int,
+    steps: Sequence[int],
+) -> list[float]:
+    """Accuracy on test samples after so many steps, in %; that of chance once the training has diverged."""
     X, y, X_test, y_test = data_of(data, seed)
     module, hostile = network(data, seed), 0 if attack == "none" else N_HOSTILE[ranks]
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=momentum)
-    samples = shares(seed, len(y), BATCH[data], ranks)
+    samples, found = shares(seed, len(y), BATCH[data], ranks), list[float]()
     remainders, state = torch.zeros(ranks, sum(p.numel() for p in module.parameters())), None
     try:
-        for step in range(STEPS[data]):
-            rows = gradients(module, X, y, next(samples), attack, hostile)
-            change = ATTACKS[attack]
+        for step in range(steps[-1]):
+            which = next(samples)
+            if attack == ABSENT:
+                which, remainders = which[hostile:], remainders[-(ranks - hostile) :]
+            rows = gradients(module, X, y, which, attack, hostile)
+            change = ATTACKS.get(attack)
             if change is not None:
                 rows[:hostile] = change(rows[:hostile], step)
             if beta is None:
                 aggregate = rows.mean(dim=0)  # as plain all-reduce has it
             elif beta == 1.0:
-                found, state = rule(DenseRows(rows), state)
-                aggregate = found.vector
+                aggregated, state = rule(DenseRows(rows), state)
+                aggregate = aggregated.vector
             else:
                 aggregate, remainders, _ = block_step(rows, remainders, step, rule, beta)
             update(module, optimizer, aggregate)
             if not bool(torch.isfinite(aggregate.sum())):
-                return 10.0
+                break
+            if step + 1 in steps:
+                found.append(accuracy_of(module, X_test, y_test))
     except NonFiniteRowsError:
-        return 10.0
-    return accuracy_of(module, X_test, y_test)
+        pass
+    return found + [10.0] * (len(steps) - len(found))
+
+
+def train(data: str, *settings: Any) -> float:
+    """Accuracy at the end of a training of the table."""
+    return accuracies(data, *settings, steps=(STEPS[data],))[-1]
 
 
 def train_on_rank(
