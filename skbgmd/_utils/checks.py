@@ -191,7 +191,7 @@ def refuse_masks_and_dates(values: Any, name: str) -> None:
         for dtype in dtypes_of(part):
             kind = getattr(dtype, "type", None)
             if isinstance(kind, type) and issubclass(kind, dates):
-                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}.")
+                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}{_where(part, dtype)}.")
         if isinstance(part, dates):
             raise TypeError(f"{name} must hold no dates or durations; found {part!r}.")
 
@@ -254,6 +254,13 @@ def _parts(values: Any) -> Iterator[Any]:
                     yield from _parts(held)
         else:
             yield one
+
+
+def _where(table: Any, dtype: Any) -> str:
+    """Name the first column of a data frame that has a dtype; of other data, nothing."""
+    if not (hasattr(table, "iloc") and hasattr(table, "columns")):
+        return ""
+    return next(f" in column {label!r}" for label, own in table.dtypes.items() if own == dtype)
 
 
 def _is_of_objects(dtype: Any) -> bool:

@@ -1,0 +1,73 @@
+"""Errors that name the column in which something isn't a number."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, geometric_median
+from skbgmd._utils.columns import find_text, naming_text
+from skbgmd.corruption import ImpulseNoise
+
+N = 40
+NUMBERS, TEXT = np.arange(N, dtype=float), np.tile(["red", "green"], N // 2)
+TABLES = {
+    "text": pd.DataFrame({"size": NUMBERS, "color": TEXT}),
+    "strings": pd.DataFrame({"size": NUMBERS, "color": pd.array(TEXT, dtype="string")}),
+    "category": pd.DataFrame({"size": NUMBERS, "color": pd.Categorical(TEXT)}),
+    "one entry": pd.DataFrame({"size": NUMBERS, "color": [1.5] * (N - 1) + ["red"]}),
+}
+X, Y = np.column_stack([NUMBERS, NUMBERS]), np.tile([0, 1], N // 2)
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda table: BlockGMDClassifier(max_epochs=1).fit(table, Y),
+        lambda table: BlockGMDRegressor(max_epochs=1).partial_fit(table, NUMBERS),
+        lambda table: BlockGMDClassifier(max_epochs=1).fit(pd.DataFrame(X, columns=table.columns), Y).predict(table),
+        geometric_median,
+    ],
+    ids=["fit", "partial_fit", "predict", "geometric_median"],
+)
+def test_text_is_refused_with_its_column(table, use):
+    with pytest.raises((TypeError, ValueError), match=r"X must hold .*numbers; found 'red' in column 'color'"):
+        use(table)
+
+
+@pytest.mark.parametrize("array", [np.column_stack([NUMBERS.astype(object), TEXT]), np.column_stack([X, TEXT])])
+def test_columns_of_arrays_are_numbered(array):
+    with pytest.raises(ValueError, match=f"found 'red' in column {array.shape[1] - 1}. Make numbers of text"):
+        BlockGMDClassifier(max_epochs=1).fit(array, Y)
+
+
+def test_corruption_names_the_column():
+    with pytest.raises(ValueError, match="X must hold numbers; found 'red' in column 'color'"):
+        ImpulseNoise().fit_transform(TABLES["text"])
+
+
+def test_inputs_with_names_are_named():
+    with pytest.raises(ValueError, match=r"X\['second'\] must hold numbers; found 'red' in column 'color'"):
+        BlockGMDClassifier(torch.nn.Identity, max_epochs=1).fit({"first": NUMBERS, "second": TABLES["text"]}, Y)
+
+
+def test_columns_may_share_a_name():
+    assert find_text(pd.DataFrame([[1.0, "2"], [3.0, "red"]], columns=["color", "color"])) == ("color", "red")
+
+
+def test_text_that_is_a_number_is_one():
+    table = pd.DataFrame({"size": NUMBERS, "color": NUMBERS.astype(str)})
+    assert find_text(table) is None
+    BlockGMDClassifier(max_epochs=1).fit(table, Y)
+
+
+def test_dates_are_refused_with_their_column():
+    table = pd.DataFrame({"size": NUMBERS, "day": pd.date_range("2020-01-01", periods=N)})
+    with pytest.raises(TypeError, match=r"no dates or durations; found dtype datetime64\[\w+\] in column 'day'"):
+        BlockGMDClassifier(max_epochs=1).fit(table, Y)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(ValueError, match=r"^something else$"), naming_text(X):
+        raise ValueError("something else")
