@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from skbgmd._utils import limits
+from skbgmd.ghost.registry import is_of_torch
 
 #: A module's attributes that hold hooks of its calls, and of backward passes through them.
 _CALL_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
@@ -56,11 +57,6 @@ class BeforeCall:
         finally:
             for module, state in present:
                 _set(module, state)
-
-
-def is_of_torch(hook: Any) -> bool:
-    """Tell whether a hook computes a parameter, as those of ``weight_norm`` and of pruning do."""
-    return str(getattr(hook, "__module__", None)).startswith("torch.nn.utils.")
 
 
 def _state_of(module: nn.Module) -> dict[str, Any]:

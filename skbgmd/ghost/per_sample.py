@@ -75,7 +75,7 @@ def _differentiated(
     axes = _sample_axes(layer, values, n)
     mapped = [number for number, axis in enumerate(axes) if axis is not None]
     # The gradients' axes are those of the outputs, which for recurrent layers are those of the inputs.
-    of_outputs = _sample_axes(layer, gradients, n)
+    of_outputs = _sample_axes(layer, gradients, n, are_outputs=True)
     out_axes = [of_outputs[number] for number in used]
     if not mapped or None in out_axes:
         raise ValueError("what goes in or comes out is shared by all samples")
@@ -120,13 +120,16 @@ def _units(gradient: torch.Tensor) -> torch.Tensor:
     return gradient if gradient.ndim > 1 else gradient[:, None]
 
 
-def _sample_axes(layer: nn.Module, values: list[Any], n: int) -> list[int | None]:
-    """Find the axis of each value that samples are along; None for what all samples share."""
+def _sample_axes(layer: nn.Module, values: list[Any], n: int, *, are_outputs: bool = False) -> list[int | None]:
+    """Find the axis of each input or output that samples are along; None for what all samples share."""
     axes: list[int | None] = []
-    for value in values:
+    for number, value in enumerate(values):
         axis = 0
-        if isinstance(layer, nn.RNNBase) and (len(axes) > 0 or not layer.batch_first):
-            axis = 1
+        if isinstance(layer, nn.RNNBase):
+            axis = 1 if number > 0 or not layer.batch_first else 0
+        elif isinstance(layer, nn.MultiheadAttention):
+            # Of queries, keys, values and what comes of them; masks and weights have samples first.
+            axis = 1 if number < (1 if are_outputs else 3) and not layer.batch_first else 0
         is_mapped = isinstance(value, torch.Tensor) and value.ndim > axis and value.shape[axis] == n
         axes.append(axis if is_mapped else None)
     return axes

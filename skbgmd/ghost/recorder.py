@@ -17,11 +17,12 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
-from skbgmd.ghost.before_call import BeforeCall, is_of_torch
+from skbgmd.ghost.before_call import BeforeCall
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.registry import (
@@ -33,6 +34,7 @@ from skbgmd.ghost.registry import (
     Rule,
     Watch,
     check_answer,
+    is_computed,
     is_registered,
     rule_of,
     sample_axis,
@@ -68,7 +70,7 @@ class Layer(NamedTuple):
     name: str
     module: nn.Module
     rule: Rule | None
-    watch: Callable[[Any], Watch] | None
+    watch: type[Watch] | None
     is_own: bool
     sample_axis: int
 
@@ -124,7 +126,13 @@ class GradientRecorder:
     Raises
     ------
     GhostError
-        If a parameter is complex; when it is entered, if a layer mixes samples.
+        If a parameter is complex, or of a lazy layer that was never called; when it is entered, if a layer mixes
+        samples.
+
+    Notes
+    -----
+    A copy, such as by ``copy.deepcopy`` or of a pickle, records the copy of the module; it isn't entered, and holds no
+    calls.
     """
 
     check: Any = None
@@ -143,12 +151,25 @@ class GradientRecorder:
         return [parameter for parameter in every if parameter.requires_grad]
 
     def _take(self, parameters: list[torch.Tensor]) -> None:
+        lazy = next(filter(is_lazy, parameters), None)
+        if lazy is not None:
+            raise GhostError(
+                f"Parameters must have a shape for gradients of single samples; found {self._name_of(lazy)}, which "
+                "gets one in the first call of the module. Call it with a batch before."
+            )
         if any(parameter.is_complex() for parameter in parameters):
             raise GhostError("Parameters must be real for gradients of single samples; found a complex one.")
         self.parameters = parameters
         # Those without elements have no gradients, and rules needn't know them.
         self._places = {id(parameter): place for place, parameter in enumerate(parameters) if parameter.numel() > 0}
         self._structure: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of a copy of the module other layers and parameters are recorded, by hooks of the copy's own.
+        return {"module": self.module, "parameters": self._given}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        GradientRecorder.__init__(self, **state)
 
     @property
     def is_entered(self) -> bool:
@@ -303,8 +324,9 @@ def _structure(module: nn.Module) -> Any:
         if layer is None or id(layer) in seen:
             continue
         seen.add(id(layer))
-        parameters = map(id, layer._parameters.values())
-        found.append((id(layer), type(layer), layer.training, "forward" in vars(layer), *parameters))
+        # What was pruned has other names.
+        own = [(name, id(parameter)) for name, parameter in layer._parameters.items()]
+        found.append((id(layer), type(layer), layer.training, "forward" in vars(layer), *own))
         left += layer._modules.values()
     return found, dict(RULES), dict(WATCHES)
 
@@ -323,7 +345,9 @@ def _layers_with_parameters(module: nn.Module, wanted: Container[int]) -> Iterat
                 f"{type(layer).__name__}, which mixes those of a batch. Use torch.nn.GroupNorm or LayerNorm, or put "
                 f"it into evaluation mode."
             )
-        if any(id(parameter) in wanted for parameter in layer._parameters.values()):
+        # What a weight is computed of may be in modules of its own.
+        held = layer.parameters() if is_computed(layer) else layer._parameters.values()
+        if any(id(parameter) in wanted for parameter in held):
             if isinstance(layer, torch.jit.ScriptModule):
                 raise GhostError(
                     f"Layers must take hooks for gradients of single samples; found the layer {name!r}, "
@@ -393,12 +417,22 @@ def _merged(factors: list[Factor]) -> Factor:
     return DenseFactor(total.reshape(first.n_rows, first.n_units, first.width))
 
 
-class _RuleHook:
-    """Forward hook that records a layer's calls."""
+class _Hook:
+    """Base of what a layer calls while it is recorded; in a copy of the layer it does nothing."""
+
+    recorder: GradientRecorder | None = None
+    layer: Layer
 
     def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
         # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
         self.recorder, self.layer = weakref.proxy(recorder), layer
+
+    def __reduce__(self) -> Any:
+        return object.__new__, (type(self),)
+
+
+class _RuleHook(_Hook):
+    """Forward hook that records a layer's calls."""
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
@@ -408,14 +442,17 @@ class _RuleHook:
         if self.layer.rule is None:
             self._before: list[BeforeCall] = []
             # What comes in after other hooks changed it; but torch's own are run again.
-            first = any(map(is_of_torch, module._forward_pre_hooks.values()))
+            first = is_computed(module)
             handles.append(module.register_forward_pre_hook(self.before, prepend=first))
         return handles
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._before.append(BeforeCall(module))
+        if self.recorder is not None:
+            self._before.append(BeforeCall(module))
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if self.recorder is None:
+            return output
         rule = self.layer.rule
         before = self._before.pop() if rule is None else None
         everything = _tensors(output)
@@ -469,12 +506,8 @@ class _RuleHook:
         return factors
 
 
-class _WatchHook:
+class _WatchHook(_Hook):
     """Forward hooks that record the products inside of a layer."""
-
-    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
-        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
-        self.recorder, self.layer = weakref.proxy(recorder), layer
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
@@ -485,11 +518,15 @@ class _WatchHook:
         ]
 
     def before(self, module: nn.Module, args: Any) -> None:
+        if self.recorder is None:
+            return
         assert self.layer.watch is not None, "a hook for layers that are watched"
         self.watch = self.layer.watch(module)
         self.watch.__enter__()
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.recorder is None:
+            return
         watch = self.watch
         del self.watch
         watch.__exit__(None, None, None)

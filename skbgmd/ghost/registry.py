@@ -42,6 +42,13 @@ class Watch(AbstractContextManager[Any, None], Protocol):
 
     products: list[Product]
 
+    def __init__(self, layer: Any) -> None: ...
+
+    @staticmethod
+    def sees_all(layer: Any) -> bool:
+        """Tell whether all that a layer does with its parameters is such products."""
+        ...
+
     def parts(self, product: Product, gradient: torch.Tensor, n: int) -> Iterator[Part]:
         """Factors of a product for n samples, from the gradient with respect to its output."""
         ...
@@ -51,8 +58,8 @@ class Watch(AbstractContextManager[Any, None], Protocol):
 FORWARD = ("forward", "_conv_forward")
 #: Rules, and what watches layers instead, by type of layer.
 RULES: dict[type[nn.Module], Rule] = {}
-WATCHES: dict[type[nn.Module], Callable[[Any], Watch]] = {}
-W = TypeVar("W", bound=Callable[[Any], Watch])
+WATCHES: dict[type[nn.Module], type[Watch]] = {}
+W = TypeVar("W", bound=type[Watch])
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -188,16 +195,29 @@ def found_for(registry: Mapping[type[nn.Module], F], name: str, layer: nn.Module
         if found is not None:
             # A subclass, a changed object or a computed parameter may do something else, and needs one of its own.
             same = all(getattr(kind, method, None) is getattr(type(layer), method, None) for method in FORWARD)
-            same = same and "forward" not in vars(layer) and not is_parametrized(layer)
+            same = same and "forward" not in vars(layer) and not is_computed(layer)
             return found if same else None
     return None
 
 
-def watch_of(layer: nn.Module) -> Callable[[Any], Watch] | None:
-    """Find the class that watches a layer; None where there is none."""
-    return next((WATCHES[kind] for kind in type(layer).__mro__ if kind in WATCHES), None)
+def watch_of(layer: nn.Module) -> type[Watch] | None:
+    """Find the class that watches a layer; None where there is none, or where it wouldn't see all."""
+    if any(map(is_computed, layer.modules())):
+        return None
+    found = next((WATCHES[kind] for kind in type(layer).__mro__ if kind in WATCHES), None)
+    return found if found is not None and found.sees_all(layer) else None
+
+
+def is_computed(layer: nn.Module) -> bool:
+    """Tell whether what a layer multiplies by is computed of its parameters, as by pruning or ``weight_norm``."""
+    return is_parametrized(layer) or any(map(is_of_torch, layer._forward_pre_hooks.values()))
+
+
+def is_of_torch(hook: Any) -> bool:
+    """Tell whether a hook computes a parameter, as those of ``weight_norm`` and of pruning do."""
+    return str(getattr(hook, "__module__", None)).startswith("torch.nn.utils.")
 
 
 def sample_axis(layer: nn.Module) -> int:
     """Find the axis of a layer's input that samples are along."""
-    return 1 if isinstance(layer, nn.RNNBase) and not layer.batch_first else 0
+    return 1 if isinstance(layer, (nn.RNNBase, nn.MultiheadAttention)) and not layer.batch_first else 0

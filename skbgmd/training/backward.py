@@ -121,6 +121,8 @@ def robust_backward(
         If losses aren't one for each sample or group, or have no graph; if no parameters require gradients; if the rule
         is unknown; if the state is that of another rule or of other parameters; or if parts of the graph don't return
         gradients, but write them to ``grad``.
+    RuntimeError
+        Under ``torch.inference_mode()``.
     NonFiniteRowsError
         If half of the weight or more is on gradients with NaN or inf, with ``non_finite="raise"``.
     GhostError
@@ -152,6 +154,11 @@ def robust_backward(
     recorder = parameters if isinstance(parameters, GradientRecorder) else None
     aggregator = _aggregator(rule, of_samples=isinstance(losses, torch.Tensor))
     check_choice(non_finite, "non_finite", ("raise", "propagate"))
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "robust_backward must be called outside of torch.inference_mode(), where tensors are made that no "
+            "optimizer may use later."
+        )
     _check_losses(losses)
     _warn_of_ranks(aggregator)
     if recorder is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
+from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from nets import Checkpointed
 from single import check, ghost, loss, made, reference
@@ -43,6 +47,17 @@ class Tied(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.last(torch.tanh(self.table(x)))
         return result
+
+
+class Scaled(nn.Module):
+    """A layer without a rule."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -376,6 +391,77 @@ def test_a_recorder_is_left_before_it_is_entered_again() -> None:
     with recorder, pytest.raises(RuntimeError, match="must be left before it is entered again"):
         recorder.__enter__()
     assert not module._forward_hooks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer, name: prune.random_unstructured(layer, name, 0.4),
+        nn.utils.weight_norm,
+        lambda layer, name: nn.utils.spectral_norm(layer, name).eval(),
+        parametrizations.weight_norm,
+    ],
+    ids=["pruning", "old weight_norm", "old spectral_norm", "weight_norm"],
+)
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: nn.Linear(6, 5, bias=False), "weight"),
+        (lambda: nn.Conv1d(4, 3, 2), "weight"),
+        (lambda: nn.LSTM(6, 3, batch_first=True), "weight_hh_l0"),
+    ],
+    ids=["linear", "convolution", "recurrent"],
+)
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+def test_weights_that_are_computed(layer: Any, name: str, change: Any) -> None:
+    module = layer().double()
+    recorder = GradientRecorder(module)
+    assert recorder.layers[0].rule is not None
+    change(module, name)
+    x = made((5, 4, 6), torch.float64, 0)
+    with recorder:
+        losses = loss(module(x))
+    rows = GhostRows(recorder.factors(losses), 5, sum(each.numel() for each in recorder.parameters), device=x.device)
+    torch.testing.assert_close(rows.columns(torch.arange(rows.n_columns)), reference(module, x, loss))
+
+
+@pytest.mark.parametrize("entered", [False, True], ids=["left", "entered"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.Linear(6, 4), nn.Tanh()),
+        lambda: Scaled(6),
+        lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True),
+    ],
+    ids=["rule", "no rule", "attention"],
+)
+def test_copies_record_the_copy(make: Any, copied: Any, entered: bool) -> None:
+    module = make()
+    recorder = GradientRecorder(module, list(module.parameters()))
+    holder = nn.ModuleDict({"module": module})
+    holder.recorder = recorder
+    with recorder if entered else nullcontext():
+        twin = copied(holder)
+    of_twin = twin["module"]
+    assert twin.recorder.module is of_twin
+    assert not twin.recorder.is_entered
+    x = made((5, 3, 6), torch.float32, 1)
+    with recorder:
+        # What a copy of an entered recorder's module is called with is not of the module.
+        of_twin(x)
+        assert not recorder.calls
+    with twin.recorder as of_copy:
+        losses = loss(of_twin(x))
+    assert len(of_copy.factors(losses)) == len(list(module.parameters()))
+
+
+def test_lazy_parameters_are_refused_by_name() -> None:
+    module = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyConv1d(3, 2))
+    with pytest.raises(GhostError, match=r"found '0\.weight', which gets one in the first call of the module"):
+        GradientRecorder(module)
 
 
 def test_a_recorder_keeps_no_module_alive_by_a_cycle() -> None:

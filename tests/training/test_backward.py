@@ -834,6 +834,18 @@ def test_checkpoints_that_are_not_reentrant_are_right(computed, recorded):
     torch.testing.assert_close([each.grad for each in net.parameters()], expected)
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_inference_mode_is_refused_before_anything_is_changed(recorded):
+    net = perceptron()
+    recorder = GradientRecorder(net)
+    with recorder:
+        losses = losses_of(net, *batch())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside of torch.inference_mode\(\)"):
+        robust_backward(losses, recorder if recorded else net.parameters())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    robust_backward(losses, recorder if recorded else net.parameters())
+
+
 def test_choices_and_weights_are_checked():
     net = perceptron()
     losses = losses_of(net, *batch())

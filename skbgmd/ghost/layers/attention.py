@@ -20,7 +20,10 @@ from skbgmd.ghost.layers.linear import linear_factors
 from skbgmd.ghost.registry import Part, Product, register_watch
 
 _ATTENTION: Any = F.multi_head_attention_forward
-_IN_PROJECTION: Any = _ATTENTION.__globals__["_in_projection_packed"]
+#: Functions of it that multiply by matrices of one parameter, and of several.
+_IN_PROJECTIONS: dict[str, Any] = {
+    name: _ATTENTION.__globals__[name] for name in ("_in_projection_packed", "_in_projection")
+}
 
 
 @register_watch(nn.MultiheadAttention)
@@ -32,18 +35,20 @@ class AttentionProducts(TorchFunctionMode):
         self.layer = layer
         self.products: list[Product] = []
 
+    @staticmethod
+    def sees_all(layer: nn.MultiheadAttention) -> bool:
+        return layer.bias_k is None and layer.bias_v is None
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _ATTENTION:
-            func = _with_names(_ATTENTION, linear=self._linear, _in_projection_packed=self._in_projection)
+            watched = {name: _with_names(each, linear=self._linear) for name, each in _IN_PROJECTIONS.items()}
+            func = _with_names(_ATTENTION, linear=self._linear, **watched)
         return func(*args, **(kwargs or {}))
 
     def _linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         output = F.linear(x, weight, bias)
         self.products.append(Product(x, weight, bias, output))
         return output
-
-    def _in_projection(self, *args: Any, **kwargs: Any) -> Any:
-        return _with_names(_IN_PROJECTION, linear=self._linear)(*args, **kwargs)
 
     def parts(self, product: Product, gradient: torch.Tensor, n: int) -> Iterator[Part]:
         """Factors of a product for n samples, from the gradient with respect to its output."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from single import check, made
 from single import forked_initialisation as forked_initialisation
@@ -31,4 +32,49 @@ def test_transformers(dtype: torch.dtype) -> None:
     check(encoder, made((5, 4, 6), dtype, 1), 2e-5 if dtype == torch.float32 else None)
     check(nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False), made((5, 4, 6), dtype, 1), 1e-4)
     check(Masked(dtype), made((5, 4, 6), dtype, 2))
-    check(Masked(dtype, kdim=6, vdim=6), made((5, 4, 6), dtype, 2))
+
+
+class Memory(nn.Module):
+    """Attention to a sequence of another width, whose first entries may be masked; with its weights."""
+
+    def __init__(self, kdim: int = 6, vdim: int = 6, **options: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, kdim=kdim, vdim=vdim, dtype=torch.float64, **options)
+        self.keys = nn.Linear(6, kdim, dtype=torch.float64)
+        self.values = nn.Linear(6, vdim, dtype=torch.float64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given = [x, self.keys(x[:, :3].cos()), self.values(x[:, :3].sin())]
+        if not self.attention.batch_first:
+            given = [each.transpose(0, 1) for each in given]
+        output, weights = self.attention(*given, key_padding_mask=x[:, :3, 0] > 1.0)
+        if not self.attention.batch_first:
+            output = output.transpose(0, 1)
+        return torch.cat([output.flatten(1), weights.flatten(1)], dim=1)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kdim": 4},
+        {"vdim": 5},
+        {"kdim": 4, "vdim": 3, "bias": False},
+        {"add_zero_attn": True},
+        {"add_bias_kv": True},
+        {"kdim": 4, "add_bias_kv": True, "add_zero_attn": True},
+    ],
+    ids=str,
+)
+def test_widths_and_biases_of_keys(options: dict[str, Any], batch_first: bool) -> None:
+    check(Memory(**options, batch_first=batch_first), made((5, 4, 6), torch.float64, 1))
+
+
+def test_computed_matrices() -> None:
+    for change in (
+        lambda attention: prune.random_unstructured(attention, "in_proj_weight", 0.4),
+        lambda attention: parametrizations.weight_norm(attention.out_proj),
+    ):
+        module = Masked(torch.float64)
+        change(module.attention)
+        check(module, made((5, 4, 6), torch.float64, 3))
