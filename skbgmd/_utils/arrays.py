@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from torch.utils._pytree import tree_map_only
 
 from skbgmd._utils.checks import as_numpy, brief, check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
-from skbgmd._utils.columns import find_text
+from skbgmd._utils.columns import find_odd
 from skbgmd._utils.transfer import as_tensor
 
 
@@ -133,8 +133,8 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
         # Among them are tensors that NumPy doesn't take: with a gradient, on another device or of another dtype.
         array = np.asarray(tree_map_only(torch.Tensor, partial(_of_tensor, name=name), X))
     if array.dtype.kind not in "fiub":
-        text = find_text(X) if array.dtype.kind in "OUS" else None
-        found = f"dtype {array.dtype}" if text is None else f"{brief(text[1])} in column {text[0]!r}"
+        odd = find_odd(X) if array.dtype.kind in "OUS" else None
+        found = f"dtype {array.dtype}" if odd is None else f"{brief(odd[1])} in column {odd[0]!r}"
         raise TypeError(f"{name} must hold real numbers; found {found}.")
     return array
 

@@ -10,56 +10,70 @@ import numpy as np
 
 from skbgmd._utils.checks import brief
 
+#: How errors begin of a conversion to numbers by NumPy.
+OF_CONVERSION = ("could not convert string to", "float() argument must be", "setting an array element with a sequence")
+
 
 @contextmanager
-def naming_text(X: Any, name: str = "X") -> Iterator[None]:
-    """Name the column and the text where a conversion to numbers fails at text in a table.
+def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
+    """Name the column and the entry where a conversion of a table to numbers fails.
 
     Raises
     ------
-    ValueError
-        For text that is no number, in place of the error that quotes it alone.
+    TypeError, ValueError
+        The same kind of error as that of the conversion.
     """
     try:
         yield
-    except ValueError as error:
-        found = find_text(X)
+    except (TypeError, ValueError) as error:
+        found = find_odd(X) if str(error).startswith(OF_CONVERSION) else None
         if found is None:
             raise
-        column, text = found
-        raise ValueError(
-            f"{name} must hold numbers; found {brief(text)} in column {column!r}. Make numbers of text and categories "
-            "first, by a OneHotEncoder in a ColumnTransformer for instance."
-        ) from error
+        column, entry = found
+        reason = (
+            ". Make numbers of text and categories first, by a OneHotEncoder in a ColumnTransformer for instance"
+            if isinstance(entry, (str, bytes))
+            else f": {error}"
+        )
+        raise type(error)(f"{name} must hold numbers; found {brief(entry)} in column {column!r}{reason}.") from error
 
 
-def find_text(X: Any) -> tuple[Any, str | bytes] | None:
-    """Find the first text that is no number, with the name or the place of its column; None: there is none.
+def find_odd(X: Any) -> tuple[Any, Any] | None:
+    """Find an entry of a table that no number is made of, with the name or place of its column; text before others.
 
     Examples
     --------
-    >>> find_text(np.array([["1.5", "2"], ["3", "red"]]))
+    >>> find_odd(np.array([["1.5", "2"], ["3", "red"]]))
     (1, 'red')
-    >>> print(find_text([[1, "2.5"]]))
+    >>> print(find_odd([[1, "2.5"]]))
     None
     """
+    odd = [(label, entry) for label, column in _columns(X) for entry in _odd_entries(column)]
+    return next((found for found in odd if isinstance(found[1], (str, bytes))), odd[0] if odd else None)
+
+
+def _columns(X: Any) -> list[tuple[Any, Any]]:
     if hasattr(X, "iloc") and hasattr(X, "columns"):
-        columns = [(label, X.iloc[:, place]) for place, label in enumerate(X.columns)]
-    elif hasattr(X, "get_columns"):
-        columns = [(column.name, column) for column in X.get_columns()]
-    else:
-        array = np.asarray(X)
-        columns = list(enumerate(array.T)) if array.ndim == 2 and array.dtype.kind in "OUS" else []
-    for label, column in columns:
-        for entry in np.asarray(column):
-            if isinstance(entry, (str, bytes)) and not _is_number(entry):
-                return label, entry.item() if isinstance(entry, np.generic) else entry
-    return None
+        return [(label, X.iloc[:, place]) for place, label in enumerate(X.columns)]
+    if hasattr(X, "get_columns"):
+        return [(column.name, column) for column in X.get_columns()]
+    array = np.asarray(X)
+    return list(enumerate(array.T)) if array.ndim == 2 and array.dtype.kind in "OUS" else []
 
 
-def _is_number(text: str | bytes) -> bool:
+def _odd_entries(column: Any) -> list[Any]:
+    """First text and first other entry of a column that no number is made of."""
     try:
-        float(text)
-    except ValueError:
+        np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        found = {isinstance(entry, (str, bytes)): entry for entry in reversed(list(column)) if not _is_number(entry)}
+        return [entry.item() if isinstance(entry, np.generic) else entry for entry in found.values()]
+    return []
+
+
+def _is_number(entry: Any) -> bool:
+    try:
+        float(entry)
+    except (TypeError, ValueError):
         return False
     return True

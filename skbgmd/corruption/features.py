@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skbgmd._utils.checks import as_numpy, check_number, refuse_masks_and_dates
-from skbgmd._utils.columns import naming_text
+from skbgmd._utils.columns import naming_columns
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
 from skbgmd.corruption.base import draw_rows, n_corrupted, warn_at_breakdown_point
@@ -157,7 +157,7 @@ class FeatureCorruption(DocumentationLink, OneToOneFeatureMixin, TransformerMixi
     def _validated(self, X: ArrayLike, *, reset: bool) -> NDArray[Any]:
         refuse_masks_and_dates(X, "X")
         X = as_numpy(X)
-        with naming_text(X):
+        with naming_columns(X):
             array: NDArray[Any] = validate_data(self, X, reset=reset, dtype=[np.float64, np.float32], allow_nd=True)
         return array
 

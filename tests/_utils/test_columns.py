@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, geometric_median
-from skbgmd._utils.columns import find_text, naming_text
+from skbgmd._utils.columns import find_odd, naming_columns
 from skbgmd.corruption import ImpulseNoise
 
 N = 40
@@ -15,6 +15,9 @@ TABLES = {
     "text": pd.DataFrame({"size": NUMBERS, "color": TEXT}),
     "strings": pd.DataFrame({"size": NUMBERS, "color": pd.array(TEXT, dtype="string")}),
     "category": pd.DataFrame({"size": NUMBERS, "color": pd.Categorical(TEXT)}),
+    "strings and NA": pd.DataFrame(
+        {"size": NUMBERS, "color": pd.array([pd.NA, *TEXT[:1], *TEXT[:-2]], dtype="string")}
+    ),
     "one entry": pd.DataFrame({"size": NUMBERS, "color": [1.5] * (N - 1) + ["red"]}),
 }
 X, Y = np.column_stack([NUMBERS, NUMBERS]), np.tile([0, 1], N // 2)
@@ -53,12 +56,12 @@ def test_inputs_with_names_are_named():
 
 
 def test_columns_may_share_a_name():
-    assert find_text(pd.DataFrame([[1.0, "2"], [3.0, "red"]], columns=["color", "color"])) == ("color", "red")
+    assert find_odd(pd.DataFrame([[1.0, "2"], [3.0, "red"]], columns=["color", "color"])) == ("color", "red")
 
 
 def test_text_that_is_a_number_is_one():
     table = pd.DataFrame({"size": NUMBERS, "color": NUMBERS.astype(str)})
-    assert find_text(table) is None
+    assert find_odd(table) is None
     BlockGMDClassifier(max_epochs=1).fit(table, Y)
 
 
@@ -68,6 +71,19 @@ def test_dates_are_refused_with_their_column():
         BlockGMDClassifier(max_epochs=1).fit(table, Y)
 
 
+@pytest.mark.parametrize("entry", [(1, 2), {"a": 1}, pd.Interval(0, 1)])
+def test_other_objects_are_refused_with_their_column(entry):
+    table = pd.DataFrame({"size": NUMBERS, "color": pd.Series([1.0, *[entry] * (N - 1)], dtype=object)})
+    with pytest.raises((TypeError, ValueError), match=r"X must hold numbers; found .* in column 'color': "):
+        BlockGMDClassifier(max_epochs=1).fit(table, Y)
+
+
+def test_names_are_looked_at_first():
+    fitted = BlockGMDClassifier(max_epochs=1).fit(pd.DataFrame(X, columns=["size", "weight"]), Y)
+    with pytest.raises(ValueError, match="feature names should match those that were passed during fit"):
+        fitted.predict(TABLES["text"])
+
+
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(ValueError, match=r"^something else$"), naming_text(X):
+    with pytest.raises(ValueError, match=r"^something else$"), naming_columns(X):
         raise ValueError("something else")

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from skbgmd._utils.checks import as_numpy
-from skbgmd._utils.columns import naming_text
+from skbgmd._utils.columns import naming_columns
 
 #: The rule for samples of different shapes.
 COLLATED = (
@@ -452,7 +452,7 @@ def _checked(value: Any, name: str, collates: bool) -> Any:
         return {key: _checked(part, f"{name}[{key!r}]", collates) for key, part in value.items()}
     if _are_sequences(value, collates):
         return _sequences(value, name)
-    with naming_text(value, name):
+    with naming_columns(value, name):
         return check_array(
             as_numpy(value, name), accept_sparse="csr", dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name
         )

@@ -27,7 +27,7 @@ from skbgmd._utils.checks import (
     check_tensor,
     refuse_masks_and_dates,
 )
-from skbgmd._utils.columns import naming_text
+from skbgmd._utils.columns import naming_columns
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.training._data.encoding import EncodedSplit, Encoder, encoded_trusted
 from skbgmd.training._data.inputs import (
@@ -103,7 +103,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
             # scikit-learn looks for inf by a sum, which may overflow to both sides.
-            with np.errstate(over="ignore", invalid="ignore"), naming_text(X):
+            with np.errstate(over="ignore", invalid="ignore"), naming_columns(X):
                 X, y = validate_data(
                     self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
                 )
@@ -499,7 +499,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if self._structure is None and structure(X) is not None:
             raise ValueError(f"X must be what it was in fit, without several inputs; found {described(X)}.")
         if not is_structured(X):
-            with np.errstate(over="ignore", invalid="ignore"), naming_text(X):
+            with np.errstate(over="ignore", invalid="ignore"), naming_columns(X):
                 X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
         result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))
         return result
