@@ -7,7 +7,7 @@ import numbers
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -351,12 +351,19 @@ def refuse_missing(values: Any, name: str) -> None:
         )
     if hasattr(values, "isna"):
         missing = np.asarray(values.isna())
-    elif getattr(values, "dtype", None) is not None and values.dtype != np.dtype(object):
-        return
+    elif getattr(values, "dtype", None) is None:
+        missing = _are_missing(np.asarray(values, dtype=object))
     else:
-        flat = np.asarray(values, dtype=object)
-        missing = np.array([is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
+        held = as_numpy(values, name)
+        # Arrays of other libraries have dtypes of their own.
+        if sparse.issparse(held) or np.asarray(held).dtype != np.dtype(object):
+            return
+        missing = _are_missing(np.asarray(held))
     _refuse_where(np.atleast_1d(missing), name)
+
+
+def _are_missing(objects: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.array([is_missing(value) for value in objects.ravel()], dtype=bool).reshape(objects.shape)
 
 
 def _refuse_where(missing: NDArray[np.bool_], name: str) -> None:
@@ -378,10 +385,12 @@ def check_targets(y: Any, name: str = "y") -> None:
     Raises
     ------
     TypeError
-        For dates and durations.
+        For dates and durations, dicts and sets.
     ValueError
         For masked entries and missing values, except NaN in arrays of numbers.
     """
+    if isinstance(y, (Mapping, Set)):
+        raise TypeError(f"{name} must be an array of targets, in the order of the samples; found a {type(y).__name__}.")
     refuse_masks(y, name)
     # Before dates, as this error tells the position.
     refuse_missing(y, name)

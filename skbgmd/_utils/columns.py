@@ -1,4 +1,4 @@
-"""Errors for tables that name the column in which something isn't a number."""
+"""Errors for data that name what isn't a number, and the column of a table that it is in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OF_CONVERSION = ("could not convert string to", "float() argument must be", "set
 
 @contextmanager
 def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
-    """Name the column and the entry where a conversion of a table to numbers fails.
+    """Name the entry, and the column of a table, where a conversion to numbers fails.
 
     Raises
     ------
@@ -30,16 +30,20 @@ def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
         if found is None:
             raise
         column, entry = found
-        reason = (
-            ". Make numbers of text and categories first, by a OneHotEncoder in a ColumnTransformer for instance"
-            if isinstance(entry, (str, bytes))
-            else f": {error}"
-        )
-        raise type(error)(f"{name} must hold numbers; found {brief(entry)} in column {column!r}{reason}.") from error
+        message = f"{name} must hold numbers; found {brief(entry)}"
+        if column is not None:
+            message += f" in column {column!r}"
+        if not isinstance(entry, (str, bytes)):
+            message += f": {error}"
+        elif column is not None:
+            message += (
+                ". Make numbers of text and categories first, by a OneHotEncoder in a ColumnTransformer for instance"
+            )
+        raise type(error)(f"{message}.") from error
 
 
 def find_odd(X: Any) -> tuple[Any, Any] | None:
-    """Find an entry of a table that no number is made of, with the name or place of its column; text before others.
+    """Find an entry that no number is made of, with the name or place of its column in a table; text before others.
 
     Examples
     --------
@@ -58,7 +62,9 @@ def _columns(X: Any) -> list[tuple[Any, Any]]:
     if hasattr(X, "get_columns"):
         return [(column.name, column) for column in X.get_columns()]
     array = np.asarray(X)
-    return list(enumerate(array.T)) if array.ndim == 2 and array.dtype.kind in "OUS" else []
+    if array.dtype.kind not in "OUS" or array.ndim not in (1, 2):
+        return []
+    return list(enumerate(array.T)) if array.ndim == 2 else [(None, array)]
 
 
 def _odd_entries(column: Any) -> list[Any]:

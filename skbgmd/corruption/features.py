@@ -225,7 +225,11 @@ class GaussianNoise(FeatureCorruption):
         check_number(self.std, "std")
 
     def _corrupt(self, rows: NDArray[Any], rng: np.random.RandomState) -> NDArray[Any]:
-        return add_gaussian_noise(rows, self.std, rng)
+        with np.errstate(over="ignore"):
+            noisy = add_gaussian_noise(rows, self.std, rng)
+        if not np.isfinite(noisy).all():
+            raise ValueError(f"std must leave X finite, which is {rows.dtype}; found {self.std!r}.")
+        return noisy
 
 
 class ImpulseNoise(FeatureCorruption):
@@ -301,8 +305,11 @@ class ImpulseNoise(FeatureCorruption):
         if self.value_range is None:
             self.data_min_, self.data_max_ = X.min(axis=0), X.max(axis=0)
         else:
-            low, high = self.value_range
-            self.data_min_, self.data_max_ = np.full(X.shape[1:], low, X.dtype), np.full(X.shape[1:], high, X.dtype)
+            with np.errstate(over="ignore"):
+                low, high = np.asarray(self.value_range).astype(X.dtype)
+            if not np.isfinite([low, high]).all():
+                raise ValueError(f"value_range must be finite in X's dtype {X.dtype}; found {self.value_range!r}.")
+            self.data_min_, self.data_max_ = np.full(X.shape[1:], low), np.full(X.shape[1:], high)
 
     def _corrupt(self, rows: NDArray[Any], rng: np.random.RandomState) -> NDArray[Any]:
         return salt_and_pepper(rows, self.amount, self.data_min_, self.data_max_, rng)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from skbgmd._utils.checks import as_labels, as_numpy, check_choice, check_number, check_targets, is_missing
 from skbgmd._utils.doc_link import DocumentationLink
+from skbgmd._utils.label_dtypes import common_dtype, comparable
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
 from skbgmd.corruption.base import draw_rows, n_corrupted
@@ -111,7 +112,7 @@ def _relabeled(
 ) -> Any:
     """Replace some labels: in an array, or in a pandas column of the same kind and dtype."""
     if not _is_of_pandas(y):
-        result = labels.astype(np.result_type(labels, known))
+        result = labels.astype(common_dtype(labels, known))
         result[rows] = known[new]
         return result
     import pandas as pd
@@ -177,10 +178,11 @@ def _classes(labels: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[A
     if classes is None:
         return found, codes
     known = np.unique(as_labels(classes, "classes"))
-    missing = found[~np.isin(found, known)]
+    asked, every = comparable(found, known)
+    missing = found[~np.isin(asked, every)]
     if len(missing):
         raise ValueError(f"classes must hold every label of y; found {missing[0]!r} in y only.")
-    return known, np.searchsorted(known, found)[codes]
+    return known, np.searchsorted(every, asked)[codes]
 
 
 def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
 from skorch.callbacks import Callback
 
+from skbgmd._utils.label_dtypes import integers_of
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator, NonFiniteRowsError
 
@@ -183,12 +184,12 @@ def joined(found: Sequence[tuple[np.dtype[Any], list[Any]]]) -> NDArray[Any]:
     common = np.result_type(*dtypes)
     if common.kind == "f" and dtypes[0].kind in "iu":
         # None of NumPy's dtypes holds both int64 and uint64, but one may hold these labels.
-        fitting = [kind for kind in (np.int64, np.uint64) if _holds(kind, every)]
-        if not fitting:
+        holding = integers_of(every)
+        if holding is None:
             raise ValueError(
                 f"An integer dtype must hold the labels in y of all ranks; found {every[0]} and {every[-1]}."
             )
-        common = np.dtype(fitting[0])
+        common = holding
     if common.kind == "f":
         narrowest = np.array(every, dtype=common).astype(min(dtypes, key=lambda dtype: dtype.itemsize))
         if len(np.unique(narrowest)) < len(every):
@@ -197,10 +198,6 @@ def joined(found: Sequence[tuple[np.dtype[Any], list[Any]]]) -> NDArray[Any]:
                 f"{', '.join(map(str, dtypes))}."
             )
     return np.array(every, dtype=common)
-
-
-def _holds(kind: Any, integers: Sequence[int]) -> bool:
-    return not integers or bool(np.iinfo(kind).min <= integers[0] and integers[-1] <= np.iinfo(kind).max)
 
 
 def median_of_known(every: NDArray[Any]) -> FloatArray:

@@ -18,6 +18,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import as_labels, as_numpy, check_targets, refuse_unknown_objects
+from skbgmd._utils.label_dtypes import comparable
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
 from skbgmd.training._data.inputs import unpacked
@@ -256,7 +257,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             y = self._checked_labels(y, resume)
             self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=None)
             classes = current_ranks().union(np.arange(y.shape[1]) if self.multilabel_ else np.unique(y))
-            if resume and not np.array_equal(classes, self.classes_):
+            if resume and not np.array_equal(*comparable(classes, self.classes_)):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
             return self._fit(X, y, sample_weight, groups, sample_id, clients, classes, resume=resume, epochs=None)
 
@@ -327,7 +328,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
                 raise ValueError("classes must be given in the first call of partial_fit; found None.")
             return self.classes_
         given = np.unique(as_labels(classes, "classes"))
-        if resume and not np.array_equal(given, self.classes_):
+        if resume and not np.array_equal(*comparable(given, self.classes_)):
             raise ValueError(
                 f"classes must be those of the first call of partial_fit, {self.classes_}; found {classes}."
             )
@@ -562,9 +563,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
 
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:
     """Places of labels among the classes: indices into what a network gives, or numbers to compare with it."""
-    if y.dtype.kind in "iu" and classes.dtype.kind in "iu" and np.result_type(y, classes).kind == "f":
-        # As float64, which NumPy compares them as, labels beyond 2**53 would be one.
-        y, classes = y.astype(object), classes.astype(object)
+    y, classes = comparable(y, classes)
     unknown = np.setdiff1d(y, classes)
     if len(unknown):
         raise ValueError(f"y must have labels among the classes {classes}; found {unknown}.")

@@ -15,6 +15,7 @@ from skorch import NeuralNet
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import as_numpy, check_targets
+from skbgmd._utils.columns import naming_columns
 from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.training._data.far_targets import far_targets
@@ -357,7 +358,7 @@ def _columns(y: Any) -> NDArray[np.float64]:
     """Targets (n, k) in float64; numbers of other kinds may be beyond it."""
     found = ""
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), naming_columns(y, "y"):
             columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         beyond = ~np.isfinite(columns)
         if not beyond.any():

@@ -84,6 +84,15 @@ def test_names_are_looked_at_first():
         fitted.predict(TABLES["text"])
 
 
+def test_text_among_targets_and_weights_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^y must hold numbers; found 'red'\.$"):
+        BlockGMDRegressor(max_epochs=1).fit(X, TEXT)
+    with pytest.raises(ValueError, match=r"^sample_weight must hold numbers; found 'red'\.$"):
+        BlockGMDClassifier(max_epochs=1).fit(X, Y, sample_weight=TEXT)
+    with pytest.raises(TypeError, match="y must be an array of targets, in the order of the samples; found a dict"):
+        BlockGMDClassifier(max_epochs=1).fit(X, dict(enumerate(Y)))
+
+
 def test_other_errors_stay_what_they_are():
     with pytest.raises(ValueError, match=r"^something else$"), naming_columns(X):
         raise ValueError("something else")

@@ -240,3 +240,16 @@ def test_tensors_with_a_gradient_are_data(kind, dtype, rng):
 def test_ranges_that_are_none(given):
     with pytest.raises(ValueError, match="value_range must be None or two finite numbers in ascending order; found"):
         ImpulseNoise(value_range=given).fit(np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("corruption", "message"),
+    [
+        (GaussianNoise(0.4, std=1e39), "std must leave X finite, which is float32; found 1e[+]39"),
+        (ImpulseNoise(0.4, value_range=(0, 1e39)), "value_range must be finite in X's dtype float32"),
+    ],
+)
+def test_noise_beyond_a_dtype_is_refused(corruption, message):
+    with pytest.raises(ValueError, match=message):
+        corruption.fit_transform(np.ones((8, 3), dtype=np.float32))
+    assert np.isfinite(corruption.fit_transform(np.ones((8, 3)))).all()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from skbgmd._utils.checks import brief
+from skbgmd._utils.label_dtypes import comparable
 from skbgmd.training._data.samples import moderate
 
 
@@ -38,6 +39,7 @@ def weighted_by_class(
         positive one.
     """
     check_class_weight(class_weight)
+    y, classes = comparable(y, classes)
     codes = np.searchsorted(classes, y)
     # Not of this batch's classes only, which may be fewer.
     if isinstance(class_weight, str) and class_weight == "balanced":
