@@ -188,10 +188,10 @@ def refuse_masks_and_dates(values: Any, name: str) -> None:
         _refuse_mask(part, name)
         if _is_na(part):
             raise ValueError(f"{name} must have no missing values; found NA, which is no NaN.")
-        for dtype in dtypes_of(part):
-            kind = getattr(dtype, "type", None)
-            if isinstance(kind, type) and issubclass(kind, dates):
-                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}{_where(part, dtype)}.")
+        for label, dtype in named_dtypes(part):
+            if _is_of_dates(dtype, dates):
+                where = "" if label is None else f" in column {label!r}"
+                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}{where}.")
         if isinstance(part, dates):
             raise TypeError(f"{name} must hold no dates or durations; found {part!r}.")
 
@@ -256,11 +256,11 @@ def _parts(values: Any) -> Iterator[Any]:
             yield one
 
 
-def _where(table: Any, dtype: Any) -> str:
-    """Name the first column of a data frame that has a dtype; of other data, nothing."""
-    if not (hasattr(table, "iloc") and hasattr(table, "columns")):
-        return ""
-    return next(f" in column {label!r}" for label, own in table.dtypes.items() if own == dtype)
+def _is_of_dates(dtype: Any, dates: tuple[type, ...]) -> bool:
+    if hasattr(dtype, "is_temporal"):  # of polars
+        return bool(dtype.is_temporal())
+    kind = getattr(dtype, "type", None)
+    return isinstance(kind, type) and issubclass(kind, dates)
 
 
 def _is_of_objects(dtype: Any) -> bool:
@@ -387,8 +387,10 @@ def check_targets(y: Any, name: str = "y") -> None:
     TypeError
         For dates and durations, dicts and sets.
     ValueError
-        For masked entries and missing values, except NaN in arrays of numbers.
+        For masked entries and missing values, except NaN in arrays of numbers; for None.
     """
+    if y is None:
+        raise ValueError(f"{name} must be given, unless X is a Dataset that holds it; found None.")
     if isinstance(y, (Mapping, Set)):
         raise TypeError(f"{name} must be an array of targets, in the order of the samples; found a {type(y).__name__}.")
     refuse_masks(y, name)
@@ -464,9 +466,16 @@ def plain_ids(ids: Any) -> list[Any]:
 
 def dtypes_of(values: Any) -> list[Any]:
     """List the different dtypes of an array, a series, or the columns of a data frame."""
+    return list(dict.fromkeys(dtype for _, dtype in named_dtypes(values)))
+
+
+def named_dtypes(values: Any) -> list[tuple[Any, Any]]:
+    """List the dtypes of the columns of a data frame by their names; of an array or a series its own, by None."""
     if hasattr(values, "iloc") and hasattr(values, "columns"):
-        return list(dict.fromkeys(values.dtypes))
-    return [values.dtype] if hasattr(values, "dtype") else []
+        return list(values.dtypes.items())
+    if hasattr(values, "get_columns"):  # of polars
+        return list(zip(values.columns, values.dtypes, strict=True))
+    return [(None, values.dtype)] if hasattr(values, "dtype") else []
 
 
 def not_finite(name: str, matrix: torch.Tensor) -> ValueError:

@@ -59,7 +59,7 @@ def find_odd(X: Any) -> tuple[Any, Any] | None:
 def _columns(X: Any) -> list[tuple[Any, Any]]:
     if hasattr(X, "iloc") and hasattr(X, "columns"):
         return [(label, X.iloc[:, place]) for place, label in enumerate(X.columns)]
-    if hasattr(X, "get_columns"):
+    if hasattr(X, "get_columns"):  # of polars
         return [(column.name, column) for column in X.get_columns()]
     array = np.asarray(X)
     if array.dtype.kind not in "OUS" or array.ndim not in (1, 2):

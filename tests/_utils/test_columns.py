@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix, dok_matrix
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, geometric_median
 from skbgmd._utils.columns import find_odd, naming_columns
@@ -91,6 +92,45 @@ def test_text_among_targets_and_weights_is_refused_by_name():
         BlockGMDClassifier(max_epochs=1).fit(X, Y, sample_weight=TEXT)
     with pytest.raises(TypeError, match="y must be an array of targets, in the order of the samples; found a dict"):
         BlockGMDClassifier(max_epochs=1).fit(X, dict(enumerate(Y)))
+
+
+@pytest.mark.parametrize("kind", ["Datetime", "Date", "Duration", "Time"])
+def test_dates_of_polars_are_no_numbers(kind):
+    pl = pytest.importorskip("polars")
+    dates = pl.Series("day", range(N)).cast(getattr(pl, kind))
+    table = pl.DataFrame({"size": NUMBERS}).with_columns(dates)
+    for use in (
+        lambda: BlockGMDClassifier(max_epochs=1).fit(table, Y),
+        lambda: geometric_median(table),
+        lambda: ImpulseNoise().fit(table),
+    ):
+        with pytest.raises(TypeError, match=r"X must hold no dates or durations; found dtype .* in column 'day'"):
+            use()
+    with pytest.raises(TypeError, match="y must hold no dates or durations"):
+        BlockGMDRegressor(max_epochs=1).fit(X, dates)
+    with pytest.raises(TypeError, match="sample_weight must hold no dates or durations"):
+        BlockGMDRegressor(max_epochs=1).fit(X, NUMBERS, sample_weight=dates)
+
+
+def test_columns_of_polars_have_names():
+    pl = pytest.importorskip("polars")
+    with pytest.raises(ValueError, match="found 'red' in column 'color'"):
+        BlockGMDClassifier(max_epochs=1).fit(pl.DataFrame({"size": NUMBERS, "color": TEXT}), Y)
+    with pytest.raises(ValueError, match="y must have no missing values; found None, NA or NaN at position 1"):
+        BlockGMDClassifier(max_epochs=1).fit(X, pl.Series(["a", None] * (N // 2)))
+
+
+def test_dictionaries_of_keys_are_sparse_matrices():
+    indicators = np.column_stack([Y, 1 - Y])
+    fitted = BlockGMDClassifier(max_epochs=2, random_state=0).fit(dok_matrix(X), dok_matrix(indicators))
+    plain = BlockGMDClassifier(max_epochs=2, random_state=0).fit(csr_matrix(X), csr_matrix(indicators))
+    np.testing.assert_array_equal(fitted.predict_proba(dok_matrix(X)), plain.predict_proba(csr_matrix(X)))
+
+
+def test_scores_need_targets():
+    for model, y in ((BlockGMDClassifier(max_epochs=1), Y), (BlockGMDRegressor(max_epochs=1), NUMBERS)):
+        with pytest.raises(ValueError, match="y must be given, unless X is a Dataset that holds it; found None"):
+            model.fit(X, y).score(X)
 
 
 def test_other_errors_stay_what_they_are():

@@ -317,7 +317,7 @@ def test_result_is_deterministic(hard_matrix):
         (np.zeros((3, 0)), ValueError, "at least one row and one column"),
         ([[1.0, 2.0], [3.0]], ValueError, "rectangular"),
         (np.zeros((2, 2), dtype=complex), TypeError, "real numbers; found dtype complex128"),
-        (np.array([["a", "b"]], dtype=object), TypeError, "found dtype object"),
+        (np.array([["a", "b"]], dtype=object), TypeError, "found 'a' in column 0"),
         ([["a", "b"]], TypeError, "real numbers"),
         (torch.zeros(2, 2, dtype=torch.complex64), TypeError, "complex64"),
         (torch.zeros(2), ValueError, "two dimensions"),

@@ -124,6 +124,8 @@ def unpacked(X: Any, y: Any = None, *, reads_targets: bool = False) -> tuple[Any
             own = X.targets() if reads_targets and y is None else None
     elif isinstance(X, SliceDataset):
         X = Items(X, _of_slices, np.arange(len(X)))
+    # Such a matrix is a dict as well.
+    X, y = (each.tocsr() if isinstance(each, (sparse.dok_array, sparse.dok_matrix)) else each for each in (X, y))
     if isinstance(y, SliceDataset):
         y = np.asarray([as_numpy(y[place], "y") for place in range(len(y))])
     return X, own if reads_targets and y is None else y
