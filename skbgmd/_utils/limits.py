@@ -409,6 +409,8 @@ SCALES_APART, SCALED_SAMPLES = 1e3, 1024
 #: Samples that the medians and units of features are taken of, and numbers of inputs whose lengths are computed at
 #: once, 8 MB.
 LENGTH_SAMPLES, LENGTHS_AT_ONCE = 512, 2**20
+#: Columns that samples are sorted by at first, and twice as many each time, while some are equal in those before.
+FIRST_SORTED_COLUMNS = 16
 
 #: Fewest epochs of a training that may be said to stall, and share of a constant prediction's loss above which it does:
 #: scaled, wine and breast cancer end at less than a tenth of it, and diabetes, which is hard to learn, has no scales

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -96,18 +96,34 @@ def drop_and_merge(
         clients, ids = (None if values is None else values[kept] for values in (clients, ids))
     # Samples with ids of their own are to be told apart.
     if merge and ids is None:
-        dense = X.toarray() if is_sparse(X) else X
-        keys = [dense.reshape(len(y), -1).astype(np.float64), y.reshape(len(y), -1).astype(np.float64)]
-        if clients is not None:
-            keys.append(np.unique(clients, return_inverse=True)[1].reshape(-1, 1).astype(np.float64))
-        _, first, inverse = np.unique(np.hstack(keys), axis=0, return_index=True, return_inverse=True)
-        inverse = inverse.ravel()
+        keys = [X, y] if clients is None else [X, y, np.unique(clients, return_inverse=True)[1].reshape(-1)]
+        _, first, inverse = np.unique(_ranks(keys), return_index=True, return_inverse=True)
         total = np.bincount(inverse, weights=weight, minlength=len(first)).astype(np.float64)
         source[kept] = inverse
         X, y = X[first], y[first]
         clients = None if clients is None else clients[first]
         weight = None if np.all(total == total[0]) else total
     return Samples(X, y, weight, clients, ids, source)
+
+
+def _ranks(keys: Sequence[Any]) -> NDArray[np.intp]:
+    """Places (n,) of samples in their lexicographic order, equal ones at the same, by columns of several arrays.
+
+    Columns are looked at until all samples differ: a sort by all of them at once takes long where they are many.
+    """
+    n = keys[0].shape[0]
+    ranks = np.zeros(n, dtype=np.intp)
+    for key in keys:
+        # Columns of zeros say nothing.
+        columns = key[:, np.unique(key.tocoo().col)].tocsc() if is_sparse(key) else key.reshape(n, -1)
+        start, width = 0, limits.FIRST_SORTED_COLUMNS
+        while start < columns.shape[1] and ranks.max() < n - 1:
+            part = columns[:, start : start + width]
+            part = part.toarray() if is_sparse(part) else part
+            lines = np.column_stack([ranks, part.astype(np.float64)])
+            ranks = np.unique(lines, axis=0, return_inverse=True)[1].reshape(-1)
+            start, width = start + width, 2 * width
+    return ranks
 
 
 def unique_or_none(ids: NDArray[Any] | None) -> NDArray[Any] | None:

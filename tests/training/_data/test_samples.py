@@ -12,6 +12,7 @@ from skorch.dataset import Dataset
 from skbgmd._utils import limits
 from skbgmd.training._data.inputs import SeveralInputs, as_inputs
 from skbgmd.training._data.samples import (
+    _ranks,
     check_ids,
     check_weights,
     drop_and_merge,
@@ -139,3 +140,25 @@ def test_weights_of_a_score():
     found = weights_of_score(np.full(3, 1e308))
     assert np.isfinite(found.sum())
     assert (found == found[0]).all()
+
+
+@pytest.mark.parametrize("width", [1, 5, 70, 300])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_ranks_are_those_of_a_sort_by_all_columns(kind, width):
+    rng = np.random.default_rng(width)
+    X = np.zeros((40, width))
+    X[:, rng.choice(width, min(width, 3), replace=False)] = rng.integers(-1, 2, size=(40, min(width, 3)))
+    y, clients = rng.integers(2, size=40), rng.integers(2, size=40)
+    expected = np.unique(np.column_stack([X, y, clients]), axis=0, return_inverse=True)[1].reshape(-1)
+    np.testing.assert_array_equal(_ranks([kind(X), y, clients]), expected)
+    different = rng.normal(size=(40, width))
+    expected = np.unique(different, axis=0, return_inverse=True)[1].reshape(-1)
+    np.testing.assert_array_equal(_ranks([kind(different), y]), expected)
+
+
+def test_wide_samples_are_not_sorted_by_all_columns(monkeypatch):
+    seen = []
+    sort = np.unique
+    monkeypatch.setattr(np, "unique", lambda values, **given: seen.append(np.shape(values)) or sort(values, **given))
+    _ranks([np.random.default_rng(0).normal(size=(50, 10_000)), np.zeros(50)])
+    assert max(shape[1] for shape in seen) <= limits.FIRST_SORTED_COLUMNS + 1
