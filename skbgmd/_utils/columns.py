@@ -34,7 +34,7 @@ def naming_columns(X: Any, name: str = "X") -> Iterator[None]:
         if column is not None:
             message += f" in column {column!r}"
         if not isinstance(entry, (str, bytes)):
-            message += f": {error}"
+            message += f": {str(error).rstrip('.')}"
         elif column is not None:
             message += (
                 ". Make numbers of text and categories first, by a OneHotEncoder in a ColumnTransformer for instance"
@@ -69,8 +69,11 @@ def _columns(X: Any) -> list[tuple[Any, Any]]:
 
 def _odd_entries(column: Any) -> list[Any]:
     """First text and first other entry of a column that no number is made of."""
+    # Missing values of nullable numbers are NaN; of text they are none.
+    if getattr(getattr(column, "dtype", None), "kind", "O") in "fiub":
+        return []
     try:
-        np.asarray(column, dtype=np.float64)
+        np.asarray(column).astype(np.float64)
     except (TypeError, ValueError):
         found = {isinstance(entry, (str, bytes)): entry for entry in reversed(list(column)) if not _is_number(entry)}
         return [entry.item() if isinstance(entry, np.generic) else entry for entry in found.values()]

@@ -79,6 +79,13 @@ def test_other_objects_are_refused_with_their_column(entry):
         BlockGMDClassifier(max_epochs=1).fit(table, Y)
 
 
+def test_missing_numbers_in_text_are_named():
+    numbers = pd.array(["1.5", pd.NA] * (N // 2), dtype="string")
+    table = pd.DataFrame({"size": NUMBERS, "color": numbers})
+    with pytest.raises(TypeError, match="X must hold numbers; found <NA> in column 'color': "):
+        BlockGMDClassifier(max_epochs=1).fit(table, Y)
+
+
 def test_names_are_looked_at_first():
     fitted = BlockGMDClassifier(max_epochs=1).fit(pd.DataFrame(X, columns=["size", "weight"]), Y)
     with pytest.raises(ValueError, match="feature names should match those that were passed during fit"):

@@ -20,7 +20,7 @@ from skorch.utils import multi_indexing
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from skbgmd._utils.checks import as_numpy
+from skbgmd._utils.checks import as_numpy, listed, named_dtypes
 from skbgmd._utils.columns import naming_columns
 
 #: The rule for samples of different shapes.
@@ -205,6 +205,27 @@ def structure(X: Any) -> Any:
     if isinstance(source, Mapping):
         return sorted(map(str, source))
     return len(source) if isinstance(source, SeveralInputs) else None
+
+
+def column_names(X: Any) -> dict[Any, list[str]]:
+    """Names of the columns of each data frame among several inputs, by the input's name or place."""
+    parts = X.items() if isinstance(X, Mapping) else enumerate(X) if isinstance(X, (list, tuple)) else ()
+    named = {key: [label for label, _ in named_dtypes(part)] for key, part in parts if hasattr(part, "columns")}
+    return {key: labels for key, labels in named.items() if labels and all(isinstance(each, str) for each in labels)}
+
+
+def refuse_other_columns(found: Mapping[Any, list[str]], of_fit: Mapping[Any, list[str]]) -> None:
+    """Raise an error where a data frame among several inputs has other columns than in ``fit``.
+
+    Raises
+    ------
+    ValueError
+    """
+    for key, labels in found.items():
+        if labels != of_fit.get(key, labels):
+            raise ValueError(
+                f"X[{key!r}] must have the columns that it had in fit, {listed(of_fit[key])}; found {listed(labels)}."
+            )
 
 
 def described(X: Any) -> str:

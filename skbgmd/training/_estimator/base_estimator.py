@@ -34,10 +34,12 @@ from skbgmd.training._data.inputs import (
     Items,
     as_inputs,
     checksums,
+    column_names,
     described,
     is_structured,
     n_samples,
     noted_if_sparse,
+    refuse_other_columns,
     shapes,
     structure,
     take,
@@ -78,6 +80,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
     __metadata_request__partial_fit: ClassVar = {"groups": UNUSED}
     # What X was in fit: the names of its inputs, or their number.
     _structure: Any = None
+    # And the columns of those of them that were data frames.
+    _columns_in_fit: dict[Any, list[str]] | None = None
     # What _kind_of_parameters() was in fit: parameters that are set later are of the next one.
     _kind_in_fit: tuple[bool, bool] | None = None
 
@@ -99,7 +103,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if reset:
             self._kind_in_fit = self._kind_of_parameters()
         # Only then an array may be made of it.
-        multi_output = self._takes_columns(y)
+        multi_output, columns = self._takes_columns(y), column_names(X)
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
             # scikit-learn looks for inf by a sum, which may overflow to both sides.
@@ -116,7 +120,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             if reset:
                 self.__dict__.pop("n_features_in_", None)
         if reset:
-            self._structure = structure(X)
+            self._structure, self._columns_in_fit = structure(X), columns
         return X, y
 
     def _takes_columns(self, y: Any) -> bool:
@@ -126,13 +130,15 @@ class BlockGMDBase(RobustParameters, Interruptible):
     def _inputs(self, X: Any, n: int | None, *, fitted: Any) -> Any:
         """X as the module is to get it; an error where that is another kind of data than in ``fit``."""
         refuse_masks_and_dates(X, "X")
-        is_perceptron, collates = self._kind()
+        given, (is_perceptron, collates) = X, self._kind()
         X = as_inputs(X, n, fitted=fitted, collates=collates)
         if is_perceptron and is_structured(X):
             raise TypeError(
                 f"X must be one array or sparse matrix, of shape (n_samples, n_features), for the perceptron that is "
                 f"made without a module; found {described(X)}. Give a module that takes it."
             )
+        if fitted is not None:
+            refuse_other_columns(column_names(given), self._columns_in_fit or {})
         known = structure(X)
         # What the samples of a dataset are is for the module to say.
         if fitted is not None and known != fitted and not (known is None and isinstance(X, Items)):

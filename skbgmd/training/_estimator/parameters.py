@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -489,8 +490,8 @@ class RobustParameters(StrengthChoice):
         check_number(self.tol, "tol", at_least=0.0)
         if not is_auto(self.n_iter_no_change):
             check_integer(self.n_iter_no_change, "n_iter_no_change")
-        if check_number(self.validation_fraction, "validation_fraction", at_most=1.0) == 1.0:
-            raise ValueError("validation_fraction must be less than 1; found 1.")
+        if not 0.0 < check_number(self.validation_fraction, "validation_fraction", above=-math.inf) < 1.0:
+            raise ValueError(f"validation_fraction must be between 0 and 1; found {self.validation_fraction!r}.")
         split = self._source().train_split
         if self._holds_out() and split is not None:
             whose = "the net that is the module" if isinstance(self.module, NeuralNet) else "the estimator"

@@ -771,3 +771,26 @@ class Changing(torch.utils.data.Dataset):
 
     def __getitem__(self, place):
         return np.random.default_rng().normal(size=2)
+
+
+def test_data_frames_among_several_inputs_keep_their_columns(rng):
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, first, second):
+            return self.layer(torch.cat([first, second], dim=1))
+
+    X, y = pd.DataFrame(rng.normal(size=(40, 4)), columns=list("abcd")), np.tile([0, 1], 20)
+    whole = {"first": X[["a", "b"]], "second": X[["c", "d"]]}
+    model = BlockGMDClassifier(Two, max_epochs=1, random_state=0).fit(whole, y)
+    for columns in (["d", "c"], ["c", "other"]):
+        changed = {**whole, "second": X[["c", "d"]].set_axis(columns, axis=1)}
+        for use in (model.predict, lambda given: model.partial_fit(given, y)):
+            with pytest.raises(ValueError, match=r"X\['second'\] must have the columns that it had in fit, c, d"):
+                use(changed)
+    # Arrays have no names to compare.
+    unnamed = {name: part.to_numpy() for name, part in whole.items()}
+    np.testing.assert_array_equal(model.predict(unnamed), model.predict(whole))
+    model.fit({"first": X[["a", "b"]], "second": X[["d", "c"]]}, y)
