@@ -48,6 +48,7 @@ from skbgmd.training._data.inputs import (
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._data.samples import Samples, cast, drop_and_merge, in_dtype_of, network_of, predicted_at_once
 from skbgmd.training._data.scaling import scale_ratio, scaling_advice, stalls
+from skbgmd.training._estimator.changes import warn_of_changes
 from skbgmd.training._estimator.export import predictor_of
 from skbgmd.training._estimator.loss_of_task import Task, check_loss_of_task, check_net_of_task
 from skbgmd.training._estimator.parameters import RobustParameters
@@ -82,6 +83,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
     _structure: Any = None
     # And the columns of those of them that were data frames.
     _columns_in_fit: dict[Any, list[str]] | None = None
+    # The parameters that the training began with.
+    _params_in_fit: dict[str, Any] | None = None
     # What _kind_of_parameters() was in fit: parameters that are set later are of the next one.
     _kind_in_fit: tuple[bool, bool] | None = None
 
@@ -121,6 +124,9 @@ class BlockGMDBase(RobustParameters, Interruptible):
                 self.__dict__.pop("n_features_in_", None)
         if reset:
             self._structure, self._columns_in_fit = structure(X), columns
+            self._params_in_fit = self.get_params(deep=False)
+        else:
+            warn_of_changes(self._params_in_fit or {}, self.get_params(deep=False))
         return X, y
 
     def _takes_columns(self, y: Any) -> bool:

@@ -186,7 +186,7 @@ PARAMETERS = """
         Least improvement that counts as one.
     warm_start : bool, default=False
         Continue from the last ``fit`` rather than begin anew, for ``max_epochs`` more. Changes of ``max_epochs``,
-        ``verbose`` and ``class_weight`` take effect; other parameters stay as they were.
+        ``verbose`` and ``class_weight`` take effect; other parameters stay as they were, and a warning says so.
     shuffle : bool, default=True
         Draw a new order of the samples in each epoch.
     device : str, default="cpu"
