@@ -70,7 +70,7 @@ class Layer(NamedTuple):
     name: str
     module: nn.Module
     rule: Rule | None
-    watch: type[Watch] | None
+    watch: Callable[[Any], Watch] | None
     is_own: bool
     sample_axis: int
 

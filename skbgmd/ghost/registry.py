@@ -29,10 +29,10 @@ Part = tuple[torch.Tensor, int, Factor]
 
 
 class Product(NamedTuple):
-    """A product by a parameter, or by a part of one, inside of a layer."""
+    """A product by a parameter, or by a part of one, inside of a layer; without a weight it is the bias alone."""
 
     given: torch.Tensor
-    weight: torch.Tensor
+    weight: torch.Tensor | None
     bias: torch.Tensor | None
     output: torch.Tensor
 
@@ -41,13 +41,6 @@ class Watch(AbstractContextManager[Any, None], Protocol):
     """Lists the products inside of a layer while it is entered: for layers that a hook alone doesn't see into."""
 
     products: list[Product]
-
-    def __init__(self, layer: Any) -> None: ...
-
-    @staticmethod
-    def sees_all(layer: Any) -> bool:
-        """Tell whether all that a layer does with its parameters is such products."""
-        ...
 
     def parts(self, product: Product, gradient: torch.Tensor, n: int) -> Iterator[Part]:
         """Factors of a product for n samples, from the gradient with respect to its output."""
@@ -58,8 +51,8 @@ class Watch(AbstractContextManager[Any, None], Protocol):
 FORWARD = ("forward", "_conv_forward")
 #: Rules, and what watches layers instead, by type of layer.
 RULES: dict[type[nn.Module], Rule] = {}
-WATCHES: dict[type[nn.Module], type[Watch]] = {}
-W = TypeVar("W", bound=type[Watch])
+WATCHES: dict[type[nn.Module], Callable[[Any], Watch]] = {}
+W = TypeVar("W", bound=Callable[[Any], Watch])
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -200,12 +193,11 @@ def found_for(registry: Mapping[type[nn.Module], F], name: str, layer: nn.Module
     return None
 
 
-def watch_of(layer: nn.Module) -> type[Watch] | None:
-    """Find the class that watches a layer; None where there is none, or where it wouldn't see all."""
+def watch_of(layer: nn.Module) -> Callable[[Any], Watch] | None:
+    """Find the class that watches a layer; None where there is none, or where parameters are computed."""
     if any(map(is_computed, layer.modules())):
         return None
-    found = next((WATCHES[kind] for kind in type(layer).__mro__ if kind in WATCHES), None)
-    return found if found is not None and found.sees_all(layer) else None
+    return next((WATCHES[kind] for kind in type(layer).__mro__ if kind in WATCHES), None)
 
 
 def is_computed(layer: nn.Module) -> bool:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from single import check, made
+from single import check, loss, made
 from single import forked_initialisation as forked_initialisation
+from skbgmd.ghost import GhostRows, GradientRecorder
 
 
 class Masked(nn.Module):
@@ -25,6 +26,20 @@ class Masked(nn.Module):
         return result
 
 
+class Decoder(nn.Module):
+    """Attention of a sequence to itself and then to another one."""
+
+    def __init__(self, dtype: torch.dtype, **options: Any) -> None:
+        super().__init__()
+        self.layer = nn.TransformerDecoderLayer(6, 2, 10, dropout=0.0, batch_first=True, dtype=dtype)
+        self.layer.multihead_attn = nn.MultiheadAttention(6, 2, batch_first=True, dtype=dtype, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.ones(x.shape[1], x.shape[1]).triu(1).bool()
+        result: torch.Tensor = self.layer(x, x[:, :2, : self.layer.multihead_attn.kdim].cos(), tgt_mask=mask)
+        return result
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_transformers(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
@@ -32,6 +47,8 @@ def test_transformers(dtype: torch.dtype) -> None:
     check(encoder, made((5, 4, 6), dtype, 1), 2e-5 if dtype == torch.float32 else None)
     check(nn.TransformerEncoder(encoder, 2, enable_nested_tensor=False), made((5, 4, 6), dtype, 1), 1e-4)
     check(Masked(dtype), made((5, 4, 6), dtype, 2))
+    for options in ({}, {"kdim": 4, "vdim": 4, "add_bias_kv": True}):
+        check(Decoder(dtype, **options), made((5, 4, 6), dtype, 1), 1e-4)
 
 
 class Memory(nn.Module):
@@ -68,6 +85,36 @@ class Memory(nn.Module):
 )
 def test_widths_and_biases_of_keys(options: dict[str, Any], batch_first: bool) -> None:
     check(Memory(**options, batch_first=batch_first), made((5, 4, 6), torch.float64, 1))
+
+
+def test_frozen_parts_of_attention() -> None:
+    module = Memory(kdim=4, add_bias_kv=True, batch_first=True)
+    for name, parameter in module.attention.named_parameters():
+        parameter.requires_grad_(name not in ("bias_k", "q_proj_weight"))
+    check(module, made((5, 4, 6), torch.float64, 2))
+
+
+def test_one_attention_within_a_sequence_and_between_two() -> None:
+    class Both(Masked):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.attention(x, x, x)[0].tanh())
+
+    check(Both(torch.float64, add_bias_kv=True), made((5, 4, 6), torch.float64, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"add_bias_kv": True}, {"kdim": 4, "add_bias_kv": True}], ids=str)
+def test_dropout_and_a_mask_with_a_line_for_each_position(options: dict[str, Any]) -> None:
+    """As many positions as samples, so that lines of the mask might be taken for those of samples."""
+    attention = nn.MultiheadAttention(6, 2, dropout=0.5, batch_first=True, dtype=torch.float64, **options)
+    x, parameters = made((5, 5, 6), torch.float64, 2), list(attention.parameters())
+    with GradientRecorder(attention) as recorder:
+        output, _ = attention(x, x[..., : attention.kdim], x, attn_mask=torch.ones(5, 5).triu(1).bool())
+        losses = loss(output)
+    factors = recorder.factors(losses, retain_graph=True)
+    rows = GhostRows(factors, 5, sum(parameter.numel() for parameter in parameters))
+    for row, each in enumerate(losses):
+        exact = torch.autograd.grad(each, parameters, retain_graph=True)
+        torch.testing.assert_close(rows.row(row), torch.cat([part.flatten() for part in exact]))
 
 
 def test_computed_matrices() -> None:
