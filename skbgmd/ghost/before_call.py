@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from skbgmd._utils import limits
-from skbgmd.ghost.registry import is_of_torch
+from skbgmd.ghost.computed_parameters import is_of_torch
 
 #: A module's attributes that hold hooks of its calls, and of backward passes through them.
 _CALL_HOOKS = ("_forward_pre_hooks", "_forward_hooks")

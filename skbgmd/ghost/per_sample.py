@@ -71,7 +71,9 @@ def _differentiated(
     """Per-sample gradients by name, and the used outputs with each sample alone."""
     args, kwargs = _with_hidden_state(layer, arguments, n)
     values, structure = tree_flatten((args, kwargs))
-    values = [value.detach() if isinstance(value, torch.Tensor) else value for value in values]
+    # One that is given several times stays one: layers may look, as attention does for queries that are the keys.
+    detached = {id(value): value.detach() for value in values if isinstance(value, torch.Tensor)}
+    values = [detached.get(id(value), value) for value in values]
     axes = _sample_axes(layer, values, n)
     mapped = [number for number, axis in enumerate(axes) if axis is not None]
     # The gradients' axes are those of the outputs, which for recurrent layers are those of the inputs.
@@ -88,10 +90,8 @@ def _differentiated(
         inputs: list[torch.Tensor],
         deltas: list[torch.Tensor],
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        one = list(values)
-        for number, value in zip(mapped, inputs, strict=True):
-            one[number] = value.unsqueeze(axes[number] or 0)
-        positional, named = tree_unflatten(one, structure)
+        alone = {id(values[at]): value.unsqueeze(axes[at] or 0) for at, value in zip(mapped, inputs, strict=True)}
+        positional, named = tree_unflatten([alone.get(id(value), value) for value in values], structure)
         output = functional_call(layer, {**others, **parameters}, positional, named)
         tensors = [value for value in tree_flatten(output)[0] if isinstance(value, torch.Tensor)]
         single = [tensors[number].squeeze(axis or 0) for number, axis in zip(used, out_axes, strict=True)]
@@ -140,15 +140,14 @@ def _with_hidden_state(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Add the initial zeros of a recurrent layer to its arguments: vmap must know them to be of n samples."""
     args, kwargs = arguments
-    if not isinstance(layer, nn.RNNBase) or len(args) > 1 or kwargs.get("hx") is not None:
+    if not isinstance(layer, (nn.RNNBase, nn.RNNCellBase)) or len(args) > 1 or kwargs.get("hx") is not None:
         return arguments
-    directions = 2 if layer.bidirectional else 1
     x = args[0] if args else kwargs["input"]
-    zeros = [
-        x.new_zeros((layer.num_layers * directions, n, size))
-        for size in (layer.proj_size or layer.hidden_size, layer.hidden_size)
-    ]
-    return (x, (zeros[0], zeros[1]) if isinstance(layer, nn.LSTM) else zeros[0]), {}
+    # Cells have one state, of no direction.
+    runs = (layer.num_layers * (2 if layer.bidirectional else 1),) if isinstance(layer, nn.RNNBase) else ()
+    sizes = (getattr(layer, "proj_size", 0) or layer.hidden_size, layer.hidden_size)
+    zeros = tuple(x.new_zeros((*runs, n, size)) for size in sizes)
+    return (x, zeros if isinstance(layer, (nn.LSTM, nn.LSTMCell)) else zeros[0]), {}
 
 
 def _refuse_randomness(layer: nn.Module) -> None:

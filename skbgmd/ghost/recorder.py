@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
 from skbgmd.ghost.before_call import BeforeCall
+from skbgmd.ghost.computed_parameters import is_computed
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
 from skbgmd.ghost.registry import (
@@ -34,7 +35,6 @@ from skbgmd.ghost.registry import (
     Rule,
     Watch,
     check_answer,
-    is_computed,
     is_registered,
     rule_of,
     sample_axis,

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from skbgmd._utils.registration import attach, registered
+from skbgmd.ghost.computed_parameters import is_computed
 from skbgmd.ghost.factors import Factor
 
 #: Answer of a rule: factors of the gradients of a layer's parameters by name.
@@ -188,26 +189,17 @@ def found_for(registry: Mapping[type[nn.Module], F], name: str, layer: nn.Module
         if found is not None:
             # A subclass, a changed object or a computed parameter may do something else, and needs one of its own.
             same = all(getattr(kind, method, None) is getattr(type(layer), method, None) for method in FORWARD)
-            same = same and "forward" not in vars(layer) and not is_computed(layer)
+            same = same and "forward" not in vars(layer) and not any(map(is_computed, layer.modules()))
             return found if same else None
     return None
 
 
 def watch_of(layer: nn.Module) -> Callable[[Any], Watch] | None:
     """Find the class that watches a layer; None where there is none, or where parameters are computed."""
-    if any(map(is_computed, layer.modules())):
+    # What is watched uses layers in it without a call of them, so that hooks of theirs compute nothing.
+    if is_computed(layer) or any(map(is_parametrized, layer.modules())):
         return None
     return next((WATCHES[kind] for kind in type(layer).__mro__ if kind in WATCHES), None)
-
-
-def is_computed(layer: nn.Module) -> bool:
-    """Tell whether what a layer multiplies by is computed of its parameters, as by pruning or ``weight_norm``."""
-    return is_parametrized(layer) or any(map(is_of_torch, layer._forward_pre_hooks.values()))
-
-
-def is_of_torch(hook: Any) -> bool:
-    """Tell whether a hook computes a parameter, as those of ``weight_norm`` and of pruning do."""
-    return str(getattr(hook, "__module__", None)).startswith("torch.nn.utils.")
 
 
 def sample_axis(layer: nn.Module) -> int:
