@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
 from skbgmd.ghost.before_call import BeforeCall
+from skbgmd.ghost.call_hook import CallHook
 from skbgmd.ghost.computed_parameters import is_computed
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
 from skbgmd.ghost.per_sample import per_sample_factors
@@ -140,11 +141,23 @@ class GradientRecorder:
     def __init__(self, module: nn.Module, parameters: Iterable[torch.Tensor] | None = None) -> None:
         self.module = module
         self._given = None if parameters is None else list(dict.fromkeys(parameters))
+        self._begin(self._wanted())
+
+    def _begin(self, parameters: list[torch.Tensor]) -> None:
         self.calls: list[Call] = []
         self._handles: list[Any] = []
         self._hooks: list[_RuleHook | _WatchHook] = []
         self._layers: list[Layer] = []
-        self._take(self._wanted())
+        self._take(parameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of a copy of the module other layers and parameters are recorded, by hooks of the copy's own.
+        return {name: getattr(self, name) for name in ("module", "_given", "parameters", "check")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # Without the module, which is yet to be filled where it holds the recorder.
+        self._begin(self.parameters)
 
     def _wanted(self) -> list[torch.Tensor]:
         every = self.module.parameters() if self._given is None else self._given
@@ -163,13 +176,6 @@ class GradientRecorder:
         # Those without elements have no gradients, and rules needn't know them.
         self._places = {id(parameter): place for place, parameter in enumerate(parameters) if parameter.numel() > 0}
         self._structure: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Of a copy of the module other layers and parameters are recorded, by hooks of the copy's own.
-        return {"module": self.module, "parameters": self._given}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        GradientRecorder.__init__(self, **state)
 
     @property
     def is_entered(self) -> bool:
@@ -417,42 +423,29 @@ def _merged(factors: list[Factor]) -> Factor:
     return DenseFactor(total.reshape(first.n_rows, first.n_units, first.width))
 
 
-class _Hook:
-    """Base of what a layer calls while it is recorded; in a copy of the layer it does nothing."""
-
-    recorder: GradientRecorder | None = None
-    layer: Layer
+class _RuleHook:
+    """Forward hooks that record a layer's calls."""
 
     def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
         # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
         self.recorder, self.layer = weakref.proxy(recorder), layer
 
-    def __reduce__(self) -> Any:
-        return object.__new__, (type(self),)
-
-
-class _RuleHook(_Hook):
-    """Forward hook that records a layer's calls."""
-
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
         module = self.layer.module
         # What comes out before other hooks change it.
-        handles: list[Any] = [module.register_forward_hook(self, with_kwargs=True, prepend=True)]
+        handles: list[Any] = [module.register_forward_hook(CallHook(self.after), with_kwargs=True, prepend=True)]
         if self.layer.rule is None:
             self._before: list[BeforeCall] = []
             # What comes in after other hooks changed it; but torch's own are run again.
             first = is_computed(module)
-            handles.append(module.register_forward_pre_hook(self.before, prepend=first))
+            handles.append(module.register_forward_pre_hook(CallHook(self.before), prepend=first))
         return handles
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if self.recorder is not None:
-            self._before.append(BeforeCall(module))
+        self._before.append(BeforeCall(module))
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if self.recorder is None:
-            return output
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         rule = self.layer.rule
         before = self._before.pop() if rule is None else None
         everything = _tensors(output)
@@ -506,27 +499,27 @@ class _RuleHook(_Hook):
         return factors
 
 
-class _WatchHook(_Hook):
+class _WatchHook:
     """Forward hooks that record the products inside of a layer."""
+
+    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
+        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
+        self.recorder, self.layer = weakref.proxy(recorder), layer
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
         module = self.layer.module
         return [
-            module.register_forward_pre_hook(self.before),
-            module.register_forward_hook(self.after, always_call=True),
+            module.register_forward_pre_hook(CallHook(self.before)),
+            module.register_forward_hook(CallHook(self.after), always_call=True),
         ]
 
     def before(self, module: nn.Module, args: Any) -> None:
-        if self.recorder is None:
-            return
         assert self.layer.watch is not None, "a hook for layers that are watched"
         self.watch = self.layer.watch(module)
         self.watch.__enter__()
 
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.recorder is None:
-            return
         watch = self.watch
         del self.watch
         watch.__exit__(None, None, None)

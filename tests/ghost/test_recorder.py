@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import pickle
 import weakref
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -456,6 +458,68 @@ def test_copies_record_the_copy(make: Any, copied: Any, entered: bool) -> None:
     with twin.recorder as of_copy:
         losses = loss(of_twin(x))
     assert len(of_copy.factors(losses)) == len(list(module.parameters()))
+
+
+class Holding(nn.Module):
+    """A module that holds a recorder of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        self.recorder = GradientRecorder(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers(x)
+        return result
+
+
+def saved(kept: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(kept, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copied": copy.deepcopy,
+    "pickled": lambda kept: pickle.loads(pickle.dumps(kept)),
+    "saved": saved,
+}
+
+
+@pytest.mark.parametrize("used", ["never", "before", "half"])
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_copies_record_the_module_that_is_copied_with_them(copied: Callable[[Any], Any], used: str) -> None:
+    net, x = Holding(), made((5, 3), torch.float32, 0)
+    if used != "never":
+        with net.recorder:
+            losses = loss(net(x))
+        if used == "before":
+            net.recorder.factors(losses)
+    expected = columns_of(GradientRecorder(net), net)
+    net.recorder.check = ["seen"]
+    twin = copied(net)
+    assert twin.recorder.module is twin
+    assert twin.recorder.check == net.recorder.check
+    assert twin.recorder.check is not net.recorder.check
+    assert list(map(id, twin.recorder.parameters)) == list(map(id, twin.parameters()))
+    assert columns_of(twin.recorder, twin) == expected
+    alone = copied(GradientRecorder(net, list(net.parameters())[2:]))
+    assert alone.parameters[0] is alone.module.layers[2].weight
+    assert alone.parameters[0] is not net.layers[2].weight
+    assert columns_of(alone, alone.module) == [(0, 8), (8, 2)]
+
+
+def test_copies_of_an_entered_recorder_are_not_entered() -> None:
+    net, x = nn.Linear(3, 2), made((5, 3), torch.float32, 0)
+    with GradientRecorder(net) as recorder:
+        losses = loss(net(x))
+        for twin in (copy.deepcopy(recorder), copy.copy(recorder)):
+            assert not twin.is_entered
+            assert not twin.calls
+        assert twin.module is net
+    recorder.factors(losses)
+    assert columns_of(twin, net) == [(0, 6), (6, 2)]
 
 
 def test_lazy_parameters_are_refused_by_name() -> None:
