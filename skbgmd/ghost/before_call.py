@@ -9,6 +9,7 @@ from copy import copy
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from skbgmd._utils import limits
 from skbgmd.ghost.computed_parameters import is_of_torch
@@ -32,15 +33,18 @@ class BeforeCall:
     ----------
     tensors : dict of tensors
         Copies of buffers, and of parameters that aren't trained, by name; without large ones.
+    is_initialized : bool
+        False where the call initializes parameters or buffers of lazy layers.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self._modules = [(module, _state_of(module)) for module in layer.modules()]
+        self.is_initialized = not any(map(is_lazy, (*layer.parameters(), *layer.buffers())))
         fixed = [(name, parameter) for name, parameter in layer.named_parameters() if not parameter.requires_grad]
         self.tensors = {
             name: value.detach().clone()
             for name, value in (*layer.named_buffers(), *fixed)
-            if value.numel() <= limits.COPIED_BUFFER_ELEMENTS
+            if not is_lazy(value) and value.numel() <= limits.COPIED_BUFFER_ELEMENTS
         }
 
     @contextmanager

@@ -43,8 +43,10 @@ def per_sample_factors(
     Raises
     ------
     NotImplementedError
-        The layer draws numbers, mixes the samples, or does what ``vmap`` can't.
+        The layer draws numbers, mixes the samples, is initialized by the call, or does what ``vmap`` can't.
     """
+    if not before.is_initialized:
+        raise NotImplementedError("lazy layers in it are initialized by this call, so run one batch through it first")
     _refuse_randomness(layer)
     used = [number for number, gradient in enumerate(gradients) if gradient is not None]
     try:

@@ -127,8 +127,7 @@ class GradientRecorder:
     Raises
     ------
     GhostError
-        If a parameter is complex, or of a lazy layer that was never called; when it is entered, if a layer mixes
-        samples.
+        If a parameter is complex; when it is entered, if a layer mixes samples.
 
     Notes
     -----
@@ -164,17 +163,12 @@ class GradientRecorder:
         return [parameter for parameter in every if parameter.requires_grad]
 
     def _take(self, parameters: list[torch.Tensor]) -> None:
-        lazy = next(filter(is_lazy, parameters), None)
-        if lazy is not None:
-            raise GhostError(
-                f"Parameters must have a shape for gradients of single samples; found {self._name_of(lazy)}, which "
-                "gets one in the first call of the module. Call it with a batch before."
-            )
         if any(parameter.is_complex() for parameter in parameters):
             raise GhostError("Parameters must be real for gradients of single samples; found a complex one.")
         self.parameters = parameters
-        # Those without elements have no gradients, and rules needn't know them.
-        self._places = {id(parameter): place for place, parameter in enumerate(parameters) if parameter.numel() > 0}
+        # Those without elements have no gradients, and rules needn't know them; lazy ones get theirs by a call.
+        places = [(id(each), place) for place, each in enumerate(parameters) if is_lazy(each) or each.numel() > 0]
+        self._places = dict(places)
         self._structure: Any = None
 
     @property
@@ -245,11 +239,13 @@ class GradientRecorder:
         Raises
         ------
         GhostError
-            If a parameter is used outside of a layer; if a layer's input doesn't have the samples along its first axis;
-            if the input of a layer was changed in place; or if the losses go through a reentrant checkpoint.
+            If a parameter isn't initialized, or is used outside of a layer; if a layer's input doesn't have the samples
+            along its first axis; if the input of a layer was changed in place; or if the losses go through a reentrant
+            checkpoint.
         """
         # Whatever comes, what was recorded is over: it holds a batch's graph.
         calls, self.calls = self.calls, []
+        self.check_initialized()
         self._refuse_stray_parameters(losses, calls)
         edges = [edge for call in calls for edge in call.edges]
         # Of the sum of the losses, which itself would have no graph under torch.no_grad().
@@ -262,6 +258,16 @@ class GradientRecorder:
                     if id(parameter) in self._places:
                         found.setdefault(self._places[id(parameter)], {}).setdefault(unit, []).append(factor)
         return self._placed(found)
+
+    def check_initialized(self) -> None:
+        """Refuse parameters of lazy layers that have had no batch."""
+        lazy = next((parameter for parameter in self.parameters if is_lazy(parameter)), None)
+        if lazy is not None:
+            raise GhostError(
+                f"Parameters must be initialized for gradients of single samples; found {self._name_of(lazy)} of a "
+                f"lazy layer that hasn't been called. Run one batch through the layer first, or leave it out of the "
+                f"recorder's parameters."
+            )
 
     @staticmethod
     def _parts(call: Call, gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:

@@ -184,11 +184,13 @@ def rule_of(layer: nn.Module) -> Rule | None:
 
 def found_for(registry: Mapping[type[nn.Module], F], name: str, layer: nn.Module) -> F | None:
     """Find what is registered for a layer; None where nothing is."""
-    for kind in type(layer).__mro__:
+    # A lazy one is of another class once it is called.
+    own = getattr(type(layer), "cls_to_become", None) or type(layer)
+    for kind in own.__mro__:
         found = registered(registry, kind, name)
         if found is not None:
             # A subclass, a changed object or a computed parameter may do something else, and needs one of its own.
-            same = all(getattr(kind, method, None) is getattr(type(layer), method, None) for method in FORWARD)
+            same = all(getattr(kind, method, None) is getattr(own, method, None) for method in FORWARD)
             same = same and "forward" not in vars(layer) and not any(map(is_computed, layer.modules()))
             return found if same else None
     return None

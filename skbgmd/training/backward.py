@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 from torch.autograd.graph import Node
 from torch.nn.functional import one_hot
+from torch.nn.parameter import is_lazy
 
 from skbgmd._utils import limits
 from skbgmd._utils.arrays import as_weights
@@ -264,6 +265,11 @@ def _wanted(parameters: Any) -> list[torch.Tensor]:
     for parameter in wanted:
         if not parameter.is_leaf:
             raise ValueError("parameters must be leaves of the graph, which have a grad; found one that was computed.")
+        if is_lazy(parameter):
+            raise ValueError(
+                "parameters must be initialized; found one of a lazy layer that hasn't been called. Run one batch "
+                "through the network first."
+            )
         _refuse_sharded(parameter)
     return wanted
 
@@ -285,6 +291,7 @@ def _check_recorder(recorder: GradientRecorder, losses: Any) -> None:
         raise ValueError("A recorder must be left before its gradients are asked for; found one that is entered.")
     if not recorder.parameters:
         raise ValueError("A recorder must have at least one parameter that requires a gradient; found none.")
+    recorder.check_initialized()
     for parameter in recorder.parameters:
         _refuse_sharded(parameter)
     # Lists of parameters are never called: the graph tells what uses them.

@@ -522,10 +522,47 @@ def test_copies_of_an_entered_recorder_are_not_entered() -> None:
     assert columns_of(twin, net) == [(0, 6), (6, 2)]
 
 
-def test_lazy_parameters_are_refused_by_name() -> None:
-    module = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyConv1d(3, 2))
-    with pytest.raises(GhostError, match=r"found '0\.weight', which gets one in the first call of the module"):
-        GradientRecorder(module)
+def lazy() -> nn.Sequential:
+    norm = nn.LazyInstanceNorm1d(affine=True, track_running_stats=False)
+    layers = [nn.LazyConv1d(4, 2, bias=False), norm, nn.Flatten(), nn.LazyLinear(3), nn.Tanh(), nn.Linear(3, 2)]
+    return nn.Sequential(nn.Unflatten(1, (2, 3)), *layers)
+
+
+def test_lazy_layers_are_recorded_from_the_first_batch_on() -> None:
+    module, x = lazy().double(), made((5, 6), torch.float64, 0)
+    for kept in (GradientRecorder(module), copy.deepcopy(GradientRecorder(module))):
+        for _ in range(2):
+            with kept:
+                losses = loss(kept.module(x))
+            assert all(layer.rule is not None for layer in kept.layers)
+            exact = reference(kept.module, x, loss)
+            found = GhostRows(kept.factors(losses), 5, exact.shape[1]).weighted_sum(np.full(5, 0.2))
+            torch.testing.assert_close(found, exact.mean(dim=0))
+
+
+def test_lazy_layers_without_a_batch_are_refused_by_name() -> None:
+    module = nn.ModuleDict({"used": nn.Linear(6, 2), "other": nn.LazyLinear(2)})
+    recorder = GradientRecorder(module)
+    with recorder:
+        losses = loss(module["used"](made((5, 6), torch.float32, 0)))
+    with pytest.raises(GhostError, match=r"found 'other\.weight' of a lazy layer .* Run one batch"):
+        recorder.factors(losses)
+
+
+def test_lazy_layers_in_a_layer_without_a_rule_take_a_batch_first() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift, self.inner = nn.Parameter(torch.zeros(3)), lazy()[:4]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.inner(x)[:, :3] + self.shift
+            return result
+
+    module, x = nn.Sequential(Outer()).double(), made((5, 6), torch.float64, 0)
+    with pytest.raises(GhostError, match="run one batch through it first"):
+        ghost(module, x, loss)
+    check(module, x)
 
 
 def test_a_recorder_keeps_no_module_alive_by_a_cycle() -> None:

@@ -757,6 +757,12 @@ ERRORS = {
     "no parameters": (ValueError, "used up", lambda net, losses: (losses, iter(()))),
     "frozen": (ValueError, "1 that require none", lambda net, losses: (losses, [torch.zeros(2)])),
     "computed": (ValueError, "leaves", lambda net, losses: (losses, [net[0].weight * 1.0])),
+    "lazy": (ValueError, "Run one batch", lambda net, losses: (losses, nn.LazyLinear(2).parameters())),
+    "recorder of lazy layers": (
+        GhostError,
+        "found 'weight' of a lazy layer",
+        lambda net, losses: (losses, GradientRecorder(nn.LazyLinear(2))),
+    ),
     "others": (ValueError, "depend on", lambda net, losses: (losses, perceptron().parameters())),
     "other groups": (ValueError, "depend on", lambda net, losses: ([losses[0]], perceptron().parameters())),
     "rule": (ValueError, "'krumm'", lambda net, losses: (losses, net.parameters(), "krumm")),
