@@ -158,7 +158,7 @@ def robust_backward(
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "robust_backward must be called outside of torch.inference_mode(), where tensors are made that no "
-            "optimizer may use later."
+            "optimizer may use later; found that mode. The losses must be computed outside of it as well."
         )
     _check_losses(losses)
     _warn_of_ranks(aggregator)
@@ -167,6 +167,7 @@ def robust_backward(
     else:
         _check_recorder(recorder, losses)
         wanted = recorder.parameters
+    _check_gradients(wanted)
     gradients = GradientMatrix(wanted)
     before = _checked_state(state, aggregator, gradients.n_columns)
     relative = as_weights(weights, len(losses), "weights")
@@ -196,6 +197,15 @@ def _aggregator(rule: str | Aggregator, *, of_samples: bool) -> Aggregator:
     if has_default(rule):
         return with_default(rule, default_rule(huber=HUBER_OF_CLASSES, of_samples=of_samples))
     return get_aggregator(rule)
+
+
+def _check_gradients(parameters: Sequence[torch.Tensor]) -> None:
+    """Refuse gradients that can't be added to, before any is."""
+    if any(parameter.grad is not None and parameter.grad.is_inference() for parameter in parameters):
+        raise ValueError(
+            "Gradients of the parameters must be plain tensors to be added to; found an inference tensor, of "
+            "torch.inference_mode(). Set it to None, as by zero_grad()."
+        )
 
 
 def _check_losses(losses: Any) -> None:
@@ -230,7 +240,7 @@ def _check_losses(losses: Any) -> None:
         if not loss.requires_grad:
             raise ValueError(
                 "losses must have a graph to go back through; found none, as of losses that are detached or computed "
-                "under torch.no_grad()."
+                "under torch.no_grad() or torch.inference_mode()."
             )
 
 

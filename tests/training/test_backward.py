@@ -840,16 +840,44 @@ def test_checkpoints_that_are_not_reentrant_are_right(computed, recorded):
     torch.testing.assert_close([each.grad for each in net.parameters()], expected)
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("way", ["samples", "groups", "recorded"])
+def test_inference_mode_is_refused(way, before):
+    """Gradients would be tensors that no optimizer may change; without a graph alone, all is as with one."""
+    net, (X, y) = perceptron(), batch()
+    if before:
+        losses_of(net, X, y).mean().backward()
+    known = [None if each.grad is None else each.grad.clone() for each in net.parameters()]
+    with GradientRecorder(net) as recorder:
+        losses = losses_of(net, X, y)
+    given = list(losses) if way == "groups" else losses
+    parameters = recorder if way == "recorded" else list(net.parameters())
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside of torch\.inference_mode"):
+        robust_backward(given, parameters, "mean")
+    for parameter, gradient in zip(net.parameters(), known, strict=True):
+        assert parameter.grad is gradient or torch.equal(parameter.grad, gradient)
+    with torch.no_grad():
+        robust_backward(given, parameters, "mean")
+    torch.optim.SGD(net.parameters(), 0.1).zero_grad(set_to_none=False)
+    with torch.inference_mode(), recorder:
+        losses = losses_of(net, X, y)
+    with pytest.raises(ValueError, match=r"losses must have a graph .* torch\.inference_mode"):
+        robust_backward(losses, parameters, "mean")
+
+
 @pytest.mark.parametrize("recorded", [False, True])
-def test_inference_mode_is_refused_before_anything_is_changed(recorded):
+def test_gradients_that_nothing_may_change_are_refused(recorded):
     net = perceptron()
-    recorder = GradientRecorder(net)
-    with recorder:
+    with GradientRecorder(net) as recorder:
         losses = losses_of(net, *batch())
-    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"outside of torch.inference_mode\(\)"):
-        robust_backward(losses, recorder if recorded else net.parameters())
-    assert all(parameter.grad is None for parameter in net.parameters())
-    robust_backward(losses, recorder if recorded else net.parameters())
+    last = net[2].bias
+    with torch.inference_mode():
+        last.grad = torch.zeros_like(last)
+    with pytest.raises(ValueError, match="found an inference tensor"):
+        robust_backward(losses, recorder if recorded else net.parameters(), "mean")
+    assert [parameter.grad is None for parameter in net.parameters()] == [True, True, True, False]
+    net.zero_grad()
+    robust_backward(losses, recorder if recorded else net.parameters(), "mean")
 
 
 def test_choices_and_weights_are_checked():
