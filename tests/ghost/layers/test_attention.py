@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from single import check, loss, made
+from single import check, ghost, loss, made
 from single import forked_initialisation as forked_initialisation
-from skbgmd.ghost import GhostRows, GradientRecorder
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder
 
 
 class Masked(nn.Module):
@@ -115,6 +115,19 @@ def test_dropout_and_a_mask_with_a_line_for_each_position(options: dict[str, Any
     for row, each in enumerate(losses):
         exact = torch.autograd.grad(each, parameters, retain_graph=True)
         torch.testing.assert_close(rows.row(row), torch.cat([part.flatten() for part in exact]))
+
+
+def test_an_attention_of_ones_own_that_multiplies_by_its_parameters_once_more_is_refused() -> None:
+    """Outside of torch's function samples are along another axis."""
+
+    class Own(nn.MultiheadAttention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            result: torch.Tensor = self.out_proj(super().forward(x, x, x)[0]).repeat(1, 2, 1)
+            return result
+
+    attention = Own(6, 2, add_bias_kv=True, batch_first=True, dtype=torch.float64)
+    with pytest.raises(GhostError, match=r"found 'out_proj\.\w+', which something else uses"):
+        ghost(attention, made((5, 4, 6), torch.float64, 2), loss)
 
 
 def test_computed_matrices() -> None:
