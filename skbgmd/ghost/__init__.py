@@ -4,7 +4,8 @@ from skbgmd.ghost import layers  # noqa: F401 - its rules register themselves
 from skbgmd.ghost.chain import Chain
 from skbgmd.ghost.derivatives import register_derivative
 from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
-from skbgmd.ghost.recorder import GhostError, GradientRecorder
+from skbgmd.ghost.recorded_layers import GhostError
+from skbgmd.ghost.recorder import GradientRecorder
 from skbgmd.ghost.registry import register_rule
 from skbgmd.ghost.rows import GhostRows
 

@@ -5,75 +5,23 @@ The parameters' own gradients are not computed: the backward pass stops at the l
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from inspect import signature
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.backward_passes import REENTRANT, is_reentrant
-from skbgmd.ghost.before_call import BeforeCall
-from skbgmd.ghost.call_hook import CallHook
-from skbgmd.ghost.computed_parameters import is_computed
-from skbgmd.ghost.factors import DenseFactor, EmbeddingFactor, Factor, OuterProductFactor
-from skbgmd.ghost.per_sample import per_sample_factors
-from skbgmd.ghost.registry import (
-    RULES,
-    WATCHES,
-    Factors,
-    Part,
-    Product,
-    Rule,
-    Watch,
-    check_answer,
-    is_registered,
-    rule_of,
-    sample_axis,
-    watch_of,
-)
-
-#: Half precision.
-HALF = (torch.float16, torch.bfloat16)
-
-
-class GhostError(ValueError):
-    """Error: the per-sample gradients of this module don't follow from one backward pass."""
-
-
-class Layer(NamedTuple):
-    """A layer with parameters, and what is registered for it.
-
-    Attributes
-    ----------
-    name : str
-        As in ``named_modules``.
-    module : Module
-    rule : callable, or None
-        None where there is none.
-    watch : callable, or None
-        What lists its products instead of a rule.
-    is_own : bool
-        The rule is a user's own.
-    sample_axis : int
-        The axis of the first input that samples are along.
-    """
-
-    name: str
-    module: nn.Module
-    rule: Rule | None
-    watch: Callable[[Any], Watch] | None
-    is_own: bool
-    sample_axis: int
+from skbgmd.ghost.factors import Factor
+from skbgmd.ghost.factors.sums import merged, overlap, written_out
+from skbgmd.ghost.layer_hooks import RuleHook, WatchHook
+from skbgmd.ghost.recorded_layers import GhostError, Layer, recorded_layers, structure_of
+from skbgmd.ghost.registry import Part
 
 
 @dataclass
@@ -145,7 +93,7 @@ class GradientRecorder:
     def _begin(self, parameters: list[torch.Tensor]) -> None:
         self.calls: list[Call] = []
         self._handles: list[Any] = []
-        self._hooks: list[_RuleHook | _WatchHook] = []
+        self._hooks: list[RuleHook | WatchHook] = []
         self._layers: list[Layer] = []
         self._take(parameters)
 
@@ -179,11 +127,10 @@ class GradientRecorder:
     @property
     def layers(self) -> list[Layer]:
         """The outermost layers that hold some of the parameters themselves."""
-        structure = _structure(self.module)
+        structure = structure_of(self.module)
         if structure != self._structure:
-            self._layers = list(_layers_with_parameters(self.module, self._places))
-            _refuse_nesting(self._layers)
-            self._hooks = [(_RuleHook if layer.watch is None else _WatchHook)(self, layer) for layer in self._layers]
+            self._layers = recorded_layers(self.module, self._places)
+            self._hooks = [(RuleHook if layer.watch is None else WatchHook)(self, layer) for layer in self._layers]
             self._structure = structure
         return self._layers
 
@@ -285,10 +232,10 @@ class GradientRecorder:
         placed, start = [], 0
         for place, parameter in enumerate(self.parameters):
             of_parameter = found.get(place, {})
-            if _overlap(of_parameter):
-                of_parameter = {0: [_written_out(of_parameter, len(parameter))]}
+            if overlap(of_parameter):
+                of_parameter = {0: [written_out(of_parameter, len(parameter))]}
             for unit, factors in sorted(of_parameter.items()):
-                placed.append((start + unit * factors[0].width, _merged(factors)))
+                placed.append((start + unit * factors[0].width, merged(factors)))
             start += parameter.numel()
         return placed
 
@@ -324,237 +271,3 @@ class GradientRecorder:
             if other is parameter:
                 return repr(name)
         return "one outside of the module"
-
-
-def _structure(module: nn.Module) -> Any:
-    """Collect everything that decides on the layers of a module and the rules for them."""
-    found: list[tuple[Any, ...]] = []
-    seen: set[int] = set()
-    left: list[nn.Module | None] = [module]
-    while left:
-        layer = left.pop()
-        if layer is None or id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        # What was pruned has other names.
-        own = [(name, id(parameter)) for name, parameter in layer._parameters.items()]
-        found.append((id(layer), type(layer), layer.training, "forward" in vars(layer), *own))
-        left += layer._modules.values()
-    return found, dict(RULES), dict(WATCHES)
-
-
-def _layers_with_parameters(module: nn.Module, wanted: Container[int]) -> Iterator[Layer]:
-    """Find the outermost modules that hold some of the parameters, known by ``id``, themselves."""
-    left, seen = [("", module)], set()
-    while left:
-        name, layer = left.pop()
-        if id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        if isinstance(layer, _BatchNorm) and layer.training:
-            raise GhostError(
-                f"Layers must treat each sample by itself for gradients of single samples; found the layer {name!r}, "
-                f"{type(layer).__name__}, which mixes those of a batch. Use torch.nn.GroupNorm or LayerNorm, or put "
-                f"it into evaluation mode."
-            )
-        # What a weight is computed of may be in modules of its own.
-        held = layer.parameters() if is_computed(layer) else layer._parameters.values()
-        if any(id(parameter) in wanted for parameter in held):
-            if isinstance(layer, torch.jit.ScriptModule):
-                raise GhostError(
-                    f"Layers must take hooks for gradients of single samples; found the layer {name!r}, "
-                    f"{type(layer).__name__}, which is compiled."
-                )
-            rule, watch = rule_of(layer), watch_of(layer)
-            yield Layer(name, layer, rule, watch, is_registered(rule), sample_axis(layer))
-        else:
-            left += [(f"{name}.{child}".lstrip("."), inner) for child, inner in layer.named_children()]
-
-
-def _refuse_nesting(layers: Sequence[Layer]) -> None:
-    """Refuse layers that are parts of others: what they do there would count twice."""
-    names = {id(layer.module): layer.name for layer in layers}
-    for layer in layers:
-        for inner in layer.module.modules():
-            if inner is not layer.module and id(inner) in names:
-                raise GhostError(
-                    f"Layers must not be parts of one another for gradients of single samples; found "
-                    f"{names[id(inner)]!r} inside of {layer.name!r}, which has parameters of its own. Give the outer "
-                    f"one no parameters, or train with micro-batches."
-                )
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
-
-
-def _overlap(found: dict[int, list[Factor]]) -> bool:
-    """Tell whether factors, by the units at which they begin, have some units in common but not all."""
-    stop = 0
-    for unit, factors in sorted(found.items()):
-        ends = {unit + factor.n_units for factor in factors}
-        if unit < stop or len(ends) > 1:
-            return True
-        (stop,) = ends
-    return False
-
-
-def _written_out(found: dict[int, list[Factor]], n_units: int) -> DenseFactor:
-    """Sum factors of a parameter whose units overlap, such as in self- and in cross-attention, written out."""
-    first = next(iter(found.values()))[0]
-    total = torch.zeros((first.n_rows, n_units, first.width), dtype=first.dtype, device=first.device)
-    for unit, factors in found.items():
-        for factor in factors:
-            written = factor.explicit(slice(0, factor.n_units))
-            total[:, unit : unit + factor.n_units] += written.view(factor.n_rows, factor.n_units, factor.width)
-    return DenseFactor(total)
-
-
-def _merged(factors: list[Factor]) -> Factor:
-    """Sum the factors of all uses of a parameter."""
-    first, *others = factors
-    if not others:
-        return first
-    if all(isinstance(factor, OuterProductFactor) for factor in factors):
-        outer = [factor for factor in factors if isinstance(factor, OuterProductFactor)]
-        return OuterProductFactor(torch.cat([f.left for f in outer], dim=1), torch.cat([f.right for f in outer], dim=1))
-    if all(isinstance(factor, EmbeddingFactor) for factor in factors):
-        found = [factor for factor in factors if isinstance(factor, EmbeddingFactor)]
-        row, unit, values = (torch.cat([getattr(f, name) for f in found]) for name in ("row", "unit", "values"))
-        return EmbeddingFactor.of(row, unit, values, first.n_rows, first.n_units)
-    everything = slice(0, first.n_units)
-    total = sum((factor.explicit(everything) for factor in others), first.explicit(everything))
-    return DenseFactor(total.reshape(first.n_rows, first.n_units, first.width))
-
-
-class _RuleHook:
-    """Forward hooks that record a layer's calls."""
-
-    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
-        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
-        self.recorder, self.layer = weakref.proxy(recorder), layer
-
-    def register(self) -> list[Any]:
-        """Hook the layer, until the handles are removed."""
-        module = self.layer.module
-        # What comes out before other hooks change it.
-        handles: list[Any] = [module.register_forward_hook(CallHook(self.after), with_kwargs=True, prepend=True)]
-        if self.layer.rule is None:
-            self._before: list[BeforeCall] = []
-            # What comes in after other hooks changed it; but torch's own are run again.
-            first = is_computed(module)
-            handles.append(module.register_forward_pre_hook(CallHook(self.before), prepend=first))
-        return handles
-
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._before.append(BeforeCall(module))
-
-    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        rule = self.layer.rule
-        before = self._before.pop() if rule is None else None
-        everything = _tensors(output)
-        if len(everything) > 1:
-            # One may have been made of another: what comes back to the other by way of the first isn't to count twice.
-            output = tree_map_only(torch.Tensor, _alias, output)
-            everything = _tensors(output)
-        differentiable = [number for number, value in enumerate(everything) if value.grad_fn is not None]
-        if not differentiable:
-            return output
-        given = _tensors(args[0] if len(args) == 1 and not kwargs else _in_order(module, args, kwargs))
-        # What follows may change it in place.
-        outputs = [] if rule is not None else [value.detach().clone() for value in everything]
-
-        def parts(gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
-            of_all: list[torch.Tensor | None] = [None] * len(everything)
-            for number, gradient in zip(differentiable, gradients, strict=True):
-                of_all[number] = gradient
-            if rule is None:
-                assert before is not None, "taken before each call"
-                factors: Factors = per_sample_factors(module, before, (args, kwargs), outputs, of_all, n)
-            else:
-                factors = self._by_rule(rule, given, of_all, n)
-            held = module.named_parameters() if module._modules else module._parameters.items()
-            for name, parameter in held:
-                if parameter is None:
-                    continue
-                if rule is not None and name not in factors:
-                    raise NotImplementedError(f"its rule doesn't know the parameter {name!r}")
-                unit, named = 0, factors.get(name, [])
-                for factor in named if isinstance(named, Sequence) else [named]:
-                    yield parameter, unit, factor
-                    unit += factor.n_units
-
-        self.recorder.record(self.layer, given, [everything[number] for number in differentiable], parts)
-        return output
-
-    def _by_rule(self, rule: Rule, given: list[torch.Tensor], gradients: list[torch.Tensor | None], n: int) -> Factors:
-        axis, alone = self.layer.sample_axis, gradients[0] if len(gradients) == 1 else None
-        # Older versions of torch see no tensors in packed sequences.
-        shape = tuple(given[0].shape) if given else ()
-        if len(shape) <= axis or shape[axis] != n or (alone is not None and len(alone) != n):
-            raise GhostError(
-                f"The samples must be along the {('first', 'second')[axis]} axis of what goes into a layer; "
-                f"found {n} samples and, at the layer {self.layer.name!r}, shape {shape}."
-            )
-        wide = tuple(None if gradient is None else _wide(gradient) for gradient in gradients)
-        factors = rule(self.layer.module, tuple(_wide(value) for value in given), wide if len(wide) > 1 else wide[0])
-        if self.layer.is_own:
-            check_answer(factors, self.layer.module, self.layer.name, n)
-        return factors
-
-
-class _WatchHook:
-    """Forward hooks that record the products inside of a layer."""
-
-    def __init__(self, recorder: GradientRecorder, layer: Layer) -> None:
-        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
-        self.recorder, self.layer = weakref.proxy(recorder), layer
-
-    def register(self) -> list[Any]:
-        """Hook the layer, until the handles are removed."""
-        module = self.layer.module
-        return [
-            module.register_forward_pre_hook(CallHook(self.before)),
-            module.register_forward_hook(CallHook(self.after), always_call=True),
-        ]
-
-    def before(self, module: nn.Module, args: Any) -> None:
-        assert self.layer.watch is not None, "a hook for layers that are watched"
-        self.watch = self.layer.watch(module)
-        self.watch.__enter__()
-
-    def after(self, module: nn.Module, args: Any, output: Any) -> None:
-        watch = self.watch
-        del self.watch
-        watch.__exit__(None, None, None)
-        for product in watch.products:
-            if product.output.grad_fn is not None:
-                parts = partial(_parts_of_product, watch, product)
-                self.recorder.record(self.layer, [product.given], [product.output], parts)
-
-
-def _parts_of_product(watch: Watch, product: Product, gradients: list[torch.Tensor | None], n: int) -> Iterator[Part]:
-    (gradient,) = gradients
-    assert gradient is not None, "a product has one output"
-    return watch.parts(product._replace(given=_wide(product.given)), _wide(gradient), n)
-
-
-def _in_order(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Put arguments into the order in which the layer declares them."""
-    if not kwargs:
-        return args
-    return tuple(signature(layer.forward).bind(*args, **kwargs).arguments.values())
-
-
-def _alias(value: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor, so that only gradients of what follows come back to it."""
-    # Not a view, for those who are given it may change it in place.
-    return value.clone() if value.grad_fn is not None else value
-
-
-def _wide(values: torch.Tensor) -> torch.Tensor:
-    """Detach a tensor, and convert half to single precision."""
-    values = values.detach()
-    return values.float() if values.dtype in HALF else values

@@ -16,39 +16,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, prune
 
 from nets import Checkpointed
 from single import check, ghost, loss, made, reference
 from single import forked_initialisation as forked_initialisation
-from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, recorder
+from skbgmd.ghost import GhostError, GhostRows, GradientRecorder, recorded_layers
 from skbgmd.ghost.registry import RULES, rule_of
-
-
-class Twice(nn.Module):
-    """A layer used twice."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4, dtype=dtype)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.layer(torch.tanh(self.layer(x)))
-        return result
-
-
-class Tied(nn.Module):
-    """An embedding whose table is the last layer's matrix, too."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.table = nn.Embedding(7, 4, dtype=dtype)
-        self.last = nn.Linear(4, 7, dtype=dtype)
-        self.last.weight = self.table.weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.last(torch.tanh(self.table(x)))
-        return result
 
 
 class Scaled(nn.Module):
@@ -60,15 +33,6 @@ class Scaled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.factor * x
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_shared_parameters(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    check(Twice(dtype), made((5, 4), dtype, 1))
-    check(Twice(dtype), made((5, 3, 4), dtype, 1))
-    check(Tied(dtype), torch.randint(7, (5,)))
-    check(Tied(dtype), torch.randint(7, (5, 3)))
 
 
 def test_frozen_parameters_are_left_out() -> None:
@@ -107,13 +71,6 @@ def test_given_parameters_count_once() -> None:
     recorder = GradientRecorder(module, iter([*given, given[0], given[3]]))
     assert list(map(id, recorder.parameters)) == list(map(id, given))
     assert columns_of(recorder, module) == [(0, 12), (12, 4), (16, 8), (24, 2)]
-
-
-def test_batch_norm_is_refused_by_name() -> None:
-    module = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    with pytest.raises(GhostError, match=r"'1', BatchNorm1d.*GroupNorm"):
-        ghost(module, made((5, 3), torch.float32, 0), loss)
-    check(module.eval(), made((5, 3), torch.float32, 0))
 
 
 def test_stray_parameters_are_refused_by_name() -> None:
@@ -184,46 +141,6 @@ def test_inputs_changed_in_place_are_refused() -> None:
         ghost(Changed(), made((5, 3), torch.float32, 0), lambda out: out.sin().sum(dim=1))
 
 
-def test_samples_along_another_axis_are_refused() -> None:
-    class Flat(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = self.layer(x.flatten(0, 1)).view(x.shape)
-            return result
-
-    with pytest.raises(GhostError, match=r"found 5 samples and, at the layer 'layer', shape \(20, 3\)"):
-        ghost(Flat(), made((5, 4, 3), torch.float32, 0), loss)
-
-
-class Related(nn.Module):
-    """A layer without a rule, one of whose outputs is made of the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.matrix = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
-
-    def forward(self, x: torch.Tensor) -> dict[str, Any]:
-        one = (x @ self.matrix).tanh()
-        return {"one": one, "others": (one.exp(), one)}
-
-
-def test_outputs_that_are_made_of_one_another() -> None:
-    class Both(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = Related()
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found = self.layer(x)
-            return torch.cat([found["one"], *found["others"]], dim=1)
-
-    torch.manual_seed(0)
-    check(Both(), made((5, 3), torch.float64, 0))
-
-
 class Summed(nn.Module):
     """Two layers whose outputs are added have one gradient in memory, and are no weights and bias of one layer."""
 
@@ -246,22 +163,6 @@ class Summed(nn.Module):
 def test_gradients_of_two_layers_in_one_place_in_memory(second: Any, apart: bool) -> None:
     torch.manual_seed(0)
     check(Summed(second(), apart=apart), made((5, 16), torch.float32, 0))
-
-
-def test_outputs_that_are_changed_in_place_afterwards() -> None:
-    class Changing(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.GRU(3, 4, batch_first=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out, last = self.layer(x)
-            out += 0.3 * x.sum(dim=2, keepdim=True)
-            result: torch.Tensor = out.flatten(1) * last[0].repeat(1, x.shape[1])
-            return result
-
-    torch.manual_seed(0)
-    check(Changing(), made((5, 4, 3), torch.float32, 0), 3e-5)
 
 
 @pytest.mark.parametrize("computed", [False, True])
@@ -329,7 +230,7 @@ def test_on_cuda() -> None:
 
 def test_a_recorder_is_entered_again(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up = []
-    monkeypatch.setattr(recorder, "rule_of", lambda layer: looked_up.append(layer) or rule_of(layer))
+    monkeypatch.setattr(recorded_layers, "rule_of", lambda layer: looked_up.append(layer) or rule_of(layer))
     module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     parameters = list(module.parameters())
     kept, weights = GradientRecorder(module, parameters), np.full(5, 0.2)
@@ -393,38 +294,6 @@ def test_a_recorder_is_left_before_it_is_entered_again() -> None:
     with recorder, pytest.raises(RuntimeError, match="must be left before it is entered again"):
         recorder.__enter__()
     assert not module._forward_hooks
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda layer, name: prune.random_unstructured(layer, name, 0.4),
-        nn.utils.weight_norm,
-        lambda layer, name: nn.utils.spectral_norm(layer, name).eval(),
-        parametrizations.weight_norm,
-    ],
-    ids=["pruning", "old weight_norm", "old spectral_norm", "weight_norm"],
-)
-@pytest.mark.parametrize(
-    ("layer", "name"),
-    [
-        (lambda: nn.Linear(6, 5, bias=False), "weight"),
-        (lambda: nn.Conv1d(4, 3, 2), "weight"),
-        (lambda: nn.LSTM(6, 3, batch_first=True), "weight_hh_l0"),
-    ],
-    ids=["linear", "convolution", "recurrent"],
-)
-@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
-def test_weights_that_are_computed(layer: Any, name: str, change: Any) -> None:
-    module = layer().double()
-    recorder = GradientRecorder(module)
-    assert recorder.layers[0].rule is not None
-    change(module, name)
-    x = made((5, 4, 6), torch.float64, 0)
-    with recorder:
-        losses = loss(module(x))
-    rows = GhostRows(recorder.factors(losses), 5, sum(each.numel() for each in recorder.parameters), device=x.device)
-    torch.testing.assert_close(rows.columns(torch.arange(rows.n_columns)), reference(module, x, loss))
 
 
 @pytest.mark.parametrize("entered", [False, True], ids=["left", "entered"])
