@@ -2,10 +2,11 @@
 Some of my sensors were broken
 ==============================
 
-A tenth, a fifth, two fifths of the training rows hold noise in place of what was to
-be measured; their labels are right, and nobody knows which rows they are. Plain
-training follows them. :class:`skbgmd.BlockGMDClassifier` lets a row count for less
-the farther its gradient is from the others', and says how much each did.
+Some training rows hold noise instead of measurements. Their labels are right, and
+nobody knows which rows they are. Plain training follows them.
+:class:`skbgmd.BlockGMDClassifier` gives less weight to rows whose inputs or gradients
+are far from the others', and says how much each row counted. Here a tenth, a fifth
+and two fifths of the rows are broken.
 """
 
 import warnings
@@ -26,9 +27,9 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# The noise has a hundred times the range of a feature, as that of a loose contact.
-# Both networks have one layer of a hundred units and train for 50 epochs, before
-# which ``MLPClassifier`` warns that it has not converged.
+# The noise has a hundred times the range of a feature, like that of a loose contact.
+# Both networks have one layer of a hundred units and train for 50 epochs, after which
+# ``MLPClassifier`` warns that it hasn't converged.
 warnings.simplefilter("ignore", ConvergenceWarning)
 shares = [0.0, 0.1, 0.2, 0.4]
 scores = {"MLPClassifier": [], "BlockGMDClassifier": []}
@@ -44,8 +45,8 @@ for name, values in scores.items():
     print(f"{name:18}", *(f"{value:.3f}" for value in values))
 
 # %%
-# ``sample_trust_`` is the mean weight that each row got, one as in a plain mean.
-# These are of the last fit, with two fifths of the rows broken.
+# ``sample_trust_`` is the mean weight of each row. One is its weight in a plain mean.
+# The histogram is of the last fit, with two fifths of the rows broken.
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.0))
 for (name, values), style in zip(scores.items(), ("o--", "s-"), strict=True):
     left.plot(100 * np.array(shares), values, style, label=name)

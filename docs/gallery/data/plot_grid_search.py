@@ -2,10 +2,10 @@
 Choosing beta and the learning rate by a grid search
 ====================================================
 
-The estimators are scikit-learn's in all that matters to a grid: they are cloned, set
-and scored, in a pipeline too. ``beta`` is the share of gradient coordinates that
-judges the samples, ``lr`` the learning rate. The pipeline corrupts a fifth of the
-training rows of each fold and leaves those to score on alone.
+The estimators work in scikit-learn's ``GridSearchCV``, also in a pipeline. Here it
+tunes ``beta``, the share of gradient coordinates that judges the samples, and ``lr``,
+the learning rate. The pipeline corrupts a fifth of the training rows of each fold,
+and never the rows that it scores on.
 """
 
 import matplotlib.pyplot as plt
@@ -33,8 +33,8 @@ print(search.best_params_)
 print(f"on the other samples, all clean: {search.score(X[1000:], y[1000:]):.1%}")
 
 # %%
-# Half of a point of accuracy is within the noise of two folds: where cells look
-# alike, take the one whose neighbors are good, too.
+# With two folds, half a point of accuracy is noise. Where cells look alike, take the
+# one whose neighbors are good, too.
 
 betas, rates = grid.values()
 scores = 100 * search.cv_results_["mean_test_score"].reshape(len(betas), len(rates))

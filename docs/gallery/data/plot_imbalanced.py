@@ -2,10 +2,10 @@
 Robust training gives up my rare class
 ======================================
 
-What is rare looks like an outlier, and a rule that distrusts outliers strongly pays
-for it with the rare class. The default asks held-out samples first, and stays mild
-where nothing is wrong. Here all labels are right; what counts is the recall of the
-rare digits.
+Rare samples look like outliers, so a rule that strongly distrusts outliers gives up
+the rare class. The default asks held-out samples first, and stays mild where nothing
+is wrong. Here four digits are rare and all labels are right. Compare the recall of
+the rare digits.
 """
 
 import matplotlib.pyplot as plt
@@ -27,9 +27,9 @@ X_train, y_train = X_train[kept], y_train[kept]
 print("samples of each digit:", np.bincount(y_train))
 
 # %%
-# Three trainings of the same network: plain, by the default, and by the strictest
-# setting, Huber's mean with a small threshold on a block of the columns and remembered
-# trust.
+# The same network is trained in three ways: plainly, by the default, and by the
+# strictest setting. The latter is Huber's mean with a small threshold, on a block of
+# the columns, with remembered trust.
 
 models = {
     "plain training": BlockGMDClassifier(aggregator="mean", random_state=0),
@@ -46,9 +46,9 @@ for name, model in models.items():
 print("the default chose", models["default"].strength_)
 
 # %%
-# So leave the choice to held-out samples unless you know that samples are wrong.
-# Where the rare class is what you are after, ``class_weight="balanced"`` weighs it up
-# in any of the three.
+# So leave the choice to held-out samples unless you know that samples are wrong. If
+# you are after the rare class, ``class_weight="balanced"`` gives it more weight in any
+# of the three.
 
 _, ax = plt.subplots(figsize=(7, 3))
 for place, (name, values) in enumerate(recalls.items()):

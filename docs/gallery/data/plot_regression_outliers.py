@@ -2,10 +2,10 @@
 Gross outliers ruin my regression
 =================================
 
-scikit-learn has robust *linear* regressions: Huber's, RANSAC and Theil-Sen. Where
-features interact, a linear model has no way to follow, robust or not.
-:class:`skbgmd.BlockGMDRegressor` is a network that finds such features by itself,
-trained by a robust mean of its samples' gradients.
+Some targets are far too large. scikit-learn's robust regressions, Huber's, RANSAC and
+Theil-Sen, are *linear*: they can't follow features that interact.
+:class:`skbgmd.BlockGMDRegressor` is a network, which can. It trains by a robust mean
+of its samples' gradients.
 """
 
 import matplotlib.pyplot as plt
@@ -28,8 +28,8 @@ print(f"{len(gross)} of 1000 targets are too large, the largest {y_train.max():.
 print(f"without them none is above {np.delete(y_train, gross).max():.0f}")
 
 # %%
-# The linear ones get splines of each feature, which are what Friedman's function takes
-# but for the sine of one product. All have their defaults otherwise.
+# The linear models get splines of each feature. These fit Friedman's function except
+# for one term, the sine of a product. All else is at its default.
 
 splines = SplineTransformer(n_knots=5)
 models = {

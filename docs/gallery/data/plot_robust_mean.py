@@ -2,10 +2,10 @@
 My mean is wrong because of a few bad points
 ============================================
 
-A mean follows its outliers wherever they are. The geometric median, the point with
-the smallest sum of distances to all others, stays with the majority: less than half
-of the points can't drag it away. :func:`skbgmd.geometric_median` finds it, and
-proves how close its sum of distances is to the smallest possible.
+A mean follows its outliers, however far away they are. The geometric median, the
+point with the smallest sum of distances to all others, stays with the majority: fewer
+than half of the points can't drag it away. :func:`skbgmd.geometric_median` finds it,
+and proves how close its sum of distances is to the smallest possible.
 """
 
 import matplotlib.pyplot as plt
@@ -24,17 +24,16 @@ print("geometric median", result.median.round(2))
 print("weight of the 30 bad points", result.weights[70:].sum().round(3))
 
 # %%
-# The median is a weighted mean of the points, ``result.weights @ X``: each weighs by
-# one over its distance. The certificate needs no trust in the solver. It is a lower
-# bound on the sum of distances of *any* point, and ``gap`` is how far the answer is
-# above it, as a share of the bound.
+# The median is a weighted mean of the points, ``result.weights @ X``. The weight of a
+# point is proportional to one over its distance. You needn't trust the solver: it
+# also gives a lower bound on the sum of distances of *any* point. ``gap`` is how far
+# the median is above that bound, as a share of it.
 
 assert np.allclose(result.median, result.weights @ X)
 print(f"the sum of distances is proved to be within {result.gap:.1e} of the smallest")
 
 # %%
-# The same bad points, moved farther and farther away: the mean follows, a median
-# stays where it is.
+# Move the bad points farther and farther away. The mean follows, the medians stay.
 
 distances = np.logspace(0.0, 3.0, 10)
 errors = {"mean": [], "coordinate-wise median": [], "geometric median": []}

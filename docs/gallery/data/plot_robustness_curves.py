@@ -2,10 +2,10 @@
 How much corruption does my model withstand?
 ============================================
 
-A robustness curve is a learning curve with corrupt rows in place of fewer rows: in
-each fold a share of the training rows is corrupted, and scores are of clean ones.
+A robustness curve shows a score against the share of corrupt training rows. In each
+fold that share of the training rows is corrupted; the test rows stay clean.
 :class:`skbgmd.inspection.RobustnessCurveDisplay` draws it for any estimator with
-scikit-learn's interface, and for rules by which gradients are combined.
+scikit-learn's interface, and for aggregation rules.
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ folds = StratifiedKFold(2, shuffle=True, random_state=0)
 common = {"fractions": [0.0, 0.2, 0.4], "cv": folds, "random_state": 0}
 
 # %%
-# Wrong labels, each of another class, and whole estimators. The band is the standard
+# First, estimators on wrong labels, each of another class. The band is the standard
 # deviation over the folds.
 
 estimators = {
@@ -48,9 +48,9 @@ ax.set(xlabel="wrong labels in %", ylabel="accuracy on clean test data")
 plt.show()
 
 # %%
-# Gradients times -100, and rules by which the same network is trained on groups of
-# eight samples. At half of the rows all rules break down: the liars are the majority
-# then.
+# Second, aggregation rules on gradients times -100. The same network is trained on
+# groups of eight samples. With half of the rows corrupt every rule breaks down, for
+# the corrupt rows are then no minority.
 
 rules = ("mean", "coordinate_median", "geometric_median")
 _, ax = plt.subplots(figsize=(6, 3))

@@ -2,11 +2,12 @@
 My texts are labeled by rules or by a crowd, and some labels are wrong
 ======================================================================
 
-TF-IDF makes a sparse matrix of texts, with a column for each word. The classifier
-takes it as it is, in a pipeline with the vectorizer; a batch at a time becomes dense.
+Train on sparse TF-IDF features of texts and find the wrong labels. The classifier
+takes the sparse matrix, in a pipeline with the vectorizer; it makes one batch at a
+time dense.
 
-The texts come with what is installed: paragraphs of scikit-learn's own
-documentation, labeled with the part of the library that they describe.
+The texts are paragraphs of scikit-learn's own documentation, labeled with the part of
+the library that they describe.
 """
 
 import re
@@ -24,7 +25,7 @@ from skbgmd import BlockGMDClassifier
 from skbgmd.corruption import corrupt_labels
 from skbgmd.inspection import find_suspects
 
-# Both train for as many epochs.
+# Both train for the same number of epochs.
 warnings.simplefilter("ignore", ConvergenceWarning)
 PARTS = ["cluster", "ensemble", "linear_model", "metrics"]
 
@@ -39,10 +40,10 @@ for name, thing in all_estimators() + all_functions():
 print(f"{len(texts)} paragraphs of {len(set(sources))} classes and functions")
 
 # %%
-# Whoever labels by keywords or in a hurry confuses things: 30 % of the training labels
-# are made wrong. The paragraphs of a function are all in training, or all in the test.
-# The strength is given here, as for data that are known to be dirty; by default
-# held-out samples choose it.
+# 30 % of the training labels are made wrong, as when someone labels by keywords or in
+# a hurry. All paragraphs of a function are either in the training or in the test data.
+# The strength is given, as for data that are known to be dirty. By default held-out
+# samples choose it.
 
 train, test = next(
     GroupShuffleSplit(test_size=0.3, random_state=0).split(texts, groups=sources)
@@ -71,7 +72,7 @@ for model in (plain, robust):
     print(f"{type(model[-1]).__name__:<20}{model.score(X_test, y_test):.1%}")
 
 # %%
-# The texts to read first, with the labels that they came with and those predicted:
+# Read these texts first. Each has its given label and the predicted one:
 
 suspects = find_suspects(robust, 100)
 print(f"{is_wrong[suspects].mean():.0%} of the 100 most suspicious labels are wrong")

@@ -2,11 +2,11 @@
 How strongly should outliers be distrusted, and who decides?
 ============================================================
 
-No look at the training data alone tells hard samples from wrong ones. Held-out
-samples do, with their labels as they are: wrong labels lower the score of all
-candidates alike, so that the better one is still ahead. With ``strength="auto"``,
-the default, :class:`skbgmd.BlockGMDClassifier` tries each strength on a third of the
-samples, and takes another than the mildest only where it is clearly ahead.
+The training data alone can't tell hard samples from wrong ones. Held-out samples can,
+even though some of their labels are wrong: these lower the score of all candidates
+alike, so the better one is still ahead. With ``strength="auto"``, the default,
+:class:`skbgmd.BlockGMDClassifier` tries strengths on a third of the samples, and takes
+a stronger one than the mildest only if it is clearly ahead.
 """
 
 import matplotlib.pyplot as plt
@@ -31,8 +31,8 @@ for name, labels in {"clean labels": y_train, "30 % wrong labels": dirty}.items(
     print(f"{name}: {models[name].strength_}, test accuracy {accuracy:.1%}")
 
 # %%
-# What the choice rests on: the gain of each candidate over the mildest in balanced
-# accuracy on held-out samples, and its standard error.
+# The evidence for the choice: how much each candidate gains over the mildest in
+# balanced accuracy on held-out samples, with its standard error.
 
 _, axes = plt.subplots(1, 2, figsize=(7, 2.6))
 for ax, (name, model) in zip(axes, models.items(), strict=True):
@@ -41,8 +41,8 @@ for ax, (name, model) in zip(axes, models.items(), strict=True):
 plt.show()
 
 # %%
-# The trainings that followed. With wrong labels the loss rises: the network refuses to
-# learn them, and is ever surer that they are wrong.
+# The trainings on all samples. With wrong labels the loss rises: the network refuses
+# to learn them, and becomes surer and surer that they are wrong.
 
 _, axes = plt.subplots(1, 3, figsize=(7, 2.8))
 for name, model in models.items():
@@ -50,7 +50,7 @@ for name, model in models.items():
 plt.show()
 
 # %%
-# The mean weight that samples had in the second of them.
+# The mean weight of each sample in the training on wrong labels.
 
 _, ax = plt.subplots(figsize=(5, 2.6))
 trust, is_wrong = models["30 % wrong labels"].sample_trust_, dirty != y_train

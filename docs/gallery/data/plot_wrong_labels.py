@@ -3,10 +3,9 @@ Some of my labels are wrong, and I don't know which
 ===================================================
 
 Annotators confuse classes, and a network learns their mistakes by heart.
-:class:`skbgmd.BlockGMDClassifier` trains with scikit-learn's interface and distrusts
-samples that don't fit in with the others; how strongly, held-out samples choose.
-Afterwards :func:`skbgmd.inspection.find_suspects` lists the samples to look at
-first.
+:class:`skbgmd.BlockGMDClassifier` has scikit-learn's interface and distrusts samples
+that don't fit in with the others. Held-out samples choose how strongly. Afterwards
+:func:`skbgmd.inspection.find_suspects` lists the samples to check first.
 """
 
 import matplotlib.pyplot as plt
@@ -26,8 +25,8 @@ y_given, is_wrong = corrupt_labels(y_train, fraction=0.2, kind="pair", random_st
 print(f"{is_wrong.sum()} of {len(y_given)} labels are those of the next digit")
 
 # %%
-# The network is the same, a hidden layer of 100 units, and so are the labels. Test
-# labels are clean.
+# Both classifiers train the same network, one hidden layer of 100 units, on the same
+# labels. The test labels are clean.
 
 plain = MLPClassifier(learning_rate_init=0.005, max_iter=1000, random_state=0).fit(
     X_train, y_given
@@ -40,8 +39,8 @@ print(f"BlockGMDClassifier {robust.score(X_test, y_test):.1%}")
 print("strength chosen:", robust.strength_)
 
 # %%
-# Which labels should a person look at? Without a number, it is estimated how many
-# suspects there are.
+# Which labels should a person check? If you give no number, ``find_suspects``
+# estimates how many there are.
 
 suspects = find_suspects(robust)
 print(f"{len(suspects)} suspects, {is_wrong[suspects].mean():.1%} of them wrong")

@@ -3,9 +3,10 @@ My workers collude, and hide in the noise
 =========================================
 
 Workers that know the honest gradients can agree on a shift so small that no single
-step gives them away, and step after step they push in the same direction. Over steps
-bad luck averages out and the shift doesn't: :class:`skbgmd.aggregators.WorkerMemory`
-remembers how workers' gradients relate to each other, in 2 n² numbers.
+step gives them away. In each step they push in the same direction. Over many steps
+noise averages out, and the shift doesn't. :class:`skbgmd.aggregators.WorkerMemory`
+uses that: it remembers how the workers' gradients relate to each other, in 2 n²
+numbers.
 """
 
 import matplotlib.pyplot as plt
@@ -64,9 +65,9 @@ def train(rule, attack):
 
 
 # %%
-# Thirteen of 34 workers lie in two ways: a little is enough (ALIE) shifts the honest
-# mean by a part of the honest spread, and a simplex hides the same shift in rows
-# that look unrelated to each other.
+# Thirteen of 34 workers are hostile, by one of two attacks. "A little is enough"
+# (ALIE) sends the honest mean, shifted by a part of the honest spread. A simplex hides
+# the same shift in rows that look unrelated to each other.
 
 attacks = {
     "ALIE": ALittleIsEnough(z=1.0, corrupt=range(N_HOSTILE)),

@@ -2,11 +2,11 @@
 One of my ranks sends wrong gradients
 =====================================
 
-DistributedDataParallel averages the gradients of all ranks, so that one broken or
-hostile rank decides where the training goes. :class:`skbgmd.distributed.RobustHook`
-takes the place of that average in one line, for as many bytes. Here four processes
-on this machine train, of which the last one climbs where the others descend. This is
-the whole training of a rank; the script is ``docs/examples/ddp_rules.py``.
+DistributedDataParallel averages the gradients of all ranks, so one broken or hostile
+rank decides where the training goes. :class:`skbgmd.distributed.RobustHook` replaces
+that average, in one line and for as many bytes. Here four processes on this machine
+train, and the last one climbs where the others descend. This is the whole training of
+a rank; the script is ``docs/examples/ddp_rules.py``.
 
 .. literalinclude:: ../../examples/ddp_rules.py
    :language: python
@@ -30,9 +30,9 @@ for rule, measured in found.items():
     print(f"{rule:18s} accuracy {measured['accuracies'][-1]:.1%}, weights {weights}")
 
 # %%
-# All ranks compute the same weights from the same gradients, and so take the same
-# step. ``hook.weights_`` has those of the last step, and ``on_step`` gets each.
-# Under ``torchrun`` the line is the same: ``docs/examples/ddp.py``.
+# All ranks compute the same weights from the same gradients, so they take the same
+# step. ``hook.weights_`` has the weights of the last step, and ``on_step`` gets those
+# of each step. Under ``torchrun`` the line is the same: ``docs/examples/ddp.py``.
 
 _, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
 for rule, style, color, shift in zip(

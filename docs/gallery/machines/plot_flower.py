@@ -2,12 +2,12 @@
 Some of my Flower clients lie
 =============================
 
-In federated averaging the server takes the mean of what the clients send, and a client
-that sends nonsense, by a fault or on purpose, decides that mean.
-:class:`skbgmd.distributed.flower.RobustFedAvg` is a subclass of Flower's ``FedAvg``,
-used in its place: in the server's app one name changes, and nothing in the clients'.
+In federated averaging the server takes the mean of what the clients send. A client
+that sends nonsense, by a fault or on purpose, decides that mean. Use
+:class:`skbgmd.distributed.flower.RobustFedAvg`, a subclass of Flower's ``FedAvg``,
+instead: one name changes in the server's app, and nothing in the clients'.
 
-Three of ten clients lie here. This is how a client trains; the rounds of both
+Here three of ten clients lie. This is how a client trains. The rounds of both
 strategies are in ``docs/examples/flower_rounds.py``, and a whole app in
 ``docs/examples/flower_app``.
 
@@ -26,8 +26,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 # %%
-# The documentation doesn't depend on Flower. Where it isn't installed, figures come
-# from a file with what the same script printed where it was.
+# If Flower isn't installed where this page is built, the figures come from a file that
+# the same script wrote elsewhere.
 
 script = Path("../../examples/flower_rounds.py")  # from docs/gallery/machines
 if find_spec("flwr"):
@@ -40,7 +40,7 @@ else:
     print("Flower isn't installed here: as measured with flwr", found.pop("flwr"))
 
 # %%
-# Round by round, and the weights of the clients in the last one.
+# Accuracy after each round, and the weights of the clients in the last round.
 
 _, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
 for name, style, color, shift in (

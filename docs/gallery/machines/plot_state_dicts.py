@@ -2,9 +2,10 @@
 I average the models of clients myself
 ======================================
 
-A federated round in plain PyTorch is a mean of what the clients send. Stack their
-updates, take the geometric median in place of the mean, and a minority of broken or
-hostile clients has no say. Tensors may be on any device; the answer is on the same.
+In plain PyTorch, a federated round is a mean of what the clients send. Stack their
+updates and take the geometric median instead of the mean: it stays near the majority
+if a minority of the clients is broken or hostile. Tensors may be on any device; the
+result is on the same one.
 """
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ shares = [slice(client, 1200, 10) for client in range(10)]  # of 120 samples eac
 
 
 def local_update(net, vector, client, generator):
-    """What a client sends: the way that its training took it."""
+    """What a client sends: how far its training moved the parameters."""
     vector_to_parameters(vector.clone(), net.parameters())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     X_own, y_own = X[shares[client]], y[shares[client]]

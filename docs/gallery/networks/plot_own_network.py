@@ -2,10 +2,9 @@
 My own convolutional network, on images with wrong labels
 =========================================================
 
-:class:`skbgmd.BlockGMDClassifier` takes any PyTorch module in place of its
-perceptron, as a class or an instance, and ``module__`` parameters for a class. Here
-it is a small convolutional network on Fashion-MNIST, thirty per cent of whose labels
-are wrong.
+:class:`skbgmd.BlockGMDClassifier` trains any PyTorch module instead of its perceptron.
+Pass a class, with ``module__`` parameters, or an instance. Here it is a small
+convolutional network on Fashion-MNIST, where 30 % of the labels are wrong.
 """
 
 import matplotlib.pyplot as plt
@@ -57,7 +56,7 @@ class Net(torch.nn.Module):
 
 
 # %%
-# That labels are wrong is known here, so the strength is given. By default held-out
+# It is known that labels are wrong, so the strength is given. By default held-out
 # samples choose it.
 
 settings = {
@@ -75,7 +74,7 @@ for name, options in trainings.items():
     )
 
 # %%
-# The images to look at first: badly fitted by the robust training.
+# The images to check first are those that the robust training fits worst.
 
 suspects = find_suspects(model, 200)
 print(f"{is_wrong[suspects].mean():.1%} of the first 200 suspects are labeled wrongly")

@@ -2,10 +2,10 @@
 An aggregation rule of my own
 =============================
 
-A rule that weighs rows is one method: from rows to weights. Its base class deals
-with NaN, infinity and rows without weight, and the rule then goes wherever a
-built-in one does: in estimators, in loops, across ranks, in a federation and on a
-block of columns.
+To write an aggregation rule that weighs rows, write one method, from rows to weights.
+The base class handles NaN, infinity and rows without weight. The rule then works
+wherever a built-in one does: in estimators, in training loops, across ranks, in a
+federation and on a block of columns.
 """
 
 import matplotlib.pyplot as plt
@@ -35,9 +35,9 @@ class NearestHalf(RowWeighting):
 
 
 # %%
-# Rows like gradients: 30 of 1,000 columns, the honest ones a common vector of ones
-# and noise of unit variance. Eleven are corrupt. A rule is good if its answer is as
-# near the common vector as the mean of the nineteen honest rows, the dashed line.
+# Try it on 30 rows of 1,000 columns. The honest ones are a common vector of ones plus
+# noise of unit variance; eleven are corrupt. A rule is good if its result is as near
+# the common vector as the mean of the nineteen honest rows (the dashed line).
 
 truth, generator = 1.0, torch.Generator().manual_seed(0)
 attacks = {
@@ -79,7 +79,7 @@ ax.legend(ncols=4, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.
 plt.show()
 
 # %%
-# It is a parameter of the estimators as it is.
+# Pass the rule to an estimator as it is.
 
 X, y = load_digits(return_X_y=True)
 model = BlockGMDClassifier(

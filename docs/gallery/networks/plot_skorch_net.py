@@ -2,10 +2,10 @@
 I have a skorch net, and want it robust
 =======================================
 
-A skorch net with its callbacks, optimizer and settings need not be written anew.
-:class:`skbgmd.BlockGMDClassifier` takes it in place of a module, keeps what it is
-set to, and replaces its training step; :class:`skbgmd.RobustNeuralNetClassifier` is
-a skorch net to begin with.
+You needn't rewrite a skorch net, its callbacks, optimizer and settings. Pass the net
+to :class:`skbgmd.BlockGMDClassifier` like a module: it keeps the settings and replaces
+the training step. For a new net use :class:`skbgmd.RobustNeuralNetClassifier`, which
+is a skorch net itself.
 """
 
 import matplotlib.pyplot as plt
@@ -53,8 +53,7 @@ net = NeuralNetClassifier(
 )
 
 # %%
-# The robust estimator trains a copy of the net; callbacks and the schedule run in
-# it.
+# The robust estimator trains a copy of the net, with its callbacks and schedule.
 
 robust = BlockGMDClassifier(net, group_size=1, random_state=0).fit(X_train, y_train)
 torch.manual_seed(0)

@@ -2,10 +2,9 @@
 I write my training loop myself
 ===============================
 
-A loop in plain PyTorch stays as it is but for one line: the losses of the samples go
-to :func:`skbgmd.robust_backward` in place of ``losses.mean().backward()``. It fills
-the parameters' ``grad`` with a robust mean of the samples' gradients, and any
-optimizer goes on from there.
+In a plain PyTorch loop one line changes: instead of ``losses.mean().backward()``, pass
+the losses of the samples to :func:`skbgmd.robust_backward`. It fills the parameters'
+``grad`` with a robust mean of the samples' gradients. Any optimizer can use that.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +18,7 @@ X, y = load_digits(return_X_y=True)
 X, y = torch.tensor(X / 16.0, dtype=torch.float32), torch.tensor(y)
 X_train, y_train, X_test, y_test = X[:1200].clone(), y[:1200], X[1200:], y[1200:]
 
-# A fifth of the rows are broken: huge features, as of a sensor with another unit.
+# A fifth of the rows are broken: huge features, as from a sensor with another unit.
 generator = torch.Generator().manual_seed(0)
 broken = torch.rand(1200, generator=generator) < 0.2
 X_train[broken] = 30.0 * torch.randn(int(broken.sum()), 64, generator=generator)
@@ -41,7 +40,7 @@ def train(robust, n_epochs=15):
                     net(X_train[batch]), y_train[batch], reduction="none"
                 )
             if robust:
-                # The one line; recorder is in the place of net.parameters().
+                # The one line; recorder takes the place of net.parameters().
                 aggregate, state = robust_backward(losses, recorder, "auto", state)
                 weights[batch] = torch.from_numpy(60 * aggregate.weights).float()
             else:
@@ -59,8 +58,8 @@ print(f"loss.backward():   {plain[-1]:.1%} of the clean test images")
 print(f"robust_backward(): {robust[-1]:.1%}")
 
 # %%
-# ``aggregate.weights`` says how much each sample counted; 1 is its share in a plain
-# mean.
+# ``aggregate.weights`` says how much each sample counted. Here 1 is its weight in a
+# plain mean.
 
 _, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
 left.plot(range(1, 16), plain, "x--", color="#d55e00", label="losses.mean().backward()")
