@@ -411,9 +411,11 @@ def refuse_unknown_objects(y: Any, name: str = "y") -> None:
     kinds = list(dict.fromkeys(map(type, np.asarray(y).ravel())))
     if not all(issubclass(kind, str) for kind in kinds):
         found = ", ".join(kind.__name__ for kind in kinds[: limits.NAMED_PARAMETERS])
+        # A matrix says of each sample which labels it has.
+        dtype = "str" if np.ndim(y) < 2 else "int"
         raise ValueError(
             f"Unknown label type: {name} must hold labels of one kind, numbers of a numeric dtype or texts; found an "
-            f"array of objects of the types {found}. Convert them, as by {name}.astype(str)."
+            f"array of objects of the types {found}. Convert them, as by {name}.astype({dtype})."
         )
 
 

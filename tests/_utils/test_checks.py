@@ -205,6 +205,9 @@ def test_what_is_no_verbosity(given, error):
 def test_labels_that_are_objects_of_several_kinds():
     refuse_unknown_objects(np.array(["a", np.str_("b")], dtype=object))
     refuse_unknown_objects(np.array([1, 2]))
+    for y, dtype in ((np.array([1, 0], dtype=object), "str"), (np.array([[1, 0]], dtype=object), "int")):
+        with pytest.raises(ValueError, match=rf"Convert them, as by y.astype\({dtype}\)"):
+            refuse_unknown_objects(y)
     with pytest.raises(
         ValueError, match=r"Unknown label type: y must hold labels of one kind.* types int, str\. .*astype"
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -135,7 +135,8 @@ class BlockGMDBase(RobustParameters, Interruptible):
 
     def _inputs(self, X: Any, n: int | None, *, fitted: Any) -> Any:
         """X as the module is to get it; an error where that is another kind of data than in ``fit``."""
-        refuse_masks_and_dates(X, "X")
+        for name, part in [(f"X[{key!r}]", part) for key, part in X.items()] if isinstance(X, Mapping) else [("X", X)]:
+            refuse_masks_and_dates(part, name)
         given, (is_perceptron, collates) = X, self._kind()
         X = as_inputs(X, n, fitted=fitted, collates=collates)
         if is_perceptron and is_structured(X):

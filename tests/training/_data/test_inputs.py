@@ -790,6 +790,8 @@ def test_data_frames_among_several_inputs_keep_their_columns(rng):
         for use in (model.predict, lambda given: model.partial_fit(given, y)):
             with pytest.raises(ValueError, match=r"X\['second'\] must have the columns that it had in fit, c, d"):
                 use(changed)
+    with pytest.raises(TypeError, match=r"X\['second'\] must hold no dates or durations; found dtype .* in column 'd'"):
+        model.predict({**whole, "second": X[["c", "d"]].assign(d=pd.Timestamp(2020, 1, 1))})
     # Arrays have no names to compare.
     unnamed = {name: part.to_numpy() for name, part in whole.items()}
     np.testing.assert_array_equal(model.predict(unnamed), model.predict(whole))
