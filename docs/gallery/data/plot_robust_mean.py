@@ -25,9 +25,9 @@ print("weight of the 30 bad points", result.weights[70:].sum().round(3))
 
 # %%
 # The median is a weighted mean of the points, ``result.weights @ X``. The weight of a
-# point is proportional to one over its distance. You needn't trust the solver: it
-# also gives a lower bound on the sum of distances of *any* point. ``gap`` is how far
-# the median is above that bound, as a share of it.
+# point is proportional to one over its distance. You needn't trust the solver: with
+# the median comes a proved lower bound on the sum of distances of *any* point. ``gap``
+# is how far the median's sum is above that bound, as a share of it.
 
 assert np.allclose(result.median, result.weights @ X)
 print(f"the sum of distances is proved to be within {result.gap:.1e} of the smallest")
