@@ -498,7 +498,10 @@ def test_losses_are_taken_for_what_they_are(data, line, forked):
     net = Logarithmic(torch.nn.Sequential(*layers), criterion=torch.nn.NLLLoss, **settings)
     assert quick(module=net).fit(X, y).score(X, y) > 0.9
     warm = quick(warm_start=True).fit(X, y)
-    assert warm.set_params(criterion=torch.nn.BCEWithLogitsLoss).fit(X, y).n_iter_ == 20
+    with pytest.warns(
+        UserWarning, match=r"keeps the parameters that it began with; found criterion=.*BCEWithLogitsLoss"
+    ):
+        assert warm.set_params(criterion=torch.nn.BCEWithLogitsLoss).fit(X, y).n_iter_ == 20
 
 
 def test_half_networks(data, forked):
@@ -785,7 +788,8 @@ def test_parameters_that_are_set_later_are_of_the_next_fit(kind, rng, forked):
 def test_a_training_goes_on_with_the_kind_of_data_that_it_began_with(data, forked):
     X, y = data
     model = BlockGMDClassifier(Flat, max_epochs=2, random_state=0, warm_start=True).fit(X.reshape(-1, 2, 2), y)
-    model.set_params(module=None).fit(X.reshape(-1, 2, 2), y)
+    with pytest.warns(UserWarning, match="keeps the parameters that it began with; found module=None"):
+        model.set_params(module=None).fit(X.reshape(-1, 2, 2), y)
     assert model.n_iter_ == 4
     assert model.set_params(warm_start=False).fit(X, y).predict(X).shape == y.shape
 
