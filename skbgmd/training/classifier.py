@@ -25,6 +25,7 @@ from skbgmd.training._data.inputs import unpacked
 from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none, weights_of_score
 from skbgmd.training._data.scaling import cross_entropy_of_shares
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._estimator.changes import warn_of_changes
 from skbgmd.training._estimator.class_weight import check_class_weight, weighted_by_class
 from skbgmd.training._estimator.multilabel import (
     RobustMultilabelNet,
@@ -360,6 +361,8 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         resume: bool,
         epochs: int | None,
     ) -> Self:
+        if resume:
+            warn_of_changes(self._params_in_fit or {}, self.get_params(deep=False))
         self._check_loss("labels" if self.multilabel_ else "classes")
         if self.multilabel_ and isinstance(self.module, NeuralNet):
             check_net_of_labels(self.module)

@@ -24,6 +24,7 @@ from skbgmd.training._data.leverage import have_lengths
 from skbgmd.training._data.samples import Samples, check_of_samples, unique_or_none, weights_of_score
 from skbgmd.training._data.scaling import location_and_scale, smooth_l1_of_zero
 from skbgmd.training._estimator.base_estimator import BlockGMDBase, in_training, shape_of_samples
+from skbgmd.training._estimator.changes import warn_of_changes
 from skbgmd.training._estimator.parameters import PARAMETERS
 from skbgmd.training._lifecycle.stopping import HeldOutStopping, ResidualStopping
 from skbgmd.training._losses import traits_of
@@ -181,6 +182,8 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         resume: bool,
         epochs: int | None,
     ) -> Self:
+        if resume:
+            warn_of_changes(self._params_in_fit or {}, self.get_params(deep=False))
         self._check_loss("numbers")
         _refuse_sparse(y)
         X, y = self._validated(X, y, reset=not resume)

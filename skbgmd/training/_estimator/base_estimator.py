@@ -48,7 +48,6 @@ from skbgmd.training._data.inputs import (
 from skbgmd.training._data.loader import ArrayLoader
 from skbgmd.training._data.samples import Samples, cast, drop_and_merge, in_dtype_of, network_of, predicted_at_once
 from skbgmd.training._data.scaling import scale_ratio, scaling_advice, stalls
-from skbgmd.training._estimator.changes import warn_of_changes
 from skbgmd.training._estimator.export import predictor_of
 from skbgmd.training._estimator.loss_of_task import Task, check_loss_of_task, check_net_of_task
 from skbgmd.training._estimator.parameters import RobustParameters
@@ -125,8 +124,6 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if reset:
             self._structure, self._columns_in_fit = structure(X), columns
             self._params_in_fit = self.get_params(deep=False)
-        else:
-            warn_of_changes(self._params_in_fit or {}, self.get_params(deep=False))
         return X, y
 
     def _takes_columns(self, y: Any) -> bool:

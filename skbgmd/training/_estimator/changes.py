@@ -28,7 +28,7 @@ def warn_of_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         warnings.warn(
             f"A training that goes on keeps the parameters that it began with; found {listed(changed)}. Changes of "
             f"{', '.join(sorted(IN_EFFECT - {'warm_start'}))} take effect; for others fit anew, with warm_start=False.",
-            stacklevel=5,
+            stacklevel=4,
         )
 
 

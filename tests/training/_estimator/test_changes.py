@@ -22,8 +22,9 @@ def test_changes_without_effect_are_told(make, changed):
     model.set_params(**changed)
     with pytest.warns(UserWarning, match=rf"keeps the parameters that it began with; found {name}=.* before\)"):
         model.fit(X, Y)
-    with pytest.warns(UserWarning, match="keeps the parameters"):
+    with pytest.warns(UserWarning, match="keeps the parameters") as told:
         model.partial_fit(X, Y)
+    assert told[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.set_params(warm_start=False).fit(X, Y)
