@@ -42,8 +42,9 @@ def train(method: str, attack: str, seed: int) -> dict[str, Any]:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy over seeds along the trainings, and its standard deviation at their end."""
-    groups = frame.groupby(["method", "attack"], sort=False)
+    """Mean accuracy along the trainings over the seeds that are complete, and its standard deviation at their end."""
+    is_complete = frame.groupby("seed")["seed"].transform("size") == len(RUNS) // len(SEEDS)
+    groups = frame[is_complete].groupby(["method", "attack"], sort=False)
     columns = [f"after {steps}" for steps in STEPS]
     found, last = groups[columns].mean(), columns[-1]
     text = found.map("{:.1f}".format)
