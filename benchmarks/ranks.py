@@ -208,13 +208,11 @@ def accuracies(
     module, hostile = network(data, seed), 0 if attack == "none" else N_HOSTILE[ranks]
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=momentum)
     samples, found = shares(seed, len(y), BATCH[data], ranks), list[float]()
-    remainders, state = torch.zeros(ranks, sum(p.numel() for p in module.parameters())), None
+    first = hostile if attack == ABSENT else 0
+    remainders, state = torch.zeros(ranks - first, sum(p.numel() for p in module.parameters())), None
     try:
         for step in range(steps[-1]):
-            which = next(samples)
-            if attack == ABSENT:
-                which, remainders = which[hostile:], remainders[-(ranks - hostile) :]
-            rows = gradients(module, X, y, which, attack, hostile)
+            rows = gradients(module, X, y, next(samples)[first:], attack, hostile)
             change = ATTACKS.get(attack)
             if change is not None:
                 rows[:hostile] = change(rows[:hostile], step)

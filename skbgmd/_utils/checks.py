@@ -351,19 +351,16 @@ def refuse_missing(values: Any, name: str) -> None:
         )
     if hasattr(values, "isna"):
         missing = np.asarray(values.isna())
-    elif getattr(values, "dtype", None) is None:
-        missing = _are_missing(np.asarray(values, dtype=object))
     else:
-        held = as_numpy(values, name)
-        # Arrays of other libraries have dtypes of their own.
-        if sparse.issparse(held) or np.asarray(held).dtype != np.dtype(object):
+        dtype = getattr(values, "dtype", None)
+        if isinstance(dtype, (np.dtype, torch.dtype)) and dtype != np.dtype(object):
             return
-        missing = _are_missing(np.asarray(held))
+        # Arrays of other libraries have dtypes of their own.
+        flat = np.asarray(values, dtype=object if dtype is None else None)
+        if flat.dtype != np.dtype(object):
+            return
+        missing = np.array([is_missing(value) for value in flat.ravel()], dtype=bool).reshape(flat.shape)
     _refuse_where(np.atleast_1d(missing), name)
-
-
-def _are_missing(objects: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.array([is_missing(value) for value in objects.ravel()], dtype=bool).reshape(objects.shape)
 
 
 def _refuse_where(missing: NDArray[np.bool_], name: str) -> None:

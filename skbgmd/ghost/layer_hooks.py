@@ -24,7 +24,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Recorder(Protocol):
-    """What calls of layers are told to, such as :class:`skbgmd.ghost.GradientRecorder`."""
+    """Object that is told of the calls of layers, such as :class:`skbgmd.ghost.GradientRecorder`."""
 
     def record(
         self, layer: Layer, given: list[torch.Tensor], outputs: list[torch.Tensor], parts: Callable[..., Iterator[Part]]
@@ -33,12 +33,16 @@ class Recorder(Protocol):
         ...
 
 
-class RuleHook:
-    """Forward hooks that record a layer's calls."""
+class LayerHook:
+    """Base of hooks that tell a recorder of a layer's calls."""
 
     def __init__(self, recorder: Recorder, layer: Layer) -> None:
         # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
         self.recorder, self.layer = weakref.proxy(recorder), layer
+
+
+class RuleHook(LayerHook):
+    """Forward hooks that record a layer's calls."""
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
@@ -109,12 +113,8 @@ class RuleHook:
         return factors
 
 
-class WatchHook:
+class WatchHook(LayerHook):
     """Forward hooks that record the products inside of a layer."""
-
-    def __init__(self, recorder: Recorder, layer: Layer) -> None:
-        # Weakly, or a net that is dropped would keep its module until the collector of cycles comes.
-        self.recorder, self.layer = weakref.proxy(recorder), layer
 
     def register(self) -> list[Any]:
         """Hook the layer, until the handles are removed."""
