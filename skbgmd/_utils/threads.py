@@ -29,21 +29,24 @@ def _one_of(before: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def one_thread_of_products() -> AbstractContextManager[Any]:
-    """Let NumPy's products take one thread for a while.
+@contextmanager
+def one_thread_of_products() -> Iterator[None]:
+    """Let NumPy's products take one thread for a while; as a decorator, for the time of a call.
 
-    On a machine that is busy, two threads for a product of 200 x 30 and 30 x 100 numbers take hundreds of times as
-    long.
+    Its threads and those of torch, which stay awake after an operation, fight over the cores: eigenvectors of 34 rows
+    take thirty times as long then. On a busy machine so does a product of 200 x 30 and 30 x 100 numbers.
     """
-    controller = _controller()
-    # To limit them takes a tenth of a millisecond.
-    if all(library.num_threads == 1 for library in controller.lib_controllers if library.user_api == "blas"):
-        return nullcontext()
-    limited: AbstractContextManager[Any] = controller.limit(limits=1, user_api="blas")
-    return limited
+    limited = [(library, n) for library in _blas() if (n := library.num_threads) != 1]
+    for library, _ in limited:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, n in limited:
+            library.set_num_threads(n)
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    # It looks through all libraries that are loaded, among them NumPy's.
-    return ThreadpoolController()
+def _blas() -> list[Any]:
+    # It looks through all libraries that are loaded, NumPy's and SciPy's among them.
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import check_rows
 from skbgmd.rows import Rows
@@ -209,6 +210,7 @@ def tied_groups(distances: FloatArray, norms: FloatArray, resolution: float = 0.
     return np.where((sizes > 1) & (2 * sizes < n), groups, -1)
 
 
+@one_thread_of_products()
 def opposed_rows(
     distances: FloatArray, norms: FloatArray, weights: FloatArray
 ) -> tuple[BoolArray, BoolArray, BoolArray] | None:

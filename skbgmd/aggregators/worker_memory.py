@@ -11,6 +11,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.geometric_median import GeometricMedian
@@ -176,6 +177,7 @@ class WorkerMemory(RowReplacement):
         return typical if typical > 0.0 else min(memory.typical, _typical(norms, weights))
 
 
+@one_thread_of_products()
 def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
     r"""Coordinates of workers by the eigenvectors of their mean products that stand out of the noise.
 
@@ -217,11 +219,11 @@ def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> Fl
     if n < 3 or not known.any():
         return np.zeros((n, 0))
     # What isn't known is like the rest of its row, the diagonal too, or of all rows.
-    rows = [line[some] for line, some in zip(products, known, strict=True)]
-    ordinary = float(np.median(products[known]))
-    typical = np.array([np.median(row) if len(row) else ordinary for row in rows])
+    has_known = known.any(axis=1)
+    typical = np.full(n, np.median(products[known]))
+    typical[has_known] = _row_medians(products, known)
     full = np.where(known, products, 0.5 * (typical[:, None] + typical))
-    deviations = [np.median(np.abs(row - middle)) for row, middle in zip(rows, typical, strict=True) if len(row)]
+    deviations = _row_medians(np.abs(products - typical[:, None]), known)
     by_rows = 2.0 * float(np.median(deviations)) / limits.NORMAL_MAD * np.sqrt(n)
     for _ in range(limits.COMPLETIONS):
         values, vectors = np.linalg.eigh(full)
@@ -272,6 +274,7 @@ def norm_in_honest_range(norms: FloatArray, weights: FloatArray, votes: FloatArr
     return max(median, min(by_votes, longest))
 
 
+@one_thread_of_products()
 def most_trusted(places: FloatArray, kept: int) -> BoolArray:
     """Choose the workers whose means of nearest rows have the largest weights in Huber's mean, all with a vote each.
 
@@ -298,6 +301,7 @@ def most_trusted(places: FloatArray, kept: int) -> BoolArray:
     return chosen
 
 
+@one_thread_of_products()
 def worker_votes(
     products: FloatArray, kept: int, met: BoolArray | None = None, witnesses: BoolArray | None = None
 ) -> FloatArray:
@@ -381,6 +385,16 @@ def _alike(products: FloatArray, others: BoolArray) -> BoolArray:
     return alike
 
 
+def _row_medians(values: FloatArray, known: BoolArray) -> FloatArray:
+    """Medians of the known numbers of each row (n, m), of those rows that have any."""
+    counts = known.sum(axis=1)
+    some = counts > 0
+    ascending, middle = np.sort(np.where(known, values, np.inf), axis=1), np.stack([counts - 1, counts], axis=1) // 2
+    medians: FloatArray = np.take_along_axis(ascending[some], middle[some], axis=1).mean(axis=1)
+    return medians
+
+
+@one_thread_of_products()
 def _trust(places: FloatArray, weights: FloatArray) -> FloatArray:
     """Weights of the means by Huber's location of their coordinates: those of a minority are far from it."""
     if not places.shape[1]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.remembered_products import RememberedProducts
 
@@ -181,6 +182,7 @@ def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray)
     return bool(2 * short.sum() > counted.sum())
 
 
+@one_thread_of_products()
 def larger_camp(similarities: FloatArray, n_clients: int, gap: float = limits.CAMP_GAP) -> FloatArray:
     """Find two camps by the signs of the top eigenvector, if its eigenvalue stands out.
 
@@ -211,6 +213,7 @@ def larger_camp(similarities: FloatArray, n_clients: int, gap: float = limits.CA
     return majority(vectors[:, -1] > 0.0, n_clients)
 
 
+@one_thread_of_products()
 def opposed_camps(cosines: FloatArray, weights: FloatArray) -> tuple[float, BoolArray]:
     r"""Find the two camps, of at least two clients each, whose mean updates are most opposed.
 

@@ -6,10 +6,12 @@ import numpy as np
 import scipy.linalg
 
 from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.gram import lower_weighted_median
 
 
+@one_thread_of_products()
 def spectral_weights(
     products: FloatArray, weights: FloatArray, fraction: float, threshold: float | None = None
 ) -> FloatArray:
@@ -43,6 +45,7 @@ def spectral_weights(
     return result
 
 
+@one_thread_of_products()
 def median_spectral_weights(products: FloatArray, weights: FloatArray, fraction: float, threshold: float) -> FloatArray:
     r"""Weights of the rows after spectral filtering about medians, which removes no more than a share.
 

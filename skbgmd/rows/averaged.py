@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from skbgmd._utils.allocation import empty
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.transfer import on_device
 from skbgmd._utils.typing import FloatArray
 from skbgmd.rows.blocks import CoordinateBlock, ParameterBlock
@@ -86,6 +87,7 @@ class AveragedRows(ChunkedRows):
             self._norms = super().norms() if squares is None else np.sqrt(squares)
         return self._norms
 
+    @one_thread_of_products()
     def _averaged_squares(self) -> FloatArray | None:
         """Squared norms from the rows' Gram matrix and norms, without a pass over columns; None where digits cancel.
 

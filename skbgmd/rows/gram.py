@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skbgmd._utils.cumulated_weights import bounds, in_units
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import BoolArray, FloatArray
 
 
@@ -93,6 +94,7 @@ class Gram:
             self, products=products, finite=self.finite[index], shrinkage=shrinkage, lengths=lengths, original=original
         )
 
+    @one_thread_of_products()
     def averaged(self, averaging: FloatArray) -> Gram:
         """The Gram matrix of ``averaging @ rows``; the lines of ``averaging`` add up to one."""
         shrinkage = None

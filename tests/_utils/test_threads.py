@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from skbgmd._utils.threads import one_thread, one_thread_of_products
+from skbgmd.aggregators import AGGREGATORS, get_aggregator
+from skbgmd.rows import DenseRows
 
 
 @pytest.fixture
@@ -47,3 +51,42 @@ def test_products_take_one_thread_for_a_while() -> None:
                 assert threads_of_products() == {1}
             assert threads_of_products() == {1}
         assert threads_of_products() == {2}
+
+
+def test_a_function_of_products_takes_one_thread_for_each_call() -> None:
+    @one_thread_of_products()
+    def used() -> set[int]:
+        return threads_of_products()
+
+    with threadpool_limits(2, user_api="blas"):
+        assert used() == used() == {1}
+        assert threads_of_products() == {2}
+
+
+def test_they_are_as_many_as_before_after_an_error() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(RuntimeError, match="stop"), one_thread_of_products():
+            raise RuntimeError("stop")
+        assert threads_of_products() == {2}
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_rules_take_eigenvectors_by_one_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among several they wait until torch's threads sleep, for milliseconds."""
+    used: set[int] = set()
+
+    def watched(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            used.update(threads_of_products())
+            return function(*args, **kwargs)
+
+        return call
+
+    for function in ("eigh", "svd"):
+        monkeypatch.setattr(np.linalg, function, watched(getattr(np.linalg, function)))
+    rows = DenseRows(torch.randn(34, 50, generator=torch.Generator().manual_seed(0)))
+    with threadpool_limits(2, user_api="blas"):
+        get_aggregator(name)(rows)
+    assert used <= {1}
+    if "spectral" in name or name == "worker_memory":
+        assert used

@@ -67,9 +67,11 @@ class AffineFactor:
         wide = self.dtype in (torch.float32, torch.float64) and not (
             self.left.requires_grad or self.right.requires_grad
         )
-        if self.device.type != "cpu" or self.n_rows > limits.NUMPY_GRAM_ROWS or not wide:
+        # NumPy takes a product of a matrix and its own transpose for what it is, half of another; but its threads wait
+        # for those of torch.
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        if not (alone and wide) or self.n_rows > limits.NUMPY_GRAM_ROWS:
             return self.products(self)
-        # NumPy takes a product of a matrix and its own transpose for what it is, half of another.
         left, right = self.left.numpy(), self.right.numpy()
         with np.errstate(all="ignore"):
             products = right @ right.T
