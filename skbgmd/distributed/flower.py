@@ -15,7 +15,7 @@ from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator, AggregatorState, HuberMean, get_aggregator
 from skbgmd.aggregators.base import pack_state, unpack_state
-from skbgmd.aggregators.worker_memory import products_about_zero
+from skbgmd.aggregators.clipped_products import products_about_zero
 from skbgmd.distributed.client_memory import ClientMemory, can_judge
 from skbgmd.distributed.client_weights import cap_claims, n_distrusted, read_claim
 from skbgmd.distributed.model_updates import RUNNING_STATISTICS, GlobalModel, median_array
