@@ -133,6 +133,10 @@ NUMPY_PRODUCT_ROWS = 64
 #: Rows up to which it multiplies the factors of Gram matrices.
 NUMPY_GRAM_ROWS = 512
 
+#: Rows above which Huber's mean with a remembered scale passes over them in place of their Gram matrix, and of which
+#: so many are compared with each other in its first steps: a matrix of 10,000 rows takes a gigabyte.
+GRAM_ROWS = 512
+
 #: Dimension up to which a Newton system is solved by Cholesky's factorization: cubic costs are small up to there, and
 #: conjugate gradients take over.
 DIRECT_SOLVE_DIMENSION = 64

@@ -11,7 +11,7 @@ from skbgmd._utils.checks import check_flag, check_integer, check_number, check_
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, state_of, usable_rows
 from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
-from skbgmd.aggregators.huber_by_products import huber_by_products
+from skbgmd.aggregators.huber_by_products import huber_by_products, huber_of_many
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.rejection import check_rejection, kept_weights, without_far
@@ -104,14 +104,16 @@ class HuberMean(LocationRule):
 
     def _finite(self, rows: Rows) -> BoolArray:
         # The Gram matrix tells as well, but not all of it may be wanted.
-        return rows.finite if self.remember and rows.gram_is_expensive else super()._finite(rows)
+        return rows.finite if self.remember and (rows.gram_is_expensive or _are_many(rows)) else super()._finite(rows)
 
     def _by_products(self, rows: Rows, state: Scale | None) -> HuberActiveSet | None:
         """Huber's mean without the Gram matrix of all rows; None where no scale is remembered, or nothing is gained."""
-        if not (self.remember and state is not None and isinstance(rows, ChunkedRows) and rows.gram_is_expensive):
+        are_many = _are_many(rows)
+        pays = are_many or (state is not None and rows.gram_is_expensive)
+        if not (self.remember and pays and isinstance(rows, ChunkedRows)):
             return None
         before = state_of(self, state, Scale) or Scale()
-        for solve in (huber_active_set, huber_by_products):
+        for solve in (huber_active_set, huber_of_many if are_many else huber_by_products):
             found = solve(rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
             if found is not None:
                 return found
@@ -138,6 +140,10 @@ class HuberMean(LocationRule):
             kept = np.where(distances <= self.rejection * scale, kept, 0.0)
         weights = huber_weights(gram, kept, distances, self.c * scale, tol=self.tol, max_iter=self.max_iter)
         return Judgement(weights, None, self.c)
+
+
+def _are_many(rows: Rows) -> bool:
+    return rows.n_rows > limits.GRAM_ROWS
 
 
 def _check_parameters(c: Any, rejection: Any, remember: Any, tol: Any, max_iter: Any) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_digits, load_iris, make_classification
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,8 +23,11 @@ from skorch.dataset import Dataset, ValidSplit
 from fits import Fails, quick, states
 from nets import Narrow
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
+from skbgmd._utils import limits
 from skbgmd.aggregators import AGGREGATORS, Krum
 from skbgmd.corruption import BitFlip, GaussianNoise
+from skbgmd.ghost import GhostRows
+from skbgmd.rows.chunked import ChunkedRows
 from skbgmd.training.classifier import _codes
 
 
@@ -630,3 +633,22 @@ def test_labels_beyond_floats_stay_apart():
     assert _codes(np.array([2**53 + 1, 2**53]), classes, False).tolist() == [1, 0]
     with pytest.raises(ValueError, match="y must have labels among the classes"):
         _codes(np.array([2**53 + 2]), classes, False)
+
+
+@pytest.mark.parametrize(
+    "judging", [{"strength": "mild"}, {"strength": "firm"}, {"strength": "strict"}, {"strength": None, "beta": 0.1}]
+)
+@pytest.mark.parametrize("hidden", [(), (20,)])
+def test_large_batches_have_no_gram_matrix_of_all_rows(judging, hidden, monkeypatch):
+    """One of 10,000 rows takes a gigabyte, and a hundred times as long as the step."""
+    X, y = make_classification(2000, 8, n_classes=3, n_informative=6, class_sep=2.0, flip_y=0.2, random_state=0)
+    sizes = []
+    for kind in (ChunkedRows, GhostRows):
+        monkeypatch.setattr(
+            kind, "gram", lambda self, *a, of=kind.gram, **k: sizes.append(self.n_rows) or of(self, *a, **k)
+        )
+    model = BlockGMDClassifier(
+        hidden_layer_sizes=hidden, max_epochs=6, batch_size=len(X), random_state=0, **judging
+    ).fit(X, y)
+    assert max(sizes) <= limits.GRAM_ROWS
+    assert model.score(X, y) > 0.4

@@ -1,19 +1,24 @@
-"""Space for few rows whose Gram matrix costs more than a few products with it."""
+"""Space for rows whose Gram matrix costs more than a few products with it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from skbgmd._utils.typing import FloatArray
+from skbgmd.location.solver import Iterate
 from skbgmd.location.spaces.gram import GramSpace
+from skbgmd.location.spaces.linear_solvers import conjugate_gradients
+from skbgmd.rows.gram import low_median
+
+#: Products that are kept.
+KNOWN = 8
 
 
 class UnformedGramSpace(GramSpace):
     """Combinations of rows through products with their Gram matrix, which is never formed.
-
-    For an iterate or two: there are no Newton steps and no single rows.
 
     Parameters
     ----------
@@ -34,17 +39,34 @@ class UnformedGramSpace(GramSpace):
         # Huber's weights begin as those of a sum that the proof has asked for.
         self._known: dict[bytes, FloatArray] = {}
 
+    @property
+    def resolution(self) -> float:
+        """As of :class:`skbgmd.rows.gram.Gram`."""
+        return 2.0 * math.sqrt(2.0 * self.rounding) * low_median(self._lengths)
+
     def _times(self, coefficients: FloatArray) -> FloatArray:
         if coefficients.ndim > 1:
             return np.stack([self._times(line) for line in coefficients])
-        total = float(coefficients.sum())
+        total = float(np.abs(coefficients).sum())
         # What adds up to one, but for rounding, is to keep its bits.
-        scale = 1.0 if total <= 0.0 or abs(total - 1.0) < 1e-12 else total
+        scale = 1.0 if total == 0.0 or abs(total - 1.0) < 1e-12 else total
         mean = coefficients / scale
         key = mean.tobytes()
         if key not in self._known:
+            if len(self._known) == KNOWN:
+                self._known.clear()
             self._known[key] = self.product(mean)
         return scale * self._known[key]
+
+    def row(self, index: int) -> FloatArray:
+        coefficients = np.zeros(self.n)
+        coefficients[index] = 1.0
+        return self.vector(coefficients)
+
+    def newton_direction(self, point: Iterate) -> FloatArray:
+        # However few the rows are.
+        direction: FloatArray = conjugate_gradients(lambda v: self.hessian_times(point, v), self.inner, point.residual)
+        return direction
 
     def _images(self, sums: FloatArray, totals: FloatArray, position: FloatArray) -> FloatArray:
         images: FloatArray = self._times(sums) - totals[:, None] * position[1]
