@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from torch.utils._pytree import tree_map_only
 
-from skbgmd._utils.checks import as_numpy, brief, check_tensor, dtypes_of, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import as_numpy, brief, check_tensor, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.columns import find_odd
+from skbgmd._utils.frames import as_frame, dtype_of, is_table
 from skbgmd._utils.transfer import as_tensor
 
 
@@ -126,17 +128,29 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
         raise TypeError(f"{name} must be a dense array; found a sparse one of type {type(X).__name__}.")
     refuse_masks_and_dates(X, name)
     try:
-        array = _of_nullable(X) if hasattr(X, "iloc") else np.asarray(X)
+        array = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name} must be a rectangular table of numbers; {error}.") from error
     except (RuntimeError, TypeError):
         # Among them are tensors that NumPy doesn't take: with a gradient, on another device or of another dtype.
         array = np.asarray(tree_map_only(torch.Tensor, partial(_of_tensor, name=name), X))
+    if array.dtype.kind not in "fiub" and is_table(type(X)):
+        array = _of_columns(X)
     if array.dtype.kind not in "fiub":
-        odd = find_odd(X) if array.dtype.kind in "OUS" else None
-        found = f"dtype {array.dtype}" if odd is None else f"{brief(odd[1])} in column {odd[0]!r}"
-        raise TypeError(f"{name} must hold real numbers; found {found}.")
+        raise TypeError(f"{name} must hold real numbers; found {_odd(X, array.dtype)}.")
     return array
+
+
+def _odd(X: Any, dtype: np.dtype[Any]) -> str:
+    """What isn't a real number, for an error, and its column in a table."""
+    column, entry = (find_odd(X) if dtype.kind in "OUS" else None) or (None, None)
+    found = f"dtype {dtype}" if entry is None else brief(entry)
+    frame = as_frame(X)
+    if entry is None and frame is not None:
+        column, found = next(
+            (label, f"dtype {dtype_of(held)}") for label, held in frame if _of_nullable(held).dtype.kind not in "fiub"
+        )
+    return found if column is None else f"{found} in column {column!r}"
 
 
 def _of_tensor(values: torch.Tensor, name: str) -> NDArray[Any]:
@@ -145,12 +159,24 @@ def _of_tensor(values: torch.Tensor, name: str) -> NDArray[Any]:
     return array
 
 
-def _of_nullable(frame: Any) -> NDArray[Any]:
-    """Convert a data frame or series, with NaN for missing values of nullable dtypes."""
-    array = np.asarray(frame)
-    if array.dtype.kind == "O" and all(getattr(dtype, "kind", "O") in "fiub" for dtype in dtypes_of(frame)):
-        return np.asarray(frame.to_numpy(dtype=np.float64, na_value=np.nan))
-    return array
+def _of_columns(table: Any) -> NDArray[Any]:
+    """Convert a data frame or a column, with NaN for missing values of nullable dtypes."""
+    frame = as_frame(table)
+    if frame is None:
+        return _of_nullable(table)
+    columns = [_of_nullable(held) for _, held in frame]
+    # Of columns with several numbers a row, objects.
+    return np.column_stack(columns) if all(column.ndim == 1 for column in columns) else np.asarray(table)
+
+
+def _of_nullable(column: Any) -> NDArray[Any]:
+    array, dtype = np.asarray(column), dtype_of(column)
+    if array.dtype.kind != "O" or isinstance(dtype, np.dtype):
+        return array
+    if getattr(dtype, "kind", "O") in "fiub":  # of pandas
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    # Booleans among missing values, and decimals.
+    return array.astype(np.float64) if set(map(type, array)) <= {bool, Decimal, type(None)} else array
 
 
 def _in_float64(array: NDArray[Any], name: str) -> NDArray[np.float64]:

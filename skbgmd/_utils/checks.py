@@ -21,6 +21,7 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 
 from skbgmd._utils import limits
+from skbgmd._utils.frames import as_frame, dtype_of, is_lazy, is_table, is_temporal
 
 #: Dates, times and durations; a time stamp is a date.
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
@@ -167,7 +168,7 @@ def refuse_masks(values: Any, name: str) -> None:
     ValueError
     """
     if not is_plain(values):
-        for part in _parts(values):
+        for _, part in _parts(values):
             _refuse_mask(part, name)
 
 
@@ -183,17 +184,19 @@ def refuse_masks_and_dates(values: Any, name: str) -> None:
     """
     if is_plain(values):
         return
+    if is_lazy(values):
+        raise TypeError(f"{name} must be data in memory; found a {type(values).__name__}. Give {name}.collect().")
     dates = _date_types()
-    for part in _parts(values):
+    for column, part in _parts(values):
+        where = "" if column is None else f" in column {column!r}"
         _refuse_mask(part, name)
         if _is_na(part):
-            raise ValueError(f"{name} must have no missing values; found NA, which is no NaN.")
-        for label, dtype in named_dtypes(part):
-            if _is_of_dates(dtype, dates):
-                where = "" if label is None else f" in column {label!r}"
-                raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}{where}.")
+            raise ValueError(f"{name} must have no missing values; found NA{where}, which is no NaN.")
+        dtype = dtype_of(part)
+        if is_temporal(dtype, dates):
+            raise TypeError(f"{name} must hold no dates or durations; found dtype {dtype}{where}.")
         if isinstance(part, dates):
-            raise TypeError(f"{name} must hold no dates or durations; found {part!r}.")
+            raise TypeError(f"{name} must hold no dates or durations; found {part!r}{where}.")
 
 
 def is_plain(values: Any) -> bool:
@@ -210,9 +213,12 @@ def is_plain(values: Any) -> bool:
         if kinds <= {list, tuple}:
             kinds = set(map(type, chain.from_iterable(values)))
         return kinds <= PLAIN_TYPES
-    if hasattr(values, "iloc") and hasattr(values, "columns"):
-        return all(isinstance(dtype, np.dtype) and dtype.kind in PLAIN_KINDS for dtype in values.dtypes.to_numpy())
-    return False
+    frame = as_frame(values)
+    return frame is not None and all(map(_is_plain_dtype, frame.dtypes))
+
+
+def _is_plain_dtype(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in PLAIN_KINDS
 
 
 def _is_na(value: Any) -> bool:
@@ -226,45 +232,40 @@ def _date_types() -> tuple[type, ...]:
     return DATES if pd is None else (*DATES, pd.Period, pd.offsets.BaseOffset)
 
 
-def _parts(values: Any) -> Iterator[Any]:
-    """Yield arrays, series and data frames in an array-like, and one of each type of other objects in it."""
+def _parts(values: Any, column: Any = None) -> Iterator[tuple[Any, Any]]:
+    """Yield arrays and series in an array-like, and one of each type of other objects in it, by the column of a frame.
+
+    Columns of plain numbers are left out; whatever isn't in a data frame is in the column None.
+    """
+    frame = as_frame(values)
+    if frame is not None:
+        for place, (label, dtype) in enumerate(zip(frame.names, frame.dtypes, strict=True)):
+            if not _is_plain_dtype(dtype):
+                yield from _parts(frame.column(place), label)
+        return
     if isinstance(values, Mapping):
         objects: Any = tuple(values.values())
     elif isinstance(values, SEQUENCES):
         objects = values
     else:
-        yield values
-        objects = ()
-        for dtype in dtypes_of(values):
-            if getattr(dtype, "categories", None) is not None:
-                yield from _parts(dtype.categories)
-        if hasattr(values, "iloc") and hasattr(values, "columns"):
-            values = values.loc[:, [_is_of_objects(dtype) for dtype in values.dtypes]]
-            objects = np.asarray(values).ravel() if values.shape[1] else ()
-        elif hasattr(values, "__array__") and _is_of_objects(getattr(values, "dtype", None)):
+        yield column, values
+        objects, dtype = (), dtype_of(values)
+        if getattr(dtype, "categories", None) is not None:
+            yield from _parts(dtype.categories, column)
+        if isinstance(dtype, np.dtype) and dtype.kind == "O" and hasattr(values, "__array__"):
             objects = np.asarray(values).ravel()
-        elif hasattr(values, "__array__") and not hasattr(values, "dtype") and not isinstance(values, Sequence):
+        elif dtype is None and hasattr(values, "__array__") and not isinstance(values, Sequence):
             # An array of another library, but not one that is loaded lazily.
-            yield from _parts(np.asarray(values))
+            yield from _parts(np.asarray(values), column)
     # There may be many objects, but there are few types of them.
     for kind, one in dict(zip(map(type, objects), objects, strict=True)).items():
-        if issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or hasattr(kind, "iloc"):
+        is_held = issubclass(kind, (*SEQUENCES, Mapping, np.ndarray, torch.Tensor)) or is_table(kind)
+        if is_held:
             for held in objects:
                 if type(held) is kind:
-                    yield from _parts(held)
+                    yield from _parts(held, column)
         else:
-            yield one
-
-
-def _is_of_dates(dtype: Any, dates: tuple[type, ...]) -> bool:
-    if hasattr(dtype, "is_temporal"):  # of polars
-        return bool(dtype.is_temporal())
-    kind = getattr(dtype, "type", None)
-    return isinstance(kind, type) and issubclass(kind, dates)
-
-
-def _is_of_objects(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+            yield column, one
 
 
 def _refuse_mask(part: Any, name: str) -> None:
@@ -461,20 +462,6 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
 def plain_ids(ids: Any) -> list[Any]:
     """Convert ids (n,) to numbers and strings, which can be saved and hashed."""
     return [id_ if isinstance(id_, (str, int, float)) else repr(id_) for id_ in np.asarray(ids).tolist()]
-
-
-def dtypes_of(values: Any) -> list[Any]:
-    """List the different dtypes of an array, a series, or the columns of a data frame."""
-    return list(dict.fromkeys(dtype for _, dtype in named_dtypes(values)))
-
-
-def named_dtypes(values: Any) -> list[tuple[Any, Any]]:
-    """List the dtypes of the columns of a data frame by their names; of an array or a series its own, by None."""
-    if hasattr(values, "iloc") and hasattr(values, "columns"):
-        return list(values.dtypes.items())
-    if hasattr(values, "get_columns"):  # of polars
-        return list(zip(values.columns, values.dtypes, strict=True))
-    return [(None, values.dtype)] if hasattr(values, "dtype") else []
 
 
 def not_finite(name: str, matrix: torch.Tensor) -> ValueError:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import validate_data
 
 from skbgmd._utils.checks import as_labels, as_numpy, check_choice, check_number, check_targets, is_missing
 from skbgmd._utils.doc_link import DocumentationLink
+from skbgmd._utils.frames import as_frame
 from skbgmd._utils.label_dtypes import common_dtype, comparable
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import BoolArray
@@ -297,7 +298,13 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
             y, fraction=self.fraction, kind=self.kind, target=self.target, random_state=self.random_state
         )
         # Last, as it sets attributes learned from X.
-        validate_data(self, as_numpy(X), dtype=None, accept_sparse=True, ensure_all_finite=False, allow_nd=True)
+        if not len(result[1]):
+            raise ValueError("X must have at least one sample; found none.")
+        # A data frame may hold what no array can.
+        kind: dict[str, Any] = {"skip_check_array": True}
+        if as_frame(X) is None:
+            kind = {"dtype": None, "accept_sparse": True, "ensure_all_finite": False, "allow_nd": True}
+        validate_data(self, as_numpy(X), **kind)
         return result
 
     def __sklearn_tags__(self) -> Any:

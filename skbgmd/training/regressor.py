@@ -186,12 +186,13 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
             warn_of_changes(self._params_in_fit or {}, self.get_params(deep=False))
         self._check_loss("numbers")
         _refuse_sparse(y)
+        given = y
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
         self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=epochs)
         n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
-        columns = _columns(y)
+        columns = _columns(y, given)
         if not resume:
             self._choose_leverage(X, y, weight, clients, epochs=epochs)
             self._choose_strength(X, y, weight, clients, epochs=epochs)
@@ -357,11 +358,11 @@ def _refuse_sparse(y: Any) -> None:
         )
 
 
-def _columns(y: Any) -> NDArray[np.float64]:
-    """Targets (n, k) in float64; numbers of other kinds may be beyond it."""
+def _columns(y: Any, given: Any) -> NDArray[np.float64]:
+    """Targets (n, k) in float64; numbers of other kinds may be beyond it. What was given has names of columns."""
     found = ""
     try:
-        with np.errstate(over="ignore"), naming_columns(y, "y"):
+        with np.errstate(over="ignore"), naming_columns(y if given is None else given, "y"):
             columns = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         beyond = ~np.isfinite(columns)
         if not beyond.any():

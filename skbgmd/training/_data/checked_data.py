@@ -13,6 +13,9 @@ from torch.utils.data import default_collate
 from skbgmd._utils.checks import is_plain, refuse_masks, refuse_masks_and_dates
 from skbgmd.training._data.loader import ArrayLoader, gives_batches, known_of_samples, refuse_in, source
 
+#: Libraries of tables whose samples have no index.
+OF_COLUMNS = ("polars", "pyarrow", "narwhals")
+
 
 class CheckedDataNet(NeuralNet):
     """Refuses data that it would train on, or predict of, as if they were others."""
@@ -30,6 +33,9 @@ class CheckedDataNet(NeuralNet):
             raise ValueError("X must have at least one sample; found none.")
         if is_plain(X) and is_plain(y):
             return
+        if self.dataset is Dataset:
+            _refuse_tables(X, "X")
+            _refuse_tables(y, "y")
         own = self.dataset is not Dataset or any(
             getattr(self, name) is not ArrayLoader or "collate_fn" in self.get_params_for(name)
             for name in ("iterator_train", "iterator_valid")
@@ -80,6 +86,19 @@ class CheckedDataNet(NeuralNet):
                 f"sampler or batch_sampler, for samples to have {' and '.join(lost)}; found {iterator!r}."
             )
         return iterator
+
+
+def _refuse_tables(values: Any, name: str) -> None:
+    """Refuse tables and columns that skorch takes no samples of: those of other libraries than pandas."""
+    parts = (
+        values.values() if isinstance(values, Mapping) else values if isinstance(values, (list, tuple)) else [values]
+    )
+    for kind in dict.fromkeys(map(type, parts)):
+        if kind.__module__.partition(".")[0] in OF_COLUMNS:
+            raise TypeError(
+                f"{name} must be arrays, tensors or of pandas for a net; found a {kind.__name__} of "
+                f"{kind.__module__.partition('.')[0]}. Convert it, as by numpy.asarray."
+            )
 
 
 def _is_empty(X: Any) -> bool:

@@ -20,8 +20,9 @@ from skorch.utils import multi_indexing
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from skbgmd._utils.checks import as_numpy, listed, named_dtypes
-from skbgmd._utils.columns import naming_columns
+from skbgmd._utils.checks import as_numpy, listed
+from skbgmd._utils.columns import naming_columns, numbers_of
+from skbgmd._utils.frames import as_frame
 
 #: The rule for samples of different shapes.
 COLLATED = (
@@ -210,7 +211,7 @@ def structure(X: Any) -> Any:
 def column_names(X: Any) -> dict[Any, list[str]]:
     """Names of the columns of each data frame among several inputs, by the input's name or place."""
     parts = X.items() if isinstance(X, Mapping) else enumerate(X) if isinstance(X, (list, tuple)) else ()
-    named = {key: [label for label, _ in named_dtypes(part)] for key, part in parts if hasattr(part, "columns")}
+    named = {key: frame.names for key, part in parts if (frame := as_frame(part)) is not None}
     return {key: labels for key, labels in named.items() if labels and all(isinstance(each, str) for each in labels)}
 
 
@@ -476,6 +477,7 @@ def _checked(value: Any, name: str, collates: bool) -> Any:
     if _are_sequences(value, collates):
         return _sequences(value, name)
     with naming_columns(value, name):
-        return check_array(
+        checked = check_array(
             as_numpy(value, name), accept_sparse="csr", dtype="numeric", ensure_2d=False, allow_nd=True, input_name=name
         )
+        return numbers_of(checked, name)

@@ -27,7 +27,7 @@ from skbgmd._utils.checks import (
     check_tensor,
     refuse_masks_and_dates,
 )
-from skbgmd._utils.columns import naming_columns
+from skbgmd._utils.columns import naming_columns, numbers_of
 from skbgmd._utils.random import generator_states, random_source, seeded, set_generator_states
 from skbgmd.training._data.encoding import EncodedSplit, Encoder, encoded_trusted
 from skbgmd.training._data.inputs import (
@@ -113,6 +113,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
                 X, y = validate_data(
                     self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
                 )
+                X = numbers_of(X)
         else:
             y = validate_data(self, "no_validation", as_numpy(y, "y"), multi_output=multi_output, reset=reset)
             if n_samples(X) != n_samples(y):
@@ -510,7 +511,7 @@ class BlockGMDBase(RobustParameters, Interruptible):
             raise ValueError(f"X must be what it was in fit, without several inputs; found {described(X)}.")
         if not is_structured(X):
             with np.errstate(over="ignore", invalid="ignore"), naming_columns(X):
-                X = validate_data(self, as_numpy(X), reset=False, **self._kind_of_data())
+                X = numbers_of(validate_data(self, as_numpy(X), reset=False, **self._kind_of_data()))
         result: NDArray[Any] = getattr(self.net_, method)(cast(X, network_of(self.net_)))
         return result
 

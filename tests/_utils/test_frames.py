@@ -1,0 +1,263 @@
+"""Data frames and columns of pandas, polars, pyarrow and narwhals around them, as X, y, weights and ids."""
+
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from skbgmd import (
+    BlockGMDClassifier,
+    BlockGMDRegressor,
+    RobustNeuralNetClassifier,
+    block_geometric_median,
+    geometric_median,
+)
+from skbgmd._utils.frames import as_frame, dtype_of
+from skbgmd.corruption import GaussianNoise, LabelCorruption
+
+# predict is tried with tables, after arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:X has feature names, but")
+
+N = 40
+SIZE = np.random.default_rng(0).normal(size=N)
+COUNT, TEXT = np.arange(N) % 5, ["red", "green"] * (N // 2)
+DAYS = np.datetime64("2020-01-01", "us") + 86_400_000_000 * np.arange(N)
+Y = np.arange(N) % 2
+#: Integers that float64 doesn't tell apart.
+LARGE = 2**53 + Y
+
+
+def of_pandas(columns):
+    return pd.DataFrame(columns)
+
+
+def of_polars(columns):
+    return pytest.importorskip("polars").DataFrame(columns)
+
+
+def of_pyarrow(columns):
+    return pytest.importorskip("pyarrow").table(columns)
+
+
+def of_batches(columns):
+    return of_pyarrow(columns).combine_chunks().to_batches()[0]
+
+
+def of_narwhals(columns):
+    return pytest.importorskip("narwhals").from_native(of_polars(columns))
+
+
+def around_pandas(columns):
+    return pytest.importorskip("narwhals").from_native(of_pandas(columns))
+
+
+FRAMES = pytest.mark.parametrize(
+    "frame_of",
+    [of_pandas, of_polars, of_pyarrow, of_batches, of_narwhals, around_pandas],
+    ids=lambda made: made.__name__,
+)
+
+
+class Linear(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def forward(self, table):
+        return self.linear(table)
+
+
+def classifier(module=None):
+    return BlockGMDClassifier(module, max_epochs=1, random_state=0)
+
+
+AS_X = {
+    "fit": lambda table: classifier().fit(table, Y),
+    "module": lambda table: classifier(Linear).fit(table, Y),
+    "dict": lambda table: classifier(Linear).fit({"table": table}, Y),
+    "predict": lambda table: classifier().fit(np.c_[SIZE, COUNT], Y).predict(table),
+    "median": geometric_median,
+    "block": lambda table: block_geometric_median(table, beta=0.5, random_state=0),
+    "noise": lambda table: GaussianNoise().fit(table),
+}
+AS_Y = {"targets": lambda table: BlockGMDRegressor(max_epochs=1).fit(np.c_[SIZE, COUNT], table)}
+USES = pytest.mark.parametrize("use", [*AS_X.values(), *AS_Y.values()], ids=[*AS_X, *AS_Y])
+
+
+@FRAMES
+def test_columns_have_names_and_dtypes(frame_of):
+    frame = as_frame(frame_of({"size": SIZE, "color": TEXT}))
+    assert list(frame.names) == ["size", "color"]
+    assert len(frame.dtypes) == 2
+    assert list(map(str, np.asarray(frame.column(1)))) == TEXT
+    assert [str(dtype_of(column)) for _, column in frame] == list(map(str, frame.dtypes))
+
+
+@pytest.mark.parametrize(
+    "other", [[[1.0]], np.ones((2, 2)), torch.ones(2), pd.Series([1]), pd.Index([1]), "text", None]
+)
+def test_all_else_is_no_frame(other):
+    assert as_frame(other) is None
+
+
+@FRAMES
+@USES
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (TEXT, "numbers; found 'red' in column 'color'"),
+        (DAYS, "no dates or durations; found dtype .* in column 'color'"),
+        (DAYS - DAYS[0], "no dates or durations; found dtype .* in column 'color'"),
+    ],
+    ids=["text", "dates", "durations"],
+)
+def test_what_is_no_number_is_named_with_its_column(frame_of, use, column, found):
+    table = frame_of({"size": SIZE, "color": column})
+    with pytest.raises((TypeError, ValueError), match=rf"^(X|y|X\['table'\]) must hold (real )?{found}"):
+        use(table)
+
+
+@FRAMES
+@pytest.mark.parametrize("use", AS_X.values(), ids=AS_X)
+def test_columns_of_lists_are_named(frame_of, use):
+    table = frame_of({"size": SIZE, "color": [[1, 2]] * N})
+    with pytest.raises((TypeError, ValueError), match=r"found .*\[1, 2\].* in column 'color'"):
+        use(table)
+
+
+@USES
+def test_dates_among_objects_are_named_with_their_column(use):
+    table = pd.DataFrame({"size": SIZE, "day": [date(2020, 1, 1)] * N})
+    with pytest.raises(TypeError, match=r"no dates or durations; found datetime.date\(2020, 1, 1\) in column 'day'"):
+        use(table)
+
+
+@pytest.mark.parametrize("values", [pd.Categorical(TEXT), pd.interval_range(0, N)], ids=["category", "interval"])
+@USES
+def test_objects_of_pandas_are_named_with_their_column(use, values):
+    with pytest.raises((TypeError, ValueError), match=r"found .* in column 'kind'"):
+        use(pd.DataFrame({"size": SIZE, "kind": values}))
+
+
+@FRAMES
+def test_numbers_are_those_of_an_array(frame_of):
+    table, array = frame_of({"size": SIZE, "count": COUNT}), np.c_[SIZE, COUNT]
+    np.testing.assert_array_equal(geometric_median(table), geometric_median(array))
+    for module in (None, Linear):
+        fitted, plain = classifier(module).fit(table, Y), classifier(module).fit(array, Y)
+        np.testing.assert_array_equal(fitted.predict_proba(table), plain.predict_proba(array))
+    several = classifier(Linear).fit({"table": table}, Y)
+    np.testing.assert_array_equal(several.predict_proba({"table": table}), plain.predict_proba(array))
+    noise = GaussianNoise(fraction=0.25, random_state=0)
+    np.testing.assert_array_equal(noise.fit_transform(table), noise.fit_transform(array))
+
+
+@pytest.mark.parametrize("frame_of", [of_pandas, of_polars, of_pyarrow])
+def test_names_are_those_of_the_columns(frame_of):
+    table, other = (frame_of(dict.fromkeys(names, SIZE)) for names in (("size", "width"), ("width", "size")))
+    fitted = classifier().fit(table, Y)
+    assert fitted.feature_names_in_.tolist() == ["size", "width"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        fitted.predict(other)
+    several = classifier(Linear).fit({"table": table}, Y)
+    with pytest.raises(ValueError, match=r"X\['table'\] must have the columns that it had in fit, size, width"):
+        several.predict({"table": other})
+
+
+@pytest.mark.parametrize("frame_of", [of_polars, of_pyarrow])
+@pytest.mark.parametrize(
+    "held",
+    [[None, *SIZE[1:].tolist()], [None, *COUNT[1:].tolist()], [None, *(COUNT[1:] > 2).tolist()], [None] * N],
+    ids=["floats", "integers", "booleans", "nothing"],
+)
+@USES
+def test_missing_values_are_nan(frame_of, held, use):
+    table = frame_of({"size": SIZE, "held": held})
+    with pytest.raises(ValueError, match=r"contains NaN|found NaN at row 0, column 1|y must have no missing values"):
+        use(table)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean", "int64[pyarrow]", "double[pyarrow]", "bool[pyarrow]"])
+def test_nullable_columns_are_numbers(dtype):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"size": SIZE, "held": pd.array(COUNT > 2, dtype="bool").astype(dtype)})
+    np.testing.assert_array_equal(geometric_median(table), geometric_median(np.c_[SIZE, COUNT > 2]))
+    assert classifier(Linear).fit(table, Y).score(table, Y) >= 0.0
+    table.loc[3, "held"] = pd.NA
+    with pytest.raises(ValueError, match="contains NaN"):
+        classifier().fit(table, Y)
+    with pytest.raises(ValueError, match="found NaN at row 3, column 1"):
+        geometric_median(table)
+
+
+def test_decimals_are_numbers():
+    decimals = [Decimal(int(count)) / 4 for count in COUNT]
+    for frame_of in (of_polars, of_pyarrow):
+        found = geometric_median(frame_of({"size": SIZE, "held": decimals}))
+        np.testing.assert_allclose(found, geometric_median(np.c_[SIZE, COUNT / 4]))
+
+
+def test_an_odd_index_says_nothing():
+    table, labels = pd.DataFrame({"size": SIZE, "width": COUNT}), pd.Series(TEXT)
+    plain = classifier().fit(table, labels).predict_proba(table)
+    table.index, labels.index = [7] * N, DAYS
+    np.testing.assert_array_equal(classifier().fit(table, labels).predict_proba(table), plain)
+
+
+def test_columns_of_several_levels_are_named():
+    table = pd.DataFrame({("body", "size"): SIZE, ("body", "color"): TEXT})
+    with pytest.raises(ValueError, match=r"found 'red' in column \('body', 'color'\)"):
+        classifier().fit(table, Y)
+    numbers = classifier().fit(table[[("body", "size")]], Y)
+    assert not hasattr(numbers, "feature_names_in_")
+
+
+@pytest.mark.parametrize("frame_of", [of_polars, of_narwhals])
+@USES
+def test_what_isn_t_in_memory_is_refused(frame_of, use):
+    with pytest.raises(TypeError, match=r"must be data in memory; found a LazyFrame\. Give .*\.collect\(\)"):
+        use(frame_of({"size": SIZE, "count": COUNT}).lazy())
+
+
+@pytest.mark.parametrize("frame_of", [of_polars, of_pyarrow, of_narwhals])
+def test_nets_say_what_they_take(frame_of):
+    table, net = frame_of({"size": SIZE, "count": COUNT}), RobustNeuralNetClassifier(Linear, max_epochs=1, verbose=0)
+    column = as_frame(table).column(0)
+    for X, y, name in ((table, Y, "X"), ({"table": table}, Y, "X"), (np.c_[SIZE, COUNT], column, "y")):
+        with pytest.raises(TypeError, match=rf"^{name} must be .* for a net; found a \w+ of (polars|pyarrow|narwhals)"):
+            net.fit(X, y)
+
+
+@pytest.mark.parametrize("frame_of", [of_pandas, of_polars, of_pyarrow])
+def test_samplers_of_labels_take_any_columns(frame_of):
+    table = frame_of({"size": SIZE, "color": TEXT, "day": DAYS})
+    sampler = LabelCorruption(fraction=0.25, random_state=0)
+    found, _ = sampler.fit_resample(table, Y)
+    assert found is table
+    assert sampler.feature_names_in_.tolist() == ["size", "color", "day"]
+    with pytest.raises(ValueError, match="X must have at least one sample; found none"):
+        sampler.fit(table[:0], Y[:0])
+
+
+@pytest.mark.parametrize("frame_of", [of_polars, of_pyarrow])
+def test_columns_are_labels_targets_weights_and_ids(frame_of):
+    X = np.c_[SIZE, COUNT]
+    table = as_frame(frame_of({"y": LARGE, "text": TEXT, "weight": 1.0 + COUNT}))
+    y, text, weight = (column for _, column in table)
+    np.testing.assert_array_equal(classifier().fit(X, y).classes_, np.unique(LARGE))
+    assert classifier().fit(X, text).classes_.tolist() == ["green", "red"]
+    plain = BlockGMDRegressor(max_epochs=1, random_state=0).fit(X, 1.0 + COUNT, sample_weight=1.0 + COUNT)
+    fitted = BlockGMDRegressor(max_epochs=1, random_state=0).fit(X, weight, sample_weight=weight)
+    np.testing.assert_array_equal(fitted.predict(X), plain.predict(X))
+    assert fitted.score(X, weight, sample_weight=weight) == plain.score(X, 1.0 + COUNT, sample_weight=1.0 + COUNT)
+    np.testing.assert_array_equal(
+        geometric_median(X, sample_weight=weight), geometric_median(X, sample_weight=1.0 + COUNT)
+    )
+    by_text = classifier().fit(X, Y, clients=text)
+    np.testing.assert_array_equal(by_text.predict_proba(X), classifier().fit(X, Y, clients=TEXT).predict_proba(X))
+    with pytest.raises(TypeError, match=r"^sample_weight must hold real numbers; found 'red'\.$"):
+        geometric_median(X, sample_weight=text)
