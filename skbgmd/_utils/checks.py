@@ -21,7 +21,7 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 
 from skbgmd._utils import limits
-from skbgmd._utils.frames import as_frame, dtype_of, is_lazy, is_table, is_temporal
+from skbgmd._utils.frames import as_frame, dtype_of, is_lazy, is_table, is_temporal, without_mask
 
 #: Dates, times and durations; a time stamp is a date.
 DATES = (date, time, timedelta, np.datetime64, np.timedelta64)
@@ -314,7 +314,9 @@ def check_tensor(
 
 
 def as_numpy(values: Any, name: str = "X") -> Any:
-    """Convert a tensor to an array, without its gradient, a sparse one to a sparse array; all else stays as it is.
+    """Convert a tensor to an array, without its gradient, a sparse one to a sparse array, and columns without a mask.
+
+    All else stays as it is.
 
     Raises
     ------
@@ -327,7 +329,7 @@ def as_numpy(values: Any, name: str = "X") -> Any:
     array([1., 1.], dtype=float32)
     """
     if not isinstance(values, torch.Tensor):
-        return values
+        return without_mask(values)
     check_tensor(values, name, accept_sparse=True)
     # NumPy has neither bfloat16 nor negative bits, as of the imaginary part of a conjugate.
     values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -71,6 +73,26 @@ def dtype_of(values: Any) -> Any:
     if pa is not None and isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values.type
     return getattr(values, "dtype", None)
+
+
+def without_mask(values: Any) -> Any:
+    """Make of a column of pandas' nullable integers or booleans, or of categories of them, an array of their own dtype.
+
+    scikit-learn makes floats of them, among which large integers are no longer told apart. A column with missing values
+    stays what it is, and so does all else.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> without_mask(pd.Series([2**62, 2**62 + 1], dtype="Int64")).tolist()
+    [4611686018427387904, 4611686018427387905]
+    """
+    dtype = getattr(values, "dtype", None)
+    held = getattr(getattr(dtype, "categories", None), "dtype", dtype)
+    own = getattr(held, "numpy_dtype", held)
+    if own is dtype or not isinstance(own, np.dtype) or own.kind not in "iub" or values.isna().any():
+        return values
+    return np.asarray(values, dtype=own)
 
 
 def is_temporal(dtype: Any, dates: tuple[type, ...]) -> bool:

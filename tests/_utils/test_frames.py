@@ -15,8 +15,9 @@ from skbgmd import (
     block_geometric_median,
     geometric_median,
 )
-from skbgmd._utils.frames import as_frame, dtype_of
+from skbgmd._utils.frames import as_frame, dtype_of, without_mask
 from skbgmd.corruption import GaussianNoise, LabelCorruption
+from skbgmd.inspection import sample_losses
 
 # predict is tried with tables, after arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:X has feature names, but")
@@ -241,6 +242,48 @@ def test_samplers_of_labels_take_any_columns(frame_of):
     assert sampler.feature_names_in_.tolist() == ["size", "color", "day"]
     with pytest.raises(ValueError, match="X must have at least one sample; found none"):
         sampler.fit(table[:0], Y[:0])
+
+
+LABELS = {
+    "Int64": pd.Series(LARGE, dtype="Int64"),
+    "UInt64": pd.Series(LARGE, dtype="UInt64"),
+    "boolean": pd.Series(Y == 1, dtype="boolean"),
+    "categories": pd.Series(LARGE).astype("category"),
+    "categories, boolean": pd.Series(Y == 1).astype("category"),
+    "categories, nullable": pd.Series(LARGE, dtype="Int64").astype("category"),
+    "array": pd.array(LARGE, dtype="Int64"),
+    "index": pd.Index(LARGE, dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_nullable_labels_keep_their_dtype(labels):
+    plain = np.array(list(labels))
+    array = without_mask(labels)
+    np.testing.assert_array_equal(array, plain)
+    X = np.c_[SIZE + 4.0 * Y, COUNT]
+    fitted = BlockGMDClassifier(max_epochs=2, random_state=0).fit(X, labels)
+    np.testing.assert_array_equal(fitted.classes_, np.unique(plain))
+    assert fitted.classes_.dtype.kind == array.dtype.kind == plain.dtype.kind.replace("i", array.dtype.kind)
+    assert fitted.score(X, labels) == np.mean(fitted.predict(X) == array)
+    np.testing.assert_array_equal(sample_losses(fitted, X, labels), sample_losses(fitted, X, array))
+    begun = classifier().partial_fit(X, labels, classes=np.unique(plain))
+    np.testing.assert_array_equal(begun.partial_fit(X, labels).classes_, np.unique(plain))
+
+
+def test_nullable_ids_are_told_apart():
+    ids = pd.Series(2**53 + np.arange(N) % 4, dtype="Int64")
+    X = np.c_[SIZE, COUNT]
+    few, plain = (classifier().fit(X, Y, clients=given) for given in (ids, ids.to_numpy(dtype=np.int64)))
+    np.testing.assert_array_equal(few.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize("labels", [[*LARGE[1:], None], [*(Y[1:] == 1), None]], ids=["integers", "booleans"])
+def test_missing_labels_are_refused(labels):
+    series = pd.Series(labels, dtype="Int64" if labels[0] > 1 else "boolean")
+    assert without_mask(series) is series
+    with pytest.raises(ValueError, match=f"y must have no missing values; found None, NA or NaN at position {N - 1}"):
+        classifier().fit(np.c_[SIZE, COUNT], series)
 
 
 @pytest.mark.parametrize("frame_of", [of_polars, of_pyarrow])
