@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from skorch.dataset import Dataset
 
-from skbgmd._utils.checks import check_targets, refuse_masks_and_dates
+from skbgmd._utils.arrays import as_real_array
+from skbgmd._utils.checks import as_targets, check_targets, refuse_masks_and_dates
+from skbgmd._utils.frames import as_frame
 from skbgmd.aggregators import Aggregator
 from skbgmd.aggregators.zeno import check_trusted
 from skbgmd.training._data.inputs import described, is_sparse, is_structured
@@ -83,23 +85,23 @@ def encoded_trusted(
     encoded: dict[str, Any] = {}
     for name, value in given.items():
         samples, y = check_trusted(value)
-        refuse_masks_and_dates(samples, "trusted")
         check_targets(y, "trusted")
-        if check_columns is not None and hasattr(samples, "columns"):
+        if check_columns is not None and as_frame(samples) is not None:
             try:
                 check_columns(samples)
             except ValueError as error:
                 raise ValueError(f"trusted must have the columns of the samples to train on. {error}") from None
-        found = np.shape(samples)
-        if found[1:] != X.shape[1:]:
+        numbers = as_real_array(samples, "trusted")
+        if numbers.shape[1:] != X.shape[1:]:
             raise ValueError(
-                f"trusted must have samples of the shape of those to train on, {X.shape[1:]}; found {found[1:]}."
+                f"trusted must have samples of the shape of those to train on, {X.shape[1:]}; found "
+                f"{numbers.shape[1:]}."
             )
         try:
-            codes = encode(np.asarray(y))
+            codes = encode(np.asarray(as_targets(y, "trusted")))
         except ValueError as error:
             raise ValueError(f"trusted must have targets as those to train on. {error}") from None
-        encoded[name] = _alike(np.asarray(samples), codes, _no_samples(X), None)
+        encoded[name] = _alike(numbers, codes, _no_samples(X), None)
         if not all(np.isfinite(part).all() for part in encoded[name]):
             raise ValueError("trusted must be finite; found NaN or inf.")
     twin: Aggregator = copy.deepcopy(aggregator)
