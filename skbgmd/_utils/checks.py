@@ -314,9 +314,7 @@ def check_tensor(
 
 
 def as_numpy(values: Any, name: str = "X") -> Any:
-    """Convert a tensor to an array, without its gradient, a sparse one to a sparse array, and columns without a mask.
-
-    All else stays as it is.
+    """Convert a tensor to an array, without its gradient, a sparse one to a sparse array; all else stays as it is.
 
     Raises
     ------
@@ -329,7 +327,7 @@ def as_numpy(values: Any, name: str = "X") -> Any:
     array([1., 1.], dtype=float32)
     """
     if not isinstance(values, torch.Tensor):
-        return without_mask(values)
+        return values
     check_tensor(values, name, accept_sparse=True)
     # NumPy has neither bfloat16 nor negative bits, as of the imaginary part of a conjugate.
     values = (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu()
@@ -337,6 +335,17 @@ def as_numpy(values: Any, name: str = "X") -> Any:
         return values.resolve_neg().numpy()
     values = values.to_sparse_coo().coalesce()
     return sparse.coo_array((values.values().numpy(), tuple(values.indices().numpy())), shape=tuple(values.shape))
+
+
+def as_targets(values: Any, name: str) -> Any:
+    """Convert targets, weights or ids of samples, as :func:`as_numpy` does, and those of nullable dtypes to their own.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`check_tensor` does.
+    """
+    return without_mask(as_numpy(values, name))
 
 
 def refuse_missing(values: Any, name: str) -> None:
@@ -445,7 +454,7 @@ def as_ids(values: Any, name: str, *, warn: bool = False) -> NDArray[Any]:
     """
     refuse_masks(values, name)
     refuse_missing(values, name)
-    values = as_numpy(values, name)
+    values = as_targets(values, name)
     shape = np.asarray(values).shape
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(f"{name} must have shape (n,); found shape {shape}.")

@@ -76,10 +76,10 @@ def dtype_of(values: Any) -> Any:
 
 
 def without_mask(values: Any) -> Any:
-    """Make of a column of pandas' nullable integers or booleans, or of categories of them, an array of their own dtype.
+    """Make of columns of pandas' nullable integers or booleans, or of categories of them, an array of their own dtype.
 
-    scikit-learn makes floats of them, among which large integers are no longer told apart. A column with missing values
-    stays what it is, and so does all else.
+    scikit-learn makes floats of one column, among which large integers are no longer told apart, and objects of several
+    in a data frame. A column with missing values stays what it is, and so does all else.
 
     Examples
     --------
@@ -87,6 +87,10 @@ def without_mask(values: Any) -> Any:
     >>> without_mask(pd.Series([2**62, 2**62 + 1], dtype="Int64")).tolist()
     [4611686018427387904, 4611686018427387905]
     """
+    frame = as_frame(values)
+    if frame is not None:
+        columns = [without_mask(column) for _, column in frame]
+        return np.column_stack(columns) if any(isinstance(column, np.ndarray) for column in columns) else values
     dtype = getattr(values, "dtype", None)
     held = getattr(getattr(dtype, "categories", None), "dtype", dtype)
     own = getattr(held, "numpy_dtype", held)

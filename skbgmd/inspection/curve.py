@@ -19,7 +19,7 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.parallel import Parallel, delayed
 
-from skbgmd._utils.checks import as_numpy, check_number, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.checks import as_targets, check_number, refuse_masks, refuse_masks_and_dates
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS, GradientCorruption, get_gradient_corruption
@@ -139,7 +139,7 @@ def robustness_curve(
         raise ValueError(f"error_score must be 'raise' or a number; found {error_score!r}.")
     for name, values in (("X", X), ("y", y), ("groups", groups), ("params", params)):
         refuse_masks(values, name)
-    X, y, groups = indexable(X, as_numpy(y, "y"), as_numpy(groups, "groups"))
+    X, y, groups = indexable(X, as_targets(y, "y"), as_targets(groups, "groups"))
     splitter = check_cv(cv, y, classifier=is_classifier(estimator))
     scorer = check_scoring(estimator, scoring=scoring)
     to_fit, to_split, to_score = _routed(estimator, splitter, scorer, groups, params or {})

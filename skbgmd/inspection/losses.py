@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skbgmd._utils.checks import as_ids, as_numpy, check_targets, refuse_masks
+from skbgmd._utils.checks import as_ids, as_targets, check_targets, refuse_masks
 from skbgmd.inspection._training_samples import innermost
 from skbgmd.training._estimator.multilabel import has_columns, indicator_matrix
 
@@ -45,7 +45,7 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     """
     refuse_masks(X, "X")
     check_targets(y)
-    y = as_numpy(y, "y")
+    y = as_targets(y, "y")
     if hasattr(estimator, "predict_proba"):
         if has_columns(y) or getattr(innermost(estimator), "multilabel_", False):
             of_labels: NDArray[np.float64] = label_losses(estimator, X, y).mean(axis=1)
@@ -110,7 +110,7 @@ def label_losses(estimator: Any, X: ArrayLike, y: Any) -> NDArray[np.float64]:
     """
     refuse_masks(X, "X")
     check_targets(y)
-    y = as_numpy(y, "y")
+    y = as_targets(y, "y")
     probabilities = np.asarray(estimator.predict_proba(X), dtype=np.float64)
     if probabilities.ndim != 2:
         raise ValueError(

@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from skbgmd._utils.checks import as_numpy, brief, check_integer
+from skbgmd._utils.checks import as_numpy, as_targets, brief, check_integer
 from skbgmd.inspection._plotting import ORANGE, foreground, panels_to_draw_on
 from skbgmd.inspection._training_samples import check_training_samples, sample_trust
 from skbgmd.inspection.suspects import find_suspects
@@ -131,7 +131,7 @@ class SuspectGridDisplay:
         X = as_numpy(X)
         some = _safe_indexing(X.tocsr() if issparse(X) else X, indices)
         images = _images(np.asarray(_dense(some)), shape)
-        given, predicted = (np.asarray(_dense(values)) for values in (as_numpy(y, "y"), estimator.predict(some)))
+        given, predicted = (np.asarray(_dense(values)) for values in (as_targets(y, "y"), estimator.predict(some)))
         display = cls(images, indices, given[indices], predicted, trust[indices])
         return display.plot(ax, n_columns=n_columns)
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_labels, as_numpy, check_targets, refuse_unknown_objects
+from skbgmd._utils.checks import as_labels, as_targets, check_targets, refuse_unknown_objects
 from skbgmd._utils.label_dtypes import comparable
 from skbgmd.aggregators import Aggregator
 from skbgmd.training._data.encoding import Encoder
@@ -561,7 +561,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
         """
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
-        return float(super().score(X, as_numpy(y, "y"), weights_of_score(sample_weight)))
+        return float(super().score(X, as_targets(y, "y"), weights_of_score(sample_weight)))
 
 
 def _codes(y: NDArray[Any], classes: NDArray[Any], binary: bool) -> NDArray[Any]:

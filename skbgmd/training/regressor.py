@@ -14,7 +14,7 @@ from sklearn.base import RegressorMixin
 from skorch import NeuralNet
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_numpy, check_targets
+from skbgmd._utils.checks import as_targets, check_targets
 from skbgmd._utils.columns import naming_columns
 from skbgmd._utils.random import random_source
 from skbgmd.rows.gram import lower_weighted_median
@@ -345,7 +345,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         X, y = unpacked(X, y, reads_targets=True)
         check_targets(y)
         _refuse_sparse(y)
-        return float(super().score(X, as_numpy(y, "y"), weights_of_score(sample_weight)))
+        return float(super().score(X, as_targets(y, "y"), weights_of_score(sample_weight)))
 
 
 def _refuse_sparse(y: Any) -> None:

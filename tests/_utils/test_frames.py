@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import DataConversionWarning
 
 from skbgmd import (
     BlockGMDClassifier,
@@ -16,6 +17,7 @@ from skbgmd import (
     geometric_median,
 )
 from skbgmd._utils.frames import as_frame, dtype_of, without_mask
+from skbgmd.aggregators import Zeno
 from skbgmd.corruption import GaussianNoise, LabelCorruption
 from skbgmd.inspection import sample_losses
 
@@ -144,6 +146,19 @@ def test_objects_of_pandas_are_named_with_their_column(use, values):
 
 
 @FRAMES
+def test_trusted_samples_are_named_with_their_column(frame_of):
+    def fit(columns):
+        zeno = Zeno(trusted=(frame_of(columns), Y))
+        return BlockGMDClassifier(aggregator=zeno, group_size=8, max_epochs=1).fit(np.c_[SIZE, COUNT], Y)
+
+    assert fit({"size": SIZE, "count": COUNT}).n_features_in_ == 2
+    with pytest.raises(TypeError, match="trusted must hold real numbers; found 'red' in column 'color'"):
+        fit({"size": SIZE, "color": TEXT})
+    with pytest.raises(TypeError, match=r"trusted must hold no dates or durations; found dtype .* in column 'day'"):
+        fit({"size": SIZE, "day": DAYS})
+
+
+@FRAMES
 def test_numbers_are_those_of_an_array(frame_of):
     table, array = frame_of({"size": SIZE, "count": COUNT}), np.c_[SIZE, COUNT]
     np.testing.assert_array_equal(geometric_median(table), geometric_median(array))
@@ -269,6 +284,16 @@ def test_nullable_labels_keep_their_dtype(labels):
     np.testing.assert_array_equal(sample_losses(fitted, X, labels), sample_losses(fitted, X, array))
     begun = classifier().partial_fit(X, labels, classes=np.unique(plain))
     np.testing.assert_array_equal(begun.partial_fit(X, labels).classes_, np.unique(plain))
+
+
+def test_nullable_columns_of_labels_keep_their_dtype():
+    X, labels = np.c_[SIZE, COUNT], pd.DataFrame({"y": pd.array(LARGE, dtype="Int64")})
+    with pytest.warns(DataConversionWarning):
+        assert classifier().fit(X, labels).classes_.tolist() == np.unique(LARGE).tolist()
+    several = pd.DataFrame({"one": pd.array(Y == 1, dtype="boolean"), "other": pd.array(Y == 0, dtype="boolean")})
+    fitted, plain = classifier().fit(X, several), classifier().fit(X, np.c_[Y, 1 - Y])
+    assert fitted.score(X, several) == plain.score(X, np.c_[Y, 1 - Y])
+    np.testing.assert_array_equal(sample_losses(fitted, X, several), sample_losses(plain, X, np.c_[Y, 1 - Y]))
 
 
 def test_nullable_ids_are_told_apart():

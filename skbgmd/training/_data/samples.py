@@ -15,7 +15,7 @@ from skorch import NeuralNet
 from skorch.dataset import Dataset
 
 from skbgmd._utils import limits
-from skbgmd._utils.checks import as_ids, as_numpy, refuse_masks_and_dates
+from skbgmd._utils.checks import as_ids, as_targets, refuse_masks_and_dates
 from skbgmd._utils.columns import naming_columns
 from skbgmd.training._data.inputs import cast_to, is_sparse, n_samples, sparse_width, take
 
@@ -151,7 +151,7 @@ def check_weights(sample_weight: ArrayLike | None, X: Any) -> NDArray[np.float64
         )
     if isinstance(sample_weight, Real):
         sample_weight = np.full(len(X), float(sample_weight))
-    given = as_numpy(sample_weight, "sample_weight")
+    given = as_targets(sample_weight, "sample_weight")
     with np.errstate(over="ignore"), naming_columns(given, "sample_weight"):
         weight: NDArray[np.float64] = check_array(
             given, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
@@ -199,7 +199,7 @@ def weights_of_score(sample_weight: Any) -> Any:
         As :func:`skbgmd._utils.checks.refuse_masks_and_dates` does.
     """
     refuse_masks_and_dates(sample_weight, "sample_weight")
-    given = as_numpy(sample_weight, "sample_weight")
+    given = as_targets(sample_weight, "sample_weight")
     numbers = np.asarray(given)
     if numbers.ndim != 1 or numbers.dtype != np.float64:
         return given

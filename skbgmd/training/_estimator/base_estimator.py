@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from skbgmd._utils import limits
 from skbgmd._utils.checks import (
     as_numpy,
+    as_targets,
     check_targets,
     check_tensor,
     refuse_masks_and_dates,
@@ -105,17 +106,17 @@ class BlockGMDBase(RobustParameters, Interruptible):
         if reset:
             self._kind_in_fit = self._kind_of_parameters()
         # Only then an array may be made of it.
-        multi_output, columns = self._takes_columns(y), column_names(X)
+        multi_output, columns, targets = self._takes_columns(y), column_names(X), as_targets(y, "y")
         X = self._inputs(X, None if y is None else n_samples(y), fitted=None if reset else self._structure)
         if not is_structured(X):
             # scikit-learn looks for inf by a sum, which may overflow to both sides.
             with np.errstate(over="ignore", invalid="ignore"), naming_columns(X):
                 X, y = validate_data(
-                    self, as_numpy(X), as_numpy(y, "y"), multi_output=multi_output, reset=reset, **self._kind_of_data()
+                    self, as_numpy(X), targets, multi_output=multi_output, reset=reset, **self._kind_of_data()
                 )
                 X = numbers_of(X)
         else:
-            y = validate_data(self, "no_validation", as_numpy(y, "y"), multi_output=multi_output, reset=reset)
+            y = validate_data(self, "no_validation", targets, multi_output=multi_output, reset=reset)
             if n_samples(X) != n_samples(y):
                 raise ValueError(f"X and y must have as many samples; found {n_samples(X)} and {n_samples(y)}.")
             if not n_samples(X):
