@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 import warnings
 from collections.abc import Sequence
 from traceback import format_exc
@@ -20,6 +21,7 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.parallel import Parallel, delayed
 
 from skbgmd._utils.checks import as_targets, check_number, refuse_masks, refuse_masks_and_dates
+from skbgmd._utils.frames import as_frame
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS, GradientCorruption, get_gradient_corruption
@@ -271,11 +273,15 @@ def _corrupt(corruption: Any, X: Any, y: Any) -> tuple[Any, Any]:
     if hasattr(corruption, "fit_resample"):
         X, y = corruption.fit_resample(X, y)
         return X, y
+    # An estimator that was fitted to an array would warn of the names of the clean rows.
     library = type(X).__module__.partition(".")[0]
     if library in ("pandas", "polars"):
-        # An estimator that was fitted to an array would warn of the names of the clean rows.
         corruption.set_output(transform=library)
-    return corruption.fit_transform(X, y), y
+    corrupt, frame = corruption.fit_transform(X, y), as_frame(X)
+    if library == "pyarrow" and frame is not None:
+        # scikit-learn makes no tables of it.
+        corrupt = sys.modules[library].table(dict(zip(frame.names, np.asarray(corrupt).T, strict=True)))
+    return corrupt, y
 
 
 def _part(params: dict[str, Any], index: Any, n: int) -> dict[str, Any]:

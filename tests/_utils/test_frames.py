@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import DataConversionWarning
+from sklearn.naive_bayes import GaussianNB
 
 from skbgmd import (
     BlockGMDClassifier,
@@ -19,7 +20,7 @@ from skbgmd import (
 from skbgmd._utils.frames import as_frame, dtype_of, without_mask
 from skbgmd.aggregators import Zeno
 from skbgmd.corruption import GaussianNoise, LabelCorruption
-from skbgmd.inspection import sample_losses
+from skbgmd.inspection import robustness_curve, sample_losses
 
 # predict is tried with tables, after arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:X has feature names, but")
@@ -246,6 +247,21 @@ def test_nets_say_what_they_take(frame_of):
     for X, y, name in ((table, Y, "X"), ({"table": table}, Y, "X"), (np.c_[SIZE, COUNT], column, "y")):
         with pytest.raises(TypeError, match=rf"^{name} must be .* for a net; found a \w+ of (polars|pyarrow|narwhals)"):
             net.fit(X, y)
+
+
+@pytest.mark.parametrize("frame_of", [of_pandas, of_polars, of_pyarrow])
+@pytest.mark.filterwarnings("error")
+def test_corrupt_rows_have_the_names_of_clean_ones(frame_of):
+    settings = {
+        "corruption": GaussianNoise(),
+        "fractions": [0.0, 0.2],
+        "cv": 2,
+        "random_state": 0,
+        "error_score": "raise",
+    }
+    table = frame_of({"size": SIZE, "count": COUNT})
+    found, plain = (robustness_curve(GaussianNB(), X, Y, **settings) for X in (table, np.c_[SIZE, COUNT]))
+    np.testing.assert_array_equal(found[2], plain[2])
 
 
 @pytest.mark.parametrize("frame_of", [of_pandas, of_polars, of_pyarrow])
