@@ -218,7 +218,8 @@ def is_plain(values: Any) -> bool:
 
 
 def _is_plain_dtype(dtype: Any) -> bool:
-    return isinstance(dtype, np.dtype) and dtype.kind in PLAIN_KINDS
+    # Nullable ones of pandas have a kind as well; a column of each would take long where there are many.
+    return getattr(dtype, "kind", "O") in PLAIN_KINDS
 
 
 def _is_na(value: Any) -> bool:
