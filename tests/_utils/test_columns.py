@@ -1,14 +1,21 @@
 """Errors that name the column in which something isn't a number."""
 
+from datetime import date
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix, dok_matrix
 
+import frames
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor, geometric_median
 from skbgmd._utils.columns import find_odd, naming_columns
+from skbgmd.aggregators import Zeno
 from skbgmd.corruption import ImpulseNoise
+
+# predict is tried with tables, after arrays.
+pytestmark = pytest.mark.filterwarnings("ignore:X has feature names, but")
 
 N = 40
 NUMBERS, TEXT = np.arange(N, dtype=float), np.tile(["red", "green"], N // 2)
@@ -143,3 +150,67 @@ def test_scores_need_targets():
 def test_other_errors_stay_what_they_are():
     with pytest.raises(ValueError, match=r"^something else$"), naming_columns(X):
         raise ValueError("something else")
+
+
+@frames.FRAMES
+@frames.USES
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (frames.TEXT, "numbers; found 'red' in column 'color'"),
+        (frames.DAYS, "no dates or durations; found dtype .* in column 'color'"),
+        (frames.DAYS - frames.DAYS[0], "no dates or durations; found dtype .* in column 'color'"),
+    ],
+    ids=["text", "dates", "durations"],
+)
+def test_what_is_no_number_is_named_with_its_column(frame_of, use, column, found):
+    table = frame_of({"size": frames.SIZE, "color": column})
+    with pytest.raises((TypeError, ValueError), match=rf"^(X|y|X\['table'\]) must hold (real )?{found}"):
+        use(table)
+
+
+@frames.FRAMES
+@pytest.mark.parametrize("use", frames.AS_X.values(), ids=frames.AS_X)
+def test_columns_of_lists_are_named(frame_of, use):
+    table = frame_of({"size": frames.SIZE, "color": [[1, 2]] * frames.N})
+    with pytest.raises((TypeError, ValueError), match=r"found .*\[1, 2\].* in column 'color'"):
+        use(table)
+
+
+@frames.USES
+def test_dates_among_objects_are_named_with_their_column(use):
+    table = pd.DataFrame({"size": frames.SIZE, "day": [date(2020, 1, 1)] * frames.N})
+    with pytest.raises(TypeError, match=r"no dates or durations; found datetime.date\(2020, 1, 1\) in column 'day'"):
+        use(table)
+
+
+@pytest.mark.parametrize(
+    "values", [pd.Categorical(frames.TEXT), pd.interval_range(0, frames.N)], ids=["category", "interval"]
+)
+@frames.USES
+def test_objects_of_pandas_are_named_with_their_column(use, values):
+    with pytest.raises((TypeError, ValueError), match=r"found .* in column 'kind'"):
+        use(pd.DataFrame({"size": frames.SIZE, "kind": values}))
+
+
+@frames.FRAMES
+def test_trusted_samples_are_named_with_their_column(frame_of):
+    def fit(columns):
+        zeno = Zeno(trusted=(frame_of(columns), frames.Y))
+        return BlockGMDClassifier(aggregator=zeno, group_size=8, max_epochs=1).fit(
+            np.c_[frames.SIZE, frames.COUNT], frames.Y
+        )
+
+    assert fit({"size": frames.SIZE, "count": frames.COUNT}).n_features_in_ == 2
+    with pytest.raises(TypeError, match="trusted must hold real numbers; found 'red' in column 'color'"):
+        fit({"size": frames.SIZE, "color": frames.TEXT})
+    with pytest.raises(TypeError, match=r"trusted must hold no dates or durations; found dtype .* in column 'day'"):
+        fit({"size": frames.SIZE, "day": frames.DAYS})
+
+
+def test_columns_of_several_levels_are_named():
+    table = pd.DataFrame({("body", "size"): frames.SIZE, ("body", "color"): frames.TEXT})
+    with pytest.raises(ValueError, match=r"found 'red' in column \('body', 'color'\)"):
+        frames.classifier().fit(table, frames.Y)
+    numbers = frames.classifier().fit(table[[("body", "size")]], frames.Y)
+    assert not hasattr(numbers, "feature_names_in_")

@@ -1,6 +1,5 @@
 """Data frames and columns of pandas, polars, pyarrow and narwhals around them, as X, y, weights and ids."""
 
-from datetime import date
 from decimal import Decimal
 
 import numpy as np
@@ -10,85 +9,30 @@ import torch
 from sklearn.exceptions import DataConversionWarning
 from sklearn.naive_bayes import GaussianNB
 
-from skbgmd import (
-    BlockGMDClassifier,
-    BlockGMDRegressor,
-    RobustNeuralNetClassifier,
-    block_geometric_median,
-    geometric_median,
+from frames import (
+    COUNT,
+    DAYS,
+    FRAMES,
+    LARGE,
+    SIZE,
+    TEXT,
+    USES,
+    Linear,
+    N,
+    Y,
+    classifier,
+    of_narwhals,
+    of_pandas,
+    of_polars,
+    of_pyarrow,
 )
+from skbgmd import BlockGMDClassifier, BlockGMDRegressor, RobustNeuralNetClassifier, geometric_median
 from skbgmd._utils.frames import as_frame, dtype_of, without_mask
-from skbgmd.aggregators import Zeno
 from skbgmd.corruption import GaussianNoise, LabelCorruption
 from skbgmd.inspection import robustness_curve, sample_losses
 
 # predict is tried with tables, after arrays.
 pytestmark = pytest.mark.filterwarnings("ignore:X has feature names, but")
-
-N = 40
-SIZE = np.random.default_rng(0).normal(size=N)
-COUNT, TEXT = np.arange(N) % 5, ["red", "green"] * (N // 2)
-DAYS = np.datetime64("2020-01-01", "us") + 86_400_000_000 * np.arange(N)
-Y = np.arange(N) % 2
-#: Integers that float64 doesn't tell apart.
-LARGE = 2**53 + Y
-
-
-def of_pandas(columns):
-    return pd.DataFrame(columns)
-
-
-def of_polars(columns):
-    return pytest.importorskip("polars").DataFrame(columns)
-
-
-def of_pyarrow(columns):
-    return pytest.importorskip("pyarrow").table(columns)
-
-
-def of_batches(columns):
-    return of_pyarrow(columns).combine_chunks().to_batches()[0]
-
-
-def of_narwhals(columns):
-    return pytest.importorskip("narwhals").from_native(of_polars(columns))
-
-
-def around_pandas(columns):
-    return pytest.importorskip("narwhals").from_native(of_pandas(columns))
-
-
-FRAMES = pytest.mark.parametrize(
-    "frame_of",
-    [of_pandas, of_polars, of_pyarrow, of_batches, of_narwhals, around_pandas],
-    ids=lambda made: made.__name__,
-)
-
-
-class Linear(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(2, 2)
-
-    def forward(self, table):
-        return self.linear(table)
-
-
-def classifier(module=None):
-    return BlockGMDClassifier(module, max_epochs=1, random_state=0)
-
-
-AS_X = {
-    "fit": lambda table: classifier().fit(table, Y),
-    "module": lambda table: classifier(Linear).fit(table, Y),
-    "dict": lambda table: classifier(Linear).fit({"table": table}, Y),
-    "predict": lambda table: classifier().fit(np.c_[SIZE, COUNT], Y).predict(table),
-    "median": geometric_median,
-    "block": lambda table: block_geometric_median(table, beta=0.5, random_state=0),
-    "noise": lambda table: GaussianNoise().fit(table),
-}
-AS_Y = {"targets": lambda table: BlockGMDRegressor(max_epochs=1).fit(np.c_[SIZE, COUNT], table)}
-USES = pytest.mark.parametrize("use", [*AS_X.values(), *AS_Y.values()], ids=[*AS_X, *AS_Y])
 
 
 @FRAMES
@@ -105,58 +49,6 @@ def test_columns_have_names_and_dtypes(frame_of):
 )
 def test_all_else_is_no_frame(other):
     assert as_frame(other) is None
-
-
-@FRAMES
-@USES
-@pytest.mark.parametrize(
-    ("column", "found"),
-    [
-        (TEXT, "numbers; found 'red' in column 'color'"),
-        (DAYS, "no dates or durations; found dtype .* in column 'color'"),
-        (DAYS - DAYS[0], "no dates or durations; found dtype .* in column 'color'"),
-    ],
-    ids=["text", "dates", "durations"],
-)
-def test_what_is_no_number_is_named_with_its_column(frame_of, use, column, found):
-    table = frame_of({"size": SIZE, "color": column})
-    with pytest.raises((TypeError, ValueError), match=rf"^(X|y|X\['table'\]) must hold (real )?{found}"):
-        use(table)
-
-
-@FRAMES
-@pytest.mark.parametrize("use", AS_X.values(), ids=AS_X)
-def test_columns_of_lists_are_named(frame_of, use):
-    table = frame_of({"size": SIZE, "color": [[1, 2]] * N})
-    with pytest.raises((TypeError, ValueError), match=r"found .*\[1, 2\].* in column 'color'"):
-        use(table)
-
-
-@USES
-def test_dates_among_objects_are_named_with_their_column(use):
-    table = pd.DataFrame({"size": SIZE, "day": [date(2020, 1, 1)] * N})
-    with pytest.raises(TypeError, match=r"no dates or durations; found datetime.date\(2020, 1, 1\) in column 'day'"):
-        use(table)
-
-
-@pytest.mark.parametrize("values", [pd.Categorical(TEXT), pd.interval_range(0, N)], ids=["category", "interval"])
-@USES
-def test_objects_of_pandas_are_named_with_their_column(use, values):
-    with pytest.raises((TypeError, ValueError), match=r"found .* in column 'kind'"):
-        use(pd.DataFrame({"size": SIZE, "kind": values}))
-
-
-@FRAMES
-def test_trusted_samples_are_named_with_their_column(frame_of):
-    def fit(columns):
-        zeno = Zeno(trusted=(frame_of(columns), Y))
-        return BlockGMDClassifier(aggregator=zeno, group_size=8, max_epochs=1).fit(np.c_[SIZE, COUNT], Y)
-
-    assert fit({"size": SIZE, "count": COUNT}).n_features_in_ == 2
-    with pytest.raises(TypeError, match="trusted must hold real numbers; found 'red' in column 'color'"):
-        fit({"size": SIZE, "color": TEXT})
-    with pytest.raises(TypeError, match=r"trusted must hold no dates or durations; found dtype .* in column 'day'"):
-        fit({"size": SIZE, "day": DAYS})
 
 
 @FRAMES
@@ -223,14 +115,6 @@ def test_an_odd_index_says_nothing():
     plain = classifier().fit(table, labels).predict_proba(table)
     table.index, labels.index = [7] * N, DAYS
     np.testing.assert_array_equal(classifier().fit(table, labels).predict_proba(table), plain)
-
-
-def test_columns_of_several_levels_are_named():
-    table = pd.DataFrame({("body", "size"): SIZE, ("body", "color"): TEXT})
-    with pytest.raises(ValueError, match=r"found 'red' in column \('body', 'color'\)"):
-        classifier().fit(table, Y)
-    numbers = classifier().fit(table[[("body", "size")]], Y)
-    assert not hasattr(numbers, "feature_names_in_")
 
 
 @pytest.mark.parametrize("frame_of", [of_polars, of_narwhals])
