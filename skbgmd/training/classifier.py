@@ -256,7 +256,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             resume = self.warm_start and hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             y = self._checked_labels(y, resume)
-            self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=None)
+            self._check_ranks(X, y, has_clients=not (groups is None and clients is None), resume=resume, epochs=None)
             classes = current_ranks().union(np.arange(y.shape[1]) if self.multilabel_ else np.unique(y))
             if resume and not np.array_equal(*comparable(classes, self.classes_)):
                 raise ValueError(f"y must have the classes of the last fit to go on from it; found {classes}.")
@@ -294,7 +294,7 @@ class BlockGMDClassifier(ClassifierMixin, BlockGMDBase):  # noqa: D101
             resume = hasattr(self, "net_")
             X, y = self._validated(X, y, reset=not resume)
             y = self._checked_labels(y, resume)
-            self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=1)
+            self._check_ranks(X, y, has_clients=not (groups is None and clients is None), resume=resume, epochs=1)
             if self.multilabel_ and classes is None:
                 classes = np.arange(y.shape[1])
             known = current_ranks().union(self._known_classes(classes, resume))

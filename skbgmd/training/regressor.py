@@ -189,7 +189,7 @@ class BlockGMDRegressor(RegressorMixin, BlockGMDBase):  # noqa: D101
         given = y
         X, y = self._validated(X, y, reset=not resume)
         ranks = current_ranks()
-        self._check_ranks(X, y, has_clients=clients is not None, resume=resume, epochs=epochs)
+        self._check_ranks(X, y, has_clients=not (groups is None and clients is None), resume=resume, epochs=epochs)
         n, of_samples = len(y), check_of_samples(y, sample_weight, groups, sample_id, clients)
         chosen, (X, y, weight, clients, sample_id) = self._share(X, y, *of_samples)
         columns = _columns(y, given)

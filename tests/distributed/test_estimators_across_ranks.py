@@ -350,6 +350,25 @@ def test_settings_of_estimators_are_those_within_a_rank():
     assert len(set(alike(on_ranks(with_settings, 2)))) == 10
 
 
+def with_choices_of_one_rank(rank: int, size: int) -> Any:
+    X, y = classes_of(300, rank)
+    found = []
+    for settings in (
+        {"aggregator": AcrossRanks(["auto", "mean"][rank])},
+        {"trust_power": [None, 2.0][rank]},
+        {"leverage": ["auto", None][rank]},
+        {"leverage": ["auto", 3.0][rank]},
+    ):
+        common = {"hidden_layer_sizes": (8,), "aggregator": AcrossRanks(), "max_epochs": 30, "random_state": rank}
+        found.append(bits(quietly(BlockGMDClassifier(**{**common, **settings}).fit, X, y)))
+    numbers = {"max_epochs": 3, "aggregator": AcrossRanks(["auto", "mean"][rank])}
+    return [*found, bits(quietly(BlockGMDRegressor(**numbers).fit, *numbers_of(300, rank)))]
+
+
+def test_ranks_that_choose_by_held_out_samples_train_with_those_that_do_not():
+    alike(on_ranks(with_choices_of_one_rank, 2))
+
+
 def searched(rank: int, size: int) -> Any:
     X, y = classes_of(60, 0)
     model = BlockGMDClassifier(**FAST, aggregator=AcrossRanks("huber_mean", data="split"), max_epochs=2, random_state=0)

@@ -171,6 +171,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "strength": ({"strength": "auto"}, r"What is trained \(strength\) .* found 'None' on rank 0; 'auto' on rank 1"),
     "groups": ({"group_size": 8}, r"What is trained \(group_size\) .* found '1' on rank 0; 'more than 1' on rank 1"),
     "clients": ({"clients": np.arange(70) % 5}, r"What is trained \(clients\) .* 'not given' on rank 0; 'given' on"),
+    "clients as groups": ({"groups": np.arange(70) % 5}, r"What is trained \(clients\) .* 'not given' on rank 0"),
     "order": ({"module": Ordered, "module__names": "ba"}, r"order of parameters.*module\.a.* on rank 0; .*b"),
     "order of buffers": ({"module": Buffered, "module__names": "ba"}, r"order of parameters.*\.a' on rank 0; .*\.b"),
     "same data": (
@@ -199,7 +200,7 @@ def fit(rank: int, settings: dict[str, Any], model: Any = None) -> Any:
     X, y = data(rank)
     settings = dict(settings)
     X, y = settings.pop("X", X), settings.pop("y", y)
-    of_samples = {name: settings.pop(name, None) for name in ("sample_weight", "clients")}
+    of_samples = {name: settings.pop(name, None) for name in ("sample_weight", "clients", "groups")}
     kind = settings.pop("kind", BlockGMDClassifier)
     params = {**FAST, "aggregator": AcrossRanks(), "random_state": rank, **settings}
     if model is None:

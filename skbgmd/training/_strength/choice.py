@@ -174,12 +174,13 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
                 f"nor have samples that a Dataset makes one by one; found {limit!r}, which is ignored.",
                 stacklevel=4,
             )
-        looks = limit is not None and epochs is None and self._judges_samples(clients)
-        if not (looks and has_default(self.aggregator)):
+        ranks, looks = current_ranks(), limit is not None and epochs is None and self._judges_samples(clients)
+        # Other ranks may have another rule, and then no part in what this one would try.
+        if not ranks.all(looks and has_default(self.aggregator), "whether lengths of inputs are looked at"):
             return
+        can_try = ranks.all(is_auto(limit) and self._can_hold_out(len(y), epochs), "whether samples can be held out")
         # What is made of gradients later no input tells.
-        ranks, are_own = current_ranks(), self.gradient_corruption is None
-        can_try = is_auto(limit) and ranks.all(self._can_hold_out(len(y), epochs), "whether samples can be held out")
+        are_own = self.gradient_corruption is None
         strata = self._strata(y)
         given = np.ones(len(y)) if weight is None else weight
         every = _are_long(X, weight, None)
@@ -280,12 +281,14 @@ class StrengthChoice(DocumentationLink, BaseEstimator):
         Each candidate is trained on the others as the estimator itself.
         """
         self.strength_, self.strength_scores_, self._held_out = None, {}, None
-        if not self._takes_strength(of_samples=self._judges_samples(clients)):
-            return
+        ranks, takes = current_ranks(), self._takes_strength(of_samples=self._judges_samples(clients))
         if self.strength != AUTO:
-            self.strength_ = self.strength
+            self.strength_ = self.strength if takes else None
             return
-        ranks, is_open = current_ranks(), self._chooses_if_stopped or not self._ends_by_itself()
+        if not ranks.all(takes, "whether a strength is to be chosen"):
+            self.strength_ = self._unchosen_strength() if takes else None
+            return
+        is_open = self._chooses_if_stopped or not self._ends_by_itself()
         if not ranks.all(is_open and self._can_hold_out(len(y), epochs), "whether a strength can be chosen"):
             self.strength_ = self._without_choice(X, y, weight, epochs=epochs)
             return
