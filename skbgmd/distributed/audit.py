@@ -212,8 +212,9 @@ def audit_ranks(
     Raises
     ------
     ValueError
-        If the rule gave no weights, if it used no products of all rows on this exchange, for example because it drops
-        rows before, or if float64 doesn't hold the squares of rows.
+        If the rule gave no weights; if it used no products of all rows on this exchange, for example because it drops
+        rows before; if most ranks' numbers aren't of the rows, because the rule replaces them by others; or if float64
+        doesn't hold the squares of rows.
     CommitmentError
         If a rank cheats in a draw.
 
@@ -248,7 +249,7 @@ def audit_ranks(
     before = exchange.traffic.sent
     shards = [slice(min(h * exchange.width(d), d), min((h + 1) * exchange.width(d), d)) for h in range(size)]
     norms = _norms_in_shards(exchange, rows, shards)
-    disputed = np.isfinite(norms) != whole[-1].diagonal(dim1=1, dim2=2).isfinite().numpy().T
+    disputed = _are_disputed(norms, whole[-1])
 
     near = used & (squares <= limits.AUDIT_NEAR**2 * low_median(squares[used]))
     v = contrasts(np.random.default_rng(shared_seed(exchange, nonce, device)), used, near)
@@ -258,6 +259,9 @@ def audit_ranks(
     for each in products:
         forms = v if each.shape[1] == n else v[:, used]
         is_wrong |= ~_agree(claimed.sum(dim=2).numpy(), each.numpy(), forms, typical)
+        # What rules make of products that aren't finite, such as those of scaled rows, doesn't follow from the rows.
+        if each.shape[1] == n and _are_disputed(norms, each).any():
+            break
 
     rng = np.random.default_rng(shared_seed(exchange, nonce, device))
     # In their order, as the last run may be shorter.
@@ -273,6 +277,12 @@ def audit_ranks(
         disputed[:, holder] |= ~torch.isclose(numbers, resent[:, holder], 0.0, 0.0, equal_nan=True).all(dim=1).numpy()
         is_wrong[holder] |= not _repeated(claimed[holder][:, runs], numbers, v, run_length)
         wrong_aggregate[holder] = not _is_mean(vector[index].cpu(), numbers[:, : len(index)], weights, transport)
+    n_wrong, n_holders = int((is_wrong | wrong_aggregate).sum()), sum(part.stop > part.start for part in shards)
+    if 2 * n_wrong > n_holders:
+        raise ValueError(
+            "The rule must weigh the rows as they were sent, rather than blocks, momenta or mixtures of them; found "
+            f"{n_wrong} of {n_holders} ranks whose numbers aren't of the rows, which are too many to lie."
+        )
     return AuditReport(
         size,
         tuple(np.flatnonzero(is_wrong).tolist()),
@@ -294,6 +304,12 @@ def _norms_in_shards(exchange: Exchange, rows: torch.Tensor, shards: list[slice]
     if odd.any():
         raise ValueError(f"Numbers of audited rows must be zero or in [{low:g}, {high:g}]; found {largest.tolist()}.")
     return norms
+
+
+def _are_disputed(norms: FloatArray, products: torch.Tensor) -> BoolArray:
+    """Tell which rows (n, size) are finite by their senders and not by the products (size, n, n), or the reverse."""
+    are_disputed: BoolArray = np.isfinite(norms) != products.diagonal(dim1=1, dim2=2).isfinite().numpy().T
+    return are_disputed
 
 
 def _agree(claimed: FloatArray, products: FloatArray, v: FloatArray, typical: FloatArray) -> BoolArray:

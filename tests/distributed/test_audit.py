@@ -10,7 +10,13 @@ import torch
 
 import skbgmd.distributed.audit as module
 from processes import on_ranks
-from skbgmd.aggregators import CoordinatewiseMedian, GeometricMedian, Krum
+from skbgmd.aggregators import (
+    BlockGeometricMedian,
+    CoordinatewiseMedian,
+    GeometricMedian,
+    Krum,
+    NearestNeighborMixing,
+)
 from skbgmd.distributed import AuditedExchange, AuditReport, Exchange, ShardedRows, audit_ranks, shared_seed
 from skbgmd.distributed.audit import CommitmentError
 from skbgmd.distributed.exchange import Pending
@@ -185,6 +191,7 @@ def hiding(rank: int, size: int) -> AuditReport:
 def test_rows_that_a_holder_makes_disappear_are_missed_by_their_sender():
     for report in on_ranks(hiding, 3):
         assert (0, 1) in report.disputes
+        assert report.liars == ()  # a dispute of two
 
 
 def cheating(rank: int, size: int) -> Any:
@@ -211,6 +218,9 @@ def test_what_can_not_be_audited_is_refused():
     exchange.add_up(torch.eye(2))
     with pytest.raises(ValueError, match="The rule must use products of the rows themselves"):
         audit_ranks(exchange, rows, rows, rows.mean(dim=0), np.full(5, 0.2))
+    for rule in (NearestNeighborMixing(GeometricMedian()), BlockGeometricMedian(0.5)):
+        with pytest.raises(ValueError, match=r"must weigh the rows as they were sent.* found 1 of 1 ranks"):
+            step(AuditedExchange(), torch.randn(3, 40, generator=torch.Generator().manual_seed(0)), rule)
     with pytest.raises(ValueError, match="Numbers of audited rows must be zero or in"):
         step(AuditedExchange(), rows.double() * 1e200, GeometricMedian())
     with pytest.raises(ValueError, match="n_runs"):
