@@ -17,7 +17,7 @@ from skbgmd.distributed.exchange import Exchange
 from skbgmd.distributed.faults import telling_others
 from skbgmd.distributed.messages import gathered
 from skbgmd.distributed.rank_aggregator import RankAggregator
-from skbgmd.distributed.static_graph import StepOfBuckets, sparse_layers
+from skbgmd.distributed.static_graph import StepOfBuckets, delayed_parameters, sparse_layers
 from skbgmd.rows import DenseRows
 
 
@@ -80,7 +80,8 @@ class RobustHook(RankAggregator):
     ------
     TypeError, ValueError
         If a parameter, or a parameter of the rule, is wrong. In the first step: if the rule differs between ranks, if
-        gradients are sparse on some rank, or if the group has other ranks than the model's.
+        gradients are sparse on some rank, if the group has other ranks than the model's, or if the model has
+        parameters that ``DistributedDataParallel`` averages itself (``delay_all_reduce_named_params``).
     RankLostError
         On the other ranks, if one rank alone raises an error, such as one in ``on_step``. That rank ends with its own
         error.
@@ -260,6 +261,11 @@ def _group_of(own: Any, model_group: Any) -> Any:
 
 def _refusal(gradient: torch.Tensor, wrapper: Any) -> str:
     """Sentence on gradients of a model that can't be aggregated, by one of its buckets; empty where all can."""
+    if wrapper is not None and (delayed := delayed_parameters(wrapper)):
+        return (
+            f"All parameters must be reduced by the hook; found {listed(delayed)} in delay_all_reduce_named_params, "
+            "which DistributedDataParallel averages itself"
+        )
     layers = [] if wrapper is None else sparse_layers(wrapper)
     if not (layers or gradient.is_sparse):
         return ""
@@ -291,4 +297,9 @@ def robust_hook(
     """
     if not isinstance(state, RobustHook):
         raise TypeError(f"The state of robust_hook must be a RobustHook; found {state!r}.")
+    if not isinstance(bucket, dist.GradBucket):  # type: ignore[attr-defined]
+        raise TypeError(
+            "robust_hook must be given the buckets of DistributedDataParallel, which torch.compile's python_reducer "
+            f"doesn't make, nor the older FullyShardedDataParallel; found {type(bucket).__name__}."
+        )
     return state._add(bucket)

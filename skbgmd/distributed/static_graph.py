@@ -76,6 +76,12 @@ def sparse_layers(wrapper: Any) -> list[str]:
     ]
 
 
+def delayed_parameters(wrapper: Any) -> list[str]:
+    """Names of the parameters of a wrapped model whose gradients DDP averages itself, without its hook."""
+    delayed = {id(parameter) for parameter in getattr(wrapper, "_delay_all_reduce_params", ())}
+    return [name for name, parameter in wrapper.module.named_parameters() if id(parameter) in delayed]
+
+
 def _is_wrapper_of(found: Any, parameter: torch.Tensor) -> bool:
     """True if something is a wrapper of a model with this parameter."""
     # What only looks like one, as a weak proxy does, may not be asked.

@@ -250,9 +250,11 @@ def errors(rank: int, size: int) -> Any:
         except (RuntimeError, ValueError, TypeError) as error:
             found[name] = type(error).__name__, str(error)
 
-    def step(hook: Any, x: torch.Tensor, net: Any = None) -> list[float]:
+    net = Net()
+
+    def step(hook: Any, x: torch.Tensor, net: Any = None, **options: Any) -> list[float]:
         net = net or Net()
-        ddp = DistributedDataParallel(net, bucket_cap_mb=TINY)
+        ddp = DistributedDataParallel(net, bucket_cap_mb=TINY, **options)
         ddp.register_comm_hook(hook, robust_hook)
         for _ in range(2):
             net.zero_grad()
@@ -274,6 +276,8 @@ def errors(rank: int, size: int) -> Any:
     attempt("another rule", lambda: step(RobustHook("krum" if rank == 2 else "mean"), batch(0, 0, 0)))
     embedding = torch.nn.Sequential(torch.nn.Embedding(9, 4, sparse=True), torch.nn.Linear(4, 2))
     attempt("sparse", lambda: step(RobustHook(), torch.tensor([1, 2]), embedding))
+    delayed = {"delay_all_reduce_named_params": [("left.bias", net.left.bias)], "param_to_hook_all_reduce": net.scale}
+    attempt("delayed", lambda: step(RobustHook(), batch(0, 0, 0), net, **delayed))
     attempt("no hook", lambda: DistributedDataParallel(Net()).register_comm_hook(None, robust_hook))
     return found
 
@@ -291,6 +295,8 @@ def test_all_ranks_raise_and_none_hangs():
         )
         assert found["sparse"][0] == "TypeError"
         assert "sparse" in found["sparse"][1]
+        assert found["delayed"][0] == "TypeError"
+        assert "found left.bias in delay_all_reduce_named_params, which Dist" in found["delayed"][1]
 
 
 class Embedded(torch.nn.Module):
@@ -913,6 +919,9 @@ def all_on_three() -> list[dict[str, Any]]:
 def test_hook_wants_its_own_state():
     with pytest.raises(TypeError, match="The state of robust_hook must be a RobustHook; found None"):
         robust_hook(None, None)
+    # As torch.compile's python_reducer and the older FSDP call hooks.
+    with pytest.raises(TypeError, match=r"must be given the buckets of DistributedDataParallel.* found Tensor"):
+        robust_hook(RobustHook(), torch.ones(3))
 
 
 @pytest.mark.slow
