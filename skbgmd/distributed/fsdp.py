@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from skbgmd._utils.checks import listed
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import Aggregator
 from skbgmd.distributed.faults import Collective, begin_collective, telling_others
@@ -173,6 +175,11 @@ def robust_fully_sharded(
     RuntimeError
         If FSDP2 of this version of torch doesn't allow another reduce-scatter.
 
+    Warns
+    -----
+    UserWarning
+        If the model has trainable parameters that no group has, which a rule never sees.
+
     Examples
     --------
     On each rank::
@@ -185,6 +192,15 @@ def robust_fully_sharded(
         groups["layers.0"].weights_
     """
     modules = _sharded_modules(model)
+    # They are plain tensors, where those of groups are spread over the mesh.
+    apart = [name for name, each in model.named_parameters() if each.requires_grad and not hasattr(each, "placements")]
+    if apart:
+        warnings.warn(
+            f"All parameters must be of a module that fully_shard was called on before; found {listed(apart)} of none. "
+            "They aren't reduced, or by a later fully_shard as a plain average.",
+            UserWarning,
+            stacklevel=2,
+        )
     settings = {
         "transport_dtype": transport_dtype,
         "random_state": random_state,
@@ -229,5 +245,8 @@ def _sharded_modules(model: torch.nn.Module) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         placements = getattr(parameter, "placements", ())
         if any(placement.is_replicate() for placement in placements):
-            raise ValueError(f"model must be sharded over one mesh dimension; found {name} replicated as well (HSDP).")
+            raise ValueError(
+                f"model must be sharded over all its mesh dimensions; found {name} replicated over one, as by HSDP or "
+                "tensor parallelism."
+            )
     return modules

@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 import time
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -119,6 +120,14 @@ def others(rank: int, size: int) -> Any:
     attempt("no module", lambda: robust_fully_sharded(3))
     attempt("rule", lambda: robust_fully_sharded(sharded([""], net_of(torch.float32)), "median"))
 
+    def in_part() -> list[str]:
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            robust_fully_sharded(sharded(["2"], net_of(torch.float32)))
+        return [str(each.message) for each in noted if each.category is UserWarning]
+
+    attempt("in part", in_part)
+
     def with_nan() -> None:
         net = sharded([""], net_of(torch.float32))
         robust_fully_sharded(net)
@@ -197,7 +206,11 @@ def test_groups_have_weights_of_their_own():
 def test_what_does_not_fit_is_refused():
     for _, found in ranks():
         assert found["hybrid"][0] == "ValueError"
-        assert "replicated as well (HSDP)" in found["hybrid"][1]
+        assert "replicated over one, as by HSDP" in found["hybrid"][1]
+        assert found["in part"] == [
+            "All parameters must be of a module that fully_shard was called on before; found 0.weight, 0.bias of none. "
+            "They aren't reduced, or by a later fully_shard as a plain average."
+        ]
         assert found["plain"] == (
             "ValueError",
             "model must have been sharded by fully_shard; found no module that was.",
