@@ -93,8 +93,9 @@ class RobustFedAvg(FedAvg):
         ``*num_batches_tracked``. The next values of these arrays, and of all arrays of other dtypes, are the clients'
         coordinate-wise lower medians, weighted by capped claims, in the global dtype.
     **options
-        Parameters of ``flwr.serverapp.strategy.FedAvg``. By default ``train_metrics_aggr_fn`` and
-        ``evaluate_metrics_aggr_fn`` are :func:`median_metrics`. Both get capped claims in place of the clients' own.
+        Parameters of ``flwr.serverapp.strategy.FedAvg``. Where ``train_metrics_aggr_fn`` or
+        ``evaluate_metrics_aggr_fn`` are missing or None, they are :func:`median_metrics`. Both get capped claims in
+        place of the clients' own.
 
     Attributes
     ----------
@@ -159,8 +160,9 @@ class RobustFedAvg(FedAvg):
                 f"judged; found {memory}."
             )
         self.max_claim, self.memory, self.buffers = max_claim, memory, buffers
-        options.setdefault("train_metrics_aggr_fn", median_metrics)
-        options.setdefault("evaluate_metrics_aggr_fn", median_metrics)
+        for name in ("train_metrics_aggr_fn", "evaluate_metrics_aggr_fn"):
+            # FedAvg has None for its own default, a mean that one client's metric stops.
+            options[name] = options.get(name) or median_metrics
         super().__init__(**options)
         self.model: GlobalModel | None = None
         self.state: Any = None
@@ -243,17 +245,17 @@ class RobustFedAvg(FedAvg):
             return None, None
         weights = found.claims / found.claims.max()
         rows = DenseRows(torch.from_numpy(np.stack(updates)), weights, ids=tuple(found.clients))
+        memory, clients = self.client_memory, tuple(found.clients)
         if self.memory is not None:
-            clients = tuple(found.clients)
-            self.client_memory = self.client_memory.add_round(
-                clients, products_about_zero(rows), weights, self.memory, rows.norms()
-            )
-            rows.weights = weights * self.client_memory.trust(clients, weights)
-        aggregate, self.state = self.aggregator(rows, self.state)
+            memory = memory.add_round(clients, products_about_zero(rows), weights, self.memory, rows.norms())
+            rows.weights = weights * memory.trust(clients, weights)
+        aggregate, state = self.aggregator(rows, self.state)
         arrays = model.moved(aggregate.vector.numpy())
         arrays |= {name: median_array([given[name] for given in rest], weights) for name in model.rest}
         metrics = self._aggregate_metrics(found, self.train_metrics_aggr_fn)
         metrics.update(_trust_metrics(found, aggregate.weights))
+        # A round that ends with an error isn't remembered.
+        self.state, self.client_memory = state, memory
         # In the order of the global arrays, on which lists of arrays rely.
         return ArrayRecord({name: Array(np.asarray(arrays[name])) for name in model.arrays}), metrics
 
@@ -319,7 +321,8 @@ class RobustFedAvg(FedAvg):
                 logger.warning("\t> Client %d replied more than once: its first reply counts.", client)
             else:
                 try:
-                    claims[client] = read_claim(_read_metrics(message.content).get(self.weighted_by_key))
+                    claim = _read_metrics(message.content).get(self.weighted_by_key)
+                    claims[client] = read_claim(claim, self.weighted_by_key)
                     read(message.content)
                     contents[client] = message.content
                 # Whatever is wrong with a reply costs its sender's share, and nothing else.

@@ -21,7 +21,7 @@ pytest.importorskip("flwr.serverapp.strategy")
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, Metadata, MetricRecord, RecordDict
 from flwr.serverapp.exception import AggregationError
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi
 
 import skbgmd
 from skbgmd._utils.random import seeded
@@ -34,6 +34,7 @@ from skbgmd.aggregators import (
     Mean,
     NearestNeighborMixing,
     NormFilter,
+    WorkerMomentum,
 )
 from skbgmd.distributed.flower import RobustFedAvg, median_metrics
 from skbgmd.distributed.model_updates import GlobalModel
@@ -223,6 +224,8 @@ def test_another_key_for_the_weight():
     strategy = configured(RobustFedAvg("mean", weighted_by_key="n", max_claim=None))
     replies = [reply(1, 0.0, metrics={"n": 1}), reply(2, 4.0, metrics={"n": 3})]
     assert weight_of(strategy.aggregate_train(1, replies)[0]) == pytest.approx(3.0)
+    with pytest.raises(AggregationError, match="client 1: 'n' must be a finite number of at least zero; found None"):
+        strategy.aggregate_train(1, [reply(1)])
 
 
 # ---- replies that can't be used
@@ -714,6 +717,20 @@ def test_another_model_begins_with_nothing_remembered(rng):
     assert strategy.client_memory.ids == ()
 
 
+def test_a_round_that_ends_with_an_error_is_not_remembered():
+    class Failing(Mean):
+        def __call__(self, rows, state=None):
+            raise MemoryError("rows")
+
+    def fail(records, key):
+        raise KeyError("accuracy")
+
+    for wrong in (RobustFedAvg(Failing()), RobustFedAvg(WorkerMomentum(Mean()), train_metrics_aggr_fn=fail)):
+        with pytest.raises((MemoryError, KeyError)):
+            configured(wrong).aggregate_train(1, [reply(i, float(i)) for i in range(4)])
+        assert (wrong.state, wrong.client_memory.ids) == (None, ())
+
+
 def test_the_state_of_the_rule_lasts():
     strategy = configured(RobustFedAvg(Bucketing(random_state=0)))
     for turn in (1, 2, 3):
@@ -796,6 +813,14 @@ def test_a_function_of_ones_own_for_metrics_gets_capped_claims():
     assert metrics["mine"] == 1.0
 
 
+@pytest.mark.parametrize("kind", [RobustFedAvg, type("RobustFedAdam", (FedAdam, RobustFedAvg), {})])
+def test_none_stands_for_medians_of_metrics(kind):
+    strategy = configured(kind(train_metrics_aggr_fn=None, evaluate_metrics_aggr_fn=None))
+    replies = [reply(i, metrics={"loss": 0.5 if i else [1.0, 2.0]}) for i in range(3)]
+    assert strategy.aggregate_train(1, replies)[1]["loss"] == 0.5
+    assert strategy.aggregate_evaluate(1, replies)["loss"] == 0.5
+
+
 def test_metrics_of_less_than_half_of_the_weight_are_left_out():
     def evaluated(**metrics):
         return content(m=MetricRecord(metrics))
@@ -838,6 +863,27 @@ def test_parameters_are_checked_at_once(parameters, error, reason):
 def test_parameters_of_fedavg_are_passed_on():
     strategy = RobustFedAvg(fraction_train=0.5, min_available_nodes=7, arrayrecord_key="model")
     assert (strategy.fraction_train, strategy.min_available_nodes, strategy.arrayrecord_key) == (0.5, 7, "model")
+
+
+@pytest.mark.parametrize("optimizer", [FedAdam, FedAvgM, FedYogi])
+def test_flowers_optimizers_of_the_server_take_a_robust_mean(optimizer, rng):
+    class Robust(optimizer, RobustFedAvg):
+        pass
+
+    arrays = {"weight": GLOBAL["weight"]}
+
+    def train(strategy, *liars):
+        sent, updates = arrays, np.random.default_rng(0).normal(1.0, 0.1, size=(2, 5))
+        for number, row in enumerate(updates, 1):
+            configured(strategy, sent)
+            honest = [message(i, reply(i, float(update)).content) for i, update in enumerate(row)]
+            for each in (*honest, *liars):
+                each.content["arrays"] = record({"weight": each.content["arrays"]["weight"].numpy() + sent["weight"]})
+            sent = numpy(strategy.aggregate_train(number, [*honest, *liars])[0])
+        return sent["weight"]
+
+    np.testing.assert_allclose(train(Robust()), train(optimizer()), rtol=1e-5)
+    np.testing.assert_allclose(train(Robust(), reply(8, 1e6), reply(9, -1e3)), train(optimizer()), rtol=0.1)
 
 
 # ---- Flower's own loop
