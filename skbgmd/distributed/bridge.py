@@ -78,6 +78,9 @@ class Bridge(RankOptimizer):
     2b + 1 neighbors are necessary, but not enough for all graphs: honest ranks must agree whichever b neighbors each
     of them leaves out. They do in complete graphs of 3b + 1 ranks or more, and in dense random graphs.
 
+    A rank whose own model is no longer finite goes on from its neighbors' models. ``torch.amp.GradScaler`` doesn't work
+    with it: it skips a step of one rank alone, for which the others wait.
+
     A deep copy has the same group. The group isn't pickled: an unpickled optimizer takes part in the default group,
     unless its ``exchange`` is set.
 
@@ -217,7 +220,8 @@ def bridge_step(
 def screen(own: torch.Tensor, received: torch.Tensor, n_hostile: int, rule: Aggregator | None = None) -> torch.Tensor:
     """Screen the models of neighbors, and average those that are left with a node's own.
 
-    Models with NaN or inf are left out, and count among the hostile ones.
+    Models of neighbors with NaN or inf are left out, and count among the hostile ones. A node whose own model has them
+    takes the average of its neighbors'.
 
     Parameters
     ----------
@@ -250,8 +254,9 @@ def screen(own: torch.Tensor, received: torch.Tensor, n_hostile: int, rule: Aggr
     n_kept = len(finite) - 2 * n_left
     if n_kept <= 0:
         return own.clone()
-    kept = TrimmedMean(n_left / len(finite))(DenseRows(finite))[0].vector
-    return torch.lerp(kept.to(own.dtype), own, 1.0 / (n_kept + 1))
+    kept = TrimmedMean(n_left / len(finite))(DenseRows(finite))[0].vector.to(own.dtype)
+    # A node whose own step went wrong takes up its neighbors' models again.
+    return torch.lerp(kept, own, 1.0 / (n_kept + 1)) if torch.isfinite(own).all() else kept
 
 
 def check_graph(neighbors: Sequence[Sequence[int]], n_ranks: int, n_hostile: int) -> None:

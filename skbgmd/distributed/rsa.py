@@ -122,7 +122,8 @@ class RSA(RankOptimizer):
     this rank's model. ``state_dict()`` contains the master.
 
     A coordinate that is NaN in a rank's model has no influence. Buffers, such as those of batch normalization, stay
-    each rank's own.
+    each rank's own. ``torch.amp.GradScaler`` doesn't work with it: it skips a step of one rank alone, for which the
+    others wait.
 
     A deep copy has the same group. The group isn't pickled: an unpickled optimizer takes part in the default group,
     unless its ``exchange`` is set.
@@ -354,7 +355,8 @@ def worker_step(
     worker: torch.Tensor, master: torch.Tensor, gradient: torch.Tensor, *, lr: float, penalty: float
 ) -> torch.Tensor:
     """Move models down their gradients and, by the signs of the differences, towards the master."""
-    return worker - lr * (gradient + penalty * torch.sign(worker - master))
+    # A sparse gradient can only be added to something.
+    return worker - lr * (penalty * torch.sign(worker - master) + gradient)
 
 
 def master_step(

@@ -49,6 +49,8 @@ def draws(n, d, seed=0):
         (5.0, [1.0, float("nan"), 3.0, 5.0], 1, (9.0 + 5.0) / 4),
         (5.0, [1.0, float("inf"), 3.0, 8.0, 1e9], 2, (3.0 + 8.0 + 5.0) / 3),
         (5.0, [float("nan")] * 3, 1, 5.0),
+        (float("nan"), [1.0, 3.0, 8.0, 1e9], 1, (3.0 + 8.0) / 2),
+        (float("-inf"), [1.0, 3.0, 8.0, float("nan")], 2, 3.0),
     ],
 )
 def test_screening_by_hand(own, received, n_hostile, expected):

@@ -389,3 +389,16 @@ def test_kinds_of_parameters():
     ).step()
     with pytest.raises(TypeError, match=r"params must hold floating point numbers; found dtype torch\.complex64"):
         RSA([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))])
+
+
+def test_sparse_gradients_are_those_of_dense_ones():
+    found = []
+    for sparse in (False, True):
+        table = torch.nn.Embedding(4, 2, sparse=sparse, _weight=torch.arange(8.0).view(4, 2))
+        optimizer = RSA([torch.nn.Parameter(torch.ones(2)), table.weight], lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            table(torch.tensor([1, 3, 3])).square().sum().backward()
+            optimizer.step()
+        found.append(table.weight.detach())
+    torch.testing.assert_close(*found, rtol=0.0, atol=0.0)
