@@ -679,6 +679,8 @@ LEAST_CAMP, CAMP_STARTS = 2, 2
 #: flip, decoys and idlers of benchmarks/flower_long.py. Median ratio on two other seeds: 0.55 in round 20 and 0.46 in
 #: round 30 where nobody is hostile, 0.76 and more until round 30 where four flip labels and are in the mean.
 SHORT_UPDATE = 0.6
+#: Clients that are remembered, even if fewer can have as many rounds: products of a thousand take 8 MB.
+REMEMBERED_CLIENTS = 1000
 #: Rounds, with decay, below which a client is forgotten: after some 60 rounds of absence. So is a worker whose running
 #: mean would be as little, had it decayed in each step that it was away.
 FORGOTTEN_VISITS = 1e-3

@@ -77,6 +77,15 @@ class RememberedProducts(AggregatorState):
         here = np.ix_(kept, kept)
         return self._holding(tuple(everyone[i] for i in kept), sums[here], visits[here])
 
+    def of_most_visits(self, n: int) -> Self:
+        """The memory of the n workers that were there most, or of all where they are no more."""
+        if len(self.ids) <= n:
+            return self
+        products, visits = self._arrays()
+        kept = np.sort(np.argsort(-np.diagonal(visits), kind="stable")[:n])
+        here = np.ix_(kept, kept)
+        return self._holding(tuple(self.ids[i] for i in kept), products[here], visits[here])
+
     def means(self, ids: tuple[Any, ...]) -> FloatArray:
         """Mean products of some workers (k, k); zero for two that never shared a step."""
         means, known = np.zeros((len(ids), len(ids))), self._known(ids)

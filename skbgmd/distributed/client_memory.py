@@ -36,6 +36,9 @@ class ClientMemory(RememberedProducts):
     :math:`1 / (1 - \lambda^m)` with the decay :math:`\lambda`. So with a decay of 0.6 or less no client is ever judged
     (:func:`can_judge`), and with 0.9 no client that takes part in every fifth round or more rarely.
 
+    A client whose weights of rounds add up to less than 0.001 is forgotten. So are, of more than a thousand clients,
+    those that took part least, if they are more than can be judged at once (:func:`n_remembered`).
+
     Attributes
     ----------
     ids, products, visits
@@ -85,14 +88,16 @@ class ClientMemory(RememberedProducts):
         lengths : ndarray of shape (k,), default=None
             Norms of the updates, in a unit that is the same in all rounds. None: every round is added.
         """
-        about_mean = _cosines(_centered(gram, weights))
+        about_mean, most = _cosines(_centered(gram, weights)), n_remembered(len(clients), decay)
         before = self if lengths is None else self._with_lengths(clients, lengths)
-        before = replace(before, every_round=self.every_round.update(clients, about_mean, decay))
+        every_round = self.every_round.update(clients, about_mean, decay)
+        before = replace(before, every_round=every_round.of_most_visits(most))
         short = lengths is not None and has_converged(lengths, before.longest_of(clients), weights)
         if short and before._trust_by_every_round(clients, weights).all():
             return before
-        after = before.update(clients, about_mean, decay)
-        return replace(after, about_zero=before.about_zero.update(clients, _cosines(gram), decay))
+        after = before.update(clients, about_mean, decay).of_most_visits(most)
+        about_zero = before.about_zero.update(clients, _cosines(gram), decay)
+        return replace(after, about_zero=about_zero.of_most_visits(most))
 
     def longest_of(self, clients: tuple[int, ...]) -> FloatArray:
         """Lengths of the longest updates (k,) of some of the clients, zero for those that aren't known."""
@@ -158,6 +163,20 @@ def can_judge(decay: float) -> bool:
     (False, True)
     """
     return decay > 1.0 - 1.0 / limits.CAMP_VISITS
+
+
+def n_remembered(n_clients: int, decay: float) -> int:
+    r"""Number of clients to remember, by the number n of those of a round: as many as can be judged at once.
+
+    With the decay :math:`\lambda` the rounds of all clients add up to at most :math:`n / (1 - \lambda)`, and a client
+    that is judged has 2.5 of them. Where a round has few of very many clients, most of them never come to that.
+
+    Examples
+    --------
+    >>> n_remembered(10, 0.9), n_remembered(1000, 0.9)
+    (1000, 4000)
+    """
+    return max(limits.REMEMBERED_CLIENTS, n_clients, round(n_clients / ((1.0 - decay) * limits.CAMP_VISITS)))
 
 
 def has_converged(lengths: FloatArray, longest: FloatArray, weights: FloatArray) -> bool:

@@ -28,6 +28,16 @@ def test_means_by_definition(rng):
             assert bool(met[0, -1]) == bool(ages)
 
 
+def test_those_that_were_there_most_stay_as_they_are(rng):
+    memory = RememberedProducts()
+    for ids in ((5, 6, 7), (6, 8), (6, 5)):
+        memory = memory.update(ids, gram(rng, len(ids)), 0.9)
+    some = memory.of_most_visits(2)
+    assert some.ids == (5, 6)
+    np.testing.assert_array_equal(some.means((6, 5)), memory.means((6, 5)))
+    assert memory.of_most_visits(4) is memory
+
+
 def test_order_of_ids_does_not_matter(rng):
     products, order = gram(rng, 4), [2, 0, 3, 1]
     one = RememberedProducts().update((1, 2, 3, 4), products, 0.9).update((1, 2, 3, 4), products, 0.9)

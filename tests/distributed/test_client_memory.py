@@ -77,6 +77,20 @@ def test_the_absent_are_kept_for_a_while_and_then_forgotten(rng):
     assert memory.products.shape == memory.visits.shape == (3, 3)
 
 
+def test_of_very_many_clients_those_that_come_most_are_remembered(rng, monkeypatch):
+    monkeypatch.setattr(limits, "REMEMBERED_CLIENTS", 20)
+    memory = ClientMemory()
+    for number in range(12):
+        clients = (*range(10), *range(1000 + 10 * number, 1010 + 10 * number))
+        products = gram(rng, hostile=4, n=20)[::-1, ::-1]
+        memory = memory.add_round(clients, products, np.ones(20), lengths=np.ones(20))
+    for each in (memory, memory.about_zero, memory.every_round):
+        # 20 / (1 - 0.9) / 2.5; the strangers of the last rounds come next to those that are always there.
+        assert set(each.ids) == {*range(10), *range(1050, 1120)}
+    assert memory.longest.keys() <= {*memory.ids, *range(1040, 1120)}
+    np.testing.assert_array_equal(memory.trust(tuple(range(10)), np.ones(10)), [0] * 4 + [1] * 6)
+
+
 def test_similarities_dont_depend_on_lengths_and_decay(rng):
     products = gram(rng)
     once, often = remember([products]), remember([products] * 7)
