@@ -253,9 +253,9 @@ class Exchange:
     @property
     def device(self) -> torch.device:
         """Device from which the group's backend takes tensors."""
-        if self.size > 1 and dist.get_backend(self.group) == "nccl":
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("cpu")
+        # Such as "cuda:nccl", of "nccl" as well.
+        kind = "cpu:" if self.size == 1 else str(dist.get_backend_config(self.group))
+        return torch.device("cpu") if "cpu:" in kind else torch.device("cuda", torch.cuda.current_device())
 
     def _count(self, sent: int) -> None:
         self.traffic.sent += sent

@@ -279,3 +279,15 @@ def test_what_ranks_send_is_compared_before_it_travels():
             assert re.search(message, found[name]), (name, found[name])
         assert (sent, n_begun) == (2 * 2 * 3 * 4, 2)
         assert shard == [[1.0] * 3] * 3
+
+
+@pytest.mark.parametrize(
+    ("backend", "device"),
+    [("cuda:nccl", "cuda:3"), ("cpu:gloo,cuda:nccl", "cpu"), ("cpu:gloo,cuda:gloo", "cpu"), ("cpu:gloo", "cpu")],
+)
+def test_messages_are_tensors_of_a_device_that_the_backend_takes(backend, device, monkeypatch):
+    exchange = Exchange()
+    exchange.size = 2
+    monkeypatch.setattr("torch.distributed.get_backend_config", lambda group: backend)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 3)
+    assert exchange.device == torch.device(device)
