@@ -146,8 +146,8 @@ class RobustHook(RankAggregator):
         #: What buckets kept, where they aren't made yet.
         self._kept: dict[str, Any] = {}
 
-    def _settings(self) -> tuple[Any, ...]:
-        return *super()._settings(), self.beta
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "beta": self.beta}
 
     def state_dict(self) -> dict[str, Any]:
         kept = self._kept if self._buckets is None else self._buckets.state_dict()

@@ -16,7 +16,7 @@ from skbgmd.aggregators import Aggregate, Aggregator, NonFiniteRowsError, get_ag
 from skbgmd.aggregators.base import pack_state, unpack_state
 from skbgmd.distributed.exchange import Exchange, check_transport, exchange_of_messages
 from skbgmd.distributed.messages import gathered
-from skbgmd.distributed.ranks import refuse_ranks, seeded_rule, seeds_of
+from skbgmd.distributed.ranks import plain_ranks, refuse_ranks, seeded_rule, seeds_of, settings_of
 from skbgmd.rows import DenseRows
 from skbgmd.training._ranks import named
 
@@ -116,9 +116,13 @@ class RankAggregator:
             self.exchange_ = Exchange(self.group if group is None else group, self.transport_dtype)
         return self.exchange_
 
-    def _settings(self) -> tuple[Any, ...]:
-        """Numbers and names that must be the same on all ranks, besides the rule's."""
-        return self.non_finite, str(self.transport_dtype)
+    def _settings(self) -> dict[str, Any]:
+        """Numbers and names that must be the same on all ranks, of what JSON can hold."""
+        return {
+            **settings_of(self.rule, "rule", with_seeds=True),
+            "non_finite": self.non_finite,
+            "transport_dtype": str(self.transport_dtype),
+        }
 
     def _saved_model(self) -> tuple[Any, ...]:
         """Parts of a loaded state that tell its model."""
@@ -137,14 +141,16 @@ class RankAggregator:
             place = (saved["rank"], saved["n_ranks"])
             is_odd = place != (None, None) and place != (exchange.rank, exchange.size)
             state = (self.n_steps_, zlib.crc32(repr(self._saved_model()).encode()), int(is_odd))
-            own = (int(seed), _fingerprint(self.rule, self._settings()), *state, refused)
+            settings = self._settings()
+            own = (int(seed), zlib.crc32(repr(sorted(settings.items())).encode()), *state, refused)
             what = "the agreement before a first step, or after load_state_dict"
             every = gathered(exchange_of_messages(exchange.group), own, what)
             seeds, prints, steps, widths, odd, refusals = zip(*every, strict=True)
             if any(refusals):
                 ranks = [rank for rank, each in enumerate(refusals) if each]
                 raise TypeError(f"{refusals[ranks[0]]} on {named(ranks)}.")
-            self._check_same(prints, "rule, and what else is set,")
+            if len(set(prints)) > 1:
+                plain_ranks(exchange.group).check_same(settings, "What is set")
             if any(odd):
                 raise ValueError(
                     f"state must be of the same rank of as many ranks, here rank {exchange.rank} of {exchange.size}; "
@@ -210,16 +216,6 @@ def _checked_rule(rule: Any) -> Aggregator:
     refuse_ranks(aggregator, "rule")
     aggregator.check_parameters()
     return aggregator
-
-
-def _fingerprint(rule: Aggregator, settings: tuple[Any, ...]) -> int:
-    """Checksum of a rule's class and its numbers, names and switches, and of other settings."""
-    plain = (bool, int, float, str, type(None))
-    parts = {
-        name: value if isinstance(value, plain) else type(value).__qualname__
-        for name, value in rule.get_params(deep=True).items()
-    }
-    return zlib.crc32(repr((type(rule).__qualname__, sorted(parts.items()), settings)).encode())
 
 
 def _moved(packed: Any, device: torch.device) -> Any:

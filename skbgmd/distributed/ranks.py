@@ -116,16 +116,16 @@ def seeded_rule(rule: Aggregator, seeds: Sequence[int]) -> Aggregator:
     return twin
 
 
-def settings_of(rule: Aggregator, name: str) -> dict[str, Any]:
+def settings_of(rule: Aggregator, name: str, *, with_seeds: bool = False) -> dict[str, Any]:
     """Class of a rule, and its numbers, names and switches, for ranks to compare; of other parameters their classes.
-
-    Seeds aren't among them: those of the first rank are taken.
 
     Parameters
     ----------
     rule : Aggregator
     name : str
         Parameter that the rule is given as.
+    with_seeds : bool, default=False
+        Whether seeds are among them. They needn't be where those of the first rank are taken.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def settings_of(rule: Aggregator, name: str) -> dict[str, Any]:
     >>> settings_of(TrimmedMean(0.2), "across")
     {'across': 'TrimmedMean', 'across__fraction of TrimmedMean': 0.2}
     """
-    kind, seeds = type(rule).__qualname__, seeds_of(rule)
+    kind, seeds = type(rule).__qualname__, {} if with_seeds else seeds_of(rule)
     params = rule.get_params(deep=True).items()
     return {
         name: kind,

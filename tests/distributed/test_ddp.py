@@ -34,6 +34,7 @@ from skbgmd.aggregators import (
     HuberMean,
     NearestNeighborMixing,
     NonFiniteRowsError,
+    TrimmedMean,
     WorkerMomentum,
     get_aggregator,
 )
@@ -291,7 +292,7 @@ def test_all_ranks_raise_and_none_hangs():
         assert found["propagated"] == ([True, False, True], 3)
         assert found["another rule"] == (
             "ValueError",
-            "rule, and what else is set, must be the same on all ranks; found another than rank 0's on ranks [2].",
+            "What is set (rule) must be the same on all ranks; found 'Mean' on ranks 0, 1; 'Krum' on rank 2.",
         )
         assert found["sparse"][0] == "TypeError"
         assert "sparse" in found["sparse"][1]
@@ -838,6 +839,9 @@ def disagreements(rank: int, size: int) -> dict[str, str]:
         "transport": tried(RobustHook(transport_dtype=torch.bfloat16 if last else None)),
         "non_finite": tried(RobustHook(non_finite="propagate" if last else "raise")),
         "rule": tried(RobustHook("mean" if last else "krum")),
+        "number of NumPy": tried(RobustHook(TrimmedMean(np.float32(0.1 if last else 0.3)))),
+        "the same number": tried(RobustHook(TrimmedMean(np.float64(0.25) if last else 0.25))),
+        "seed": tried(RobustHook(Bucketing(random_state=2 if last else 1))),
     }
     for beta in (1.0, 0.5):
         state, hook = saved(beta=beta), RobustHook(beta=beta)
@@ -866,8 +870,19 @@ def disagreements(rank: int, size: int) -> dict[str, str]:
 
 def test_ranks_that_disagree_raise_together():
     for found in on_three(disagreements):
-        for name in ("beta", "exact or not", "transport", "non_finite", "rule"):
-            assert "must be the same on all ranks; found another than rank 0's on ranks [2]" in found[name], name
+        for name, values in {
+            "beta": ("beta", "0.5", "0.1"),
+            "exact or not": ("beta", "1.0", "0.1"),
+            "transport": ("transport_dtype", "'None'", "'torch.bfloat16'"),
+            "non_finite": ("non_finite", "'raise'", "'propagate'"),
+            "rule": ("rule", "'Krum'", "'Mean'"),
+            "number of NumPy": ("rule__fraction of TrimmedMean", r"0\.3\d*", r"0\.1\d*"),
+            "seed": ("rule__random_state of Bucketing", "1", "2"),
+        }.items():
+            which, others, odd = values
+            expected = rf"\({which}\) must be the same on all ranks; found {others} on ranks 0, 1; {odd} on rank 2\."
+            assert re.search(expected, found[name]), found[name]
+        assert found["the same number"] == ""
         for beta in (1.0, 0.5):
             assert "state must be loaded on all ranks" in found[f"state of some, {beta}"]
             assert "state's model must be the same on all ranks" in found[f"another model, {beta}"]
