@@ -167,6 +167,8 @@ class RobustFedAvg(FedAvg):
         self.model: GlobalModel | None = None
         self.state: Any = None
         self.client_memory = ClientMemory()
+        #: Layout of the model that these are of.
+        self._layout: list[Any] | None = None
 
     def summary(self) -> None:
         """Log the settings."""
@@ -197,9 +199,12 @@ class RobustFedAvg(FedAvg):
             raise ValueError(
                 f"initial_arrays must be a model to start from, and {error}; only buffers may be infinite."
             ) from None
-        if self.model is not None and not self.model.is_like(model):
+        if self._layout not in (None, model.layout):
+            logger.warning(
+                "configure_train: the arrays are of another model than what is remembered, which is dropped."
+            )
             self.state, self.client_memory = None, ClientMemory()
-        self.model = model
+        self.model, self._layout = model, model.layout
         messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
         return messages
 
@@ -268,6 +273,7 @@ class RobustFedAvg(FedAvg):
         """Get the rule's state and the memory of clients, as plain containers that ``torch.load`` reads."""
         return {
             "rule": rule_name(self.aggregator),
+            "model": self._layout,
             "state": pack_state(self.state),
             "client_memory": pack_state(self.client_memory),
         }
@@ -275,7 +281,8 @@ class RobustFedAvg(FedAvg):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` returned.
 
-        To change the rule and keep the memory of clients, load ``{**state_dict, "state": None}``.
+        To change the rule and keep the memory of clients, load ``{**state_dict, "state": None}``. If the next round is
+        of another model, all begins anew, with a warning in Flower's log.
 
         Raises
         ------
@@ -283,7 +290,7 @@ class RobustFedAvg(FedAvg):
             If it is something else, or the state of another rule. Nothing is changed then.
         """
         own = {"state", "client_memory"}
-        if not isinstance(state_dict, Mapping) or not own <= set(state_dict) <= own | {"rule"}:
+        if not isinstance(state_dict, Mapping) or not own <= set(state_dict) <= own | {"rule", "model"}:
             found = sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__
             raise ValueError(f"state_dict must be what state_dict() of a RobustFedAvg gave; found {found}.")
         loaded = {}
@@ -295,13 +302,16 @@ class RobustFedAvg(FedAvg):
         state, memory = loaded["state"], loaded["client_memory"]
         if not isinstance(memory, ClientMemory):
             raise ValueError(f"state_dict['client_memory'] must be that of a RobustFedAvg; found {memory!r:.80}.")
-        # Files of earlier versions don't tell the rule.
+        # Files of earlier versions tell neither the rule nor the model.
         here, rule = rule_name(self.aggregator), state_dict.get("rule")
         is_of_rule = isinstance(state, AggregatorState) if rule is None else rule == here
         if state is not None and not is_of_rule:
             other = f"{state!r:.80}" if rule is None else f"that of {rule}"
             raise ValueError(f"state_dict['state'] must be None or a state of the aggregator, {here}; found {other}.")
-        self.state, self.client_memory = state, memory
+        layout = state_dict.get("model")
+        if not (layout is None or isinstance(layout, list)):
+            raise ValueError(f"state_dict['model'] must be None or a list; found {layout!r:.80}.")
+        self.state, self.client_memory, self._layout = state, memory, layout
 
     def _sort(self, replies: Iterable[Message], read: Callable[[RecordDict], None]) -> Replies:
         """Sort the replies into those that can be used and those that can't; ``read`` raises an error for these.

@@ -76,6 +76,11 @@ class GlobalModel:
         """Length of the update vectors."""
         return sum(self._width(name) for name in self.trained)
 
+    @cached_property
+    def layout(self) -> list[list[Any]]:
+        """Name, shape and number of columns of each array that the update vectors consist of, in their order."""
+        return [[name, list(self.arrays[name].shape), self._width(name)] for name in self.trained]
+
     def check(self, arrays: Arrays) -> None:
         """Check what a client sent: the same names and shapes, finite numbers, real ones unless complex ones are meant.
 
@@ -124,13 +129,6 @@ class GlobalModel:
             if not np.isfinite(part).all():
                 raise ValueError(f"the update of array {name!r} must be finite in {self.dtype}; found inf")
         return update
-
-    def is_like(self, other: GlobalModel) -> bool:
-        """True where the update vectors of both have the same meaning."""
-        own, others = (
-            [(name, model.arrays[name].shape, model._width(name)) for name in model.trained] for model in (self, other)
-        )
-        return own == others
 
     def buffers_of(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Convert a client's arrays that aren't trained to the global dtypes.

@@ -672,6 +672,7 @@ def remembering(rule="worker_memory"):
         ({"state": {"kind": "os.system", "values": {}}}, "state_dict['state'] must be what state_dict() gave; found"),
         ({"state": {"kind": [], "values": {}}}, "state_dict['state'] must be what state_dict() gave; found"),
         ({"client_memory": {"kind": "x", "values": 3}}, "state_dict['client_memory'] must be what state_dict() gave"),
+        ({"model": 3}, "state_dict['model'] must be None or a list; found 3"),
         ({"rule": "Krum"}, "must be None or a state of the aggregator, WorkerMemory; found that of Krum"),
         ({"rule": "NearestNeighborMixing(WorkerMemory)"}, "WorkerMemory; found that of NearestNeighborMixing(WorkerMe"),
     ],
@@ -682,7 +683,7 @@ def test_what_is_no_state_is_refused_and_changes_nothing(changed, reason):
     before = strategy.state, strategy.client_memory
     saved = strategy.state_dict()
     if isinstance(changed, dict) and len(changed) == 1 and reason[:6] != "found " and "rule" not in changed:
-        saved.pop("rule")  # as of earlier versions
+        saved.pop("rule"), saved.pop("model")  # as of earlier versions
         changed = saved | changed
     elif isinstance(changed, dict) and "rule" in changed:
         changed = saved | changed
@@ -704,7 +705,7 @@ def test_another_rule_may_begin_anew_with_the_memory_of_clients():
 @pytest.mark.parametrize("rule", ["worker_memory", "centered_clipping", Bucketing(random_state=0)], ids=str)
 def test_states_of_earlier_versions_are_taken(rule):
     saved = remembering(rule).state_dict()
-    saved.pop("rule")
+    saved.pop("rule"), saved.pop("model")
     other = RobustFedAvg(rule)
     other.load_state_dict(saved)
     assert type(other.state) is type(remembering(rule).state)
@@ -713,8 +714,14 @@ def test_states_of_earlier_versions_are_taken(rule):
 def test_another_model_begins_with_nothing_remembered(rng):
     strategy = RobustFedAvg("mean", memory=0.9)
     camps(strategy, 4, rng)
+    saved = strategy.state_dict()
     configured(strategy)
     assert strategy.client_memory.ids == ()
+    resumed = RobustFedAvg("mean")
+    resumed.load_state_dict(saved)
+    assert resumed.client_memory.ids != ()
+    configured(resumed)
+    assert resumed.client_memory.ids == ()
 
 
 def test_a_round_that_ends_with_an_error_is_not_remembered():
