@@ -38,7 +38,7 @@ def redundant_sampler(
     Raises
     ------
     ValueError
-        If the number of ranks isn't a multiple of r.
+        If the number of ranks isn't a multiple of r, or the rank isn't less than it.
 
     Examples
     --------
@@ -50,4 +50,6 @@ def redundant_sampler(
     rank = dist.get_rank() if rank is None else check_integer(rank, "rank", at_least=0)
     if size % r:
         raise ValueError(f"The number of ranks must be a multiple of r={r}; found {size}.")
+    if rank >= size:
+        raise ValueError(f"rank must be less than the number of ranks, {size}; found {rank}.")
     return DistributedSampler(dataset, num_replicas=size // r, rank=rank // r, **kwargs)

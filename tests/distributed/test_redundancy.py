@@ -33,6 +33,8 @@ def test_a_number_of_ranks_that_is_no_multiple_is_an_error():
         redundant_sampler(range(5), 3, size=4, rank=0)
     with pytest.raises(ValueError, match="r must be at least 1"):
         redundant_sampler(range(5), 0, size=4, rank=0)
+    with pytest.raises(ValueError, match="rank must be less than the number of ranks, 6; found 7"):
+        redundant_sampler(range(5), 3, size=6, rank=7)
 
 
 def trained(rank, size, r, liars, beta=1.0):
