@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skbgmd._utils.checks import refuse_masks
+from skbgmd._utils.checks import as_numpy, brief, refuse_masks
+from skbgmd._utils.typing import BoolArray
 from skbgmd.inspection._suspect_groups import Suspects, suspects_in
 from skbgmd.training._data.inputs import n_samples
 from skbgmd.training._estimator.parameters import RobustParameters
@@ -35,10 +37,17 @@ def robust_estimator_in(estimator: Any) -> Any:
     ------
     TypeError
         Not an estimator.
+    sklearn.exceptions.NotFittedError
+        A search without a fitted estimator.
     """
     inner = innermost(estimator)
     if not hasattr(inner, "fit"):
         raise TypeError(f"estimator must be a fitted BlockGMDClassifier or BlockGMDRegressor; found {type(inner)}.")
+    if hasattr(inner, "refit"):
+        raise NotFittedError(
+            f"A search must be fitted, with refit=True, to hold an estimator; found {type(inner).__name__} without "
+            f"best_estimator_."
+        )
     return inner
 
 
@@ -51,6 +60,8 @@ def sample_trust(estimator: Any) -> NDArray[np.float64]:
         Not an estimator.
     sklearn.exceptions.NotFittedError
         The estimator isn't fitted.
+    ValueError
+        The trust is unknown.
     """
     inner = robust_estimator_in(estimator)
     if not isinstance(inner, RobustParameters):
@@ -59,7 +70,10 @@ def sample_trust(estimator: Any) -> NDArray[np.float64]:
             f"found {type(inner).__name__}. Of one that wraps an estimator, give what was fitted, such as estimator_."
         )
     check_is_fitted(inner, "sample_trust_")
-    return np.asarray(inner.sample_trust_, dtype=np.float64)
+    trust = np.asarray(inner.sample_trust_, dtype=np.float64)
+    if not np.isfinite(trust).any():
+        raise ValueError("sample_trust_ must be known; found only NaN: the aggregator doesn't weigh rows.")
+    return trust
 
 
 def check_training_samples(n: int, **given: Any) -> None:
@@ -69,6 +83,24 @@ def check_training_samples(n: int, **given: Any) -> None:
         found = None if value is None else n_samples(value)
         if found != n:
             raise ValueError(f"{name} must be of the {n} samples that the estimator was fitted on; found {found}.")
+
+
+def mask_of_samples(values: Any, name: str, n: int) -> BoolArray:
+    """Mask (n,) of training samples; numbers other than 0 and 1, as of scores, are none.
+
+    Raises
+    ------
+    ValueError
+    """
+    check_training_samples(n, **{name: values})
+    try:
+        mask = np.asarray(as_numpy(values, name), dtype=np.float64)
+    except (TypeError, ValueError):
+        # Of text.
+        mask = np.full(n, np.nan)
+    if mask.shape != (n,) or not np.isin(mask, (0.0, 1.0)).all():
+        raise ValueError(f"{name} must be True or False for each sample, of shape ({n},); found {brief(values)}.")
+    return mask.astype(bool)
 
 
 class KnownSamples(NamedTuple):

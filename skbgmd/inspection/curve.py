@@ -25,6 +25,7 @@ from skbgmd._utils.frames import as_frame
 from skbgmd._utils.random import random_source
 from skbgmd._utils.typing import FloatArray
 from skbgmd.corruption.gradients import GRADIENT_CORRUPTIONS, GradientCorruption, get_gradient_corruption
+from skbgmd.training._data.inputs import n_samples
 
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
@@ -61,8 +62,8 @@ def robustness_curve(
         Estimator to fit; it is cloned.
     X : array-like of shape (n_samples, ...)
         Clean rows.
-    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Clean targets.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs), or None
+        Clean targets; None for an estimator that needs none, such as a covariance or a detector of outliers.
     corruption : object or str
         Corruption with a parameter ``fraction`` and, unless nothing in it is random, ``random_state``:
 
@@ -251,37 +252,40 @@ def _fit_and_score(
     error_score: Any,
 ) -> tuple[float, float, str | None]:
     """Scores on the clean training rows and on the test rows, or the traceback of a failure."""
-    n = len(y)
-    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+    n = n_samples(X)
+
+    def samples(index: Any) -> tuple[Any, ...]:
+        return tuple(_safe_indexing(values, index) for values in (X, y) if values is not None)
+
+    clean = samples(train)
     if parameter is None:
-        X_corrupt, y_corrupt = _corrupt(corruption, X_train, y_train)
+        corrupt = _corrupt(corruption, *clean)
     else:
         estimator.set_params(**{parameter: corruption})
-        X_corrupt, y_corrupt = X_train, y_train
+        corrupt = clean
     try:
-        estimator.fit(X_corrupt, y_corrupt, **_part(to_fit, train, n))
-        train_score = scorer(estimator, X_train, y_train, **_part(to_score, train, n))
-        X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
-        return float(train_score), float(scorer(estimator, X_test, y_test, **_part(to_score, test, n))), None
+        estimator.fit(*corrupt, **_part(to_fit, train, n))
+        train_score = scorer(estimator, *clean, **_part(to_score, train, n))
+        return float(train_score), float(scorer(estimator, *samples(test), **_part(to_score, test, n))), None
     except Exception:
         if error_score == "raise":
             raise
         return error_score, error_score, format_exc()
 
 
-def _corrupt(corruption: Any, X: Any, y: Any) -> tuple[Any, Any]:
+def _corrupt(corruption: Any, X: Any, y: Any = None) -> tuple[Any, ...]:
     if hasattr(corruption, "fit_resample"):
-        X, y = corruption.fit_resample(X, y)
-        return X, y
-    # An estimator that was fitted to an array would warn of the names of the clean rows.
+        corrupt: tuple[Any, ...] = corruption.fit_resample(X, y)
+        return corrupt
+    # An estimator that was fitted to an array would warn of the names of the clean rows. Numbers count as no names.
     library = type(X).__module__.partition(".")[0]
-    if library in ("pandas", "polars"):
+    if library in ("pandas", "polars") and all(isinstance(name, str) for name in getattr(X, "columns", ())):
         corruption.set_output(transform=library)
-    corrupt, frame = corruption.fit_transform(X, y), as_frame(X)
+    rows, frame = corruption.fit_transform(X, y), as_frame(X)
     if library == "pyarrow" and frame is not None:
         # scikit-learn makes no tables of it.
-        corrupt = sys.modules[library].table(dict(zip(frame.names, np.asarray(corrupt).T, strict=True)))
-    return corrupt, y
+        rows = sys.modules[library].table(dict(zip(frame.names, np.asarray(rows).T, strict=True)))
+    return (rows,) if y is None else (rows, y)
 
 
 def _part(params: dict[str, Any], index: Any, n: int) -> dict[str, Any]:

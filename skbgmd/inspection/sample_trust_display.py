@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
-from skbgmd._utils.checks import as_numpy
 from skbgmd.inspection._plotting import BLUE, ORANGE, add_legend, foreground, panels_to_draw_on
 from skbgmd.inspection._training_samples import (
     check_training_samples,
     known_of,
+    mask_of_samples,
     robust_estimator_in,
     sample_trust,
     suspects_of,
@@ -111,12 +111,13 @@ class SampleTrustDisplay:
         sklearn.exceptions.NotFittedError
             If the estimator isn't fitted.
         ValueError
-            If X and y aren't the training data, or if ``ax`` is neither one axes nor two.
+            If X and y aren't the training data, if ``corrupted`` isn't a mask of them, if the trust is unknown because
+            the aggregator doesn't weigh rows, or if ``ax`` is neither one axes nor two.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         trust = sample_trust(estimator)
-        check_training_samples(len(trust), X=X, y=y, **({} if corrupted is None else {"corrupted": corrupted}))
-        known = None if corrupted is None else np.asarray(as_numpy(corrupted, "corrupted"), dtype=bool)
+        check_training_samples(len(trust), X=X, y=y)
+        known = None if corrupted is None else mask_of_samples(corrupted, "corrupted", len(trust))
         found: dict[str, Any] = {}
         inner = robust_estimator_in(estimator)
         of_single = known_of(inner)

@@ -169,7 +169,9 @@ class SuspectGridDisplay:
             panel.imshow(self.images[place], cmap=cmap)
             agree = np.array_equal(self.given[place], self.predicted[place])
             title = f"#{self.indices[place]}\ngiven {_short(self.given[place])}\npred. {_short(self.predicted[place])}"
-            panel.set_title(title, fontsize=7, color=foreground(panel) if agree else ORANGE, pad=2.0)
+            color = foreground(panel) if agree else ORANGE
+            # A label may hold dollar signs.
+            panel.set_title(title, fontsize=7, color=color, pad=2.0, parse_math=False)
         self.axes_, self.figure_ = grid, grid.flat[0].figure
         return self
 

@@ -120,8 +120,6 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
             f"One of n_suspects and fraction may be given; found n_suspects={n_suspects!r}, fraction={fraction!r}."
         )
     known = np.flatnonzero(np.isfinite(trust))
-    if not len(known):
-        raise ValueError("sample_trust_ must be known; found only NaN: the aggregator doesn't weigh rows.")
     if n_suspects is None and fraction is None:
         n = estimate_n_suspects(inner).n
     elif fraction is not None:

@@ -8,6 +8,7 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.covariance import EmpiricalCovariance, MinCovDet
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LinearRegression, Ridge
@@ -295,3 +296,25 @@ def test_tensors_with_a_gradient_are_targets():
         for data in ((X, of_grad), (X, y))
     )
     np.testing.assert_array_equal(found[2], expected[2])
+
+
+def test_estimators_without_targets_are_scored():
+    options = {"corruption": GaussianNoise(std=3.0), "fractions": [0.0, 0.2], "cv": 3, "random_state": 0}
+    plain, robust = (
+        robustness_curve(covariance, IRIS[0], None, **options)[2].mean(axis=1)
+        for covariance in (EmpiricalCovariance(), MinCovDet(random_state=0))
+    )
+    np.testing.assert_array_equal(
+        plain, robustness_curve(EmpiricalCovariance(), IRIS[0], np.zeros(150), **options)[2].mean(axis=1)
+    )
+    assert np.ptp(robust) < 0.7 * np.ptp(plain)
+    with pytest.raises(ValueError, match="y must be given: LabelCorruption requires y"):
+        robustness_curve(EmpiricalCovariance(), IRIS[0], None, corruption=LabelCorruption())
+
+
+def test_columns_whose_names_are_numbers_have_no_names(recwarn):
+    X, y = IRIS
+    options = {"corruption": GaussianNoise(std=3.0), "fractions": [0.0, 0.2], "cv": 3, "random_state": 0}
+    scores, expected = (robustness_curve(GaussianNB(), rows, y, **options)[2] for rows in (pd.DataFrame(X), X))
+    np.testing.assert_array_equal(scores, expected)
+    assert not recwarn.list

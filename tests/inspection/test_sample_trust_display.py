@@ -6,7 +6,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -71,3 +73,31 @@ def test_displays_of_sparse_samples_and_of_several_labels() -> None:
     assert SampleTrustDisplay.from_estimator(model, sparse.csr_array(X), y).figure_ is not None
     grid = SuspectGridDisplay.from_estimator(model, X, y, image_shape=(4, 4), n=4)
     assert len(grid.indices) == 4
+
+
+@pytest.mark.parametrize(
+    "corrupted",
+    [np.linspace(0.0, 1.0, 60), ["False"] * 60, np.zeros((60, 1)), pd.Series([None] + [True] * 59, dtype="boolean")],
+)
+def test_only_a_mask_says_what_is_corrupt(corrupted: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0.0)
+    with pytest.raises(ValueError, match=r"corrupted must be True or False for each sample, of shape \(60,\); found"):
+        SampleTrustDisplay.from_estimator(model, X, X[:, 0] > 0.0, corrupted=corrupted)
+
+
+@pytest.mark.parametrize("kind", [list, torch.from_numpy, pd.Series, lambda mask: pd.array(mask), np.int8])
+def test_masks_of_any_kind(kind: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = BlockGMDClassifier(max_epochs=1, random_state=0).fit(X, X[:, 0] > 0.0)
+    wrong = np.arange(60) < 7
+    display = SampleTrustDisplay.from_estimator(model, X, X[:, 0] > 0.0, corrupted=kind(wrong))
+    assert display.known is not None
+    np.testing.assert_array_equal(display.known, wrong)
+
+
+def test_unknown_trust_has_no_picture() -> None:
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = BlockGMDClassifier(aggregator="coordinate_median", group_size=8, max_epochs=1).fit(X, X[:, 0] > 0.0)
+    with pytest.raises(ValueError, match="sample_trust_ must be known; found only NaN"):
+        SampleTrustDisplay.from_estimator(model, X, X[:, 0] > 0.0)

@@ -70,6 +70,13 @@ def test_long_labels_are_cut() -> None:
     assert display.axes_[0, 0].get_title() == "#3\ngiven a very…\npred. a very…"
 
 
+def test_dollar_signs_are_no_mathematics() -> None:
+    images, label = np.zeros((1, 2, 2)), np.array(["$\\x_$"])
+    display = SuspectGridDisplay(images, np.array([3]), label, label, np.ones(1)).plot()
+    display.figure_.canvas.draw()
+    assert display.axes_[0, 0].get_title() == "#3\ngiven $\\x_$\npred. $\\x_$"
+
+
 def test_arguments_are_checked(fitted: Any) -> None:
     model, X, y = fitted
     with pytest.raises(ValueError, match="y must be of the 200 samples"):

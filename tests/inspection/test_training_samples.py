@@ -43,6 +43,9 @@ def test_pipelines_and_searches_are_looked_into() -> None:
     np.testing.assert_array_equal(find_suspects(search, 5), find_suspects(search.best_estimator_[-1], 5))
     with pytest.raises(NotFittedError):
         sample_trust(make_pipeline(StandardScaler(), BlockGMDClassifier()))
+    for unfitted in (GridSearchCV(pipe, {}), GridSearchCV(pipe, {}, cv=2, refit=False).fit(X, y)):
+        with pytest.raises(NotFittedError, match=r"A search must be fitted, with refit=True, .* found GridSearchCV"):
+            find_suspects(unfitted)
 
 
 def test_data_must_be_of_as_many_samples_as_the_training() -> None:
