@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class AttackContext:
     block : callable, default=None
         Takes a matrix of the same shape and returns the columns (k,), int64, that the rule would look at, or None for
         all. None: not known.
-    workers : tuple of b ints, default=None
+    workers : sequence of b ints, default=None
         Number of the worker that each row is of, which it has at all steps; None: its place among the rows.
 
     Examples
@@ -44,4 +44,4 @@ class AttackContext:
     aggregate: Callable[[torch.Tensor], torch.Tensor] | None = None
     step: int = 0
     block: Callable[[torch.Tensor], torch.Tensor | None] | None = None
-    workers: tuple[int, ...] | None = None
+    workers: Sequence[int] | None = None

@@ -173,6 +173,18 @@ def as_class_labels(y: ArrayLike, name: str = "y") -> NDArray[Any]:
     return labels
 
 
+def _has_features(X: Any) -> bool:
+    """False for texts, dicts or sequences of several lengths, of which a pipeline has yet to make rows."""
+    if getattr(X, "ndim", 1) != 1:
+        return True
+    try:
+        samples = np.asarray(X)
+    except ValueError:
+        # Of several lengths.
+        return False
+    return samples.ndim != 1 or samples.dtype.kind not in "OUST"
+
+
 def _classes(labels: NDArray[Any], classes: ArrayLike | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Sorted classes, and the position of each label among them."""
     found, codes = np.unique(labels, return_inverse=True)
@@ -191,8 +203,8 @@ def _target_code(target: Any, kind: str, known: NDArray[Any]) -> int | None:
         if target is not None:
             raise ValueError(f"target must be None unless kind is 'backdoor'; found {target!r} with kind={kind!r}.")
         return None
-    # Comparisons with NA are NA.
-    position = np.flatnonzero([] if is_missing(target) else known == target)
+    # Comparisons with NA are NA, and those with several labels are of one with each.
+    position = np.flatnonzero([] if np.ndim(target) or is_missing(target) else known == target)
     if len(position) != 1:
         raise ValueError(f"target must be one of the classes {known.tolist()} for kind='backdoor'; found {target!r}.")
     return int(position[0])
@@ -246,8 +258,8 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features, ...)
-            Training rows of any kind.
+        X : array-like or sparse matrix of shape (n_samples, n_features, ...), or sequence of n_samples objects
+            Training rows of any kind, texts and dicts included.
         y : array-like of shape (n_samples,)
             Clean labels.
 
@@ -270,8 +282,8 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features, ...)
-            Training rows of any kind.
+        X : array-like or sparse matrix of shape (n_samples, n_features, ...), or sequence of n_samples objects
+            Training rows of any kind, texts and dicts included.
         y : array-like of shape (n_samples,)
             Clean labels.
 
@@ -301,10 +313,9 @@ class LabelCorruption(DocumentationLink, BaseEstimator):
         if not len(result[1]):
             raise ValueError("X must have at least one sample; found none.")
         # A data frame may hold what no array can.
-        kind: dict[str, Any] = {"skip_check_array": True}
-        if as_frame(X) is None:
-            kind = {"dtype": None, "accept_sparse": True, "ensure_all_finite": False, "allow_nd": True}
-        validate_data(self, as_numpy(X), **kind)
+        checked = as_frame(X) is None and _has_features(X)
+        kind: dict[str, Any] = {"dtype": None, "accept_sparse": True, "ensure_all_finite": False, "allow_nd": True}
+        validate_data(self, as_numpy(X), **(kind if checked else {"skip_check_array": True}))
         return result
 
     def __sklearn_tags__(self) -> Any:

@@ -110,6 +110,7 @@ def test_more_labels_include_those_of_fewer():
         ([0, 1], {"fraction": None}, TypeError, "fraction must be a number"),
         ([0, 1], {"fraction": 0.5, "kind": "all"}, ValueError, "kind must be one of 'uniform', 'pair', 'backdoor'"),
         ([0, 1], {"fraction": 0.5, "kind": "backdoor"}, ValueError, r"target must be one of the classes \[0, 1\]"),
+        ([0, 1], {"fraction": 0.5, "kind": "backdoor", "target": [0, 7]}, ValueError, r"target must be .*\[0, 7\]"),
         ([0, 1], {"fraction": 0.5, "kind": "backdoor", "target": 2}, ValueError, "for kind='backdoor'; found 2"),
         ([0, 1], {"fraction": 0.5, "target": 1}, ValueError, "target must be None unless kind is 'backdoor'; found 1"),
         ([0.5, 1.5], {"fraction": 0.5}, ValueError, "Unknown label type: continuous"),
@@ -146,7 +147,15 @@ def test_sampler_is_the_function():
 
 def test_sampler_takes_any_features():
     X = np.array([["red", None], ["blue", np.nan], ["red", 3]], dtype=object)
-    assert LabelCorruption(fraction=1.0, kind="pair").fit_resample(X, [0, 1, 0])[1].tolist() == [1, 0, 1]
+    texts, ragged = ["red", "blue", "red"], [[1], [1, 2], [3]]
+    for rows in (X, texts, pd.Series(texts), np.array(texts), [{"color": text} for text in texts], ragged):
+        sampler = LabelCorruption(fraction=1.0, kind="pair")
+        found, y = sampler.fit_resample(rows, [0, 1, 0])
+        assert found is rows
+        assert y.tolist() == [1, 0, 1]
+        assert hasattr(sampler, "n_features_in_") == (rows is X or rows is ragged)
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        LabelCorruption().fit_resample([1.0, 2.0, 3.0], [0, 1, 0])
 
 
 def test_sampler_speaks_the_protocol_of_samplers():

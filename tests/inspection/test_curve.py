@@ -11,10 +11,11 @@ from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.covariance import EmpiricalCovariance, MinCovDet
 from sklearn.datasets import load_iris
 from sklearn.exceptions import FitFailedWarning
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_validate
-from sklearn.naive_bayes import GaussianNB
+from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
@@ -318,3 +319,11 @@ def test_columns_whose_names_are_numbers_have_no_names(recwarn):
     scores, expected = (robustness_curve(GaussianNB(), rows, y, **options)[2] for rows in (pd.DataFrame(X), X))
     np.testing.assert_array_equal(scores, expected)
     assert not recwarn.list
+
+
+def test_texts_are_samples():
+    texts, y = ["red", "red wine", "blue", "blue sky"] * 10, [0, 0, 1, 1] * 10
+    model = make_pipeline(CountVectorizer(), MultinomialNB())
+    options = {"corruption": LabelCorruption(), "fractions": [0.0, 1.0], "cv": 2, "random_state": 0}
+    for samples in (texts, pd.Series(texts)):
+        assert robustness_curve(model, samples, y, **options)[2].mean(axis=1).tolist() == [1.0, 0.0]

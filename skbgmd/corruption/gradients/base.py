@@ -104,6 +104,11 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
             As for a call.
         """
         self._check(gradients)
+        if shares_numbers(gradients):
+            raise ValueError(
+                "gradients must have numbers of their own in each row, to be overwritten; found rows that share "
+                "memory, as expand makes them."
+            )
         return self._corrupt(gradients, random_state, context)
 
     def corrupt_targets(
@@ -171,15 +176,33 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         corrupt = torch.from_numpy(rows).to(device)
         if len(rows):
             others = np.setdiff1d(np.arange(n), rows) if len(rows) < n else np.arange(n)
-            known = {"context": context} if self.uses_context else {}
             with torch.no_grad():
-                replacement = self._replace(gradients, corrupt, torch.from_numpy(others).to(device), rng, **known)
-                gradients[corrupt] = self._representable(replacement, gradients)
+                gradients[corrupt] = self._made(gradients, corrupt, torch.from_numpy(others).to(device), rng, context)
         return corrupt
+
+    def _made(
+        self,
+        gradients: torch.Tensor,
+        corrupt: torch.Tensor,
+        honest: torch.Tensor,
+        rng: np.random.RandomState,
+        context: AttackContext | None,
+    ) -> torch.Tensor:
+        """Rows (c, d) or (d,) that replace the corrupt ones, checked, in the gradients' dtype."""
+        known = {"context": context} if self.uses_context else {}
+        replacement = self._replace(gradients, corrupt, honest, rng, **known)
+        shape, d = getattr(replacement, "shape", None), gradients.shape[1]
+        if not isinstance(replacement, torch.Tensor) or shape not in ((d,), (len(corrupt), d)):
+            found = type(replacement).__name__ if shape is None else f"{type(replacement).__name__} of {tuple(shape)}"
+            raise TypeError(
+                f"{type(self).__name__}._replace must return a tensor of shape ({d},) or ({len(corrupt)}, {d}); found "
+                f"{found}."
+            )
+        return self._representable(replacement.to(gradients), gradients)
 
     def _rows(self, n: int, rng: np.random.RandomState, context: AttackContext | None, stacklevel: int) -> Indices:
         """Indices of the corrupt rows of n, ascending; warn where they are too many."""
-        workers = None if context is None or context.workers is None else np.array(context.workers, dtype=np.intp)
+        workers = None if context is None or context.workers is None else np.asarray(context.workers, dtype=np.intp)
         if workers is not None and len(workers) != n:
             raise ValueError(f"workers of a context must be one for each of {n} rows; found {len(workers)}.")
         eligible = self._eligible(n, workers)
@@ -229,7 +252,7 @@ class GradientCorruption(DocumentationLink, BaseEstimator, ABC):
         Returns
         -------
         replacement : tensor of shape (c, d) or (d,)
-            Of the gradients' dtype, on their device; not a view of them.
+            Not a view of the gradients. Converted to their dtype, on their device.
         """
 
 
@@ -245,6 +268,12 @@ class AlongLine(GradientCorruption):
         self, gradients: torch.Tensor, corrupt: torch.Tensor, honest: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Honest mean; start (d,) or (c, d), and direction (d,); none of them a view of another."""
+
+
+def shares_numbers(matrix: torch.Tensor) -> bool:
+    """True where elements of a matrix have a place in memory in common."""
+    (step, n), (stride, m) = sorted(zip(matrix.stride(), matrix.shape, strict=True))
+    return (step == 0 and n > 1) or (stride <= (n - 1) * step and m > 1)
 
 
 def fixed_rows(corrupt: Any) -> Indices:

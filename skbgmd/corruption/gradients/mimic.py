@@ -74,4 +74,4 @@ class Mimic(GradientCorruption):
         context: AttackContext | None = None,
     ) -> torch.Tensor:
         workers = None if context is None else context.workers
-        return gradients[self.target if workers is None else workers.index(self.target)].clone()
+        return gradients[self.target if workers is None else list(workers).index(self.target)].clone()

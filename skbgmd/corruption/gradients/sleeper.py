@@ -92,9 +92,7 @@ class Sleeper(GradientCorruption):
         rng: np.random.RandomState,
         context: AttackContext | None = None,
     ) -> torch.Tensor:
-        attack = self._inner()
-        known = {"context": context} if attack.uses_context else {}
-        return attack._representable(attack._replace(gradients, corrupt, honest, rng, **known), gradients)
+        return self._inner()._made(gradients, corrupt, honest, rng, context)
 
     def _representable(self, replacement: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
         return replacement

@@ -29,8 +29,10 @@ from skbgmd.corruption import (
     MinSum,
     NonFinite,
     SignFlip,
+    Sleeper,
     get_gradient_corruption,
 )
+from skbgmd.corruption.gradients.base import shares_numbers
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -336,3 +338,49 @@ def test_attacks_scale_with_the_gradients(name, size):
     if 1e-30 < size < 1e30 and name not in RANDOM:
         single = attack((gradients * size).float(), random_state=0).double() / size
         torch.testing.assert_close(single, expected, rtol=1e-4, atol=1e-4)
+
+
+class Replaced(GradientCorruption):
+    """Rows that a test gives."""
+
+    def __init__(self, replacement=None, fraction=0.4, random_state=0):
+        self.replacement, self.fraction, self.random_state = replacement, fraction, random_state
+
+    def _replace(self, gradients, corrupt, honest, rng):
+        return self.replacement
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 2)])
+def test_replacements_are_converted_and_stay_finite(shape):
+    rows = torch.full(shape, 1e300, dtype=torch.float64)
+    for attack in (Replaced(rows), Sleeper(attack=Replaced(rows), fraction=0.4, random_state=0)):
+        attacked = attack(torch.zeros(10, 2))
+        assert attacked.dtype == torch.float32
+        assert (attacked == torch.finfo(torch.float32).max).all(dim=1).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("replacement", "found"),
+    [
+        (torch.zeros(3), r"Tensor of \(3,\)"),
+        (torch.zeros(()), r"Tensor of \(\)"),
+        (np.zeros(2), "ndarray of"),
+        (0.0, "float"),
+    ],
+)
+def test_replacements_must_be_rows(replacement, found):
+    with pytest.raises(
+        TypeError, match=rf"Replaced\._replace must return a tensor of shape \(2,\) or \(4, 2\); found {found}"
+    ):
+        Replaced(replacement)(torch.zeros(10, 2))
+
+
+def test_rows_that_share_memory_are_not_overwritten():
+    row = torch.ones(3)
+    shared = [row.expand(4, 3), row[:, None].expand(3, 4), torch.arange(6.0).unfold(0, 3, 1)]
+    for gradients in shared:
+        with pytest.raises(ValueError, match=r"gradients must have numbers of their own in each row.*share memory"):
+            SignFlip(fraction=0.4).apply_(gradients, 0)
+        assert (SignFlip(fraction=0.4)(gradients, 0) < 0.0).any(dim=1).sum() == int(0.4 * len(gradients))
+    plain = [torch.ones(4, 3), torch.ones(1, 3), row[None].expand(1, 3), torch.ones(3, 1), torch.ones(6, 8)[::2, ::2]]
+    assert not any(shares_numbers(matrix) or shares_numbers(matrix.T) for matrix in plain)

@@ -25,6 +25,8 @@ def test_mimic_follows_the_worker_that_it_copies():
     for workers, place in (((1, 2, 3, 8), 2), ((3, 1, 4, 5), 0)):
         context = AttackContext(workers=workers)
         attacked = attack(gradients, context=context)
+        for others in (list(workers), np.array(workers), torch.tensor(workers)):
+            assert torch.equal(attack(gradients, context=AttackContext(workers=others)), attacked)
         assert torch.equal(attacked[workers.index(1)], gradients[place])
         assert torch.equal(
             Sleeper(attack=Mimic(target=3), corrupt=[1], n_honest_steps=0)(gradients, context=context), attacked
