@@ -182,7 +182,12 @@ def refuse_state(rule: Aggregator, state: Any) -> None:
 
 
 def worker_ids(rows: Rows) -> tuple[Any, ...]:
-    """Ids (n,) of the workers that rows are of: their places, where rows have none.
+    """Ids (n,) of the workers that rows are of: their places, where rows have none; see :func:`checked_ids`."""
+    return tuple(range(rows.n_rows)) if rows.ids is None else checked_ids(rows.ids, rows.n_rows)
+
+
+def checked_ids(ids: Any, n: int) -> tuple[Any, ...]:
+    """Check the ids of the workers of n rows.
 
     Those of arrays and tensors become Python's numbers: a tensor equals no other one as a key, and a state with NumPy's
     scalars isn't loaded without executing code.
@@ -194,16 +199,14 @@ def worker_ids(rows: Rows) -> tuple[Any, ...]:
     ValueError
         Ids that aren't one for each row, each of them once.
     """
-    if rows.ids is None:
-        return tuple(range(rows.n_rows))
-    ids = _plain(rows.ids)
-    n_known = len(set(ids))
-    if not n_known == len(ids) == rows.n_rows:
+    plain = _plain(ids)
+    n_known = len(set(plain))
+    if not n_known == len(plain) == n:
         raise ValueError(
-            f"ids must be one for each row, each of them once; found {len(ids)}, {n_known} of them different, for "
-            f"{rows.n_rows} rows."
+            f"ids must be one for each row, each of them once; found {len(plain)}, {n_known} of them different, for "
+            f"{n} rows."
         )
-    return ids
+    return plain
 
 
 def _plain(ids: Any) -> tuple[Any, ...]:

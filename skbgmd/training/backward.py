@@ -25,6 +25,7 @@ from skbgmd._utils.checks import check_choice
 from skbgmd._utils.slices import even_slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import AGGREGATORS, Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
+from skbgmd.aggregators.base import checked_ids
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._ranks import spans_ranks
@@ -63,6 +64,7 @@ def robust_backward(
     state: BackwardState | None = None,
     *,
     weights: ArrayLike | None = None,
+    ids: Sequence[Any] | None = None,
     retain_graph: bool = False,
     non_finite: str = "raise",
 ) -> tuple[Aggregate, BackwardState]:
@@ -99,6 +101,9 @@ def robust_backward(
         The state that the last call returned; None in the first call. Rules without memory need none.
     weights : array-like of shape (n,), default=None
         Non-negative weights of the losses, such as the numbers of samples in the groups. None: all one.
+    ids : sequence of n numbers or strings, default=None
+        Ids of the clients or tasks that the losses are of, for rules that remember workers, such as
+        :class:`~skbgmd.aggregators.WorkerMemory`. None: their places, which must be the same in all calls.
     retain_graph : bool, default=False
         Keep the graph of the losses for another backward pass.
     non_finite : {"raise", "propagate"}, default="raise"
@@ -117,11 +122,11 @@ def robust_backward(
     Raises
     ------
     TypeError
-        If parameters, losses or state are of the wrong kind.
+        If parameters, losses, ids or state are of the wrong kind.
     ValueError
-        If losses aren't one for each sample or group, or have no graph; if no parameters require gradients; if the rule
-        is unknown; if the state is that of another rule or of other parameters; or if parts of the graph don't return
-        gradients, but write them to ``grad``.
+        If losses aren't one for each sample or group, or have no graph; if ids aren't one for each, each of them once;
+        if no parameters require gradients; if the rule is unknown; if the state is that of another rule or of other
+        parameters; or if parts of the graph don't return gradients, but write them to ``grad``.
     RuntimeError
         Under ``torch.inference_mode()``.
     NonFiniteRowsError
@@ -171,11 +176,13 @@ def robust_backward(
     gradients = GradientMatrix(wanted)
     before = _checked_state(state, aggregator, gradients.n_columns)
     relative = as_weights(weights, len(losses), "weights")
+    workers = None if ids is None else checked_ids(ids, len(losses))
     make = _written_rows if recorder is None else partial(_recorded_rows, recorder)
     with unwritten(wanted):
         rows: Rows = make(losses, gradients, relative, retain_graph=retain_graph)
     if not any(gradients.used):
         raise ValueError("losses must depend on at least one of the parameters; found none that they depend on.")
+    rows.ids = workers
     try:
         aggregate, after = aggregator(rows, before.inner)
     except NonFiniteRowsError as error:

@@ -26,7 +26,9 @@ from skbgmd.aggregators import (
     BlockGeometricMedian,
     Bucketing,
     HuberMean,
+    Mean,
     NonFiniteRowsError,
+    WorkerMemory,
     WorkerMomentum,
     get_aggregator,
 )
@@ -888,3 +890,54 @@ def test_choices_and_weights_are_checked():
     with pytest.raises(ValueError, match=r"weights must have shape \(9,\)"):
         robust_backward(losses, net.parameters(), weights=[1.0])
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_rules_that_remember_workers_know_them_by_their_ids():
+    """Clients that are drawn anew in each step have momenta of their own."""
+    rng, rule = np.random.default_rng(0), WorkerMomentum(Mean(), momentum=0.5)
+    targets = torch.arange(6.0)
+    momenta, states = {}, [None, None]
+    for step in range(12):
+        clients = rng.choice(6, size=3, replace=False)
+        weight = torch.tensor([float(step)], requires_grad=True)
+        for client in clients.tolist():
+            gradient = float(step - targets[client])
+            momenta[client] = 0.5 * (momenta.get(client, gradient) + gradient)
+        expected = np.mean([momenta[client] for client in clients.tolist()])
+        kinds = clients, [f"client {client}" for client in clients]
+        for place, ids in enumerate(kinds):
+            weight.grad = None
+            losses = [0.5 * (weight[0] - targets[client]).square() for client in clients]
+            _, states[place] = robust_backward(losses, [weight], rule, states[place], ids=ids)
+            assert weight.grad.item() == pytest.approx(expected)
+
+
+def test_a_recorder_takes_ids():
+    module, X = nn.Linear(3, 1), torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    recorder = GradientRecorder(module)
+    with recorder:
+        losses = module(X).square().flatten()
+    _, state = robust_backward(losses, recorder, WorkerMemory(), ids=torch.tensor([7, 3, 5, 1]))
+    assert state.inner.memory.ids == (7, 3, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind", "message"),
+    [
+        (
+            [1, 2],
+            ValueError,
+            "ids must be one for each row, each of them once; found 2, 2 of them different, for 3 rows",
+        ),
+        ([1, 1, 2], ValueError, "ids must be one for each row, each of them once; found 3, 2 of them different"),
+        ([None, 1, 2], TypeError, "ids must be numbers or strings; found None"),
+        ("abc", TypeError, "ids must be a sequence of numbers or strings"),
+    ],
+)
+def test_ids_are_checked_first(ids, kind, message):
+    weight = torch.ones(1, requires_grad=True)
+    losses = weight * torch.arange(3.0)
+    with pytest.raises(kind, match=message):
+        robust_backward(losses, [weight], ids=ids)
+    assert weight.grad is None
+    losses.sum().backward()
