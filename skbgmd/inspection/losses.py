@@ -33,7 +33,7 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
     Raises
     ------
     TypeError
-        If targets are dates or durations.
+        If targets are dates or durations, or if a classifier has no ``predict_proba``.
     ValueError
         If the classifier doesn't know a label, if there are not as many labels as samples, if targets have another
         shape than the predictions, if entries are masked, or if targets are missing.
@@ -59,10 +59,16 @@ def sample_losses(estimator: Any, X: ArrayLike, y: ArrayLike) -> NDArray[np.floa
         unknown = np.setdiff1d(labels, estimator.classes_)
         if len(unknown):
             raise ValueError(f"y must have labels among the classes {estimator.classes_}; found {unknown}.")
-        place = np.searchsorted(estimator.classes_, labels)
+        order = np.argsort(estimator.classes_)
+        place = order[np.searchsorted(estimator.classes_, labels, sorter=order)]
         chosen = probabilities[np.arange(len(place)), place]
         losses: NDArray[np.float64] = -np.log(np.maximum(chosen, 1e-12))
         return losses
+    if hasattr(estimator, "classes_"):
+        raise TypeError(
+            f"estimator must be a classifier with predict_proba, or a regressor; found a classifier without, "
+            f"{type(innermost(estimator)).__name__}."
+        )
     predicted, targets = (np.asarray(values, dtype=np.float64) for values in (estimator.predict(X), y))
     columns = predicted.reshape(len(predicted), -1)
     if (*targets.shape[:1], math.prod(targets.shape[1:])) != columns.shape:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits, make_regression
+from sklearn.datasets import load_digits, load_iris, make_regression
 from sklearn.exceptions import DataConversionWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd.inspection import label_losses, sample_losses
@@ -74,3 +79,25 @@ def test_several_labels_are_no_classes(rng: np.random.Generator) -> None:
     given = torch.tensor(y, dtype=torch.float64, requires_grad=True)
     np.testing.assert_array_equal(label_losses(model, X, given), label_losses(model, X, y))
     np.testing.assert_array_equal(sample_losses(model, X, given), label_losses(model, X, y).mean(axis=1))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearSVC(random_state=0),
+        make_pipeline(RidgeClassifier()),
+        GridSearchCV(SVC(random_state=0), {"C": [1.0]}, cv=2),
+    ],
+)
+def test_classifiers_without_probabilities_have_no_losses(model):
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(TypeError, match="estimator must be a classifier with predict_proba, or a regressor; found"):
+        sample_losses(model.fit(X, y), X, y)
+
+
+def test_classes_in_any_order():
+    X, y = load_iris(return_X_y=True)
+    model = GaussianNB().fit(X, y)
+    expected, order = sample_losses(model, X, y), np.array([2, 0, 1])
+    shuffled = SimpleNamespace(classes_=model.classes_[order], predict_proba=lambda X: model.predict_proba(X)[:, order])
+    np.testing.assert_array_equal(sample_losses(shuffled, X, y), expected)
