@@ -635,6 +635,9 @@ COPY_DISTANCE = 0.5
 COMPLETIONS = 3
 #: Share of the weight that is half, but for rounding.
 JUST_HALF = 0.5 - 1e-9
+#: A share of a number is whole if it is no farther from that, or by no more than single precision may be off.
+WHOLE = 1e-9
+SINGLE_ROUNDING = 2.0**-23
 #: Eigenvalue of remembered products, relative to the largest, that may be rounding.
 LEAST_STRENGTH = 1e-9
 #: Typical norms beyond which a row is too long for its products to be compared with those of others: squares of it are

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.doc_link import DocumentationLink
+from skbgmd._utils.shares import share_of
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.means import means
@@ -331,7 +332,7 @@ def check_fraction(value: Any) -> float:
 
 def n_assumed_corrupt(fraction: float, n: int) -> int:
     """Number of rows assumed corrupt among n: the fraction rounded up, and always less than half."""
-    return min(math.ceil(fraction * n - 1e-9), (n - 1) // 2)
+    return min(math.ceil(share_of(fraction, n)), (n - 1) // 2)
 
 
 def mean_of_selected(index: Any, rows: Rows) -> FloatArray:

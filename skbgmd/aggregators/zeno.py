@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.random import step_seed
+from skbgmd._utils.shares import share_of
 from skbgmd._utils.transfer import as_tensor
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators.base import (
@@ -193,7 +194,7 @@ class Zeno(Aggregator):
         scores = descent_scores(
             losses, rows.norms()[usable], lr / limits.ZENO_RHO_RATIO if self.rho is None else self.rho
         )
-        n_dropped = min(math.ceil(self.fraction * len(usable) - 1e-9), len(usable) - 1)
+        n_dropped = min(math.ceil(share_of(self.fraction, len(usable))), len(usable) - 1)
         kept = usable[np.argsort(-scores, kind="stable")[: len(usable) - n_dropped]]
         weights = mean_of_selected(kept, rows)
         return Aggregate(means(rows, weights), weights), ZenoState(step + 1)

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from skbgmd._utils.shares import share_of
+
 Indices = NDArray[np.intp]
 
 
@@ -23,8 +25,7 @@ def warn_at_breakdown_point(fraction: float, stacklevel: int, found: str | None 
 
 def n_corrupted(fraction: float, n: int) -> int:
     r"""Number of corrupt rows among n, :math:`\lfloor \psi n \rfloor`."""
-    # 0.29 * 100 is a little less than 29.
-    return int(fraction * n + 1e-9)
+    return int(share_of(fraction, n))
 
 
 def draw_rows(eligible: Indices, count: int, rng: np.random.RandomState) -> Indices:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_integer, check_number
+from skbgmd._utils.shares import share_of
 from skbgmd.inspection._suspect_groups import quality_of
 from skbgmd.inspection._training_samples import known_of, robust_estimator_in, sample_trust, suspects_of
 from skbgmd.inspection.losses import label_losses, sample_losses
@@ -123,7 +125,7 @@ def find_suspects(estimator: Any, n_suspects: int | None = None, *, fraction: fl
     if n_suspects is None and fraction is None:
         n = estimate_n_suspects(inner).n
     elif fraction is not None:
-        n = max(1, int(np.ceil(check_number(fraction, "fraction", at_most=1.0) * len(trust) - 1e-9)))
+        n = max(1, math.ceil(share_of(check_number(fraction, "fraction", at_most=1.0), len(trust))))
     else:
         n = check_integer(n_suspects, "n_suspects")
         if n > len(trust):

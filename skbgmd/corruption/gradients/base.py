@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 from skbgmd._utils.checks import FLOATS, check_number, check_tensor, refuse_masks
 from skbgmd._utils.doc_link import DocumentationLink
 from skbgmd._utils.random import random_source
+from skbgmd._utils.shares import share_of
 from skbgmd._utils.typing import AttackContext
 from skbgmd.corruption.base import Indices, draw_rows, n_corrupted, warn_at_breakdown_point
 
@@ -372,4 +373,4 @@ def clipped_scores(rows: torch.Tensor) -> torch.Tensor:
 
 def block_size(share: float, d: int) -> int:
     """Number of columns in a share of d, rounded up."""
-    return max(1, math.ceil(share * d - 1e-9))
+    return max(1, math.ceil(share_of(share, d)))
