@@ -102,6 +102,9 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
     changes nothing in it. Anything that must last from one call to the next goes in and comes out as ``state``.
     """
 
+    #: True for a rule whose state is about the workers that rows are of.
+    remembers_workers: ClassVar[bool] = False
+
     @abstractmethod
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         """Aggregate rows.

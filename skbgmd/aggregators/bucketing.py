@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from skbgmd._utils.checks import check_integer
@@ -16,6 +18,9 @@ class Bucketing(PreAggregation):
     """Bucketing: average the rows in random buckets, then aggregate the buckets. Karimireddy et al. (2022).
 
     It brings rows from different distributions nearer together. The price: a corrupt row spoils its whole bucket.
+
+    Put it behind a rule that remembers workers, as in ``WorkerMemory(Bucketing())``, not before it: its buckets are
+    of other workers in each call.
 
     Parameters
     ----------
@@ -38,6 +43,13 @@ class Bucketing(PreAggregation):
 
     def _average(self, rows: Rows, step: int) -> tuple[FloatArray, FloatArray]:
         n = rows.n_rows
+        if step == 0 and (found := _that_remembers(self.aggregator)) is not None:
+            warnings.warn(
+                f"aggregator must not remember workers, as a bucket is of others in each call; found "
+                f"{type(found).__name__} in Bucketing. Put Bucketing in it.",
+                UserWarning,
+                stacklevel=4,
+            )
         order = np.random.default_rng(step_seed(self.random_state, step)).permutation(n)
         bucket = np.empty(n, dtype=np.intp)
         bucket[order] = np.arange(n) // self.bucket_size
@@ -45,3 +57,10 @@ class Bucketing(PreAggregation):
         mixing[bucket, np.arange(n)] = rows.weights
         weights = mixing.sum(axis=1)
         return mixing / weights[:, None], weights
+
+
+def _that_remembers(rule: Aggregator | None) -> Aggregator | None:
+    """A rule that remembers workers, or the first such within it; None where there is none."""
+    while not (rule is None or rule.remembers_workers):
+        rule = getattr(rule, "aggregator", None)
+    return rule

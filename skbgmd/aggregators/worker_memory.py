@@ -118,7 +118,7 @@ class WorkerMemory(RowReplacement):
     True
     """
 
-    keeps_workers = True
+    keeps_workers = remembers_workers = True
 
     def __init__(self, aggregator: Aggregator | None = None, fraction: float = 0.4, decay: float = 0.99) -> None:
         self.aggregator, self.fraction, self.decay = aggregator, fraction, decay

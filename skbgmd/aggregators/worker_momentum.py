@@ -88,6 +88,8 @@ class WorkerMomentum(Aggregator):
             [4.]]))
     """
 
+    remembers_workers = True
+
     def __init__(self, aggregator: Aggregator | None = None, momentum: float = 0.9) -> None:
         self.aggregator, self.momentum = aggregator, momentum
 

@@ -8,9 +8,12 @@ import torch
 from aggregating import dense
 
 from skbgmd.aggregators import (
+    AdaptiveClipping,
     Bucketing,
     Mean,
     PreAggregationState,
+    WorkerMemory,
+    WorkerMomentum,
 )
 from skbgmd.rows import DenseRows
 
@@ -38,3 +41,14 @@ def test_buckets_differ_from_step_to_step_and_come_back_with_the_state(rng):
 def test_bucket_size_is_checked():
     with pytest.raises(ValueError, match="bucket_size must be at least 1"):
         Bucketing(bucket_size=0)(DenseRows(torch.eye(3)))
+
+
+@pytest.mark.parametrize("rule", [WorkerMemory(fraction=0.2), AdaptiveClipping(WorkerMomentum())])
+def test_buckets_are_no_workers(rule):
+    rows = DenseRows(torch.randn(8, 5, generator=torch.Generator().manual_seed(0)))
+    with pytest.warns(UserWarning, match=r"must not remember workers.*found WorkerM\w+ in Bucketing") as caught:
+        _, state = Bucketing(rule, random_state=0)(rows)
+    assert caught[0].filename == __file__
+    # Once.
+    Bucketing(rule, random_state=0)(rows, state)
+    WorkerMemory(Bucketing(random_state=0), fraction=0.2)(rows)

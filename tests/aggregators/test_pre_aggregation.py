@@ -51,5 +51,7 @@ def test_rules_behind_know_workers_when_rows_before_them_are_left_out(rng, rule,
 
 
 def test_random_buckets_are_no_workers(rng):
-    _, state = Bucketing(WorkerMomentum(), random_state=0)(DenseRows(torch.ones(6, 4), ids=tuple("abcdef")))
+    rows = DenseRows(torch.ones(6, 4), ids=tuple("abcdef"))
+    with pytest.warns(UserWarning, match="found WorkerMomentum in Bucketing"):
+        _, state = Bucketing(WorkerMomentum(), random_state=0)(rows)
     assert state.inner.ids == (0, 1, 2)
