@@ -147,6 +147,38 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
         self(DenseRows(torch.arange(12.0, device="cpu").view(3, 4)))
 
 
+def aggregated(rule: Aggregator, rows: Rows, state: Any) -> tuple[Aggregate, Any]:
+    """Call a rule, which may be a user's own, and check what it returns.
+
+    Raises
+    ------
+    TypeError
+        No aggregate and state, or an aggregate whose vector or weights aren't those of such rows.
+    """
+    found = rule(rows, state)
+    name = type(rule).__name__
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], Aggregate)):
+        raise TypeError(f"{name} must return an Aggregate and a state, in a tuple; found {_kind(found)}.")
+    vector, weights = found[0].vector, found[0].weights
+    if not (isinstance(vector, torch.Tensor) and vector.shape == (rows.n_held,)):
+        raise TypeError(
+            f"vector that {name} returns must be a tensor of shape ({rows.n_held},); found {_kind(vector)}."
+        )
+    if not (weights is None or (isinstance(weights, np.ndarray) and weights.shape == (rows.n_rows,))):
+        raise TypeError(
+            f"weights that {name} returns must be an array of shape ({rows.n_rows},) or None; found {_kind(weights)}."
+        )
+    return found
+
+
+def _kind(value: Any) -> str:
+    """Say of what type a value is, with its shape if it has one, or with the types of what a tuple holds."""
+    if isinstance(value, tuple):
+        return f"({', '.join(type(each).__name__ for each in value)})"
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+
+
 def check_rows(rows: Any) -> None:
     """Raise a TypeError for anything but rows, such as an array, which :class:`DenseRows` takes.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skbgmd._utils.checks import check_integer, check_number
 from skbgmd._utils.typing import BoolArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, check_rows, usable_rows, worker_ids
+from skbgmd.aggregators.base import Aggregate, Aggregator, aggregated, check_rows, usable_rows, worker_ids
 from skbgmd.aggregators.mean import Mean
 from skbgmd.rows import Rows
 
@@ -101,7 +101,7 @@ class MajorityVote(Aggregator):
         voted = rows.subset(winners[decided])
         # Whichever row of a group wins, it is the group's.
         voted.ids = tuple(worker_ids(rows)[first] for first in self.r * np.flatnonzero(decided))
-        aggregate, after = inner(voted, state)
+        aggregate, after = aggregated(inner, voted, state)
         weights = None
         if aggregate.weights is not None:
             shares = np.zeros(agreement.shape)

@@ -17,6 +17,7 @@ from skbgmd.aggregators.base import (
     Aggregator,
     AggregatorState,
     NonFiniteRowsError,
+    aggregated,
     check_rows,
     state_of,
     usable_rows,
@@ -75,7 +76,7 @@ class RowReplacement(Aggregator):
         ids = tuple(every[i] for i in usable)
         others, shares, memory = self._replace(some, ids, state)
         others.ids = ids if self.keeps_workers and others.n_rows == len(ids) else None
-        aggregate, after = inner(others, state.inner)
+        aggregate, after = aggregated(inner, others, state.inner)
         spread: FloatArray | None = None
         if aggregate.weights is not None:
             spread = np.zeros(rows.n_rows)

@@ -11,7 +11,15 @@ import torch
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import BoolArray
-from skbgmd.aggregators.base import Aggregate, Aggregator, AggregatorState, check_rows, state_of, worker_ids
+from skbgmd.aggregators.base import (
+    Aggregate,
+    Aggregator,
+    AggregatorState,
+    aggregated,
+    check_rows,
+    state_of,
+    worker_ids,
+)
 from skbgmd.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.rows.layout import IN_ONE_PROCESS
@@ -124,7 +132,7 @@ class WorkerMomentum(Aggregator):
         shown = kept
         if not usable.all():
             shown = kept.index_fill(0, torch.as_tensor(np.flatnonzero(~usable), device=rows.device), torch.nan)
-        aggregate, after = inner(_hold(rows, shown), state.inner)
+        aggregate, after = aggregated(inner, _hold(rows, shown), state.inner)
         lasting = known | usable
         remembered = kept if lasting.all() else kept[torch.as_tensor(lasting, device=rows.device)]
         names = tuple(worker for worker, lasts in zip(ids, lasting, strict=True) if lasts)

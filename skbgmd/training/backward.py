@@ -25,7 +25,7 @@ from skbgmd._utils.checks import check_choice
 from skbgmd._utils.slices import even_slices
 from skbgmd._utils.typing import FloatArray
 from skbgmd.aggregators import AGGREGATORS, Aggregate, Aggregator, AggregatorState, NonFiniteRowsError, get_aggregator
-from skbgmd.aggregators.base import checked_ids
+from skbgmd.aggregators.base import aggregated, checked_ids
 from skbgmd.ghost import GhostRows, GradientRecorder
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._ranks import spans_ranks
@@ -184,7 +184,7 @@ def robust_backward(
         raise ValueError("losses must depend on at least one of the parameters; found none that they depend on.")
     rows.ids = workers
     try:
-        aggregate, after = aggregator(rows, before.inner)
+        aggregate, after = aggregated(aggregator, rows, before.inner)
     except NonFiniteRowsError as error:
         if non_finite == "raise":
             raise NonFiniteRowsError(f"{error}{_explanation(losses, recorder)}") from None

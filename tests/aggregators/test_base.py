@@ -17,10 +17,12 @@ from aggregating import assert_convex, assert_within, dense
 from sklearn.base import clone
 
 from conftest import ZOO, extremes, halves, lines_with_far_rows, seeded_rule
+from skbgmd import robust_backward
 from skbgmd._utils.arrays import as_weights
 from skbgmd.aggregators import (
     AGGREGATORS,
     AdaptiveClipping,
+    Aggregate,
     Aggregator,
     BlockGeometricMedian,
     Bucketing,
@@ -41,6 +43,7 @@ from skbgmd.aggregators import (
 )
 from skbgmd.aggregators.base import (
     AggregatorState,
+    aggregated,
     check_fraction,
     n_assumed_corrupt,
     pack_state,
@@ -48,6 +51,7 @@ from skbgmd.aggregators.base import (
     usable_rows,
 )
 from skbgmd.rows import DenseRows
+from skbgmd.training._step.stateful import StatefulAggregator
 
 #: Made once.
 extremes_of, lines_of = lru_cache(extremes), lru_cache(lines_with_far_rows)
@@ -483,3 +487,44 @@ def test_states_with_other_fields_are_named(rng):
 def test_ids_must_be_one_for_each_row(rule, ids):
     with pytest.raises(ValueError, match=f"ids must be one for each row, each of them once; found {len(ids)}, "):
         rule(DenseRows(torch.ones(3, 4), ids=ids))
+
+
+class Returning(Aggregator):
+    """Rule that returns what a test gives."""
+
+    def __init__(self, found=None):
+        self.found = found
+
+    def __call__(self, rows, state=None):
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (torch.zeros(3), r"return an Aggregate and a state, in a tuple; found Tensor of shape \(3,\)"),
+        ((torch.zeros(3), None), r"return an Aggregate and a state, in a tuple; found \(Tensor, NoneType\)"),
+        ((Aggregate(np.zeros(3)), None), r"vector .* must be a tensor of shape \(3,\); found ndarray of shape \(3,\)"),
+        (
+            (Aggregate(torch.zeros(2)), None),
+            r"vector .* must be a tensor of shape \(3,\); found Tensor of shape \(2,\)",
+        ),
+        ((Aggregate(torch.zeros(3), np.ones(1)), None), r"weights .* of shape \(4,\) or None; found ndarray .* \(1,\)"),
+        ((Aggregate(torch.zeros(3), torch.ones(4)), None), r"weights .* of shape \(4,\) or None; found Tensor"),
+        ((Aggregate(torch.zeros(3), [0.25] * 4), None), r"weights .* of shape \(4,\) or None; found list"),
+    ],
+)
+def test_what_a_rule_of_ones_own_returns_is_checked(found, message):
+    rule, rows = Returning(found), DenseRows(torch.eye(4, 3))
+    weight = torch.ones(3, requires_grad=True)
+    for call in (
+        lambda: aggregated(rule, rows, None),
+        lambda: AdaptiveClipping(rule)(rows),
+        lambda: MajorityVote(1, rule)(rows),
+        lambda: WorkerMomentum(rule)(rows),
+        lambda: robust_backward(torch.eye(4, 3) @ weight, [weight], rule),
+        lambda: StatefulAggregator(rule, 0)(rows),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert weight.grad is None

@@ -14,7 +14,7 @@ import torch
 from skbgmd._utils.autocast import without_autocast
 from skbgmd._utils.typing import AttackContext
 from skbgmd.aggregators import Aggregate, Aggregator
-from skbgmd.aggregators.base import pack_state, unpack_state
+from skbgmd.aggregators.base import aggregated, pack_state, unpack_state
 from skbgmd.rows import DenseRows, Rows
 from skbgmd.training._ranks import with_group_of
 
@@ -54,7 +54,7 @@ class StatefulAggregator:
 
     @without_autocast
     def __call__(self, rows: Rows) -> Aggregate:
-        aggregate, after = self._rule(rows, self.state)
+        aggregate, after = aggregated(self._rule, rows, self.state)
         self.advance(after)
         return aggregate
 
