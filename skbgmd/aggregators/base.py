@@ -121,7 +121,7 @@ class Aggregator(DocumentationLink, BaseEstimator, ABC):
         aggregate : Aggregate
             The aggregate and the weights of the rows.
         state : object
-            State to pass to the next call.
+            State to pass to the next call. It shares no memory with the aggregate, which may be changed in place.
 
         Raises
         ------

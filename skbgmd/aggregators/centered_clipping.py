@@ -107,7 +107,8 @@ class CenteredClipping(Aggregator):
         influence = influence if influence.any() else some.weights
         weights = np.zeros(rows.n_rows)
         weights[usable] = influence / influence.sum()
-        return Aggregate(center, weights), CenteredClippingState(center, rows.n_columns)
+        # What changes a gradient in place, such as clipping it, must not move the center.
+        return Aggregate(center.clone(), weights), CenteredClippingState(center, rows.n_columns)
 
     def _validate(self) -> None:
         if self.radius is not None:

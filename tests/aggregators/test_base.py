@@ -26,8 +26,10 @@ from skbgmd.aggregators import (
     Aggregator,
     BlockGeometricMedian,
     Bucketing,
+    CenteredClipping,
     CoordinatewiseMedian,
     GeometricMedian,
+    HuberMean,
     Krum,
     MajorityVote,
     Mean,
@@ -528,3 +530,28 @@ def test_what_a_rule_of_ones_own_returns_is_checked(found, message):
         with pytest.raises(TypeError, match=message):
             call()
     assert weight.grad is None
+
+
+RULES_WITH_STATES = [
+    *map(seeded_rule, AGGREGATORS),
+    BlockGeometricMedian(0.5, complement="memory"),
+    HuberMean(remember=True),
+    WorkerMomentum(Mean()),
+    NearestNeighborMixing(CenteredClipping()),
+    MajorityVote(1, WorkerMomentum()),
+]
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+@pytest.mark.parametrize("rule", RULES_WITH_STATES, ids=str)
+def test_gradients_may_be_changed_in_place(rule, n):
+    X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    first, second = X[:n].clone(), X[:n] + 0.1
+    aggregate, state = rule(DenseRows(first))
+    again, _ = rule(DenseRows(second), state)
+    expected = again.vector.clone()
+    for vector in (aggregate.vector, again.vector):
+        vector.fill_(1e6)
+    assert torch.equal(first, X[:n])
+    first.fill_(1e6)
+    assert torch.equal(rule(DenseRows(second), state)[0].vector, expected)
