@@ -67,7 +67,7 @@ def huber_of_many(
     """Huber's mean and its scale for more rows than a Gram matrix has room for, by passes; None: out of range.
 
     The first steps, with which later ones are compared, are looked at more closely, by all distances between some of
-    the rows: every so many of them, as batches come in random order.
+    the rows.
 
     Parameters
     ----------
@@ -96,8 +96,12 @@ def huber_of_many(
 
 
 def _closely(rows: Rows, *, tol: float, max_iter: int) -> float:
-    """Typical distance of rows in a first step, by the distances between some of them."""
-    some = rows.subset(np.linspace(0, rows.n_rows - 1, limits.GRAM_ROWS).round().astype(np.intp))
+    """Typical distance of rows in a first step, by the distances between some of them.
+
+    They are drawn, always alike: every k-th row would be of one kind, where those of k kinds take turns.
+    """
+    drawn = np.random.default_rng(0).choice(rows.n_rows, limits.GRAM_ROWS, replace=False, shuffle=False)
+    some = rows.subset(np.sort(drawn))
     rough = max(tol, limits.HUBER_START_TOL)
     _, gram, distances = median_distances(some, tol=rough, max_iter=max_iter, about_zero=True)
     return typical_distance_of_step(gram, distances, some.norms(), some.weights, is_first=True).distance
