@@ -74,8 +74,13 @@ def copied(net: NeuralNet) -> NeuralNet:
     skorch's own way to a copy is a pickle, which classes made in functions and many callbacks don't allow.
     """
     twin: NeuralNet = object.__new__(type(net))
-    parts = {name: getattr(net, f"{name}_") for name in (*net._modules, *net._criteria, "history", "aggregator")}
-    copies = deep_copies(parts)
+    parts = {name: getattr(net, f"{name}_") for name in (*net._modules, *net._criteria, "aggregator")}
+    # Epochs that are over don't change, and there may be thousands of them, one for each small part of a stream.
+    history = copy.copy(net.history_)
+    last = history.to_list()[-1:]
+    copies = deep_copies({**parts, "last": last})
+    history[len(history) - len(last) :] = copies.pop("last")
+    copies["history"] = history
     twin.__dict__.update({**net.__dict__, "virtual_params_": dict(net.virtual_params_)})
     twin.__dict__.update({f"{name}_": part for name, part in copies.items()})
     # Both change in place.

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import skops.io
 import torch
+from sklearn.datasets import make_classification
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import Callback, LRScheduler
 from torch.utils._pytree import tree_leaves
@@ -331,3 +332,23 @@ def test_copies_of_states_that_were_computed():
     found = copies["optimizer"]["state"][0]["buffer"]
     assert found.tolist() == [2.0, 2.0]
     assert found.data_ptr() != computed.data_ptr()
+
+
+def test_a_copy_shares_epochs_that_are_over_and_has_the_last_one_to_itself():
+    """A stream has an epoch for each part: to copy all of them took longer with each."""
+    X, y = make_classification(60, random_state=0)
+    net = BlockGMDClassifier(hidden_layer_sizes=(4,), max_epochs=3, random_state=0, strength="mild").fit(X, y).net_
+    before = copy.deepcopy(net.history_)
+    twin = copied(net)
+    assert twin.history_ == net.history_
+    assert [mine is its for mine, its in zip(twin.history_, net.history_, strict=True)] == [True, True, False]
+    twin.history_.record("more", 1.0)
+    twin.history_.record_batch("more", 1.0)
+    twin.history_.new_epoch()
+    assert net.history_ == before
+    assert type(twin.history_) is type(net.history_)
+
+
+def test_a_copy_of_a_net_without_epochs():
+    net = RobustNeuralNetClassifier(torch.nn.Linear(2, 2), criterion=torch.nn.CrossEntropyLoss).initialize()
+    assert list(copied(net).history_) == []
