@@ -114,6 +114,9 @@ class Exchange:
             Its ``wait`` returns a tensor of shape (size * m, k): the columns that this rank holds of the rows of all
             ranks, in the order of the ranks.
         """
+        if not isinstance(rows, torch.Tensor) or rows.layout != torch.strided:
+            found = f"layout {rows.layout}" if isinstance(rows, torch.Tensor) else type(rows).__name__
+            raise TypeError(f"rows must be a dense tensor; found {found}.")
         if rows.ndim != 2:
             raise ValueError(f"rows must have shape (m, d); found shape {tuple(rows.shape)}.")
         m, d = rows.shape

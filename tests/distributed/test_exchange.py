@@ -229,6 +229,14 @@ def test_rows_have_two_axes():
             Exchange().to_shards(rows)
 
 
+@pytest.mark.parametrize(
+    ("rows", "found"), [([[1.0]], "list"), (torch.eye(2).to_sparse(), r"layout torch\.sparse_coo")], ids=str
+)
+def test_rows_are_a_dense_tensor(rows, found):
+    with pytest.raises(TypeError, match=f"rows must be a dense tensor; found {found}"):
+        Exchange().to_shards(rows)
+
+
 def outside(rank: int, size: int) -> Any:
     group = dist.new_group([0, 1])
     if rank < 2:
