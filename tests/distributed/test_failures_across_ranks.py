@@ -172,6 +172,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "groups": ({"group_size": 8}, r"What is trained \(group_size\) .* found '1' on rank 0; 'more than 1' on rank 1"),
     "clients": ({"clients": np.arange(70) % 5}, r"What is trained \(clients\) .* 'not given' on rank 0; 'given' on"),
     "clients as groups": ({"groups": np.arange(70) % 5}, r"What is trained \(clients\) .* 'not given' on rank 0"),
+    "local steps": ({"local_steps": 2}, r"local_steps must be the same .* found '1' on rank 0; '2' on rank 1"),
     "order": ({"module": Ordered, "module__names": "ba"}, r"order of parameters.*module\.a.* on rank 0; .*b"),
     "order of buffers": ({"module": Buffered, "module__names": "ba"}, r"order of parameters.*\.a' on rank 0; .*\.b"),
     "same data": (

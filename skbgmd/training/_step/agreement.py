@@ -25,6 +25,7 @@ class AgreeingNet(NeuralNet):
     """A net that ranks train together; in one process it is as any other."""
 
     aggregator_: StatefulAggregator
+    local_steps: int
     random_state: Any
 
     def _share(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -45,6 +46,8 @@ class AgreeingNet(NeuralNet):
             self.classes_inferred_: NDArray[Any] = ranks.union(self.classes_inferred_)
         trained = {"epochs": len(self.history), "steps": self.aggregator_.n_batches}
         ranks.check_same(trained, "What was trained before")
+        # A row of two steps is about twice as long.
+        ranks.check_same(str(self.local_steps), "local_steps")
         self._begin_as_first_rank()
 
     def _begin_as_first_rank(self) -> None:
