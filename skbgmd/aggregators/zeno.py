@@ -243,7 +243,9 @@ class Zeno(Aggregator):
 
 def check_trusted(trusted: Any) -> tuple[Any, Any]:
     """Check trusted samples: a pair (X, y) of as many samples as targets, one at least."""
-    lengths = [len(part) for part in trusted if hasattr(part, "__len__")] if isinstance(trusted, (tuple, list)) else []
+    parts = trusted if isinstance(trusted, (tuple, list)) else ()
+    # Sparse matrices have no len.
+    lengths = [part.shape[0] if hasattr(part, "shape") else len(part) for part in parts if hasattr(part, "__len__")]
     if len(lengths) != 2 or len(trusted) != 2:
         raise TypeError(f"trusted must be a pair (X, y) of samples and targets; found {type(trusted).__name__}.")
     # Tensors in containers have lengths of their own.

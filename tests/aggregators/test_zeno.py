@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from aggregating import dense
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -269,6 +270,18 @@ def test_trainings_with_trusted_samples_repeat(data):
     ]
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.coo_matrix])
+def test_sparse_samples_are_trusted(data, kind):
+    X, y = data
+    found = [
+        BlockGMDClassifier(aggregator=Zeno(trusted=(samples, y[:40])), group_size=8, max_epochs=2, random_state=0)
+        .fit(sparse.csr_array(X), y)
+        .predict_proba(X)
+        for samples in (X[:40], kind(X[:40]))
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("shape", ["perceptron", "column", "flat"])

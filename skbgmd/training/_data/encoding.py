@@ -85,6 +85,8 @@ def encoded_trusted(
     encoded: dict[str, Any] = {}
     for name, value in given.items():
         samples, y = check_trusted(value)
+        # They are few, and become dense a batch at a time anyway.
+        samples = samples.toarray() if is_sparse(samples) else samples
         check_targets(y, "trusted")
         if check_columns is not None and as_frame(samples) is not None:
             try:
