@@ -292,7 +292,7 @@ class LocationRule(Aggregator):
 
     def __call__(self, rows: Rows, state: Any = None) -> tuple[Aggregate, Any]:
         judged = self._judge_usable(rows, state)
-        return Aggregate(means(rows, judged.weights), judged.weights, record=judged.record), judged.state
+        return Aggregate(means(rows, judged.weights), judged.weights, record=dict(judged.record)), judged.state
 
     def weights(self, rows: Rows) -> FloatArray:
         """Weights of the rows, non-negative and adding up to one; float64 (n,)."""

@@ -144,7 +144,7 @@ class BlockGeometricMedian(Aggregator):
         weights[usable] = judged.weights
         chosen = None if len(block) == rows.n_columns else block.indices
         after = BlockState(memory, state.step + 1, judged.state, off_block, rows.n_columns)
-        return Aggregate(vector, weights, chosen, self._mass(some, part), judged.record), after
+        return Aggregate(vector, weights, chosen, self._mass(some, part), dict(judged.record)), after
 
     def looked_at(self, rows: Rows, state: BlockState | None = None) -> torch.Tensor | None:
         self._validate()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import io
+import pickle
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -555,3 +557,16 @@ def test_gradients_may_be_changed_in_place(rule, n):
     assert torch.equal(first, X[:n])
     first.fill_(1e6)
     assert torch.equal(rule(DenseRows(second), state)[0].vector, expected)
+
+
+@pytest.mark.parametrize("rule", RULES_WITH_STATES, ids=str)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda found: pickle.loads(pickle.dumps(found))], ids=["copy", "pickle"]
+)
+def test_aggregates_and_states_can_be_copied_and_pickled(rule, copied):
+    rows = DenseRows(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)))
+    aggregate, state = rule(rows)
+    twin, twin_state = copied((aggregate, state))
+    assert torch.equal(twin.vector, aggregate.vector)
+    assert dict(twin.record) == dict(aggregate.record)
+    assert torch.equal(rule(rows, twin_state)[0].vector, rule(rows, state)[0].vector)
