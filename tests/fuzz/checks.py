@@ -136,7 +136,7 @@ def _of_rule(rng: np.random.Generator, n: int, d: int) -> dict[str, Any]:
         rule = NearestNeighborMixing(rule, fraction)
     elif wrapping < 0.2:
         rule = AdaptiveClipping(rule, fraction)
-    elif wrapping < 0.3:
+    elif wrapping < 0.3 and not rule.remembers_workers:
         rule = Bucketing(rule, int(rng.integers(1, 5)), random_state=0)
     return {"rule": rule}
 
