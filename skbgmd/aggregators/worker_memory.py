@@ -10,6 +10,7 @@ import numpy as np
 
 from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregator, check_fraction, n_assumed_corrupt
 from skbgmd.aggregators.clipped_products import clipped_products, row_norms, typical_norm
@@ -152,6 +153,7 @@ class WorkerMemory(RowReplacement):
         usable: BoolArray = finite & (np.where(finite, norms, 0.0) <= limit)
         return usable
 
+    @one_thread_of_products()
     def _replace(
         self, rows: Rows, ids: tuple[Any, ...], state: PreAggregationState
     ) -> tuple[Rows, FloatArray, WorkerProducts]:

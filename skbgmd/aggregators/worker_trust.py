@@ -14,7 +14,6 @@ from skbgmd.rows import DenseRows
 from skbgmd.rows.gram import low_median, lower_weighted_median
 
 
-@one_thread_of_products()
 def worker_coordinates(products: FloatArray, met: BoolArray | None = None) -> FloatArray:
     r"""Coordinates of workers by the eigenvectors of their mean products that stand out of the noise.
 
@@ -111,7 +110,6 @@ def norm_in_honest_range(norms: FloatArray, weights: FloatArray, votes: FloatArr
     return max(median, min(by_votes, longest))
 
 
-@one_thread_of_products()
 def most_trusted(places: FloatArray, kept: int) -> BoolArray:
     """Choose the workers whose means of nearest rows have the largest weights in Huber's mean, all with a vote each.
 
@@ -220,7 +218,6 @@ def mean_of_nearest(places: FloatArray, weights: FloatArray, votes: FloatArray, 
     return result
 
 
-@one_thread_of_products()
 def huber_trust(places: FloatArray, weights: FloatArray) -> FloatArray:
     """Weights of the means by Huber's location of their coordinates: those of a minority are far from it."""
     if not places.shape[1]:

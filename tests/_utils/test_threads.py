@@ -10,8 +10,10 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from skbgmd import geometric_median
 from skbgmd._utils.threads import one_thread, one_thread_of_products
 from skbgmd.aggregators import AGGREGATORS, get_aggregator
+from skbgmd.location.spaces import EuclideanSpace, ExpandedSpace
 from skbgmd.rows import DenseRows
 
 
@@ -90,3 +92,17 @@ def test_rules_take_eigenvectors_by_one_thread(name: str, monkeypatch: pytest.Mo
     assert used <= {1}
     if "spectral" in name or name == "worker_memory":
         assert used
+
+
+@pytest.mark.parametrize(("space", "shape"), [(EuclideanSpace, (3000, 20)), (ExpandedSpace, (400, 200))])
+def test_medians_in_the_columns_take_one_thread_for_products(
+    space: Any, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside torch's norms, block after block, several took twenty times as long."""
+    used: set[int] = set()
+    at = space.at
+    monkeypatch.setattr(space, "at", lambda self, *given: used.update(threads_of_products()) or at(self, *given))
+    with threadpool_limits(2, user_api="blas"):
+        geometric_median(np.random.default_rng(0).normal(size=shape))
+        assert threads_of_products() == {2}
+    assert used == {1}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.transfer import on_device
 from skbgmd.location.collinear import centered
 from skbgmd.location.paths.ranged import solve_ranged
@@ -19,6 +20,7 @@ from skbgmd.location.spaces import EuclideanSpace
 from skbgmd.rows import DenseRows
 
 
+@one_thread_of_products()
 @np.errstate(all="ignore")
 def solve_points(rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype) -> Solved:
     """Solve in R^d, from the median of a subsample where there are many rows."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
+from skbgmd._utils.threads import one_thread_of_products
 from skbgmd._utils.transfer import on_device
 from skbgmd.location.collinear import seem_collinear
 from skbgmd.location.solved import Solved, as_rounded, rounding_move
@@ -18,6 +19,7 @@ from skbgmd.location.spaces import ExpandedSpace
 from skbgmd.rows import DenseRows
 
 
+@one_thread_of_products()
 def solve_by_weiszfeld(
     rows: DenseRows, tol: float, max_iter: int, dtype: torch.dtype, *, pays: Callable[[float], bool]
 ) -> Solved | None:

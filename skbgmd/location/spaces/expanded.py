@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from skbgmd._utils import limits
-from skbgmd._utils.threads import one_thread
 from skbgmd.location.certificate import Excess
 from skbgmd.location.solver import Iterate, near_radius
 from skbgmd.location.spaces.base import BaseSpace
@@ -87,16 +86,14 @@ class ExpandedSpace(BaseSpace):
         It is made in the pass that squares the points.
         """
         xp, norms, total, step, whole = self.xp, self.xp.empty_like(self.weights), 0.0, 0.0, 0.0
-        # Norms by torch's threads and products by NumPy's wait for one another, block after block.
-        with one_thread():
-            for part, z in self._blocks():
-                a, lengths = self.weights[part], _norms(z)
-                norms[part] = lengths
-                is_apart = float(lengths[lengths.argmin()]) > 0.0
-                v = a / (lengths if is_apart else xp.where(lengths > 0.0, lengths, math.inf))
-                total = self._widen(self._narrow(a) @ z) + total
-                step = self._widen(self._narrow(v) @ z) + step
-                whole += self.inner(v, self._ones[part])
+        for part, z in self._blocks():
+            a, lengths = self.weights[part], _norms(z)
+            norms[part] = lengths
+            is_apart = float(lengths[lengths.argmin()]) > 0.0
+            v = a / (lengths if is_apart else xp.where(lengths > 0.0, lengths, math.inf))
+            total = self._widen(self._narrow(a) @ z) + total
+            step = self._widen(self._narrow(v) @ z) + step
+            whole += self.inner(v, self._ones[part])
         self._norms, self._squares, self._sum = norms, norms * norms, total
         return step * (self.stretch / whole) if whole > 0.0 else step
 

@@ -10,7 +10,7 @@ import torch
 
 from skbgmd._utils import limits
 from skbgmd.location.solver import vardi_zhang_step
-from skbgmd.location.spaces import EuclideanSpace, ExpandedSpace, expanded
+from skbgmd.location.spaces import EuclideanSpace, ExpandedSpace
 
 WEIGHTS = np.linspace(0.5, 1.0, 60)
 
@@ -80,16 +80,3 @@ def test_torch_namespace_matches_numpy(rows, dtype):
     left_point, right_point = left.at(start), right.at(torch.from_numpy(start))
     np.testing.assert_allclose(left_point.residual, right_point.residual.numpy(), rtol=1e-3, atol=1e-4)
     assert left_point.excess.absolute == pytest.approx(right_point.excess.absolute, rel=1e-3)
-
-
-def test_norms_take_one_thread_beside_products(monkeypatch):
-    # Two pools of threads that wait for one another took twenty times as long.
-    seen, norms, before = [], expanded._norms, torch.get_num_threads()
-    monkeypatch.setattr(expanded, "_norms", lambda z: seen.append(torch.get_num_threads()) or norms(z))
-    torch.set_num_threads(2)
-    try:
-        ExpandedSpace(np.eye(4, dtype=np.float32), np.ones(4)).start()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert set(seen) == {1}
