@@ -133,8 +133,8 @@ NUMPY_PRODUCT_ROWS = 64
 #: Rows up to which it multiplies the factors of Gram matrices.
 NUMPY_GRAM_ROWS = 512
 
-#: Rows above which Huber's mean with a remembered scale passes over them in place of their Gram matrix, and of which
-#: so many are compared with each other in its first steps: a matrix of 10,000 rows takes a gigabyte.
+#: Rows above which medians and Huber's means of rows pass over them in place of their Gram matrix, and of which so many
+#: are compared with each other in the first steps of a training: a matrix of 10,000 rows takes a gigabyte.
 GRAM_ROWS = 512
 
 #: Dimension up to which a Newton system is solved by Cholesky's factorization: cubic costs are small up to there, and

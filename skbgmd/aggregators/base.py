@@ -315,7 +315,7 @@ class LocationRule(Aggregator):
 
     def _finite(self, rows: Rows) -> BoolArray:
         """Mask of the finite rows, at no extra pass."""
-        return rows.gram().finite
+        return rows.finite if rows.n_rows > limits.GRAM_ROWS else rows.gram().finite
 
     def _validate(self) -> None:
         """Check the hyperparameters."""

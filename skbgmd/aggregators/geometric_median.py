@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
 from skbgmd.aggregators.base import Judgement, LocationRule, state_of
@@ -57,6 +58,8 @@ class GeometricMedian(LocationRule):
         check_integer(self.max_iter, "max_iter")
 
     def _finite(self, rows: Rows) -> BoolArray:
+        if rows.n_rows > limits.GRAM_ROWS:
+            return super()._finite(rows)
         return rows.gram(tol=self.tol if self.ties == "median" else 0.0).finite
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:

@@ -11,16 +11,17 @@ from skbgmd._utils.checks import check_flag, check_integer, check_number, check_
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.aggregators.base import Aggregate, Judgement, LocationRule, check_rows, state_of, usable_rows
 from skbgmd.aggregators.huber_active_set import HuberActiveSet, huber_active_set
-from skbgmd.aggregators.huber_by_products import huber_by_products, huber_of_many
+from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.huber import huber_weights
 from skbgmd.location.rejection import check_rejection, kept_weights, without_far
 from skbgmd.location.row_weights import median_distances
 from skbgmd.location.spaces import GramSpace
-from skbgmd.location.typical_distance import typical_distance_of_step
+from skbgmd.location.typical_distance import Typical, typical_distance_of_step
 from skbgmd.rows import ChunkedRows, Rows
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.rows.means import means
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 class HuberMean(LocationRule):
@@ -104,16 +105,15 @@ class HuberMean(LocationRule):
 
     def _finite(self, rows: Rows) -> BoolArray:
         # The Gram matrix tells as well, but not all of it may be wanted.
-        return rows.finite if self.remember and (rows.gram_is_expensive or _are_many(rows)) else super()._finite(rows)
+        return rows.finite if self.remember and rows.gram_is_expensive else super()._finite(rows)
 
     def _by_products(self, rows: Rows, state: Scale | None) -> HuberActiveSet | None:
         """Huber's mean without the Gram matrix of all rows; None where no scale is remembered, or nothing is gained."""
-        are_many = _are_many(rows)
-        pays = are_many or (state is not None and rows.gram_is_expensive)
-        if not (self.remember and pays and isinstance(rows, ChunkedRows)):
+        is_expensive = rows.gram_is_expensive or rows.n_rows > limits.GRAM_ROWS
+        if not (self.remember and state is not None and isinstance(rows, ChunkedRows) and is_expensive):
             return None
         before = state_of(self, state, Scale) or Scale()
-        for solve in (huber_active_set, huber_of_many if are_many else huber_by_products):
+        for solve in (huber_active_set, huber_by_products):
             found = solve(rows, self.c, self.rejection, before, tol=self.tol, max_iter=self.max_iter)
             if found is not None:
                 return found
@@ -140,10 +140,6 @@ class HuberMean(LocationRule):
             kept = np.where(distances <= self.rejection * scale, kept, 0.0)
         weights = huber_weights(gram, kept, distances, self.c * scale, tol=self.tol, max_iter=self.max_iter)
         return Judgement(weights, None, self.c)
-
-
-def _are_many(rows: Rows) -> bool:
-    return rows.n_rows > limits.GRAM_ROWS
 
 
 def _check_parameters(c: Any, rejection: Any, remember: Any, tol: Any, max_iter: Any) -> None:
@@ -204,7 +200,10 @@ def huber_weights_about_median(
     # bounded by honest rows, and Huber's mean goes on from there.
     rough = tol if huber is None else max(tol, limits.HUBER_START_TOL)
     weights, gram, distances = median_distances(rows, tol=rough, max_iter=max_iter, about_zero=True)
-    now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
+    if before.is_new and isinstance(gram, UnformedGram):
+        now = _closely(rows, tol=rough, max_iter=max_iter)
+    else:
+        now = typical_distance_of_step(gram, distances, rows.norms(), rows.weights, is_first=before.is_new)
     scale = before.update(now.distance)
     if huber is None and not now.tied:
         median = without_far(rows.weights, weights, gram, distances, rejection, tol=tol, max_iter=max_iter)
@@ -224,3 +223,14 @@ def huber_weights_about_median(
         kept = kept_weights(rows.weights, distances, rejection * max(limit, scale.largest / gram.unit))
     limit *= 1.0 if huber is None else huber
     return HuberAboutMedian(huber_weights(gram, kept, distances, limit, tol=tol, max_iter=max_iter), scale, now.tied)
+
+
+def _closely(rows: Rows, *, tol: float, max_iter: int) -> Typical:
+    """Typical distance of many rows in a first step, by all distances between some of them.
+
+    They are drawn, always alike: every k-th row would be of one kind, where those of k kinds take turns.
+    """
+    drawn = np.random.default_rng(0).choice(rows.n_rows, limits.GRAM_ROWS, replace=False, shuffle=False)
+    some = rows.subset(np.sort(drawn))
+    _, gram, distances = median_distances(some, tol=tol, max_iter=max_iter, about_zero=True)
+    return typical_distance_of_step(gram, distances, some.norms(), some.weights, is_first=True)

@@ -7,18 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from skbgmd._utils.typing import FloatArray
-from skbgmd.location.spaces import GramSpace
+from skbgmd.location.spaces import GramSpace, space_of
 from skbgmd.rows.gram import Gram, clip_factors
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 def huber_weights(
-    gram: Gram, weights: FloatArray, distances: FloatArray, limit: float, *, tol: float, max_iter: int
+    gram: Gram | UnformedGram, weights: FloatArray, distances: FloatArray, limit: float, *, tol: float, max_iter: int
 ) -> FloatArray:
     """Weights of Huber's location estimate; they add up to one.
 
     Parameters
     ----------
-    gram : Gram
+    gram : Gram or UnformedGram
         Inner products of the rows.
     weights, distances : ndarray of shape (n,)
         Row weights, none of them negative; distances to a robust first estimate.
@@ -29,7 +30,7 @@ def huber_weights(
     """
     # Rows that coincide lie as far apart as their products are rounded: no shorter length means anything.
     limit = max(limit, gram.resolution)
-    found = iterate_huber(GramSpace(gram, weights), weights, distances, limit, tol=tol, max_iter=max_iter)
+    found = iterate_huber(space_of(gram, weights), weights, distances, limit, tol=tol, max_iter=max_iter)
     return gram.restore(found.weights)
 
 

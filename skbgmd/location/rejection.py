@@ -10,9 +10,10 @@ from skbgmd._utils import limits
 from skbgmd._utils.checks import check_number
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.row_weights import gram_weights, median_distances
-from skbgmd.location.spaces import GramSpace
+from skbgmd.location.spaces import space_of
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import Gram, clip_factors, lower_weighted_median
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 def check_rejection(rejection: Any) -> None:
@@ -58,7 +59,7 @@ def median_weights(rows: Rows, rejection: float | None, *, tol: float, max_iter:
 def without_far(
     of_rows: FloatArray,
     weights: FloatArray,
-    gram: Gram,
+    gram: Gram | UnformedGram,
     distances: FloatArray,
     rejection: float | None,
     *,
@@ -85,7 +86,7 @@ def without_far(
     again = gram_weights(some, of_rows[near], tol=tol, max_iter=max_iter)
     of_near, farther = np.zeros(len(weights)), np.full(len(weights), np.inf)
     of_near[near] = again.weights
-    farther[near] = GramSpace(some, of_rows[near]).distances(again.position)
+    farther[near] = space_of(some, of_rows[near]).distances(again.position)
     return NearMedian(of_near, weights_within_median_distance(of_rows, farther))
 
 

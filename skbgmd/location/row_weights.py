@@ -6,22 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 
+from skbgmd._utils import limits
 from skbgmd._utils.typing import FloatArray
 from skbgmd.location.collinear import centered
 from skbgmd.location.solver import Solution, as_float_array, minimize
-from skbgmd.location.spaces import GramSpace
-from skbgmd.rows import Rows
+from skbgmd.location.spaces import space_of
+from skbgmd.rows import ChunkedRows, Rows
 from skbgmd.rows.gram import Gram, clip_factors, high_median
+from skbgmd.rows.unformed_gram import UnformedGram, unformed_gram
 
 
 def gram_weights(
-    gram: Gram, weights: FloatArray, *, tol: float, max_iter: int, start: FloatArray | None = None
+    gram: Gram | UnformedGram, weights: FloatArray, *, tol: float, max_iter: int, start: FloatArray | None = None
 ) -> Solution:
     """Weights of the geometric median of rows that are known by their Gram matrix.
 
     Parameters
     ----------
-    gram : Gram
+    gram : Gram or UnformedGram
         Inner products of the rows, all of them finite.
     weights : ndarray of shape (n,)
         Positive row weights.
@@ -35,7 +37,7 @@ def gram_weights(
     -------
     Solution
     """
-    space = GramSpace(gram, weights)
+    space = space_of(gram, weights)
     start = clipped_start(gram.norms, weights) if start is None else start
     solution = minimize(space, space.vector(start), tol=tol, max_iter=max_iter)
     solution = centered(space, solution, tol=tol, rounding=gram.rounding)
@@ -91,13 +93,18 @@ def row_weights(rows: Rows, *, tol: float, max_iter: int, about_zero: bool = Fal
 
 def median_distances(
     rows: Rows, *, tol: float, max_iter: int, about_zero: bool = False
-) -> tuple[FloatArray, Gram, FloatArray]:
+) -> tuple[FloatArray, Gram | UnformedGram, FloatArray]:
     """Weights of the geometric median, the Gram matrix it was found in, and the distances (n,) of the rows to it.
 
-    Distances are in the Gram matrix's unit. Parameters as in :func:`row_weights`.
+    Distances are in the Gram matrix's unit. Of many rows it isn't formed, unless a proof takes more digits. Parameters
+    as in :func:`row_weights`.
     """
+    if isinstance(rows, ChunkedRows) and rows.n_rows > limits.GRAM_ROWS and (products := unformed_gram(rows)):
+        found = gram_weights(products, rows.weights, tol=tol, max_iter=max_iter)
+        if found.converged:
+            return found.weights, products, space_of(products, rows.weights).distances(found.position)
     solution, gram, _ = row_weights(rows, tol=tol, max_iter=max_iter, about_zero=about_zero)
-    return solution.weights, gram, GramSpace(gram, rows.weights).distances(solution.position)
+    return solution.weights, gram, space_of(gram, rows.weights).distances(solution.position)
 
 
 def place(solution: Solution) -> FloatArray:

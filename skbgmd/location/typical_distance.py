@@ -10,6 +10,7 @@ from skbgmd._utils import limits
 from skbgmd._utils.cumulated_weights import in_units, rounding
 from skbgmd._utils.typing import BoolArray, FloatArray
 from skbgmd.rows.gram import Gram, low_median, lower_weighted_median, lower_weighted_quantile
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 class Typical(NamedTuple):
@@ -135,13 +136,16 @@ def of_common_size(norms: FloatArray, weights: FloatArray) -> BoolArray:
 
 
 def typical_distance_of_step(
-    gram: Gram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool
+    gram: Gram | UnformedGram, distances: FloatArray, norms: FloatArray, weights: FloatArray, *, is_first: bool
 ) -> Typical:
     """Typical distance of a step; the first ones, with which later ones are compared, are looked at more closely."""
     with np.errstate(over="ignore"):
         # A length that overflows is as long as any.
         lengths = np.minimum(gram.unit * distances, np.finfo(np.float64).max)
-        tied = copies(gram, norms / gram.unit, weights) if is_first else tied_with_median(lengths, norms)
+        if is_first and isinstance(gram, Gram):
+            tied = copies(gram, norms / gram.unit, weights)
+        else:
+            tied = tied_with_median(lengths, norms)
     typical_of = _of_few_points if is_first and tied.all() else typical_distance
     found = typical_of(lengths, norms, weights, tied)
     if not is_first or not norms.any():

@@ -74,7 +74,7 @@ class Gram:
     @property
     def resolution(self) -> float:
         """Distance below which rows of typical length can't be told apart, because their products are rounded."""
-        return 2.0 * math.sqrt(2.0 * self.rounding) * low_median(self.known_lengths)
+        return resolution_of(self.known_lengths, self.rounding)
 
     def restore(self, weights: FloatArray) -> FloatArray:
         """Convert weights of the shrunk rows to weights of the original rows."""
@@ -157,6 +157,11 @@ def clip_factors(limit: float, norms: FloatArray) -> FloatArray:
         factors: FloatArray = limit / np.maximum(norms, limit)
         return factors
     return np.ones(len(norms)) if limit > 0.0 else (norms == 0.0).astype(np.float64)
+
+
+def resolution_of(lengths: FloatArray, rounding: float) -> float:
+    """Distance below which rows of these lengths (n,) can't be told apart, their products being rounded so much."""
+    return 2.0 * math.sqrt(2.0 * rounding) * low_median(lengths)
 
 
 def low_median(values: FloatArray) -> float:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from skbgmd._utils import limits
 from skbgmd.aggregators import HuberMean
-from skbgmd.aggregators.huber_by_products import huber_by_products, huber_of_many
+from skbgmd.aggregators.huber_by_products import huber_by_products
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.memory import Scale
 from skbgmd.ghost import DenseFactor, GhostRows
@@ -90,79 +90,3 @@ def test_the_aggregator_does_the_same_with_and_without_it(rng):
         np.testing.assert_allclose(found.weights, expected.weights, atol=1e-8)
         assert state.value == pytest.approx(other.value, rel=1e-7)
     assert taken > 10
-
-
-@settings(max_examples=300)
-@given(problems(), st.booleans(), st.booleans())
-def test_of_many_rows_it_is_what_the_gram_matrix_gives(problem, is_new, is_dense):
-    x, weights, huber, rejection, before = problem
-    x = torch.from_numpy(x)
-    before = Scale() if is_new else before
-    same = {"tol": 1e-6, "max_iter": 100}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "GRAM_ROWS", len(x))
-        found = huber_of_many(
-            DenseRows(x, weights) if is_dense else ghost(x, weights), huber, rejection, before, **same
-        )
-    expected = huber_weights_about_median(ghost(x, weights), huber, rejection, before, **same)
-    # The scale is taken about a rough median: as rough as the other.
-    assert found.scale.value == pytest.approx(expected.scale.value, rel=0.1)
-    if rejection is None:
-        np.testing.assert_allclose(found.weights, expected.weights, rtol=0.3, atol=1e-3)
-    np.testing.assert_allclose(found.weights.sum(), 1.0)
-    torch.testing.assert_close(found.vector(), torch.from_numpy(found.weights) @ x)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
-@pytest.mark.parametrize("kind", ["ghost", "dense"])
-def test_steps_of_many_rows_are_those_of_the_gram_matrix(kind, share, dtype, rng, monkeypatch):
-    """From the first step on, whether far rows are in it or not; its scale is that of some of the rows."""
-    n, rule = 1500, HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
-    state = other = None
-    for step in range(8):
-        x = rng.normal(size=(n, 30)) * 0.97**step + 0.1
-        x[rng.permutation(n)[: int(share * n)]] *= 30.0
-        x = torch.from_numpy(x).to(dtype)
-        rows = ghost(x) if kind == "ghost" else DenseRows(x)
-        sizes = []
-        whole = type(rows).gram
-        monkeypatch.setattr(type(rows), "gram", lambda self, *a, **k: sizes.append(self.n_rows) or whole(self, *a, **k))  # noqa: B023
-        found, state = rule(rows, state)
-        monkeypatch.undo()
-        assert max(sizes, default=0) <= limits.GRAM_ROWS
-        with monkeypatch.context() as patch:
-            patch.setattr(limits, "GRAM_ROWS", n)
-            expected, other = rule(ghost(x), other)
-        assert state.value == pytest.approx(other.value, rel=0.1)
-        # Of the standard error of the mean.
-        assert torch.linalg.norm(found.vector - expected.vector) < 0.1 * (30 / n) ** 0.5
-
-
-@pytest.mark.parametrize("kind", ["zero", "equal", "few points", "mostly zero"])
-def test_many_rows_that_are_tied(kind, rng):
-    n = 1200
-    x = rng.normal(size=(n, 5))
-    x = {
-        "zero": np.zeros((n, 5)),
-        "equal": np.tile(x[0], (n, 1)),
-        "few points": x[rng.integers(0, 4, n)],
-        "mostly zero": np.where(np.arange(n)[:, None] % 10 == 3, x, 0.0),
-    }[kind]
-    rule, state, other = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4), None, None
-    for _ in range(4):
-        found, state = rule(ghost(torch.from_numpy(x)), state)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(limits, "GRAM_ROWS", n)
-            expected, other = rule(ghost(torch.from_numpy(x)), other)
-        np.testing.assert_allclose(found.vector.numpy(), expected.vector.numpy(), rtol=0.05, atol=0.02)
-        assert state.value == pytest.approx(other.value, rel=0.1, abs=1e-6)
-
-
-def test_many_rows_with_values_out_of_range_take_the_matrix(rng):
-    x = torch.from_numpy(rng.normal(size=(600, 4)))
-    for far in (1e30, 1e200):
-        x[7] = far
-        found, _ = HuberMean(2.0, rejection=10.0, remember=True)(ghost(x))
-        assert found.weights[7] == 0.0
-        assert torch.linalg.norm(found.vector) < 0.5

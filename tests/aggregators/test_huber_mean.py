@@ -430,3 +430,93 @@ def test_a_rare_class_that_is_learnt_last_is_not_left_out(kind: str) -> None:
 def test_remember_is_a_flag():
     with pytest.raises(TypeError, match="remember must be True or False; found 'x'"):
         HuberMean(remember="x").check_parameters()
+
+
+def ghost(x):
+    return GhostRows([(0, DenseFactor(x[:, :, None]))], *x.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("kind", ["ghost", "dense"])
+def test_steps_of_many_rows_are_those_of_the_gram_matrix(kind, share, dtype, rng, monkeypatch):
+    """From the first step on, whether far rows are in it or not; its scale is that of some of the rows."""
+    n, rule = 1500, HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4)
+    state = other = None
+    for step in range(8):
+        x = rng.normal(size=(n, 30)) * 0.97**step + 0.1
+        x[rng.permutation(n)[: int(share * n)]] *= 30.0
+        x = torch.from_numpy(x).to(dtype)
+        rows = ghost(x) if kind == "ghost" else DenseRows(x)
+        sizes = []
+        whole = type(rows).gram
+        monkeypatch.setattr(type(rows), "gram", lambda self, *a, **k: sizes.append(self.n_rows) or whole(self, *a, **k))  # noqa: B023
+        found, state = rule(rows, state)
+        monkeypatch.undo()
+        assert max(sizes, default=0) <= limits.GRAM_ROWS
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "GRAM_ROWS", n)
+            expected, other = rule(ghost(x), other)
+        assert state.value == pytest.approx(other.value, rel=0.1)
+        # Of the standard error of the mean.
+        assert torch.linalg.norm(found.vector - expected.vector) < 0.1 * (30 / n) ** 0.5
+
+
+@pytest.mark.parametrize("kind", ["zero", "equal", "few points", "mostly zero"])
+def test_many_rows_that_are_tied(kind, rng):
+    n = 1200
+    x = rng.normal(size=(n, 5))
+    x = {
+        "zero": np.zeros((n, 5)),
+        "equal": np.tile(x[0], (n, 1)),
+        "few points": x[rng.integers(0, 4, n)],
+        "mostly zero": np.where(np.arange(n)[:, None] % 10 == 3, x, 0.0),
+    }[kind]
+    rule, state, other = HuberMean(2.0, rejection=10.0, remember=True, tol=1e-4), None, None
+    for _ in range(4):
+        found, state = rule(ghost(torch.from_numpy(x)), state)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(limits, "GRAM_ROWS", n)
+            expected, other = rule(ghost(torch.from_numpy(x)), other)
+        np.testing.assert_allclose(found.vector.numpy(), expected.vector.numpy(), rtol=0.05, atol=0.02)
+        assert state.value == pytest.approx(other.value, rel=0.1, abs=1e-6)
+
+
+def test_many_rows_with_values_out_of_range_take_the_matrix(rng):
+    x = torch.from_numpy(rng.normal(size=(600, 4)))
+    for far in (1e30, 1e200):
+        x[7] = far
+        found, _ = HuberMean(2.0, rejection=10.0, remember=True)(ghost(x))
+        assert found.weights[7] == 0.0
+        assert torch.linalg.norm(found.vector) < 0.5
+
+
+RULES = {
+    "median": GeometricMedian(tol=1e-4),
+    "median, rejection": GeometricMedian(rejection=5.0, tol=1e-4),
+    "median of learnt samples": GeometricMedian(rejection=10.0, ties="huber", tol=1e-4),
+    "Huber": HuberMean(1.5),
+    "Huber, rejection": HuberMean(1.5, rejection=5.0),
+}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.45])
+@pytest.mark.parametrize("kind", ["ghost", "dense"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rules_of_many_rows_need_no_matrix(rule, share, kind, weighted, rng, monkeypatch):
+    x = rng.normal(size=(900, 20)) + 0.2
+    x[: int(share * 900)] = 20.0 * (x[: int(share * 900)] + 1.0)
+    rows = ghost(torch.from_numpy(x)) if kind == "ghost" else DenseRows(torch.from_numpy(x))
+    if weighted:
+        rows.weights = rng.choice([0.5, 1.0, 2.0], size=900)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "GRAM_ROWS", 900)
+        expected, _ = rule(DenseRows(torch.from_numpy(x), rows.weights))
+    sizes, whole = [], type(rows).gram
+    monkeypatch.setattr(type(rows), "gram", lambda self, *a, **k: sizes.append(self.n_rows) or whole(self, *a, **k))
+    found, _ = rule(rows)
+    assert max(sizes, default=0) <= limits.GRAM_ROWS
+    # Both are as near to the median as the tolerance asks for.
+    assert torch.linalg.norm(found.vector - expected.vector) < 0.05 * torch.linalg.norm(expected.vector)
+    np.testing.assert_allclose(found.weights, expected.weights, atol=2e-4)

@@ -5,6 +5,6 @@ from __future__ import annotations
 from skbgmd.location.spaces.euclidean import EuclideanSpace
 from skbgmd.location.spaces.expanded import ExpandedSpace
 from skbgmd.location.spaces.gram import GramSpace
-from skbgmd.location.spaces.unformed import UnformedGramSpace
+from skbgmd.location.spaces.unformed import UnformedGramSpace, space_of
 
-__all__ = ["EuclideanSpace", "ExpandedSpace", "GramSpace", "UnformedGramSpace"]
+__all__ = ["EuclideanSpace", "ExpandedSpace", "GramSpace", "UnformedGramSpace", "space_of"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +10,18 @@ from skbgmd._utils.typing import FloatArray
 from skbgmd.location.solver import Iterate
 from skbgmd.location.spaces.gram import GramSpace
 from skbgmd.location.spaces.linear_solvers import conjugate_gradients
-from skbgmd.rows.gram import low_median
+from skbgmd.rows.gram import Gram
+from skbgmd.rows.unformed_gram import UnformedGram
 
 #: Products that are kept.
 KNOWN = 8
+
+
+def space_of(gram: Gram | UnformedGram, weights: FloatArray) -> GramSpace:
+    """Space of rows of positive weights (n,), by their Gram matrix or by products with it."""
+    if isinstance(gram, UnformedGram):
+        return UnformedGramSpace(gram.product, gram.norms, weights, gram.rounding)
+    return GramSpace(gram, weights)
 
 
 class UnformedGramSpace(GramSpace):
@@ -38,11 +45,6 @@ class UnformedGramSpace(GramSpace):
         self._lengths, self._floor, self.squares = norms, 0.0, norms**2
         # Huber's weights begin as those of a sum that the proof has asked for.
         self._known: dict[bytes, FloatArray] = {}
-
-    @property
-    def resolution(self) -> float:
-        """As of :class:`skbgmd.rows.gram.Gram`."""
-        return 2.0 * math.sqrt(2.0 * self.rounding) * low_median(self._lengths)
 
     def _times(self, coefficients: FloatArray) -> FloatArray:
         if coefficients.ndim > 1:
