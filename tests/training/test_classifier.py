@@ -21,6 +21,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset, ValidSplit
 
 from fits import Fails, quick, states
+from grams import gram_sizes
 from nets import Narrow
 from skbgmd import BlockGMDClassifier, BlockGMDRegressor
 from skbgmd._utils import limits
@@ -642,11 +643,7 @@ def test_labels_beyond_floats_stay_apart():
 def test_large_batches_have_no_gram_matrix_of_all_rows(judging, hidden, monkeypatch):
     """One of 10,000 rows takes a gigabyte, and a hundred times as long as the step."""
     X, y = make_classification(2000, 8, n_classes=3, n_informative=6, class_sep=2.0, flip_y=0.2, random_state=0)
-    sizes = []
-    for kind in (ChunkedRows, GhostRows):
-        monkeypatch.setattr(
-            kind, "gram", lambda self, *a, of=kind.gram, **k: sizes.append(self.n_rows) or of(self, *a, **k)
-        )
+    sizes = gram_sizes(monkeypatch, ChunkedRows, GhostRows)
     model = BlockGMDClassifier(
         hidden_layer_sizes=hidden, max_epochs=6, batch_size=len(X), random_state=0, **judging
     ).fit(X, y)
