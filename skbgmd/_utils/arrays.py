@@ -142,7 +142,7 @@ def as_real_array(X: Any, name: str) -> NDArray[Any]:
 
 
 def _odd(X: Any, dtype: np.dtype[Any]) -> str:
-    """What isn't a real number, for an error, and its column in a table."""
+    """Describe for an error an entry or a dtype that isn't of real numbers, with its column in a table."""
     column, entry = (find_odd(X) if dtype.kind in "OUS" else None) or (None, None)
     found = f"dtype {dtype}" if entry is None else brief(entry)
     frame = as_frame(X)

@@ -315,7 +315,7 @@ class LocationRule(Aggregator):
 
     def _finite(self, rows: Rows) -> BoolArray:
         """Mask of the finite rows, at no extra pass."""
-        return rows.finite if rows.n_rows > limits.GRAM_ROWS else rows.gram().finite
+        return finite_rows(rows)
 
     def _validate(self) -> None:
         """Check the hyperparameters."""
@@ -331,6 +331,11 @@ class RowWeighting(LocationRule):
     @abstractmethod
     def _weigh(self, rows: Rows) -> FloatArray:
         """Weights of rows that are all finite and of positive weight."""
+
+
+def finite_rows(rows: Rows, *, tol: float = 0.0) -> BoolArray:
+    """Mask of the finite rows, by the Gram matrix that a rule is about to take with that tolerance, if it takes any."""
+    return rows.finite if rows.n_rows > limits.GRAM_ROWS else rows.gram(tol=tol).finite
 
 
 class NonFiniteRowsError(ValueError):

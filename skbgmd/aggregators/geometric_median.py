@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from skbgmd._utils import limits
 from skbgmd._utils.checks import check_choice, check_integer, check_number
 from skbgmd._utils.typing import BoolArray
-from skbgmd.aggregators.base import Judgement, LocationRule, state_of
+from skbgmd.aggregators.base import Judgement, LocationRule, finite_rows, state_of
 from skbgmd.aggregators.huber_mean import huber_weights_about_median
 from skbgmd.aggregators.memory import Scale
 from skbgmd.location.rejection import check_rejection, median_weights
@@ -58,9 +57,7 @@ class GeometricMedian(LocationRule):
         check_integer(self.max_iter, "max_iter")
 
     def _finite(self, rows: Rows) -> BoolArray:
-        if rows.n_rows > limits.GRAM_ROWS:
-            return super()._finite(rows)
-        return rows.gram(tol=self.tol if self.ties == "median" else 0.0).finite
+        return finite_rows(rows, tol=self.tol if self.ties == "median" else 0.0)
 
     def judge(self, rows: Rows, state: Any = None) -> Judgement:
         before = state_of(self, state, Scale) or Scale()

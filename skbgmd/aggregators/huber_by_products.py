@@ -18,6 +18,7 @@ from skbgmd.location.typical_distance import tied_with_median, typical_distance
 from skbgmd.rows import Rows
 from skbgmd.rows.gram import lower_weighted_median
 from skbgmd.rows.protocol import FactoredRows
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 def huber_by_products(
@@ -44,7 +45,7 @@ def huber_by_products(
     product = rows.gram_product() if _is_factored(rows) else None
     if product is None:
         return None
-    space = UnformedGramSpace(product, norms, weights, limits.GRAM_PRODUCT_ROUNDING)
+    space = UnformedGramSpace(UnformedGram(product, norms, limits.GRAM_PRODUCT_ROUNDING), weights)
     start = space.vector(clipped_start(norms, weights))
     median = minimize(space, start, tol=max(tol, limits.HUBER_START_TOL), max_iter=0)
     distances = space.distances(median.position)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from skbgmd._utils.typing import FloatArray
@@ -20,7 +18,7 @@ KNOWN = 8
 def space_of(gram: Gram | UnformedGram, weights: FloatArray) -> GramSpace:
     """Space of rows of positive weights (n,), by their Gram matrix or by products with it."""
     if isinstance(gram, UnformedGram):
-        return UnformedGramSpace(gram.product, gram.norms, weights, gram.rounding)
+        return UnformedGramSpace(gram, weights)
     return GramSpace(gram, weights)
 
 
@@ -29,20 +27,16 @@ class UnformedGramSpace(GramSpace):
 
     Parameters
     ----------
-    product : callable
-        Of a vector (n,): its product with the Gram matrix about the origin.
-    norms, weights : ndarray of shape (n,)
-        Norms of the rows and their positive weights.
-    rounding : float
-        As in :class:`skbgmd.rows.gram.Gram`.
+    gram : UnformedGram
+        Products with the Gram matrix about the origin.
+    weights : ndarray of shape (n,)
+        Positive float64 weights.
     """
 
-    def __init__(
-        self, product: Callable[[FloatArray], FloatArray], norms: FloatArray, weights: FloatArray, rounding: float
-    ) -> None:
-        self.product, self.rounding = product, rounding
+    def __init__(self, gram: UnformedGram, weights: FloatArray) -> None:
+        self.product, self.rounding = gram.product, gram.rounding
         self._weigh(weights)
-        self._lengths, self._floor, self.squares = norms, 0.0, norms**2
+        self._lengths, self._floor, self.squares = gram.norms, 0.0, gram.norms**2
         # Huber's weights begin as those of a sum that the proof has asked for.
         self._known: dict[bytes, FloatArray] = {}
 

@@ -78,8 +78,8 @@ def copied(net: NeuralNet) -> NeuralNet:
     # Epochs that are over don't change, and there may be thousands of them, one for each small part of a stream.
     history = copy.copy(net.history_)
     last = history.to_list()[-1:]
-    copies = deep_copies({**parts, "last": last})
-    history[len(history) - len(last) :] = copies.pop("last")
+    copies = deep_copies({**parts, "history": last})
+    history[len(history) - len(last) :] = copies["history"]
     copies["history"] = history
     twin.__dict__.update({**net.__dict__, "virtual_params_": dict(net.virtual_params_)})
     twin.__dict__.update({f"{name}_": part for name, part in copies.items()})

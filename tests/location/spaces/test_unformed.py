@@ -7,6 +7,7 @@ import pytest
 from two_spaces import gram_about
 
 from skbgmd.location.spaces import GramSpace, UnformedGramSpace
+from skbgmd.rows.unformed_gram import UnformedGram
 
 
 @pytest.mark.parametrize("far", [1.0, 1e4])
@@ -21,7 +22,7 @@ def test_an_iterate_is_that_of_the_matrix(rng, far):
         return X @ (vector @ X)
 
     formed = GramSpace(gram_about(X, 0.0), weights)
-    unformed = UnformedGramSpace(product, np.linalg.norm(X, axis=1), weights, 2.0**-50)
+    unformed = UnformedGramSpace(UnformedGram(product, np.linalg.norm(X, axis=1), 2.0**-50), weights)
     start = rng.dirichlet(np.ones(12))
     found, expected = unformed.at(unformed.vector(start)), formed.at(formed.vector(start))
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-10)
