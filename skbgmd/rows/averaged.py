@@ -78,8 +78,13 @@ class AveragedRows(ChunkedRows):
         rows.ids = self._ids_of(index)
         return rows
 
+    @one_thread_of_products()
     def weighted_sum(self, weights: FloatArray, dtype: torch.dtype | None = None) -> torch.Tensor:
         return self.rows.weighted_sum(weights @ self.averaging)
+
+    @one_thread_of_products()
+    def inner_products(self, vector: torch.Tensor) -> FloatArray:
+        return self.averaging @ self.rows.inner_products(vector)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from skbgmd._utils import limits
@@ -44,3 +45,11 @@ def test_a_row_near_the_largest_number_stays_finite():
     matrix = torch.full((31, 3), torch.finfo(torch.float32).max)
     averaging = np.full((2, 31), 1 / 31)
     assert torch.isfinite(AveragedRows(DenseRows(matrix), averaging, np.ones(2)).row(0)).all()
+
+
+def test_inner_products_are_means_of_those_of_the_rows(rng, monkeypatch):
+    x, averaging = torch.from_numpy(rng.normal(size=(6, 9))), rng.dirichlet(np.ones(6), size=4)
+    rows, vector = AveragedRows(DenseRows(x), averaging, np.ones(4)), torch.from_numpy(rng.normal(size=9))
+    expected = averaging @ (x @ vector).numpy()
+    monkeypatch.setattr(AveragedRows, "column_chunks", lambda self: pytest.fail("means were formed"))
+    np.testing.assert_allclose(rows.inner_products(vector), expected, rtol=1e-12)
