@@ -84,7 +84,9 @@ class AveragedRows(ChunkedRows):
 
     @one_thread_of_products()
     def inner_products(self, vector: torch.Tensor) -> FloatArray:
-        return self.averaging @ self.rows.inner_products(vector)
+        products = self.rows.inner_products(vector)
+        # Those of means may be in range where the rows' aren't.
+        return self.averaging @ products if np.isfinite(products).all() else super().inner_products(vector)
 
     def norms(self, run_length: int = 1) -> FloatArray:
         if self._norms is None:

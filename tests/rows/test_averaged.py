@@ -53,3 +53,10 @@ def test_inner_products_are_means_of_those_of_the_rows(rng, monkeypatch):
     expected = averaging @ (x @ vector).numpy()
     monkeypatch.setattr(AveragedRows, "column_chunks", lambda self: pytest.fail("means were formed"))
     np.testing.assert_allclose(rows.inner_products(vector), expected, rtol=1e-12)
+
+
+def test_inner_products_of_means_are_in_range_where_those_of_the_rows_are_not():
+    x = torch.tensor([[3e38, 3e38], [-3e38, -3e38], [1.0, 2.0]])
+    averaging = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    found = AveragedRows(DenseRows(x), averaging, np.ones(2)).inner_products(torch.ones(2))
+    np.testing.assert_allclose(found, [0.0, 3.0])
